@@ -1,0 +1,96 @@
+"""Names that the program, the gateway and the operator share.
+
+Nothing here talks to AWS: a `Names` only spells where a stack keeps what. The program writes there, the gateway's instance role reads
+there, and the command looks there, so a name exists once.
+"""
+
+from dataclasses import dataclass
+
+PROJECT = "drawbridge"
+
+#: Keys of the stack's outputs (``pulumi stack output``).
+OUTPUTS = (
+    "region",  # AWS region the stack lives in
+    "publicIp",  # Elastic IP, the `remote` of every bundle
+    "privateIp",  # the gateway's address inside the VPC
+    "vpcId",
+    "publicSubnetId",
+    "privateSubnetId",
+    "gatewayInterfaceId",  # the network interface: target of every route
+    "gatewayInstanceId",
+    "securityGroupId",
+    "bucket",
+    "release",  # SHA-256 of the release the gateway should run
+    "clients",  # {name: {"bundle": SSM parameter, "serial", "notAfter"}}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Where one stack keeps its parameters and objects.
+
+    >>> Names("lab").bundle("alice")
+    '/drawbridge/lab/clients/alice/bundle'
+    """
+
+    stack: str
+
+    @property
+    def root(self) -> str:
+        """Common prefix of all of the stack's SSM parameters."""
+        return f"/{PROJECT}/{self.stack}"
+
+    @property
+    def release(self) -> str:
+        """String: JSON ``{"bucket", "key", "sha256"}`` of the release the gateway should run."""
+        return f"{self.root}/release"
+
+    @property
+    def report(self) -> str:
+        """String: JSON the gateway writes about the release it runs or refused."""
+        return f"{self.root}/report"
+
+    @property
+    def ssh_host_key(self) -> str:
+        """String: the gateway's public SSH host key, which the command pins."""
+        return f"{self.root}/ssh-host-key"
+
+    @property
+    def gateway(self) -> str:
+        """Path of the SecureStrings the gateway may read, named by `GATEWAY_SECRETS`."""
+        return f"{self.root}/gateway"
+
+    @property
+    def authority(self) -> str:
+        """Path of what only the deployer may read: the CA's key, the register of serials."""
+        return f"{self.root}/authority"
+
+    @property
+    def clients(self) -> str:
+        """Path of the clients' parameters."""
+        return f"{self.root}/clients"
+
+    def secret(self, name: str) -> str:
+        """SecureString of one of `GATEWAY_SECRETS`."""
+        return f"{self.gateway}/{name}"
+
+    def bundle(self, client: str) -> str:
+        """SecureString: the client's whole .ovpn file."""
+        return f"{self.clients}/{client}/bundle"
+
+    def bucket(self, account: str, region: str) -> str:
+        """Bucket of releases and kits. Names of buckets are global, so account and region are in it."""
+        return f"{PROJECT}-{self.stack}-{account}-{region}"
+
+    def release_key(self, sha256: str) -> str:
+        """Object key of one release archive."""
+        return f"releases/{sha256}.tar.gz"
+
+
+#: What lies under `Names.gateway`, by the file name it has on the gateway.
+GATEWAY_SECRETS = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key", "ssh_host_ed25519_key")
+
+
+def tags(stack: str) -> dict[str, str]:
+    """Tags of every resource of a stack; the audit of leftovers searches for them."""
+    return {"Project": PROJECT, "Stack": stack}
