@@ -1,0 +1,98 @@
+"""What holds for every test: where it may reach, and what it may not inherit.
+
+Unit tests start no process unless marked `allow_subprocess`; unit and program tests reach nothing but loopback. Both rules are one audit
+hook, which sees `subprocess`, `os.fork`, `os.exec*` and `socket`; it does not see what a C library does by itself (gRPC's channels).
+"""
+
+import ipaddress
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.seeds"]
+
+HERE = Path(__file__).parent
+
+PROCESS_EVENTS = frozenset({"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
+SOCKET_EVENTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+
+
+class ForbiddenError(BaseException):
+    """A test reached where it may not. Not an Exception, so that no `except Exception` of the code under test hides it."""
+
+
+@dataclass
+class Guard:
+    """What the running test may do; the audit hook asks it."""
+
+    processes: bool = True
+    network: bool = True
+
+    def audit(self, event: str, args: tuple[object, ...]) -> None:
+        if event in PROCESS_EVENTS and not self.processes:
+            raise ForbiddenError(f"{event} {args[:2]!r}: mark the test allow_subprocess if a program is what it tests")
+        if not self.network:
+            if event in SOCKET_EVENTS and not is_local(args[1]):
+                raise ForbiddenError(f"{event} to {args[1]!r}: tests reach nothing but loopback")
+            if event == "socket.getaddrinfo" and not is_local(args[:1]):
+                raise ForbiddenError(f"look-up of {args[0]!r}: tests reach nothing but loopback")
+
+
+def is_local(address: object) -> bool:
+    """Whether a socket address stays on this machine: loopback, the name of it, or no IP address at all (AF_UNIX, netlink)."""
+    if not isinstance(address, tuple) or not address:
+        return True
+    host = address[0]
+    if isinstance(host, bytes):
+        host = host.decode(errors="replace")
+    if not isinstance(host, str) or host in {"", "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+GUARD = Guard()
+sys.addaudithook(GUARD.audit)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE / "lab"):
+            item.add_marker("lab")
+
+
+@pytest.fixture(autouse=True)
+def guard(request: pytest.FixtureRequest) -> Iterator[Guard]:
+    """The limits of this test. A session's fixture that starts a process is made before them, and so is free."""
+    node: pytest.Item = request.node
+    unit = node.path.is_relative_to(HERE / "unit")
+    GUARD.processes = not unit or node.get_closest_marker("allow_subprocess") is not None
+    GUARD.network = node.path.is_relative_to(HERE / "lab")
+    yield GUARD
+    GUARD.processes = GUARD.network = True
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No AWS or Pulumi setting of the developer's reaches a test: neither environment nor files."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "PULUMI_", "DRAWBRIDGE_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    nowhere = str(HERE / "no-such-file")
+    monkeypatch.setenv("AWS_CONFIG_FILE", nowhere)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", nowhere)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(autouse=True)
+def clean_pulumi_config() -> Iterator[None]:
+    """Pulumi keeps a program's configuration in the module: without this it leaks into the next test."""
+    yield
+    if config := sys.modules.get("pulumi.runtime.config"):
+        config.set_all_config({})
