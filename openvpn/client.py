@@ -1,0 +1,81 @@
+"""The client's side: a profile without secrets, and the bundle, one file with everything inline.
+
+Source: the reference manual for OpenVPN 2.6, openvpn(8), section "Inline file support".
+"""
+
+from collections.abc import Iterator
+
+from openvpn.model import Tunnel, text
+
+
+class BundleError(ValueError):
+    """A text that is no bundle; the message never repeats any of it."""
+
+
+def render_profile(tunnel: Tunnel, remote: str, server_name: str) -> str:
+    """Return a profile without keys, the same for every client.
+
+    `remote` is the server's public address or name; `server_name` the common name of its certificate, and no other is
+    accepted.
+    """
+    return text(f"OpenVPN profile for {server_name}", _profile(tunnel, remote, server_name))
+
+
+def inline(profile: str, ca: str, certificate: str, key: str, tls_crypt_v2: str) -> str:
+    """Return the whole .ovpn file; the PEM texts are the CA's certificate, the client's certificate and its two keys.
+
+    With P-256 it stays under 4,096 characters. It holds secrets: keep it out of logs and create its file 0600.
+    """
+    parts = {"ca": ca, "cert": certificate, "key": key, "tls-crypt-v2": tls_crypt_v2}
+    return profile + "".join(f"<{tag}>\n{pem.strip()}\n</{tag}>\n" for tag, pem in parts.items())
+
+
+def ca_of(bundle: str) -> str:
+    """Return the CA's certificate out of a bundle; raises `BundleError`."""
+    return _part(bundle, "ca")
+
+
+def certificate_of(bundle: str) -> str:
+    """Return the client's certificate out of a bundle; raises `BundleError`."""
+    return _part(bundle, "cert")
+
+
+def key_of(bundle: str) -> str:
+    """Return the client's private key out of a bundle; raises `BundleError`."""
+    return _part(bundle, "key")
+
+
+def tls_crypt_of(bundle: str) -> str:
+    """Return the client's tls-crypt-v2 key out of a bundle; raises `BundleError`."""
+    return _part(bundle, "tls-crypt-v2")
+
+
+def _part(bundle: str, tag: str) -> str:
+    _, opened, rest = bundle.partition(f"\n<{tag}>\n")
+    pem, closed, _ = rest.partition(f"</{tag}>\n")
+    if not (opened and closed):
+        raise BundleError(f"the bundle has no <{tag}>; fetch it again")
+    return pem
+
+
+def _profile(tunnel: Tunnel, remote: str, server_name: str) -> Iterator[str]:
+    yield "client"
+    yield f"dev {tunnel.device}"
+    yield f"proto {tunnel.protocol}"
+    yield f"remote {remote} {tunnel.port}"
+    yield "nobind"
+    yield "resolv-retry infinite"
+    yield "persist-key"
+    yield "persist-tun"
+    yield "remote-cert-tls server"
+    # Without it any server certificate of the same CA would pass.
+    yield f"verify-x509-name {server_name} name"
+    yield "tls-version-min 1.2"
+    # By default a refusal ends the client with exit status 0, and no service manager starts it again.
+    yield "auth-retry nointeract"
+    yield "auth-nocache"
+    yield "explicit-exit-notify 1"
+    # The server pushes its MTU to 2.6 and later; older clients have it from here.
+    yield f"tun-mtu {tunnel.mtu}"
+    yield f"mssfix {tunnel.path_mtu} mtu"
+    yield f"verb {tunnel.verb}"

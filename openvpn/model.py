@@ -1,0 +1,172 @@
+"""The values everything in this package is rendered from.
+
+A `Tunnel` says what the gateway offers, a `Client` who may use it. Both only hold and derive; whether they make sense
+together (overlaps, names, ranges) is judged where they come from, in the settings.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from itertools import pairwise
+from typing import Literal
+
+#: User and group that OpenVPN runs as on the gateway.
+USER = "openvpn"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Client:
+    """One client; its name is the common name of its certificate and the name of its file in the server's `ccd`."""
+
+    name: str
+    address: IPv4Address | None = None
+    """Tunnel address it always gets; without one, any that the server hands out."""
+    lan: tuple[IPv4Network, ...] = ()
+    """Networks behind the client, which it routes for."""
+    reachable: tuple[IPv4Network, ...] = ()
+    """Parts of `lan` towards which others may open connections; towards the rest only replies pass."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tunnel:
+    """One OpenVPN server process and those who may connect to it."""
+
+    instance: str = "server"
+    """Name of the process: `openvpn-server@<instance>`."""
+    device: Literal["tun"] = "tun"
+    protocol: Literal["udp"] = "udp"
+    port: int = 1194
+    pool: IPv4Network
+    """Network of the tunnel; the server takes its first address."""
+    routes: tuple[IPv4Network, ...] = ()
+    """All networks that clients reach through the tunnel and are told to route to it, the VPC's among them."""
+    nat: bool = True
+    """Whether sources are translated to the gateway's own address on their way out of the tunnel."""
+    client_to_client: bool = False
+    """Whether clients reach each other, through the gateway's firewall."""
+    redirect: bool = False
+    """Whether all of a client's traffic takes the tunnel."""
+    clients: tuple[Client, ...] = ()
+    keepalive: tuple[int, int] = (10, 120)
+    """Seconds between pings, and of silence after which a client starts anew."""
+    verb: int = 3
+    mtu: int = 1420
+    """Largest packet inside the tunnel, bytes: with all headers (at most 72) it still fits a PPPoE line (1,492)."""
+    path_mtu: int = 1400
+    """Smallest path, in bytes, over which TCP in the tunnel passes without a fragment."""
+
+    @property
+    def interface(self) -> str:
+        """Network interface of the tunnel on the gateway."""
+        return f"{self.device}0"
+
+    @property
+    def address(self) -> IPv4Address:
+        """The server's own address in the tunnel."""
+        return self.pool.network_address + 1
+
+    @property
+    def max_clients(self) -> int:
+        """Clients at one time: as many as the pool has room for, at most 1,024 (OpenVPN's own default)."""
+        return min(self.pool.num_addresses - 3, 1024)
+
+    @property
+    def dynamic(self) -> tuple[IPv4Address, IPv4Address] | None:
+        """First and last address for clients without one of their own; None if all are taken.
+
+        OpenVPN does not keep fixed addresses out of the range it hands out, so the two must be apart. The pool's upper
+        half is used where no fixed address lies in it and it is large enough: then fixed addresses come and go below it
+        without a change of the server's configuration, that is without a restart. Otherwise it is the longest free run.
+        """
+        fixed = sorted({c.address for c in self.clients if c.address} | {self.address})
+        half = self.pool.network_address + self.pool.num_addresses // 2
+        if fixed[-1] < half and sum(c.address is None for c in self.clients) < self.pool.num_addresses // 2:
+            return half, self.pool.broadcast_address - 1
+        runs = [(a + 1, b - 1) for a, b in pairwise([*fixed, self.pool.broadcast_address]) if int(b) - int(a) > 1]
+        return max(runs, key=lambda run: int(run[1]) - int(run[0]), default=None)
+
+    @property
+    def lans(self) -> tuple[IPv4Network, ...]:
+        """All networks behind clients, in order and without overlaps."""
+        return tuple(collapse_addresses(n for c in self.clients for n in c.lan))
+
+    @property
+    def reachable(self) -> tuple[IPv4Network, ...]:
+        """All networks behind clients towards which others may open connections."""
+        return tuple(collapse_addresses(n for c in self.clients for n in c.reachable))
+
+    @property
+    def sources(self) -> tuple[IPv4Network, ...]:
+        """Every source address a packet out of the tunnel may rightly have."""
+        return tuple(collapse_addresses((self.pool, *self.lans)))
+
+    @property
+    def untranslated(self) -> tuple[IPv4Network, ...]:
+        """Networks that others see by their own addresses, so that they need routes to the gateway.
+
+        In a VPC: routes to its network interface, and no source/dest check on that.
+        """
+        return () if self.nat else self.sources
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where an instance's files are on the gateway.
+
+    >>> Paths("server").management
+    '/run/openvpn-server/mgmt.sock'
+    """
+
+    instance: str
+
+    root = "/etc/openvpn/server"
+    secrets = f"{root}/secrets"
+    """`ca.crt`, `server.crt`, `server.key`, `tls-crypt-v2.key`; OpenVPN warns of keys that group or others can read."""
+    revoked = f"{root}/revoked"
+    """A file for each revoked serial, named by it in decimal. Never move the directory: without it all get in."""
+    ccd = f"{root}/ccd"
+    """One file for each client who may connect."""
+
+    @property
+    def config(self) -> str:
+        """What `openvpn-server@<instance>` starts from."""
+        return f"{self.root}/{self.instance}.conf"
+
+    @property
+    def runtime(self) -> str:
+        """Directory that systemd makes for the process, 0750: it guards the management socket, which is 0777."""
+        return f"/run/openvpn-{self.instance}"
+
+    @property
+    def management(self) -> str:
+        """UNIX socket of the management interface."""
+        return f"{self.runtime}/mgmt.sock"
+
+    @property
+    def status(self) -> str:
+        """Status file, version 3 (separated by tabs), written every 10 seconds."""
+        return f"{self.runtime}/status"
+
+    @property
+    def addresses(self) -> str:
+        """Addresses handed out before, so that a client gets the same one again."""
+        return f"/var/lib/openvpn-{self.instance}/ipp.txt"
+
+
+def netmask(network: IPv4Network) -> str:
+    """A network as OpenVPN's options spell it.
+
+    >>> netmask(IPv4Network("10.8.0.0/24"))
+    '10.8.0.0 255.255.255.0'
+    """
+    return f"{network.network_address} {network.netmask}"
+
+
+def text(title: str, lines: Iterable[str]) -> str:
+    """Lines as a file that says what it is."""
+
+    def content() -> Iterator[str]:
+        yield f"# {title}"
+        yield from lines
+
+    return "".join(f"{line}\n" for line in content())

@@ -1,0 +1,80 @@
+"""The server's configuration and its file for each client.
+
+Source: the reference manual for OpenVPN 2.6, openvpn(8); the reasons for options that surprise are beside them.
+"""
+
+from collections.abc import Iterator
+
+from openvpn.model import Client, Paths, Tunnel, netmask, text
+
+
+def render_server(tunnel: Tunnel) -> str:
+    """Return the server's configuration; it names the files of `Paths` and holds no secret.
+
+    It changes with the networks behind clients, and not when a client without one comes or goes.
+    """
+    return text(f"OpenVPN server '{tunnel.instance}'", _server(tunnel, Paths(tunnel.instance)))
+
+
+def render_ccd(client: Client, tunnel: Tunnel) -> str:
+    """Return what the server reads when `client` connects; a client without such a file is refused."""
+    return text(f"client {client.name}", _ccd(client, tunnel))
+
+
+def _server(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
+    yield f"dev {tunnel.interface}"
+    yield f"dev-type {tunnel.device}"
+    yield f"proto {tunnel.protocol}"
+    yield f"port {tunnel.port}"
+    # The kernel module is another for 2.6 than for 2.7, and is built anew for each kernel; without it, neither matters.
+    yield "disable-dco"
+
+    yield "topology subnet"
+    yield f"server {netmask(tunnel.pool)} nopool"
+    if tunnel.dynamic:
+        yield "ifconfig-pool {} {}".format(*tunnel.dynamic)
+        yield f"ifconfig-pool-persist {paths.addresses} 60"
+    yield from (f"route {netmask(lan)}" for lan in tunnel.lans)
+    yield from _pushed(tunnel)
+
+    yield f"ca {paths.secrets}/ca.crt"
+    yield f"cert {paths.secrets}/server.crt"
+    yield f"key {paths.secrets}/server.key"
+    yield f"tls-crypt-v2 {paths.secrets}/tls-crypt-v2.key"
+    yield "dh none"
+    yield "tls-version-min 1.2"
+    yield "remote-cert-tls client"
+    yield "data-ciphers AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305"
+    # A directory cannot expire and needs no CA key here; a list that has expired locks everyone out.
+    yield f"crl-verify {paths.revoked} dir"
+    yield f"client-config-dir {paths.ccd}"
+    yield "ccd-exclusive"
+    yield f"max-clients {tunnel.max_clients}"
+
+    yield "keepalive {} {}".format(*tunnel.keepalive)
+    yield "explicit-exit-notify 1"
+    yield f"tun-mtu {tunnel.mtu}"
+    yield f"mssfix {tunnel.path_mtu} mtu"
+    # Keys and device cannot be opened again by the user that the process runs as.
+    yield "persist-key"
+    yield "persist-tun"
+
+    yield f"management {paths.management} unix"
+    yield f"status {paths.status} 10"
+    yield "status-version 3"
+    yield f"verb {tunnel.verb}"
+
+
+def _pushed(tunnel: Tunnel) -> Iterator[str]:
+    yield from (f'push "route {netmask(network)}"' for network in tunnel.routes)
+    if tunnel.client_to_client:
+        # Just as declared, neither merged nor only what is reachable: OpenVPN spares an owner what equals its iroute.
+        yield from (f'push "route {netmask(lan)}"' for client in tunnel.clients for lan in client.lan)
+    if tunnel.redirect:
+        yield 'push "redirect-gateway def1"'
+
+
+def _ccd(client: Client, tunnel: Tunnel) -> Iterator[str]:
+    if client.address:
+        yield f"ifconfig-push {client.address} {tunnel.pool.netmask}"
+    yield from (f"iroute {netmask(lan)}" for lan in client.lan)

@@ -1,0 +1,1 @@
+"""Cryptography only: certificates, tls-crypt keys and SSH host keys. Text in, text out; no files."""

@@ -1,0 +1,66 @@
+"""Keys for OpenVPN's `--tls-crypt-v2`: each client has its own, and only the server can unwrap what it sends of it.
+
+Source: OpenVPN's doc/tls-crypt-v2.txt. Strangers without a key get no answer from the server at all.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+import textwrap
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from pki.authority import PkiError
+
+_SERVER = "OpenVPN tls-crypt-v2 server key"
+_CLIENT = "OpenVPN tls-crypt-v2 client key"
+_SERVER_BYTES = 128  # two keys of 512 bits, of which the first 256 bits of each are used
+_CLIENT_BYTES = 256
+_TAG_BYTES = 32
+_USER_DATA = b"\x00"  # metadata type: free-form, against 0x01 for a time stamp
+
+#: A wrapped key is at most 1,024 bytes long; this is what remains for metadata, in bytes.
+METADATA_LIMIT = 1024 - _TAG_BYTES - _CLIENT_BYTES - len(_USER_DATA) - 2
+
+
+def server_key() -> str:
+    """Return a new server key, PEM; whoever has it can unwrap every client's key."""
+    return _armour(_SERVER, secrets.token_bytes(_SERVER_BYTES))
+
+
+def client_key(server_key: str, metadata: bytes = b"") -> str:
+    """Return a new client key, PEM, wrapped for the owner of `server_key`.
+
+    `metadata`, at most `METADATA_LIMIT` bytes, is for the server's `--tls-crypt-v2-verify` script; the client can
+    neither read nor change it. Raises `PkiError` for a text that is no server key and for too much metadata.
+    """
+    if len(metadata) > METADATA_LIMIT:
+        raise PkiError(f"a tls-crypt-v2 key has room for {METADATA_LIMIT} bytes of metadata, not for {len(metadata)}")
+    server = _read(_SERVER, server_key)
+    encrypt_key, sign_key = server[:32], server[64:96]
+
+    key = secrets.token_bytes(_CLIENT_BYTES)
+    plain = key + _USER_DATA + metadata
+    length = (_TAG_BYTES + len(plain) + 2).to_bytes(2, "big")
+    tag = hmac.digest(sign_key, length + plain, hashlib.sha256)
+    # The tag is the nonce as well, so that two keys wrapped alike could only be the same key.
+    encryptor = Cipher(algorithms.AES(encrypt_key), modes.CTR(tag[:16])).encryptor()
+    return _armour(_CLIENT, key + tag + encryptor.update(plain) + encryptor.finalize() + length)
+
+
+def _armour(label: str, content: bytes) -> str:
+    body = "\n".join(textwrap.wrap(base64.b64encode(content).decode(), 64))
+    return f"-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"
+
+
+def _read(label: str, pem: str) -> bytes:
+    body = pem.strip().removeprefix(f"-----BEGIN {label}-----").removesuffix(f"-----END {label}-----")
+    try:
+        content = base64.b64decode("".join(body.split()), validate=True)
+    except binascii.Error:
+        content = b""
+    if len(content) != _SERVER_BYTES:
+        raise PkiError(f"the text is no {label}")
+    return content
