@@ -1,7 +1,8 @@
 """What holds for every test: where it may reach, and what it may not inherit.
 
-Unit tests start no process unless marked `allow_subprocess`; unit and program tests reach nothing but loopback. Both rules are one audit
-hook, which sees `subprocess`, `os.fork`, `os.exec*` and `socket`; it does not see what a C library does by itself (gRPC's channels).
+Unit tests start no process unless marked `allow_subprocess`; unit and program tests reach nothing but loopback. Both
+rules are one audit hook, which sees `subprocess`, `os.fork`, `os.exec*` and `socket`; it does not see what a C library
+does by itself (gRPC's channels).
 """
 
 import ipaddress
@@ -17,12 +18,14 @@ pytest_plugins = ["tests.seeds"]
 
 HERE = Path(__file__).parent
 
-PROCESS_EVENTS = frozenset({"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
+PROCESS_EVENTS = frozenset(
+    {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
+)
 SOCKET_EVENTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 
 
 class ForbiddenError(BaseException):
-    """A test reached where it may not. Not an Exception, so that no `except Exception` of the code under test hides it."""
+    """A test reached where it may not. No Exception, so that no `except Exception` of the code under test hides it."""
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Guard:
 
 
 def is_local(address: object) -> bool:
-    """Whether a socket address stays on this machine: loopback, the name of it, or no IP address at all (AF_UNIX, netlink)."""
+    """Whether a socket address stays on this machine: loopback, its name, no IP at all (AF_UNIX, netlink)."""
     if not isinstance(address, tuple) or not address:
         return True
     host = address[0]

@@ -1,0 +1,49 @@
+# make lab         set up what is missing, deploy stack `lab` into a region on this machine, show who reaches whom
+# make test        every test (root, /dev/net/tun); ends with the behaviours that hold
+# make test-unit   the tests that need neither root nor /dev/net/tun
+# make check       lint, format, types, shell scripts, import rules
+# make bench       figures of the lab
+# make clean       take the lab down, remove .venv and caches
+#
+# ARGS goes to pytest: make test ARGS="-k revoked"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-python lab test test-unit check bench clean
+
+BIN := .venv/bin
+ARGS ?=
+SHELL_SCRIPTS = git grep --untracked -lE '^\#!/(usr/)?bin/(env )?(ba)?sh( |$$)' -- ':!*.md' ':!*.py'
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup:
+	@tools/setup
+
+setup-python:
+	@tools/setup python
+
+lab: setup
+	@$(BIN)/drawbridge lab up
+
+test: setup
+	@$(BIN)/pytest $(ARGS)
+
+test-unit: setup-python
+	@$(BIN)/pytest -m "not lab" $(ARGS)
+
+check: setup-python
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(SHELL_SCRIPTS) | xargs shellcheck
+	$(BIN)/python tools/pin.py --check
+	$(BIN)/pytest -q tests/unit/test_imports.py tests/unit/test_words.py tests/unit/test_docs.py
+
+bench: setup
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	@if [ -x $(BIN)/drawbridge ]; then $(BIN)/drawbridge lab down; fi
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
