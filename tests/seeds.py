@@ -1,7 +1,8 @@
 """A pytest plugin: which numbered behaviours (`seeds.toml`) the tests of a run have shown.
 
-A behaviour holds when at least one test carries its number and every test that carries it passed. A skipped, deselected or expectedly
-failing test shows nothing, so its behaviours do not hold. The last line of every run is ``seeds: N of M hold``.
+A behaviour holds when at least one test carries its number and every test that carries it passed. A skipped, deselected
+or expectedly failing test shows nothing, so its behaviours do not hold. The last line of every run is
+``seeds: N of M hold``.
 """
 
 import tomllib
