@@ -1,7 +1,7 @@
 """Names that the program, the gateway and the operator share.
 
-Nothing here talks to AWS: a `Names` only spells where a stack keeps what. The program writes there, the gateway's instance role reads
-there, and the command looks there, so a name exists once.
+Nothing here talks to AWS: a `Names` only spells where a stack keeps what. The program writes there, the gateway's instance
+role reads there, and the command looks there, so a name exists once.
 """
 
 from dataclasses import dataclass
@@ -66,6 +66,11 @@ class Names:
         return f"{self.root}/authority"
 
     @property
+    def issued(self) -> str:
+        """Path of the register: a String for each client certificate ever issued, named by its decimal serial."""
+        return f"{self.authority}/issued"
+
+    @property
     def clients(self) -> str:
         """Path of the clients' parameters."""
         return f"{self.root}/clients"
@@ -91,6 +96,15 @@ class Names:
 GATEWAY_SECRETS = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key", "ssh_host_ed25519_key")
 
 
-def tags(stack: str) -> dict[str, str]:
-    """Tags of every resource of a stack; the audit of leftovers searches for them."""
-    return {"Project": PROJECT, "Stack": stack}
+def tags(stack: str, name: str = "") -> dict[str, str]:
+    """Tags of every resource of a stack; the audit of leftovers searches for them. `name` is what consoles show of it.
+
+    >>> tags("lab", "gateway")["Name"]
+    'drawbridge-lab-gateway'
+    """
+    return {"Project": PROJECT, "Stack": stack} | ({"Name": resource_name(stack, name)} if name else {})
+
+
+def resource_name(stack: str, name: str) -> str:
+    """Name of one resource of a stack, where AWS wants one or shows one."""
+    return f"{PROJECT}-{stack}-{name}"

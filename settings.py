@@ -1,0 +1,468 @@
+"""The one typed, frozen and validated view of a stack's configuration.
+
+`parse` takes the configuration as the stack file spells it and either returns `Settings` or raises `SettingsError` with
+every problem there is, so that a stack file is mended once and not once per error. It reaches nothing: no file, no network,
+no AWS.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses, ip_address
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import pulumi
+import yaml
+from pulumi.runtime.config import CONFIG, get_config_env
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+NAMESPACE = "drawbridge"
+
+#: Keys of the namespace.
+SECTIONS = ("network", "gateway", "tunnel", "clients", "lifetimes")
+
+#: The stack that may only ever be deployed into the region on this machine.
+LAB = "lab"
+
+SAFE_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+#: In the name of a bucket (63 characters) it shares the room with project, account and region.
+SAFE_STACK = re.compile(r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?")
+
+PUBLIC_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+=*( [^\n]*)?$"
+
+LINK_LOCAL = IPv4Network("169.254.0.0/16")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: the key, the value it has, why that cannot be, and what to do."""
+
+    key: str
+    value: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.value} {self.reason}; {self.remedy}"
+
+
+class SettingsError(ValueError):
+    """A configuration that cannot be deployed; `problems` has all that is wrong with it, and str() is one line each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class Section(BaseModel):
+    """A part of the configuration: its keys are spelled in camelCase, unknown ones are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
+
+
+class Network(Section):
+    """The VPC: made from `cidr`, or an existing one (`vpcId`) whose public subnet (`subnetId`) takes the gateway."""
+
+    cidr: IPv4Network = IPv4Network("10.1.0.0/16")
+    zones: int = Field(default=1, ge=1, le=3)
+    """Availability zones that get a public and a private subnet."""
+    vpc_id: str | None = Field(default=None, pattern=r"^vpc-[0-9a-f]+$")
+    subnet_id: str | None = Field(default=None, pattern=r"^subnet-[0-9a-f]+$")
+    route_table_ids: tuple[Annotated[str, Field(pattern=r"^rtb-[0-9a-f]+$")], ...] = ()
+    """Route tables of the existing VPC that are to lead to networks behind the gateway."""
+
+
+class Gateway(Section):
+    """The machine and who may talk to it."""
+
+    instance_type: str = Field(default="t4g.nano", pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")
+    image: str = Field(default="debian-13", pattern=r"^(debian-13|ami-[0-9a-f]+)$")
+    """`debian-13`: the newest image at the time the machine is made; or the id of one."""
+    admin_from: tuple[IPv4Network, ...] = ()
+    """Where SSH is allowed from; nowhere by default."""
+    admin_from_anywhere: bool = False
+    """Says a second time that SSH is to be open to the world."""
+    allow_from: tuple[IPv4Network, ...] = Field(default=(IPv4Network("0.0.0.0/0"),), min_length=1)
+    """Where the tunnel may be reached from."""
+    ssh_key: str | None = Field(default=None, pattern=PUBLIC_KEY)
+    """The operator's public key, one line of OpenSSH."""
+    disk_size: int = Field(default=8, ge=8, le=16384)
+    """GiB of the root volume."""
+
+    @property
+    def architecture(self) -> Literal["arm64", "amd64"]:
+        """AWS's Graviton families have a `g` after their generation (t4g, c7gn, im4gn), the others are x86."""
+        family = self.instance_type.partition(".")[0]
+        return "arm64" if re.fullmatch(r"a1|[a-z]+\d+g[a-z]*", family) else "amd64"
+
+
+class Tunnel(Section):
+    """What OpenVPN offers."""
+
+    device: Literal["tun"] = "tun"
+    pool: IPv4Network = IPv4Network("10.8.0.0/24")
+    port: int = Field(default=1194, ge=1024, le=65535)
+    """The server runs without the capability that ports below 1,024 need."""
+    nat: bool = True
+    client_to_client: bool = False
+    redirect: Literal["none", "all"] = "none"
+    routes: tuple[IPv4Network, ...] = ()
+    """Networks pushed to clients besides the VPC's own."""
+
+    @property
+    def room(self) -> int:
+        """Clients the pool has addresses for: all but the network's, the server's and the broadcast one."""
+        return self.pool.num_addresses - 3
+
+
+class Client(Section):
+    """Who may connect; the name is the certificate's common name."""
+
+    name: str = Field(pattern=SAFE_NAME)
+    address: IPv4Address | None = None
+    lan: tuple[IPv4Network, ...] = ()
+    """Networks behind the client."""
+    reachable: tuple[IPv4Network, ...] = ()
+    """Parts of `lan` towards which the VPC may open connections."""
+
+
+class Lifetimes(Section):
+    """Validity of certificates, days."""
+
+    ca: int = Field(default=3650, ge=1, le=36500)
+    server: int = Field(default=825, ge=1)
+    client: int = Field(default=365, ge=1)
+
+
+class Settings(Section):
+    """A stack's whole configuration."""
+
+    stack: str
+    region: str
+    network: Network
+    gateway: Gateway
+    tunnel: Tunnel
+    clients: tuple[Client, ...]
+    lifetimes: Lifetimes
+
+    @property
+    def throw_away(self) -> bool:
+        """Whether the stack's data may be destroyed with it unasked."""
+        return self.stack == LAB
+
+    def refuse_clash(self, vpc: IPv4Network) -> None:
+        """Raise `SettingsError` if a VPC's range overlaps another; of an existing VPC, only AWS knows it."""
+        ranges = [("network.vpcId", vpc), *_ranges(None, self.tunnel, dict(enumerate(self.clients)))]
+        if problems := list(_overlaps(ranges)):
+            raise SettingsError(problems)
+
+
+def read_stack_file(path: Path) -> dict[str, Any]:
+    """Return the configuration of a stack file, keys with their namespace; raises OSError and `SettingsError`."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
+        raise SettingsError([Problem(path.name, f"line {line}", "is no YAML", "mend the syntax there")]) from None
+    config = document.get("config") if isinstance(document, dict) else None
+    if not isinstance(config, dict):
+        raise SettingsError([Problem(path.name, "it", "has no mapping `config`", "start from stacks/Pulumi.lab.yaml")])
+    return {str(key): value for key, value in config.items()}
+
+
+def load() -> Settings:
+    """Return the settings of the running Pulumi program; raises `SettingsError`."""
+    raw = get_config_env() | CONFIG.get()
+    return parse(raw, stack=pulumi.get_stack(), endpoint=endpoint_of(os.environ, raw))
+
+
+def endpoint_of(environ: Mapping[str, str], raw: Mapping[str, object]) -> str | None:
+    """Return the AWS endpoint that the program's calls would reach; None is AWS itself.
+
+    There are two doors, the provider's `aws:endpoints` and the SDK's environment (AWS SDKs and Tools Reference Guide,
+    "Service-specific endpoints"): if any of them leads elsewhere than to this machine, that one is the answer. Dynamic
+    resources see only the environment, so `aws:endpoints` alone does not keep a program away from AWS.
+    """
+    if environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return None
+    base = environ.get("AWS_ENDPOINT_URL") or None
+    special = [url for name, url in environ.items() if name.startswith("AWS_ENDPOINT_URL_") and url]
+    configured = _decode(raw.get("aws:endpoints"))
+    entries = configured if isinstance(configured, list) else [configured]
+    special += [str(url) for entry in entries if isinstance(entry, dict) for url in entry.values() if url]
+    return next((url for url in special if not _is_loopback(url)), base)
+
+
+def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
+    """Return the settings of `stack`; raises `SettingsError` with all problems.
+
+    `raw` has the configuration's keys with their namespace (`drawbridge:network`, `aws:region`), values as in a stack file
+    or as the JSON that Pulumi makes of them. `endpoint` is the URL of the AWS API, None for AWS itself.
+    """
+    problems = [*_check_stack(stack, endpoint), *_unknown_keys(raw)]
+    values = {key: _decode(raw.get(f"{NAMESPACE}:{key}")) for key in SECTIONS}
+
+    region = raw.get("aws:region")
+    if not isinstance(region, str) or not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
+        problems.append(
+            Problem("aws:region", _show(region), "is no AWS region", "run `pulumi config set aws:region eu-west-1`")
+        )
+    network = _section(Network, "network", values["network"], problems)
+    gateway = _section(Gateway, "gateway", values["gateway"], problems)
+    tunnel = _section(Tunnel, "tunnel", values["tunnel"], problems)
+    lifetimes = _section(Lifetimes, "lifetimes", values["lifetimes"], problems)
+    clients = _clients(values["clients"], problems)
+
+    if network:
+        problems += _check_network(network, tunnel, clients)
+    if gateway:
+        problems += _check_gateway(gateway)
+    if tunnel:
+        problems += _check_pool(tunnel, clients)
+    if lifetimes:
+        problems += _check_lifetimes(lifetimes)
+    problems += _check_clients(clients)
+    problems += _overlaps(_ranges(network, tunnel, clients))
+
+    if problems or not (network and gateway and tunnel and lifetimes):
+        raise SettingsError(problems)
+    return Settings.model_construct(
+        stack=stack,
+        region=str(region),
+        network=network,
+        gateway=gateway,
+        tunnel=tunnel,
+        clients=tuple(clients.values()),
+        lifetimes=lifetimes,
+    )
+
+
+_S = TypeVar("_S", bound=Section)
+
+
+def _decode(value: object) -> object:
+    """Pulumi hands structured values over as JSON; anything else stays what it is and is judged as that."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _section(model: type[_S], key: str, value: object, problems: list[Problem]) -> _S | None:
+    try:
+        return model.model_validate({} if value is None else value)
+    except ValidationError as error:
+        problems += [_explain(model, key, value, details) for details in error.errors(include_url=False)]
+        return None
+
+
+def _clients(value: object, problems: list[Problem]) -> dict[int, Client]:
+    """The clients that are right by themselves, by their place in the list."""
+    if not isinstance(value, list | None):
+        reason, remedy = "is no list", "write one entry for each client: - {name: alice}"
+        problems.append(Problem(f"{NAMESPACE}:clients", _show(value), reason, remedy))
+        return {}
+    parsed = {i: _section(Client, f"clients[{i}]", entry or {}, problems) for i, entry in enumerate(value or [])}
+    return {i: client for i, client in parsed.items() if client}
+
+
+REMEDIES = {
+    "name": "use 1 to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first",
+    "sshKey": "give the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub",
+    "instanceType": "write an EC2 instance type, such as t4g.nano",
+    "image": "write debian-13 or the id of an AMI",
+    "vpcId": "write the id of an existing VPC (vpc-…)",
+    "subnetId": "write the id of a public subnet of that VPC (subnet-…)",
+    "routeTableIds": "write ids of that VPC's route tables (rtb-…)",
+}
+
+
+def _explain(model: type[Section], key: str, value: object, details: ErrorDetails) -> Problem:
+    """A finding of pydantic's in the words of a stack file."""
+    path = f"{NAMESPACE}:{key}"
+    for part in details["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        value = _child(value, part)
+    shown = "(a private key)" if "PRIVATE KEY" in str(value) else _show(value)
+    field = str(details["loc"][0]) if details["loc"] else ""
+    match details["type"]:
+        case "extra_forbidden":
+            return Problem(path, shown, "has an unknown key", _known(field, map(to_camel, model.model_fields)))
+        case "model_type":
+            return Problem(path, shown, "is no mapping", "write {key: value, …}")
+        case "ip_v4_network" if network := _widened(value):
+            return Problem(path, shown, "has host bits set", f"write {network}")
+        case "ip_v4_network":
+            return Problem(path, shown, "is no IPv4 range", "write one like 10.1.0.0/16")
+        case "ip_v4_address":
+            return Problem(path, shown, "is no IPv4 address", "write one like 10.8.0.10")
+    remedy = details["msg"].replace("Input should be", "write").replace("Input should have", "give it")
+    return Problem(path, shown, "cannot be used", REMEDIES.get(field, remedy))
+
+
+def _widened(value: object) -> IPv4Network | None:
+    """The network that an address with a prefix length lies in."""
+    try:
+        return IPv4Network(str(value), strict=False) if "/" in str(value) else None
+    except ValueError:
+        return None
+
+
+def _child(value: object, part: str | int) -> object:
+    if isinstance(value, Mapping):
+        return value.get(part)
+    if isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return value
+
+
+def _show(value: object) -> str:
+    return "(missing)" if value is None else str(value)
+
+
+def _known(word: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+
+
+def _unknown_keys(raw: Mapping[str, object]) -> Iterator[Problem]:
+    for key, value in raw.items():
+        namespace, _, name = key.rpartition(":")
+        if namespace == NAMESPACE and name not in SECTIONS:
+            yield Problem(key, _show(value), "has an unknown key", _known(name, SECTIONS))
+
+
+def _check_stack(stack: str, endpoint: str | None) -> Iterator[Problem]:
+    if not SAFE_STACK.fullmatch(stack):
+        remedy = "use 1 to 20 of a-z, 0-9 and '-', a letter first and no '-' last"
+        yield Problem("stack", stack, "cannot be part of a bucket's name", remedy)
+    if stack == LAB and not (endpoint and _is_loopback(endpoint)):
+        remedy = "deploy it with `drawbridge lab up`, or choose another stack for AWS"
+        yield Problem("stack", LAB, f"would be deployed to {endpoint or 'AWS itself'}", remedy)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_network(network: Network, tunnel: Tunnel | None, clients: Mapping[int, Client]) -> Iterator[Problem]:
+    given = network.model_fields_set
+    if network.vpc_id is None and network.subnet_id is None:
+        if not 16 <= network.cidr.prefixlen <= 22:
+            yield _problem("network.cidr", network.cidr, "is no size for the VPC", "write a range from /16 to /22")
+        if network.route_table_ids:
+            ids = ", ".join(network.route_table_ids)
+            remedy = "leave it out, or give vpcId and subnetId"
+            yield _problem("network.routeTableIds", ids, "is for an existing VPC", remedy)
+        return
+    for key, value in (("vpcId", network.vpc_id), ("subnetId", network.subnet_id)):
+        if value is None:
+            yield _problem(f"network.{key}", "(missing)", "is needed for an existing VPC", REMEDIES[key])
+    for key in ("cidr", "zones"):
+        if key in given:
+            remedy = "leave it out, or leave vpcId and subnetId out"
+            yield _problem(f"network.{key}", getattr(network, key), "is for a new VPC", remedy)
+    routed = (tunnel and not tunnel.nat) or any(client.reachable for client in clients.values())
+    if routed and not network.route_table_ids:
+        yield _problem(
+            "network.routeTableIds",
+            "(missing)",
+            "is needed where the existing VPC opens connections to clients",
+            "name the route tables that shall lead to them",
+        )
+
+
+def _check_gateway(gateway: Gateway) -> Iterator[Problem]:
+    # Two halves of the world are the world: what counts is how many addresses there are.
+    world = sum(network.num_addresses for network in collapse_addresses(gateway.admin_from)) >= 2**31
+    if world and not gateway.admin_from_anywhere:
+        ranges = ", ".join(map(str, gateway.admin_from))
+        remedy = "name your own addresses, or say it twice with adminFromAnywhere: true"
+        yield _problem("gateway.adminFrom", ranges, "opens SSH to the world", remedy)
+
+
+def _check_pool(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Problem]:
+    if not 8 <= tunnel.pool.prefixlen <= 29:
+        yield _problem("tunnel.pool", tunnel.pool, "is no size for a pool", "write a range from /8 to /29")
+        return
+    if len(clients) > tunnel.room:
+        reason = f"has room for {tunnel.room} clients, not {len(clients)}"
+        yield _problem("tunnel.pool", tunnel.pool, reason, "widen it")
+    server = tunnel.pool.network_address + 1
+    for i, client in clients.items():
+        if client.address is None:
+            continue
+        first, last = server + 1, tunnel.pool.broadcast_address - 1
+        if not first <= client.address <= last:
+            reason = f"is no client's address in {NAMESPACE}:tunnel.pool {tunnel.pool}"
+            yield _problem(f"clients[{i}].address", client.address, reason, f"choose one from {first} to {last}")
+
+
+def _check_lifetimes(lifetimes: Lifetimes) -> Iterator[Problem]:
+    for key in ("server", "client"):
+        if (days := getattr(lifetimes, key)) > lifetimes.ca:
+            reason = f"outlives {NAMESPACE}:lifetimes.ca {lifetimes.ca}"
+            yield _problem(f"lifetimes.{key}", days, reason, f"write {lifetimes.ca} or less")
+
+
+def _check_clients(clients: Mapping[int, Client]) -> Iterator[Problem]:
+    for (i, one), (j, other) in combinations(clients.items(), 2):
+        if one.name == other.name:
+            yield _problem(f"clients[{j}].name", other.name, f"is also clients[{i}]'s", "give each its own")
+        if one.address is not None and one.address == other.address:
+            yield _problem(f"clients[{j}].address", other.address, f"is also clients[{i}]'s", "give each its own")
+    for i, client in clients.items():
+        for n, network in enumerate(client.reachable):
+            if not any(network.subnet_of(lan) for lan in client.lan):
+                lans = ", ".join(map(str, client.lan)) or "(empty)"
+                reason = f"is outside {NAMESPACE}:clients[{i}].lan {lans}"
+                yield _problem(f"clients[{i}].reachable[{n}]", network, reason, "choose a part of lan, or add it there")
+
+
+_Ranges = list[tuple[str, IPv4Network]]
+
+
+def _ranges(network: Network | None, tunnel: Tunnel | None, clients: Mapping[int, Client]) -> _Ranges:
+    """Everything that must be apart for routing to be unambiguous, with its key."""
+    ranges: _Ranges = []
+    if network and not network.vpc_id:
+        ranges.append(("network.cidr", network.cidr))
+    if tunnel:
+        ranges.append(("tunnel.pool", tunnel.pool))
+    ranges += [(f"clients[{i}].lan[{n}]", lan) for i, client in clients.items() for n, lan in enumerate(client.lan)]
+    if tunnel:
+        ranges += [(f"tunnel.routes[{n}]", route) for n, route in enumerate(tunnel.routes)]
+    return ranges
+
+
+def _overlaps(ranges: _Ranges) -> Iterator[Problem]:
+    for (first, one), (second, other) in combinations(ranges, 2):
+        # A pushed route may well be a wider or narrower piece of a LAN or of another route; the longest prefix decides.
+        if second.startswith("tunnel.routes") and not first.startswith(("network.", "tunnel.pool")):
+            continue
+        if one.overlaps(other):
+            reason = f"overlaps {NAMESPACE}:{first} {one}"
+            yield _problem(second, other, reason, "choose a range clear of it")
+    for key, network in ranges:
+        if network.overlaps(LINK_LOCAL):
+            yield _problem(key, network, "holds link-local addresses, AWS's metadata too", "choose another range")
+
+
+def _problem(key: str, value: object, reason: str, remedy: str) -> Problem:
+    return Problem(f"{NAMESPACE}:{key}", str(value), reason, remedy)
