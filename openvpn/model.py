@@ -101,12 +101,12 @@ class Tunnel:
         return tuple(collapse_addresses((self.pool, *self.lans)))
 
     @property
-    def untranslated(self) -> tuple[IPv4Network, ...]:
-        """Networks that others see by their own addresses, so that they need routes to the gateway.
+    def routed(self) -> tuple[IPv4Network, ...]:
+        """Networks that others address as they are, so that they need routes to the gateway.
 
         In a VPC: routes to its network interface, and no source/dest check on that.
         """
-        return () if self.nat else self.sources
+        return self.reachable if self.nat else self.sources
 
 
 @dataclass(frozen=True, slots=True)
