@@ -1,0 +1,104 @@
+"""The clients of a stack: who has a bundle, and the bundle itself.
+
+A bundle is a SecureString in SSM. Its text is a secret: it goes from there into one file and nowhere else.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from drawbridge import errors
+from drawbridge.account import Account
+from openvpn.client import BundleError, certificate_of
+from pki.authority import Certificate, PkiError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Client:
+    """One client that may connect."""
+
+    name: str
+    serial: int
+    """Of its certificate: OpenVPN's log and the list of revoked ones name it so."""
+    fingerprint: str
+    """SHA-256 of its certificate, lower-case hex."""
+    not_after: datetime
+    """When its certificate ends."""
+    parameter: str
+    """SSM parameter that holds its bundle."""
+
+    def days_left(self, now: datetime) -> int:
+        """Whole days until its certificate ends; negative after."""
+        return (self.not_after - now).days
+
+
+def list_clients(account: Account) -> list[Client]:
+    """Every client that has a bundle, by name; raises `AwsError`, and `BundleError` for a bundle that is none.
+
+    Certificates are read from the bundles, in memory: what is listed is what the client really holds.
+    """
+    prefix = f"{account.names.clients}/"
+    found = account.parameters(account.names.clients, secret=True)
+    clients = []
+    for parameter, bundle in sorted(found.items()):
+        name = parameter.removeprefix(prefix).partition("/")[0]
+        if parameter != account.names.bundle(name):
+            continue
+        try:
+            certificate = Certificate.read(certificate_of(bundle))
+        except (BundleError, PkiError):
+            # Without the cause, which has read secrets.
+            raise errors.BundleError(
+                f"the bundle of {name} ({parameter}) is damaged", f"deploy again: pulumi up --stack {account.stack}"
+            ) from None
+        clients.append(
+            Client(
+                name=name,
+                serial=certificate.serial,
+                fingerprint=certificate.fingerprint,
+                not_after=certificate.not_after,
+                parameter=parameter,
+            )
+        )
+    return clients
+
+
+def fetch(account: Account, name: str, target: Path, *, replace: bool = False) -> None:
+    """Writes a client's bundle to `target`, mode 0600 from the moment it exists, whole or not at all.
+
+    Raises `BundleError` where the file is there already and `replace` is not set, or cannot be written, and
+    `NotDeployedError` where the stack has no such client.
+    """
+    try:
+        # Asked for first, so that nobody's permission to read the secret is used for nothing.
+        if not replace and target.exists():
+            raise FileExistsError
+        bundle = _bundle(account, name)
+        # mkstemp makes it 0600: nobody else reads the key, not even for a moment.
+        descriptor, name_of_temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        temporary = Path(name_of_temporary)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(bundle)
+            if replace:
+                temporary.replace(target)
+            else:
+                target.hardlink_to(temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileExistsError:
+        raise errors.BundleError(f"{target} is there already", "name another file, or replace it: --force") from None
+    except OSError as error:
+        raise errors.BundleError(f"{target}: {error.strerror}", "name a file in a directory of yours") from error
+
+
+def _bundle(account: Account, name: str) -> str:
+    try:
+        return account.parameter(account.names.bundle(name), secret=True)
+    except errors.NotDeployedError as error:
+        raise errors.NotDeployedError(
+            f"stack {account.stack} has no client {name}",
+            f"see who there is: drawbridge client list --stack {account.stack}",
+        ) from error

@@ -1,0 +1,1 @@
+"""One file a noun: what click needs, and nothing else."""

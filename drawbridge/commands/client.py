@@ -1,0 +1,50 @@
+"""drawbridge client …"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from drawbridge import account, clients
+from drawbridge.commands import options, output
+
+
+@click.group()
+def client() -> None:
+    """Clients of a stack, and their bundles.
+
+    Clients are added and removed in the stack file (drawbridge:clients), and the next `pulumi up` issues or revokes.
+    """
+
+
+@client.command("list")
+@options.of_account
+@options.json
+def list_(stack: str, region: str | None, wants_json: bool) -> None:
+    """List the clients that may connect."""
+    found = clients.list_clients(account.connect(stack, region=region))
+    if wants_json:
+        click.echo(output.as_json(found))
+        return
+    now = datetime.now(UTC)
+    output.table(
+        ("client", "certificate until", "days left", "serial", "SHA-256 fingerprint"),
+        [
+            (c.name, f"{c.not_after:%Y-%m-%d}", str(c.days_left(now)), str(c.serial), c.fingerprint[:16] + "…")
+            for c in found
+        ],
+    )
+
+
+@client.command()
+@click.argument("name")
+@click.option(
+    "-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path), help="File to write; NAME.ovpn here."
+)
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@options.of_account
+def fetch(name: str, target: Path | None, force: bool, stack: str, region: str | None) -> None:
+    """Fetch a client's bundle into a file that only you can read."""
+    target = target or Path(f"{name}.ovpn")
+    clients.fetch(account.connect(stack, region=region), name, target, replace=force)
+    click.echo(f"{target}: sudo openvpn --config {target}")

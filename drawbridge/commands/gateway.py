@@ -1,0 +1,86 @@
+"""drawbridge gateway …"""
+
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from drawbridge import account, ssh
+from drawbridge import gateway as gateways
+from drawbridge.commands import options, output
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _login(command: F) -> F:
+    """Options of every command that logs in to the gateway."""
+    for option in (
+        click.option(
+            "-i",
+            "--identity",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Private SSH key; otherwise the agent's and the usual files.",
+        ),
+        click.option("--user", default="admin", show_default=True, help="User to log in as."),
+    ):
+        command = option(command)
+    return options.of_account(command)
+
+
+def _target(stack: str, region: str | None, user: str, identity: Path | None) -> tuple[account.Account, ssh.Target]:
+    where = account.connect(stack, region=region)
+    return where, gateways.target(where, user=user, identity=identity)
+
+
+@click.group()
+def gateway() -> None:
+    """The gateway itself, over SSH.
+
+    Its host key comes from SSM; a machine that shows another one is refused.
+    """
+
+
+@gateway.command()
+@_login
+@options.json
+def status(stack: str, region: str | None, user: str, identity: Path | None, wants_json: bool) -> None:
+    """Show what the gateway runs and who is connected; exit 1 if it is not as it should be."""
+    found = gateways.status(*_target(stack, region, user, identity))
+    if wants_json:
+        click.echo(output.as_json(found))
+    else:
+        output.table(
+            ("", found.address),
+            [
+                ("state", " ".join(filter(None, (found.report.state, found.report.reason)))),
+                ("release", f"{found.report.release[:12]} (wanted: {found.wanted[:12]})"),
+                ("OpenVPN", " ".join(found.service.get(p, "?") for p in ("ActiveState", "SubState"))),
+                ("since", found.service.get("ActiveEnterTimestamp", "?")),
+                ("reported", found.report.time),
+            ],
+        )
+        click.echo()
+        output.table(
+            ("client", "address", "from", "since", "received", "sent"),
+            [
+                (s.client, s.address, s.real, f"{s.since:%Y-%m-%d %H:%M:%S}Z", str(s.received), str(s.sent))
+                for s in found.sessions
+            ],
+        )
+    if not found.healthy:
+        raise SystemExit(1)
+
+
+@gateway.command()
+@_login
+@click.option("-n", "--lines", default=100, show_default=True, type=click.IntRange(min=0), help="How many lines.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as new ones come, until Ctrl-C.")
+def logs(stack: str, region: str | None, user: str, identity: Path | None, lines: int, follow: bool) -> None:
+    """Show the journal of OpenVPN and of the gateway's agent."""
+    _, where = _target(stack, region, user, identity)
+    # Ctrl-C is how following ends, and no failure.
+    with suppress(KeyboardInterrupt) if follow else nullcontext():
+        for line in gateways.logs(where, lines=lines, follow=follow):
+            click.echo(line, nl=False)

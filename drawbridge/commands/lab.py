@@ -1,0 +1,137 @@
+"""drawbridge lab …"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from drawbridge import account, errors
+from drawbridge.checks import Check, all_hold
+from drawbridge.commands import options, output
+from lab.linux import require_privileges
+
+# What runs the lab loads moto and Pulumi, which takes longer than --help should: it is imported where it is used.
+
+
+@click.group()
+def lab() -> None:
+    """An AWS region on this machine: the AWS API, real machines, real packets."""
+
+
+@lab.command()
+@options.json
+def up(wants_json: bool) -> None:
+    """Start the region, deploy stack lab and its clients, show who reaches whom, leave it running."""
+    require_privileges()
+    from drawbridge import trial
+
+    with _at_work() as progress:
+        checks = trial.up(account.LAB, progress)
+    _conclude(checks, wants_json)
+
+
+def _stack_file(ctx: click.Context, parameter: click.Parameter, value: str) -> Path:
+    """STACK as a path: a file as it is, a name as the stack file of that name."""
+    path = Path(value)
+    found = path if path.suffix in {".yaml", ".yml"} or "/" in value else account.stack_file(value)
+    if not found.is_file():
+        known = sorted(p.name.split(".")[1] for p in (account.PROJECT / "stacks").glob("Pulumi.*.yaml"))
+        raise click.BadParameter(f"{found} is no file; stacks here: {', '.join(known) or 'none'}", ctx, parameter)
+    return found
+
+
+@lab.command("try")
+@click.argument("stack", callback=_stack_file)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the checks here."
+)
+def try_(stack: Path, json_file: Path | None) -> None:
+    """Deploy STACK into a region of its own, check all that its settings promise, take it down.
+
+    STACK is a name (stacks/Pulumi.NAME.yaml) or a path. Exits 1 if a check fails.
+    """
+    require_privileges()
+    from drawbridge import trial
+
+    with _at_work() as progress:
+        checks = trial.try_stack(stack, progress)
+    if json_file is not None:
+        json_file.write_text(output.as_json(checks) + "\n")
+    _conclude(checks, wants_json=False)
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("host")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds the command may take.")
+def exec_(host: str, command: tuple[str, ...], timeout: float) -> None:
+    """Run a command in a machine of the lab: drawbridge lab exec HOST -- CMD.
+
+    What is piped in goes to the command; its output and exit code come back.
+    """
+    require_privileges()
+    from lab import region
+
+    running = region.connect()
+    if running is None:
+        raise errors.LabError("no lab runs on this machine", "start one: make lab")
+    given = None if sys.stdin.isatty() else sys.stdin.read()
+    done = running.find(host).run(list(command), timeout=timeout, input=given)
+    click.echo(done.stdout, nl=False)
+    click.echo(done.stderr, nl=False, err=True)
+    raise SystemExit(done.returncode)
+
+
+@lab.command()
+@options.json
+def status(wants_json: bool) -> None:
+    """Show the region that runs on this machine, and its machines."""
+    from lab import region
+
+    running = region.connect()
+    found = running.status() if running else {}
+    if wants_json:
+        click.echo(output.as_json(found))
+    elif found:
+        output.table(("", "lab"), [(key, output.plain(value)) for key, value in found.items()])
+    else:
+        click.echo("no lab runs on this machine; start one: make lab")
+
+
+@lab.command()
+def down() -> None:
+    """Remove every namespace, mount, process and file of the lab, also after a crash. The image stays in its cache."""
+    require_privileges()
+    from lab import region
+
+    with output.progress() as progress:
+        progress("taking the lab down")
+        region.down()
+    click.echo("nothing of the lab is left")
+
+
+@contextmanager
+def _at_work() -> Iterator[Callable[[str], None]]:
+    """Progress for long work; an interrupt and bad settings are told in one sentence."""
+    import settings
+
+    try:
+        with output.progress() as progress:
+            yield progress
+    except settings.SettingsError as error:
+        raise errors.StackError(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("interrupted; what is there goes away with: drawbridge lab down", err=True)
+        raise SystemExit(130) from None
+
+
+def _conclude(checks: Sequence[Check], wants_json: bool) -> None:
+    """Prints the checks; exits 1 unless every one holds."""
+    if wants_json:
+        click.echo(output.as_json(checks))
+    else:
+        output.check_lines(checks)
+    if not all_hold(checks):
+        raise SystemExit(1)

@@ -1,0 +1,91 @@
+"""How commands print: tables for people, JSON for programs, progress beside both.
+
+Results go to standard output; progress, which is no result, to standard error.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from drawbridge.checks import Check
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints rows under headings; what does not fit the terminal is wrapped, never cut."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    _console().print(grid)
+
+
+def as_json(value: object) -> str:
+    """Dataclasses, paths and times as JSON, for people to read as well."""
+    return json.dumps(value, default=_plain, indent=2)
+
+
+def plain(value: object) -> str:
+    """A value inside a table: text as it is, anything with parts as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=_plain)
+
+
+def check_lines(checks: Iterable[Check]) -> None:
+    """Prints one line a check: `ok` or `FAIL`, what, figure."""
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid.add_column(min_width=4)
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
+    for check in checks:
+        verdict = Text("ok", "green") if check.ok else Text("FAIL", "bold red")
+        grid.add_row(verdict, Text(check.what), Text(check.figure))
+    _console().print(grid)
+
+
+def _console() -> Console:
+    # Made when used: sys.stdout is then what the caller has put there. Not a terminal: as wide as it takes.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def _plain(value: object) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Gives what long work calls with what it is about to do.
+
+    Each message is a line with the seconds since the start; on a terminal the last one also shows that time passes.
+    """
+    start = time.monotonic()
+    console = Console(stderr=True, highlight=False)
+    if quiet:
+        yield lambda message: None
+        return
+    if not console.is_terminal:
+        yield lambda message: click.echo(f"{time.monotonic() - start:6.1f} s  {message}", err=True)
+        return
+    with console.status("") as spinner:
+
+        def show(message: str) -> None:
+            console.print(Text(f"{time.monotonic() - start:6.1f} s  {message}"))
+            spinner.update(Text(message, "dim"))
+
+        yield show

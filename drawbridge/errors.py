@@ -1,0 +1,72 @@
+"""What can go wrong for the person at the command, each with what to do next.
+
+DrawbridgeError
+├── StackError              the stack's name or file cannot be used, or its settings are wrong
+├── NotPermittedError       this machine or user may not run the lab
+├── LabError                the lab refused or failed
+├── AwsError                AWS refused, or could not be reached
+│   ├── CredentialsError    no credentials, or expired ones
+│   └── NotDeployedError    the stack, or the thing asked for, is not there
+├── BundleError             the bundle is there, but its file cannot be written
+└── GatewayError            something between here and the gateway
+    ├── UnreachableError    no connection
+    ├── HostKeyError        another machine answers at the gateway's address
+    ├── LoginError          the gateway does not let this user in
+    └── RemoteError         a command on the gateway failed
+"""
+
+
+class DrawbridgeError(Exception):
+    """Base of all; `remedy` is what to do or run next, where the message does not say it. Neither holds a secret."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class StackError(DrawbridgeError):
+    """The stack's name or file cannot be used."""
+
+
+class NotPermittedError(DrawbridgeError):
+    """This machine or user may not run the lab."""
+
+
+class LabError(DrawbridgeError):
+    """The lab refused or failed."""
+
+
+class AwsError(DrawbridgeError):
+    """AWS refused, or could not be reached."""
+
+
+class CredentialsError(AwsError):
+    """No credentials, or expired ones."""
+
+
+class NotDeployedError(AwsError):
+    """The stack, or the thing asked for, is not there."""
+
+
+class BundleError(DrawbridgeError):
+    """The bundle's file cannot be written."""
+
+
+class GatewayError(DrawbridgeError):
+    """Something between here and the gateway."""
+
+
+class UnreachableError(GatewayError):
+    """No connection to the gateway."""
+
+
+class HostKeyError(GatewayError):
+    """Another machine answers at the gateway's address, or someone sits in between."""
+
+
+class LoginError(GatewayError):
+    """The gateway does not let this user in."""
+
+
+class RemoteError(GatewayError):
+    """A command on the gateway failed."""
