@@ -1,0 +1,130 @@
+"""First contact: run the gateway's agent out of the current release, or else out of the release that AWS names.
+
+All the rest is in the agent, which comes with every release; this file stays as it is for the life of the instance. So
+it does no more than fetch, and leaves it to the timer that runs it to try again.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import io
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+CURRENT = Path("/opt/drawbridge/current/agent.py")
+FETCHED = Path("/run/drawbridge/agent.py")
+#: Seconds for role, metadata, network and clock to be there; on a first boot all of them may be late.
+PATIENCE = 90.0
+
+
+def main() -> None:
+    """Run the agent; never returns but by SystemExit. Its exit status is the agent's, 1 if there is none to run."""
+    if CURRENT.exists():
+        try:
+            runpy.run_path(str(CURRENT), run_name="__main__")
+        except Exception:
+            traceback.print_exc()
+            print("the current agent broke down; fetching the one AWS names", file=sys.stderr)
+    env = dict(line.split("=", 1) for line in Path("/etc/drawbridge/env").read_text().splitlines() if "=" in line)
+    if not is_equipped():
+        install(env["PACKAGES"].split())
+    import boto3
+
+    session = boto3.Session(region_name=env["REGION"])
+    try:
+        source = patiently(lambda: fetch(session, env["RELEASE"]), PATIENCE)
+    except Exception as error:
+        print(f"no agent: {error}", file=sys.stderr)
+        refused = isinstance(error, (ValueError, KeyError, tarfile.TarError))
+        report(session, env["REPORT"], "refused" if refused else "failed", f"no agent: {error}")
+        sys.exit(1)
+    FETCHED.parent.mkdir(parents=True, exist_ok=True)
+    FETCHED.write_bytes(source)
+    runpy.run_path(str(FETCHED), run_name="__main__")
+
+
+def is_equipped() -> bool:
+    """Whether the packages that cloud-init was to install are there."""
+    return bool(importlib.util.find_spec("boto3") and shutil.which("openvpn") and shutil.which("nft"))
+
+
+def install(packages: list[str]) -> None:
+    """Install what is missing: the mirror was down, or the first boot was cut off in the midst of it.
+
+    In a unit of its own, since the sandbox of this one has no place for a package manager.
+    """
+    outside = ["systemd-run", "--quiet", "--wait", "--collect", "--pipe", "--setenv=DEBIAN_FRONTEND=noninteractive"]
+    for command in (
+        ["dpkg", "--configure", "-a"],
+        ["apt-get", "update", "--quiet"],
+        ["apt-get", "install", "--quiet", "--assume-yes", "--no-install-recommends", *packages],
+    ):
+        subprocess.run([*outside, *command], timeout=300, check=True)
+    importlib.invalidate_caches()
+
+
+def patiently(action: Callable[[], T], seconds: float) -> T:
+    """Return what `action` returns; whatever it raises, try it again for `seconds`, then raise that."""
+    end, pause = time.monotonic() + seconds, 0.5
+    while True:
+        try:
+            return action()
+        except Exception:
+            if time.monotonic() + pause > end:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 1.5, 5.0)
+
+
+def fetch(session: Any, parameter: str) -> bytes:
+    """Return the agent's source out of the release that `parameter` points at; raises ValueError if it is another."""
+    import botocore.config
+
+    settings = botocore.config.Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1})
+    pointer = json.loads(session.client("ssm", config=settings).get_parameter(Name=parameter)["Parameter"]["Value"])
+    body = session.client("s3", config=settings).get_object(Bucket=pointer["bucket"], Key=pointer["key"])["Body"]
+    archive = body.read(4 << 20)
+    digest = hashlib.sha256(archive).hexdigest()
+    if digest != pointer["sha256"]:
+        raise ValueError(f"the release's SHA-256 is {digest}, not {pointer['sha256']}")
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        source = tar.extractfile("agent.py")
+        if source is None:
+            raise ValueError("the release's agent.py is no file")
+        return source.read()
+
+
+def report(session: Any, parameter: str, state: str, reason: str) -> None:
+    """Tell the operator, if that is possible, in the words of the agent's report."""
+    text = {
+        "state": state,
+        "release": "",
+        "running": "",
+        "reason": reason[:1000],
+        "instance": _read(Path("/var/lib/cloud/data/instance-id")),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        session.client("ssm").put_parameter(Name=parameter, Value=json.dumps(text), Type="String", Overwrite=True)
+    except Exception as error:
+        print(f"no report: {error}", file=sys.stderr)
+
+
+def _read(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A release: everything a gateway runs on that is no secret, in one archive that is known by its digest.
+
+Layout, as the agent reads it: `manifest.json`, `agent.py`, `ccd/` with a file for each client, `revoked/` with a file
+for each revoked serial, and under `root/` the files that get linked to their places on the machine.
+"""
+
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from ipaddress import IPv4Network
+
+from contract import GATEWAY_SECRETS
+from openvpn import firewall, server, sysctl
+from openvpn.model import Tunnel
+from userdata.cloud_config import FILES
+from userdata.files.agent import FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An archive, tar and gzip, and its SHA-256 in hexadecimal."""
+
+    archive: bytes = field(repr=False)
+    sha256: str
+
+
+def build(
+    tunnel: Tunnel,
+    *,
+    admin_from: tuple[IPv4Network, ...],
+    allow_from: tuple[IPv4Network, ...],
+    vpc: tuple[IPv4Network, ...],
+    revoked: Mapping[int, str] | Sequence[int],
+) -> Release:
+    """Return the release of a tunnel; the same values always give the same bytes.
+
+    `admin_from`, `allow_from` and `vpc` are those of `openvpn.firewall.render_nftables`. `revoked` are serials; where a
+    mapping says whose they were, the live session of a client whose key was replaced is cut as well, not only that of
+    one who is gone.
+    """
+    rules = firewall.render_nftables(tunnel, admin_from=admin_from, allow_from=allow_from, vpc=vpc)
+    owners = revoked if isinstance(revoked, Mapping) else dict.fromkeys(revoked, "")
+    manifest = {"format": FORMAT, "instances": [tunnel.instance], "secrets": list(GATEWAY_SECRETS)}
+    contents = {
+        "manifest.json": json.dumps(manifest, indent=2) + "\n",
+        "agent.py": (FILES / "agent.py").read_text(),
+        **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in tunnel.clients},
+        **{f"revoked/{serial}": f"{owner}\n" if owner else "" for serial, owner in owners.items()},
+        **_static(),
+        f"root/etc/openvpn/server/{tunnel.instance}.conf": server.render_server(tunnel),
+        "root/etc/drawbridge/nftables.conf": rules,
+        "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render(tunnel),
+    }
+    archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
+    return Release(archive=archive, sha256=sha256(archive).hexdigest())
+
+
+def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> bytes:
+    """Return a tar.gz of files, and of directories that may be empty, that does not tell when, where or by whom."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in directories:
+            entry = tarfile.TarInfo(path)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        for path, content in sorted(contents.items()):
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    # Not the gzip module: what it writes into the header differs between versions of Python.
+    gzip = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return gzip.compress(buffer.getvalue()) + gzip.flush()
+
+
+def _static() -> dict[str, str]:
+    root = FILES / "root"
+    return {f"root/{path.relative_to(root)}": path.read_text() for path in root.rglob("*") if path.is_file()}
