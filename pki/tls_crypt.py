@@ -4,7 +4,6 @@ Source: OpenVPN's doc/tls-crypt-v2.txt. Strangers without a key get no answer fr
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -59,7 +58,7 @@ def _read(label: str, pem: str) -> bytes:
     body = pem.strip().removeprefix(f"-----BEGIN {label}-----").removesuffix(f"-----END {label}-----")
     try:
         content = base64.b64decode("".join(body.split()), validate=True)
-    except binascii.Error:
+    except ValueError:
         content = b""
     if len(content) != _SERVER_BYTES:
         raise PkiError(f"the text is no {label}")

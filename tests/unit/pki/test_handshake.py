@@ -1,0 +1,242 @@
+"""Real OpenVPN processes accept and refuse what `pki` makes, on the texts of `openvpn`, in two network namespaces.
+
+Does not prove: the systemd unit, the agent or the firewall; both ends run as root, on files in a temporary directory.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from threading import Condition, Thread
+
+import pytest
+
+from openvpn.client import inline, render_profile
+from openvpn.model import Client, Paths, Tunnel
+from openvpn.server import render_ccd, render_server
+from pki import tls_crypt
+from pki.authority import CertificateAuthority, Leaf
+
+
+def _missing() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root for network namespaces"
+    if not Path("/dev/net/tun").exists():
+        return "needs /dev/net/tun"
+    absent = [tool for tool in ("openvpn", "ip", "ping") if not shutil.which(tool)]
+    return f"needs {', '.join(absent)} on PATH" if absent else None
+
+
+pytestmark = [pytest.mark.allow_subprocess, pytest.mark.skipif(_missing() is not None, reason=str(_missing()))]
+
+UP = "Initialization Sequence Completed"
+SERVER_NAME = "gateway.test"
+TUNNEL = Tunnel(
+    pool=IPv4Network("10.8.0.0/24"),
+    routes=(IPv4Network("10.1.0.0/16"),),
+    clients=(Client(name="alice", address=IPv4Address("10.8.0.10")), Client(name="bob")),
+)
+
+
+class Process:
+    """A process and what it has said so far; what it says can be waited for."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._said = Condition()
+        self._ended = False
+        self.log = ""
+        self._reader = Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            with self._said:
+                self.log += line
+                self._said.notify_all()
+        with self._said:
+            self._ended = True
+            self._said.notify_all()
+
+    def wait_for(self, pattern: str, timeout: float = 20) -> None:
+        """Return once the log matches; fail with the log when the process ends or `timeout` seconds pass without it."""
+        with self._said:
+            self._said.wait_for(lambda: self._ended or re.search(pattern, self.log), timeout)
+            assert re.search(pattern, self.log), f"no {pattern!r} in:\n{self.log}"
+
+    def stop(self) -> None:
+        # Without a farewell, which takes OpenVPN seconds; its namespace takes the device along.
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+
+def run(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+@dataclass
+class Site:
+    """A server and clients that reach it, in namespaces of their own, and the authority both trust."""
+
+    directory: Path
+    namespaces: tuple[str, str]
+    authority: CertificateAuthority
+    tls_crypt_key: str = field(repr=False)
+    processes: ExitStack
+
+    def _start(self, namespace: str, *argv: str) -> Process:
+        process = Process(["ip", "netns", "exec", namespace, "openvpn", "--suppress-timestamps", *argv])
+        self.processes.callback(process.stop)
+        return process
+
+    def server(self, identity: Leaf | None = None, *options: str) -> Process:
+        """Start the server on what the gateway would have, and return it once it is up."""
+        identity = identity or self.authority.issue_server(SERVER_NAME, timedelta(days=1), datetime.now(UTC))
+        paths = Paths(TUNNEL.instance)
+        text = render_server(TUNNEL)
+        for place in (paths.root, paths.runtime, str(Path(paths.addresses).parent)):
+            text = text.replace(place, str(self.directory))
+        for name in ("secrets", "revoked", "ccd"):
+            (self.directory / name).mkdir()
+        for client in TUNNEL.clients:
+            self.write(f"ccd/{client.name}", render_ccd(client, TUNNEL))
+        self.write("secrets/ca.crt", self.authority.certificate)
+        self.write("secrets/server.crt", identity.certificate)
+        self.write("secrets/server.key", identity.key)
+        self.write("secrets/tls-crypt-v2.key", self.tls_crypt_key)
+        process = self._start(self.namespaces[0], "--config", self.write("server.conf", text), *options)
+        process.wait_for(UP)
+        return process
+
+    def client(
+        self, leaf: Leaf, *, wrapped_for: str | None = None, metadata: bytes = b"", expects: str = SERVER_NAME
+    ) -> Process:
+        """Start a client on a bundle made for `leaf`."""
+        profile = render_profile(TUNNEL, "192.0.2.1", expects)
+        wrapped = tls_crypt.client_key(wrapped_for or self.tls_crypt_key, metadata)
+        bundle = inline(profile, self.authority.certificate, leaf.certificate, leaf.key, wrapped)
+        return self._start(self.namespaces[1], "--config", self.write(f"{leaf.serial}.ovpn", bundle))
+
+    def leaf(self, name: str = "alice") -> Leaf:
+        return self.authority.issue_client(name, timedelta(days=1), datetime.now(UTC))
+
+    def write(self, name: str, text: str) -> str:
+        path = self.directory / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return str(path)
+
+    def on_client(self, *argv: str) -> str:
+        return run("ip", "netns", "exec", self.namespaces[1], *argv)
+
+
+@pytest.fixture
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    server, client = names = (f"pki-{os.getpid()}-s", f"pki-{os.getpid()}-c")
+    with ExitStack() as undo:
+        for name in names:
+            run("ip", "netns", "add", name)
+            undo.callback(run, "ip", "netns", "del", name)
+        run("ip", "link", "add", "up0", "netns", server, "type", "veth", "peer", "name", "up0", "netns", client)
+        for name, address in zip(names, ("192.0.2.1/30", "192.0.2.2/30"), strict=True):
+            run("ip", "-n", name, "address", "add", address, "dev", "up0")
+            for device in ("lo", "up0"):
+                run("ip", "-n", name, "link", "set", device, "up")
+        now = datetime.now(UTC)
+        authority = CertificateAuthority.create("Test CA", timedelta(days=2), now)
+        yield Site(
+            directory=tmp_path_factory.mktemp("s"),
+            namespaces=names,
+            authority=authority,
+            tls_crypt_key=tls_crypt.server_key(),
+            processes=undo.enter_context(ExitStack()),
+        )
+
+
+def test_bundle_gets_in_without_one_warning(site: Site) -> None:
+    server = site.server()
+    client = site.client(site.leaf())
+    client.wait_for(UP)
+    server.wait_for(r"SENT CONTROL \[alice\]")
+
+    assert re.search(r"Control Channel: TLSv1\.3, .*256 bits? E(C|CDSA)", client.log), client.log
+    assert "AES-256-GCM" in client.log
+    assert "10.8.0.10/24" in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
+    assert "mtu 1420" in site.on_client("ip", "link", "show", "dev", "tun0")
+    assert "10.1.0.0/16 via 10.8.0.1" in site.on_client("ip", "route")
+    site.on_client("ping", "-c", "1", "-W", "5", "10.8.0.1")
+    for log in (server.log, client.log):
+        assert not re.findall("(?i).*(?:warning|deprecated).*", log)
+
+
+def test_address_is_handed_out_clear_of_fixed_ones(site: Site) -> None:
+    site.server()
+    site.client(site.leaf("bob")).wait_for(UP)
+    assert "10.8.0.128/24" in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
+
+
+def test_revoked_serial_is_refused_until_it_is_not(site: Site) -> None:
+    server = site.server()
+    leaf = site.leaf()
+    revoked = Path(site.write(f"revoked/{leaf.serial}", ""))
+
+    client = site.client(leaf)
+    server.wait_for(f"VERIFY CRL: depth=0, CN=alice, serial={leaf.serial} is revoked")
+    assert UP not in client.log
+    client.stop()
+
+    revoked.unlink()
+    site.client(leaf).wait_for(UP)
+
+
+def test_client_without_a_file_is_refused(site: Site) -> None:
+    server = site.server()
+    site.client(site.leaf("mallory")).wait_for("AUTH_FAILED")
+    assert "[mallory]" in server.log
+
+
+def test_server_certificate_is_no_client(site: Site) -> None:
+    server = site.server()
+    client = site.client(site.authority.issue_server("alice", timedelta(days=1), datetime.now(UTC)))
+    server.wait_for("unsuitable certificate purpose: CN=alice")
+    assert UP not in client.log
+
+
+def test_client_certificate_is_no_server(site: Site) -> None:
+    site.server(site.leaf(SERVER_NAME))
+    client = site.client(site.leaf())
+    client.wait_for("unsuitable certificate purpose: CN=gateway.test")
+    assert UP not in client.log
+
+
+def test_another_server_of_the_same_authority_is_refused(site: Site) -> None:
+    site.server()
+    client = site.client(site.leaf(), expects="other.test")
+    client.wait_for(r"VERIFY X509NAME ERROR")
+    assert UP not in client.log
+
+
+def test_stranger_s_tls_crypt_key_gets_no_answer(site: Site) -> None:
+    server = site.server()
+    client = site.client(site.leaf(), wrapped_for=tls_crypt.server_key())
+    server.wait_for("can not extract tls-crypt-v2 client key")
+    assert "Initial packet from" not in client.log
+
+
+@pytest.mark.parametrize("metadata", [b"", b"alice", bytes(tls_crypt.METADATA_LIMIT)], ids=["none", "some", "most"])
+def test_server_reads_the_metadata(site: Site, metadata: bytes) -> None:
+    script = Path(site.write("verify", f'#!/bin/sh\nset -eu\ncp "$metadata_file" {site.directory}/metadata\n'))
+    script.chmod(0o700)
+    site.server(None, "--script-security", "2", "--tls-crypt-v2-verify", str(script))
+    site.client(site.leaf(), metadata=metadata).wait_for(UP)
+    assert (site.directory / "metadata").read_bytes() == metadata
