@@ -1,0 +1,86 @@
+"""What a `Tunnel` derives. Does not prove: that the settings refuse a tunnel that makes no sense."""
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openvpn.model import Client, Paths, Tunnel, netmask
+
+POOL = IPv4Network("10.8.0.0/24")
+
+
+def fixed(*addresses: str) -> tuple[Client, ...]:
+    return tuple(Client(name=f"c{i}", address=IPv4Address(a)) for i, a in enumerate(addresses))
+
+
+def unfixed(count: int) -> tuple[Client, ...]:
+    return tuple(Client(name=f"d{i}") for i in range(count))
+
+
+@pytest.mark.parametrize(
+    ("pool", "address", "clients"), [("10.8.0.0/24", "10.8.0.1", 253), ("10.8.0.0/16", "10.8.0.1", 1024)]
+)
+def test_server_takes_the_first_address(pool: str, address: str, clients: int) -> None:
+    tunnel = Tunnel(pool=IPv4Network(pool))
+    assert (str(tunnel.address), tunnel.max_clients) == (address, clients)
+
+
+@pytest.mark.parametrize(
+    ("clients", "expected"),
+    [
+        ((), ("10.8.0.128", "10.8.0.254")),
+        (fixed("10.8.0.2", "10.8.0.127"), ("10.8.0.128", "10.8.0.254")),
+        (fixed("10.8.0.200"), ("10.8.0.2", "10.8.0.199")),
+        (fixed("10.8.0.10", "10.8.0.254"), ("10.8.0.11", "10.8.0.253")),
+        (unfixed(200), ("10.8.0.2", "10.8.0.254")),
+        (fixed(*(f"10.8.0.{i}" for i in range(2, 255))), None),
+    ],
+    ids=["none", "lower half", "upper half", "both", "many without", "full"],
+)
+def test_dynamic_range(clients: tuple[Client, ...], expected: tuple[str, str] | None) -> None:
+    found = Tunnel(pool=POOL, clients=clients).dynamic
+    assert (found and tuple(map(str, found))) == expected
+
+
+@given(st.sets(st.integers(2, 62)), st.integers(0, 62))
+def test_dynamic_range_is_free_and_inside(offsets: set[int], others: int) -> None:
+    pool = IPv4Network("10.8.0.0/26")
+    taken = [pool.network_address + i for i in sorted(offsets)]
+    tunnel = Tunnel(pool=pool, clients=(*fixed(*map(str, taken)), *unfixed(others)))
+    if tunnel.dynamic is None:
+        assert len(taken) == 61
+        return
+    first, last = tunnel.dynamic
+    assert pool.network_address < tunnel.address < first <= last < pool.broadcast_address
+    assert not any(first <= address <= last for address in taken)
+
+
+def test_networks_behind_clients_are_merged() -> None:
+    lan = tuple(map(IPv4Network, ("192.168.0.0/24", "192.168.1.0/24")))
+    reachable = (IPv4Network("192.168.1.128/25"),)
+    tunnel = Tunnel(pool=POOL, clients=(Client(name="home", lan=lan, reachable=reachable),))
+    merged = IPv4Network("192.168.0.0/23")
+    assert tunnel.lans == (merged,)
+    assert tunnel.sources == (POOL, merged)
+    assert tunnel.reachable == reachable
+
+
+def test_only_what_keeps_its_address_needs_routes() -> None:
+    home = Client(name="home", lan=(IPv4Network("192.168.1.0/24"),), reachable=(IPv4Network("192.168.1.128/25"),))
+    assert Tunnel(pool=POOL, nat=True).routed == ()
+    assert Tunnel(pool=POOL, nat=False).routed == (POOL,)
+    assert Tunnel(pool=POOL, nat=True, clients=(home,)).routed == home.reachable
+    assert Tunnel(pool=POOL, nat=False, clients=(home,)).routed == (POOL, *home.lan)
+
+
+def test_paths_of_two_instances_differ_where_they_must() -> None:
+    one, two = Paths("server"), Paths("second")
+    for name in ("config", "runtime", "management", "status", "addresses"):
+        assert getattr(one, name) != getattr(two, name)
+    assert one.secrets == two.secrets == "/etc/openvpn/server/secrets"
+
+
+def test_netmask() -> None:
+    assert netmask(IPv4Network("192.168.1.128/25")) == "192.168.1.128 255.255.255.128"

@@ -1,0 +1,201 @@
+"""The texts that servers and clients read, whole: a change of one of them is meant to be seen here.
+
+Does not prove: that OpenVPN starts on them (unit/pki/test_handshake.py does) or the kernel takes them.
+"""
+
+import ast
+import sys
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+import openvpn.model
+from openvpn import sysctl
+from openvpn.client import BundleError, ca_of, certificate_of, inline, key_of, render_profile, tls_crypt_of
+from openvpn.model import Client, Tunnel
+from openvpn.server import render_ccd, render_server
+from pki import tls_crypt
+from pki.authority import CertificateAuthority
+
+ALICE = Client(name="alice")
+HOME = Client(
+    name="home",
+    address=IPv4Address("10.8.0.10"),
+    lan=(IPv4Network("192.168.1.0/24"), IPv4Network("192.168.2.0/24")),
+    reachable=(IPv4Network("192.168.1.128/25"),),
+)
+TUNNEL = Tunnel(pool=IPv4Network("10.8.0.0/24"), routes=(IPv4Network("10.1.0.0/16"),), clients=(ALICE, HOME))
+#: As long as a name in AWS and a safe common name get.
+REMOTE, SERVER = "ec2-203-000-113-254.ap-southeast-2.compute.amazonaws.com", "g" * 63
+
+
+def options(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def test_server() -> None:
+    assert (
+        render_server(TUNNEL)
+        == """\
+# OpenVPN server 'server'
+dev tun0
+dev-type tun
+proto udp
+port 1194
+disable-dco
+topology subnet
+server 10.8.0.0 255.255.255.0 nopool
+ifconfig-pool 10.8.0.128 10.8.0.254
+ifconfig-pool-persist /var/lib/openvpn-server/ipp.txt 60
+route 192.168.1.0 255.255.255.0
+route 192.168.2.0 255.255.255.0
+push "route 10.1.0.0 255.255.0.0"
+ca /etc/openvpn/server/secrets/ca.crt
+cert /etc/openvpn/server/secrets/server.crt
+key /etc/openvpn/server/secrets/server.key
+tls-crypt-v2 /etc/openvpn/server/secrets/tls-crypt-v2.key
+dh none
+tls-version-min 1.2
+remote-cert-tls client
+data-ciphers AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305
+crl-verify /etc/openvpn/server/revoked dir
+client-config-dir /etc/openvpn/server/ccd
+ccd-exclusive
+max-clients 253
+keepalive 10 120
+explicit-exit-notify 1
+tun-mtu 1420
+mssfix 1400 mtu
+persist-key
+persist-tun
+management /run/openvpn-server/mgmt.sock unix
+status /run/openvpn-server/status 10
+status-version 3
+verb 3
+"""
+    )
+
+
+def test_server_s_text_does_not_change_with_clients_below_the_dynamic_range() -> None:
+    carol = Client(name="carol", address=IPv4Address("10.8.0.99"))
+    more = Tunnel(pool=TUNNEL.pool, routes=TUNNEL.routes, clients=(HOME, carol, Client(name="dave")))
+    assert render_server(more) == render_server(TUNNEL)
+
+
+def test_another_instance_port_and_verbosity() -> None:
+    text = render_server(Tunnel(pool=TUNNEL.pool, instance="second", port=1195, verb=5, keepalive=(5, 20)))
+    found = options(text)
+    assert {"port 1195", "verb 5", "keepalive 5 20", "management /run/openvpn-second/mgmt.sock unix"} <= set(found)
+    assert "/run/openvpn-server" not in text
+
+
+def test_full_pool_hands_out_nothing() -> None:
+    clients = tuple(Client(name=f"c{i}", address=TUNNEL.pool.network_address + i) for i in range(2, 255))
+    assert "ifconfig-pool" not in render_server(Tunnel(pool=TUNNEL.pool, clients=clients))
+
+
+def test_clients_learn_each_other_s_networks_just_as_declared() -> None:
+    tunnel = Tunnel(pool=TUNNEL.pool, clients=TUNNEL.clients, client_to_client=True)
+    added = set(options(render_server(tunnel))) - set(options(render_server(TUNNEL)))
+    assert added == {'push "route 192.168.1.0 255.255.255.0"', 'push "route 192.168.2.0 255.255.255.0"'}
+    # The firewall would see nothing of what OpenVPN passes on by itself.
+    assert "client-to-client" not in render_server(tunnel)
+
+
+def test_redirect_is_pushed_only_if_asked_for() -> None:
+    redirect = 'push "redirect-gateway def1"'
+    assert redirect in options(render_server(Tunnel(pool=TUNNEL.pool, redirect=True)))
+    assert redirect not in options(render_server(TUNNEL))
+
+
+def test_ccd() -> None:
+    assert render_ccd(ALICE, TUNNEL) == "# client alice\n"
+    assert (
+        render_ccd(HOME, TUNNEL)
+        == """\
+# client home
+ifconfig-push 10.8.0.10 255.255.255.0
+iroute 192.168.1.0 255.255.255.0
+iroute 192.168.2.0 255.255.255.0
+"""
+    )
+
+
+@pytest.mark.seed("4.3")
+def test_profile() -> None:
+    assert (
+        render_profile(TUNNEL, "203.0.113.7", "gateway.lab")
+        == """\
+# OpenVPN profile for gateway.lab
+client
+dev tun
+proto udp
+remote 203.0.113.7 1194
+nobind
+resolv-retry infinite
+persist-key
+persist-tun
+remote-cert-tls server
+verify-x509-name gateway.lab name
+tls-version-min 1.2
+auth-retry nointeract
+auth-nocache
+explicit-exit-notify 1
+tun-mtu 1420
+mssfix 1400 mtu
+verb 3
+"""
+    )
+
+
+def test_bundle_fits_a_parameter_and_gives_its_parts_back() -> None:
+    now = datetime.now(UTC)
+    authority = CertificateAuthority.create("c" * 64, timedelta(days=3650), now)
+    leaf = authority.issue_client("a" * 63, timedelta(days=365), now)
+    wrapped = tls_crypt.client_key(tls_crypt.server_key())
+    profile = render_profile(TUNNEL, REMOTE, SERVER)
+    bundle = inline(profile, authority.certificate, leaf.certificate, leaf.key, wrapped)
+
+    assert len(bundle) < 4096
+    assert bundle.startswith(profile)
+    assert ca_of(bundle) == authority.certificate
+    assert certificate_of(bundle) == leaf.certificate
+    assert key_of(bundle) == leaf.key
+    assert tls_crypt_of(bundle) == wrapped
+
+
+@pytest.mark.parametrize("text", ["", "client\n", "client\n<key>\nc2VjcmV0\n", "</key>\n\n<key>\nc2VjcmV0"])
+def test_text_that_is_no_bundle_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(BundleError, match="no <key>") as caught:
+        key_of(text)
+    assert "c2VjcmV0" not in str(caught.value)
+
+
+def test_sysctl() -> None:
+    assert (
+        sysctl.render(TUNNEL)
+        == """\
+# forwarding for tun0
+net.ipv4.ip_forward = 1
+net.ipv4.conf.all.rp_filter = 1
+net.ipv4.conf.default.rp_filter = 1
+net.ipv4.conf.all.send_redirects = 0
+net.ipv4.conf.default.send_redirects = 0
+net.ipv4.conf.all.accept_redirects = 0
+net.ipv4.conf.default.accept_redirects = 0
+net.ipv4.conf.all.accept_source_route = 0
+net.ipv4.conf.default.accept_source_route = 0
+"""
+    )
+
+
+@pytest.mark.seed("0.18")
+def test_texts_know_nothing_but_values() -> None:
+    """No AWS and no other package of ours: the same text serves any host."""
+    for file in Path(openvpn.model.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {name.split(".")[0] for name in names} <= {*sys.stdlib_module_names, "openvpn"}, file
