@@ -1,7 +1,7 @@
 """Names that the program, the gateway and the operator share.
 
-Nothing here talks to AWS: a `Names` only spells where a stack keeps what. The program writes there, the gateway's instance
-role reads there, and the command looks there, so a name exists once.
+Nothing here talks to AWS: a `Names` only spells where a stack keeps what. The program writes there, the gateway's
+instance role reads there, and the command looks there, so a name exists once.
 """
 
 from dataclasses import dataclass
@@ -64,6 +64,11 @@ class Names:
     def authority(self) -> str:
         """Path of what only the deployer may read: the CA's key, the register of serials."""
         return f"{self.root}/authority"
+
+    @property
+    def keys(self) -> str:
+        """SecureString: JSON of the authority's and the server's keys, the one place they are made in."""
+        return f"{self.authority}/keys"
 
     @property
     def issued(self) -> str:

@@ -1,8 +1,8 @@
 """The one typed, frozen and validated view of a stack's configuration.
 
 `parse` takes the configuration as the stack file spells it and either returns `Settings` or raises `SettingsError` with
-every problem there is, so that a stack file is mended once and not once per error. It reaches nothing: no file, no network,
-no AWS.
+every problem there is, so that a stack file is mended once and not once per error. It reaches nothing: no file, no
+network, no AWS.
 """
 
 import difflib
@@ -205,8 +205,8 @@ def endpoint_of(environ: Mapping[str, str], raw: Mapping[str, object]) -> str | 
 def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
     """Return the settings of `stack`; raises `SettingsError` with all problems.
 
-    `raw` has the configuration's keys with their namespace (`drawbridge:network`, `aws:region`), values as in a stack file
-    or as the JSON that Pulumi makes of them. `endpoint` is the URL of the AWS API, None for AWS itself.
+    `raw` has the configuration's keys with their namespace (`drawbridge:network`, `aws:region`), values as in a stack
+    file or as the JSON that Pulumi makes of them. `endpoint` is the URL of the AWS API, None for AWS itself.
     """
     problems = [*_check_stack(stack, endpoint), *_unknown_keys(raw)]
     values = {key: _decode(raw.get(f"{NAMESPACE}:{key}")) for key in SECTIONS}
@@ -307,8 +307,26 @@ def _explain(model: type[Section], key: str, value: object, details: ErrorDetail
             return Problem(path, shown, "is no IPv4 range", "write one like 10.1.0.0/16")
         case "ip_v4_address":
             return Problem(path, shown, "is no IPv4 address", "write one like 10.8.0.10")
-    remedy = details["msg"].replace("Input should be", "write").replace("Input should have", "give it")
-    return Problem(path, shown, "cannot be used", REMEDIES.get(field, remedy))
+    return Problem(path, shown, "cannot be used", REMEDIES.get(field) or _bound(details))
+
+
+def _bound(details: ErrorDetails) -> str:
+    """What a value may be, as a remedy."""
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "greater_than_equal":
+            return f"write {context['ge']} or more"
+        case "less_than_equal":
+            return f"write {context['le']} or less"
+        case "literal_error":
+            return f"write {context['expected']}".replace("'", "")
+        case "too_short":
+            return "give at least one"
+        case kind if kind.startswith("bool"):
+            return "write true or false"
+        case kind if kind.startswith("int"):
+            return "write a whole number"
+    return details["msg"].replace("Input should be", "write")
 
 
 def _widened(value: object) -> IPv4Network | None:

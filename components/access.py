@@ -1,0 +1,97 @@
+"""What the gateway may do in AWS: read what is its own, and say how it is."""
+
+import json
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+import contract
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccessArgs:
+    stack: str
+    region: str
+    bucket_arn: pulumi.Input[str]
+    pointer_arn: pulumi.Input[str]
+    """Parameter that points at the release."""
+    report_arn: pulumi.Input[str]
+    """Parameter the gateway writes."""
+    secrets_arn: pulumi.Input[str]
+    """Path of the gateway's secrets."""
+
+
+class Access(pulumi.ComponentResource):
+    """The instance's role and profile."""
+
+    profile: pulumi.Output[str]
+    """Name of the instance profile."""
+
+    def __init__(self, name: str, args: AccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("drawbridge:index:Access", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        # IAM knows no regions, so the region is in the name.
+        full_name = contract.resource_name(args.stack, f"gateway-{args.region}")
+        tags = contract.tags(args.stack, "gateway")
+        role = aws.iam.Role(
+            f"{name}-role",
+            name=full_name,
+            description="Drawbridge gateway",
+            assume_role_policy=json.dumps(TRUST),
+            tags=tags,
+            opts=child,
+        )
+        policy = aws.iam.RolePolicy(
+            f"{name}-policy",
+            name="gateway",
+            role=role.name,
+            policy=pulumi.Output.json_dumps(
+                {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {
+                            "Sid": "Read",
+                            "Effect": "Allow",
+                            "Action": ["ssm:GetParameter", "ssm:GetParameters"],
+                            "Resource": [args.pointer_arn, pulumi.Output.concat(args.secrets_arn, "/*")],
+                        },
+                        {
+                            "Sid": "ReadPath",
+                            "Effect": "Allow",
+                            "Action": "ssm:GetParametersByPath",
+                            "Resource": args.secrets_arn,
+                        },
+                        {
+                            "Sid": "Report",
+                            "Effect": "Allow",
+                            "Action": "ssm:PutParameter",
+                            "Resource": args.report_arn,
+                        },
+                        {
+                            "Sid": "Releases",
+                            "Effect": "Allow",
+                            "Action": "s3:GetObject",
+                            "Resource": pulumi.Output.concat(args.bucket_arn, "/releases/*"),
+                        },
+                    ],
+                }
+            ),
+            opts=child,
+        )
+        profile = aws.iam.InstanceProfile(
+            f"{name}-profile",
+            name=full_name,
+            role=role.name,
+            tags=tags,
+            # Whoever takes the profile finds the role able.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[policy]),
+        )
+        self.profile = profile.name
+        self.register_outputs({"profile": self.profile})
+
+
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}

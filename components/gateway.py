@@ -1,0 +1,81 @@
+"""The machine that runs OpenVPN."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pulumi
+import pulumi_aws as aws
+
+import contract
+
+#: Bytes of user data that EC2 takes (Amazon EC2 User Guide, "Run commands when you launch an EC2 instance").
+USER_DATA_LIMIT = 16384
+
+#: Public parameters with the newest image of each release (Debian wiki, "Cloud/AmazonEC2Image").
+IMAGES = {"debian-13": "/aws/service/debian/release/13/latest"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewayArgs:
+    stack: str
+    interface_id: pulumi.Input[str]
+    """The network interface it lives on, its primary one."""
+    profile: pulumi.Input[str]
+    """Name of its instance profile."""
+    instance_type: str
+    image: str
+    """A key of `IMAGES`, or an AMI's id."""
+    architecture: Literal["arm64", "amd64"]
+    disk_size: int
+    """GiB."""
+    user_data: str
+    """Cloud-config; it may be read by anyone on the machine, so it holds names and no secret."""
+    after: Sequence[pulumi.Resource] = ()
+    """What the machine looks for when it boots."""
+
+
+class Gateway(pulumi.ComponentResource):
+    """An instance on an interface that outlives it. Raises ValueError if EC2 would not take the user data."""
+
+    instance_id: pulumi.Output[str]
+
+    def __init__(self, name: str, args: GatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("drawbridge:index:Gateway", name, {}, opts)
+        if (size := len(args.user_data.encode())) > USER_DATA_LIMIT:
+            raise ValueError(f"the user data has {size} bytes, and EC2 takes {USER_DATA_LIMIT}")
+        tags = contract.tags(args.stack, "gateway")
+        newest = IMAGES.get(args.image)
+        ami: pulumi.Input[str] = args.image
+        if newest:
+            look = pulumi.InvokeOptions(parent=self)
+            ami = aws.ssm.get_parameter_output(name=f"{newest}/{args.architecture}", opts=look).value
+        instance = aws.ec2.Instance(
+            f"{name}-instance",
+            ami=ami,
+            instance_type=args.instance_type,
+            iam_instance_profile=args.profile,
+            primary_network_interface={"network_interface_id": args.interface_id},
+            metadata_options={"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1},
+            root_block_device={
+                "volume_type": "gp3",
+                "volume_size": args.disk_size,
+                "encrypted": True,
+                "delete_on_termination": True,
+            },
+            volume_tags=tags,
+            user_data=args.user_data,
+            # It runs at the first boot only, so a change means a new machine.
+            user_data_replace_on_change=True,
+            tags=tags,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=list(args.after),
+                # An interface is attached once.
+                delete_before_replace=True,
+                # A new image comes out every few weeks: that must not take a running gateway down unasked.
+                ignore_changes=["ami"] if newest else [],
+            ),
+        )
+        self.instance_id = instance.id
+        self.register_outputs({"instanceId": self.instance_id})

@@ -1,0 +1,257 @@
+"""The VPC around the gateway: made from a range of addresses, or one that exists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from itertools import islice
+
+import pulumi
+import pulumi_aws as aws
+
+import contract
+
+EVERYWHERE = "0.0.0.0/0"
+
+#: Source ports of whoever opens a connection (RFC 6056, 3.2): where replies go.
+EPHEMERAL = (1024, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """The two subnets of one availability zone."""
+
+    public: IPv4Network
+    private: IPv4Network
+
+
+def plan(cidr: IPv4Network, zones: int) -> tuple[Zone, ...]:
+    """Return a public and a private /24 of `cidr` for each zone, always the same ones.
+
+    A zone's subnets do not depend on how many zones follow it. Raises ValueError where `cidr` has no room for them.
+    """
+    subnets = list(islice(cidr.subnets(new_prefix=24), 2 * zones))
+    if len(subnets) < 2 * zones:
+        raise ValueError(f"{cidr} has no room for {2 * zones} subnets of /24")
+    return tuple(Zone(*pair) for pair in zip(subnets[::2], subnets[1::2], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of a network ACL; they are stateless, so each direction of a connection needs one."""
+
+    number: int
+    """Its place in the order; each purpose has its own, so that one rule more moves no other."""
+    protocol: str
+    cidr: str
+    ports: tuple[int, int] | None = None
+
+
+def public_rules(cidr: IPv4Network, *, port: int, ssh: bool) -> tuple[list[Rule], list[Rule]]:
+    """Return what the gateway's subnet lets in and out.
+
+    In come the tunnel, SSH if anybody may use it, replies, ICMP (path MTU discovery needs its errors) and the VPC's own
+    hosts. Out goes everything: with all of a client's traffic in the tunnel, the gateway opens any connection for it.
+    """
+    incoming = [
+        Rule(100, "all", str(cidr)),
+        Rule(110, "udp", EVERYWHERE, (port, port)),
+        *([Rule(120, "tcp", EVERYWHERE, (22, 22))] if ssh else []),
+        Rule(130, "tcp", EVERYWHERE, EPHEMERAL),
+        Rule(140, "udp", EVERYWHERE, EPHEMERAL),
+        Rule(150, "icmp", EVERYWHERE),
+    ]
+    return incoming, [Rule(100, "all", EVERYWHERE)]
+
+
+def private_rules(cidr: IPv4Network, behind: Sequence[IPv4Network]) -> tuple[list[Rule], list[Rule]]:
+    """Return what the private subnets let in and out.
+
+    That is the VPC, S3 by its endpoint, and the networks `behind` the gateway.
+    """
+    inside = [Rule(number, "all", str(network)) for number, network in enumerate((cidr, *behind), start=100)]
+    return [*inside, Rule(90, "tcp", EVERYWHERE, EPHEMERAL)], [*inside, Rule(90, "tcp", EVERYWHERE, (443, 443))]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkArgs:
+    """All plain: they decide which resources there are."""
+
+    stack: str
+    region: str
+    cidr: IPv4Network
+    """Range of the new VPC; not looked at for an existing one."""
+    zones: int
+    vpc_id: str | None = None
+    subnet_id: str | None = None
+    """Public subnet of the existing VPC for the gateway."""
+    route_table_ids: tuple[str, ...] = ()
+    """Tables of the existing VPC for routes to what is behind the gateway."""
+    port: int
+    """The tunnel's UDP port."""
+    ssh: bool
+    """Whether SSH is allowed from anywhere at all."""
+    behind: tuple[IPv4Network, ...]
+    """Networks behind the gateway that the VPC's hosts see by their own addresses."""
+
+
+class Network(pulumi.ComponentResource):
+    """A VPC with a public and a private subnet, or an existing one that is left as it is."""
+
+    cidr: IPv4Network
+    """The VPC's range; known at once, also of an existing VPC."""
+    vpc_id: pulumi.Output[str]
+    public_subnet_id: pulumi.Output[str]
+    """Where the gateway's network interface lives."""
+    private_subnet_id: pulumi.Output[str | None]
+    """The first zone's; none in an existing VPC."""
+    route_tables: dict[str, pulumi.Input[str]]
+    """Ids of the tables that get routes to networks behind the gateway, by a name for each."""
+
+    def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("drawbridge:index:Network", name, {}, opts)
+        if args.vpc_id and args.subnet_id:
+            self._adopt(args.vpc_id, args.subnet_id, args.route_table_ids)
+        else:
+            self._make(name, args)
+        self.register_outputs(
+            {
+                "vpcId": self.vpc_id,
+                "publicSubnetId": self.public_subnet_id,
+                "privateSubnetId": self.private_subnet_id,
+            }
+        )
+
+    def _adopt(self, vpc_id: str, subnet_id: str, route_table_ids: Sequence[str]) -> None:
+        look = pulumi.InvokeOptions(parent=self)
+        vpc = aws.ec2.get_vpc(id=vpc_id, opts=look)
+        if (found := aws.ec2.get_subnet(id=subnet_id, opts=look).vpc_id) != vpc_id:
+            raise pulumi.RunError(
+                f"drawbridge:network.subnetId: {subnet_id} is in {found}, not in {vpc_id}; name a subnet of that VPC"
+            )
+        self.cidr = IPv4Network(vpc.cidr_block)
+        self.vpc_id = pulumi.Output.from_input(vpc_id)
+        self.public_subnet_id = pulumi.Output.from_input(subnet_id)
+        self.private_subnet_id = pulumi.Output.from_input(None)
+        self.route_tables = {id_: id_ for id_ in route_table_ids}
+
+    def _make(self, name: str, args: NetworkArgs) -> None:
+        child = pulumi.ResourceOptions(parent=self)
+
+        def tags(what: str) -> dict[str, str]:
+            return contract.tags(args.stack, what)
+
+        self.cidr = args.cidr
+        vpc = aws.ec2.Vpc(
+            f"{name}-vpc",
+            cidr_block=str(args.cidr),
+            enable_dns_support=True,
+            enable_dns_hostnames=True,
+            tags=tags("vpc"),
+            opts=child,
+        )
+        internet = aws.ec2.InternetGateway(f"{name}-internet", vpc_id=vpc.id, tags=tags("internet"), opts=child)
+        tables = {
+            kind: aws.ec2.RouteTable(f"{name}-{kind}", vpc_id=vpc.id, tags=tags(kind), opts=child)
+            for kind in ("public", "private")
+        }
+        aws.ec2.Route(
+            f"{name}-public-internet",
+            route_table_id=tables["public"].id,
+            destination_cidr_block=EVERYWHERE,
+            gateway_id=internet.id,
+            opts=child,
+        )
+        aws.ec2.VpcEndpoint(
+            f"{name}-s3",
+            vpc_id=vpc.id,
+            service_name=f"com.amazonaws.{args.region}.s3",
+            vpc_endpoint_type="Gateway",
+            route_table_ids=[table.id for table in tables.values()],
+            tags=tags("s3"),
+            opts=child,
+        )
+        subnets = self._subnets(name, args, vpc, tables)
+        rules = {
+            "public": public_rules(args.cidr, port=args.port, ssh=args.ssh),
+            "private": private_rules(args.cidr, args.behind),
+        }
+        for kind, (incoming, outgoing) in rules.items():
+            self._acl(f"{name}-{kind}", vpc, tags(kind), incoming, outgoing, subnets[kind])
+
+        self.vpc_id = vpc.id
+        self.public_subnet_id = subnets["public"]["0"].id
+        self.private_subnet_id = subnets["private"]["0"].id
+        self.route_tables = {kind: table.id for kind, table in tables.items()}
+
+    def _subnets(
+        self, name: str, args: NetworkArgs, vpc: aws.ec2.Vpc, tables: dict[str, aws.ec2.RouteTable]
+    ) -> dict[str, dict[str, aws.ec2.Subnet]]:
+        child = pulumi.ResourceOptions(parent=self)
+        # AWS adds zones, and the list is sorted: a subnet stays in the zone it was made in.
+        settled = pulumi.ResourceOptions(parent=self, ignore_changes=["availabilityZone"])
+        found = aws.get_availability_zones(state="available", opts=pulumi.InvokeOptions(parent=self)).names
+        # Local and Wavelength Zones have longer names, fewer instance types and other ways to the Internet.
+        available = sorted(zone for zone in found if len(zone) == len(args.region) + 1)
+        if len(available) < args.zones:
+            raise pulumi.RunError(
+                f"drawbridge:network.zones: {args.zones} is more than {args.region} has; write {len(available)} or less"
+            )
+        subnets: dict[str, dict[str, aws.ec2.Subnet]] = {"public": {}, "private": {}}
+        for i, zone in enumerate(plan(args.cidr, args.zones)):
+            for kind, cidr in (("public", zone.public), ("private", zone.private)):
+                subnet = aws.ec2.Subnet(
+                    f"{name}-{kind}-{i}",
+                    vpc_id=vpc.id,
+                    cidr_block=str(cidr),
+                    availability_zone=available[i],
+                    map_public_ip_on_launch=False,
+                    tags=contract.tags(args.stack, f"{kind}-{i}"),
+                    opts=settled,
+                )
+                aws.ec2.RouteTableAssociation(
+                    f"{name}-{kind}-{i}", subnet_id=subnet.id, route_table_id=tables[kind].id, opts=child
+                )
+                subnets[kind][str(i)] = subnet
+        return subnets
+
+    def _acl(
+        self,
+        name: str,
+        vpc: aws.ec2.Vpc,
+        tags: dict[str, str],
+        incoming: Sequence[Rule],
+        outgoing: Sequence[Rule],
+        subnets: dict[str, aws.ec2.Subnet],
+    ) -> None:
+        child = pulumi.ResourceOptions(parent=self)
+        acl = aws.ec2.NetworkAcl(name, vpc_id=vpc.id, tags=tags, opts=child)
+        entries: list[pulumi.Resource] = [
+            aws.ec2.NetworkAclRule(
+                f"{name}-{'out' if egress else 'in'}-{rule.number}",
+                network_acl_id=acl.id,
+                egress=egress,
+                rule_number=rule.number,
+                rule_action="allow",
+                protocol=PROTOCOLS[rule.protocol],
+                cidr_block=rule.cidr,
+                from_port=rule.ports[0] if rule.ports else None,
+                to_port=rule.ports[1] if rule.ports else None,
+                icmp_type=-1 if rule.protocol == "icmp" else None,
+                icmp_code=-1 if rule.protocol == "icmp" else None,
+                opts=child,
+            )
+            for egress, rules in ((False, incoming), (True, outgoing))
+            for rule in rules
+        ]
+        # An ACL without entries drops everything, so a subnet takes it on when they are there.
+        for key, subnet in subnets.items():
+            aws.ec2.NetworkAclAssociation(
+                f"{name}-{key}",
+                network_acl_id=acl.id,
+                subnet_id=subnet.id,
+                opts=pulumi.ResourceOptions(parent=self, depends_on=entries),
+            )
+
+
+#: Protocol numbers (IANA), as network ACLs want them.
+PROTOCOLS = {"all": "-1", "icmp": "1", "tcp": "6", "udp": "17"}

@@ -1,0 +1,115 @@
+"""Where the gateway finds what it should run, and says what it does run."""
+
+import base64
+import json
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+import contract
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaultArgs:
+    stack: str
+    region: str
+    archive: pulumi.Input[bytes]
+    """The release, everything non-secret the gateway runs on."""
+    sha256: pulumi.Input[str]
+    """Digest of the archive, lower-case hex; its name."""
+    throw_away: bool
+    """Whether destroying the stack may destroy objects that others put into the bucket."""
+
+
+class Vault(pulumi.ComponentResource):
+    """A private bucket with the release, a parameter that points at it, and one for the gateway's report."""
+
+    bucket: pulumi.Output[str]
+    bucket_arn: pulumi.Output[str]
+    pointer_arn: pulumi.Output[str]
+    report_arn: pulumi.Output[str]
+
+    def __init__(self, name: str, args: VaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("drawbridge:index:Vault", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        names = contract.Names(args.stack)
+        account = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self)).account_id
+        bucket = aws.s3.Bucket(
+            f"{name}-bucket",
+            bucket=names.bucket(account, args.region),
+            force_destroy=args.throw_away,
+            tags=contract.tags(args.stack, "vault"),
+            opts=child,
+        )
+        private = aws.s3.BucketPublicAccessBlock(
+            f"{name}-private",
+            bucket=bucket.id,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+            opts=child,
+        )
+        aws.s3.BucketServerSideEncryptionConfiguration(
+            f"{name}-encrypted",
+            bucket=bucket.id,
+            rules=[{"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}],
+            opts=child,
+        )
+        aws.s3.BucketPolicy(
+            f"{name}-tls-only",
+            bucket=bucket.id,
+            policy=bucket.arn.apply(tls_only),
+            # AWS refuses one change of a bucket's access while another is under way (409 OperationAborted).
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
+        )
+        sha256 = pulumi.Output.from_input(args.sha256)
+        release = aws.s3.BucketObjectv2(
+            f"{name}-release",
+            bucket=bucket.id,
+            key=sha256.apply(names.release_key),
+            content_base64=pulumi.Output.from_input(args.archive).apply(lambda data: base64.b64encode(data).decode()),
+            content_type="application/gzip",
+            tags=contract.tags(args.stack),
+            opts=child,
+        )
+        pointer = aws.ssm.Parameter(
+            f"{name}-pointer",
+            name=names.release,
+            type="String",
+            # Out of the object, so that the pointer never names one that is not there yet.
+            value=pulumi.Output.json_dumps({"bucket": release.bucket, "key": release.key, "sha256": sha256}),
+            tags=contract.tags(args.stack),
+            opts=child,
+        )
+        report = aws.ssm.Parameter(
+            f"{name}-report",
+            name=names.report,
+            type="String",
+            value=json.dumps({"state": "pending"}),
+            tags=contract.tags(args.stack),
+            # The gateway writes the value; the parameter is ours so that it goes with the stack.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["value"]),
+        )
+        self.bucket = bucket.id
+        self.bucket_arn = bucket.arn
+        self.pointer_arn = pointer.arn
+        self.report_arn = report.arn
+        self.register_outputs({"bucket": self.bucket})
+
+
+def tls_only(bucket_arn: str) -> str:
+    """Return a bucket policy that refuses whoever does not use TLS.
+
+    Source: Amazon S3 User Guide, "Restrict access to only HTTPS requests".
+    """
+    statement = {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [bucket_arn, f"{bucket_arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
