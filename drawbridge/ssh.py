@@ -54,7 +54,9 @@ class Shell:
     def lines(self, command: str, timeout: float | None = None) -> Iterator[str]:
         """Output of a command line by line, as it comes; raises `RemoteError` as `run`. No timeout waits for ever."""
         try:
-            _, stdout, stderr = self.client.exec_command(command, timeout=timeout)
+            stdin, stdout, stderr = self.client.exec_command(command, timeout=timeout)
+            # No command here reads anything: none may wait for it.
+            stdin.channel.shutdown_write()
             yield from stdout
             status = stdout.channel.recv_exit_status()
             complaint = stderr.read().decode(errors="replace").strip()

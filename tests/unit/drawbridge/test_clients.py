@@ -1,0 +1,126 @@
+"""The clients' verbs against AWS's API in this process. Does not prove that a bundle connects: tests/lab does."""
+
+import json
+import os
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from drawbridge import clients, errors
+from drawbridge.__main__ import cli
+from drawbridge.account import Account
+
+from .conftest import STACK, Enrol
+
+
+def test_lists_what_each_client_really_holds(account: Account, enrol: Enrol) -> None:
+    bob, alice = enrol("bob", days=30), enrol("alice")
+    found = clients.list_clients(account)
+    assert [(c.name, c.serial, c.fingerprint, c.not_after) for c in found] == [
+        ("alice", alice.leaf.serial, alice.leaf.fingerprint, alice.leaf.not_after),
+        ("bob", bob.leaf.serial, bob.leaf.fingerprint, bob.leaf.not_after),
+    ]
+    assert found[1].days_left(bob.leaf.not_after - timedelta(days=3, hours=1)) == 3
+    assert found[1].days_left(bob.leaf.not_after + timedelta(hours=1)) == -1
+
+
+def test_lists_more_clients_than_one_page_of_ssm_holds(account: Account, enrol: Enrol) -> None:
+    names = [f"c{number:02}" for number in range(12)]
+    for name in names:
+        enrol(name)
+    assert [c.name for c in clients.list_clients(account)] == names
+
+
+def test_another_stacks_clients_are_not_listed(account: Account, enrol: Enrol) -> None:
+    Enrol(Account(stack=f"{STACK}2", session=account.session), enrol.authority)("mallory")
+    enrol("alice")
+    assert [c.name for c in clients.list_clients(account)] == ["alice"]
+
+
+def test_a_damaged_bundle_is_named_and_not_shown(account: Account) -> None:
+    account.client("ssm").put_parameter(Name=account.names.bundle("eve"), Value="SECRET", Type="SecureString")
+    with pytest.raises(errors.BundleError, match="bundle of eve") as caught:
+        clients.list_clients(account)
+    assert "SECRET" not in str(caught.value) + caught.value.remedy
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.seed("0.15")
+def test_fetch_writes_the_whole_bundle_for_its_owner_alone(account: Account, enrol: Enrol, tmp_path: Path) -> None:
+    alice = enrol("alice")
+    target = tmp_path / "alice.ovpn"
+    before = os.umask(0)
+    try:
+        clients.fetch(account, "alice", target)
+    finally:
+        os.umask(before)
+    assert target.read_text() == alice.bundle
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_fetch_replaces_a_file_only_when_told(account: Account, enrol: Enrol, tmp_path: Path) -> None:
+    alice = enrol("alice")
+    target = tmp_path / "alice.ovpn"
+    target.write_text("mine")
+    target.chmod(0o644)
+    with pytest.raises(errors.BundleError, match="is there already"):
+        clients.fetch(account, "alice", target)
+    assert target.read_text() == "mine"
+    clients.fetch(account, "alice", target, replace=True)
+    assert target.read_text() == alice.bundle
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_fetch_does_not_follow_a_dangling_link(account: Account, enrol: Enrol, tmp_path: Path) -> None:
+    enrol("alice")
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "alice.ovpn"
+    target.symlink_to(elsewhere)
+    with pytest.raises(errors.BundleError, match="is there already"):
+        clients.fetch(account, "alice", target)
+    assert not elsewhere.exists()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_fetch_where_nothing_can_be_written(account: Account, enrol: Enrol, tmp_path: Path) -> None:
+    enrol("alice")
+    with pytest.raises(errors.BundleError, match="No such file or directory"):
+        clients.fetch(account, "alice", tmp_path / "nowhere" / "alice.ovpn")
+
+
+@pytest.mark.usefixtures("account")
+def test_fetch_of_an_unknown_client_says_how_to_see_who_there_is(tmp_path: Path) -> None:
+    target = tmp_path / "x.ovpn"
+    result = CliRunner().invoke(cli, ["client", "fetch", "nobody", "--stack", STACK, "--output", str(target)])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: stack {STACK} has no client nobody\n  -> see who there is: drawbridge client list --stack {STACK}\n"
+    )
+    assert not target.exists()
+
+
+def test_the_command_prints_no_secret(enrol: Enrol, tmp_path: Path) -> None:
+    alice = enrol("alice")
+    runner = CliRunner()
+    listed = runner.invoke(cli, ["client", "list", "--stack", STACK])
+    as_json = runner.invoke(cli, ["client", "list", "--stack", STACK, "--json"])
+    fetched = runner.invoke(cli, ["client", "fetch", "alice", "--stack", STACK, "-o", str(tmp_path / "a.ovpn")])
+    assert [listed.exit_code, as_json.exit_code, fetched.exit_code] == [0, 0, 0]
+    said = listed.output + as_json.output + fetched.output
+    assert "PRIVATE KEY" not in said
+    assert alice.leaf.key.splitlines()[1] not in said
+    assert "alice" in listed.stdout
+    days = (alice.leaf.not_after - datetime.now(UTC)).days
+    assert str(days) in listed.stdout.split()
+    assert json.loads(as_json.stdout) == [
+        {
+            "name": "alice",
+            "serial": alice.leaf.serial,
+            "fingerprint": alice.leaf.fingerprint,
+            "not_after": alice.leaf.not_after.isoformat(),
+            "parameter": f"/drawbridge/{STACK}/clients/alice/bundle",
+        }
+    ]

@@ -1,0 +1,269 @@
+"""The gateway's verbs against an SSH server on loopback and AWS's API in this process.
+
+Does not prove that a real gateway has these units, files and sudo rights: tests/lab does.
+"""
+
+import json
+import socket
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from drawbridge import errors, ssh
+from drawbridge import gateway as verbs
+from drawbridge.__main__ import cli
+from drawbridge.account import Account
+from pki.ssh import HostKey, host_key
+
+from .conftest import STACK, SshServer
+
+# As OpenVPN 2.6 writes it: one client in its handshake, one connected.
+STATUS_FILE = "\n".join(
+    "\t".join(fields)
+    for fields in (
+        ("TITLE", "OpenVPN 2.6.14 x86_64-pc-linux-gnu"),
+        ("TIME", "2026-03-01 12:00:00", "1772366400"),
+        (
+            *("HEADER", "CLIENT_LIST", "Common Name", "Real Address", "Virtual Address", "Virtual IPv6 Address"),
+            *("Bytes Received", "Bytes Sent", "Connected Since", "Connected Since (time_t)", "Username", "Client ID"),
+        ),
+        (
+            "CLIENT_LIST",
+            "UNDEF",
+            "203.0.113.9:4711",
+            "",
+            "",
+            "14",
+            "0",
+            "2026-03-01 11:59:59",
+            "1772366399",
+            "UNDEF",
+            "2",
+        ),
+        (
+            *("CLIENT_LIST", "alice", "203.0.113.7:40001", "10.8.0.10", "", "5120", "4096"),
+            *("2026-03-01 11:00:00", "1772362800", "UNDEF", "1"),
+        ),
+        ("HEADER", "ROUTING_TABLE", "Virtual Address", "Common Name", "Real Address", "Last Ref", "Last Ref (time_t)"),
+        ("ROUTING_TABLE", "10.8.0.10", "alice", "203.0.113.7:40001", "2026-03-01 11:59:58", "1772366398"),
+        ("GLOBAL_STATS", "Max bcast/mcast queue length", "0"),
+        ("END",),
+    )
+)
+
+ALICE = verbs.Session(
+    client="alice",
+    real="203.0.113.7:40001",
+    address="10.8.0.10",
+    received=5120,
+    sent=4096,
+    since=datetime(2026, 3, 1, 11, tzinfo=UTC),
+)
+
+RELEASE = "ab" * 32
+
+
+@pytest.fixture
+def identity(user_key: HostKey, tmp_path: Path) -> Path:
+    """The operator's private key, as a file."""
+    path = tmp_path / "id"
+    path.touch(mode=0o600)
+    path.write_text(user_key.private)
+    return path
+
+
+@pytest.fixture
+def deployed(account: Account, gateway: SshServer, elastic_ip: str, monkeypatch: pytest.MonkeyPatch) -> SshServer:
+    """A healthy gateway: in SSM, at its Elastic IP, running."""
+    report = {"state": "ready", "release": RELEASE, "reason": None, "instance": "i-1", "time": "2026-03-01T12:00:00Z"}
+    for name, value in {
+        account.names.ssh_host_key: gateway.host_key.public,
+        account.names.release: json.dumps({"bucket": "b", "key": "k", "sha256": RELEASE}),
+        account.names.report: json.dumps(report),
+    }.items():
+        account.client("ssm").put_parameter(Name=name, Value=value, Type="String")
+    gateway.answers = {
+        "systemctl show": (0, "ActiveState=active\nSubState=running\nNRestarts=0\n", ""),
+        "sudo -n cat /run/openvpn-server/status": (0, STATUS_FILE, ""),
+        "sudo -n journalctl": (0, "line one\nline two\n", ""),
+    }
+    connect = socket.create_connection
+
+    def only_there(address: tuple[str, int], timeout: float) -> socket.socket:
+        assert address == (elastic_ip, 22)
+        return connect(("127.0.0.1", gateway.port), timeout=timeout)
+
+    monkeypatch.setattr(ssh.socket, "create_connection", only_there)
+    return gateway
+
+
+def run(*arguments: str, identity: Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli, ["gateway", *arguments, "--stack", STACK, "--identity", str(identity)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def reach(server: SshServer, identity: Path, **changes: object) -> ssh.Target:
+    where = ssh.Target(host="192.0.2.1", host_key=server.host_key.public, identity=identity, dial=server.dial)
+    return replace(where, **changes)  # type: ignore[arg-type]
+
+
+def test_known_host_key_is_accepted(gateway: SshServer, identity: Path) -> None:
+    gateway.answers = {"uptime": (0, "up\n", "")}
+    with ssh.connect(reach(gateway, identity)) as shell:
+        assert shell.run("uptime") == "up\n"
+    assert gateway.logins[-1] == "admin"
+
+
+def test_a_host_key_with_a_comment_and_another_port_is_accepted(gateway: SshServer, identity: Path) -> None:
+    gateway.answers = {"uptime": (0, "up\n", "")}
+    key = f"{' '.join(gateway.host_key.public.split()[:2])} root@gateway\n"
+    with ssh.connect(reach(gateway, identity, host_key=key, port=2222)) as shell:
+        assert shell.run("uptime") == "up\n"
+
+
+@pytest.mark.parametrize("port", [22, 2222])
+def test_unknown_host_key_is_refused_before_any_login(gateway: SshServer, identity: Path, port: int) -> None:
+    where = reach(gateway, identity, host_key=host_key().public, port=port)
+    with pytest.raises(errors.HostKeyError, match="not the one SSM holds"), ssh.connect(where):
+        pytest.fail("it logged in")
+    assert gateway.logins == []
+
+
+def test_known_hosts_of_the_user_count_for_nothing(
+    gateway: SshServer, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "known_hosts").write_text(f"192.0.2.1 {gateway.host_key.public}\n")
+    with pytest.raises(errors.HostKeyError), ssh.connect(reach(gateway, identity, host_key=host_key().public)):
+        pytest.fail("it logged in")
+
+
+def test_a_host_key_that_is_none_is_refused(gateway: SshServer, identity: Path) -> None:
+    with (
+        pytest.raises(errors.HostKeyError, match="cannot be read"),
+        ssh.connect(reach(gateway, identity, host_key="x")),
+    ):
+        pytest.fail("it logged in")
+
+
+def test_a_user_key_the_gateway_does_not_know(gateway: SshServer, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger"
+    stranger.write_text(host_key().private)
+    with pytest.raises(errors.LoginError, match="does not let admin in"), ssh.connect(reach(gateway, stranger)):
+        pytest.fail("it logged in")
+
+
+def test_nobody_listens(gateway: SshServer, identity: Path) -> None:
+    def refused(host: str, port: int, timeout: float) -> socket.socket:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    with (
+        pytest.raises(errors.UnreachableError, match=r"192\.0\.2\.1:22"),
+        ssh.connect(reach(gateway, identity, dial=refused)),
+    ):
+        pytest.fail("it logged in")
+
+
+def test_a_listener_that_is_no_ssh_server(identity: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hangs_up(host: str, port: int, timeout: float) -> socket.socket:
+            client = socket.create_connection(listener.getsockname())
+            listener.accept()[0].close()
+            return client
+
+        where = ssh.Target(host="192.0.2.1", host_key=host_key().public, identity=identity, dial=hangs_up)
+        with pytest.raises(errors.UnreachableError), ssh.connect(where):
+            pytest.fail("it logged in")
+
+
+def test_a_command_that_fails_says_what_it_complained_of(gateway: SshServer, identity: Path) -> None:
+    gateway.answers = {"false": (3, "", "no such thing\n")}
+    with (
+        ssh.connect(reach(gateway, identity)) as shell,
+        pytest.raises(errors.RemoteError, match=r"\(3\): no such thing"),
+    ):
+        shell.run("false")
+
+
+def test_sessions_are_read_by_the_headers_of_the_file() -> None:
+    assert verbs.parse_sessions(STATUS_FILE) == (ALICE,)
+    swapped = STATUS_FILE.replace("Bytes Received\tBytes Sent", "Bytes Sent\tBytes Received")
+    assert verbs.parse_sessions(swapped) == (replace(ALICE, received=4096, sent=5120),)
+    assert verbs.parse_sessions("") == ()
+
+
+def test_status_of_a_healthy_gateway(deployed: SshServer, elastic_ip: str, identity: Path) -> None:
+    code, out, _ = run("status", identity=identity)
+    assert code == 0
+    assert elastic_ip in out
+    assert "active running" in out
+    assert "alice" in out
+    assert "UNDEF" not in out
+    code, out, _ = run("status", "--json", identity=identity)
+    assert code == 0
+    found = json.loads(out)
+    assert found["address"] == elastic_ip
+    assert found["report"]["state"] == "ready"
+    assert found["service"] == {"ActiveState": "active", "SubState": "running", "NRestarts": "0"}
+    assert [s["client"] for s in found["sessions"]] == ["alice"]
+
+
+@pytest.mark.parametrize(
+    ("report", "service"),
+    [
+        ({"state": "refused", "release": RELEASE, "reason": "nft -c: syntax error"}, "ActiveState=active"),
+        ({"state": "ready", "release": "cd" * 32}, "ActiveState=active"),
+        ({"state": "ready", "release": RELEASE}, "ActiveState=failed"),
+    ],
+)
+def test_status_of_an_unwell_gateway_exits_1_and_says_why(
+    deployed: SshServer, account: Account, identity: Path, report: dict[str, str], service: str
+) -> None:
+    account.client("ssm").put_parameter(
+        Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
+    )
+    deployed.answers["systemctl show"] = (0, f"{service}\n", "")
+    code, out, _ = run("status", identity=identity)
+    assert code == 1
+    assert report.get("reason", "") in out
+
+
+def test_a_gateway_that_never_reported(deployed: SshServer, account: Account, identity: Path) -> None:
+    account.client("ssm").delete_parameter(Name=account.names.report)
+    code, _, err = run("status", identity=identity)
+    assert code == 1
+    assert "has not reported yet" in err
+
+
+def test_no_gateway_at_all(account: Account, identity: Path) -> None:
+    code, _, err = run("status", identity=identity)
+    assert (code, err) == (
+        1,
+        f"Error: stack {STACK} has no gateway here\n  -> deploy it: pulumi up --stack {STACK}\n",
+    )
+
+
+def test_logs_are_of_openvpn_and_the_agent(deployed: SshServer, identity: Path) -> None:
+    assert run("logs", "--lines", "7", identity=identity) == (0, "line one\nline two\n", "")
+    (asked,) = deployed.asked
+    assert "--lines=7" in asked
+    assert "--unit=openvpn-server@server.service" in asked
+    assert "--unit=drawbridge-agent.service" in asked
+    assert "--follow" not in asked
+    assert run("logs", "--follow", identity=identity)[0] == 0
+    assert "--follow" in deployed.asked[-1]
+
+
+def test_the_command_refuses_an_impostor(deployed: SshServer, account: Account, identity: Path) -> None:
+    account.client("ssm").put_parameter(
+        Name=account.names.ssh_host_key, Value=host_key().public, Type="String", Overwrite=True
+    )
+    code, out, err = run("logs", identity=identity)
+    assert (code, out) == (1, "")
+    assert "do not log in" in err
+    assert deployed.logins == []
