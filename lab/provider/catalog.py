@@ -59,14 +59,18 @@ class Provider:
         """Compare two checked inputs. An unknown new value counts as changed."""
         kind = self.kind(token)
         keys = sorted(set(olds) | set(news))
-        changed = tuple(k for k in keys if has_unknown(news.get(k)) or comparable(olds.get(k)) != comparable(news.get(k)))
+        changed = tuple(
+            k for k in keys if has_unknown(news.get(k)) or comparable(olds.get(k)) != comparable(news.get(k))
+        )
         fixed = set(kind.fixed)
         if news.get("userDataReplaceOnChange"):
             fixed |= {"userData", "userDataBase64"}
         replaces = tuple(key for key in changed if key in fixed)
         # A name that stays cannot be had twice at once.
         same_name = kind.auto_name is not None and kind.auto_name not in changed
-        return Diff(changed=changed, replaces=replaces, delete_first=bool(replaces) and (kind.delete_first or same_name))
+        return Diff(
+            changed=changed, replaces=replaces, delete_first=bool(replaces) and (kind.delete_first or same_name)
+        )
 
     def create(self, token: str, name: str, inputs: Props) -> tuple[str, Props]:
         """Make a resource; return its id and outputs."""

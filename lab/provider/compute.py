@@ -51,12 +51,16 @@ class NetworkInterface(Ec2Kind):
             modify(NetworkInterfaceId=id, SourceDestCheck={"Value": news.get("sourceDestCheck", True)})
         if differs(olds, news, "description"):
             modify(NetworkInterfaceId=id, Description={"Value": news.get("description", "")})
-        self._assign(id, "Ipv6Prefix", "Ipv6Prefixes", "Ipv6Prefixes", news.get("ipv6Prefixes"), news.get("ipv6PrefixCount"))
+        self._assign(
+            id, "Ipv6Prefix", "Ipv6Prefixes", "Ipv6Prefixes", news.get("ipv6Prefixes"), news.get("ipv6PrefixCount")
+        )
         self._assign(
             id, "Ipv6Address", "Ipv6Addresses", "Ipv6Addresses", news.get("ipv6Addresses"), news.get("ipv6AddressCount")
         )
 
-    def _assign(self, id: str, key: str, member: str, argument: str, wanted: list[str] | None, count: int | None) -> None:
+    def _assign(
+        self, id: str, key: str, member: str, argument: str, wanted: list[str] | None, count: int | None
+    ) -> None:
         """Bring the interface to these IPv6 addresses or prefixes, or to this many of AWS's choice."""
         if wanted is None and count is None:
             return
@@ -101,7 +105,8 @@ class NetworkInterface(Ec2Kind):
 
     def delete(self, id: str, outputs: Props) -> None:
         attachment = (self.item(id) or {}).get("Attachment") or {}
-        if attachment.get("AttachmentId"):
+        # A first interface cannot be detached: AWS frees it when its instance ends (moto keeps the record, and deletes it so).
+        if attachment.get("AttachmentId") and attachment.get("DeviceIndex"):
             self.ec2.detach_network_interface(AttachmentId=attachment["AttachmentId"], Force=True)
             self.ec2.get_waiter("network_interface_available").wait(NetworkInterfaceIds=[id], WaiterConfig=WAIT)
         self.ec2.delete_network_interface(NetworkInterfaceId=id)
@@ -223,8 +228,22 @@ class Instance(Ec2Kind):
         | {"associatePublicIpAddress", "rootBlockDevice"}
     )
     changeable = frozenset(
-        {"instanceType", "userData", "userDataBase64", "userDataReplaceOnChange", "iamInstanceProfile", "metadataOptions"}
-        | {"vpcSecurityGroupIds", "sourceDestCheck", "disableApiTermination", "monitoring", "creditSpecification", "tags"}
+        {
+            "instanceType",
+            "userData",
+            "userDataBase64",
+            "userDataReplaceOnChange",
+            "iamInstanceProfile",
+            "metadataOptions",
+        }
+        | {
+            "vpcSecurityGroupIds",
+            "sourceDestCheck",
+            "disableApiTermination",
+            "monitoring",
+            "creditSpecification",
+            "tags",
+        }
         | {"volumeTags"}
     )
     resource, describe, items, id_key = "instance", "describe_instances", "Reservations", "InstanceId"
@@ -240,7 +259,9 @@ class Instance(Ec2Kind):
 
     def create(self, inputs: Props) -> str:
         primary = (inputs.get("primaryNetworkInterface") or {}).get("networkInterfaceId")
-        given = inputs.get("networkInterfaces") or ([{"networkInterfaceId": primary, "deviceIndex": 0}] if primary else [])
+        given = inputs.get("networkInterfaces") or (
+            [{"networkInterfaceId": primary, "deviceIndex": 0}] if primary else []
+        )
         arguments: dict[str, Any] = some(
             ImageId=inputs["ami"],
             InstanceType=inputs["instanceType"],
@@ -313,7 +334,9 @@ class Instance(Ec2Kind):
         device = inputs["rootBlockDevice"]
         images = self.ec2.describe_images(ImageIds=[inputs["ami"]])["Images"]
         return {
-            "DeviceName": device.get("deviceName") or (images[0].get("RootDeviceName") if images else None) or "/dev/xvda",
+            "DeviceName": device.get("deviceName")
+            or (images[0].get("RootDeviceName") if images else None)
+            or "/dev/xvda",
             "Ebs": some(
                 VolumeSize=device.get("volumeSize"),
                 VolumeType=device.get("volumeType"),
@@ -330,7 +353,9 @@ class Instance(Ec2Kind):
         if news.get("networkInterfaces") or news.get("primaryNetworkInterface"):
             return
         if olds.get("sourceDestCheck", True) != news.get("sourceDestCheck", True):
-            self.ec2.modify_instance_attribute(InstanceId=id, SourceDestCheck={"Value": news.get("sourceDestCheck", True)})
+            self.ec2.modify_instance_attribute(
+                InstanceId=id, SourceDestCheck={"Value": news.get("sourceDestCheck", True)}
+            )
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
@@ -399,20 +424,8 @@ class Instance(Ec2Kind):
         return [i["InstanceId"] for i in self._all() if tag_outputs(i.get("Tags"))["tags"] == wanted]
 
     def delete(self, id: str, outputs: Props) -> None:
-        item = self.item(id) or {}
         self.ec2.terminate_instances(InstanceIds=[id])
         self.ec2.get_waiter("instance_terminated").wait(InstanceIds=[id], WaiterConfig=WAIT)
-        for row in item.get("NetworkInterfaces") or ():
-            self._release(row["NetworkInterfaceId"], id)
-
-    def _release(self, interface: str, instance: str) -> None:
-        # AWS frees a kept interface when its instance ends. moto leaves it attached, so that it could neither be used nor
-        # deleted; detaching what is already free changes nothing on AWS.
-        found = self.ec2.describe_network_interfaces(Filters=[{"Name": "network-interface-id", "Values": [interface]}])
-        for item in found["NetworkInterfaces"]:
-            attachment = item.get("Attachment") or {}
-            if attachment.get("InstanceId") == instance and attachment.get("AttachmentId"):
-                self.ec2.detach_network_interface(AttachmentId=attachment["AttachmentId"], Force=True)
 
 
 @register

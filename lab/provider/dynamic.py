@@ -66,7 +66,9 @@ class Dynamic:
         result = self._provider(news).diff(id, olds, news)
         replaces = tuple(result.replaces or ())
         keys = sorted((set(old_inputs) | set(news)) - {PROVIDER_KEY})
-        changed = tuple(k for k in keys if comparable(old_inputs.get(k)) != comparable(news.get(k)) or has_unknown(news.get(k)))
+        changed = tuple(
+            k for k in keys if comparable(old_inputs.get(k)) != comparable(news.get(k)) or has_unknown(news.get(k))
+        )
         if result.changes is False:
             changed = ()
         elif result.changes:

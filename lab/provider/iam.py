@@ -260,7 +260,9 @@ class User(_Iam):
     auto_name = "name"
 
     def create(self, inputs: Props) -> str:
-        self.iam.create_user(UserName=inputs["name"], Tags=tag_list(inputs.get("tags")), **some(Path=inputs.get("path")))
+        self.iam.create_user(
+            UserName=inputs["name"], Tags=tag_list(inputs.get("tags")), **some(Path=inputs.get("path"))
+        )
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:

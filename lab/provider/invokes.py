@@ -109,7 +109,11 @@ def vpc(aws: Aws, given: Props) -> Props:
         "arn": aws.arn("ec2", f"vpc/{id}"),
         "cidrBlock": found["CidrBlock"],
         "cidrBlockAssociations": [
-            {"associationId": row["AssociationId"], "cidrBlock": row["CidrBlock"], "state": row["CidrBlockState"]["State"]}
+            {
+                "associationId": row["AssociationId"],
+                "cidrBlock": row["CidrBlock"],
+                "state": row["CidrBlockState"]["State"],
+            }
             for row in found.get("CidrBlockAssociationSet") or ()
         ],
         "default": bool(found.get("IsDefault")),
@@ -131,7 +135,9 @@ def vpc(aws: Aws, given: Props) -> Props:
 def subnet(aws: Aws, given: Props) -> Props:
     """Find one subnet."""
     ids = {"SubnetIds": [given["id"]]} if "id" in given else {}
-    filters = _filters(given, vpcId="vpc-id", cidrBlock="cidr-block", availabilityZone="availability-zone", state="state")
+    filters = _filters(
+        given, vpcId="vpc-id", cidrBlock="cidr-block", availabilityZone="availability-zone", state="state"
+    )
     found = _one(aws.client("ec2").describe_subnets(**ids, Filters=filters)["Subnets"], "subnet")
     return {
         "id": found["SubnetId"],
@@ -153,7 +159,9 @@ def subnet(aws: Aws, given: Props) -> Props:
 def route_table(aws: Aws, given: Props) -> Props:
     """Find one route table."""
     names = {"routeTableId": "route-table-id", "subnetId": "association.subnet-id", "vpcId": "vpc-id"}
-    found = _one(aws.client("ec2").describe_route_tables(Filters=_filters(given, **names))["RouteTables"], "route table")
+    found = _one(
+        aws.client("ec2").describe_route_tables(Filters=_filters(given, **names))["RouteTables"], "route table"
+    )
     return {
         "id": found["RouteTableId"],
         "routeTableId": found["RouteTableId"],

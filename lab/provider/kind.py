@@ -57,7 +57,9 @@ class Aws:
         """Give the boto3 client of a service."""
         with self._lock:
             if service not in self._clients:
-                config = Config(retries={"total_max_attempts": 3, "mode": "standard"}, connect_timeout=5, read_timeout=60)
+                config = Config(
+                    retries={"total_max_attempts": 3, "mode": "standard"}, connect_timeout=5, read_timeout=60
+                )
                 session = boto3.session.Session(region_name=self.region)
                 self._clients[service] = session.client(service, endpoint_url=self._endpoint, config=config)
             return self._clients[service]

@@ -199,7 +199,9 @@ class NetworkAcl(Ec2Kind):
     resource, describe, items, id_key = "network-acl", "describe_network_acls", "NetworkAcls", "NetworkAclId"
 
     def create(self, inputs: Props) -> str:
-        id = str(self.ec2.create_network_acl(VpcId=inputs["vpcId"], **self.tagging(inputs))["NetworkAcl"]["NetworkAclId"])
+        id = str(
+            self.ec2.create_network_acl(VpcId=inputs["vpcId"], **self.tagging(inputs))["NetworkAcl"]["NetworkAclId"]
+        )
         self.update(id, {"tags": inputs.get("tags")}, inputs)
         return id
 
@@ -246,7 +248,9 @@ def associate(ec2: Any, subnet: str, acl: str | None) -> str:
         for row in current.get("Associations") or []:
             if row["SubnetId"] != subnet:
                 continue
-            target = acl or next(a["NetworkAclId"] for a in acls if a.get("IsDefault") and a["VpcId"] == current["VpcId"])
+            target = acl or next(
+                a["NetworkAclId"] for a in acls if a.get("IsDefault") and a["VpcId"] == current["VpcId"]
+            )
             if current["NetworkAclId"] == target:
                 return str(row["NetworkAclAssociationId"])
             moved = ec2.replace_network_acl_association(

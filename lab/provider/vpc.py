@@ -285,10 +285,9 @@ class Route(Kind):
     def read(self, id: str, inputs: Props) -> Props | None:
         tables = self.aws.client("ec2").describe_route_tables(RouteTableIds=[inputs["routeTableId"]])["RouteTables"]
         for route in tables[0]["Routes"] if tables else ():
-            if (
-                route.get("DestinationCidrBlock", "") == inputs.get("destinationCidrBlock", "")
-                and (route.get("DestinationIpv6CidrBlock") or "") == inputs.get("destinationIpv6CidrBlock", "")
-            ):
+            if route.get("DestinationCidrBlock", "") == inputs.get("destinationCidrBlock", "") and (
+                route.get("DestinationIpv6CidrBlock") or ""
+            ) == inputs.get("destinationIpv6CidrBlock", ""):
                 targets = {key: route.get(name) for key, name in ROUTE_TARGETS.items()}
                 return some(**targets) | {
                     "state": route.get("State", "active"),
@@ -338,6 +337,7 @@ class VpcEndpoint(Ec2Kind):
     token = "aws:ec2/vpcEndpoint:VpcEndpoint"
     fixed = frozenset({"vpcId", "serviceName", "vpcEndpointType"})
     changeable = frozenset({"routeTableIds", "subnetIds", "securityGroupIds", "policy", "privateDnsEnabled", "tags"})
+    defaults = {"vpcEndpointType": "Gateway"}  # noqa: RUF012 - ClassVar[Mapping] in the base
     resource, describe, items, id_key = "vpc-endpoint", "describe_vpc_endpoints", "VpcEndpoints", "VpcEndpointId"
 
     def create(self, inputs: Props) -> str:
@@ -359,7 +359,11 @@ class VpcEndpoint(Ec2Kind):
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
         changes: dict[str, Any] = {}
-        for key, noun in (("routeTableIds", "RouteTableIds"), ("subnetIds", "SubnetIds"), ("securityGroupIds", "SecurityGroupIds")):
+        for key, noun in (
+            ("routeTableIds", "RouteTableIds"),
+            ("subnetIds", "SubnetIds"),
+            ("securityGroupIds", "SecurityGroupIds"),
+        ):
             before, after = set(olds.get(key) or ()), set(news.get(key) or ())
             changes |= {f"Add{noun}": sorted(after - before)} if after - before else {}
             changes |= {f"Remove{noun}": sorted(before - after)} if before - after else {}
