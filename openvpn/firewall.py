@@ -70,7 +70,7 @@ chain tunnel {
     ip daddr 169.254.0.0/16 counter name metadata drop
     ip6 daddr { fe80::/10, fd00:ec2::/32 } counter name metadata drop
     ip saddr != @sources counter name spoofed drop
-    meta nfproto ipv6 counter name spoofed drop
+    meta nfproto ipv6 drop
 }
 """
 

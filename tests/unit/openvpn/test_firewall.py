@@ -1,0 +1,287 @@
+"""The firewall's text through nft, and its rules with packets in network namespaces, where a veth pair is the tunnel.
+
+Does not prove: OpenVPN's part (a real tunnel, each client held to its own address).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from openvpn import sysctl
+from openvpn.firewall import COUNTERS, TABLE, render_nftables
+from openvpn.model import Client, Tunnel
+
+VPC = (IPv4Network("10.1.0.0/16"),)
+WORLD = (IPv4Network("0.0.0.0/0"),)
+ADMIN = (IPv4Network("10.1.0.99/32"),)
+HOME = Client(
+    name="home",
+    address=IPv4Address("10.8.0.10"),
+    lan=(IPv4Network("192.168.1.0/24"),),
+    reachable=(IPv4Network("192.168.1.128/25"),),
+)
+TUNNEL = Tunnel(pool=IPv4Network("10.8.0.0/24"), routes=VPC, clients=(HOME, Client(name="alice")))
+
+# GATEWAY's own; what is in the VPC, with METADATA as EC2 has it; and below, what is at the tunnel's far end.
+GATEWAY, HOST, OPERATOR, METADATA, INTERNET = "10.1.0.5", "10.1.0.20", "10.1.0.99", "169.254.169.254", "203.0.113.9"
+CLIENT, REACHABLE, UNREACHABLE, NOBODY = "10.8.0.10", "192.168.1.200", "192.168.1.5", "10.66.0.1"
+
+PROBE = """
+import socket, sys
+kind, source, address, port = sys.argv[1:]
+with socket.socket(socket.AF_INET, {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind]) as probe:
+    probe.settimeout(0.5)
+    probe.bind((source, 0))
+    try:
+        probe.connect((address, int(port)))
+        probe.send(b"?")
+        probe.recv(1)
+        print("answered")
+    except ConnectionRefusedError:
+        print("passed")
+    except TimeoutError:
+        print("dropped")
+"""
+
+LISTENER = """
+import socket, sys
+with socket.create_server((sys.argv[1], 5000)) as server:
+    server.settimeout(10)
+    print("ready", flush=True)
+    connection, (peer, _) = server.accept()
+    with connection:
+        print(peer, connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG), flush=True)
+        connection.recv(1)
+        connection.send(b"!")
+"""
+
+
+def _missing() -> str | None:
+    absent = [tool for tool in ("nft", "ip", "ping", "unshare", "sysctl") if not shutil.which(tool)]
+    if absent:
+        return f"needs {', '.join(absent)} on PATH"
+    return None if os.geteuid() == 0 else "needs root for network namespaces"
+
+
+pytestmark = [pytest.mark.allow_subprocess, pytest.mark.skipif(_missing() is not None, reason=str(_missing()))]
+
+
+def render(tunnel: Tunnel = TUNNEL, admin: tuple[IPv4Network, ...] = ADMIN) -> str:
+    return render_nftables(tunnel, admin_from=admin, allow_from=WORLD, vpc=VPC)
+
+
+def run(*argv: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, check=check, capture_output=True, input=text, text=True, timeout=20)
+
+
+@dataclass
+class Network:
+    """Far end of the tunnel - gateway - VPC, a namespace each."""
+
+    far: str
+    gateway: str
+    vpc: str
+    directory: Path
+
+    def load(self, text: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.at(self.gateway, "nft", "-f", "-", check=check, text=text)
+
+    def at(
+        self, namespace: str, *argv: str, check: bool = True, text: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return run("ip", "netns", "exec", namespace, *argv, check=check, text=text)
+
+    def ping(self, namespace: str, source: str, address: str) -> bool:
+        return self.at(namespace, "ping", "-c1", "-W0.5", "-I", source, address, check=False).returncode == 0
+
+    def probe(self, namespace: str, kind: str, source: str, address: str, port: int) -> str:
+        return self.at(namespace, sys.executable, "-c", PROBE, kind, source, address, str(port)).stdout.strip()
+
+    def meet(self, source: str, address: str) -> tuple[str, int]:
+        """The peer's address and segment size as seen at `address` when the far end connects to it from `source`."""
+        argv = ["ip", "netns", "exec", self.vpc, sys.executable, "-c", LISTENER, address]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener:
+            assert listener.stdout
+            assert listener.stdout.readline() == "ready\n"
+            assert self.probe(self.far, "tcp", source, address, 5000) == "answered"
+            peer, segment = listener.stdout.readline().split()
+        return peer, int(segment)
+
+    def counted(self, name: str) -> int:
+        shown = self.at(self.gateway, "nft", "-j", "list", "counter", *TABLE.split(), name).stdout
+        return int(json.loads(shown)["nftables"][-1]["counter"]["packets"])
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    names = far, gateway, vpc = [f"nft-{os.getpid()}-{end}" for end in "fgv"]
+    made = Network(far, gateway, vpc, tmp_path_factory.mktemp("nft"))
+    settings = made.directory / "sysctl.conf"
+    settings.write_text(sysctl.render(TUNNEL))
+    with ExitStack() as undo:
+        for name in names:
+            run("ip", "netns", "add", name)
+            undo.callback(run, "ip", "netns", "del", name)
+            # The kernel's own IPv6 chatter would be counted.
+            made.at(name, "sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+        # Before the interfaces, as at boot.
+        made.at(gateway, "sysctl", "-q", "-p", str(settings))
+        run("ip", "link", "add", "tun0", "netns", gateway, "type", "veth", "peer", "name", "up0", "netns", far)
+        run("ip", "link", "add", "ens5", "netns", gateway, "type", "veth", "peer", "name", "up0", "netns", vpc)
+        addresses = {
+            (gateway, "tun0"): ["10.8.0.1/24"],
+            (gateway, "ens5"): [f"{GATEWAY}/24"],
+            (far, "up0"): [f"{CLIENT}/24", *(f"{a}/32" for a in (REACHABLE, UNREACHABLE, NOBODY))],
+            (vpc, "up0"): [f"{HOST}/24", f"{OPERATOR}/24", f"{METADATA}/32", f"{INTERNET}/32"],
+        }
+        for (name, device), held in addresses.items():
+            for address in held:
+                run("ip", "-n", name, "address", "add", address, "dev", device)
+            for each in ("lo", device):
+                run("ip", "-n", name, "link", "set", each, "up")
+        run("ip", "-n", far, "route", "add", "default", "via", "10.8.0.1")
+        run("ip", "-n", vpc, "route", "add", "default", "via", GATEWAY)
+        for lan in ("192.168.1.0/24", f"{NOBODY}/32"):
+            run("ip", "-n", gateway, "route", "add", lan, "via", CLIENT)
+        for beyond in (METADATA, INTERNET):
+            run("ip", "-n", gateway, "route", "add", beyond, "dev", "ens5")
+        yield made
+
+
+VARIANTS = [
+    replace(TUNNEL, nat=nat, client_to_client=meet, redirect=redirect, clients=clients)
+    for nat, meet, redirect in product((False, True), repeat=3)
+    for clients in ((), TUNNEL.clients)
+]
+
+
+@pytest.mark.parametrize("tunnel", VARIANTS, ids=str)
+@pytest.mark.parametrize("admin", [(), ADMIN, (*WORLD, *ADMIN)], ids=["no admin", "one", "overlapping"])
+def test_nft_takes_it(tunnel: Tunnel, admin: tuple[IPv4Network, ...]) -> None:
+    done = run("unshare", "-n", "nft", "-c", "-f", "-", check=False, text=render(tunnel, admin))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_load_leaves_other_tables_alone_and_ours_once(network: Network) -> None:
+    network.load("table ip other { chain theirs { ip daddr 192.0.2.1 drop; }; }\n")
+    try:
+        network.load(render())
+        first = network.at(network.gateway, "nft", "list", "ruleset").stdout
+        network.load(render())
+        assert network.at(network.gateway, "nft", "list", "ruleset").stdout == first
+        assert "192.0.2.1" in first
+    finally:
+        network.load("delete table ip other\n")
+
+
+def test_broken_text_changes_nothing(network: Network) -> None:
+    network.load(render())
+    before = network.at(network.gateway, "nft", "list", "ruleset").stdout
+    broken = render(replace(TUNNEL, port=1195)).replace("masquerade", "masquerode")
+    assert network.load(broken, check=False).returncode != 0
+    assert network.at(network.gateway, "nft", "list", "ruleset").stdout == before
+
+
+@pytest.mark.parametrize("source", [CLIENT, UNREACHABLE])
+def test_translation_shows_the_gateway_and_without_it_the_client(network: Network, source: str) -> None:
+    network.load(render())
+    assert network.meet(source, HOST)[0] == GATEWAY
+    network.load(render(replace(TUNNEL, nat=False)))
+    assert network.meet(source, HOST)[0] == source
+
+
+def test_segments_fit_the_smallest_path(network: Network) -> None:
+    network.load(render())
+    # What the socket reports is less the 12 bytes of the time stamp option, which are inside the segment.
+    assert network.meet(CLIENT, HOST)[1] == TUNNEL.path_mtu - (20 + 8 + 24) - (20 + 20) - 12
+    network.load(f"delete table {TABLE}\n")
+    assert network.meet(CLIENT, HOST)[1] == 1500 - (20 + 20) - 12
+
+
+def test_clients_never_reach_the_metadata(network: Network) -> None:
+    network.load(render(replace(TUNNEL, redirect=True)))
+    assert network.ping(network.far, CLIENT, INTERNET)
+    assert not network.ping(network.far, CLIENT, METADATA)
+    assert network.counted("metadata") == 1
+    assert network.ping(network.gateway, GATEWAY, METADATA)
+    network.load(f"delete table {TABLE}\n")
+    assert network.ping(network.far, CLIENT, METADATA)
+
+
+@pytest.mark.parametrize("address", [HOST, GATEWAY])
+def test_sources_that_are_nobody_s_are_dropped(network: Network, address: str) -> None:
+    network.load(render())
+    assert not network.ping(network.far, NOBODY, address)
+    assert network.counted("spoofed") == 1
+    home = replace(HOME, lan=(*HOME.lan, IPv4Network(f"{NOBODY}/32")))
+    network.load(render(replace(TUNNEL, clients=(home,))))
+    assert network.ping(network.far, NOBODY, address)
+
+
+def test_clients_reach_only_what_is_routed(network: Network) -> None:
+    network.load(render())
+    assert network.ping(network.far, CLIENT, HOST)
+    assert not network.ping(network.far, CLIENT, INTERNET)
+    network.load(render(replace(TUNNEL, routes=(IPv4Network(f"{INTERNET}/32"),))))
+    assert network.ping(network.far, CLIENT, INTERNET)
+
+
+def test_vpc_opens_connections_only_to_what_is_reachable(network: Network) -> None:
+    network.load(render(replace(TUNNEL, nat=False)))
+    assert network.ping(network.vpc, HOST, REACHABLE)
+    assert not network.ping(network.vpc, HOST, UNREACHABLE)
+    assert not network.ping(network.vpc, HOST, CLIENT)
+    assert not network.ping(network.vpc, INTERNET, REACHABLE)
+    assert network.counted("refused_forward") == 3
+    assert network.ping(network.far, UNREACHABLE, HOST)
+
+
+@pytest.mark.parametrize(("meet", "refused"), [(False, 1), (True, 0)])
+def test_clients_meet_only_if_they_may(network: Network, meet: bool, refused: int) -> None:
+    network.load(render(replace(TUNNEL, client_to_client=meet)))
+    run("ip", "-n", network.far, "route", "replace", "10.8.0.20", "via", "10.8.0.1")
+    network.ping(network.far, CLIENT, "10.8.0.20")
+    assert network.counted("refused_forward") == refused
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "source", "port", "expected"),
+    [
+        ("vpc", "udp", HOST, 1194, "passed"),
+        ("vpc", "udp", HOST, 1195, "dropped"),
+        ("vpc", "tcp", OPERATOR, 22, "passed"),
+        ("vpc", "tcp", HOST, 22, "dropped"),
+        ("vpc", "tcp", OPERATOR, 80, "dropped"),
+        ("vpc", "tcp", OPERATOR, 1194, "dropped"),
+        ("vpc", "udp", HOST, 53, "dropped"),
+        ("far", "udp", CLIENT, 1194, "dropped"),
+        ("far", "tcp", CLIENT, 22, "dropped"),
+    ],
+)
+def test_input(network: Network, end: str, kind: str, source: str, port: int, expected: str) -> None:
+    network.load(render())
+    assert network.probe(getattr(network, end), kind, source, GATEWAY, port) == expected
+    assert (network.counted("refused_input") > 0) == (expected == "dropped")
+
+
+def test_gateway_answers_pings_and_reaches_out(network: Network) -> None:
+    network.load(render())
+    assert network.ping(network.vpc, HOST, GATEWAY)
+    assert network.ping(network.far, CLIENT, GATEWAY)
+    assert network.ping(network.far, CLIENT, "10.8.0.1")
+    assert network.probe(network.gateway, "tcp", GATEWAY, HOST, 443) == "passed"
+
+
+def test_every_counter_is_there(network: Network) -> None:
+    network.load(render())
+    assert {name: network.counted(name) for name in COUNTERS} == dict.fromkeys(COUNTERS, 0)
