@@ -416,8 +416,8 @@ def _check_gateway(gateway: Gateway) -> Iterator[Problem]:
 
 
 def _check_pool(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Problem]:
-    if not 8 <= tunnel.pool.prefixlen <= 29:
-        yield _problem("tunnel.pool", tunnel.pool, "is no size for a pool", "write a range from /8 to /29")
+    if not 16 <= tunnel.pool.prefixlen <= 29:
+        yield _problem("tunnel.pool", tunnel.pool, "is no size for a pool", "write a range from /16 to /29")
         return
     if len(clients) > tunnel.room:
         reason = f"has room for {tunnel.room} clients, not {len(clients)}"
