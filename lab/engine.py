@@ -1,8 +1,8 @@
 """An embedded engine: runs a Pulumi program against the lab's AWS where no Pulumi CLI is installed.
 
-It implements the SDK's resource monitor in this process and deploys through `lab.provider`. It is for the lab alone: it refuses an
-AWS endpoint that is not on loopback. Resources are worked on one at a time. What it does not do (imports, transforms, hooks, remote
-components) it refuses by name.
+It implements the SDK's resource monitor in this process and deploys through `lab.provider`. It is for the lab alone: it
+refuses an AWS endpoint that is not on loopback. Resources are worked on one at a time. What it does not do (imports,
+transforms, hooks, remote components) it refuses by name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import pulumi
 import pulumi.runtime
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime import settings as sdk
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 
@@ -104,8 +104,8 @@ class Engine:
         program: directory that holds `__main__.py`, or that file.
         project: project name.
         stack: stack name.
-        config: the stack's configuration, `namespace:key` to value; structured values are handed over as JSON, as Pulumi does.
-            A key without a namespace belongs to the project.
+        config: the stack's configuration, `namespace:key` to value; structured values are handed over as JSON, as
+            Pulumi does. A key without a namespace belongs to the project.
         state: the state file; its directory is made where absent.
         events: called with progress, from several threads but never from two at once.
 
@@ -204,8 +204,9 @@ class Engine:
         return run.stack_outputs
 
     def _program(self, run: _Run) -> None:
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # futures that nobody asks for after a failure are no news
-        pulumi.runtime.set_all_config(self.config)  # type: ignore[attr-defined]
+        # After a failure there are futures that nobody asks for: no news for the user.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        pulumi.runtime.set_all_config(self.config)
         sdk.configure(
             sdk.Settings(
                 project=self.project,
@@ -223,9 +224,9 @@ class Engine:
             loop.set_default_executor(executor)
             try:
                 program = str(self.program)
-                loop.run_until_complete(
-                    pulumi.runtime.run_in_stack(lambda: runpy.run_path(program, run_name="__main__"))  # type: ignore[arg-type, return-value]
-                )
+                # The SDK takes any callable; only its annotation wants an awaitable or None back.
+                body = cast(Callable[[], None], lambda: runpy.run_path(program, run_name="__main__"))
+                loop.run_until_complete(pulumi.runtime.run_in_stack(body))
             finally:
                 asyncio.set_event_loop(None)
                 loop.close()
@@ -324,7 +325,9 @@ class _Run:
             self.snapshot.creating.remove(entry)
             if found is not None:
                 self.snapshot.entries.append(replace(entry, id=found, outputs=dict(entry.inputs), unsure=True))
-                self._tell(Event(kind="info", text=f"took over {entry.type} {entry.name} ({found}) of a run that was cut off"))
+                self._tell(
+                    Event(kind="info", text=f"took over {entry.type} {entry.name} ({found}) of a run that was cut off")
+                )
             elif is_dynamic(entry.type):
                 text = f"{entry.type} {entry.name}: its creation was cut off; what it may have left is its own to find"
                 self._tell(Event(kind="warning", text=text))
@@ -362,7 +365,7 @@ class _Run:
     def result(self, outputs: Props) -> Result:
         """Sum the run up."""
         names: tuple[Operation, ...] = ("create", "update", "replace", "delete", "same")
-        changes = {name: sum(step.operation == name for step in self.steps) for name in names}
+        changes: dict[str, int] = {name: sum(step.operation == name for step in self.steps) for name in names}
         shown = {key: None if has_unknown(value) else plain(value) for key, value in outputs.items()}
         hidden = frozenset(key for key, value in outputs.items() if has_secret(value))
         return Result(outputs=shown, changes=changes, steps=list(self.steps), secret_outputs=hidden)
@@ -375,7 +378,9 @@ class _Run:
             raise EngineError(f"two resources are named {request.name} ({urn})")
         for option in ("importId", "remote", "transforms", "deletedWith", "replace_with"):
             if getattr(request, option, None):
-                raise EngineError(f"{request.type} {request.name}: the embedded engine does not know the option {option}")
+                raise EngineError(
+                    f"{request.type} {request.name}: the embedded engine does not know the option {option}"
+                )
         old = self._known.pop(urn, None)
         for alias in () if old else self._aliases(request):
             old = old or self._known.pop(alias, None)
@@ -417,7 +422,9 @@ class _Run:
         if replaces:
             first = request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else diff.delete_first
             if old.protect:
-                raise EngineError(f"{old.type} {old.name} is protected, and {', '.join(replaces)} cannot change in place")
+                raise EngineError(
+                    f"{old.type} {old.name} is protected, and {', '.join(replaces)} cannot change in place"
+                )
             if first:
                 self._delete_with_dependents(old)
                 return self._create(entry, news, hidden, "replace", None, replaces)
@@ -466,17 +473,14 @@ class _Run:
                 return made
             self.snapshot.creating.append(entry)
             self._save()
-            try:
-                if entry.type.startswith("pulumi:providers:"):
-                    id, outputs = f"{entry.name}-id", dict(news)
-                elif is_dynamic(entry.type):
-                    with self._named(entry):
-                        id, outputs = self.dynamic.create(news)
-                else:
-                    id, outputs = self.provider.create(entry.type, entry.name, news)
-            except ProviderError:
-                # AWS may have made it and refused what came after: it is looked for at the next run.
-                raise
+            # Should this raise, the record stays: AWS may have made the thing and refused what came after.
+            if entry.type.startswith("pulumi:providers:"):
+                id, outputs = f"{entry.name}-id", dict(news)
+            elif is_dynamic(entry.type):
+                with self._named(entry):
+                    id, outputs = self.dynamic.create(news)
+            else:
+                id, outputs = self.provider.create(entry.type, entry.name, news)
             made = replace(entry, id=id, outputs=_mark(outputs, hidden))
             self.snapshot.creating.remove(entry)
             if replaced is not None:
@@ -500,7 +504,9 @@ class _Run:
             else:
                 olds = {} if old.unsure else plain(old.inputs)
                 outputs = self.provider.update(entry.type, entry.name, old.id, olds, news)
-                once = {k: v for k, v in old.outputs.items() if k not in outputs and has_secret(v)}  # told at creation only
+                once = {
+                    k: v for k, v in old.outputs.items() if k not in outputs and has_secret(v)
+                }  # told at creation only
                 made = replace(entry, id=old.id, outputs={**once, **_mark(outputs, hidden)})
             self._put(old, made)
             self._save()
@@ -508,7 +514,9 @@ class _Run:
 
     def _delete(self, entry: Entry, operation: Operation = "delete") -> None:
         if entry.protect and not entry.doomed:
-            raise EngineError(f"{entry.type} {entry.name} is protected; take the protection off before it can be deleted")
+            raise EngineError(
+                f"{entry.type} {entry.name} is protected; take the protection off before it can be deleted"
+            )
         if not entry.custom or entry.retain or entry.type.startswith("pulumi:providers:"):
             self.snapshot.entries.remove(entry)
             self._save()
@@ -575,7 +583,9 @@ class _Run:
     def _ignore(request: resource_pb2.RegisterResourceRequest, old: Entry | None, wire: Props) -> None:
         for path in request.ignoreChanges:
             if "." in path or "[" in path:
-                raise EngineError(f"{request.name}: the embedded engine ignores changes of whole inputs only, not {path}")
+                raise EngineError(
+                    f"{request.name}: the embedded engine ignores changes of whole inputs only, not {path}"
+                )
             if old is not None:
                 wire.pop(path, None)
                 if path in old.inputs:
@@ -649,7 +659,10 @@ def loopback_endpoint(environment: Mapping[str, str]) -> str:
     endpoint = environment.get("AWS_ENDPOINT_URL", "")
     if not endpoint:
         raise EngineError("AWS_ENDPOINT_URL is not set; the embedded engine deploys into a lab only, never to AWS")
-    names = {"AWS_ENDPOINT_URL": endpoint, **{k: v for k, v in environment.items() if k.startswith("AWS_ENDPOINT_URL_")}}
+    names = {
+        "AWS_ENDPOINT_URL": endpoint,
+        **{k: v for k, v in environment.items() if k.startswith("AWS_ENDPOINT_URL_")},
+    }
     for name, url in names.items():
         host = urlsplit(url).hostname or ""
         try:
@@ -657,7 +670,9 @@ def loopback_endpoint(environment: Mapping[str, str]) -> str:
         except ValueError:
             local = host == "localhost"
         if not local:
-            raise EngineError(f"{name} names {host or url}, which is not loopback; the embedded engine never deploys to AWS")
+            raise EngineError(
+                f"{name} names {host or url}, which is not loopback; the embedded engine never deploys to AWS"
+            )
     return endpoint
 
 
@@ -699,7 +714,7 @@ def _as_engine_error(error: BaseException) -> EngineError:
 
 @contextlib.contextmanager
 def _importable(directory: Path) -> Iterator[None]:
-    """Let the program import its neighbours and find its files, as the CLI does: path and working directory are its own."""
+    """Let the program import its neighbours and find its files, as the CLI does: by path and working directory."""
     entry = str(directory.resolve())
     sys.path.insert(0, entry)
     try:

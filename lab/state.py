@@ -1,7 +1,7 @@
 """The embedded engine's memory: one JSON file, written whole and atomically after every step, secrets sealed.
 
-The file survives a kill at any point: it is either the old or the new one. It is not synced to the disk, so a power cut may lose it;
-it is for a lab that such a cut ends anyway.
+The file survives a kill at any point: it is either the old or the new one. It is not synced to the disk, so a power cut
+may lose it; it is for a lab that such a cut ends anyway.
 """
 
 import fcntl
@@ -125,7 +125,9 @@ class Store:
         except FileNotFoundError:
             return Snapshot()
         except (ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{self.path} is damaged ({type(error).__name__}); remove it once what it made is gone") from error
+            raise StateError(
+                f"{self.path} is damaged ({type(error).__name__}); remove it once what it made is gone"
+            ) from error
 
     def save(self, snapshot: Snapshot) -> None:
         """Write the snapshot in one piece, mode 0600."""
@@ -166,7 +168,10 @@ class Store:
     def _open(self, value: Any) -> Any:
         if is_secret(value):
             try:
-                return {SIGNATURE: SECRET, "value": json.loads(self._cipher(make=False).decrypt(value["sealed"].encode()))}
+                return {
+                    SIGNATURE: SECRET,
+                    "value": json.loads(self._cipher(make=False).decrypt(value["sealed"].encode())),
+                }
             except InvalidToken:
                 raise StateError(f"{self.path} was not sealed with the key {self._key}") from None
         if isinstance(value, dict):

@@ -29,8 +29,8 @@ class Diff:
 class Provider:
     """AWS resources by type token.
 
-    Inputs and outputs are wire values without secret tags (see `lab.provider.values`); outputs hold every input as it was given and
-    what AWS adds. All methods raise `ProviderError` with the type, the resource's name and AWS's reason.
+    Inputs and outputs are wire values without secret tags (see `lab.provider.values`); outputs hold every input as it
+    was given and what AWS adds. All methods raise `ProviderError` with the type, the resource's name and AWS's reason.
     """
 
     def __init__(self, aws: Aws | None = None) -> None:
@@ -44,7 +44,7 @@ class Provider:
         return self._kinds.setdefault(token, KINDS[token](self.aws))
 
     def check(self, token: str, name: str, olds: Props, news: Props) -> Props:
-        """Validate inputs and complete them: defaults, and a name of its own (kept from the old inputs) where none is given."""
+        """Validate inputs and complete them: defaults, and a name (kept from the old inputs) where none is given."""
         kind = self.kind(token)
         understood = kind.fixed | kind.changeable
         unknown = sorted(key for key in news if key not in understood and not key.startswith("__"))
@@ -98,7 +98,7 @@ class Provider:
         return self._told(token, name, look)
 
     def update(self, token: str, name: str, id: str, olds: Props, news: Props) -> Props:
-        """Bring a resource from the old inputs to the new; return its outputs. Without old inputs everything is applied."""
+        """Bring a resource from the old inputs to the new; return its outputs. No old inputs: apply everything."""
         kind = self.kind(token)
 
         def apply() -> Props:

@@ -105,7 +105,7 @@ class NetworkInterface(Ec2Kind):
 
     def delete(self, id: str, outputs: Props) -> None:
         attachment = (self.item(id) or {}).get("Attachment") or {}
-        # A first interface cannot be detached: AWS frees it when its instance ends (moto keeps the record, and deletes it so).
+        # A first interface cannot be detached: AWS frees it when its instance ends (moto keeps the record).
         if attachment.get("AttachmentId") and attachment.get("DeviceIndex"):
             self.ec2.detach_network_interface(AttachmentId=attachment["AttachmentId"], Force=True)
             self.ec2.get_waiter("network_interface_available").wait(NetworkInterfaceIds=[id], WaiterConfig=WAIT)

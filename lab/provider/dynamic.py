@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-import dill
+import dill  # type: ignore[import-untyped]
 from pulumi.dynamic import Config, ConfigureRequest, ResourceProvider
 from pulumi.runtime._serialization import _deserialize
 

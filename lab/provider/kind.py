@@ -60,7 +60,7 @@ class Aws:
                 config = Config(
                     retries={"total_max_attempts": 3, "mode": "standard"}, connect_timeout=5, read_timeout=60
                 )
-                session = boto3.session.Session(region_name=self.region)
+                session: Any = boto3.session.Session(region_name=self.region)
                 self._clients[service] = session.client(service, endpoint_url=self._endpoint, config=config)
             return self._clients[service]
 
@@ -79,8 +79,8 @@ class Aws:
 class Kind:
     """One AWS type. Inputs and outputs are Pulumi's, camelCase; ids are AWS's.
 
-    `create` makes the thing with everything that cannot be changed later, then calls `update` for the rest; `update` with no old
-    inputs applies every changeable input, so it also finishes a creation that was cut off.
+    `create` makes the thing with everything that cannot be changed later, then calls `update` for the rest; `update`
+    with no old inputs applies every changeable input, so it also finishes a creation that was cut off.
     """
 
     token: ClassVar[str]

@@ -16,8 +16,9 @@ class ProviderMocks(mocks.Mocks):
 
     `pulumi.runtime.set_mocks(ProviderMocks(region="eu-west-1"), project="drawbridge", stack="lab")`
 
-    Nothing is answered that the provider does not know: an unknown type, input or function raises `ProviderError`. Dynamic resources
-    run in-process. `created` lists what was made, in order, as (type, name, id, outputs without secret tags).
+    Nothing is answered that the provider does not know: an unknown type, input or function raises `ProviderError`.
+    Dynamic resources run in-process. `created` lists what was made, in order, as (type, name, id, outputs without
+    secret tags).
 
     Args:
         region: AWS region; None takes it from the environment.

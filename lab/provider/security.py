@@ -137,7 +137,7 @@ class _GroupRule(Ec2Kind):
         }
 
     def find(self, inputs: Props) -> list[str]:
-        rules = [item for item in self.ec2.describe_security_group_rules()["SecurityGroupRules"]]
+        rules = self.ec2.describe_security_group_rules()["SecurityGroupRules"]
         return [
             str(item["SecurityGroupRuleId"])
             for item in rules
@@ -173,7 +173,7 @@ PROTOCOLS = {"all": "-1", "icmp": "1", "tcp": "6", "udp": "17", "icmpv6": "58"}
 def acl_entry(rule: Props) -> dict[str, Any]:
     """Turn an ACL rule into the arguments of CreateNetworkAclEntry.
 
-    The keys are those of the resource of its own; inline rules spell three of them otherwise (ruleNo, action, protocol's name).
+    The keys are those of the rule resource; inline rules spell three of them otherwise (ruleNo, action, protocol).
     """
     protocol = str(rule["protocol"])
     number = PROTOCOLS.get(protocol, protocol)

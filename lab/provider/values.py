@@ -1,7 +1,7 @@
 """Property values as they cross Pulumi's wire, as plain Python.
 
-A wire value is JSON: None, bool, number, str, list, dict. Two things ride on it as tagged dicts (secret, asset) and one as a fixed
-string (unknown: known only after an update). The tags are those of Pulumi's deployment protocol.
+A wire value is JSON: None, bool, number, str, list, dict. Two things ride on it as tagged dicts (secret, asset) and one
+as a fixed string (unknown: known only after an update). The tags are those of Pulumi's deployment protocol.
 """
 
 import base64
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from google.protobuf import struct_pb2
+from google.protobuf import struct_pb2  # type: ignore[import-untyped]
 from pulumi.runtime import rpc
 
 Props = dict[str, Any]

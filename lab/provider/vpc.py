@@ -203,7 +203,7 @@ class _Association(Kind):
         return list(self.aws.client("ec2").describe_route_tables()["RouteTables"])
 
     def _association(self, id: str) -> dict[str, Any] | None:
-        rows = [row for table in self._tables() for row in table["Associations"]]
+        rows: list[dict[str, Any]] = [row for table in self._tables() for row in table["Associations"]]
         return next((row for row in rows if row["RouteTableAssociationId"] == id), None)
 
 
@@ -254,7 +254,9 @@ class MainRouteTableAssociation(_Association):
         self.aws.client("ec2").replace_route_table_association(AssociationId=association, RouteTableId=original)
 
     def _main(self, vpc: str) -> dict[str, Any]:
-        rows = [row for t in self._tables() if t["VpcId"] == vpc for row in t["Associations"] if row.get("Main")]
+        rows: list[dict[str, Any]] = [
+            row for t in self._tables() if t["VpcId"] == vpc for row in t["Associations"] if row.get("Main")
+        ]
         if not rows:
             raise ProviderError(f"{vpc} has no main route table")
         return rows[0]
@@ -376,7 +378,7 @@ class VpcEndpoint(Ec2Kind):
 
     def outputs(self, item: dict[str, Any]) -> Props:
         lists = self.ec2.describe_prefix_lists()["PrefixLists"]
-        prefix = next((p for p in lists if p["PrefixListName"] == item["ServiceName"]), {})
+        prefix: dict[str, Any] = next((p for p in lists if p["PrefixListName"] == item["ServiceName"]), {})
         return {
             "arn": self.aws.arn("ec2", f"vpc-endpoint/{item['VpcEndpointId']}"),
             "vpcId": item["VpcId"],
