@@ -6,6 +6,7 @@ credentials, an address that is not loopback is refused, so that the lab never t
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from botocore import exceptions as boto
 from botocore.config import Config
 
 import contract
-from drawbridge import errors
+from drawbridge import errors, ssh
 
 LAB = "lab"
 """The stack of the region on this machine."""
@@ -46,6 +47,8 @@ class Account:
     session: boto3.Session
     endpoint: str | None = None
     """Of the lab's region; None leaves the choice to boto3."""
+    dial: ssh.Dial = ssh.dial
+    """How the stack's public addresses are reached from here."""
 
     @property
     def names(self) -> contract.Names:
@@ -108,7 +111,7 @@ def region_of(stack: str) -> str | None:
 
 def _lab(environ: Mapping[str, str]) -> Account:
     # Here and not above: it loads moto, which other stacks' commands need not wait for.
-    from lab import region
+    from lab import linux, region
 
     endpoint = environ.get("AWS_ENDPOINT_URL")
     if endpoint and not is_loopback(endpoint):
@@ -119,15 +122,22 @@ def _lab(environ: Mapping[str, str]) -> Account:
     running = region.connect()
     if running is None:
         raise errors.LabError("no lab runs on this machine", "start one: make lab")
-    keys = running.credentials
+    internet = running.status()["internet"]
+
+    def dial(host: str, port: int, timeout: float) -> socket.socket:
+        # The lab's public addresses are on its own Internet, which this machine is no part of.
+        return linux.within(internet, lambda: ssh.dial(host, port, timeout))
+
+    keys = running.environment
     return Account(
         stack=LAB,
         endpoint=running.endpoint,
+        dial=dial,
         session=boto3.Session(
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
             aws_session_token=keys.get("AWS_SESSION_TOKEN"),
-            region_name=keys.get("AWS_REGION") or keys.get("AWS_DEFAULT_REGION"),
+            region_name=keys.get("AWS_REGION") or keys.get("AWS_DEFAULT_REGION") or region_of(LAB),
         ),
     )
 

@@ -91,14 +91,14 @@ def deploying(stack: str) -> str:
     return "make lab" if stack == LAB else f"pulumi up --stack {stack}"
 
 
-def target(account: Account, *, user: str, identity: Path | None, dial: ssh.Dial = ssh.dial) -> ssh.Target:
+def target(account: Account, *, user: str, identity: Path | None) -> ssh.Target:
     """How to reach the stack's gateway: address by tag, host key from SSM. Raises `AwsError`."""
     return ssh.Target(
         host=address_of(account),
         host_key=account.parameter(account.names.ssh_host_key),
         user=user,
         identity=identity,
-        dial=dial,
+        dial=account.dial,
     )
 
 

@@ -74,6 +74,21 @@ def numbers(item: pytest.Item) -> Iterable[str]:
     return {str(number) for mark in item.iter_markers("seed") for number in mark.args}
 
 
+def runs(these: Iterable[str]) -> str:
+    """Numbers in short: neighbours of a world as one range.
+
+    >>> runs(["0.1", "0.2", "0.3", "0.5", "1.6"])
+    '0.1-3 0.5 1.6'
+    """
+    found: list[tuple[str, int, int]] = []
+    for world, number in ((world, int(number)) for world, _, number in (this.partition(".") for this in these)):
+        if found and found[-1][0] == world and found[-1][2] == number - 1:
+            found[-1] = (world, found[-1][1], number)
+        else:
+            found.append((world, number, number))
+    return " ".join(f"{world}.{first}" + (f"-{last}" if last > first else "") for world, first, last in found)
+
+
 LEDGER = pytest.StashKey[Ledger]()
 
 
@@ -111,7 +126,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for row in rows:
             terminalreporter.write_line(row)
         if untouched := ledger.untouched():
-            terminalreporter.write_line(f"  no test here: {' '.join(untouched)}")
+            terminalreporter.write_line(f"  no test in this run: {runs(untouched)}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -78,7 +78,7 @@ def exec_(host: str, command: tuple[str, ...], timeout: float) -> None:
     if running is None:
         raise errors.LabError("no lab runs on this machine", "start one: make lab")
     given = None if sys.stdin.isatty() else sys.stdin.read()
-    done = running.find(host).run(list(command), timeout=timeout, input=given)
+    done = running.host(host).run(command, timeout=timeout, stdin=given)
     click.echo(done.stdout, nl=False)
     click.echo(done.stderr, nl=False, err=True)
     raise SystemExit(done.returncode)
@@ -94,10 +94,22 @@ def status(wants_json: bool) -> None:
     found = running.status() if running else {}
     if wants_json:
         click.echo(output.as_json(found))
-    elif found:
-        output.table(("", "lab"), [(key, output.plain(value)) for key, value in found.items()])
-    else:
+    elif running is None:
         click.echo("no lab runs on this machine; start one: make lab")
+    else:
+        click.echo(f"AWS API: {running.endpoint}\n")
+        places = {place["name"]: place for place in found["premises"]}
+        output.table(
+            ("machine", "is", "address", "public"),
+            [
+                (i["name"], f"{i['type']}, {i['state']}", i["address"] or "", i["public"] or "")
+                for i in found["instances"]
+            ]
+            + [
+                (h["name"], f"host at {h['premises']}", h["address"] or "", places[h["premises"]]["public"])
+                for h in found["hosts"]
+            ],
+        )
 
 
 @lab.command()
@@ -108,8 +120,8 @@ def down() -> None:
 
     with output.progress() as progress:
         progress("taking the lab down")
-        region.down()
-    click.echo("nothing of the lab is left")
+        found = region.down()
+    click.echo("nothing of the lab is left" if found else "no lab was here")
 
 
 @contextmanager

@@ -36,11 +36,6 @@ def as_json(value: object) -> str:
     return json.dumps(value, default=_plain, indent=2)
 
 
-def plain(value: object) -> str:
-    """A value inside a table: text as it is, anything with parts as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, default=_plain)
-
-
 def check_lines(checks: Iterable[Check]) -> None:
     """Prints one line a check: `ok` or `FAIL`, what, figure."""
     grid = Table(box=None, pad_edge=False, show_header=False)

@@ -96,7 +96,7 @@ def deployed(account: Account, gateway: SshServer, elastic_ip: str, monkeypatch:
         assert address == (elastic_ip, 22)
         return connect(("127.0.0.1", gateway.port), timeout=timeout)
 
-    monkeypatch.setattr(ssh.socket, "create_connection", only_there)
+    monkeypatch.setattr(socket, "create_connection", only_there)
     return gateway
 
 

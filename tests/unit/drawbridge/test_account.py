@@ -1,0 +1,164 @@
+"""Where the command looks for a stack, and how it tells AWS's errors. Reaches no AWS and no lab."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import boto3
+import pytest
+from botocore import exceptions as boto
+from moto import mock_aws
+
+import lab
+from drawbridge import account, errors
+from lab import linux
+
+
+def no_lab() -> None:
+    return None
+
+
+@pytest.fixture
+def running_lab(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A region on this machine, as far as the command asks."""
+    environment = {"AWS_ACCESS_KEY_ID": "AKIALAB", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "eu-west-1"}
+    region = SimpleNamespace(
+        endpoint="http://127.0.0.1:4999", environment=environment, status=lambda: {"internet": "the-internet"}
+    )
+    monkeypatch.setattr(lab, "region", SimpleNamespace(connect=lambda: region), raising=False)
+    return region
+
+
+@pytest.mark.usefixtures("running_lab")
+def test_stack_lab_is_on_this_machine_whatever_the_environment_says() -> None:
+    environ = {"AWS_ACCESS_KEY_ID": "AKIAREAL", "AWS_REGION": "us-east-1"}
+    found = account.connect("lab", environ=environ)
+    credentials = found.session.get_credentials()
+    assert credentials is not None
+    assert (credentials.access_key, found.session.region_name) == ("AKIALAB", "eu-west-1")
+    assert found.client("ssm").meta.endpoint_url == "http://127.0.0.1:4999"
+
+
+@pytest.mark.usefixtures("running_lab")
+@pytest.mark.parametrize(
+    "endpoint", ["https://ssm.eu-west-1.amazonaws.com", "http://10.0.0.1:5000", "http://localhost.example.com"]
+)
+def test_stack_lab_refuses_an_endpoint_elsewhere(endpoint: str) -> None:
+    with pytest.raises(errors.StackError, match="lives on this machine"):
+        account.connect("lab", environ={"AWS_ENDPOINT_URL": endpoint})
+
+
+@pytest.mark.usefixtures("running_lab")
+def test_addresses_of_stack_lab_are_dialled_on_the_labs_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[str] = []
+
+    def within(namespace: str, call: Callable[[], object]) -> object:
+        entered.append(namespace)
+        return call()
+
+    monkeypatch.setattr(linux, "within", within)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found = account.connect("lab", environ={})
+        found.dial("127.0.0.1", server.getsockname()[1], 5).close()
+        server.accept()[0].close()
+    assert entered == ["the-internet"]
+
+
+@pytest.mark.usefixtures("running_lab")
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"])
+def test_stack_lab_takes_loopback(endpoint: str) -> None:
+    assert account.connect("lab", environ={"AWS_ENDPOINT_URL": endpoint}).stack == "lab"
+
+
+def test_no_lab_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "region", SimpleNamespace(connect=no_lab), raising=False)
+    with pytest.raises(errors.LabError) as caught:
+        account.connect("lab", environ={})
+    assert caught.value.remedy == "start one: make lab"
+
+
+@pytest.mark.parametrize("name", ["", "../lab", "Lab", "a/b", "-x", "x" * 64])
+def test_a_name_that_cannot_be(name: str) -> None:
+    with pytest.raises(errors.StackError, match="no name of a stack"):
+        account.connect(name, environ={})
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "chosen"),
+    [
+        ("eu-north-1", {"AWS_REGION": "us-east-1"}, "eu-north-1"),
+        (None, {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-2"}, "us-east-1"),
+        (None, {"AWS_DEFAULT_REGION": "us-east-2"}, "us-east-2"),
+        (None, {}, "ap-southeast-2"),
+    ],
+)
+def test_the_region_is_the_nearest_one_said(
+    option: str | None, environ: dict[str, str], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "PROJECT", tmp_path)
+    (tmp_path / "stacks").mkdir()
+    account.stack_file("team").write_text("config:\n  aws:region: ap-southeast-2\n")
+    found = account.connect("team", region=option, environ=environ)
+    assert (found.session.region_name, found.endpoint) == (chosen, None)
+
+
+def test_no_region_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account, "PROJECT", tmp_path)
+    with pytest.raises(errors.AwsError, match="no AWS region for stack team"):
+        account.connect("team", environ={}).client("ssm")
+
+
+def test_a_stack_file_that_is_no_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account, "PROJECT", tmp_path)
+    (tmp_path / "stacks").mkdir()
+    account.stack_file("team").write_text("config: [\n")
+    with pytest.raises(errors.StackError):
+        account.connect("team", environ={})
+
+
+@mock_aws
+def test_a_missing_parameter_is_named() -> None:
+    here = account.Account(stack="team", session=boto3.Session(region_name="eu-west-1"))
+    with pytest.raises(errors.NotDeployedError, match=r"stack team has no /a/b") as caught:
+        here.parameter("/a/b")
+    assert "pulumi up --stack team" in caught.value.remedy
+
+
+def test_no_credentials() -> None:
+    here = account.Account(stack="team", session=boto3.Session(region_name="eu-west-1"))
+    with pytest.raises(errors.CredentialsError) as caught:
+        here.parameter("/a/b")
+    assert "aws sso login" in caught.value.remedy
+
+
+def refusal(code: str) -> boto.ClientError:
+    return boto.ClientError({"Error": {"Code": code, "Message": "told"}}, "GetParameter")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (refusal("ExpiredTokenException"), errors.CredentialsError),
+        (refusal("UnrecognizedClientException"), errors.CredentialsError),
+        (refusal("AccessDeniedException"), errors.AwsError),
+        (refusal("ParameterNotFound"), errors.NotDeployedError),
+        (boto.EndpointConnectionError(endpoint_url="https://x"), errors.AwsError),
+        (boto.ConnectTimeoutError(endpoint_url="https://x"), errors.AwsError),
+        (boto.ProfileNotFound(profile="x"), errors.CredentialsError),
+    ],
+)
+def test_each_error_of_aws_is_one_of_ours(raised: Exception, told: type[errors.AwsError]) -> None:
+    with pytest.raises(errors.AwsError) as caught, account.telling_aws_errors("team"):
+        raise raised
+    assert type(caught.value) is told
+    assert caught.value.remedy
+
+
+def test_a_bug_is_not_told_as_aws() -> None:
+    def bug() -> None:
+        raise KeyError("x")
+
+    telling: Callable[[], None] = bug
+    with pytest.raises(KeyError), account.telling_aws_errors("team"):
+        telling()
