@@ -4,7 +4,7 @@ A `Tunnel` says what the gateway offers, a `Client` who may use it. Both only ho
 together (overlaps, names, ranges) is judged where they come from, in the settings.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from itertools import pairwise
@@ -37,7 +37,7 @@ class Tunnel:
     protocol: Literal["udp"] = "udp"
     port: int = 1194
     pool: IPv4Network
-    """Network of the tunnel; the server takes its first address."""
+    """Network of the tunnel, /16 to /29 as OpenVPN takes them; the server has its first address."""
     routes: tuple[IPv4Network, ...] = ()
     """All networks that clients reach through the tunnel and are told to route to it, the VPC's among them."""
     nat: bool = True
@@ -164,9 +164,4 @@ def netmask(network: IPv4Network) -> str:
 
 def text(title: str, lines: Iterable[str]) -> str:
     """Lines as a file that says what it is."""
-
-    def content() -> Iterator[str]:
-        yield f"# {title}"
-        yield from lines
-
-    return "".join(f"{line}\n" for line in content())
+    return "".join(f"{line}\n" for line in (f"# {title}", *lines))

@@ -40,7 +40,11 @@ SERVER_NAME = "gateway.test"
 TUNNEL = Tunnel(
     pool=IPv4Network("10.8.0.0/24"),
     routes=(IPv4Network("10.1.0.0/16"),),
-    clients=(Client(name="alice", address=IPv4Address("10.8.0.10")), Client(name="bob")),
+    client_to_client=True,
+    clients=(
+        Client(name="alice", address=IPv4Address("10.8.0.10"), lan=(IPv4Network("192.168.1.0/24"),)),
+        Client(name="bob"),
+    ),
 )
 
 
@@ -174,15 +178,18 @@ def test_bundle_gets_in_without_one_warning(site: Site) -> None:
     assert "10.8.0.10/24" in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
     assert "mtu 1420" in site.on_client("ip", "link", "show", "dev", "tun0")
     assert "10.1.0.0/16 via 10.8.0.1" in site.on_client("ip", "route")
+    # Her own network, which others have a route to, is not pushed to alice.
+    assert "192.168.1.0/24" not in site.on_client("ip", "route")
     site.on_client("ping", "-c", "1", "-W", "5", "10.8.0.1")
     for log in (server.log, client.log):
         assert not re.findall("(?i).*(?:warning|deprecated).*", log)
 
 
-def test_address_is_handed_out_clear_of_fixed_ones(site: Site) -> None:
+def test_address_is_clear_of_fixed_ones_and_networks_of_others_are_routed(site: Site) -> None:
     site.server()
     site.client(site.leaf("bob")).wait_for(UP)
     assert "10.8.0.128/24" in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
+    assert "192.168.1.0/24 via 10.8.0.1" in site.on_client("ip", "route")
 
 
 def test_revoked_serial_is_refused_until_it_is_not(site: Site) -> None:
