@@ -10,9 +10,6 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from itertools import pairwise
 from typing import Literal
 
-#: User and group that OpenVPN runs as on the gateway.
-USER = "openvpn"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Client:
