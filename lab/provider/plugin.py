@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pulumi.provider.experimental import provider as protocol
-from pulumi.provider.experimental.property_value import Computed, PropertyValue, PropertyValueType
+from pulumi.provider.experimental.property_value import PropertyValue, PropertyValueType
 
 from lab.provider.catalog import Provider
 from lab.provider.kind import Aws, ProviderError
@@ -45,11 +45,9 @@ def wire_map(values: Mapping[str, PropertyValue]) -> Props:
 
 
 def from_wire(value: Any) -> PropertyValue:
-    """Turn a wire value into the SDK's."""
+    """Turn a wire value into the SDK's. An unknown stays its string, as the SDK cannot marshal its own `Computed`."""
     if is_secret(value):
         return from_wire(value["value"]).with_secret(True)
-    if value == UNKNOWN:
-        return PropertyValue(Computed())
     if isinstance(value, dict):
         return PropertyValue({key: from_wire(item) for key, item in value.items()})
     if isinstance(value, list | tuple):
