@@ -98,12 +98,6 @@ class Gateway(Section):
     disk_size: int = Field(default=8, ge=8, le=16384)
     """GiB of the root volume."""
 
-    @property
-    def architecture(self) -> Literal["arm64", "amd64"]:
-        """AWS's Graviton families have a `g` after their generation (t4g, c7gn, im4gn), the others are x86."""
-        family = self.instance_type.partition(".")[0]
-        return "arm64" if re.fullmatch(r"a1|[a-z]+\d+g[a-z]*", family) else "amd64"
-
 
 class Tunnel(Section):
     """What OpenVPN offers."""

@@ -13,13 +13,14 @@ import contract
 class AccessArgs:
     stack: str
     region: str
-    bucket_arn: pulumi.Input[str]
-    pointer_arn: pulumi.Input[str]
-    """Parameter that points at the release."""
-    report_arn: pulumi.Input[str]
-    """Parameter the gateway writes."""
-    secrets_arn: pulumi.Input[str]
-    """Path of the gateway's secrets."""
+    secrets: pulumi.Input[str]
+    """ARN of the path of the gateway's secrets."""
+    bucket: pulumi.Input[str]
+    """ARN of the bucket with its releases."""
+    pointer: pulumi.Input[str]
+    """ARN of the parameter that points at the release."""
+    report: pulumi.Input[str]
+    """ARN of the parameter the gateway writes."""
 
 
 class Access(pulumi.ComponentResource):
@@ -54,25 +55,25 @@ class Access(pulumi.ComponentResource):
                             "Sid": "Read",
                             "Effect": "Allow",
                             "Action": ["ssm:GetParameter", "ssm:GetParameters"],
-                            "Resource": [args.pointer_arn, pulumi.Output.concat(args.secrets_arn, "/*")],
+                            "Resource": [args.pointer, pulumi.Output.concat(args.secrets, "/*")],
                         },
                         {
                             "Sid": "ReadPath",
                             "Effect": "Allow",
                             "Action": "ssm:GetParametersByPath",
-                            "Resource": args.secrets_arn,
+                            "Resource": args.secrets,
                         },
                         {
                             "Sid": "Report",
                             "Effect": "Allow",
                             "Action": "ssm:PutParameter",
-                            "Resource": args.report_arn,
+                            "Resource": args.report,
                         },
                         {
                             "Sid": "Releases",
                             "Effect": "Allow",
                             "Action": "s3:GetObject",
-                            "Resource": pulumi.Output.concat(args.bucket_arn, "/releases/*"),
+                            "Resource": pulumi.Output.concat(args.bucket, "/releases/*"),
                         },
                     ],
                 }

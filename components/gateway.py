@@ -1,5 +1,6 @@
 """The machine that runs OpenVPN."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,11 +10,21 @@ import pulumi_aws as aws
 
 import contract
 
-#: Bytes of user data that EC2 takes (Amazon EC2 User Guide, "Run commands when you launch an EC2 instance").
-USER_DATA_LIMIT = 16384
-
 #: Public parameters with the newest image of each release (Debian wiki, "Cloud/AmazonEC2Image").
 IMAGES = {"debian-13": "/aws/service/debian/release/13/latest"}
+
+
+def architecture(instance_type: str) -> Literal["arm64", "amd64"]:
+    """Return what an instance type's processor needs.
+
+    Graviton families have a `g` after their generation, x86 families have none (Amazon EC2 Instance Types, "Naming
+    conventions"); `a1` is older than that.
+
+    >>> architecture("t4g.nano"), architecture("c7gn.medium"), architecture("g4dn.xlarge")
+    ('arm64', 'arm64', 'amd64')
+    """
+    family = instance_type.partition(".")[0]
+    return "arm64" if re.fullmatch(r"a1|[a-z]+\d+g[a-z]*", family) else "amd64"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +37,6 @@ class GatewayArgs:
     instance_type: str
     image: str
     """A key of `IMAGES`, or an AMI's id."""
-    architecture: Literal["arm64", "amd64"]
     disk_size: int
     """GiB."""
     user_data: str
@@ -36,20 +46,18 @@ class GatewayArgs:
 
 
 class Gateway(pulumi.ComponentResource):
-    """An instance on an interface that outlives it. Raises ValueError if EC2 would not take the user data."""
+    """An instance on an interface that outlives it."""
 
     instance_id: pulumi.Output[str]
 
     def __init__(self, name: str, args: GatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Gateway", name, {}, opts)
-        if (size := len(args.user_data.encode())) > USER_DATA_LIMIT:
-            raise ValueError(f"the user data has {size} bytes, and EC2 takes {USER_DATA_LIMIT}")
         tags = contract.tags(args.stack, "gateway")
         newest = IMAGES.get(args.image)
         ami: pulumi.Input[str] = args.image
         if newest:
             look = pulumi.InvokeOptions(parent=self)
-            ami = aws.ssm.get_parameter_output(name=f"{newest}/{args.architecture}", opts=look).value
+            ami = aws.ssm.get_parameter_output(name=f"{newest}/{architecture(args.instance_type)}", opts=look).value
         instance = aws.ec2.Instance(
             f"{name}-instance",
             ami=ami,

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,9 +25,6 @@ import contract
 from openvpn import client
 from pki import ssh, tls_crypt
 from pki.authority import Certificate, CertificateAuthority, PkiError
-
-if TYPE_CHECKING:
-    from mypy_boto3_ssm import SSMClient
 
 #: Characters in the value of a standard parameter (AWS Systems Manager User Guide, "Managing parameter tiers").
 PARAMETER_LIMIT = 4096
@@ -59,17 +56,23 @@ class Order:
     @classmethod
     def of(cls, props: Mapping[str, Any]) -> "Order":
         """Read it from a resource's inputs; Pulumi's wire knows numbers as floats only."""
-        ca, server, client_ = (timedelta(days=int(props["lifetimes"][key])) for key in ("ca", "server", "client"))
-        names = contract.Names(props["stack"])
+        days = {key: timedelta(days=int(value)) for key, value in props["lifetimes"].items()}
         return cls(
-            names, props["region"], props["account"], props["serverName"], props["profiles"], ca, server, client_
+            names=contract.Names(props["stack"]),
+            region=props["region"],
+            account=props["account"],
+            server_name=props["serverName"],
+            profiles=props["profiles"],
+            ca_lifetime=days["ca"],
+            server_lifetime=days["server"],
+            client_lifetime=days["client"],
         )
 
 
 class Store:
     """A stack's parameters in SSM, read once and then kept in step; a write that changes nothing is none."""
 
-    def __init__(self, ssm: "SSMClient", stack: str) -> None:
+    def __init__(self, ssm: Any, stack: str) -> None:
         self._ssm = ssm
         self._tags = [{"Key": key, "Value": value} for key, value in contract.tags(stack).items()]
         self.values: dict[str, str] = {}
@@ -94,10 +97,10 @@ class Store:
         kind = "SecureString" if secret else "String"
         with _quiet("write", name):
             if name in self.values:
-                self._ssm.put_parameter(Name=name, Value=value, Type=kind, Overwrite=True)  # type: ignore[arg-type]
+                self._ssm.put_parameter(Name=name, Value=value, Type=kind, Overwrite=True)
             else:
                 # Never over one that came from elsewhere in between.
-                self._ssm.put_parameter(Name=name, Value=value, Type=kind, Tags=self._tags)  # type: ignore[arg-type]
+                self._ssm.put_parameter(Name=name, Value=value, Type=kind, Tags=self._tags)
         self.values[name] = value
 
     def delete(self, names: Iterable[str]) -> None:
@@ -194,6 +197,7 @@ def converge(store: Store, order: Order, now: datetime) -> dict[str, Any]:
     for name, value in keys.for_gateway().items():
         store.put(order.names.secret(name), value, secret=True)
 
+    _register_strays(store, order)
     good = _good_bundles(store, order, keys, now)
     _revoke_others(store, order, {certificate.serial for certificate in good.values()}, now)
     _delete_others(store, order, good)
@@ -218,10 +222,32 @@ def _good_bundles(store: Store, order: Order, keys: Keys, now: datetime) -> dict
             whole = bool(client.key_of(bundle) and client.tls_crypt_of(bundle))
         except (PkiError, client.BundleError):
             continue
-        entry = _register(store, order).get(certificate.serial, {"revoked": "never registered"})
-        if signed and whole and certificate.not_after > now and not entry["revoked"]:
+        entry = _register(store, order).get(certificate.serial)
+        if signed and whole and certificate.not_after > now and entry and not entry["revoked"]:
             good[name] = certificate
     return good
+
+
+def _register_strays(store: Store, order: Order) -> None:
+    """Register what somebody's hand has left a bundle of and no entry, or it could never be revoked."""
+    known = _register(store, order)
+    for path, bundle in store.under(order.names.clients).items():
+        try:
+            certificate = Certificate.read(client.certificate_of(bundle))
+        except (PkiError, client.BundleError):
+            continue
+        if certificate.serial not in known:
+            _enter(store, order, path.partition("/")[0], certificate)
+
+
+def _enter(store: Store, order: Order, name: str, certificate: Certificate) -> None:
+    entry = {
+        "client": name,
+        "fingerprint": certificate.fingerprint,
+        "notAfter": _time(certificate.not_after),
+        "revoked": None,
+    }
+    store.put(f"{order.names.issued}/{certificate.serial}", json.dumps(entry), secret=False)
 
 
 def _register(store: Store, order: Order) -> dict[int, dict[str, Any]]:
@@ -246,8 +272,7 @@ def _issue(store: Store, order: Order, keys: Keys, name: str, now: datetime) -> 
         tls = tls_crypt.client_key(keys.tls_crypt)
     except PkiError as error:
         raise IssuerError(f"no certificate for {name}: {error}") from None
-    entry = {"client": name, "fingerprint": leaf.fingerprint, "notAfter": _time(leaf.not_after), "revoked": None}
-    store.put(f"{order.names.issued}/{leaf.serial}", json.dumps(entry), secret=False)
+    _enter(store, order, name, leaf)
     _put_bundle(store, order, name, keys.ca.certificate, leaf.certificate, leaf.key, tls)
     return leaf
 
@@ -274,7 +299,7 @@ def public(store: Store, order: Order, keys: Keys, clients: Mapping[str, Certifi
             }
             for name, certificate in sorted(clients.items())
         },
-        "revoked": [str(s) for s, entry in sorted(_register(store, order).items()) if entry["revoked"]],
+        "revoked": {str(s): e["client"] for s, e in sorted(_register(store, order).items()) if e["revoked"]},
     }
 
 

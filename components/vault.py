@@ -8,16 +8,15 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
+from userdata.release import Release
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VaultArgs:
     stack: str
     region: str
-    archive: pulumi.Input[bytes]
-    """The release, everything non-secret the gateway runs on."""
-    sha256: pulumi.Input[str]
-    """Digest of the archive, lower-case hex; its name."""
+    release: pulumi.Input[Release]
+    """Everything non-secret the gateway runs on."""
     throw_away: bool
     """Whether destroying the stack may destroy objects that others put into the bucket."""
 
@@ -26,6 +25,8 @@ class Vault(pulumi.ComponentResource):
     """A private bucket with the release, a parameter that points at it, and one for the gateway's report."""
 
     bucket: pulumi.Output[str]
+    release: pulumi.Output[str]
+    """SHA-256 of the release."""
     bucket_arn: pulumi.Output[str]
     pointer_arn: pulumi.Output[str]
     report_arn: pulumi.Output[str]
@@ -64,12 +65,13 @@ class Vault(pulumi.ComponentResource):
             # AWS refuses one change of a bucket's access while another is under way (409 OperationAborted).
             opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
         )
-        sha256 = pulumi.Output.from_input(args.sha256)
+        made = pulumi.Output.from_input(args.release)
+        sha256 = made.apply(lambda release: release.sha256)
         release = aws.s3.BucketObjectv2(
             f"{name}-release",
             bucket=bucket.id,
             key=sha256.apply(names.release_key),
-            content_base64=pulumi.Output.from_input(args.archive).apply(lambda data: base64.b64encode(data).decode()),
+            content_base64=made.apply(lambda release: base64.b64encode(release.archive).decode()),
             content_type="application/gzip",
             tags=contract.tags(args.stack),
             opts=child,
@@ -93,10 +95,11 @@ class Vault(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["value"]),
         )
         self.bucket = bucket.id
+        self.release = sha256
         self.bucket_arn = bucket.arn
         self.pointer_arn = pointer.arn
         self.report_arn = report.arn
-        self.register_outputs({"bucket": self.bucket})
+        self.register_outputs({"bucket": self.bucket, "release": self.release})
 
 
 def tls_only(bucket_arn: str) -> str:

@@ -1,0 +1,79 @@
+"""The program: a stack's settings become components, their outputs the stack's."""
+
+from dataclasses import replace
+from typing import Any
+
+import pulumi
+
+import settings
+from components.access import Access, AccessArgs
+from components.address import Address, AddressArgs
+from components.authority import Authority, AuthorityArgs
+from components.firewall import Firewall, FirewallArgs
+from components.gateway import Gateway, GatewayArgs
+from components.network import Network, NetworkArgs
+from components.routes import Routes, RoutesArgs
+from components.vault import Vault, VaultArgs
+from openvpn.client import render_profile
+from openvpn.model import Client, Tunnel
+from userdata import cloud_config, release
+
+
+def deploy(config: settings.Settings) -> None:
+    """Declare the stack's resources and outputs."""
+    stack, region, machine = config.stack, config.region, config.gateway
+    here: dict[str, Any] = {"stack": stack, "region": region}
+    doors = {"admin_from": machine.admin_from, "allow_from": machine.allow_from}
+    user_data = cloud_config.render(**here, ssh_key=machine.ssh_key)
+    clients = tuple(Client(**client.model_dump()) for client in config.clients)
+    offer = {**config.tunnel.model_dump(), "redirect": config.tunnel.redirect == "all", "clients": clients}
+    tunnel = Tunnel(**offer)
+    port, routed = tunnel.port, tunnel.routed
+
+    place = {**config.network.model_dump(), "port": port, "ssh": bool(machine.admin_from), "behind": routed}
+    network = Network("network", NetworkArgs(**here, **place))
+    config.refuse_clash(network.cidr)
+    tunnel = replace(tunnel, routes=(network.cidr, *tunnel.routes))
+    forwards_for = (network.cidr,) if routed else ()
+    firewall = Firewall(
+        "firewall", FirewallArgs(stack=stack, vpc_id=network.vpc_id, port=port, forwards_for=forwards_for, **doors)
+    )
+    group = firewall.security_group_id
+    ends = {"subnet_id": network.public_subnet_id, "security_group_id": group}
+    address = Address("address", AddressArgs(stack=stack, **ends, source_dest_check=not routed, after=[network]))
+    interface = address.interface_id
+    Routes("routes", RoutesArgs(tables=network.route_tables, interface_id=interface, destinations=routed))
+
+    server = f"{stack}.drawbridge"
+    profile = address.public_ip.apply(lambda ip: render_profile(tunnel, ip, server))
+    lifetimes, profiles = config.lifetimes.model_dump(), {client.name: profile for client in clients}
+    authority_args = AuthorityArgs(**here, server_name=server, profiles=profiles, lifetimes=lifetimes)
+    authority = Authority("authority", authority_args)
+    made = authority.revoked.apply(lambda r: release.build(tunnel, **doors, vpc=(network.cidr,), revoked=r))
+    vault = Vault("vault", VaultArgs(**here, release=made, throw_away=config.throw_away))
+    secrets, bucket, pointer, report = authority.secrets_arn, vault.bucket_arn, vault.pointer_arn, vault.report_arn
+    access_args = AccessArgs(**here, secrets=secrets, bucket=bucket, pointer=pointer, report=report)
+    access = Access("access", access_args)
+    after = [network, address, vault, access]
+    box = {**machine.model_dump(include={"instance_type", "image", "disk_size"}), "user_data": user_data}
+    gateway_args = GatewayArgs(**box, stack=stack, interface_id=interface, profile=access.profile, after=after)
+    gateway = Gateway("gateway", gateway_args)
+
+    pulumi.export("region", region)
+    pulumi.export("publicIp", address.public_ip)
+    pulumi.export("privateIp", address.private_ip)
+    pulumi.export("vpcId", network.vpc_id)
+    pulumi.export("publicSubnetId", network.public_subnet_id)
+    pulumi.export("privateSubnetId", network.private_subnet_id)
+    pulumi.export("gatewayInterfaceId", interface)
+    pulumi.export("gatewayInstanceId", gateway.instance_id)
+    pulumi.export("securityGroupId", group)
+    pulumi.export("bucket", vault.bucket)
+    pulumi.export("release", vault.release)
+    pulumi.export("clients", authority.clients)
+
+
+try:
+    deploy(settings.load())
+except (settings.SettingsError, cloud_config.UserDataError) as error:
+    raise pulumi.RunError(str(error)) from None
