@@ -1,0 +1,132 @@
+"""The documentation agrees with the project. Does not prove that its sentences are true."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+from pydantic import BaseModel
+
+import settings
+from drawbridge.__main__ import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")])
+LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Every command that is no group, by its whole name."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join(("drawbridge", *path, name)), command
+
+
+COMMANDS = dict(commands(cli))
+
+
+def without_code(text: str) -> str:
+    """A page without its code blocks, in which `#` and brackets mean something else."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of a page's headings, as links spell them."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        for heading in HEADING.findall(without_code(page.read_text()))
+    }
+
+
+def broken_links(page: Path) -> list[str]:
+    """Links of a page to files or headings that are not there."""
+    found = []
+    for link in LINK.findall(without_code(page.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help_and_is_in_the_docs(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    page = (ROOT / "docs" / "commands.md").read_text()
+    assert f"## {name}" in page
+    section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            assert f"`{max(parameter.opts, key=len)}`" in section, f"{name}: {parameter.opts}"
+
+
+def sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Name and model of every part of a stack's configuration; of a list, the model of its items."""
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield name, kind
+
+
+SECTIONS = dict(sections(settings.Settings))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_is_in_the_docs_and_no_other(section: str) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    text = page.partition(f"## {settings.NAMESPACE}:{section}\n")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(told) == sorted(field.alias or name for name, field in SECTIONS[section].model_fields.items())
+
+
+def test_the_docs_know_no_section_that_is_not_there() -> None:
+    told = re.findall(rf"^## {settings.NAMESPACE}:(\w+)$", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(SECTIONS)
+
+
+def test_the_docs_know_no_command_that_is_not_there() -> None:
+    told = re.findall(r"^## (drawbridge .+)$", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_resolve(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    other.write_text("# Two Words!\n```\n# no heading\n```\n")
+    page.write_text(
+        "[a](other.md) [b](other.md#two-words) [c](https://example.com) "
+        "[d](gone.md) [e](other.md#no-heading) [f](#gone)"
+    )
+    assert broken_links(page) == ["gone.md", "other.md#no-heading", "#gone"]
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    seen: set[Path] = set()
+    todo = [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page in seen or page.suffix != ".md":
+            continue
+        seen.add(page)
+        links = (link.partition("#")[0] for link in LINK.findall(without_code(page.read_text())))
+        todo += [(page.parent / link).resolve() for link in links if link and not re.match(r"[a-z]+:", link)]
+    assert seen >= set(PAGES), [str(page) for page in set(PAGES) - seen]
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets, page
