@@ -1,0 +1,154 @@
+"""What the lab adds to moto's account: people and keys, the public images, and what AWS does that moto forgets.
+
+The only module that reaches into moto's objects; everything else speaks the AWS API.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
+from moto.iam.access_control import PermissionResult
+from moto.iam.models import iam_backends
+from moto.s3.models import FakeBucket, s3_backends
+from moto.ssm.models import Parameter, ssm_backends
+from moto.sts.models import sts_backends
+
+from lab.iam import ACCOUNT, Principal
+
+ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+#: Public parameters that name the current Debian image (docs: "Debian on Amazon EC2"), and the image each names in the lab.
+IMAGES = {
+    f"/aws/service/debian/release/{release}/latest/{architecture}": f"ami-0debian{release}{architecture}"
+    for release in ("12", "13")
+    for architecture in ("amd64", "arm64")
+}
+
+
+class Keys:
+    """Who an access key belongs to: the region's own, users, and roles' sessions."""
+
+    def __init__(self) -> None:
+        self.own = "AKIALABREGION0000000"
+        self.own_secret = secrets.token_hex(20)
+
+    def principal(self, key: str) -> Principal | None:
+        """The principal of an access key with its policies as they are now, or None."""
+        if key == self.own:
+            return Principal(arn=f"arn:aws:iam::{ACCOUNT}:root", secret=self.own_secret, root=True)
+        iam = iam_backends[ACCOUNT]["aws"]
+        for user in iam.users.values():
+            for access in user.access_keys:
+                if access.access_key_id == key and access.status == "Active":
+                    groups = [group for group in iam.groups.values() if user in group.users]
+                    owners = [user, *groups]
+                    documents = tuple(document for owner in owners for document in _documents(owner))
+                    return Principal(arn=user.arn, secret=access.secret_access_key, policies=documents)
+        for session in sts_backends[ACCOUNT]["aws"].assumed_roles:
+            if session.access_key_id == key and session.expiration > datetime.now(session.expiration.tzinfo):
+                role = iam.get_role_by_arn(session.role_arn)
+                return Principal(
+                    arn=f"arn:aws:sts::{ACCOUNT}:assumed-role/{role.name}/{session.session_name}",
+                    secret=session.secret_access_key,
+                    token=session.session_token,
+                    policies=tuple(_documents(role)),
+                )
+        return None
+
+
+def _documents(owner: Any) -> list[Mapping[str, Any]]:
+    """Policy documents of a user, group or role, inline and attached."""
+    attached = [
+        next(version.document for version in policy.versions if version.is_default)
+        for policy in owner.managed_policies.values()
+    ]
+    return [json.loads(text) for text in (*owner.policies.values(), *attached)]
+
+
+def bucket_policy(bucket: str) -> Mapping[str, Any] | None:
+    """A bucket's policy, parsed, or None."""
+    found = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
+    parsed: Mapping[str, Any] | None = json.loads(found.policy) if found is not None and found.policy else None
+    return parsed
+
+
+def publish_images(region: str) -> None:
+    """Put Debian's public image parameters and images into a region of the account. Idempotent."""
+    parameters = ssm_backends[ACCOUNT][region]._parameters
+    ec2 = ec2_backends[ACCOUNT][region]
+    for name, image in IMAGES.items():
+        if name not in parameters:
+            parameters[name].append(
+                Parameter(
+                    account_id=ACCOUNT,
+                    name=name,
+                    value=image,
+                    parameter_type="String",
+                    description="",
+                    allowed_pattern=None,
+                    keyid=None,
+                    last_modified_date=datetime.now(UTC),
+                    version=1,
+                    data_type="aws:ec2:image",
+                )
+            )
+        if image not in ec2.amis:
+            _register_image(ec2, image)
+
+
+def _register_image(ec2: Any, identity: str) -> None:
+    made = ec2.register_image(name=identity, description="Debian, as the lab builds it")
+    del ec2.amis[made.id]
+    made.id = identity
+    made.architecture = "arm64" if identity.endswith("arm64") else "x86_64"
+    made.root_device_name = "/dev/xvda"
+    made.owner_id = "136693071363"
+    ec2.amis[identity] = made
+
+
+def use_reachable_addresses() -> None:
+    """Have moto hand out public addresses that packets can go to: its own are of 127.0.0.0/8.
+
+    198.18.0.0/15 is set aside for tests of networks (RFC 2544), so none of them is anybody's.
+    """
+    used: set[str] = set()
+
+    def draw(*_: Any, **__: Any) -> str:
+        while (address := f"198.{secrets.choice((18, 19))}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}") in used:
+            pass
+        used.add(address)
+        return address
+
+    elastic_ip_addresses.random_ip = draw
+    elastic_network_interfaces.random_public_ip = draw
+
+
+def leave_bucket_policies_alone() -> None:
+    """Keep moto from judging objects by bucket policies: a Deny whose Condition it does not know denies everything."""
+    FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]
+
+
+def detach_terminated(region: str) -> None:
+    """Free the interfaces of terminated instances, which moto leaves attached (AWS detaches or deletes them)."""
+    ec2 = ec2_backends[ACCOUNT][region]
+    gone = {
+        instance.id
+        for reservation in ec2.reservations.values()
+        for instance in reservation.instances
+        if instance.state == "terminated"
+    }
+    for interface in list(ec2.enis.values()):
+        if interface.instance is not None and interface.instance.id in gone:
+            interface.instance.nics = {
+                index: nic for index, nic in interface.instance.nics.items() if nic.id != interface.id
+            }
+            interface.instance = None
+            interface.attachment_id = None
+            interface.status = "available"
+
+
+def powered_off(region: str, instance: str) -> None:
+    """An instance's own system went down: its state becomes `stopped`."""
+    ec2_backends[ACCOUNT][region].stop_instances([instance])

@@ -1,0 +1,271 @@
+"""The machines' image: Debian 13 as AWS's Debian image has it, built once into the user's cache.
+
+Three directories come out of one build, named by the digest of their recipe, so that a changed recipe is a new image and a
+build cut off half-way is never taken for one:
+
+- ``base``    what an EC2 instance boots: systemd, cloud-init, ssh; no openvpn, no nftables
+- ``host``    a layer on top with openvpn, nftables and tools, for hosts that are not instances (homes, cafés)
+- ``mirror``  a package repository holding what user data may install, served by the lab's Internet
+
+Sources: mmdebstrap(1), sources.list(5), deb822(5).
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import CommandFailed, ImageError
+from lab.linux import run
+
+SUITE = "trixie"
+#: In the image from the start: what AWS's Debian image has and a gateway's boot meets.
+BASE = (
+    "systemd systemd-sysv dbus udev kmod netbase cloud-init cloud-guest-utils iproute2 iputils-ping openssh-server sudo "
+    "ca-certificates procps less curl tcpdump ethtool python3"
+).split()
+#: On the mirror: what user data may ask for, with all it depends on.
+MIRROR = (
+    "openvpn nftables python3-boto3 ca-certificates radvd bridge-utils iperf3 socat conntrack tcpdump chrony "
+    "cyclonedds-tools wireguard-tools jq"
+).split()
+#: Installed in the layer of hosts that are not instances.
+HOST = "openvpn nftables python3-boto3 iperf3 socat conntrack jq".split()
+
+MIRROR_NAME = "mirror.lab"
+_SOURCES = "deb [trusted=yes] http://{name}/debian ./\n"
+_CLOUD = {
+    # In a container there is no DMI table to tell EC2 by, so the datasource is named; the network is the lab's.
+    "/etc/cloud/cloud.cfg.d/90_lab.cfg": (
+        "datasource_list: [Ec2, None]\n"
+        "datasource: {Ec2: {strict_id: false, apply_full_imds_network_config: false, timeout: 5, max_wait: 30}}\n"
+        "network: {config: disabled}\n"
+    ),
+    "/etc/cloud/ds-identify.cfg": "policy: enabled\n",
+    "/etc/ec2-hypervisor-uuid": "ec2e1916-9099-7caf-fd21-012345abcdef\n",
+}
+#: A container has neither a DMI table nor a hypervisor in sysfs to tell EC2 by, and a cloud-init that does not know
+#: it is on EC2 asks without a session token; so one path in it is another: (file, text, what the lab's image has).
+_ON_EC2 = (
+    "usr/lib/python3/dist-packages/cloudinit/sources/DataSourceEc2.py",
+    '"/sys/hypervisor/uuid"',
+    '"/etc/ec2-hypervisor-uuid"',
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Where the built image lies."""
+
+    base: Path
+    host: Path
+    mirror: Path
+
+    @property
+    def instance_layers(self) -> tuple[Path, ...]:
+        """Overlay layers of an EC2 instance, topmost first."""
+        return (self.base,)
+
+    @property
+    def host_layers(self) -> tuple[Path, ...]:
+        """Overlay layers of a host outside of AWS, topmost first."""
+        return (self.host, self.base)
+
+
+def cache_directory() -> Path:
+    """``$DRAWBRIDGE_CACHE``, else ``drawbridge`` in the XDG cache directory."""
+    named = os.environ.get("DRAWBRIDGE_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drawbridge"
+
+
+def recipe_digest() -> str:
+    """Twelve hex digits that change whenever the image would."""
+    recipe = json.dumps([2, SUITE, BASE, MIRROR, HOST, MIRROR_NAME, _SOURCES, _CLOUD, _ON_EC2])
+    return hashlib.sha256(recipe.encode()).hexdigest()[:12]
+
+
+def ensure(progress: Callable[[str], None]) -> Image:
+    """The image, built first where the cache has none (about a minute, 150 MB of downloads).
+
+    Args:
+        progress: called with a short text as the build goes on.
+
+    Raises:
+        ImageError: the build failed; the text ends with what the failing tool said.
+    """
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    final = cache / f"image-{recipe_digest()}"
+    image = Image(base=final / "base", host=final / "host", mirror=final / "mirror")
+    with _one_build_at_a_time(cache, progress):
+        if final.is_dir():
+            return image
+        for stale in cache.glob("building-*"):
+            _remove(stale)
+        building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
+        try:
+            _build(building, progress)
+            building.chmod(0o755)
+            building.rename(final)
+        except CommandFailed as failed:
+            raise ImageError(f"building the machines' image failed, nothing was kept: {failed}") from failed
+        finally:
+            if building.exists():
+                _remove(building)
+    return image
+
+
+@contextmanager
+def _one_build_at_a_time(cache: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    with (cache / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another build of the image")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(target: Path, progress: Callable[[str], None]) -> None:
+    base, host, mirror = target / "base", target / "host", target / "mirror"
+    mirror.mkdir()
+    progress("building the machines' image (Debian 13, once; about a minute)")
+    # The hook runs apt with mmdebstrap's own configuration while the package lists are still there.
+    fetch = (
+        'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes --no-install-recommends --download-only '
+        f"-o Dir::Cache::archives={mirror} install {' '.join(MIRROR)}"
+    )
+    (mirror / "partial").mkdir()
+    run(
+        "mmdebstrap",
+        "--variant=minbase",
+        "--format=directory",
+        f"--include={','.join(BASE)}",
+        '--aptopt=Acquire::Languages "none"',
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        "--dpkgopt=path-exclude=/usr/sbin/dhcpcd",  # the lab sets addresses itself; cloud-init would wait for a lease
+        f"--customize-hook={fetch}",
+        SUITE,
+        str(base),
+        *_host_mirror(),
+        timeout=1200,
+    )
+    progress("indexing the package mirror")
+    shutil.rmtree(mirror / "partial", ignore_errors=True)
+    (mirror / "lock").unlink(missing_ok=True)
+    (mirror / "Packages").write_text(_packages_index(mirror))
+    for path, text in _CLOUD.items():
+        inside = base / path.lstrip("/")
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        inside.write_text(text)
+    _finish_root(base)
+    progress("installing the layer of hosts outside of AWS")
+    _install_layer(base, host, mirror)
+
+
+def _host_mirror() -> list[str]:
+    """The mirror this machine's own apt uses, where it is a Debian machine; else mmdebstrap knows one."""
+    try:
+        listed = run("apt-get", "indextargets", "--format", "$(SITE)|$(REPO_URI)|$(LABEL)", "Created-By: Packages")
+    except CommandFailed:
+        return []
+    for line in listed.splitlines():
+        _, uri, label = line.split("|")
+        if label == "Debian":
+            return [uri]
+    return []
+
+
+def _packages_index(mirror: Path) -> str:
+    """A repository's index (deb822) of all .deb files in a directory."""
+    stanzas = []
+    for package in sorted(mirror.glob("*.deb")):
+        control = run("dpkg-deb", "--field", str(package)).rstrip()
+        digest = hashlib.sha256(package.read_bytes()).hexdigest()
+        stanzas.append(f"{control}\nFilename: ./{package.name}\nSize: {package.stat().st_size}\nSHA256: {digest}\n")
+    return "\n".join(stanzas)
+
+
+def _finish_root(base: Path) -> None:
+    """Make the tree an image: no identity of its own, the mirror as its only source, no needless work at boot."""
+    for source in (base / "etc/apt/sources.list.d").glob("*"):
+        source.unlink()
+    (base / "etc/apt/sources.list").write_text(_SOURCES.format(name=MIRROR_NAME))
+    (base / "etc/machine-id").write_text("")
+    (base / "var/lib/dbus/machine-id").unlink(missing_ok=True)
+    for key in (base / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    (base / "etc/hostname").unlink(missing_ok=True)
+    (base / "etc/resolv.conf").unlink(missing_ok=True)
+    _know_ec2(base)
+    for unit in (
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "e2scrub_all.timer",
+        "fstrim.timer",
+        "systemd-networkd-wait-online.service",
+        "systemd-udev-settle.service",
+    ):
+        mask = base / "etc/systemd/system" / unit
+        mask.unlink(missing_ok=True)
+        mask.symlink_to("/dev/null")
+
+
+def _know_ec2(base: Path) -> None:
+    path, text, ours = _ON_EC2
+    source = (base / path).read_text()
+    if text not in source:
+        raise ImageError(f"this cloud-init reads no {text}; lab/image.py must learn how it knows EC2 now")
+    (base / path).write_text(source.replace(text, ours))
+
+
+def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
+    """Install `HOST` into an overlay on `base`, keeping only what it adds."""
+    layer.mkdir()
+    work, merged = layer.with_name("work"), layer.with_name("merged")
+    work.mkdir()
+    merged.mkdir()
+    run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={base},upperdir={layer},workdir={work}", str(merged))
+    try:
+        (merged / "mirror").mkdir()
+        run("mount", "--bind", str(mirror), str(merged / "mirror"))
+        try:
+            sources = "deb [trusted=yes] file:/mirror ./\n"
+            (merged / "etc/apt/sources.list").write_text(sources)
+            policy = merged / "usr/sbin/policy-rc.d"
+            policy.write_text("#!/bin/sh\nexit 101\n")  # no service may start while the layer is made
+            policy.chmod(0o755)
+            install = ["apt-get", "--yes", "--no-install-recommends", "install", *HOST]
+            for command in (["apt-get", "update"], install, ["apt-get", "clean"]):
+                run("chroot", str(merged), "env", "DEBIAN_FRONTEND=noninteractive", *command, timeout=300)
+            policy.unlink()
+            (merged / "etc/apt/sources.list").write_text(_SOURCES.format(name=MIRROR_NAME))
+            _turn_off_cloud_init(merged)
+        finally:
+            run("umount", str(merged / "mirror"))
+        (merged / "mirror").rmdir()
+    finally:
+        run("umount", str(merged))
+        shutil.rmtree(work, ignore_errors=True)
+        merged.rmdir()
+
+
+def _turn_off_cloud_init(root: Path) -> None:
+    """A host at home is no instance: nothing there asks a metadata service."""
+    (root / "etc/cloud/cloud-init.disabled").write_text("")
+
+
+def _remove(tree: Path) -> None:
+    """Remove a build tree, first whatever a cut-off build left mounted in it."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((point for point in mounts if point.startswith(f"{tree}/")), reverse=True):
+        run("umount", mount)
+    shutil.rmtree(tree, ignore_errors=True)

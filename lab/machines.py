@@ -1,0 +1,204 @@
+"""Machines: systemd-nspawn containers of the image, each in a network namespace of its own.
+
+A machine's root is an overlay on the image; what it writes lies in the machine's directory and stays over stop and start, until the
+machine is removed. Machines die with the process that started them, so a killed region leaves none running.
+
+Sources: systemd-nspawn(1), mount(8) for overlay, nsenter(1), prctl(2) PR_SET_PDEATHSIG.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import CommandFailed, LabError
+from lab.linux import NETNS, run
+
+#: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
+_POWER_OFF = signal.SIGRTMIN + 4
+_STOP_SECONDS = 20
+#: The parent-death signal comes when the *thread* that forked ends, so one thread that never does forks all machines.
+_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+
+
+@dataclass
+class Machine:
+    """One machine. `directory` is its own; nothing of it lies elsewhere but mounts inside of it."""
+
+    name: str
+    directory: Path
+    namespace: str
+    layers: tuple[Path, ...]
+    """Read-only image layers, topmost first."""
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def root(self) -> Path:
+        """Where the machine's file system is mounted while it is prepared or runs."""
+        return self.directory / "root"
+
+    def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
+        """Mount the root and write files into it (path on the machine -> text; mode 0644)."""
+        for part in ("root", "upper", "work"):
+            (self.directory / part).mkdir(parents=True, exist_ok=True)
+        if not self.root.is_mount():
+            lower = ":".join(str(layer) for layer in self.layers)
+            options = f"lowerdir={lower},upperdir={self.directory / 'upper'},workdir={self.directory / 'work'}"
+            run("mount", "-t", "overlay", "overlay", "-o", options, str(self.root))
+        for path, text in {**(files or {}), **({"/etc/hostname": f"{hostname}\n"} if hostname else {})}.items():
+            target = self.root / path.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not (target.is_file() and not target.is_symlink() and target.read_text() == text):
+                target.unlink(missing_ok=True)
+                target.write_text(text)
+
+    def start(self) -> None:
+        """Boot: systemd as PID 1, all capabilities inside, the namespace's interfaces."""
+        if self.running:
+            return
+        log = (self.directory / "console.log").open("ab")
+        with log:
+            command = [
+                "setpriv",
+                "--pdeathsig=KILL",
+                "nsenter",  # from inside, so that the machine's /sys shows its own interfaces
+                f"--net={NETNS / self.namespace}",
+                "systemd-nspawn",
+                "--quiet",
+                f"--directory={self.root}",
+                f"--machine={self.name}",
+                "--register=no",
+                "--keep-unit",
+                f"--network-namespace-path={NETNS / self.namespace}",
+                "--capability=all",
+                "--bind=/dev/net/tun",
+                "--resolv-conf=off",
+                "--timezone=off",
+                "--link-journal=no",
+                "--console=pipe",
+                "--boot",
+                *([] if _unified_cgroups() else ["SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]),
+            ]
+            self.process = _SPAWNER.submit(
+                subprocess.Popen,
+                command,
+                env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            ).result()
+
+    @property
+    def running(self) -> bool:
+        """Whether the container's process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def leader(self) -> int | None:
+        """Process id (on this machine) of the container's PID 1, or None."""
+        return leader_of(self.process.pid) if self.process is not None and self.running else None
+
+    def reboot(self) -> None:
+        """Ask the machine's systemd to reboot (SIGINT to PID 1 is ctrl-alt-del, systemd(1))."""
+        if leader := self.leader:
+            os.kill(leader, signal.SIGINT)
+
+    def stop(self, *, orderly: bool = True) -> None:
+        """Power off, by force after 20 s or where not `orderly`."""
+        if self.process is None:
+            return
+        leader = self.leader
+        if orderly and leader:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leader, _POWER_OFF)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_STOP_SECONDS)
+        if self.running:
+            if leader:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(leader, signal.SIGKILL)
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def remove(self) -> None:
+        """Stop at once and forget all the machine wrote."""
+        self.stop(orderly=False)
+        unmount_below(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def leader_of(nspawn: int) -> int | None:
+    """The container's PID 1: the only child of nspawn (or of the setpriv that became it) with a PID namespace of its own."""
+    try:
+        children = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()
+        own = Path(f"/proc/{nspawn}/ns/pid").readlink()
+        return next((int(c) for c in children if Path(f"/proc/{c}/ns/pid").readlink() != own), None)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def execute(
+    leader: int, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command inside a machine, as root, with the machine's own view of everything.
+
+    Raises:
+        LabError: it did not end within `timeout` seconds (it is killed).
+    """
+    inside = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "env", "-i", *_ENVIRONMENT, *argv]
+    try:
+        return subprocess.run(inside, capture_output=True, text=True, timeout=timeout, input=stdin, check=False)
+    except subprocess.TimeoutExpired as late:
+        raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
+
+
+_ENVIRONMENT = (
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME=/root",
+    "LANG=C.UTF-8",
+    "TERM=dumb",
+)
+
+
+def wait_booted(leader: int, timeout: float) -> str:
+    """Wait until a machine's systemd has nothing left to start; its state: ``running`` or ``degraded``.
+
+    Raises:
+        LabError: it was still starting after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            done = execute(leader, ["systemctl", "is-system-running", "--wait"], timeout=left)
+        except LabError:
+            break
+        state = done.stdout.strip()
+        if state in ("running", "degraded"):
+            return state
+        time.sleep(0.1)  # PID 1 answers no call yet
+    raise LabError(f"the machine was still booting after {timeout:.0f} s")
+
+
+def _unified_cgroups() -> bool:
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def unmount_below(directory: Path) -> None:
+    """Unmount whatever is mounted below a directory, innermost first, and remove the locks nspawn leaves for each root."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((point for point in mounts if point.startswith(f"{directory}/")), reverse=True):
+        with contextlib.suppress(OSError):
+            root = Path(mount).stat()
+            Path(f"/run/systemd/nspawn/locks/inode-{root.st_dev}:{root.st_ino}").unlink()
+        try:
+            run("umount", mount)
+        except CommandFailed:
+            run("umount", "--lazy", mount)

@@ -1,0 +1,413 @@
+"""What the EC2 API says of a region, as typed values: the only input of the packet rules.
+
+`read` asks the API and forgets nothing that moves a packet; all else in the lab's network is a pure function of a `State`.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Literal
+
+Network = IPv4Network | IPv6Network
+Target = Literal["local", "internet-gateway", "egress-only", "interface", "endpoint", "blackhole"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An elastic network interface."""
+
+    id: str
+    vpc: str
+    subnet: str
+    mac: str
+    primary: IPv4Address
+    addresses: tuple[IPv4Address, ...]
+    """All private IPv4 addresses, the primary one first."""
+    addresses6: tuple[IPv6Address, ...]
+    prefixes: tuple[Network, ...]
+    """Delegated prefixes: they count as the interface's own addresses."""
+    source_dest_check: bool
+    groups: tuple[str, ...]
+    public: tuple[tuple[IPv4Address, IPv4Address], ...]
+    """Pairs (private, public) of Elastic IPs and auto-assigned addresses."""
+    instance: str | None
+    index: int
+
+    @property
+    def own(self) -> tuple[Network, ...]:
+        """Every range the source/destination check takes for the interface's own."""
+        return (
+            *(IPv4Network(address) for address in self.addresses),
+            *(IPv6Network(address) for address in self.addresses6),
+            *self.prefixes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An EC2 instance."""
+
+    id: str
+    state: str
+    """``pending``, ``running``, ``stopping``, ``stopped``, ``shutting-down``, ``terminated``."""
+    type: str
+    image: str
+    zone: str
+    profile: str | None
+    """ARN of the instance profile."""
+    key_name: str | None
+    tokens_required: bool
+    hop_limit: int
+    metadata_enabled: bool
+    tags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def on(self) -> bool:
+        """Whether the machine should be running."""
+        return self.state in ("pending", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One entry of a route table."""
+
+    destination: Network
+    target: Target
+    id: str = ""
+    """Of the target: interface, gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """A route table with the subnets that use it, explicitly or as the VPC's main one."""
+
+    id: str
+    vpc: str
+    main: bool
+    subnets: tuple[str, ...]
+    gateway_edge: bool
+    """Associated with the internet gateway: steers what comes in."""
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a security group, for one peer."""
+
+    protocol: str
+    """``tcp``, ``udp``, ``icmp``, ``icmpv6``, ``-1`` for all, or a number."""
+    low: int
+    """First port or ICMP type; -1 for all."""
+    high: int
+    """Last port or ICMP code; -1 for all."""
+    peers: tuple[Network, ...] = ()
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """A security group: what may come in, what may go out."""
+
+    id: str
+    ingress: tuple[Rule, ...]
+    egress: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AclEntry:
+    """One entry of a network ACL."""
+
+    number: int
+    egress: bool
+    allow: bool
+    protocol: str
+    network: Network
+    low: int = -1
+    high: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A subnet and the network ACL it is associated with."""
+
+    id: str
+    vpc: str
+    cidr: IPv4Network
+    cidr6: tuple[IPv6Network, ...]
+    acl: tuple[AclEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vpc:
+    """A VPC and whether an internet gateway is attached to it."""
+
+    id: str
+    cidrs: tuple[Network, ...]
+    internet_gateway: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything of a region that decides where packets go."""
+
+    vpcs: Mapping[str, Vpc] = field(default_factory=dict)
+    subnets: Mapping[str, Subnet] = field(default_factory=dict)
+    interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    tables: tuple[RouteTable, ...] = ()
+    groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
+
+
+def read(ec2: Any) -> State:
+    """Ask the EC2 API (a boto3 client) for all of a region's network."""
+
+    def pages(operation: str, key: str) -> list[dict[str, Any]]:
+        if ec2.can_paginate(operation):
+            return [item for page in ec2.get_paginator(operation).paginate() for item in page[key]]
+        listed: list[dict[str, Any]] = getattr(ec2, operation)()[key]
+        return listed
+
+    prefix_lists = _prefix_lists(ec2, pages("describe_managed_prefix_lists", "PrefixLists"))
+    instances = {
+        found["InstanceId"]: _instance(found)
+        for reservation in pages("describe_instances", "Reservations")
+        for found in reservation["Instances"]
+    }
+    interfaces = {
+        found["NetworkInterfaceId"]: _interface(found, instances)
+        for found in pages("describe_network_interfaces", "NetworkInterfaces")
+    }
+    gateways = {
+        attachment["VpcId"]: found["InternetGatewayId"]
+        for found in pages("describe_internet_gateways", "InternetGateways")
+        for attachment in found.get("Attachments", [])
+    }
+    vpcs = {found["VpcId"]: _vpc(found, gateways) for found in pages("describe_vpcs", "Vpcs")}
+    acls = pages("describe_network_acls", "NetworkAcls")
+    subnets = {found["SubnetId"]: _subnet(found, acls) for found in pages("describe_subnets", "Subnets")}
+    tables = tuple(
+        _table(found, subnets, interfaces, instances, gateways, prefix_lists)
+        for found in pages("describe_route_tables", "RouteTables")
+    )
+    groups = {
+        found["GroupId"]: SecurityGroup(
+            id=found["GroupId"],
+            ingress=_rules(found["IpPermissions"], prefix_lists),
+            egress=_rules(found["IpPermissionsEgress"], prefix_lists),
+        )
+        for found in pages("describe_security_groups", "SecurityGroups")
+    }
+    return State(vpcs, subnets, interfaces, instances, _with_main_subnets(tables, subnets), groups)
+
+
+def _instance(found: dict[str, Any]) -> Instance:
+    options = found.get("MetadataOptions") or {}
+    return Instance(
+        id=found["InstanceId"],
+        state=found["State"]["Name"],
+        type=found["InstanceType"],
+        image=found["ImageId"],
+        zone=found["Placement"]["AvailabilityZone"],
+        profile=(found.get("IamInstanceProfile") or {}).get("Arn"),
+        key_name=found.get("KeyName"),
+        tokens_required=options.get("HttpTokens") == "required",
+        hop_limit=int(options.get("HttpPutResponseHopLimit") or 1),
+        metadata_enabled=options.get("HttpEndpoint", "enabled") != "disabled",
+        tags=tuple(sorted((tag["Key"], tag["Value"]) for tag in found.get("Tags", []))),
+    )
+
+
+def _interface(found: dict[str, Any], instances: Mapping[str, Instance]) -> Interface:
+    private = sorted(found.get("PrivateIpAddresses", []), key=lambda entry: not entry.get("Primary"))
+    addresses = tuple(IPv4Address(entry["PrivateIpAddress"]) for entry in private)
+    public = {
+        IPv4Address(entry["PrivateIpAddress"]): IPv4Address(entry["Association"]["PublicIp"])
+        for entry in private
+        if (entry.get("Association") or {}).get("PublicIp")
+    }
+    if not public and (found.get("Association") or {}).get("PublicIp"):
+        public = {addresses[0]: IPv4Address(found["Association"]["PublicIp"])}
+    attachment = found.get("Attachment") or {}
+    owner = instances.get(attachment.get("InstanceId", ""))
+    held = owner is not None and owner.state not in ("terminated", "shutting-down")
+    return Interface(
+        id=found["NetworkInterfaceId"],
+        vpc=found["VpcId"],
+        subnet=found["SubnetId"],
+        mac=found["MacAddress"],
+        primary=IPv4Address(found["PrivateIpAddress"]),
+        addresses=addresses or (IPv4Address(found["PrivateIpAddress"]),),
+        addresses6=tuple(IPv6Address(entry["Ipv6Address"]) for entry in found.get("Ipv6Addresses", [])),
+        prefixes=(
+            *(IPv4Network(entry["Ipv4Prefix"]) for entry in found.get("Ipv4Prefixes", [])),
+            *(IPv6Network(entry["Ipv6Prefix"]) for entry in found.get("Ipv6Prefixes", [])),
+        ),
+        source_dest_check=bool(found.get("SourceDestCheck", True)),
+        groups=tuple(group["GroupId"] for group in found.get("Groups", [])),
+        public=tuple(public.items()),
+        instance=owner.id if owner is not None and held else None,
+        index=int(attachment.get("DeviceIndex") or 0),
+    )
+
+
+def _vpc(found: dict[str, Any], gateways: Mapping[str, str]) -> Vpc:
+    cidrs = [entry["CidrBlock"] for entry in found.get("CidrBlockAssociationSet", [])] or [found["CidrBlock"]]
+    cidrs6 = [entry["Ipv6CidrBlock"] for entry in found.get("Ipv6CidrBlockAssociationSet", [])]
+    return Vpc(
+        id=found["VpcId"],
+        cidrs=tuple(ipaddress.ip_network(cidr) for cidr in (*cidrs, *cidrs6) if cidr),
+        internet_gateway=gateways.get(found["VpcId"]),
+    )
+
+
+def _subnet(found: dict[str, Any], acls: list[dict[str, Any]]) -> Subnet:
+    own = [acl for acl in acls if any(a["SubnetId"] == found["SubnetId"] for a in acl.get("Associations", []))]
+    default = [acl for acl in acls if acl["VpcId"] == found["VpcId"] and acl.get("IsDefault")]
+    entries = (own or default or [{"Entries": []}])[0]["Entries"]
+    return Subnet(
+        id=found["SubnetId"],
+        vpc=found["VpcId"],
+        cidr=IPv4Network(found["CidrBlock"]),
+        cidr6=tuple(
+            IPv6Network(entry["Ipv6CidrBlock"])
+            for entry in found.get("Ipv6CidrBlockAssociationSet", [])
+            if entry.get("Ipv6CidrBlock")
+        ),
+        acl=tuple(sorted((_acl_entry(entry) for entry in entries), key=lambda entry: entry.number)),
+    )
+
+
+def _acl_entry(entry: dict[str, Any]) -> AclEntry:
+    protocol = _protocol(str(entry["Protocol"]))
+    if protocol in ("icmp", "icmpv6"):
+        span = entry.get("IcmpTypeCode") or {}
+        low, high = int(span.get("Type", -1)), int(span.get("Code", -1))
+    else:
+        span = entry.get("PortRange") or {}
+        low, high = int(span.get("From", -1)), int(span.get("To", -1))
+    return AclEntry(
+        number=int(entry["RuleNumber"]),
+        egress=bool(entry["Egress"]),
+        allow=entry["RuleAction"] == "allow",
+        protocol=protocol,
+        network=ipaddress.ip_network(entry.get("CidrBlock") or entry["Ipv6CidrBlock"], strict=False),
+        low=low,
+        high=high,
+    )
+
+
+def _protocol(name: str) -> str:
+    return {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}.get(name.lower(), name.lower())
+
+
+def _rules(permissions: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[Network, ...]]) -> tuple[Rule, ...]:
+    rules = []
+    for permission in permissions:
+        protocol = _protocol(str(permission["IpProtocol"]))
+        low, high = int(permission.get("FromPort", -1)), int(permission.get("ToPort", -1))
+        peers = tuple(
+            ipaddress.ip_network(cidr, strict=False)
+            for cidr in (
+                *(entry["CidrIp"] for entry in permission.get("IpRanges", [])),
+                *(entry["CidrIpv6"] for entry in permission.get("Ipv6Ranges", [])),
+            )
+        )
+        listed = tuple(
+            network
+            for entry in permission.get("PrefixListIds", [])
+            for network in prefix_lists.get(entry["PrefixListId"], ())
+        )
+        if peers or listed:
+            rules.append(Rule(protocol, low, high, peers=(*peers, *listed)))
+        rules += [
+            Rule(protocol, low, high, group=pair["GroupId"])
+            for pair in permission.get("UserIdGroupPairs", [])
+            if pair.get("GroupId")
+        ]
+    return tuple(rules)
+
+
+def _prefix_lists(ec2: Any, listed: list[dict[str, Any]]) -> dict[str, tuple[Network, ...]]:
+    return {
+        entry["PrefixListId"]: tuple(
+            ipaddress.ip_network(item["Cidr"])
+            for item in ec2.get_managed_prefix_list_entries(PrefixListId=entry["PrefixListId"])["Entries"]
+        )
+        for entry in listed
+    }
+
+
+def _table(
+    found: dict[str, Any],
+    subnets: Mapping[str, Subnet],
+    interfaces: Mapping[str, Interface],
+    instances: Mapping[str, Instance],
+    gateways: Mapping[str, str],
+    prefix_lists: Mapping[str, tuple[Network, ...]],
+) -> RouteTable:
+    routes: list[Route] = []
+    for entry in found["Routes"]:
+        named = entry.get("DestinationCidrBlock") or entry.get("DestinationIpv6CidrBlock")
+        listed = prefix_lists.get(entry.get("DestinationPrefixListId", ""), ())
+        target, identity = _target(entry, found["VpcId"], interfaces, instances, gateways)
+        routes += [
+            Route(network, target, identity) for network in ((ipaddress.ip_network(named),) if named else listed)
+        ]
+    associations = found.get("Associations", [])
+    return RouteTable(
+        id=found["RouteTableId"],
+        vpc=found["VpcId"],
+        main=any(entry.get("Main") for entry in associations),
+        subnets=tuple(entry["SubnetId"] for entry in associations if entry.get("SubnetId") in subnets),
+        gateway_edge=any(entry.get("GatewayId") for entry in associations),
+        routes=tuple(routes),
+    )
+
+
+def _target(
+    entry: dict[str, Any],
+    vpc: str,
+    interfaces: Mapping[str, Interface],
+    instances: Mapping[str, Instance],
+    gateways: Mapping[str, str],
+) -> tuple[Target, str]:
+    """A route's target as it stands now; what is gone, detached or stopped is a blackhole.
+
+    Source: Amazon VPC User Guide, "Route table concepts" (the blackhole state).
+    """
+    gateway = entry.get("GatewayId") or ""
+    if gateway == "local":
+        return "local", ""
+    if gateway.startswith("vpce-"):
+        return "endpoint", gateway
+    if gateway.startswith("igw-"):
+        return ("internet-gateway", gateway) if gateways.get(vpc) == gateway else ("blackhole", gateway)
+    if egress_only := entry.get("EgressOnlyInternetGatewayId"):
+        return "egress-only", egress_only
+    named = entry.get("NetworkInterfaceId") or next(
+        (
+            interface.id
+            for interface in interfaces.values()
+            if interface.index == 0 and interface.instance and interface.instance == entry.get("InstanceId")
+        ),
+        "",
+    )
+    interface = interfaces.get(named)
+    if interface and interface.instance and instances[interface.instance].on:
+        return "interface", named
+    return "blackhole", named
+
+
+def _with_main_subnets(tables: tuple[RouteTable, ...], subnets: Mapping[str, Subnet]) -> tuple[RouteTable, ...]:
+    """Give each VPC's main table the subnets that no table names."""
+    named = {subnet for table in tables for subnet in table.subnets}
+    return tuple(
+        replace(
+            table,
+            subnets=(*table.subnets, *(s.id for s in subnets.values() if s.vpc == table.vpc and s.id not in named)),
+        )
+        if table.main
+        else table
+        for table in tables
+    )

@@ -1,0 +1,145 @@
+"""Places outside of AWS: a home, an office or a café behind a NAT router with a public address on the lab's Internet.
+
+Sources: RFC 5737 and RFC 2544 for addresses worth using here; tc-tbf(8), nft(8).
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from lab.errors import LabError
+from lab.fabric import Fabric
+from lab.linux import add_namespace, delete_namespace, ip_batch, nft, run, sysctl
+from lab.vpc import BACKBONE
+
+_MAC = "02:00:00:00:00:03"
+_BACKBONE_MAC = "02:00:00:00:00:01"
+
+
+@dataclass
+class Premises:
+    """One place: its router (``.1`` of the LAN) translates everything to `public`."""
+
+    name: str
+    public: IPv4Address
+    lan: IPv4Network
+    mtu: int = 1500
+    """Of the line to the Internet, in bytes."""
+    rate: str | None = None
+    """Of the line, both ways, as tc(8) spells it (``20mbit``)."""
+    hosts: dict[str, IPv4Interface] = field(default_factory=dict)
+
+    def router(self, fabric: Fabric) -> str:
+        """Name of the router's namespace."""
+        return f"{fabric.prefix}{self.name}-gw"
+
+    def open(self, fabric: Fabric) -> None:
+        """Make the router, its line and its LAN's bridge."""
+        router, line = self.router(fabric), _device("p", self.name)
+        delete_namespace(router)
+        add_namespace(router)
+        sysctl(router, {"net/ipv4/ip_forward": "1"})
+        run("ip", "-n", router, "link", "add", "wan0", "address", _MAC, "mtu", str(self.mtu), "type", "veth",
+            "peer", "name", line, "netns", fabric.internet)  # fmt: skip
+        ip_batch(
+            fabric.internet,
+            [
+                f"link set {line} address {_BACKBONE_MAC} mtu {self.mtu} up",
+                f"neighbour replace {self.public} lladdr {_MAC} dev {line} nud permanent",
+                f"route replace {self.public}/32 dev {line}",
+            ],
+        )
+        ip_batch(
+            router,
+            [
+                f"address add {self.public}/32 dev wan0",
+                "link set wan0 up",
+                f"neighbour replace {BACKBONE} lladdr {_BACKBONE_MAC} dev wan0 nud permanent",
+                f"route add default via {BACKBONE} dev wan0 onlink",
+                "link add lan0 type bridge forward_delay 0",
+                f"address add {self.lan[1]}/{self.lan.prefixlen} dev lan0",
+                "link set lan0 up",
+            ],
+        )
+        nft(router, _RULESET)
+        if self.rate:
+            for namespace, device in ((router, "wan0"), (fabric.internet, line)):
+                run("ip", "netns", "exec", namespace, "tc", "qdisc", "replace", "dev", device, "root",
+                    "tbf", "rate", self.rate, "burst", "32kb", "latency", "50ms")  # fmt: skip
+
+    def move(self, fabric: Fabric, public: IPv4Address) -> None:
+        """The provider gives the place another public address."""
+        line = _device("p", self.name)
+        ip_batch(
+            fabric.internet,
+            [
+                f"route delete {self.public}/32 dev {line}",
+                f"neighbour replace {public} lladdr {_MAC} dev {line} nud permanent",
+                f"route replace {public}/32 dev {line}",
+            ],
+        )
+        ip_batch(
+            self.router(fabric),
+            [
+                f"address add {public}/32 dev wan0",
+                f"address delete {self.public}/32 dev wan0",
+                f"route replace default via {BACKBONE} dev wan0 onlink",
+            ],
+        )
+        self.public = public
+
+    def add_host(self, fabric: Fabric, name: str, address: IPv4Address | None = None) -> str:
+        """Plug a host into the LAN: its namespace, with ``eth0``, an address and the default route."""
+        if name not in self.hosts:
+            taken = {host.ip for host in self.hosts.values()} | {self.lan[1]}
+            chosen = address or next((free for free in list(self.lan.hosts())[9:] if free not in taken), None)
+            if chosen is None or chosen in taken or chosen not in self.lan:
+                raise LabError(f"{name} cannot have address {address} in {self.name} ({self.lan}): taken or outside")
+            self.hosts[name] = IPv4Interface((chosen, self.lan.prefixlen))
+        namespace, port, router = f"{fabric.prefix}{name}", _device("h", name), self.router(fabric)
+        delete_namespace(namespace)
+        add_namespace(namespace)
+        run("ip", "-n", router, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        ip_batch(router, [f"link set {port} master lan0 up"])
+        ip_batch(
+            namespace,
+            [
+                f"address add {self.hosts[name]} brd + dev eth0",
+                "link set eth0 up",
+                f"route add default via {self.lan[1]} dev eth0",
+            ],
+        )
+        return namespace
+
+    def close(self, fabric: Fabric) -> None:
+        """Take the router and the hosts' namespaces away."""
+        for name in self.hosts:
+            delete_namespace(f"{fabric.prefix}{name}")
+        delete_namespace(self.router(fabric))
+
+
+_RULESET = """
+table inet home {
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+    ct state established,related accept
+    ct status dnat accept
+    iifname "lan0" accept
+  }
+  chain input {
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept
+    iifname "lan0" accept
+    icmp type echo-request accept
+  }
+  chain translate {
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "wan0" masquerade
+  }
+}
+"""
+
+
+def _device(letter: str, name: str) -> str:
+    """An interface name (at most 15 characters) for a name of any length."""
+    return f"{letter}{name}" if len(name) < 14 else f"{letter}{hashlib.sha256(name.encode()).hexdigest()[:12]}"

@@ -1,0 +1,336 @@
+"""A lab from the outside: start it, find it, use it, take it down.
+
+A lab is one process (`lab.server`) with a directory of its own; `connect` finds it by name. Everything here is for root.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from lab import image
+from lab.errors import AlreadyUp, LabError, NotUp
+from lab.linux import delete_namespace, namespaces, require_privileges
+from lab.machines import execute, leader_of, unmount_below, wait_booted
+
+ROOT = Path("/var/tmp/drawbridge")
+DEFAULT = "lab"
+DEFAULT_PORT = 4700
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine of the lab, an instance or a host at some premises."""
+
+    name: str
+    leader: int
+    """Process id of its PID 1."""
+    address: str
+    namespace: str
+
+    def run(
+        self, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on the machine as root; never raises for its exit code.
+
+        Raises:
+            LabError: it did not end within `timeout` seconds.
+        """
+        return execute(self.leader, argv, timeout=timeout, stdin=stdin)
+
+    def wait_booted(self, timeout: float = 60) -> str:
+        """Wait for the machine's systemd; see `lab.machines.wait_booted`."""
+        return wait_booted(self.leader, timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A running lab."""
+
+    name: str
+    directory: Path
+    port: int
+    _token: str = field(repr=False)
+    _credentials: dict[str, str] = field(repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        """Where the AWS API listens: on loopback, always."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that point any AWS client at the lab, as its operator."""
+        return {**self._credentials, "AWS_ENDPOINT_URL": self.endpoint, "AWS_EC2_METADATA_DISABLED": "true"}
+
+    @property
+    def stacks(self) -> Path:
+        """Directory for the state of stacks deployed here: it goes when the lab goes."""
+        return self.directory / "stacks"
+
+    def status(self) -> dict[str, Any]:
+        """Instances, hosts, premises and routers that run."""
+        answer: dict[str, Any] = self._ask("status")
+        return answer
+
+    def settle(self, timeout: float = 30) -> None:
+        """Wait until packets follow every API call made so far.
+
+        Raises:
+            LabError: they did not within `timeout` seconds.
+        """
+        if not self._ask("settle", timeout=timeout)["settled"]:
+            raise LabError(f"the lab did not follow the API within {timeout:.0f} s; see {self.directory}/log")
+
+    def premises(
+        self, name: str, *, public: IPv4Address, lan: IPv4Network, mtu: int = 1500, rate: str | None = None
+    ) -> None:
+        """A place behind a NAT router; one of that name stays as it is."""
+        self._ask("premises", name=name, public=str(public), lan=str(lan), mtu=mtu, rate=rate)
+
+    def move(self, name: str, public: IPv4Address) -> None:
+        """Give a place another public address."""
+        self._ask("move", name=name, public=str(public))
+
+    def add_host(self, name: str, *, premises: str, address: IPv4Address | None = None,
+                 files: dict[str, str] | None = None) -> Host:  # fmt: skip
+        """A booting machine on the LAN of some premises; one of that name stays as it is."""
+        self._ask("host", name=name, premises=premises, address=str(address) if address else None, files=files or {})
+        return self.host(name)
+
+    def remove_host(self, name: str) -> None:
+        """Take a host away with all it wrote; none is no error."""
+        self._ask("remove-host", name=name)
+
+    def reboot_host(self, name: str) -> None:
+        """Have a host reboot."""
+        self._ask("reboot-host", name=name)
+
+    def host(self, name: str, timeout: float = 20) -> Host:
+        """A machine by its name: a host's, an instance's `Name` tag or id.
+
+        Raises:
+            LabError: there is none, or it does not run after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.status()
+            found = [h for h in status["hosts"] if h["name"] == name] + [
+                i for i in status["instances"] if name in (i["id"], i["name"]) and i["state"] != "terminated"
+            ]
+            if found and found[0]["leader"]:
+                return Host(name, found[0]["leader"], found[0]["address"], found[0]["namespace"])
+            if time.monotonic() > deadline:
+                known = sorted(h["name"] for h in (*status["hosts"], *status["instances"]))
+                raise LabError(f"no machine {name} runs in the lab; there is {', '.join(known) or 'none'}")
+            time.sleep(0.1)
+
+    def _ask(self, verb: str, **asked: Any) -> Any:
+        request = urllib.request.Request(
+            f"{self.endpoint}/_lab/{verb}",
+            data=json.dumps(asked).encode(),
+            headers={"X-Lab-Token": self._token, "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as refused:
+            raise LabError(json.load(refused)["error"]) from refused
+        except OSError as gone:
+            raise NotUp(f"the lab {self.name} does not answer ({gone}); `drawbridge lab down` cleans up") from gone
+
+
+def directory_of(name: str) -> Path:
+    """Where a lab keeps everything it writes, but for the image cache."""
+    return ROOT / name
+
+
+def connect(name: str = DEFAULT) -> Region | None:
+    """The running lab of this name, or None."""
+    directory = directory_of(name)
+    try:
+        ready = json.loads((directory / "region.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if not _is_region(ready["pid"], directory):
+        return None
+    settings = ready["settings"]
+    return Region(name, directory, settings["port"], settings["token"], ready["credentials"])
+
+
+def start(name: str = DEFAULT, progress: Callable[[str], None] = lambda _: None, port: int | None = None) -> Region:
+    """Start a lab (building its image first where the cache has none) and wait until it answers.
+
+    Raises:
+        NotPermitted: not root, or no /dev/net/tun.
+        AlreadyUp: it runs, is being started, or the port is taken.
+        ImageError: the image could not be built.
+        LabError: the process ended or did not answer within 60 s; the text holds the log's end.
+    """
+    require_privileges()
+    with _alone(name):
+        if connect(name) is not None:
+            raise AlreadyUp(f"the lab {name} is up already; `drawbridge lab down` takes it down")
+        _clean(name)
+        image.ensure(progress)
+        chosen = port or _free_port(name)
+        directory = directory_of(name)
+        directory.mkdir(parents=True, mode=0o700)
+        settings = {"name": name, "port": chosen, "token": secrets.token_hex(16)}
+        with os.fdopen(os.open(directory / "settings.json", os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:
+            json.dump(settings, out)
+        progress("starting the region")
+        with (directory / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lab.server", str(directory)],
+                cwd=Path(__file__).parent.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MOTO_"))},
+            )
+        try:
+            return _wait_ready(name, process)
+        except BaseException:
+            process.kill()
+            process.wait()
+            log_end = (directory / "log").read_text()[-1500:].strip()
+            _clean(name)
+            if isinstance(sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1], LabError):
+                raise LabError(f"the region did not come up: {log_end}") from None
+            raise
+
+
+def _wait_ready(name: str, process: subprocess.Popen[bytes]) -> Region:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if (region := connect(name)) is not None:
+            return region
+        time.sleep(0.05)
+    raise LabError("the region did not come up")
+
+
+def down(name: str = DEFAULT) -> bool:
+    """Take a lab down and remove all it made, also what a killed one left; whether there was anything."""
+    require_privileges()
+    with _alone(name):
+        ready = directory_of(name) / "region.json"
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, ProcessLookupError):
+            pid = json.loads(ready.read_text())["pid"]
+            if _is_region(pid, directory_of(name)):
+                os.kill(pid, signal.SIGTERM)
+                _wait_gone(pid, 40)
+        return _clean(name)
+
+
+def running() -> list[str]:
+    """Names of the labs that have a directory, running or left behind."""
+    return sorted(path.name for path in ROOT.iterdir() if path.is_dir()) if ROOT.is_dir() else []
+
+
+def _clean(name: str) -> bool:
+    """Remove what any region of this name left: processes, mounts, namespaces, files."""
+    directory = directory_of(name)
+    found = directory.exists()
+    for pid in _processes_of(name, directory):
+        found = True
+        for target in (leader_of(pid), pid):
+            if target is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(target, signal.SIGKILL)
+        _wait_gone(pid, 10)
+    if directory.exists():
+        unmount_below(directory)
+        shutil.rmtree(directory)
+    for namespace in namespaces(f"{name}-"):
+        found = True
+        delete_namespace(namespace)
+    for left in ("propagate", "unix-export"):
+        for path in Path("/run/systemd/nspawn", left).glob(f"{name}-*"):
+            with contextlib.suppress(OSError):
+                os.system(f"umount -q {path}") if path.is_mount() else None
+                shutil.rmtree(path)
+    with contextlib.suppress(OSError):
+        ROOT.rmdir()  # only the last lab's leaving empties it
+    return found
+
+
+def _processes_of(name: str, directory: Path) -> list[int]:
+    """Region and nspawn processes of a lab, by their command lines: they name its directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            arguments = path.read_bytes().decode(errors="replace").split("\0")
+            is_region = "lab.server" in arguments and str(directory) in arguments
+            is_machine = any(a.startswith(f"--directory={directory}/") for a in arguments)
+            if is_region or is_machine:
+                found.append(int(path.parent.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def _is_region(pid: int, directory: Path) -> bool:
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False
+    return "lab.server" in arguments and str(directory) in arguments
+
+
+def _wait_gone(pid: int, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return
+        except (ProcessLookupError, FileNotFoundError):
+            return
+        time.sleep(0.05)
+    raise LabError(f"process {pid} did not end within {timeout:.0f} s; kill it and run `drawbridge lab down` again")
+
+
+def _free_port(name: str) -> int:
+    """The default lab's fixed port, so that it is where people expect it; any free one for others."""
+    wanted = DEFAULT_PORT if name == DEFAULT else 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as taken:
+            raise AlreadyUp(
+                f"port {wanted} of 127.0.0.1 is taken; stop what listens there (`ss -ltnp sport = :{wanted}` names it)"
+            ) from taken
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Hold the lab's lock, so that two commands never make or unmake one lab at once."""
+    path = Path(f"/run/lock/drawbridge-{name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as busy:
+            raise AlreadyUp(f"another command is bringing the lab {name} up or down; wait for it") from busy
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,579 @@
+"""The region's process: the AWS API on loopback and in the lab's Internet, and the machines and packets that follow it.
+
+moto's WSGI application answers; `lab.iam` judges each call before it; after each call that may have changed EC2 the reconciler reads
+the state through the API and makes Linux match. Started by `lab.region`, as ``python -m lab.server DIRECTORY``.
+"""
+
+import base64
+import contextlib
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import boto3
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wrappers import Request, Response
+
+from lab import account, dns, fabric, image, metadata, model, tls, vpc
+from lab.errors import LabError
+from lab.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_of
+from lab.linux import listen
+from lab.machines import Machine
+from lab.premises import Premises
+
+LOG = logging.getLogger("lab")
+_READ_ONLY = ("Describe", "Get", "List", "Head", "Lookup")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the process is started with (``settings.json`` in its directory)."""
+
+    name: str
+    port: int
+    token: str = field(repr=False)
+    """Of the control interface; only root can read it."""
+
+
+class Region:
+    """One lab: its API, its network, its machines."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.keys = account.Keys()
+        self.image = image.ensure(LOG.info)
+        self.fabric = fabric.Fabric(prefix=f"{settings.name}-")
+        self.authority = tls.Authority.create()
+        self.machines: dict[str, Machine] = {}
+        self.premises: dict[str, Premises] = {}
+        self.hosts: dict[str, Machine] = {}
+        self.states: dict[str, model.State] = {}
+        self._home: dict[str, str] = {}  # instance -> AWS region
+        self._guests: dict[tuple[str, str], metadata.Guest] = {}  # (vpc, private address) -> instance
+        self._issued: dict[tuple[str, str], tuple[float, dict[str, str]]] = {}
+        self._services: dict[str, list[Any]] = {}  # vpc -> what serves in its router
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto_lock = threading.RLock()
+        self._seen: set[str] = set()
+        self._changed = threading.Condition()
+        self._asked = 0  # changes asked for, and of these
+        self._done = 0  # the number that Linux follows
+        self._control = threading.RLock()
+        self._stopping = False
+        account.use_reachable_addresses()
+        account.leave_bucket_policies_alone()
+
+    # --- the API -------------------------------------------------------------------------------------------------------
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """WSGI: the control interface, or one AWS API call."""
+        if environ["PATH_INFO"].startswith("/_lab/"):
+            return self._control_call(Request(environ))(environ, start_response)
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length) if length else b""
+        environ["wsgi.input"] = io.BytesIO(body)
+        request = _signed_request(environ, body)
+        with self._moto_lock:
+            signature = signature_of(request)
+            region = signature.region if signature else "us-east-1"
+            if region not in self._seen:
+                account.publish_images(region)
+                self._seen.add(region)
+            try:
+                call = authorize(request, self.keys.principal, account.bucket_policy)
+            except Denied as denied:
+                LOG.info("denied: %s", denied)
+                return _refusal(denied, signature.service if signature else "")(environ, start_response)
+            parts = list(self._moto(environ, start_response))
+            if call and call.service == "ec2" and call.action.endswith("TerminateInstances"):
+                account.detach_terminated(region)
+        if call and _changes_packets(call):
+            self.touch()
+            if call.action == "ec2:RebootInstances":
+                self._reboot(body.decode())
+        return parts
+
+    def touch(self) -> None:
+        """Have Linux follow the API's state soon."""
+        with self._changed:
+            self._asked += 1
+            self._changed.notify_all()
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until Linux follows everything asked for so far; whether it did within `timeout` seconds."""
+        with self._changed:
+            wanted = self._asked
+            return self._changed.wait_for(lambda: self._done >= wanted, timeout)
+
+    def _reboot(self, form: str) -> None:
+        for instance, machine in list(self.machines.items()):
+            if instance in form:
+                machine.reboot()
+
+    def client(self, service: str, region: str) -> Any:
+        """A boto3 client of the region's own, whom no policy binds."""
+        return boto3.client(
+            service,
+            region_name=region,
+            endpoint_url=f"http://127.0.0.1:{self.settings.port}",
+            aws_access_key_id=self.keys.own,
+            aws_secret_access_key=self.keys.own_secret,
+        )
+
+    # --- Linux follows -------------------------------------------------------------------------------------------------
+
+    def reconcile_for_ever(self) -> None:
+        """Follow the API's state until the region stops."""
+        clients: dict[str, Any] = {}
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._asked > self._done or self._stopping)
+                if self._stopping:
+                    return
+                wanted = self._asked
+            for region in list(self._seen):
+                try:
+                    clients.setdefault(region, self.client("ec2", region))
+                    self.states[region] = model.read(clients[region])
+                    self._follow(region, self.states[region])
+                except Exception:
+                    # One wrong thing in the account must not stop the others' packets; the log has it, `status` counts it.
+                    LOG.error("cannot follow %s: %s", region, traceback.format_exc())
+            with self._changed:
+                self._done = wanted
+                self._changed.notify_all()
+
+    def _follow(self, region: str, state: model.State) -> None:
+        on = {i.vpc for i in state.interfaces.values() if i.instance and state.instances[i.instance].on}
+        for name in [n for n in self.fabric.routers() if n in state.vpcs and n not in on]:
+            self._close_vpc(name)
+        for name, machine in list(self.machines.items()):
+            if self._home[name] == region and (name not in state.instances or not state.instances[name].on):
+                self._power_off(name, machine, gone=state.instances.get(name))
+        for name in sorted(on):
+            plan = vpc.plan(state, name)
+            self.fabric.apply(state, plan)
+            self._serve(state.vpcs[name])
+        starting = [
+            instance
+            for instance in state.instances.values()
+            if instance.on and not (instance.id in self.machines and self.machines[instance.id].process is not None)
+        ]
+        self._guests = {
+            key: guest for key, guest in self._guests.items() if self._home.get(guest.instance_id) != region
+        } | {
+            (interface.vpc, str(address)): self._guest(region, state, instance)
+            for instance in state.instances.values()
+            if instance.on
+            for interface in fabric.interfaces_of(state, instance.id)
+            for address in interface.addresses
+        }
+        for instance in starting:
+            self._home[instance.id] = region
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda instance: self._power_on(state, instance), starting))
+
+    def _power_on(self, state: model.State, instance: model.Instance) -> None:
+        interfaces = list(fabric.interfaces_of(state, instance.id))
+        if not interfaces:
+            return
+        primary = interfaces[0]
+        machine = self.machines.get(instance.id) or Machine(
+            name=f"{self.settings.name}-{instance.id[-12:]}",
+            directory=self.directory / "machines" / instance.id,
+            namespace=self.fabric.open_machine(instance.id),
+            layers=self.image.instance_layers,
+        )
+        first_cidr = next(c for c in state.vpcs[primary.vpc].cidrs if isinstance(c, IPv4Network))
+        machine.prepare(self._files(machine, str(first_cidr[2])))
+        machine.start()
+        self.machines[instance.id] = machine
+        threading.Thread(target=self._watch, args=(instance.id, machine), daemon=True).start()
+
+    def _files(self, machine: Machine, resolver: str) -> dict[str, str]:
+        """What the lab writes on every machine: its resolver, and the authority the lab's AWS endpoints are signed by."""
+        bundle = machine.layers[-1] / "etc/ssl/certs/ca-certificates.crt"
+        return {
+            "/etc/resolv.conf": f"nameserver {resolver}\n",
+            "/usr/local/share/ca-certificates/lab.crt": self.authority.certificate,
+            "/etc/ssl/certs/ca-certificates.crt": bundle.read_text() + self.authority.certificate,
+        }
+
+    def _watch(self, instance: str, machine: Machine) -> None:
+        """A machine that goes down by itself is a stopped instance."""
+        process = machine.process
+        if process is None:
+            return
+        process.wait()
+        if machine.process is process and not self._stopping:
+            machine.process = None
+            with self._moto_lock:
+                account.powered_off(self._home[instance], instance)
+            self.touch()
+
+    def _power_off(self, name: str, machine: Machine, gone: model.Instance | None) -> None:
+        terminated = gone is None or gone.state in ("terminated", "shutting-down")
+        if terminated:
+            machine.remove()
+            self.fabric.close_machine(name)
+            del self.machines[name]
+        elif machine.process is not None:
+            process, machine.process = (
+                machine.process,
+                None,
+            )  # the watcher must not take this for the machine's own doing
+            machine.process = process
+            machine.stop()
+
+    def _close_vpc(self, name: str) -> None:
+        for service in self._services.pop(name, []):
+            service.close() if isinstance(service, socket.socket) else service.shutdown()
+        self.fabric.close(name)
+
+    def _serve(self, found: model.Vpc) -> None:
+        """Metadata and names in a VPC's router."""
+        name = found.id
+        if name in self._services:
+            return
+        # One socket an address: an answer from a wildcard socket would come from whatever address the route prefers.
+        resolver_addresses = [str(cidr[2]) for cidr in found.cidrs if isinstance(cidr, IPv4Network)]
+        router = self.fabric.router(name)
+        service = metadata.MetadataService(lambda address: self._guests.get((name, address)), self._credentials)
+        resolvers = [listen(router, address, 53, socket.SOCK_DGRAM) for address in (*resolver_addresses, str(vpc.RESOLVER))]
+        for bound in resolvers:
+            dns.serve(bound)
+        servers = [serve(service, listen(router, address, 80)) for address in (str(vpc.METADATA), vpc.METADATA6)]
+        self._services[name] = [*resolvers, *servers]
+
+    def _guest(self, region: str, state: model.State, instance: model.Instance) -> metadata.Guest:
+        interface = next(iter(fabric.interfaces_of(state, instance.id)))
+        known = self._guests.get((interface.vpc, str(interface.primary)))
+        if known is not None and known.instance_id == instance.id and self.machines.get(instance.id):
+            user_data, public_key, role = known.user_data, known.public_key, known.role
+        else:
+            user_data, public_key, role = self._user_data(region, instance)
+        return metadata.Guest(
+            instance_id=instance.id,
+            ami_id=instance.image,
+            instance_type=instance.type,
+            zone=instance.zone,
+            local_ipv4=str(interface.primary),
+            public_ipv4=str(interface.public[0][1]) if interface.public else None,
+            mac=interface.mac,
+            hostname=f"ip-{str(interface.primary).replace('.', '-')}.{region}.compute.internal",
+            subnet_id=interface.subnet,
+            vpc_id=interface.vpc,
+            interface_id=interface.id,
+            security_groups=interface.groups,
+            account=ACCOUNT,
+            tokens_required=instance.tokens_required,
+            hop_limit=instance.hop_limit,
+            enabled=instance.metadata_enabled,
+            user_data=user_data,
+            public_key=public_key,
+            profile_arn=instance.profile,
+            role=role,
+        )
+
+    def _user_data(self, region: str, instance: model.Instance) -> tuple[bytes | None, str | None, str | None]:
+        """User data, SSH key and role of an instance, which EC2's descriptions only name."""
+        ec2 = self.client("ec2", region)
+        found = ec2.describe_instance_attribute(InstanceId=instance.id, Attribute="userData")
+        encoded = found.get("UserData", {}).get("Value")
+        key = role = None
+        if instance.key_name:
+            pairs = ec2.describe_key_pairs(KeyNames=[instance.key_name], IncludePublicKey=True)["KeyPairs"]
+            key = pairs[0].get("PublicKey")
+        if instance.profile:
+            name = instance.profile.rsplit("/", 1)[-1]
+            profile = self.client("iam", region).get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+            role = next((r["RoleName"] for r in profile["Roles"]), None)
+        return base64.b64decode(encoded) if encoded else None, key, role
+
+    def _credentials(self, instance: str, role: str) -> dict[str, str]:
+        """Credentials of a role for an instance, renewed an hour before they end."""
+        ends, held = self._issued.get((instance, role), (0.0, {}))
+        if ends - time.time() > 3600:
+            return held
+        sts = self.client("sts", self._home[instance])
+        issued = sts.assume_role(
+            RoleArn=f"arn:aws:iam::{ACCOUNT}:role/{role}", RoleSessionName=instance, DurationSeconds=21600
+        )["Credentials"]
+        fresh = {
+            "AccessKeyId": issued["AccessKeyId"],
+            "SecretAccessKey": issued["SecretAccessKey"],
+            "Token": issued["SessionToken"],
+            "Expiration": issued["Expiration"].strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        self._issued[instance, role] = (issued["Expiration"].timestamp(), fresh)
+        return fresh
+
+    # --- the control interface -----------------------------------------------------------------------------------------
+
+    def _control_call(self, request: Request) -> Response:
+        if request.headers.get("X-Lab-Token") != self.settings.token:
+            return Response("", 403)
+        try:
+            with self._control:
+                answer = self._control_answer(request.path.removeprefix("/_lab/"), request.get_json(silent=True) or {})
+        except (LabError, ValueError, KeyError) as error:
+            return Response(json.dumps({"error": str(error)}), 400, mimetype="application/json")
+        return Response(json.dumps(answer), mimetype="application/json")
+
+    def _control_answer(self, verb: str, asked: Mapping[str, Any]) -> Any:
+        match verb:
+            case "status":
+                return self.status()
+            case "settle":
+                return {"settled": self.settle(float(asked["timeout"]))}
+            case "premises":
+                return self._add_premises(asked)
+            case "move":
+                self.premises[asked["name"]].move(self.fabric, IPv4Address(asked["public"]))
+                return self.status()
+            case "host":
+                return self._add_host(asked)
+            case "remove-host":
+                self._remove_host(asked["name"])
+                return {}
+            case "reboot-host":
+                self.hosts[asked["name"]].reboot()
+                return {}
+            case "stop":
+                threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
+                return {}
+        raise LabError(f"the lab has no verb {verb}")
+
+    def _add_premises(self, asked: Mapping[str, Any]) -> Any:
+        known = self.premises.get(asked["name"])
+        if known is None:
+            place = Premises(
+                name=asked["name"],
+                public=IPv4Address(asked["public"]),
+                lan=IPv4Network(asked["lan"]),
+                mtu=int(asked.get("mtu") or 1500),
+                rate=asked.get("rate"),
+            )
+            place.open(self.fabric)
+            self.premises[place.name] = place
+        return {}
+
+    def _add_host(self, asked: Mapping[str, Any]) -> Any:
+        name, place = asked["name"], self.premises[asked["premises"]]
+        if name not in self.hosts:
+            address = asked.get("address")
+            namespace = place.add_host(self.fabric, name, IPv4Address(address) if address else None)
+            machine = Machine(
+                name=f"{self.settings.name}-{name}",
+                directory=self.directory / "hosts" / name,
+                namespace=namespace,
+                layers=self.image.host_layers,
+            )
+            machine.prepare({**self._files(machine, fabric.RESOLVER), **asked.get("files", {})}, hostname=name)
+            machine.start()
+            self.hosts[name] = machine
+        return {"leader": self.hosts[name].leader, "address": str(place.hosts[name].ip)}
+
+    def _remove_host(self, name: str) -> None:
+        machine = self.hosts.pop(name, None)
+        if machine is not None:
+            machine.remove()
+            for place in self.premises.values():
+                place.hosts.pop(name, None)
+            fabric.delete_namespace(f"{self.fabric.prefix}{name}")
+
+    def status(self) -> dict[str, Any]:
+        """Everything that runs, for people and for `lab.region.Region`."""
+        instances = []
+        for state in self.states.values():
+            for instance in state.instances.values():
+                interfaces = list(fabric.interfaces_of(state, instance.id))
+                machine = self.machines.get(instance.id)
+                instances.append(
+                    {
+                        "id": instance.id,
+                        "name": dict(instance.tags).get("Name", instance.id),
+                        "state": instance.state,
+                        "type": instance.type,
+                        "address": str(interfaces[0].primary) if interfaces else None,
+                        "public": str(interfaces[0].public[0][1]) if interfaces and interfaces[0].public else None,
+                        "vpc": interfaces[0].vpc if interfaces else None,
+                        "leader": machine.leader if machine else None,
+                        "namespace": machine.namespace if machine else None,
+                    }
+                )
+        hosts = [
+            {
+                "name": name,
+                "premises": next((p.name for p in self.premises.values() if name in p.hosts), None),
+                "address": next((str(p.hosts[name].ip) for p in self.premises.values() if name in p.hosts), None),
+                "leader": machine.leader,
+                "namespace": machine.namespace,
+            }
+            for name, machine in self.hosts.items()
+        ]
+        places = [
+            {"name": p.name, "public": str(p.public), "lan": str(p.lan), "router": p.router(self.fabric)}
+            for p in self.premises.values()
+        ]
+        return {"name": self.settings.name, "instances": instances, "hosts": hosts, "premises": places,
+                "internet": self.fabric.internet, "routers": {v: self.fabric.router(v) for v in self.fabric.routers()}}  # fmt: skip
+
+    # --- life ----------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Bring up the Internet, its services and the API."""
+        self.fabric.open_internet()
+        internet = self.fabric.internet
+        serve(self, listen(None, "127.0.0.1", self.settings.port))
+        context = self.authority.server_context()
+        for address in (fabric.API, fabric.S3):
+            serve(self, listen(internet, address, 443), context)
+        serve(files(self.image.mirror, "/debian/"), listen(internet, fabric.MIRROR, 80))
+        dns.serve(listen(internet, fabric.RESOLVER, 53, socket.SOCK_DGRAM))
+        threading.Thread(target=self.reconcile_for_ever, daemon=True, name="reconcile").start()
+
+    def close(self) -> None:
+        """Stop every machine and remove every namespace."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        machines = [*self.machines.values(), *self.hosts.values()]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda machine: machine.remove(), machines))
+        self.fabric.delete_all()
+
+    def administrator(self) -> dict[str, str]:
+        """Make the operator's user and return its key."""
+        iam = self.client("iam", "us-east-1")
+        iam.create_user(UserName="operator")
+        iam.put_user_policy(
+            UserName="operator", PolicyName="administrator", PolicyDocument=json.dumps(account.ADMINISTRATOR)
+        )
+        key = iam.create_access_key(UserName="operator")["AccessKey"]
+        return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+
+class _QuietHandler(MotoRequestHandler):
+    """Speaks HTTP/1.1, logs nothing: requests can hold what must not be in a log."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        pass
+
+
+def serve(application: Any, bound: socket.socket, context: Any = None) -> BaseWSGIServer:
+    """Serve a WSGI application on a bound socket in threads of its own."""
+    server = make_server(
+        bound.getsockname()[0],
+        bound.getsockname()[1],
+        application,
+        threaded=True,
+        request_handler=_QuietHandler,
+        ssl_context=context,
+        fd=os.dup(bound.fileno()),
+    )
+    server.daemon_threads = True  # type: ignore[attr-defined]
+    bound.close()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 5}, daemon=True).start()
+    return server
+
+
+def files(directory: Path, prefix: str) -> Any:
+    """WSGI application that serves the files of one directory under a path."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        name = environ["PATH_INFO"].removeprefix(prefix).removeprefix("./")
+        found = directory / name
+        if "/" in name or not found.is_file():
+            return Response("", 404)(environ, start_response)
+        return Response(found.read_bytes(), mimetype="application/octet-stream")(environ, start_response)
+
+    return application
+
+
+def _signed_request(environ: dict[str, Any], body: bytes) -> SignedRequest:
+    raw = str(environ.get("RAW_URI") or environ["PATH_INFO"])
+    headers = {key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")}
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(key):
+            headers[key.replace("_", "-").lower()] = environ[key]
+    source = environ.get("REMOTE_ADDR", "")
+    return SignedRequest(
+        method=environ["REQUEST_METHOD"],
+        path=raw.partition("?")[0],
+        query=environ.get("QUERY_STRING", ""),
+        headers=headers,
+        body=body,
+        secure=environ.get("wsgi.url_scheme") == "https" or source == "127.0.0.1",
+        source=source,
+    )
+
+
+def _changes_packets(call: Call) -> bool:
+    return call.service == "ec2" and not call.action.partition(":")[2].startswith(_READ_ONLY)
+
+
+def _refusal(denied: Denied, service: str) -> Response:
+    """A refusal in the protocol of the service asked."""
+    message = escape(str(denied))
+    if service == "s3":
+        code = {"AccessDeniedException": "AccessDenied", "InvalidClientTokenId": "InvalidAccessKeyId"}.get(
+            denied.code, denied.code
+        )
+        return Response(f"<Error><Code>{code}</Code><Message>{message}</Message></Error>", 403, mimetype="text/xml")
+    if service == "ec2":
+        code = {"AccessDeniedException": "UnauthorizedOperation"}.get(denied.code, "AuthFailure")
+        text = f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>"
+        return Response(text, 403, mimetype="text/xml")
+    if service in ("iam", "sts", "monitoring"):
+        code = {"AccessDeniedException": "AccessDenied"}.get(denied.code, denied.code)
+        text = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+        return Response(text, 403, mimetype="text/xml")
+    text = json.dumps({"__type": denied.code, "message": str(denied)})
+    return Response(text, 400, mimetype="application/x-amz-json-1.1")
+
+
+def main(directory: Path) -> None:
+    """Run a region until SIGTERM; write ``region.json`` once it answers."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    for noisy in ("botocore", "boto3", "urllib3", "werkzeug"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    settings = Settings(**json.loads((directory / "settings.json").read_text()))
+    region = Region(directory, settings)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        region.open()
+        ready = {"pid": os.getpid(), "settings": asdict(settings), "credentials": region.administrator()}
+        written = directory / "region.json.new"
+        with contextlib.suppress(FileNotFoundError):
+            written.unlink()
+        with os.fdopen(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
+            json.dump(ready, out)
+        written.rename(directory / "region.json")
+        stopped.wait()
+    finally:
+        region.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
