@@ -192,7 +192,13 @@ class Engine:
 
         thread = threading.Thread(target=body, name="pulumi-program")
         thread.start()
-        thread.join()
+        try:
+            thread.join()
+        except BaseException as interruption:
+            # The call under way ends and is remembered; no other begins.
+            run.failure = interruption
+            thread.join()
+            raise
         if run.failure is not None:
             raise _as_engine_error(run.failure)
         if failure:
@@ -250,6 +256,9 @@ class _Run:
         self._lock = threading.RLock()
         self._registered: set[str] = set()
         self._gone_before: set[str] = set()  # URNs deleted early for a replacement
+        self._index()
+
+    def _index(self) -> None:
         self._known = {entry.urn: entry for entry in self.snapshot.entries if not entry.doomed}
 
     # What the SDK calls. Names and messages are those of the protocol.
@@ -332,7 +341,7 @@ class _Run:
                 text = f"{entry.type} {entry.name}: its creation was cut off; what it may have left is its own to find"
                 self._tell(Event(kind="warning", text=text))
             self._save()
-        self.__post_init__()
+        self._index()
 
     def refresh(self) -> None:
         """Forget what AWS no longer has, and take over what it says of the rest."""
@@ -473,14 +482,20 @@ class _Run:
                 return made
             self.snapshot.creating.append(entry)
             self._save()
-            # Should this raise, the record stays: AWS may have made the thing and refused what came after.
-            if entry.type.startswith("pulumi:providers:"):
-                id, outputs = f"{entry.name}-id", dict(news)
-            elif is_dynamic(entry.type):
-                with self._named(entry):
-                    id, outputs = self.dynamic.create(news)
-            else:
-                id, outputs = self.provider.create(entry.type, entry.name, news)
+            try:
+                if entry.type.startswith("pulumi:providers:"):
+                    id, outputs = f"{entry.name}-id", dict(news)
+                elif is_dynamic(entry.type):
+                    with self._named(entry):
+                        id, outputs = self.dynamic.create(news)
+                else:
+                    id, outputs = self.provider.create(entry.type, entry.name, news)
+            except ProviderError as error:
+                # Else the record stays: AWS may have made the thing and refused what came after.
+                if error.taken:
+                    self.snapshot.creating.remove(entry)
+                    self._save()
+                raise
             made = replace(entry, id=id, outputs=_mark(outputs, hidden))
             self.snapshot.creating.remove(entry)
             if replaced is not None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 # Imported for their effect: each enters its types into KINDS.
 from lab.provider import compute, iam, s3, security, ssm, vpc  # noqa: F401
 from lab.provider.invokes import INVOKES
-from lab.provider.kind import KINDS, Aws, BotoCoreError, ClientError, Kind, ProviderError, absent, reason
+from lab.provider.kind import KINDS, Aws, BotoCoreError, ClientError, Kind, ProviderError, absent, reason, taken
 from lab.provider.values import Props, comparable, has_unknown
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Provider:
     def check(self, token: str, name: str, olds: Props, news: Props) -> Props:
         """Validate inputs and complete them: defaults, and a name (kept from the old inputs) where none is given."""
         kind = self.kind(token)
-        understood = kind.fixed | kind.changeable
+        understood = {key.split(".")[0] for key in kind.fixed | kind.changeable}
         unknown = sorted(key for key in news if key not in understood and not key.startswith("__"))
         if unknown:
             raise ProviderError(f"{token} {name}: the lab's provider does not know the input {', '.join(unknown)}")
@@ -65,7 +65,7 @@ class Provider:
         fixed = set(kind.fixed)
         if news.get("userDataReplaceOnChange"):
             fixed |= {"userData", "userDataBase64"}
-        replaces = tuple(key for key in changed if key in fixed)
+        replaces = tuple(key for key in changed if key in fixed or _member_differs(key, fixed, olds, news))
         # A name that stays cannot be had twice at once.
         same_name = kind.auto_name is not None and kind.auto_name not in changed
         return Diff(
@@ -152,6 +152,15 @@ class Provider:
         except ProviderError as error:
             raise ProviderError(f"{token} {name}".rstrip() + f": {error}") from error
         except (ClientError, BotoCoreError) as error:
-            raise ProviderError(f"{token} {name}".rstrip() + f": {reason(error)}") from error
+            told = ProviderError(f"{token} {name}".rstrip() + f": {reason(error)}")
+            told.taken = taken(error)
+            raise told from error
         except KeyError as error:
             raise ProviderError(f"{token} {name}".rstrip() + f": the input {error.args[0]} is missing") from error
+
+
+def _member_differs(key: str, fixed: set[str], olds: Props, news: Props) -> bool:
+    """Say whether a fixed member of a structured input differs."""
+    before, after = olds.get(key) or {}, news.get(key) or {}
+    members = [path.partition(".")[2] for path in fixed if path.startswith(f"{key}.")]
+    return any(has_unknown(after) or before.get(member) != after.get(member) for member in members)

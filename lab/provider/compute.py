@@ -225,7 +225,7 @@ class Instance(Ec2Kind):
     token = "aws:ec2/instance:Instance"
     fixed = frozenset(
         {"ami", "subnetId", "networkInterfaces", "primaryNetworkInterface", "keyName", "privateIp", "availabilityZone"}
-        | {"associatePublicIpAddress", "rootBlockDevice"}
+        | {"associatePublicIpAddress", "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId"}
     )
     changeable = frozenset(
         {
@@ -244,7 +244,7 @@ class Instance(Ec2Kind):
             "creditSpecification",
             "tags",
         }
-        | {"volumeTags"}
+        | {"volumeTags", "rootBlockDevice"}
     )
     resource, describe, items, id_key = "instance", "describe_instances", "Reservations", "InstanceId"
 
@@ -369,6 +369,8 @@ class Instance(Ec2Kind):
             modify(InstanceId=id, DisableApiTermination={"Value": news["disableApiTermination"]})
         if olds and differs(olds, news, "iamInstanceProfile"):
             self._profile(id, news.get("iamInstanceProfile"))
+        if olds and differs(olds, news, "rootBlockDevice"):
+            self._resize(id, news.get("rootBlockDevice") or {})
         # A machine must be off for these; one that was just found again has what it was made with.
         if olds and differs(olds, news, "instanceType", "userData", "userDataBase64"):
             with self._stopped(id):
@@ -376,6 +378,19 @@ class Instance(Ec2Kind):
                     modify(InstanceId=id, InstanceType={"Value": news["instanceType"]})
                 if differs(olds, news, "userData", "userDataBase64"):
                     modify(InstanceId=id, UserData={"Value": (self._user_data(news) or "").encode()})
+
+    def _resize(self, id: str, wanted: Props) -> None:
+        item = self.item(id) or {}
+        volumes = {row["DeviceName"]: row["Ebs"]["VolumeId"] for row in item.get("BlockDeviceMappings") or ()}
+        root = volumes.get(item.get("RootDeviceName", "")) or next(iter(volumes.values()), None)
+        changes = some(
+            Size=wanted.get("volumeSize"),
+            VolumeType=wanted.get("volumeType"),
+            Iops=wanted.get("iops"),
+            Throughput=wanted.get("throughput"),
+        )
+        if root and changes:
+            self.ec2.modify_volume(VolumeId=root, **changes)
 
     @contextmanager
     def _stopped(self, id: str) -> Iterator[None]:

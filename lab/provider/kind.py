@@ -17,6 +17,9 @@ from lab.provider.values import Props
 class ProviderError(Exception):
     """A resource cannot be handled: unknown type or input, or AWS said no. The text names type, resource and reason."""
 
+    taken: bool = False
+    """AWS said no because there is such a thing already: whatever is found there is not ours."""
+
 
 #: Error codes that say "there is no such thing" without the words "NotFound" or "NoSuch".
 ABSENT_CODES = frozenset({"404", "InvalidNetworkAclEntry.NotFound", "InvalidAttachmentID.NotFound"})
@@ -28,6 +31,14 @@ def absent(error: Exception) -> bool:
         return False
     code = str(error.response.get("Error", {}).get("Code", ""))
     return "NotFound" in code or "NoSuch" in code or code in ABSENT_CODES
+
+
+def taken(error: Exception) -> bool:
+    """Say whether an AWS error means that there is such a thing already."""
+    if not isinstance(error, ClientError):
+        return False
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return any(word in code for word in ("AlreadyExists", "AlreadyOwned", "AlreadyAssociated", "Duplicate"))
 
 
 def reason(error: Exception) -> str:
@@ -86,7 +97,7 @@ class Kind:
     token: ClassVar[str]
     """Pulumi's type token."""
     fixed: ClassVar[frozenset[str]] = frozenset()
-    """Inputs whose change needs a new resource."""
+    """Inputs whose change needs a new resource; `a.b` is the member b of the input a."""
     changeable: ClassVar[frozenset[str]] = frozenset()
     """Inputs that `update` applies."""
     auto_name: ClassVar[str | None] = None
@@ -242,4 +253,5 @@ __all__ = [
     "tag_list",
     "tag_map",
     "tag_outputs",
+    "taken",
 ]
