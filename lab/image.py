@@ -46,6 +46,7 @@ _CLOUD = {
         "datasource_list: [Ec2, None]\n"
         "datasource: {Ec2: {strict_id: false, apply_full_imds_network_config: false, timeout: 5, max_wait: 30}}\n"
         "network: {config: disabled}\n"
+        "system_info: {default_user: {name: admin}}\n"
     ),
     "/etc/cloud/ds-identify.cfg": "policy: enabled\n",
     "/etc/ec2-hypervisor-uuid": "ec2e1916-9099-7caf-fd21-012345abcdef\n",
