@@ -49,6 +49,8 @@ class Account:
     """Of the lab's region; None leaves the choice to boto3."""
     dial: ssh.Dial = ssh.dial
     """How the stack's public addresses are reached from here."""
+    identity: Path | None = None
+    """Private SSH key its gateway lets in, where that is known."""
 
     @property
     def names(self) -> contract.Names:
@@ -110,7 +112,8 @@ def region_of(stack: str) -> str | None:
 
 
 def _lab(environ: Mapping[str, str]) -> Account:
-    # Here and not above: it loads moto, which other stacks' commands need not wait for.
+    # Here and not above: they load Pulumi's SDK, which other stacks' commands need not wait for.
+    from drawbridge import trial
     from lab import linux, region
 
     endpoint = environ.get("AWS_ENDPOINT_URL")
@@ -133,6 +136,7 @@ def _lab(environ: Mapping[str, str]) -> Account:
         stack=LAB,
         endpoint=running.endpoint,
         dial=dial,
+        identity=trial.identity(running),
         session=boto3.Session(
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],

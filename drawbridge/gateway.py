@@ -97,7 +97,7 @@ def target(account: Account, *, user: str, identity: Path | None) -> ssh.Target:
         host=address_of(account),
         host_key=account.parameter(account.names.ssh_host_key),
         user=user,
-        identity=identity,
+        identity=identity or account.identity,
         dial=account.dial,
     )
 

@@ -21,7 +21,7 @@ def _login(command: F) -> F:
             "-i",
             "--identity",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Private SSH key; otherwise the agent's and the usual files.",
+            help="Private SSH key; otherwise the lab's own, the SSH agent's or the usual files.",
         ),
         click.option("--user", default="admin", show_default=True, help="User to log in as."),
     ):

@@ -25,10 +25,10 @@ def lab() -> None:
 def up(wants_json: bool) -> None:
     """Start the region, deploy stack lab and its clients, show who reaches whom, leave it running."""
     require_privileges()
-    from drawbridge import trial
+    from drawbridge.trial import run
 
     with _at_work() as progress:
-        checks = trial.up(account.LAB, progress)
+        checks = run.up(account.LAB, progress)
     _conclude(checks, wants_json)
 
 
@@ -53,10 +53,10 @@ def try_(stack: Path, json_file: Path | None) -> None:
     STACK is a name (stacks/Pulumi.NAME.yaml) or a path. Exits 1 if a check fails.
     """
     require_privileges()
-    from drawbridge import trial
+    from drawbridge.trial import run
 
     with _at_work() as progress:
-        checks = trial.try_stack(stack, progress)
+        checks = run.try_stack(stack, progress)
     if json_file is not None:
         json_file.write_text(output.as_json(checks) + "\n")
     _conclude(checks, wants_json=False)

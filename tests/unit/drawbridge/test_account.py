@@ -24,7 +24,10 @@ def running_lab(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A region on this machine, as far as the command asks."""
     environment = {"AWS_ACCESS_KEY_ID": "AKIALAB", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "eu-west-1"}
     region = SimpleNamespace(
-        endpoint="http://127.0.0.1:4999", environment=environment, status=lambda: {"internet": "the-internet"}
+        endpoint="http://127.0.0.1:4999",
+        environment=environment,
+        directory=Path("/nowhere"),
+        status=lambda: {"internet": "the-internet"},
     )
     monkeypatch.setattr(lab, "region", SimpleNamespace(connect=lambda: region), raising=False)
     return region
@@ -38,6 +41,7 @@ def test_stack_lab_is_on_this_machine_whatever_the_environment_says() -> None:
     assert credentials is not None
     assert (credentials.access_key, found.session.region_name) == ("AKIALAB", "eu-west-1")
     assert found.client("ssm").meta.endpoint_url == "http://127.0.0.1:4999"
+    assert found.identity == Path("/nowhere/operator")
 
 
 @pytest.mark.usefixtures("running_lab")
