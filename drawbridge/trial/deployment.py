@@ -1,0 +1,119 @@
+"""Deploying a stack into a region of this machine, the way `pulumi up` would."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pulumi
+
+import contract
+from drawbridge import errors
+from drawbridge.account import PROJECT
+from lab import region as labs
+from settings import Settings, parse
+
+#: Told what is being done, for people.
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One stack, deployed into a region of this machine."""
+
+    region: labs.Region
+    settings: Settings
+    outputs: Mapping[str, Any]
+    changes: Mapping[str, int]
+
+    @property
+    def names(self) -> contract.Names:
+        """What the stack's things are called."""
+        return contract.Names(self.settings.stack)
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the lab's operator, in the stack's AWS region."""
+        return boto3.client(
+            service,
+            region_name=self.settings.region,
+            endpoint_url=self.region.endpoint,
+            aws_access_key_id=self.region.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.region.environment["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    @property
+    def gateway(self) -> labs.Host:
+        """The gateway's machine as it is now (its instance may have been replaced)."""
+        return self.region.host(self.outputs["gatewayInstanceId"])
+
+
+def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: Progress) -> Deployment:
+    """Run the program against the lab with the embedded engine; the operator's SSH key is the lab's own.
+
+    Raises:
+        StackError: the settings, or what the program said of them.
+        LabError: what the engine said.
+    """
+    from lab.engine import EngineError
+
+    config = {**raw, "drawbridge:gateway": {"sshKey": _ssh_key(running), **(raw.get("drawbridge:gateway") or {})}}
+    progress(f"deploying stack {stack}")
+    with _environment({**running.environment, "AWS_REGION": str(config["aws:region"])}):
+        try:
+            settings = parse(config, stack=stack, endpoint=running.endpoint)
+            result = engine(running, stack, config, progress).up()
+        except pulumi.RunError as error:
+            raise errors.StackError(str(error)) from error
+        except EngineError as error:
+            raise errors.LabError(
+                str(error), f"see {running.directory}/log; start anew: drawbridge lab down"
+            ) from error
+    running.settle()
+    told = ", ".join(f"{count} {verb}" for verb, count in result.changes.items() if count)
+    progress(f"deployed: {told}")
+    return Deployment(running, settings, result.outputs, result.changes)
+
+
+def engine(running: labs.Region, stack: str, config: Mapping[str, Any], progress: Progress = lambda _: None) -> Any:
+    """The embedded engine for a stack of this lab; its state lies with the lab's."""
+    from lab.engine import Engine, Event
+
+    def tell(event: Event) -> None:
+        if event.kind in ("warning", "error", "info"):
+            progress(event.text)
+
+    state = running.stacks / f"{stack}.json"
+    return Engine(PROJECT, project=contract.PROJECT, stack=stack, config=config, state=state, events=tell)
+
+
+def identity(running: labs.Region) -> Path:
+    """The lab operator's private SSH key, which its gateways let in."""
+    return running.directory / "operator"
+
+
+def _ssh_key(running: labs.Region) -> str:
+    key = identity(running)
+    if not key.exists():
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(key)], check=True, timeout=10
+        )
+    return key.with_suffix(".pub").read_text().strip()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Point the SDKs of this process at the lab for the length of a block: they know no other door."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    for name in before:
+        del os.environ[name]
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,0 +1,65 @@
+"""Stacks in the lab: deploy one, start its clients where users are, check what its settings promise.
+
+Everything goes the way a user's does: the program deploys through the AWS API, a client's machine fetches its own bundle, and what
+is checked is checked with packets. Nothing here knows how a component is made.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from drawbridge.account import stack_file
+from drawbridge.checks import Check
+from drawbridge.trial import routed
+from drawbridge.trial.deployment import Progress, deploy
+from drawbridge.trial.hosts import place_hosts
+from lab import region as labs
+from settings import parse, read_stack_file
+
+
+def up(stack: str, progress: Progress) -> list[Check]:
+    """Bring the lab and a stack up, or up to date, and leave them running; who reaches whom.
+
+    Raises:
+        SettingsError: the stack file; nothing was touched.
+        LabError: the lab; EngineError: the deployment.
+    """
+    raw = read_stack_file(stack_file(stack))
+    parse(raw, stack=stack, endpoint="http://127.0.0.1")
+    running = labs.connect() or labs.start(progress=progress)
+    return _deploy_and_check(running, stack, raw, progress)
+
+
+def try_stack(path: Path, progress: Progress) -> list[Check]:
+    """Deploy a stack file into a region of its own, check what its settings promise, take everything down.
+
+    Raises:
+        As `up`. Nothing is left behind in any case.
+    """
+    stack = path.stem.removeprefix("Pulumi.")
+    raw = read_stack_file(path)
+    parse(raw, stack=stack, endpoint="http://127.0.0.1")
+    with throw_away_region(progress) as running:
+        return _deploy_and_check(running, stack, raw, progress)
+
+
+@contextmanager
+def throw_away_region(progress: Progress = lambda _: None) -> Iterator[labs.Region]:
+    """A region under a name of its own that is gone when the block ends, however it ends."""
+    name = f"try{secrets.token_hex(3)}"
+    try:
+        yield labs.start(name, progress)
+    finally:
+        progress("taking the region down")
+        labs.down(name)
+
+
+def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: Progress) -> list[Check]:
+    deployed = deploy(running, stack, raw, progress)
+    place_hosts(deployed, progress)
+    progress("waiting for the gateway")
+    checks = [routed.ready(deployed)]
+    progress("checking")
+    return [*checks, *routed.connectivity(deployed)]
