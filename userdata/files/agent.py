@@ -44,7 +44,8 @@ MAX_ARCHIVE = 4 << 20
 """Bytes of a release, packed."""
 MAX_UNPACKED = 16 << 20
 MAX_FILES = 5_000
-MAX_REASON = 1_000
+MAX_REASON = 500
+"""Characters; escaped, a report still fits a parameter of 4,096."""
 
 #: Seconds.
 COMMAND = 60.0
@@ -510,8 +511,10 @@ class Machine:
         return status.st_size > 0 and abs(time.time() - status.st_mtime) < STALE
 
     def last_words(self, name: str) -> str:
-        said = self.run(["journalctl", "--unit", name, "--lines=4", "--output=cat", "--no-pager", "--quiet"]).stdout
-        return " | ".join(said.split("\n")).strip(" |") or "it says nothing"
+        """What a unit's own processes said last."""
+        show = ["journalctl", f"_SYSTEMD_UNIT={name}", "--lines=4", "--output=cat", "--no-pager", "--quiet"]
+        said = self.run(show).stdout.replace("Use --help for more information.", "")
+        return " | ".join(filter(None, said.splitlines())) or "it says nothing"
 
     # What comes beside
 
@@ -665,7 +668,7 @@ class Machine:
             raise RefusedError(str(error)) from error
         if result.returncode:
             said = " | ".join((result.stderr.strip() or result.stdout.strip()).splitlines())
-            raise RefusedError(f"{name} {' '.join(argv[1:])}: {said or f'exit status {result.returncode}'}")
+            raise RefusedError(f"{name}: {said or f'exit status {result.returncode}'}")
         return result
 
     def save(self, state: State) -> None:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+ENV = Path("/etc/drawbridge/env")
 CURRENT = Path("/opt/drawbridge/current/agent.py")
 FETCHED = Path("/run/drawbridge/agent.py")
 #: Seconds for role, metadata, network and clock to be there; on a first boot all of them may be late.
@@ -37,7 +38,7 @@ def main() -> None:
         except Exception:
             traceback.print_exc()
             print("the current agent broke down; fetching the one AWS names", file=sys.stderr)
-    env = dict(line.split("=", 1) for line in Path("/etc/drawbridge/env").read_text().splitlines() if "=" in line)
+    env = dict(line.split("=", 1) for line in ENV.read_text().splitlines() if "=" in line)
     if not is_equipped():
         install(env["PACKAGES"].split())
     import boto3

@@ -1,0 +1,140 @@
+"""What the tests of this package share: a stand-in for a gateway's services, and releases to try on it."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from hashlib import sha256
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from openvpn.model import Client, Tunnel
+from pki.authority import CertificateAuthority
+from pki.ssh import host_key
+from userdata import release
+from userdata.files import agent
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+TUNNEL = Tunnel(
+    pool=IPv4Network("10.8.0.0/24"),
+    routes=(IPv4Network("10.1.0.0/16"),),
+    clients=(Client(name="alice"), Client(name="bob")),
+)
+
+
+def build(tunnel: Tunnel = TUNNEL, revoked: dict[int, str] | Sequence[int] = ()) -> release.Release:
+    """A release as the program builds it."""
+    everywhere = (IPv4Network("0.0.0.0/0"),)
+    return release.build(tunnel, admin_from=(), allow_from=everywhere, vpc=tunnel.routes, revoked=revoked)
+
+
+def without(names: tuple[str, ...], tunnel: Tunnel = TUNNEL) -> Tunnel:
+    """The same tunnel without some of its clients."""
+    return Tunnel(
+        pool=tunnel.pool, routes=tunnel.routes, clients=tuple(c for c in tunnel.clients if c.name not in names)
+    )
+
+
+def archive(contents: dict[str, bytes]) -> release.Release:
+    """A release of any content, its digest right."""
+    packed = release.pack(contents, directories=("ccd", "revoked"))
+    return release.Release(archive=packed, sha256=sha256(packed).hexdigest())
+
+
+def contents(built: release.Release) -> dict[str, bytes]:
+    """A release's files, to be changed and packed again."""
+    return {str(path): content for path, content in agent.members(built.archive) if content is not None}
+
+
+@cache
+def secrets() -> dict[str, str]:
+    """A gateway's secrets, real ones."""
+    now = datetime.now(UTC)
+    authority = CertificateAuthority.create("test", timedelta(days=2), now)
+    server = authority.issue_server("server", timedelta(days=1), now)
+    return {
+        "ca.crt": authority.certificate,
+        "server.crt": server.certificate,
+        "server.key": server.key,
+        "tls-crypt-v2.key": "not looked into",
+        "ssh_host_ed25519_key": host_key().private,
+    }
+
+
+@dataclass
+class Services:
+    """Stand-in for the programs a gateway's agent starts: it notes the commands and keeps track of units like systemd.
+
+    It proves which commands are run and what follows from their results, not that the programs take them.
+    """
+
+    root: Path
+    commands: list[str] = field(default_factory=list)
+    active: set[str] = field(default_factory=set)
+    fails: dict[str, str] = field(default_factory=dict)
+    """Beginning of a command -> what it says as it fails."""
+    refuses: str = ""
+    """OpenVPN ends at once if its configuration holds this text."""
+    starts: int = 0
+
+    def __call__(self, argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+        command = " ".join(argv)
+        self.commands.append(command)
+        for beginning, said in self.fails.items():
+            if command.startswith(beginning):
+                return subprocess.CompletedProcess(argv, 1, "", said)
+        out, status = "", 0
+        if argv[:2] == ["systemctl", "show"]:
+            blocks = [f"Id={u}\nActiveState={self._state(u)}\nSubState=running\n" for u in argv[3:]]
+            out = "\n".join(blocks)
+        elif argv[0] == "systemctl" and argv[1] in {"start", "restart", "reload-or-restart"}:
+            status = self._start(argv[2], again=argv[1] == "restart")
+        elif argv[0] == "ssh-keygen":
+            out = "ssh-ed25519 AAAA\n"
+        elif argv[0] == "journalctl":
+            out = "the last words\n"
+        return subprocess.CompletedProcess(argv, status, out, "")
+
+    def reboot(self) -> None:
+        """All that is enabled starts again, with what is linked now."""
+        for unit in list(self.active):
+            self._start(unit, again=True)
+
+    def _state(self, unit: str) -> str:
+        return "active" if unit in self.active else "failed"
+
+    def _start(self, unit: str, *, again: bool) -> int:
+        if unit in self.active and not again:
+            return 0
+        self.active.discard(unit)
+        if unit.startswith("openvpn-server@"):
+            self.starts += 1
+            instance = unit.removeprefix("openvpn-server@").removesuffix(".service")
+            current = self.root / "opt/drawbridge/current"
+            if self.refuses and self.refuses in (current / f"root/etc/openvpn/server/{instance}.conf").read_text():
+                return 1
+            directory = self.root / f"run/openvpn-{instance}"
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            (directory / "release").symlink_to(current.readlink())
+            (directory / "secrets").symlink_to((self.root / "etc/openvpn/server/secrets").readlink())
+            (directory / "status").write_text("END\n")
+        self.active.add(unit)
+        return 0
+
+
+def instant(condition: object, seconds: float) -> bool:
+    """In place of the agent's `wait`: these services are up at once or never."""
+    assert callable(condition)
+    return bool(condition())
+
+
+def stale(path: Path) -> None:
+    """Make a file look as if it had been written ten minutes ago."""
+    then = time.time() - 600
+    os.utime(path, (then, then))

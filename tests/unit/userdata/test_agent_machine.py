@@ -1,0 +1,497 @@
+"""The agent's runs on a directory in place of a machine and AWS's API in this process (moto).
+
+Does not prove that systemd, nft and OpenVPN do as `gateway.Services`, their stand-in, does.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from contract import GATEWAY_SECRETS, Names
+from openvpn.model import Tunnel
+from tests.unit.userdata import gateway
+from userdata import cloud_config
+from userdata.files import agent
+from userdata.release import Release
+
+NAMES = Names("test")
+ENV = agent.read_env(cloud_config.env(region="eu-west-1", stack="test"))
+BUCKET = "releases-of-test"
+OPENVPN = "openvpn-server@server.service"
+
+
+@dataclass
+class World:
+    """A gateway and what AWS names for it."""
+
+    root: Path
+    services: gateway.Services
+    machine: agent.Machine
+    ssm: Any
+    s3: Any
+    cloud: agent.Cloud
+
+    def put_secrets(self, values: dict[str, str]) -> None:
+        for name, value in values.items():
+            self.ssm.put_parameter(Name=NAMES.secret(name), Type="SecureString", Value=value, Overwrite=True)
+
+    def publish(self, release: Release, archive: bytes | None = None) -> str:
+        key = NAMES.release_key(release.sha256)
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body=release.archive if archive is None else archive)
+        self.point({"bucket": BUCKET, "key": key, "sha256": release.sha256})
+        return release.sha256
+
+    def point(self, pointer: object) -> None:
+        self.ssm.put_parameter(Name=NAMES.release, Type="String", Value=json.dumps(pointer), Overwrite=True)
+
+    def run(self, digest: str = "agent") -> agent.Report:
+        """One run of the agent, its report told."""
+        report = agent.converge(self.machine, self.cloud, digest)
+        agent.tell(self.machine, self.cloud, report)
+        return report
+
+    def told(self) -> dict[str, str]:
+        value: dict[str, str] = json.loads(self.ssm.get_parameter(Name=NAMES.report)["Parameter"]["Value"])
+        return value
+
+    def running(self) -> str:
+        """The release OpenVPN runs by the links it was started with."""
+        started = self.machine.started("server")
+        return started.release if started and OPENVPN in self.services.active else ""
+
+    def serials(self) -> set[str]:
+        return {path.name for path in (self.root / "etc/openvpn/server/revoked").iterdir()}
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(agent, "wait", gateway.instant)
+    (tmp_path / "etc/ssh").mkdir(parents=True)
+    instance = tmp_path / "var/lib/cloud/data/instance-id"
+    instance.parent.mkdir(parents=True)
+    instance.write_text("i-1\n")
+    services = gateway.Services(tmp_path)
+    machine = agent.Machine(tmp_path, services, gateway.ME)
+    with mock_aws():
+        ssm, s3 = (boto3.client(name, region_name="eu-west-1") for name in ("ssm", "s3"))
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        world = World(tmp_path, services, machine, ssm, s3, agent.Cloud(ENV))
+        world.put_secrets(gateway.secrets())
+        yield world
+
+
+def test_first_run_makes_the_gateway_ready(world: World) -> None:
+    sha = world.publish(gateway.build())
+    report = world.run()
+    assert report == agent.Report("ready", sha, sha, "", "i-1")
+    assert world.told() | {"time": ""} == {**asdict(report), "time": ""}
+    assert json.loads(world.machine.report_file.read_text()) == world.told()
+    assert world.services.active == {agent.FIREWALL, OPENVPN}
+    assert world.running() == sha
+    links = {
+        "etc/openvpn/server/server.conf",
+        "etc/drawbridge/nftables.conf",
+        "etc/sysctl.d/90-drawbridge.conf",
+        "etc/systemd/system/drawbridge-agent.timer",
+        "etc/systemd/system/openvpn-server@.service.d/drawbridge.conf",
+    }
+    for path in links:
+        assert str((world.root / path).readlink()) == f"/opt/drawbridge/current/root/{path}"
+        assert (world.root / "opt/drawbridge/current/root" / path).is_file()
+
+
+def test_filter_comes_before_forwarding_and_forwarding_before_the_tunnel(world: World) -> None:
+    world.publish(gateway.build())
+    world.run()
+    order = [
+        next(i for i, command in enumerate(world.services.commands) if command.startswith(beginning))
+        for beginning in (
+            "nft --check",
+            f"systemctl reload-or-restart {agent.FIREWALL}",
+            "/usr/lib/systemd/systemd-sysctl",
+            f"systemctl restart {OPENVPN}",
+        )
+    ]
+    assert order == sorted(order)
+
+
+def test_secrets_are_read_by_their_owners_only(world: World) -> None:
+    world.publish(gateway.build())
+    world.run()
+    target = world.machine.vault / (world.root / "etc/openvpn/server/secrets").readlink().name
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in target.iterdir()} == dict.fromkeys(
+        GATEWAY_SECRETS, "0o400"
+    )
+    assert (target / "server.key").read_text() == gateway.secrets()["server.key"]
+    assert [oct(d.stat().st_mode & 0o777) for d in (target, world.machine.openvpn)] == ["0o750", "0o750"]
+    assert world.machine.ssh_key.read_text() == gateway.secrets()["ssh_host_ed25519_key"]
+    assert oct(world.machine.ssh_key.stat().st_mode & 0o777) == "0o600"
+    assert world.machine.ssh_key.with_suffix(".pub").read_text().startswith("ssh-ed25519 ")
+
+
+def test_nothing_secret_is_said(world: World) -> None:
+    world.publish(gateway.build())
+    world.run()
+    said = "\n".join([*world.services.commands, world.machine.state_file.read_text(), json.dumps(world.told())])
+    for value in gateway.secrets().values():
+        assert value.splitlines()[1 if "\n" in value.strip() else 0] not in said
+
+
+def test_a_run_with_nothing_new_is_one_call_and_one_command(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.publish(gateway.build())
+    world.run()
+    world.services.commands.clear()
+    calls: list[str] = []
+    call = agent.Cloud._call
+
+    def count(what: str, action: Callable[[], Any]) -> Any:
+        calls.append(what)
+        return call(what, action)
+
+    monkeypatch.setattr(agent.Cloud, "_call", staticmethod(count))
+    assert world.run().state == "ready"
+    assert calls == [NAMES.release]
+    assert [command.split()[1] for command in world.services.commands] == ["show"]
+
+
+@pytest.mark.parametrize("what", ["ccd", "revoked", "firewall"])
+def test_clients_and_rules_change_without_a_restart(world: World, what: str) -> None:
+    world.publish(gateway.build())
+    world.run()
+    changed = {
+        "ccd": gateway.build(gateway.without(("bob",))),
+        "revoked": gateway.build(revoked=[7]),
+        "firewall": gateway.archive(
+            gateway.contents(gateway.build()) | {"root/etc/drawbridge/nftables.conf": b"table inet drawbridge {\n}\n"}
+        ),
+    }[what]
+    sha = world.publish(changed)
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1")
+    assert world.services.starts == 1
+    # What it was started with stays, to be compared with what comes later; only then may it go.
+    assert len(list(world.machine.releases.iterdir())) == 2
+    assert world.run("another agent").state == "ready"
+    assert world.services.starts == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["etc/openvpn/server/server.conf", "etc/systemd/system/openvpn-server@.service.d/x.conf"]
+)
+def test_what_openvpn_reads_at_its_start_restarts_it(world: World, path: str) -> None:
+    world.publish(gateway.build())
+    world.run()
+    sha = world.publish(gateway.archive(gateway.contents(gateway.build()) | {f"root/{path}": b"# new\n"}))
+    assert world.run().running == sha == world.running()
+    assert world.services.starts == 2
+    assert [path.name for path in world.machine.releases.iterdir()] == [sha], "the old one is gone"
+
+
+def test_renewed_secrets_arrive_without_a_new_release(world: World) -> None:
+    sha = world.publish(gateway.build())
+    world.run()
+    world.put_secrets({"tls-crypt-v2.key": "another"})
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1")
+    assert world.services.starts == 2
+    secrets = world.machine.vault / (world.root / "etc/openvpn/server/secrets").readlink().name
+    assert (secrets / "tls-crypt-v2.key").read_text() == "another"
+    assert [path.name for path in world.machine.vault.iterdir()] == [secrets.name]
+
+
+def test_files_that_only_the_old_release_had_are_taken_away(world: World) -> None:
+    extra = "etc/systemd/network/50-extra.netdev"
+    world.publish(gateway.archive(gateway.contents(gateway.build()) | {f"root/{extra}": b"[NetDev]\n"}))
+    world.run()
+    assert (world.root / extra).is_symlink()
+    world.publish(gateway.build())
+    world.run()
+    assert not (world.root / extra).is_symlink()
+    assert (world.root / "etc/sysctl.d/90-drawbridge.conf").is_symlink()
+
+
+def test_a_new_agent_goes_over_what_the_old_one_applied(world: World) -> None:
+    world.publish(gateway.build())
+    world.run("old")
+    world.services.commands.clear()
+    assert world.run("new").state == "ready"
+    assert f"systemctl reload-or-restart {agent.FIREWALL}" in world.services.commands
+    assert world.services.starts == 1
+    world.services.commands.clear()
+    world.run("new")
+    assert len(world.services.commands) == 1
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A release that must not run: what is wrong with it, and what the report says."""
+
+    says: str
+    files: dict[str, bytes]
+    fails: dict[str, str]
+    refuses: str = ""
+
+
+BAD = {
+    "rules": Bad("nft: syntax error", {}, {"nft --check": "syntax error"}),
+    "options": Bad("openvpn: Options error", {}, {"openvpn --config": "Options error"}),
+    "agent": Bad("SyntaxError", {"agent.py": b"def ("}, {"/": "SyntaxError"}),
+    "start": Bad("the last words", {"root/etc/openvpn/server/server.conf": b"WRONG"}, {}, "WRONG"),
+    "format": Bad("format 9", {"manifest.json": b'{"format": 9, "instances": [], "secrets": []}'}, {}),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, what: str) -> None:
+    good = world.publish(gateway.build())
+    world.run()
+    bad = BAD[what]
+    sha = world.publish(gateway.archive(gateway.contents(gateway.build()) | {"new": b""} | bad.files))
+    world.services.fails, world.services.refuses = bad.fails, bad.refuses
+    report = world.run()
+    world.services.fails = {}
+    assert (report.state, report.release, report.running) == ("refused", sha, good)
+    assert bad.says in report.reason
+    assert world.running() == good
+    assert world.services.active == {agent.FIREWALL, OPENVPN}
+    linked = world.machine.linked()
+    assert linked and linked.release == good
+    # It is not tried again and again ...
+    starts = world.services.starts
+    assert world.run() == report
+    assert world.services.starts == starts
+    # ... and the next good one is taken.
+    better = world.publish(gateway.build(revoked=[1]))
+    assert world.run() == agent.Report("ready", better, better, "", "i-1")
+
+
+def test_keys_that_do_not_fit_are_refused(world: World) -> None:
+    good = world.publish(gateway.build())
+    world.run()
+    gateway.secrets.cache_clear()
+    world.put_secrets({"server.key": gateway.secrets()["server.key"]})
+    report = world.run()
+    assert (report.state, report.running) == ("refused", good)
+    assert "do not fit" in report.reason
+    assert "PRIVATE" not in report.reason
+    assert world.services.starts == 1
+
+
+@pytest.mark.parametrize("archive", [b"", b"half", gateway.build().archive[:-1]])
+def test_an_archive_with_another_digest_is_never_unpacked(world: World, archive: bytes) -> None:
+    good = world.publish(gateway.build(revoked=[1]))
+    world.run()
+    release = gateway.build()
+    sha = world.publish(release, archive)
+    report = world.run()
+    assert (report.state, report.release, report.running) == ("refused", sha, good)
+    assert "SHA-256" in report.reason
+    assert [path.name for path in world.machine.releases.iterdir()] == [good]
+    # Put right, it is taken.
+    world.publish(release)
+    assert world.run().running == sha
+
+
+def test_an_archive_that_climbs_is_refused_and_leaves_nothing(world: World) -> None:
+    good = world.publish(gateway.build())
+    world.run()
+    world.publish(gateway.archive({"a": b"", "../../../etc/cron.d/x": b"* * * * * root true\n"}))
+    assert world.run().state == "refused"
+    assert [path.name for path in world.machine.releases.iterdir()] == [good]
+    assert not list(world.root.rglob("cron.d"))
+
+
+def test_revocations_hold_even_if_their_release_is_refused(world: World) -> None:
+    world.publish(gateway.build(revoked=[1]))
+    world.run()
+    inode = world.machine.openvpn.joinpath("revoked").stat().st_ino
+    world.services.fails = {"nft --check": "syntax error"}
+    world.publish(gateway.build(revoked=[1, 2]))
+    assert world.run().state == "refused"
+    assert world.serials() == {"1", "2"}
+    world.services.fails = {}
+    world.publish(gateway.build(revoked=[3]))
+    assert world.run().state == "ready"
+    assert world.serials() == {"1", "2", "3"}, "none is ever taken back"
+    assert world.machine.openvpn.joinpath("revoked").stat().st_ino == inode, "the directory itself is never replaced"
+
+
+def test_first_release_refused_is_tried_again(world: World) -> None:
+    sha = world.publish(gateway.build())
+    world.services.fails = {"nft --check": "no such table"}
+    report = world.run()
+    assert (report.state, report.release, report.running) == ("refused", sha, "")
+    assert OPENVPN not in world.services.active
+    world.services.fails = {}
+    assert world.run().running == sha
+
+
+def test_without_aws_the_last_good_release_is_kept_running(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = world.publish(gateway.build())
+    world.run()
+    world.services.active.clear()
+
+    class Down:
+        """Stand-in for an API that does not answer."""
+
+        def look(self, _: object) -> None:
+            raise agent.FailedError("could not connect")
+
+    report = agent.converge(world.machine, Down(), "agent")  # type: ignore[arg-type]
+    assert (report.state, report.running, report.reason) == ("failed", good, "could not connect")
+    assert world.running() == good
+
+
+def test_an_unreachable_api_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "ENDPOINT_URL": "http://127.0.0.1:9"}.items():
+        monkeypatch.setenv(f"AWS_{key}", value)
+    with pytest.raises(agent.FailedError, match="Could not connect"):
+        agent.Cloud(ENV).look(())
+
+
+def test_missing_parameters_are_named(world: World) -> None:
+    assert world.run().reason == f"AWS has no parameter {NAMES.release}"
+    world.publish(gateway.build())
+    world.ssm.delete_parameter(Name=NAMES.secret("server.key"))
+    report = world.run()
+    assert (report.state, report.reason) == ("failed", f"AWS has no parameter {NAMES.secret('server.key')}")
+    assert OPENVPN not in world.services.active
+
+
+def test_a_service_that_died_is_started_again(world: World) -> None:
+    sha = world.publish(gateway.build())
+    world.run()
+    world.services.active.discard(OPENVPN)
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1")
+    assert OPENVPN in world.services.active
+
+
+def test_a_service_that_serves_no_more_is_reported(world: World) -> None:
+    sha = world.publish(gateway.build())
+    world.run()
+    gateway.stale(world.root / "run/openvpn-server/status")
+    report = world.run()
+    assert (report.state, report.release) == ("failed", sha)
+    assert "does not come up" in report.reason
+    assert world.told()["state"] == "failed"
+    (world.root / "run/openvpn-server/status").write_text("END\n")
+    assert world.run().state == world.told()["state"] == "ready"
+
+
+def test_a_reboot_needs_nothing_but_the_links(world: World) -> None:
+    world.publish(gateway.build())
+    world.run()
+    starts = world.services.starts
+    world.services.reboot()
+    assert world.run().state == "ready"
+    assert world.services.starts == starts + 1, "the boot's own start and no other"
+
+
+class Killed(BaseException):
+    """Stand-in for SIGKILL: from here on nothing of the process has any effect."""
+
+
+def snapshot(world: World) -> tuple[object, ...]:
+    return (
+        world.running(),
+        world.machine.linked(),
+        world.machine.state().applied,
+        world.serials(),
+        world.told()["state"],
+    )
+
+
+class Mortal:
+    """Lets a process live for a number of effects."""
+
+    def __init__(self, lives: int) -> None:
+        self.lives = lives
+        self.spared = False
+
+    def __call__(self, effect: Callable[..., Any], *, spare: bool = False) -> Callable[..., Any]:
+        """The effect, or death before it. What another process does because of it is spared."""
+
+        def step(*arguments: Any, **options: Any) -> Any:
+            if not self.spared:
+                self.lives -= 1
+                if self.lives < 0:
+                    raise Killed
+            if not spare:
+                return effect(*arguments, **options)
+            self.spared = True
+            try:
+                return effect(*arguments, **options)
+            finally:
+                self.spared = False
+
+        return step
+
+
+def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change of the disk and each command is once what a run did not come to any more."""
+    old = world.publish(gateway.build())
+    world.run()
+    before = world.root.with_name("before")
+    shutil.copytree(world.root, before, symlinks=True)
+    tunnel = Tunnel(pool=gateway.TUNNEL.pool, port=1195, clients=gateway.TUNNEL.clients)
+    new = world.publish(gateway.build(tunnel, revoked=[9]))
+    effects: list[tuple[Any, str]] = [(agent, "write"), (shutil, "rmtree"), (os, "chown"), (os, "fsync")]
+    effects += [(Path, name) for name in ("rename", "unlink", "mkdir", "symlink_to")]
+    for lives in range(1_000):
+        mortal, alive = Mortal(lives), True
+        with monkeypatch.context() as patch:
+            for owner, name in effects:
+                patch.setattr(owner, name, mortal(getattr(owner, name)))
+            patch.setattr(world.machine, "run", mortal(world.services, spare=True))
+            try:
+                world.run()
+            except Killed:
+                alive = False
+        if lives % 3 == 0:
+            world.services.reboot()
+        assert world.running() in {old, new}, f"after {lives} effects"
+        assert world.run().state == "ready", f"after {lives} effects"
+        assert world.running() == new
+        assert world.machine.linked() == world.machine.state().applied
+        assert world.serials() == {"9"}
+        assert world.told()["release"] == new
+        assert not list((world.root / "opt").rglob(".*.new"))
+        if alive:
+            break
+        shutil.rmtree(world.root)
+        shutil.copytree(before, world.root, symlinks=True)
+        world.services.active = {agent.FIREWALL, OPENVPN}
+    assert 50 < lives < 999
+
+
+@pytest.mark.parametrize("nth", [1, 3, 9])
+def test_a_full_disk_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+    """The nth file is cut off half-way, as `write` meets it when the disk is full."""
+    good = world.publish(gateway.build())
+    world.run()
+    listing = sorted(map(str, world.root.rglob("*")))
+    sha = world.publish(gateway.build(revoked=[5]))
+    write, count = agent.write, [0]
+
+    def full(path: Path, content: bytes, *rest: Any) -> None:
+        count[0] += 1
+        if count[0] >= nth and "run/" not in str(path.relative_to(world.root)):
+            write(path, content[: len(content) // 2], *rest)
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agent, "write", full)
+        report = agent.converge(world.machine, agent.Cloud(ENV), "agent")
+    assert (report.state, report.release, report.running) == ("failed", sha, good)
+    assert "No space left" in report.reason
+    assert world.running() == good
+    assert sorted(map(str, world.root.rglob("*"))) == listing
+    assert world.run().running == sha

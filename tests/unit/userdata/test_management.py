@@ -1,0 +1,118 @@
+"""Cutting sessions over the management socket. Its server is a stand-in: this does not prove what OpenVPN does."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.userdata import gateway
+from userdata.files import agent
+
+ROW = "CLIENT_LIST\t{name}\t1.2.3.4:5\t10.8.0.2\t\t1\t2\tnow\t0\tUNDEF\t{cid}\t0\tAES-256-GCM"
+
+
+class Management:
+    """Stand-in for OpenVPN's management interface: greets, answers `status 3` and `client-kill`, notes the latter."""
+
+    def __init__(self, path: Path, sessions: dict[int, str], *, mute: bool = False) -> None:
+        self.kills: list[str] = []
+        self.sessions, self.mute = sessions, mute
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join(5)
+        self.listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rw", newline="") as stream:
+                stream.write(">INFO:OpenVPN Management Interface Version 5\r\n")
+                stream.flush()
+                for line in stream:
+                    if not self.mute:
+                        stream.write("".join(f"{answer}\r\n" for answer in self._answer(line.strip())))
+                        stream.flush()
+
+    def _answer(self, command: str) -> Iterator[str]:
+        if command == "status 3":
+            yield "TITLE\tOpenVPN"
+            yield ">CLIENT:ADDRESS,1,10.8.0.2,1"
+            yield from (ROW.format(name=name, cid=cid) for cid, name in self.sessions.items())
+            yield "END"
+        elif self.sessions.pop(int(command.split()[1]), None):
+            self.kills.append(command)
+            yield "SUCCESS: client-kill command succeeded"
+        else:
+            yield "ERROR: client-kill command failed"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> agent.Machine:
+    machine = agent.Machine(tmp_path, gateway.Services(tmp_path), gateway.ME)
+    machine.runtime("server").mkdir(parents=True)
+    releases = {
+        "old": gateway.build(revoked={1: "bob"}),
+        "gone": gateway.build(gateway.without(("alice",)), revoked=[1, 2]),
+        "rekeyed": gateway.build(revoked={1: "bob", 2: "alice"}),
+    }
+    for name, release in releases.items():
+        machine.unpack(name, release.archive)
+    return machine
+
+
+def serve(machine: agent.Machine, *, mute: bool = False) -> Management:
+    return Management(machine.runtime("server") / "mgmt.sock", {7: "alice", 8: "bob", 9: "alice"}, mute=mute)
+
+
+@pytest.mark.parametrize(
+    ("release", "kills"),
+    [
+        ("old", []),
+        ("gone", ["client-kill 7 HALT", "client-kill 9 HALT"]),
+        ("rekeyed", ["client-kill 7", "client-kill 9"]),
+    ],
+)
+def test_only_sessions_of_the_revoked_end(machine: agent.Machine, release: str, kills: list[str]) -> None:
+    server = serve(machine)
+    try:
+        machine.cut(release, "old")
+    finally:
+        server.close()
+    assert server.kills == kills
+
+
+def test_no_openvpn_no_sessions(machine: agent.Machine) -> None:
+    machine.cut("gone", "old")
+    machine.cut("gone", None)
+
+
+def test_a_client_that_left_meanwhile_is_no_error(machine: agent.Machine) -> None:
+    server = serve(machine)
+    try:
+        assert agent.manage(machine.runtime("server") / "mgmt.sock", ["client-kill 99 HALT", "client-kill 7"]) == [
+            "ERROR: client-kill command failed",
+            "SUCCESS: client-kill command succeeded",
+        ]
+    finally:
+        server.close()
+
+
+def test_silence_is_an_error_in_bounded_time(machine: agent.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "MANAGEMENT", 0.2)
+    server = serve(machine, mute=True)
+    try:
+        with pytest.raises(agent.FailedError, match=r"mgmt\.sock"):
+            machine.cut("gone", "old")
+    finally:
+        server.close()

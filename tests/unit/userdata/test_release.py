@@ -1,0 +1,77 @@
+"""A release's bytes. Does not prove that a gateway runs on it."""
+
+import io
+import json
+import tarfile
+from hashlib import sha256
+from ipaddress import IPv4Network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract import GATEWAY_SECRETS
+from openvpn.model import Tunnel
+from openvpn.server import render_server
+from tests.unit.userdata import gateway
+from userdata.cloud_config import FILES
+from userdata.files import agent
+
+
+def test_everything_in_it() -> None:
+    assert sorted(gateway.contents(gateway.build(revoked={5: "carol", 10**30: ""}))) == [
+        "agent.py",
+        "ccd/alice",
+        "ccd/bob",
+        "manifest.json",
+        f"revoked/{10**30}",
+        "revoked/5",
+        "root/etc/drawbridge/nftables.conf",
+        "root/etc/openvpn/server/server.conf",
+        "root/etc/sysctl.d/90-drawbridge.conf",
+        "root/etc/systemd/system/drawbridge-agent.service",
+        "root/etc/systemd/system/drawbridge-agent.timer",
+        "root/etc/systemd/system/drawbridge-nftables.service",
+        "root/etc/systemd/system/openvpn-server@.service.d/drawbridge.conf",
+        "root/etc/sysusers.d/drawbridge.conf",
+        "root/etc/tmpfiles.d/openvpn.conf",
+    ]
+
+
+def test_what_is_in_the_files() -> None:
+    files = gateway.contents(gateway.build(revoked={5: "carol", 6: ""}))
+    assert files["root/etc/openvpn/server/server.conf"].decode() == render_server(gateway.TUNNEL)
+    assert (files["revoked/5"], files["revoked/6"]) == (b"carol\n", b"")
+    assert files["agent.py"] == (FILES / "agent.py").read_bytes()
+    manifest = agent.read_manifest(files["manifest.json"].decode())
+    assert manifest == agent.Manifest(instances=("server",), secrets=GATEWAY_SECRETS)
+    assert json.loads(files["manifest.json"])["format"] == agent.FORMAT
+
+
+def test_the_agent_takes_it_without_any_client() -> None:
+    release = gateway.build(Tunnel(pool=IPv4Network("10.8.0.0/24")))
+    found = {str(path): content for path, content in agent.members(release.archive)}
+    assert (found["ccd"], found["revoked"]) == (None, None), "OpenVPN does not start without the directories"
+
+
+def test_it_is_known_by_its_digest() -> None:
+    release = gateway.build()
+    assert release.sha256 == sha256(release.archive).hexdigest()
+    assert repr(release) == f"Release(sha256='{release.sha256}')"
+
+
+def test_nothing_of_time_and_place_is_in_it() -> None:
+    with tarfile.open(fileobj=io.BytesIO(gateway.build().archive)) as tar:
+        members = tar.getmembers()
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
+    assert {oct(m.mode) for m in members} == {"0o644", "0o755"}
+    assert gateway.build().archive[4:8] == bytes(4), "gzip's own time"
+
+
+@given(st.dictionaries(st.integers(1, 2**160), st.sampled_from(["", "alice"]), max_size=5), st.randoms())
+def test_same_values_same_bytes(revoked: dict[int, str], random: object) -> None:
+    shuffled = list(revoked.items())
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert gateway.build(revoked=revoked) == gateway.build(revoked=dict(shuffled))
+    if not any(revoked.values()):
+        assert gateway.build(revoked=list(revoked)) == gateway.build(revoked=revoked)
+    assert (gateway.build(revoked=revoked) == gateway.build()) is not bool(revoked)

@@ -1,0 +1,70 @@
+"""The units, judged by this machine's systemd. Does not prove that Debian 13's starts them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from userdata.cloud_config import FILES
+
+UNITS = "etc/systemd/system"
+STOCK = Path("/usr/lib/systemd/system/openvpn-server@.service")
+
+pytestmark = pytest.mark.allow_subprocess
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root directory with our units over the system's."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze on this machine")
+    if not STOCK.exists():
+        pytest.skip("no openvpn on this machine, so not the unit that ours changes")
+    root = tmp_path_factory.mktemp("root")
+    shutil.copytree(FILES / "root", root, dirs_exist_ok=True)
+    shutil.copytree(STOCK.parent, root / "usr/lib/systemd/system", symlinks=True)
+    for program in ("usr/bin/python3", "usr/bin/cp", "usr/sbin/nft", "usr/sbin/openvpn"):
+        (root / program).parent.mkdir(parents=True, exist_ok=True)
+        (root / program).touch(mode=0o755)
+    return root
+
+
+def analyze(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    argv = ["systemd-analyze", f"--root={root}", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"),
+    [("openvpn-server@server.service", 25), ("drawbridge-nftables.service", 35), ("drawbridge-agent.service", 45)],
+)
+def test_exposure(root: Path, unit: str, most: int) -> None:
+    """Tenths of systemd's exposure level."""
+    for threshold, status in ((most, 0), (1, 1)):
+        result = analyze(root, "security", "--offline=yes", "--no-pager", f"--threshold={threshold}", unit)
+        assert result.returncode == status, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "openvpn-server@server.service",
+        "drawbridge-nftables.service",
+        "drawbridge-agent.service",
+        "drawbridge-agent.timer",
+    ],
+)
+def test_no_complaint(root: Path, unit: str) -> None:
+    result = analyze(root, "verify", "--man=no", "--recursive-errors=no", unit)
+    ours = [line for line in result.stderr.splitlines() if "drawbridge" in line or "openvpn" in line]
+    assert ours == []
+
+
+def test_a_complaint_is_seen(root: Path) -> None:
+    """Control: an unknown setting shows."""
+    (root / UNITS / "drawbridge-wrong.service").write_text("[Service]\nExecStart=/usr/bin/cp\nProtectSytem=yes\n")
+    assert (
+        "ProtectSytem"
+        in analyze(root, "verify", "--man=no", "--recursive-errors=no", "drawbridge-wrong.service").stderr
+    )
