@@ -113,7 +113,7 @@ def region_of(stack: str) -> str | None:
 
 def _lab(environ: Mapping[str, str]) -> Account:
     # Here and not above: they load Pulumi's SDK, which other stacks' commands need not wait for.
-    from drawbridge import trial
+    from drawbridge.trial import deployment
     from lab import linux, region
 
     endpoint = environ.get("AWS_ENDPOINT_URL")
@@ -136,7 +136,7 @@ def _lab(environ: Mapping[str, str]) -> Account:
         stack=LAB,
         endpoint=running.endpoint,
         dial=dial,
-        identity=trial.identity(running),
+        identity=deployment.identity(running),
         session=boto3.Session(
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],

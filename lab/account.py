@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 from typing import Any
 
 from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
@@ -16,6 +17,7 @@ from moto.s3.models import FakeBucket, s3_backends
 from moto.ssm.models import Parameter, ssm_backends
 from moto.sts.models import sts_backends
 
+from lab.errors import LabError
 from lab.iam import ACCOUNT, Principal
 
 ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
@@ -25,6 +27,8 @@ IMAGES = {
     for release in ("12", "13")
     for architecture in ("amd64", "arm64")
 }
+#: Set aside for tests of networks (RFC 2544), so none of its addresses is anybody's.
+_BENCHMARKING = IPv4Network("198.18.0.0/15")
 
 
 class Keys:
@@ -81,7 +85,7 @@ def publish_images(region: str) -> None:
     for name, image in IMAGES.items():
         if name not in parameters:
             parameters[name].append(
-                Parameter(
+                Parameter(  # type: ignore[abstract]  # moto's own way to make one
                     account_id=ACCOUNT,
                     name=name,
                     value=image,
@@ -109,20 +113,23 @@ def _register_image(ec2: Any, identity: str) -> None:
 
 
 def use_reachable_addresses() -> None:
-    """Have moto hand out public addresses that packets can go to: its own are of 127.0.0.0/8.
-
-    198.18.0.0/15 is set aside for tests of networks (RFC 2544), so none of them is anybody's.
-    """
+    """Have moto hand out public addresses that packets can go to: its own are of 127.0.0.0/8."""
     used: set[str] = set()
 
     def draw(*_: Any, **__: Any) -> str:
-        while (address := f"198.{secrets.choice((18, 19))}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}") in used:
+        while (
+            address := f"198.{secrets.choice((18, 19))}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
+        ) in used:
             pass
         used.add(address)
         return address
 
-    elastic_ip_addresses.random_ip = draw
-    elastic_network_interfaces.random_public_ip = draw
+    for module, name in ((elastic_ip_addresses, "random_ip"), (elastic_network_interfaces, "random_public_ip")):
+        if not hasattr(module, name):
+            raise LabError(
+                f"this moto draws no addresses by {module.__name__}.{name}; lab/account.py must learn how it does"
+            )
+        setattr(module, name, draw)
 
 
 def leave_bucket_policies_alone() -> None:

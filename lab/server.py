@@ -32,7 +32,7 @@ from werkzeug.wrappers import Request, Response
 from lab import account, dns, fabric, image, metadata, model, tls, vpc
 from lab.errors import LabError
 from lab.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_of
-from lab.linux import listen
+from lab.linux import delete_namespace, listen
 from lab.machines import Machine
 from lab.premises import Premises
 
@@ -255,7 +255,9 @@ class Region:
         resolver_addresses = [str(cidr[2]) for cidr in found.cidrs if isinstance(cidr, IPv4Network)]
         router = self.fabric.router(name)
         service = metadata.MetadataService(lambda address: self._guests.get((name, address)), self._credentials)
-        resolvers = [listen(router, address, 53, socket.SOCK_DGRAM) for address in (*resolver_addresses, str(vpc.RESOLVER))]
+        resolvers = [
+            listen(router, address, 53, socket.SOCK_DGRAM) for address in (*resolver_addresses, str(vpc.RESOLVER))
+        ]
         for bound in resolvers:
             dns.serve(bound)
         servers = [serve(service, listen(router, address, 80)) for address in (str(vpc.METADATA), vpc.METADATA6)]
@@ -396,7 +398,7 @@ class Region:
             machine.remove()
             for place in self.premises.values():
                 place.hosts.pop(name, None)
-            fabric.delete_namespace(f"{self.fabric.prefix}{name}")
+            delete_namespace(f"{self.fabric.prefix}{name}")
 
     def status(self) -> dict[str, Any]:
         """Everything that runs, for people and for `lab.region.Region`."""

@@ -37,7 +37,7 @@ class Deployment:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the lab's operator, in the stack's AWS region."""
-        return boto3.client(
+        return boto3.client(  # type: ignore[call-overload]  # the service is a name here
             service,
             region_name=self.settings.region,
             endpoint_url=self.region.endpoint,
