@@ -128,7 +128,7 @@ class Region:
 
     def client(self, service: str, region: str) -> Any:
         """A boto3 client of the region's own, whom no policy binds."""
-        return boto3.client(
+        return boto3.client(  # type: ignore[call-overload]  # the service is a name here
             service,
             region_name=region,
             endpoint_url=f"http://127.0.0.1:{self.settings.port}",
