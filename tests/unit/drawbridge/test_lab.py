@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
-import drawbridge
+import drawbridge.trial.run
 import lab
 import settings
 from drawbridge import account
@@ -42,7 +42,7 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return GOOD
 
     module = SimpleNamespace(up=up, try_stack=lambda path, progress: GOOD)
-    monkeypatch.setattr(drawbridge, "trial", module, raising=False)
+    monkeypatch.setattr(drawbridge.trial, "run", module)
     return module
 
 
