@@ -44,6 +44,6 @@ class Group(click.Group):
             raise Failure(str(error)) from told
         except LabError as error:
             told = errors.LabError(
-                str(error), "see what is there: drawbridge lab status; remove it: drawbridge lab down"
+                str(error), "see what is there: drawbridge lab status; clean up: drawbridge lab down"
             )
             raise Failure(str(error)) from told

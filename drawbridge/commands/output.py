@@ -28,7 +28,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         grid.add_column(column, overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    _console().print(grid)
+    _print(grid)
 
 
 def as_json(value: object) -> str:
@@ -45,12 +45,17 @@ def check_lines(checks: Iterable[Check]) -> None:
     for check in checks:
         verdict = Text("ok", "green") if check.ok else Text("FAIL", "bold red")
         grid.add_row(verdict, Text(check.what), Text(check.figure))
-    _console().print(grid)
+    _print(grid)
 
 
-def _console() -> Console:
-    # Made when used: sys.stdout is then what the caller has put there. Not a terminal: as wide as it takes.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+def _print(grid: Table) -> None:
+    # Made when used: sys.stdout is then what the caller has put there. Where that is no terminal, lines are as wide as
+    # they need to be.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    with console.capture() as captured:
+        console.print(grid)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _plain(value: object) -> Any:
