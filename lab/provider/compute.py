@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lab.provider.kind import Ec2Kind, Kind, ProviderError, differs, register, some, tag_outputs
+from lab.provider.kind import ClientError, Ec2Kind, Kind, ProviderError, differs, register, some, tag_outputs
 from lab.provider.values import Props
 
 WAIT = {"Delay": 1, "MaxAttempts": 120}
@@ -377,7 +377,17 @@ class Instance(Ec2Kind):
                 if differs(olds, news, "instanceType"):
                     modify(InstanceId=id, InstanceType={"Value": news["instanceType"]})
                 if differs(olds, news, "userData", "userDataBase64"):
-                    modify(InstanceId=id, UserData={"Value": (self._user_data(news) or "").encode()})
+                    self._put_user_data(id, (self._user_data(news) or "").encode())
+
+    def _put_user_data(self, id: str, content: bytes) -> None:
+        modify = self.ec2.modify_instance_attribute
+        try:
+            modify(InstanceId=id, UserData={"Value": content})
+        except ClientError as error:
+            # boto3 encodes the value, as AWS wants it; moto decodes it once and then expects it to be encoded still.
+            if error.response.get("Error", {}).get("Code") != "InvalidUserData.Malformed":
+                raise
+            modify(InstanceId=id, UserData={"Value": base64.b64encode(content)})
 
     def _resize(self, id: str, wanted: Props) -> None:
         item = self.item(id) or {}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, ClassVar
 
-import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader, create_loader
 
 from lab.provider.values import Props
 
@@ -49,6 +51,13 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+@cache
+def _loader() -> Loader:
+    """Give the reader of the services' models: half a second a service, so once a process."""
+    loader: Loader = create_loader()
+    return loader
+
+
 class Aws:
     """Clients of one region, made when first needed.
 
@@ -71,8 +80,11 @@ class Aws:
                 config = Config(
                     retries={"total_max_attempts": 3, "mode": "standard"}, connect_timeout=5, read_timeout=60
                 )
-                session: Any = boto3.session.Session(region_name=self.region)
-                self._clients[service] = session.client(service, endpoint_url=self._endpoint, config=config)
+                session: Any = botocore.session.Session()
+                session.register_component("data_loader", _loader())
+                self._clients[service] = session.create_client(
+                    service, region_name=self.region, endpoint_url=self._endpoint, config=config
+                )
             return self._clients[service]
 
     @property

@@ -291,8 +291,12 @@ class BucketObjectv2(_S3):
         self._put(news)
 
     def delete(self, id: str, outputs: Props) -> None:
+        # With every version it has: a marker of its deletion would keep the bucket from being deleted.
         bucket, _, key = id.partition("/")
-        self.s3.delete_object(Bucket=bucket, Key=key)
+        for page in self.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key):
+            rows = [*(page.get("Versions") or ()), *(page.get("DeleteMarkers") or ())]
+            for version in [row["VersionId"] for row in rows if row["Key"] == key]:
+                self.s3.delete_object(Bucket=bucket, Key=key, VersionId=version)
 
     def find(self, inputs: Props) -> list[str]:
         id = f"{inputs['bucket']}/{inputs['key']}"
