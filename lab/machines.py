@@ -11,8 +11,9 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from lab.linux import NETNS, run
 #: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
 _STOP_SECONDS = 20
+#: nspawn's exit code when the container asked for a reboot (systemd's EXIT_FORCE_RESTART).
+_REBOOT = 133
 #: The parent-death signal comes when the *thread* that forked ends, so one thread that never does forks all machines.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
@@ -58,10 +61,25 @@ class Machine:
                 target.unlink(missing_ok=True)
                 target.write_text(text)
 
-    def start(self) -> None:
-        """Boot: systemd as PID 1, all capabilities inside, the namespace's interfaces."""
-        if self.running:
-            return
+    def start(self, went_down: Callable[[], None] = lambda: None) -> None:
+        """Boot: systemd as PID 1, all capabilities inside, the namespace's interfaces.
+
+        A machine that reboots itself comes back; `went_down` is called when it powers itself off.
+        """
+        if not self.running:
+            self._boot()
+            threading.Thread(target=self._watch, args=(self.process, went_down), daemon=True).start()
+
+    def _watch(self, process: "subprocess.Popen[bytes]", went_down: Callable[[], None]) -> None:
+        while process.wait() == _REBOOT and self.process is process:
+            self._boot()
+            assert self.process is not None
+            process = self.process
+        if self.process is process:
+            self.process = None
+            went_down()
+
+    def _boot(self) -> None:
         log = (self.directory / "console.log").open("ab")
         with log:
             command = [
@@ -112,21 +130,21 @@ class Machine:
 
     def stop(self, *, orderly: bool = True) -> None:
         """Power off, by force after 20 s or where not `orderly`."""
-        if self.process is None:
+        process, leader = self.process, self.leader
+        if process is None:
             return
-        leader = self.leader
+        self.process = None  # the watcher must not take this for the machine's own doing
         if orderly and leader:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(leader, _POWER_OFF)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_STOP_SECONDS)
-        if self.running:
+                process.wait(_STOP_SECONDS)
+        if process.poll() is None:
             if leader:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(leader, signal.SIGKILL)
-            self.process.kill()
-            self.process.wait()
-        self.process = None
+            process.kill()
+            process.wait()
 
     def remove(self) -> None:
         """Stop at once and forget all the machine wrote."""

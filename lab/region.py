@@ -31,6 +31,8 @@ ROOT = Path("/var/tmp/drawbridge")
 DEFAULT = "lab"
 DEFAULT_PORT = 4700
 _START_SECONDS = 60.0
+#: Regions this process started, to reap them when they end.
+_CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,9 @@ def start(name: str = DEFAULT, progress: Callable[[str], None] = lambda _: None,
                 env={k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MOTO_"))},
             )
         try:
-            return _wait_ready(name, process)
+            region = _wait_ready(name, process)
+            _CHILDREN[name] = process
+            return region
         except BaseException:
             process.kill()
             process.wait()
@@ -236,6 +240,8 @@ def down(name: str = DEFAULT) -> bool:
             if _is_region(pid, directory_of(name)):
                 os.kill(pid, signal.SIGTERM)
                 _wait_gone(pid, 40)
+        if child := _CHILDREN.pop(name, None):
+            child.wait(10)
         return _clean(name)
 
 

@@ -202,9 +202,8 @@ class Region:
         )
         first_cidr = next(c for c in state.vpcs[primary.vpc].cidrs if isinstance(c, IPv4Network))
         machine.prepare(self._files(machine, str(first_cidr[2])))
-        machine.start()
         self.machines[instance.id] = machine
-        threading.Thread(target=self._watch, args=(instance.id, machine), daemon=True).start()
+        machine.start(lambda: self._went_down(instance.id))
 
     def _files(self, machine: Machine, resolver: str) -> dict[str, str]:
         """What the lab writes on every machine: its resolver, and the authority the lab's AWS endpoints are signed by."""
@@ -215,14 +214,9 @@ class Region:
             "/etc/ssl/certs/ca-certificates.crt": bundle.read_text() + self.authority.certificate,
         }
 
-    def _watch(self, instance: str, machine: Machine) -> None:
-        """A machine that goes down by itself is a stopped instance."""
-        process = machine.process
-        if process is None:
-            return
-        process.wait()
-        if machine.process is process and not self._stopping:
-            machine.process = None
+    def _went_down(self, instance: str) -> None:
+        """A machine that powers itself off is a stopped instance."""
+        if not self._stopping:
             with self._moto_lock:
                 account.powered_off(self._home[instance], instance)
             self.touch()

@@ -45,6 +45,12 @@ class Deployment:
             aws_secret_access_key=self.region.environment["AWS_SECRET_ACCESS_KEY"],
         )
 
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """Point the SDKs of this process at the stack's place in the lab for the length of a block."""
+        with _environment({**self.region.environment, "AWS_REGION": self.settings.region}):
+            yield
+
     @property
     def gateway(self) -> labs.Host:
         """The gateway's machine as it is now (its instance may have been replaced)."""

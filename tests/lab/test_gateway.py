@@ -1,0 +1,338 @@
+"""Stack `lab` as a user has it: deployed by the program, booted from its user data, used through its tunnel.
+
+Does not prove that AWS itself accepts what is deployed; the lab's differences from AWS are listed in docs/lab.md.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.lab import waiting
+
+from drawbridge.account import stack_file
+from drawbridge.trial import run
+from drawbridge.trial.deployment import Deployment, deploy, engine
+from drawbridge.trial.hosts import place_hosts
+from drawbridge.trial.probes import ping
+from drawbridge.trial.routed import wait_report
+from lab.region import Host
+from settings import read_stack_file
+
+TUNNEL = 60.0
+#: A line that only a private key in clear has.
+PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 -]*(PRIVATE KEY|tls-crypt-v2 (server|client) key)-----")
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Deployment]:
+    with run.throw_away_region() as region:
+        stack = deploy(region, "lab", read_stack_file(stack_file("lab")), lambda _: None)
+        place_hosts(stack, lambda _: None)
+        assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
+        yield stack
+
+
+@pytest.fixture
+def alice(deployed: Deployment) -> Host:
+    host = deployed.region.host("alice")
+    assert ping(host, deployed.outputs["privateIp"], TUNNEL) is not None
+    return host
+
+
+def read(host: Host, *argv: str) -> str:
+    """What a command prints that has to succeed."""
+    done = host.run(argv)
+    assert done.returncode == 0, f"{argv}: {done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.seed("3.3")
+def test_a_client_gets_the_route_and_reaches_the_gateway_and_a_private_host(deployed: Deployment, alice: Host) -> None:
+    routes = read(alice, "ip", "route")
+
+    assert re.search(rf"^{re.escape('10.1.0.0/16')} via 10\.8\.0\.1 dev tun0", routes, re.MULTILINE)
+    assert ping(alice, deployed.outputs["privateIp"], 5) is not None
+    assert ping(alice, deployed.region.host("private-host").address, 5) is not None
+
+
+def test_control_without_the_tunnel_the_private_host_is_out_of_reach(deployed: Deployment, alice: Host) -> None:
+    private = deployed.region.host("private-host").address
+    read(alice, "systemctl", "stop", "openvpn-client@alice")
+    try:
+        assert ping(alice, private, 2) is None
+    finally:
+        read(alice, "systemctl", "start", "openvpn-client@alice")
+    assert ping(alice, private, TUNNEL) is not None
+
+
+@pytest.mark.seed("3.2")
+def test_the_server_is_routed_pushes_the_tenant_route_and_keeps_alive(deployed: Deployment, alice: Host) -> None:
+    config = read(deployed.gateway, "cat", "/etc/openvpn/server/server.conf").splitlines()
+    pushed = read(alice, "journalctl", "--no-pager", "-u", "openvpn-client@alice", "--grep", "PUSH: Received")
+
+    assert "dev tun0" in config and "keepalive 10 120" in config
+    assert any(line.startswith("server 10.8.0.0 255.255.255.0") for line in config)
+    assert "route 10.1.0.0 255.255.0.0" in pushed
+    assert "ping 10,ping-restart 120" in pushed
+    assert "redirect-gateway" not in pushed
+
+
+@pytest.mark.seed("3.1")
+def test_lifetimes_are_the_settings_and_the_authority_key_is_not_on_the_gateway(deployed: Deployment) -> None:
+    days = {"ca.crt": 3650, "server.crt": 825}
+    secrets = "/etc/openvpn/server/secrets"
+    for name, expected in days.items():
+        end = f"{secrets}/{name}"
+        assert (
+            deployed.gateway.run(
+                ["openssl", "x509", "-noout", "-checkend", str((expected - 2) * 86400), "-in", end]
+            ).returncode
+            == 0
+        )
+        assert (
+            deployed.gateway.run(
+                ["openssl", "x509", "-noout", "-checkend", str((expected + 2) * 86400), "-in", end]
+            ).returncode
+            == 1
+        )
+    authority = deployed.names.authority
+    held = deployed.client("ssm").get_parameters_by_path(Path=authority, Recursive=True, WithDecryption=True)[
+        "Parameters"
+    ]
+    keys = [p["Value"] for p in held if "PRIVATE KEY" in p["Value"]]
+    assert keys, "the authority's key is in SSM"  # the control: there is one to be found
+    for key in keys:
+        line = key.splitlines()[1]
+        found = deployed.gateway.run(
+            [
+                "grep",
+                "-rlF",
+                "--exclude-dir=proc",
+                "--exclude-dir=sys",
+                "-e",
+                line,
+                "/etc",
+                "/opt",
+                "/var",
+                "/run",
+                "/root",
+            ]
+        )
+        assert found.stdout == ""
+    server_key = read(deployed.gateway, "cat", f"{secrets}/server.key").splitlines()[1]
+    control = deployed.gateway.run(["grep", "-rlF", "-e", server_key, "/etc"])
+    assert "server.key" in control.stdout  # the search would have found it
+
+
+@pytest.mark.seed("4.1")
+def test_a_nano_instance_with_the_elastic_ip_in_remote_enabled_at_boot_at_both_ends(
+    deployed: Deployment, alice: Host
+) -> None:
+    ec2 = deployed.client("ec2")
+    found = ec2.describe_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])["Reservations"][0]["Instances"][
+        0
+    ]
+    elastic = [address["PublicIp"] for address in ec2.describe_addresses()["Addresses"]]
+
+    assert re.fullmatch(r"t[34][a-z]?\.nano", found["InstanceType"])
+    assert [deployed.outputs["publicIp"]] == elastic
+    assert f"remote {elastic[0]} 1194" in read(alice, "cat", "/etc/openvpn/client/alice.conf")
+    assert read(deployed.gateway, "systemctl", "is-enabled", "openvpn-server@server").strip() == "enabled"
+    assert read(alice, "systemctl", "is-enabled", "openvpn-client@alice").strip() == "enabled"
+
+
+@pytest.mark.seed("0.15")
+def test_the_bundle_is_one_file_fetched_over_the_aws_api_with_the_clients_own_key(
+    deployed: Deployment, alice: Host
+) -> None:
+    held = deployed.client("ssm").get_parameter(Name=deployed.names.bundle("alice"), WithDecryption=True)["Parameter"]
+
+    assert read(alice, "cat", "/etc/openvpn/client/alice.conf") == held["Value"]
+    assert read(alice, "stat", "-c", "%a", "/etc/openvpn/client/alice.conf").strip() == "600"
+    assert _from(alice, "ssm.get_parameter(Name='%s', WithDecryption=True)" % deployed.names.bundle("alice")) == "ok"
+    for other in (deployed.names.secret("server.key"), deployed.names.bundle("bob")):
+        assert _from(alice, f"ssm.get_parameter(Name='{other}', WithDecryption=True)") == "AccessDeniedException"
+
+
+@pytest.mark.seed("0.16")
+def test_a_restarted_server_has_its_client_back_by_itself_and_logs_to_the_journal(
+    deployed: Deployment, alice: Host
+) -> None:
+    before = read(alice, "systemctl", "show", "-P", "MainPID", "openvpn-client@alice")
+    read(deployed.gateway, "systemctl", "restart", "openvpn-server@server")
+
+    assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None
+    assert read(alice, "systemctl", "show", "-P", "MainPID", "openvpn-client@alice") == before
+    journal = read(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
+    assert journal.count("Initialization Sequence Completed") >= 2
+
+
+@pytest.mark.seed("0.17")
+def test_both_ends_start_at_boot(deployed: Deployment, alice: Host) -> None:
+    boot = read(alice, "cat", "/proc/sys/kernel/random/boot_id"), alice.leader
+    deployed.region.reboot_host("alice")
+    again = waiting.until(lambda: _rebooted(lambda: deployed.region.host("alice"), boot[1]), 30)
+
+    assert ping(again, deployed.outputs["privateIp"], TUNNEL) is not None
+
+
+@pytest.mark.seed("0.5")
+def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
+    before, leader = _configuration(deployed.gateway), deployed.gateway.leader
+    deployed.client("ec2").reboot_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])
+    again = waiting.until(lambda: _rebooted(lambda: deployed.gateway, leader), 30)
+    again.wait_booted(60)
+
+    assert ping(deployed.region.host("alice"), deployed.outputs["privateIp"], TUNNEL) is not None
+    assert _configuration(again) == before
+    assert read(again, "cloud-init", "status").strip() == "status: done"
+
+
+@pytest.mark.seed("9.3")
+def test_a_tunnel_client_cannot_reach_the_gateways_metadata(deployed: Deployment, alice: Host) -> None:
+    private = deployed.region.host("private-host").address
+    read(alice, "ip", "route", "replace", "169.254.169.254/32", "via", "10.8.0.1", "dev", "tun0")
+    try:
+        put = ["curl", "-s", "-m", "3", "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60"]
+        dropped = _dropped(deployed.gateway)
+        asked = alice.run([*put, "http://169.254.169.254/latest/api/token"])
+        assert (asked.returncode, asked.stdout) == (28, "")  # curl's 28: timed out
+        assert _dropped(deployed.gateway) > dropped  # it was this firewall that dropped it
+    finally:
+        read(alice, "ip", "route", "delete", "169.254.169.254/32")
+    # Controls: the service answers the gateway itself, and the same tunnel carries what is allowed.
+    assert read(deployed.gateway, *put, "http://169.254.169.254/latest/api/token")
+    assert ping(alice, private, 5) is not None
+
+
+@pytest.mark.seed("9.6")
+def test_no_private_key_is_where_others_read(deployed: Deployment, alice: Host) -> None:
+    ec2, gateway = deployed.client("ec2"), deployed.gateway
+    data = ec2.describe_instance_attribute(InstanceId=deployed.outputs["gatewayInstanceId"], Attribute="userData")
+    machine = next((deployed.region.directory / "machines").glob(f"{deployed.outputs['gatewayInstanceId']}*"))
+    texts = {
+        "user data": data["UserData"]["Value"],
+        "user data on the machine": read(gateway, "cat", "/var/lib/cloud/instance/user-data.txt"),
+        "Pulumi state": (deployed.region.stacks / "lab.json").read_text(),
+        "stack outputs": json.dumps(deployed.outputs),
+        "the gateway's journal": read(gateway, "journalctl", "--no-pager"),
+        "cloud-init's logs": read(gateway, "sh", "-c", "cat /var/log/cloud-init*.log"),
+        "the client's journal": read(alice, "journalctl", "--no-pager"),
+        "the console": (machine / "console.log").read_text(errors="replace"),
+        "the region's log": (deployed.region.directory / "log").read_text(),
+    }
+    secrets = [
+        read(gateway, "cat", f"/etc/openvpn/server/secrets/{name}") for name in ("server.key", "tls-crypt-v2.key")
+    ]
+    secrets.append(read(alice, "cat", "/etc/openvpn/client/alice.conf").partition("<key>")[2])
+    assert all(PRIVATE.search(secret) for secret in secrets[:2])  # the control: the pattern finds a key
+    bodies = [next(line for line in secret.splitlines() if len(line) > 40) for secret in secrets]
+
+    for where, text in texts.items():
+        assert text, where
+        assert not PRIVATE.search(text), where
+        assert not any(body in text for body in bodies), where
+
+
+@pytest.mark.seed("9.7")
+def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(deployed: Deployment) -> None:
+    gateway, names, bucket = deployed.gateway, deployed.names, deployed.outputs["bucket"]
+    key = names.release_key(deployed.outputs["release"])
+    allowed = [
+        f"ssm.get_parameter(Name='{names.release}')",
+        f"ssm.get_parameters_by_path(Path='{names.gateway}', WithDecryption=True)",
+        f"s3.get_object(Bucket='{bucket}', Key='{key}')",
+        f"ssm.put_parameter(Name='{names.report}', Value='{{}}', Type='String', Overwrite=True)",
+    ]
+    denied = [
+        f"ssm.get_parameters_by_path(Path='{names.authority}', WithDecryption=True)",
+        f"ssm.get_parameters_by_path(Path='{names.root}', Recursive=True, WithDecryption=True)",
+        f"ssm.get_parameter(Name='{names.bundle('alice')}', WithDecryption=True)",
+        "ssm.get_parameter(Name='/drawbridge/other/gateway/server.key', WithDecryption=True)",
+        f"ssm.put_parameter(Name='{names.release}', Value='x', Type='String', Overwrite=True)",
+        f"ssm.delete_parameter(Name='{names.report}')",
+        f"s3.put_object(Bucket='{bucket}', Key='{key}', Body=b'')",
+        f"s3.list_objects_v2(Bucket='{bucket}')",
+        "s3.list_buckets()",
+        "ec2.describe_instances()",
+        "iam.list_users()",
+    ]
+    try:
+        assert {call: _from(gateway, call) for call in allowed} == dict.fromkeys(allowed, "ok")
+        assert {call: _from(gateway, call) for call in denied if _from(gateway, call) == "ok"} == {}
+    finally:
+        read(gateway, "systemctl", "restart", "drawbridge-agent")  # reports anew over the test's own report
+
+
+def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
+    again = deploy(deployed.region, "lab", read_stack_file(stack_file("lab")), lambda _: None)
+
+    assert {verb for verb, count in again.changes.items() if count} == {"same"}
+
+
+def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
+    """Runs last: it takes the stack away that the others use."""
+    config = read_stack_file(stack_file("lab"))
+    with deployed.environment():
+        engine(deployed.region, "lab", config).destroy()
+    ec2, ssm = deployed.client("ec2"), deployed.client("ssm")
+    mine = [{"Name": "tag:Stack", "Values": ["lab"]}]
+
+    assert ssm.get_parameters_by_path(Path=deployed.names.root, Recursive=True)["Parameters"] == []
+    assert deployed.client("s3").list_buckets()["Buckets"] == []
+    assert [r["RoleName"] for r in deployed.client("iam").list_roles()["Roles"] if "drawbridge" in r["RoleName"]] == []
+    assert ec2.describe_addresses()["Addresses"] == []
+    assert ec2.describe_vpcs(Filters=mine)["Vpcs"] == []
+    waiting.until(
+        lambda: (
+            not any(
+                i["id"] == deployed.outputs["gatewayInstanceId"] and i["leader"]
+                for i in deployed.region.status()["instances"]
+            )
+        ),
+        20,
+    )
+
+
+def _from(host: Host, call: str) -> str:
+    """`ok`, or the error code of an AWS call made on a machine with the credentials it has there."""
+    script = (
+        "import boto3, botocore.exceptions as e\n"
+        "ssm, s3, ec2, iam = (boto3.client(s, region_name='eu-west-1') for s in ('ssm', 's3', 'ec2', 'iam'))\n"
+        f"try:\n    {call}\n    print('ok')\n"
+        "except e.ClientError as error:\n    print(error.response['Error']['Code'])\n"
+    )
+    return read(host, "python3", "-c", script).strip()
+
+
+def _dropped(gateway: Host) -> int:
+    """Packets that the gateway's firewall has dropped on their way to metadata."""
+    table = read(gateway, "nft", "list", "table", "inet", "drawbridge")
+    return sum(int(count) for count in re.findall(r"packets (\d+) bytes \d+ drop", table)) + sum(
+        int(count) for count in re.findall(r"counter \w*metadata\w* \{\s*packets (\d+)", table)
+    )
+
+
+def _configuration(host: Host) -> str:
+    """All that configures a gateway: the files it runs on, its rules without their counters, its units, its forwarding."""
+    files = read(
+        host,
+        "sh",
+        "-c",
+        "find /etc/openvpn /etc/drawbridge /etc/ssh /etc/systemd /etc/sysctl.d -type f | sort | xargs sha256sum",
+    )
+    rules = re.sub(r"(packets|bytes) \d+", "", read(host, "nft", "list", "ruleset"))
+    units = read(host, "sh", "-c", "systemctl list-unit-files --state=enabled,masked --no-legend | sort")
+    return "\n".join((files, rules, units, read(host, "sysctl", "net.ipv4.ip_forward")))
+
+
+def _rebooted(find: Callable[[], Host], leader: int) -> Host | None:
+    """The machine once its PID 1 is another one."""
+    host = find()
+    return host if host.leader != leader else None
+
+
+def test_the_lab_keeps_its_directory_to_root(deployed: Deployment) -> None:
+    assert Path(deployed.region.directory).stat().st_mode & 0o077 == 0
