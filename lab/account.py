@@ -148,12 +148,24 @@ def detach_terminated(region: str) -> None:
     }
     for interface in list(ec2.enis.values()):
         if interface.instance is not None and interface.instance.id in gone:
-            interface.instance.nics = {
-                index: nic for index, nic in interface.instance.nics.items() if nic.id != interface.id
-            }
+            interface.instance.nics = _NoInterfaces()  # type: ignore[assignment]
             interface.instance = None
             interface.attachment_id = None
             interface.status = "available"
+
+
+class _NoInterface:
+    """What moto asks of the first interface of an instance that has none any more."""
+
+    private_ip_address = None
+    public_ip = None
+
+
+class _NoInterfaces(dict[int, _NoInterface]):
+    """A terminated instance's interfaces: none, yet moto still asks for the addresses of number 0."""
+
+    def __missing__(self, index: int) -> _NoInterface:
+        return _NoInterface()
 
 
 def powered_off(region: str, instance: str) -> None:
