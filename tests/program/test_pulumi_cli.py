@@ -1,0 +1,232 @@
+"""The whole program under Pulumi's own engine, against the lab's provider: same steps, same AWS as the embedded engine.
+
+Runs where `pulumi` is on PATH. Does not prove that AWS accepts anything: the provider is the lab's, the AWS is moto.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+
+from lab.engine import Engine
+
+ROOT = Path(__file__).parents[2]
+REGION = "eu-west-1"
+STACK = "lab"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("pulumi") is None,
+    reason="no pulumi on PATH: Pulumi's own engine is not compared with the embedded one",
+)
+
+#: Serves moto with the lab's public images on a free port of loopback, and prints its URL.
+SERVER = """
+import logging, sys, threading
+from moto.server import ThreadedMotoServer
+from lab.account import leave_bucket_policies_alone, publish_images
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+publish_images(sys.argv[1])
+leave_bucket_policies_alone()
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print("http://%s:%d" % server.get_host_and_port(), flush=True)
+threading.Event().wait()
+"""
+
+
+@dataclass(frozen=True)
+class Region:
+    """An AWS on loopback, in a process of its own."""
+
+    endpoint: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def client(self, service: str) -> Any:
+        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+        return boto3.client(service, endpoint_url=self.endpoint, region_name=REGION, **keys)  # type: ignore[call-overload]
+
+    def inventory(self) -> dict[str, Any]:
+        """What the program made, without what differs from one deployment to the next: ids, keys, times."""
+        ec2, iam, ssm, s3 = (self.client(name) for name in ("ec2", "iam", "ssm", "s3"))
+        vpcs = {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]}
+        own = [{"Name": "vpc-id", "Values": sorted(vpcs)}] if vpcs else [{"Name": "vpc-id", "Values": ["none"]}]
+        groups = [g["GroupId"] for g in ec2.describe_security_groups(Filters=own)["SecurityGroups"]]
+        rules = [r for r in ec2.describe_security_group_rules()["SecurityGroupRules"] if r["GroupId"] in groups]
+        instances = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+        buckets = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+        return {
+            "vpcs": len(vpcs),
+            "subnets": sorted(s["CidrBlock"] for s in ec2.describe_subnets(Filters=own)["Subnets"]),
+            "rules": sorted(
+                (r["IsEgress"], r["IpProtocol"], r.get("FromPort", -1), r.get("CidrIpv4", "")) for r in rules
+            ),
+            "routes": sorted(
+                (r.get("DestinationCidrBlock", ""), r.get("GatewayId", "").split("-")[0])
+                for table in ec2.describe_route_tables(Filters=own)["RouteTables"]
+                for r in table["Routes"]
+            ),
+            "acls": sorted(
+                (e["Egress"], e["RuleNumber"], e["Protocol"], e["RuleAction"], e.get("CidrBlock", ""))
+                for acl in ec2.describe_network_acls(Filters=own)["NetworkAcls"]
+                for e in acl["Entries"]
+            ),
+            "interfaces": sorted(
+                (n["SourceDestCheck"], n["Status"]) for n in ec2.describe_network_interfaces()["NetworkInterfaces"]
+            ),
+            "addresses": len(ec2.describe_addresses()["Addresses"]),
+            "instances": sorted(i["InstanceType"] for i in instances if i["State"]["Name"] == "running"),
+            "roles": sorted(role["RoleName"].rsplit("-", 1)[0] for role in iam.list_roles()["Roles"]),
+            "parameters": sorted(
+                (re.sub(r"\d{9,}", "SERIAL", p["Name"]), p["Type"])
+                for page in ssm.get_paginator("describe_parameters").paginate()
+                for p in page["Parameters"]
+                if not p["Name"].startswith("/aws/")
+            ),
+            "objects": sorted(
+                re.sub(r"[0-9a-f]{64}", "SHA256", o["Key"])
+                for b in buckets
+                for o in s3.list_objects_v2(Bucket=b).get("Contents", [])
+            ),
+        }
+
+
+@pytest.fixture
+def regions() -> Iterator[tuple[Region, Region]]:
+    """Two empty AWS, one for each engine."""
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-c", SERVER, REGION],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        first, second = (Region(server.stdout.readline().strip()) for server in servers if server.stdout)
+        yield first, second
+    finally:
+        for server in servers:
+            server.terminate()
+            server.communicate(timeout=30)
+
+
+class Cli:
+    """The CLI with home, backend and stack files of its own; the checkout is not written to."""
+
+    def __init__(self, directory: Path, region: Region, config: Mapping[str, object]) -> None:
+        self.program = directory / "program"
+        self.program.mkdir()
+        for path in ROOT.iterdir():
+            if path.name in {"stacks", "tests", ".git", "Pulumi.yaml"} or path.name.endswith("_cache"):
+                continue
+            (self.program / path.name).symlink_to(path)
+        project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+        # The tests' own interpreter, wherever its environment is.
+        project["runtime"] = {"name": "python", "options": {"virtualenv": sys.prefix}}
+        (self.program / "Pulumi.yaml").write_text(yaml.safe_dump(project))
+        (self.program / "stacks").mkdir()
+        self.stack_file = self.program / "stacks" / f"Pulumi.{STACK}.yaml"
+        self.configure(config)
+        backend = directory / "backend"
+        backend.mkdir()
+        self.environment = {
+            **os.environ,
+            **region.environment,
+            "PATH": f"{ROOT / 'lab' / 'plugin'}:{os.environ['PATH']}",
+            "PULUMI_HOME": str(directory / "home"),
+            "PULUMI_BACKEND_URL": backend.as_uri(),
+            "PULUMI_CONFIG_PASSPHRASE": "testing",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        }
+
+    def configure(self, config: Mapping[str, object]) -> None:
+        """Write the stack's configuration; what the CLI keeps in the file stays."""
+        kept = yaml.safe_load(self.stack_file.read_text()) if self.stack_file.exists() else {}
+        self.stack_file.write_text(yaml.safe_dump({**kept, "config": dict(config)}))
+
+    def run(self, *arguments: str) -> str:
+        ended = subprocess.run(
+            ["pulumi", *arguments, "--non-interactive", "--color", "never"],
+            cwd=self.program,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+
+def changed(summary: str) -> dict[str, int]:
+    """Read the closing summary of an `up` or a `preview`: what was updated and replaced."""
+    closing = summary[summary.rindex("Resources:") :]
+    words = {"update": r"~ (\d+) (?:to update|updated)", "replace": r"\+-\s*(\d+) (?:to replace|replaced)"}
+    found = {name: re.search(pattern, closing) for name, pattern in words.items()}
+    return {name: int(match[1]) if match else 0 for name, match in found.items()}
+
+
+def test_both_engines_do_the_same(
+    tmp_path: Path, regions: tuple[Region, Region], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = regions
+    config = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{STACK}.yaml").read_text())["config"]
+    other = {**config, "drawbridge:clients": [{"name": "bob"}]}
+    for name, value in ours.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def embedded(config: Mapping[str, object]) -> Engine:
+        state = tmp_path / "embedded" / "state.json"
+        return Engine(ROOT, project="drawbridge", stack=STACK, config=config, state=state)
+
+    cli = Cli(tmp_path, theirs, config)
+    cli.run("stack", "init", STACK)
+    cli.run("preview")
+    embedded(config).preview()
+    assert theirs.inventory() == ours.inventory() == {**ours.inventory(), "vpcs": 0, "parameters": []}
+
+    cli.run("up", "--yes", "--skip-preview")
+    first = embedded(config).up()
+    assert ours.inventory()["vpcs"] == 1
+    assert theirs.inventory() == ours.inventory()
+    outputs = json.loads(cli.run("stack", "output", "--json"))
+    assert outputs.keys() == first.outputs.keys()
+    assert outputs["release"] == first.outputs["release"]
+
+    cli.run("up", "--yes", "--skip-preview", "--expect-no-changes")
+    assert embedded(config).up().changes["same"] == first.changes["create"]
+
+    cli.configure(other)
+    promised, done = changed(cli.run("preview")), changed(cli.run("up", "--yes", "--skip-preview"))
+    mine, result = embedded(other).preview().changes, embedded(other).up().changes
+    assert promised == {name: mine[name] for name in promised}
+    assert done == {name: result[name] for name in done}
+    assert sum(done.values()) > 0
+    assert theirs.inventory() == ours.inventory()
+    assert "PRIVATE KEY" not in cli.run("stack", "export")
+
+    cli.run("destroy", "--yes", "--skip-preview")
+    embedded(other).destroy()
+    assert theirs.inventory() == ours.inventory() == {**ours.inventory(), "vpcs": 0, "parameters": [], "objects": []}
