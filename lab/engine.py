@@ -189,15 +189,18 @@ class Engine:
                 self._program(run)
             except BaseException as error:
                 failure.append(error)
+            finally:
+                ended.set()
 
-        thread = threading.Thread(target=body, name="pulumi-program")
-        thread.start()
+        # Not join: interrupted once, it takes the thread for ended.
+        ended = threading.Event()
+        threading.Thread(target=body, name="pulumi-program").start()
         try:
-            thread.join()
+            ended.wait()
         except BaseException as interruption:
             # The call under way ends and is remembered; no other begins.
             run.failure = interruption
-            thread.join()
+            ended.wait()
             raise
         if run.failure is not None:
             raise _as_engine_error(run.failure)

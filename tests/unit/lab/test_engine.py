@@ -4,13 +4,16 @@ Does not prove that Pulumi's own engine does the same (tests/program/test_pulumi
 """
 
 import json
+import os
+import signal
 import stat
+import time
 from collections.abc import Callable
 
 import pulumi
 import pytest
 
-from lab.engine import EngineError, loopback_endpoint
+from lab.engine import EngineError, Event, loopback_endpoint
 from lab.state import Store
 from tests.unit.lab.aws import Lab
 
@@ -355,3 +358,36 @@ def test_the_state_is_plain_json_that_names_dependencies(lab: Lab) -> None:
     by_name = {entry["urn"].rsplit("::", 1)[1]: entry for entry in raw["entries"]}
     assert by_name["sub"]["dependencies"] == [by_name["net"]["urn"]]
     assert raw["creating"] == []
+
+
+def test_an_interruption_lets_the_call_under_way_end_and_begins_no_other(lab: Lab) -> None:
+    lab.write(NETWORK)
+    engine = lab.engine()
+
+    def interrupt(event: Event) -> None:
+        lab.events.append(event)
+        if event.kind == "begin":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    engine.events = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        engine.up()
+    begun = sum(event.kind == "begin" for event in lab.events)
+    ended = sum(event.kind == "end" for event in lab.events)
+    made = [entry for entry in Store(lab.state).load().entries if entry.custom]
+    assert begun == ended == len(made)
+    assert lab.engine().up().changes["create"] == 3 - len(made)
+    assert len(lab.vpcs()) == 1
+
+
+def test_a_run_of_many_without_changes_is_quick(lab: Lab) -> None:
+    lab.write(
+        """
+        for number in range(60):
+            aws.ssm.Parameter(f"p{number}", name=f"/many/{number}", type="String", value="v")
+        """
+    )
+    lab.engine().up()
+    begun = time.monotonic()
+    assert lab.engine().up().changes["same"] == 60
+    assert time.monotonic() - begun < 3  # measured: 0.2 s
