@@ -80,38 +80,39 @@ class Machine:
             went_down()
 
     def _boot(self) -> None:
-        log = (self.directory / "console.log").open("ab")
-        with log:
-            command = [
-                "setpriv",
-                "--pdeathsig=KILL",
-                "nsenter",  # from inside, so that the machine's /sys shows its own interfaces
-                f"--net={NETNS / self.namespace}",
-                "systemd-nspawn",
-                "--quiet",
-                f"--directory={self.root}",
-                f"--machine={self.name}",
-                "--register=no",
-                "--keep-unit",
-                f"--network-namespace-path={NETNS / self.namespace}",
-                "--capability=all",
-                "--bind=/dev/net/tun",
-                "--resolv-conf=off",
-                "--timezone=off",
-                "--link-journal=no",
-                "--console=pipe",
-                "--boot",
-                *([] if _unified_cgroups() else ["SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]),
-            ]
+        with (self.directory / "console.log").open("ab") as log:
             self.process = _SPAWNER.submit(
                 subprocess.Popen,
-                command,
+                self._command(),
                 env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             ).result()
+
+    def _command(self) -> list[str]:
+        return [
+            "setpriv",
+            "--pdeathsig=KILL",
+            "nsenter",  # from inside, so that the machine's /sys shows its own interfaces
+            f"--net={NETNS / self.namespace}",
+            "systemd-nspawn",
+            "--quiet",
+            f"--directory={self.root}",
+            f"--machine={self.name}",
+            "--register=no",
+            "--keep-unit",
+            f"--network-namespace-path={NETNS / self.namespace}",
+            "--capability=all",
+            "--bind=/dev/net/tun",
+            "--resolv-conf=off",
+            "--timezone=off",
+            "--link-journal=no",
+            "--console=pipe",
+            "--boot",
+            *([] if _unified_cgroups() else ["SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]),
+        ]
 
     @property
     def running(self) -> bool:
@@ -135,8 +136,8 @@ class Machine:
             return
         self.process = None  # the watcher must not take this for the machine's own doing
         if orderly and leader:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(leader, _POWER_OFF)
+            with contextlib.suppress(ProcessLookupError, LabError):
+                self._power_off(leader)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
         if process.poll() is None:
@@ -145,6 +146,9 @@ class Machine:
                     os.kill(leader, signal.SIGKILL)
             process.kill()
             process.wait()
+
+    def _power_off(self, leader: int) -> None:
+        os.kill(leader, _POWER_OFF)
 
     def remove(self) -> None:
         """Stop at once and forget all the machine wrote."""
@@ -171,14 +175,14 @@ def execute(
     Raises:
         LabError: it did not end within `timeout` seconds (it is killed).
     """
-    inside = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "env", "-i", *_ENVIRONMENT, *argv]
+    inside = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "env", "-i", *ENVIRONMENT, *argv]
     try:
         return subprocess.run(inside, capture_output=True, text=True, timeout=timeout, input=stdin, check=False)
     except subprocess.TimeoutExpired as late:
         raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
 
 
-_ENVIRONMENT = (
+ENVIRONMENT = (
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME=/root",
     "LANG=C.UTF-8",
@@ -186,8 +190,10 @@ _ENVIRONMENT = (
 )
 
 
-def wait_booted(leader: int, timeout: float) -> str:
+def wait_booted(call: Callable[..., "subprocess.CompletedProcess[str]"], timeout: float) -> str:
     """Wait until a machine's systemd has nothing left to start; its state: ``running`` or ``degraded``.
+
+    `call` runs a command on it, as `lab.region.Host.run` does.
 
     Raises:
         LabError: it was still starting after `timeout` seconds.
@@ -195,7 +201,7 @@ def wait_booted(leader: int, timeout: float) -> str:
     deadline = time.monotonic() + timeout
     while (left := deadline - time.monotonic()) > 0:
         try:
-            done = execute(leader, ["systemctl", "is-system-running", "--wait"], timeout=left)
+            done = call(["systemctl", "is-system-running", "--wait"], timeout=left)
         except LabError:
             break
         state = done.stdout.strip()

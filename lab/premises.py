@@ -88,8 +88,16 @@ class Premises:
         )
         self.public = public
 
-    def add_host(self, fabric: Fabric, name: str, address: IPv4Address | None = None) -> str:
-        """Plug a host into the LAN: its namespace, with ``eth0``, an address and the default route."""
+    def forward(self, fabric: Fabric, port: int, host: str) -> None:
+        """Hand a UDP port of the public address on to a host, as a home router's port forwarding does."""
+        to = f"{self.hosts[host].ip}:{port}"
+        nft(self.router(fabric), f'add rule inet home forwarded iifname "wan0" udp dport {port} dnat ip to {to}\n')
+
+    def add_host(self, fabric: Fabric, name: str, address: IPv4Address | None = None, line: int = 0) -> str:
+        """Plug a host into the LAN: its namespace, with ``eth<line>``, an address and a default route.
+
+        Its first line makes the namespace; the routes of further ones are worse.
+        """
         if name not in self.hosts:
             taken = {host.ip for host in self.hosts.values()} | {self.lan[1]}
             chosen = address or next((free for free in list(self.lan.hosts())[9:] if free not in taken), None)
@@ -97,16 +105,20 @@ class Premises:
                 raise LabError(f"{name} cannot have address {address} in {self.name} ({self.lan}): taken or outside")
             self.hosts[name] = IPv4Interface((chosen, self.lan.prefixlen))
         namespace, port, router = f"{fabric.prefix}{name}", _device("h", name), self.router(fabric)
-        delete_namespace(namespace)
+        if line == 0:
+            delete_namespace(namespace)
         add_namespace(namespace)
-        run("ip", "-n", router, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        nic = f"eth{line}"
+        # A namespace goes when the last process in it has: the link may outlive the host for a moment.
+        ip_batch(router, [f"link delete {port}"], force=True)
+        run("ip", "-n", router, "link", "add", port, "type", "veth", "peer", "name", nic, "netns", namespace)
         ip_batch(router, [f"link set {port} master lan0 up"])
         ip_batch(
             namespace,
             [
-                f"address add {self.hosts[name]} brd + dev eth0",
-                "link set eth0 up",
-                f"route add default via {self.lan[1]} dev eth0",
+                f"address add {self.hosts[name]} brd + dev {nic}",
+                f"link set {nic} up",
+                f"route add default via {self.lan[1]} dev {nic}" + (f" metric {100 * line}" if line else ""),
             ],
         )
         return namespace
@@ -131,6 +143,9 @@ table inet home {
     ct state established,related accept
     iifname "lan0" accept
     icmp type echo-request accept
+  }
+  chain forwarded {
+    type nat hook prerouting priority dstnat; policy accept;
   }
   chain translate {
     type nat hook postrouting priority srcnat; policy accept;

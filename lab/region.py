@@ -22,7 +22,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from lab import image
+from lab import image, uml
 from lab.errors import AlreadyUp, LabError, NotUp
 from lab.linux import delete_namespace, namespaces, require_privileges
 from lab.machines import execute, leader_of, unmount_below, wait_booted
@@ -44,6 +44,7 @@ class Host:
     """Process id of its PID 1."""
     address: str
     namespace: str
+    own_kernel: bool = False
 
     def run(
         self, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
@@ -53,11 +54,13 @@ class Host:
         Raises:
             LabError: it did not end within `timeout` seconds.
         """
+        if self.own_kernel:
+            return uml.execute(self.namespace, argv, timeout=timeout, stdin=stdin)
         return execute(self.leader, argv, timeout=timeout, stdin=stdin)
 
     def wait_booted(self, timeout: float = 60) -> str:
         """Wait for the machine's systemd; see `lab.machines.wait_booted`."""
-        return wait_booted(self.leader, timeout)
+        return wait_booted(self.run, timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,35 @@ class Region:
         """Give a place another public address."""
         self._ask("move", name=name, public=str(public))
 
-    def add_host(self, name: str, *, premises: str, address: IPv4Address | None = None,
-                 files: dict[str, str] | None = None) -> Host:  # fmt: skip
-        """A booting machine on the LAN of some premises; one of that name stays as it is."""
-        self._ask("host", name=name, premises=premises, address=str(address) if address else None, files=files or {})
+    def add_host(
+        self,
+        name: str,
+        *,
+        premises: str,
+        address: IPv4Address | None = None,
+        files: dict[str, str] | None = None,
+        second: str | None = None,
+        own_kernel: bool = False,
+    ) -> Host:
+        """A booting machine on the LAN of some premises; one of that name stays as it is.
+
+        `second` are premises that its ``eth1`` is plugged into; with `own_kernel` it is a `lab.uml.OwnKernel`.
+        """
+        self._ask("host", name=name, premises=premises, address=str(address) if address else None, files=files or {},
+                  second=second, own_kernel=own_kernel)  # fmt: skip
+        return self.host(name)
+
+    def forward(self, premises: str, port: int, host: str) -> None:
+        """Have a place's router hand a UDP port of its public address on to one of its hosts."""
+        self._ask("forward", name=premises, port=port, host=host)
+
+    def cut_power(self, name: str) -> None:
+        """Stop a host as a power cut does."""
+        self._ask("cut-power", name=name)
+
+    def power_on(self, name: str) -> Host:
+        """Start a host that is off, with all it wrote."""
+        self._ask("power-on", name=name)
         return self.host(name)
 
     def remove_host(self, name: str) -> None:
@@ -136,7 +164,8 @@ class Region:
                 i for i in status["instances"] if name in (i["id"], i["name"]) and i["state"] != "terminated"
             ]
             if found and found[0]["leader"]:
-                return Host(name, found[0]["leader"], found[0]["address"], found[0]["namespace"])
+                keys = ("leader", "address", "namespace", "own_kernel")
+                return Host(name, **{key: found[0][key] for key in keys})
             if time.monotonic() > deadline:
                 known = sorted(h["name"] for h in (*status["hosts"], *status["instances"]))
                 raise LabError(f"no machine {name} runs in the lab; there is {', '.join(known) or 'none'}")
@@ -284,7 +313,8 @@ def _processes_of(name: str, directory: Path) -> list[int]:
         with contextlib.suppress(OSError):
             arguments = path.read_bytes().decode(errors="replace").split("\0")
             is_region = "lab.server" in arguments and str(directory) in arguments
-            is_machine = any(a.startswith(f"--directory={directory}/") for a in arguments)
+            starts = (f"--directory={directory}/", f"rootflags={directory}/")
+            is_machine = any(a.startswith(starts) for a in arguments)
             if is_region or is_machine:
                 found.append(int(path.parent.name))
     return [pid for pid in found if pid != os.getpid()]

@@ -35,6 +35,7 @@ from lab.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_o
 from lab.linux import delete_namespace, listen
 from lab.machines import Machine
 from lab.premises import Premises
+from lab.uml import OwnKernel
 
 LOG = logging.getLogger("lab")
 _READ_ONLY = ("Describe", "Get", "List", "Head", "Lookup")
@@ -348,6 +349,15 @@ class Region:
             case "remove-host":
                 self._remove_host(asked["name"])
                 return {}
+            case "forward":
+                self.premises[asked["name"]].forward(self.fabric, int(asked["port"]), asked["host"])
+                return {}
+            case "cut-power":
+                self.hosts[asked["name"]].stop(orderly=False)
+                return {}
+            case "power-on":
+                self.hosts[asked["name"]].start()
+                return {}
             case "reboot-host":
                 self.hosts[asked["name"]].reboot()
                 return {}
@@ -375,7 +385,10 @@ class Region:
         if name not in self.hosts:
             address = asked.get("address")
             namespace = place.add_host(self.fabric, name, IPv4Address(address) if address else None)
-            machine = Machine(
+            if asked.get("second"):
+                self.premises[asked["second"]].add_host(self.fabric, name, line=1)
+            kind = OwnKernel if asked.get("own_kernel") else Machine
+            machine = kind(
                 name=f"{self.settings.name}-{name}",
                 directory=self.directory / "hosts" / name,
                 namespace=namespace,
@@ -412,6 +425,7 @@ class Region:
                         "vpc": interfaces[0].vpc if interfaces else None,
                         "leader": machine.leader if machine else None,
                         "namespace": machine.namespace if machine else None,
+                        "own_kernel": isinstance(machine, OwnKernel),
                     }
                 )
         hosts = [
@@ -421,6 +435,7 @@ class Region:
                 "address": next((str(p.hosts[name].ip) for p in self.premises.values() if name in p.hosts), None),
                 "leader": machine.leader,
                 "namespace": machine.namespace,
+                "own_kernel": isinstance(machine, OwnKernel),
             }
             for name, machine in self.hosts.items()
         ]
