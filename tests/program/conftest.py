@@ -4,7 +4,6 @@ import asyncio
 import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from pulumi.runtime.settings import configure
 import settings
 from lab.account import leave_bucket_policies_alone, publish_images
 from lab.provider.mocks import ProviderMocks
+from tests.loops import event_loop
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"
@@ -62,26 +62,6 @@ class Exports(mocks.MockMonitor):
 
 
 Deploy = Callable[..., Deployment]
-
-
-@contextmanager
-def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop for here and one for each thread the SDK calls its monitor on, where it would leave one open."""
-    loops = [asyncio.new_event_loop()]
-
-    def open_one() -> None:
-        loops.append(asyncio.new_event_loop())
-        asyncio.set_event_loop(loops[-1])
-
-    asyncio.set_event_loop(loops[0])
-    try:
-        with ThreadPoolExecutor(max_workers=4, initializer=open_one) as executor:
-            loops[0].set_default_executor(executor)
-            yield loops[0]
-    finally:
-        asyncio.set_event_loop(None)
-        for loop in loops:
-            loop.close()
 
 
 def deploy_into_moto(config: Mapping[str, object], stack: str) -> Deployment:

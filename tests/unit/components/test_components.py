@@ -1,0 +1,336 @@
+"""Exact children, inputs, parents and outputs of each component. That AWS accepts them is not shown here."""
+
+import json
+from dataclasses import replace
+from ipaddress import IPv4Network
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import contract
+from components.access import Access, AccessArgs
+from components.address import Address, AddressArgs
+from components.authority import Authority, AuthorityArgs
+from components.firewall import Firewall, FirewallArgs
+from components.gateway import Gateway, GatewayArgs, architecture
+from components.network import Network, NetworkArgs, plan
+from components.routes import Routes, RoutesArgs
+from components.vault import Vault, VaultArgs
+from tests.unit.components.conftest import Declare
+from userdata.release import Release
+
+NET = IPv4Network
+
+
+def tags(name: str = "") -> dict[str, str]:
+    return contract.tags("dev", name)
+
+
+def test_firewall(declare: Declare) -> None:
+    args = FirewallArgs(
+        stack="dev",
+        vpc_id="vpc-1",
+        port=1195,
+        admin_from=(NET("203.0.113.7/32"),),
+        allow_from=(NET("0.0.0.0/0"),),
+        forwards_for=(NET("10.1.0.0/16"),),
+    )
+    seen = declare(lambda: Firewall("fw", args))
+    rules = {
+        n: seen.inputs(kind, n)
+        for kind, n in seen.children
+        if kind.startswith("SecurityGroup") and kind != "SecurityGroup"
+    }
+    common = {"securityGroupId": "fw-gateway-id", "tags": tags("gateway")}
+    assert seen.inputs("SecurityGroup", "fw-gateway") == {
+        "name": "drawbridge-dev-gateway",
+        "description": "Drawbridge gateway",
+        "vpcId": "vpc-1",
+        "tags": tags("gateway"),
+    }
+    assert rules == {
+        "fw-ssh-203.0.113.7/32": common
+        | {"description": "ssh", "ipProtocol": "tcp", "fromPort": 22, "toPort": 22, "cidrIpv4": "203.0.113.7/32"},
+        "fw-tunnel-0.0.0.0/0": common
+        | {"description": "tunnel", "ipProtocol": "udp", "fromPort": 1195, "toPort": 1195, "cidrIpv4": "0.0.0.0/0"},
+        "fw-echo-0.0.0.0/0": common
+        | {"description": "echo", "ipProtocol": "icmp", "fromPort": 8, "toPort": -1, "cidrIpv4": "0.0.0.0/0"},
+        "fw-forwarded-10.1.0.0/16": common
+        | {"description": "forwarded", "ipProtocol": "-1", "cidrIpv4": "10.1.0.0/16"},
+        "fw-out": common | {"description": "everything", "ipProtocol": "-1", "cidrIpv4": "0.0.0.0/0"},
+    }
+    assert len(seen.children) == 6
+    assert seen.outputs == {"securityGroupId": "fw-gateway-id"}
+
+
+def test_address(declare: Declare) -> None:
+    args = AddressArgs(stack="dev", subnet_id="subnet-1", security_group_id="sg-1", source_dest_check=False)
+    seen = declare(lambda: Address("address", args))
+    assert set(seen.children) == {("NetworkInterface", "address-interface"), ("Eip", "address-elastic")}
+    assert seen.inputs("NetworkInterface", "address-interface") == {
+        "subnetId": "subnet-1",
+        "securityGroups": ["sg-1"],
+        "sourceDestCheck": False,
+        "description": "Drawbridge gateway",
+        "tags": tags("gateway"),
+    }
+    assert seen.inputs("Eip", "address-elastic") == {
+        "domain": "vpc",
+        "networkInterface": "address-interface-id",
+        "tags": tags("gateway"),
+    }
+
+
+def test_routes(declare: Declare) -> None:
+    args = RoutesArgs(
+        tables={"public": "rtb-1", "private": "rtb-2"},
+        interface_id="eni-1",
+        destinations=(NET("10.8.0.0/24"), NET("192.168.1.0/24")),
+    )
+    seen = declare(lambda: Routes("routes", args))
+    assert {key: seen.inputs(*key) for key in seen.children} == {
+        ("Route", f"routes-{table}-{to}"): {
+            "routeTableId": id_,
+            "destinationCidrBlock": to,
+            "networkInterfaceId": "eni-1",
+        }
+        for table, id_ in (("public", "rtb-1"), ("private", "rtb-2"))
+        for to in ("10.8.0.0/24", "192.168.1.0/24")
+    }
+
+
+def test_gateway(declare: Declare) -> None:
+    args = GatewayArgs(
+        stack="dev",
+        interface_id="eni-1",
+        profile="profile",
+        instance_type="t4g.nano",
+        image="debian-13",
+        disk_size=9,
+        user_data="#cloud-config\n",
+    )
+    seen = declare(lambda: Gateway("gateway", args))
+    assert seen.inputs("Instance", "gateway-instance") == {
+        "ami": "ami-1",
+        "instanceType": "t4g.nano",
+        "iamInstanceProfile": "profile",
+        "primaryNetworkInterface": {"networkInterfaceId": "eni-1"},
+        "metadataOptions": {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1},
+        "rootBlockDevice": {"volumeType": "gp3", "volumeSize": 9, "encrypted": True, "deleteOnTermination": True},
+        "volumeTags": tags("gateway"),
+        "userData": "#cloud-config\n",
+        "userDataReplaceOnChange": True,
+        "tags": tags("gateway"),
+    }
+    (request,) = seen.children.values()
+    assert request.deleteBeforeReplace
+    assert list(request.ignoreChanges) == ["ami"]
+    assert seen.outputs == {"instanceId": "gateway-instance-id"}
+
+
+def test_an_image_named_by_its_id_is_followed(declare: Declare) -> None:
+    args = GatewayArgs(
+        stack="dev",
+        interface_id="eni-1",
+        profile="profile",
+        instance_type="t3.micro",
+        image="ami-0123",
+        disk_size=8,
+        user_data="",
+    )
+    seen = declare(lambda: Gateway("gateway", args))
+    assert seen.inputs("Instance", "gateway-instance")["ami"] == "ami-0123"
+    assert list(seen.children["Instance", "gateway-instance"].ignoreChanges) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "kinds"),
+    [
+        ("arm64", ("t4g.nano", "c7gn.large", "a1.medium", "im4gn.large")),
+        ("amd64", ("t3.nano", "g4dn.xlarge", "c5n.large", "t3a.nano")),
+    ],
+)
+def test_architecture(expected: str, kinds: tuple[str, ...]) -> None:
+    assert {architecture(kind) for kind in kinds} == {expected}
+
+
+def test_vault(declare: Declare) -> None:
+    args = VaultArgs(stack="dev", region="eu-west-1", release=Release(archive=b"abc", sha256="d1"), throw_away=True)
+    seen = declare(lambda: Vault("vault", args))
+    bucket = "drawbridge-dev-123456789012-eu-west-1"
+    assert seen.inputs("Bucket", "vault-bucket") == {"bucket": bucket, "forceDestroy": True, "tags": tags("vault")}
+    assert seen.inputs("BucketPublicAccessBlock", "vault-private") == {
+        "bucket": "vault-bucket-id",
+        "blockPublicAcls": True,
+        "blockPublicPolicy": True,
+        "ignorePublicAcls": True,
+        "restrictPublicBuckets": True,
+    }
+    assert seen.inputs("BucketObjectv2", "vault-release") == {
+        "bucket": "vault-bucket-id",
+        "key": "releases/d1.tar.gz",
+        "contentBase64": "YWJj",
+        "contentType": "application/gzip",
+        "tags": tags(),
+    }
+    pointer = seen.inputs("Parameter", "vault-pointer")
+    assert json.loads(pointer.pop("value")) == {
+        "bucket": "vault-bucket-id",
+        "key": "releases/d1.tar.gz",
+        "sha256": "d1",
+    }
+    assert pointer == {"name": "/drawbridge/dev/release", "type": "String", "tags": tags()}
+    assert list(seen.children["Parameter", "vault-report"].ignoreChanges) == ["value"]
+    assert set(seen.children) == {
+        ("Bucket", "vault-bucket"),
+        ("BucketPublicAccessBlock", "vault-private"),
+        ("BucketServerSideEncryptionConfiguration", "vault-encrypted"),
+        ("BucketPolicy", "vault-tls-only"),
+        ("BucketObjectv2", "vault-release"),
+        ("Parameter", "vault-pointer"),
+        ("Parameter", "vault-report"),
+    }
+
+
+def test_access(declare: Declare) -> None:
+    args = AccessArgs(stack="dev", region="eu-west-1", secrets="arn:s", bucket="arn:b", pointer="arn:p", report="arn:r")
+    seen = declare(lambda: Access("access", args))
+    assert set(seen.children) == {
+        ("Role", "access-role"),
+        ("RolePolicy", "access-policy"),
+        ("InstanceProfile", "access-profile"),
+    }
+    statements = json.loads(seen.inputs("RolePolicy", "access-policy")["policy"])["Statement"]
+    assert {(s["Effect"], str(s["Action"]), str(s["Resource"])) for s in statements} == {
+        ("Allow", "['ssm:GetParameter', 'ssm:GetParameters']", "['arn:p', 'arn:s/*']"),
+        ("Allow", "ssm:GetParametersByPath", "arn:s"),
+        ("Allow", "ssm:PutParameter", "arn:r"),
+        ("Allow", "s3:GetObject", "arn:b/releases/*"),
+    }
+
+
+def test_authority_hands_its_provider_names_and_no_secret(declare: Declare) -> None:
+    args = AuthorityArgs(
+        stack="dev",
+        region="eu-west-1",
+        server_name="dev.drawbridge",
+        profiles={"alice": "client\n"},
+        lifetimes={"ca": 3, "server": 2, "client": 1},
+    )
+    seen = declare(lambda: Authority("authority", args))
+    given_ = seen.inputs("Certificates", "authority-certificates")
+    assert isinstance(given_.pop("__provider"), str)
+    assert given_ == {
+        "stack": "dev",
+        "region": "eu-west-1",
+        "account": "123456789012",
+        "serverName": "dev.drawbridge",
+        "profiles": {"alice": "client\n"},
+        "lifetimes": {"ca": 3, "server": 2, "client": 1},
+    }
+    assert seen.inputs("Parameter", "authority-ssh-host-key")["value"] == "ssh-ed25519 AAAA"
+    assert seen.outputs == {
+        "clients": {
+            "alice": {"bundle": "/drawbridge/dev/clients/alice/bundle", "serial": "17", "notAfter": "2030-01-01"}
+        },
+        "revoked": {"16": "bob"},
+    }
+
+
+NETWORK = NetworkArgs(
+    stack="dev",
+    region="eu-west-1",
+    cidr=NET("10.1.0.0/16"),
+    zones=1,
+    port=1194,
+    ssh=False,
+    behind=(NET("10.8.0.0/24"),),
+)
+
+
+def test_network(declare: Declare) -> None:
+    seen = declare(lambda: Network("network", NETWORK))
+    kinds = [kind for kind, _ in seen.children]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "Vpc": 1,
+        "InternetGateway": 1,
+        "Subnet": 2,
+        "RouteTable": 2,
+        "RouteTableAssociation": 2,
+        "Route": 1,
+        "VpcEndpoint": 1,
+        "NetworkAcl": 2,
+        "NetworkAclRule": 12,
+        "NetworkAclAssociation": 2,
+    }
+    subnet = seen.inputs("Subnet", "network-public-0")
+    assert (subnet["cidrBlock"], subnet["availabilityZone"]) == ("10.1.0.0/24", "eu-west-1a")
+    assert subnet["mapPublicIpOnLaunch"] is False
+    assert list(seen.children["Subnet", "network-public-0"].ignoreChanges) == ["availabilityZone"]
+    private = {n: seen.inputs(k, n) for k, n in seen.children if k == "NetworkAclRule" and "private" in n}
+    assert {n: (r["protocol"], r["cidrBlock"], r["egress"]) for n, r in private.items()} == {
+        "network-private-in-90": ("6", "0.0.0.0/0", False),
+        "network-private-in-100": ("-1", "10.1.0.0/16", False),
+        "network-private-in-101": ("-1", "10.8.0.0/24", False),
+        "network-private-out-90": ("6", "0.0.0.0/0", True),
+        "network-private-out-100": ("-1", "10.1.0.0/16", True),
+        "network-private-out-101": ("-1", "10.8.0.0/24", True),
+    }
+    association = seen.children["NetworkAclAssociation", "network-private-0"]
+    assert len([d for d in association.dependencies if "networkAclRule" in d]) == 6
+    assert seen.outputs == {
+        "vpcId": "network-vpc-id",
+        "publicSubnetId": "network-public-0-id",
+        "privateSubnetId": "network-private-0-id",
+    }
+
+
+def test_ssh_opens_its_port_in_the_acl_and_moves_no_other_rule(declare: Declare) -> None:
+    def names(args: NetworkArgs) -> set[str]:
+        return {n for kind, n in declare(lambda: Network("network", args)).children if kind == "NetworkAclRule"}
+
+    assert names(replace(NETWORK, ssh=True)) - names(NETWORK) == {"network-public-in-120"}
+
+
+def test_an_existing_vpc_is_left_as_it_is(declare: Declare) -> None:
+    args = replace(NETWORK, vpc_id="vpc-1", subnet_id="subnet-1", route_table_ids=("rtb-1",))
+    made: list[Network] = []
+    seen = declare(lambda: made.append(Network("network", args)) or made[0])  # type: ignore[func-returns-value]
+    assert seen.children == {}
+    assert (made[0].cidr, made[0].route_tables) == (NET("172.20.0.0/16"), {"rtb-1": "rtb-1"})
+
+
+def test_a_subnet_of_another_vpc_is_refused(declare: Declare) -> None:
+    args = replace(NETWORK, vpc_id="vpc-2", subnet_id="subnet-1")
+    with pytest.raises(pulumi.RunError, match=r"^drawbridge:network\.subnetId: subnet-1 is in vpc-1, not in vpc-2; "):
+        declare(lambda: Network("network", args))
+
+
+def test_more_zones_than_the_region_has_are_refused(declare: Declare) -> None:
+    with pytest.raises(pulumi.RunError, match=r"zones: 3 is more than eu-west-1 has; write 2 or less$"):
+        declare(lambda: Network("network", replace(NETWORK, zones=3)))
+
+
+@st.composite
+def ranges(draw: Any) -> tuple[IPv4Network, int]:
+    prefix = draw(st.integers(16, 22))
+    start = draw(st.integers(0, 2**prefix - 1)) << (32 - prefix)
+    return IPv4Network((start, prefix)), draw(st.integers(1, 3 if prefix < 22 else 2))
+
+
+@given(ranges())
+def test_plan_is_apart_inside_and_stable(drawn: tuple[IPv4Network, int]) -> None:
+    cidr, zones = drawn
+    subnets = [subnet for zone in plan(cidr, zones) for subnet in (zone.public, zone.private)]
+    assert len(subnets) == 2 * zones
+    assert all(s.subnet_of(cidr) and s.prefixlen == 24 for s in subnets)
+    assert not any(a.overlaps(b) for i, a in enumerate(subnets) for b in subnets[:i])
+    assert plan(cidr, zones)[:1] == plan(cidr, 1)
+
+
+def test_plan_needs_room() -> None:
+    with pytest.raises(ValueError, match=r"^10\.1\.0\.0/22 has no room for 6 subnets of /24$"):
+        plan(NET("10.1.0.0/22"), 3)
