@@ -1,0 +1,342 @@
+"""The authority's provider on moto's SSM: what it keeps, adopts, revokes and never tells. No engine calls it here."""
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import dill  # type: ignore[import-untyped]
+import pytest
+from moto import mock_aws
+from pulumi.dynamic.dynamic import serialize_provider
+
+import contract
+from components import issuer
+from components.issuer import Issuer, IssuerError
+from openvpn import client as bundles
+from pki.authority import Certificate
+
+NAMES = contract.Names("dev")
+PROPS: dict[str, Any] = {
+    "stack": "dev",
+    "region": "eu-west-1",
+    "account": "123456789012",
+    "serverName": "dev.drawbridge",
+    "profiles": {"alice": "client\nremote 192.0.2.1\n", "bob": "client\nremote 192.0.2.1\n"},
+    # Pulumi's wire has floats only.
+    "lifetimes": {"ca": 3650.0, "server": 825.0, "client": 365.0},
+}
+
+
+@pytest.fixture
+def ssm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        yield boto3.client("ssm", region_name="eu-west-1")
+
+
+def kept(ssm: Any) -> dict[str, str]:
+    pages = ssm.get_paginator("get_parameters_by_path").paginate(Path=NAMES.root, Recursive=True, WithDecryption=True)
+    return {p["Name"]: p["Value"] for page in pages for p in page["Parameters"]}
+
+
+def create(**changes: Any) -> dict[str, Any]:
+    outs = Issuer().create(PROPS | changes).outs
+    assert outs is not None
+    return outs
+
+
+def update(olds: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    outs = Issuer().update(NAMES.root, olds, PROPS | changes).outs
+    assert outs is not None
+    return outs
+
+
+def only(*names: str) -> dict[str, str]:
+    return {name: PROPS["profiles"][name] for name in names}
+
+
+def test_parameters_and_where_they_are(ssm: Any) -> None:
+    outs = create()
+    serials = {client["serial"] for client in outs["clients"].values()}
+    assert kept(ssm).keys() == {
+        NAMES.keys,
+        *(NAMES.secret(name) for name in contract.GATEWAY_SECRETS),
+        *(NAMES.bundle(name) for name in ("alice", "bob")),
+        *(f"{NAMES.issued}/{serial}" for serial in serials),
+    }
+    kinds = ssm.get_parameters_by_path(Path=NAMES.gateway)["Parameters"]
+    assert {p["Type"] for p in kinds} == {"SecureString"}
+    secrets = {
+        name: ssm.get_parameter(Name=NAMES.secret(name), WithDecryption=True)["Parameter"]["Value"]
+        for name in contract.GATEWAY_SECRETS
+    }
+    assert secrets["ca.crt"] == outs["caCertificate"]
+    assert Certificate.read(secrets["server.crt"]).common_name == "dev.drawbridge"
+    assert Certificate.read(secrets["server.crt"]).fingerprint == outs["serverFingerprint"]
+    assert outs["sshHostKey"].startswith("ssh-ed25519 ")
+    assert all(len(value) <= issuer.PARAMETER_LIMIT for value in kept(ssm).values())
+
+
+def test_bundles_are_whole_and_belong_to_their_certificates(ssm: Any) -> None:
+    outs = create()
+    for name, client in outs["clients"].items():
+        bundle = kept(ssm)[NAMES.bundle(name)]
+        certificate = Certificate.read(bundles.certificate_of(bundle))
+        assert bundle.startswith(PROPS["profiles"][name])
+        assert bundles.ca_of(bundle) == outs["caCertificate"]
+        assert (certificate.common_name, str(certificate.serial)) == (name, client["serial"])
+        assert bundles.tls_crypt_of(bundle).startswith("-----BEGIN OpenVPN tls-crypt-v2 client key-----")
+
+
+def test_outputs_hold_no_key(ssm: Any) -> None:
+    text = json.dumps(create())
+    assert "PRIVATE" not in text
+    assert "BEGIN OpenVPN" not in text
+    assert "PRIVATE" in "".join(kept(ssm).values())
+
+
+def test_again_changes_nothing(ssm: Any) -> None:
+    outs = create()
+    before = kept(ssm)
+    assert update(outs) == create() == outs
+    assert kept(ssm) == before
+    assert {p["Version"] for p in ssm.get_parameters_by_path(Path=NAMES.root, Recursive=True)["Parameters"]} == {1}
+
+
+def test_a_new_profile_keeps_the_keys(ssm: Any) -> None:
+    outs = create()
+    before = kept(ssm)[NAMES.bundle("alice")]
+    again = update(outs, profiles={**PROPS["profiles"], "alice": "client\nremote 192.0.2.2\n"})
+    after = kept(ssm)[NAMES.bundle("alice")]
+    assert again["clients"] == outs["clients"]
+    assert after.startswith("client\nremote 192.0.2.2\n<ca>")
+    assert bundles.key_of(after) == bundles.key_of(before)
+    assert bundles.tls_crypt_of(after) == bundles.tls_crypt_of(before)
+
+
+def test_removing_a_client_revokes_it_for_ever(ssm: Any) -> None:
+    first = create()
+    serial = first["clients"]["bob"]["serial"]
+    second = update(first, profiles=only("alice"))
+    assert second["clients"] == {"alice": first["clients"]["alice"]}
+    assert second["revoked"] == {serial: "bob"}
+    assert NAMES.bundle("bob") not in kept(ssm)
+    third = update(second)
+    assert third["revoked"] == {serial: "bob"}
+    assert third["clients"]["bob"]["serial"] != serial
+    fourth = update(third, profiles=only("alice"))
+    assert fourth["revoked"] == {serial: "bob", third["clients"]["bob"]["serial"]: "bob"}
+
+
+def test_a_lost_bundle_is_made_anew_and_the_old_one_revoked(ssm: Any) -> None:
+    outs = create()
+    ssm.delete_parameter(Name=NAMES.bundle("alice"))
+    again = update(outs)
+    assert again["revoked"] == {outs["clients"]["alice"]["serial"]: "alice"}
+    assert again["clients"]["alice"]["serial"] != outs["clients"]["alice"]["serial"]
+    assert again["clients"]["bob"] == outs["clients"]["bob"]
+
+
+def test_a_bundle_without_an_entry_can_still_be_revoked(ssm: Any) -> None:
+    outs = create()
+    serial = outs["clients"]["bob"]["serial"]
+    ssm.delete_parameter(Name=f"{NAMES.issued}/{serial}")
+    assert update(outs, profiles=only("alice"))["revoked"] == {serial: "bob"}
+
+
+def test_a_bundle_that_was_scribbled_on_is_made_anew(ssm: Any) -> None:
+    outs = create()
+    ssm.put_parameter(Name=NAMES.bundle("alice"), Value="nonsense", Type="SecureString", Overwrite=True)
+    again = update(outs)
+    assert again["revoked"] == {outs["clients"]["alice"]["serial"]: "alice"}
+    assert bundles.key_of(kept(ssm)[NAMES.bundle("alice")])
+
+
+class CutOffError(Exception):
+    pass
+
+
+WRITES = 10  # keys, five for the gateway, and two for each of two clients
+
+
+@pytest.mark.parametrize("allowed", range(WRITES))
+def test_a_creation_cut_off_anywhere_is_finished_by_the_next(
+    ssm: Any, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    put, count = issuer.Store.put, 0
+
+    def cut(self: issuer.Store, name: str, value: str, *, secret: bool) -> None:
+        nonlocal count
+        if count == allowed:
+            raise CutOffError
+        count += 1
+        put(self, name, value, secret=secret)
+
+    with monkeypatch.context() as patch, pytest.raises(CutOffError):
+        patch.setattr(issuer.Store, "put", cut)
+        Issuer().create(PROPS)
+    left = kept(ssm)
+    assert len(left) == allowed
+    outs = create()
+    after = kept(ssm)
+    assert {name: after[name] for name in left if "/issued/" not in name} == {
+        name: value for name, value in left.items() if "/issued/" not in name
+    }
+    assert outs["clients"].keys() == {"alice", "bob"}
+    # A serial that was registered and never handed out is revoked, no other.
+    assert len(outs["revoked"]) == (1 if allowed in (7, 9) else 0)
+    assert create() == outs
+
+
+@pytest.mark.parametrize("step", ["put", "delete"])
+def test_a_revocation_cut_off_is_finished_by_the_next(ssm: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    outs = create()
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise CutOffError
+
+    with monkeypatch.context() as patch, pytest.raises(CutOffError):
+        patch.setattr(issuer.Store, "delete", cut)
+        if step == "put":
+            patch.setattr(issuer, "_revoke_others", cut)
+        Issuer().update(NAMES.root, outs, PROPS | {"profiles": only("alice")})
+    assert NAMES.bundle("bob") in kept(ssm)
+    assert update(outs, profiles=only("alice"))["revoked"] == {outs["clients"]["bob"]["serial"]: "bob"}
+    assert NAMES.bundle("bob") not in kept(ssm)
+
+
+def test_a_revoked_name_taken_up_again_after_a_cut_gets_new_keys(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    outs = create()
+
+    def cut(*_: Any) -> None:
+        raise CutOffError
+
+    with monkeypatch.context() as patch, pytest.raises(CutOffError):
+        patch.setattr(issuer.Store, "delete", cut)
+        Issuer().update(NAMES.root, outs, PROPS | {"profiles": only("alice")})
+    again = update(outs)
+    assert again["clients"]["bob"]["serial"] != outs["clients"]["bob"]["serial"]
+    assert again["revoked"] == {outs["clients"]["bob"]["serial"]: "bob"}
+
+
+def test_the_server_is_renewed_in_time_and_the_clients_stay(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    outs = create(lifetimes={"ca": 3650, "server": 100, "client": 365})
+    start = issuer._now()
+    for days, due in ((69, False), (71, True)):
+        monkeypatch.setattr(issuer, "_now", lambda days=days: start + timedelta(days=days))
+        assert Issuer().diff("", outs, outs).changes is due
+    again = update(outs)
+    assert again["serverFingerprint"] != outs["serverFingerprint"]
+    assert Certificate.read(kept(ssm)[NAMES.secret("server.crt")]).fingerprint == again["serverFingerprint"]
+    assert (again["clients"], again["caCertificate"]) == (outs["clients"], outs["caCertificate"])
+
+
+def test_an_expired_client_gets_a_new_bundle(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    outs = create()
+    start = issuer._now()
+    monkeypatch.setattr(issuer, "_now", lambda: start + timedelta(days=366))
+    assert Issuer().diff("", outs, outs).changes is True
+    assert update(outs)["clients"]["alice"]["serial"] != outs["clients"]["alice"]["serial"]
+
+
+def test_another_server_name_makes_a_new_certificate(ssm: Any) -> None:
+    create(serverName="other")
+    assert Certificate.read(kept(ssm)[NAMES.secret("server.crt")]).common_name == "other"
+
+
+@pytest.mark.parametrize(
+    ("change", "changes", "replaces"),
+    [
+        ({}, False, []),
+        ({"profiles": only("alice")}, True, []),
+        ({"region": "eu-west-2"}, True, ["region"]),
+        ({"stack": "other"}, True, ["stack"]),
+    ],
+)
+def test_diff(ssm: Any, change: dict[str, Any], changes: bool, replaces: list[str]) -> None:
+    found = Issuer().diff("", create(), PROPS | change)
+    assert (found.changes, found.replaces, found.delete_before_replace) == (changes, replaces, True)
+
+
+def test_read_sees_what_is_there(ssm: Any) -> None:
+    outs = create()
+    assert Issuer().read(NAMES.root, outs).outs == outs
+    ssm.delete_parameter(Name=NAMES.bundle("bob"))
+    seen = Issuer().read(NAMES.root, outs).outs
+    assert seen is not None
+    assert seen["clients"].keys() == {"alice"}
+    assert Issuer().diff("", seen, PROPS).changes is True
+    Issuer().delete(NAMES.root, outs)
+    assert Issuer().read(NAMES.root, outs).id == ""
+
+
+def test_delete_leaves_nothing_and_nobody_elses(ssm: Any) -> None:
+    outs = create()
+    ssm.put_parameter(Name=NAMES.release, Value="{}", Type="String")
+    ssm.put_parameter(Name="/drawbridge/dev2/gateway/ca.crt", Value="x", Type="String")
+    Issuer().delete(NAMES.root, outs)
+    Issuer().delete(NAMES.root, outs)
+    assert kept(ssm).keys() == {NAMES.release}
+    assert ssm.get_parameter(Name="/drawbridge/dev2/gateway/ca.crt")
+
+
+def test_credentials_of_another_account_are_refused(ssm: Any) -> None:
+    with pytest.raises(IssuerError, match=r"^the environment's AWS credentials are for account 123456789012, .*111"):
+        create(account="111111111111")
+    assert kept(ssm) == {}
+
+
+def test_a_bundle_that_is_too_long_is_refused_by_name(ssm: Any) -> None:
+    with pytest.raises(
+        IssuerError, match=r"^/drawbridge/dev/clients/alice/bundle would have \d+ characters"
+    ) as refusal:
+        create(profiles={"alice": "#" * 4000 + "\n"})
+    assert "####" not in str(refusal.value)
+
+
+def test_errors_of_aws_repeat_no_value(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import ClientError, ParamValidationError
+
+    quoting = [
+        ClientError({"Error": {"Code": "ValidationException", "Message": "value 'SECRET' is bad"}}, "PutParameter"),
+        ParamValidationError(report="SECRET"),
+    ]
+    store = issuer.Store(ssm, "dev")
+    for error in quoting:
+
+        def fail(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(store._ssm, "put_parameter", fail)
+        with pytest.raises(IssuerError) as refusal:
+            store.put(NAMES.keys, "SECRET", secret=True)
+        assert str(refusal.value).startswith(f"cannot write {NAMES.keys} in SSM: ")
+        assert "SECRET" not in str(refusal.value)
+        # A traceback prints what is not suppressed.
+        assert refusal.value.__suppress_context__
+
+
+def test_keys_that_cannot_be_used_are_not_overwritten(ssm: Any) -> None:
+    ssm.put_parameter(Name=NAMES.keys, Value='{"ca": "SECRET"}', Type="SecureString")
+    with pytest.raises(
+        IssuerError, match=r"^the authority's keys in /drawbridge/dev/authority/keys cannot be used"
+    ) as e:
+        create()
+    assert "SECRET" not in str(e.value)
+    assert kept(ssm) == {NAMES.keys: '{"ca": "SECRET"}'}
+
+
+def test_the_provider_rides_to_its_process_by_name() -> None:
+    pickled = base64.b64decode(serialize_provider(Issuer()))
+    assert len(pickled) < 200
+    assert type(dill.loads(pickled)) is Issuer
+
+
+def test_repr_of_keys_holds_none(ssm: Any) -> None:
+    create()
+    keys = issuer.Keys.load(kept(ssm)[NAMES.keys])
+    assert "PRIVATE" not in repr(keys)

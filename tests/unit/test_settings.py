@@ -1,0 +1,346 @@
+"""Every refusal of a stack's configuration with its exact words. That AWS or OpenVPN agrees is not shown here."""
+
+import json
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import settings
+from settings import Problem, SettingsError, endpoint_of, parse, read_stack_file
+
+STACKS = sorted(Path(__file__).parents[2].glob("stacks/Pulumi.*.yaml"))
+
+
+def problems(stack: str = "dev", endpoint: str | None = None, **sections: Any) -> list[str]:
+    raw = {"aws:region": "eu-west-1"} | {f"drawbridge:{k.replace('__', ':')}": v for k, v in sections.items()}
+    try:
+        parse(raw, stack=stack, endpoint=endpoint)
+    except SettingsError as error:
+        return str(error).splitlines()
+    return []
+
+
+def test_defaults() -> None:
+    found = parse({"aws:region": "eu-west-1"}, stack="dev", endpoint=None)
+    assert found.network.cidr == IPv4Network("10.1.0.0/16")
+    assert (found.network.zones, found.network.vpc_id, found.network.subnet_id) == (1, None, None)
+    assert (found.gateway.instance_type, found.gateway.image, found.gateway.disk_size) == ("t4g.nano", "debian-13", 8)
+    assert (found.gateway.admin_from, found.gateway.allow_from) == ((), (IPv4Network("0.0.0.0/0"),))
+    assert (found.tunnel.device, found.tunnel.pool, found.tunnel.port) == ("tun", IPv4Network("10.8.0.0/24"), 1194)
+    assert (found.tunnel.nat, found.tunnel.client_to_client, found.tunnel.redirect) == (True, False, "none")
+    assert (found.clients, found.tunnel.routes) == ((), ())
+    assert found.lifetimes.model_dump() == {"ca": 3650, "server": 825, "client": 365}
+
+
+def test_values_are_typed_and_json_is_read_as_pulumi_hands_it_over() -> None:
+    clients = [{"name": "home", "address": "10.8.0.10", "lan": ["192.168.1.0/24"], "reachable": ["192.168.1.128/25"]}]
+    plain = {"aws:region": "eu-west-1", "drawbridge:clients": clients, "drawbridge:tunnel": {"clientToClient": True}}
+    as_json = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
+    found = parse(as_json, stack="dev", endpoint=None)
+    assert found == parse(plain, stack="dev", endpoint=None)
+    (client,) = found.clients
+    assert (client.address, client.lan) == (IPv4Address("10.8.0.10"), (IPv4Network("192.168.1.0/24"),))
+    assert found.tunnel.client_to_client is True
+
+
+def test_other_namespaces_are_left_alone() -> None:
+    assert parse({"aws:region": "eu-west-1", "other:x": {"a": 1}}, stack="dev", endpoint=None)
+
+
+KEY = "give the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub"
+NAME = "use 1 to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first"
+D = "drawbridge:"
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"tunel": {}}, "tunel: {} has an unknown key; did you mean tunnel?"),
+        ({"zzz": 1}, "zzz: 1 has an unknown key; known are clients, gateway, lifetimes, network, tunnel"),
+        ({"network": {"cdir": 1}}, "network.cdir: 1 has an unknown key; did you mean cidr?"),
+        ({"gateway": {"admin_from": []}}, "gateway.admin_from: [] has an unknown key; did you mean adminFrom?"),
+        ({"lifetimes": "long"}, "lifetimes: long is no mapping; write {key: value, …}"),
+        ({"clients": "alice"}, "clients: alice is no list; write one entry for each client: - {name: alice}"),
+        ({"clients": ["alice"]}, "clients[0]: alice is no mapping; write {key: value, …}"),
+        ({"clients": [{}]}, f"clients[0].name: (missing) cannot be used; {NAME}"),
+        ({"clients": [{"name": "Alice"}]}, f"clients[0].name: Alice cannot be used; {NAME}"),
+        ({"clients": [{"name": "../x"}]}, f"clients[0].name: ../x cannot be used; {NAME}"),
+        ({"clients": [{"name": "x" * 64}]}, f"clients[0].name: {'x' * 64} cannot be used; {NAME}"),
+        ({"network": {"cidr": "10.1.2.3/16"}}, "network.cidr: 10.1.2.3/16 has host bits set; write 10.1.0.0/16"),
+        ({"network": {"cidr": "ten"}}, "network.cidr: ten is no IPv4 range; write one like 10.1.0.0/16"),
+        ({"network": {"cidr": "10.1.0.0/8"}}, "network.cidr: 10.1.0.0/8 has host bits set; write 10.0.0.0/8"),
+        (
+            {"network": {"cidr": "10.1.0.0/23"}},
+            "network.cidr: 10.1.0.0/23 is no size for the VPC; write a range from /16 to /22",
+        ),
+        ({"network": {"zones": 0}}, "network.zones: 0 cannot be used; write 1 or more"),
+        ({"network": {"zones": 4}}, "network.zones: 4 cannot be used; write 3 or less"),
+        ({"network": {"zones": "two"}}, "network.zones: two cannot be used; write a whole number"),
+        (
+            {"network": {"vpcId": "vpc-1"}},
+            "network.subnetId: (missing) is needed for an existing VPC; "
+            "write the id of a public subnet of that VPC (subnet-…)",
+        ),
+        (
+            {"network": {"vpcId": "vpc-1", "subnetId": "subnet-1", "cidr": "10.1.0.0/16"}},
+            "network.cidr: 10.1.0.0/16 is for a new VPC; leave it out, or leave vpcId and subnetId out",
+        ),
+        (
+            {"network": {"vpcId": "x", "subnetId": "subnet-1"}},
+            "network.vpcId: x cannot be used; write the id of an existing VPC (vpc-…)",
+        ),
+        (
+            {"network": {"routeTableIds": ["rtb-1"]}},
+            "network.routeTableIds: rtb-1 is for an existing VPC; leave it out, or give vpcId and subnetId",
+        ),
+        (
+            {"network": {"vpcId": "vpc-1", "subnetId": "subnet-1"}, "tunnel": {"nat": False}},
+            "network.routeTableIds: (missing) is needed where the existing VPC opens connections to clients; "
+            "name the route tables that shall lead to them",
+        ),
+        (
+            {"gateway": {"instanceType": "big"}},
+            "gateway.instanceType: big cannot be used; write an EC2 instance type, such as t4g.nano",
+        ),
+        (
+            {"gateway": {"image": "debian-9"}},
+            "gateway.image: debian-9 cannot be used; write debian-13 or the id of an AMI",
+        ),
+        ({"gateway": {"diskSize": 7}}, "gateway.diskSize: 7 cannot be used; write 8 or more"),
+        ({"gateway": {"allowFrom": []}}, "gateway.allowFrom: [] cannot be used; give at least one"),
+        ({"gateway": {"sshKey": "hello"}}, f"gateway.sshKey: hello cannot be used; {KEY}"),
+        (
+            {"gateway": {"sshKey": "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n"}},
+            f"gateway.sshKey: (a private key) cannot be used; {KEY}",
+        ),
+        (
+            {"gateway": {"adminFrom": ["0.0.0.0/0"]}},
+            "gateway.adminFrom: 0.0.0.0/0 opens SSH to the world; "
+            "name your own addresses, or say it twice with adminFromAnywhere: true",
+        ),
+        (
+            {"gateway": {"adminFrom": ["0.0.0.0/1", "128.0.0.0/1"]}},
+            "gateway.adminFrom: 0.0.0.0/1, 128.0.0.0/1 opens SSH to the world; "
+            "name your own addresses, or say it twice with adminFromAnywhere: true",
+        ),
+        ({"gateway": {"adminFrom": ["0.0.0.0/0"], "adminFromAnywhere": True}}, None),
+        ({"tunnel": {"device": "tap"}}, "tunnel.device: tap cannot be used; write tun"),
+        ({"tunnel": {"port": 1023}}, "tunnel.port: 1023 cannot be used; write 1024 or more"),
+        ({"tunnel": {"port": 65536}}, "tunnel.port: 65536 cannot be used; write 65535 or less"),
+        ({"tunnel": {"nat": "maybe"}}, "tunnel.nat: maybe cannot be used; write true or false"),
+        ({"tunnel": {"redirect": "some"}}, "tunnel.redirect: some cannot be used; write none or all"),
+        (
+            {"tunnel": {"pool": "10.8.0.0/30"}},
+            "tunnel.pool: 10.8.0.0/30 is no size for a pool; write a range from /16 to /29",
+        ),
+        (
+            {"tunnel": {"pool": "10.1.9.0/24"}},
+            "tunnel.pool: 10.1.9.0/24 overlaps drawbridge:network.cidr 10.1.0.0/16; choose a range clear of it",
+        ),
+        (
+            {"tunnel": {"routes": ["10.8.0.0/16"]}},
+            "tunnel.routes[0]: 10.8.0.0/16 overlaps drawbridge:tunnel.pool 10.8.0.0/24; choose a range clear of it",
+        ),
+        (
+            {"tunnel": {"pool": "169.254.8.0/24"}},
+            "tunnel.pool: 169.254.8.0/24 holds link-local addresses, AWS's metadata too; choose another range",
+        ),
+        (
+            {"tunnel": {"pool": "10.8.0.0/29"}, "clients": [{"name": f"c{i}"} for i in range(6)]},
+            "tunnel.pool: 10.8.0.0/29 has room for 5 clients, not 6; widen it",
+        ),
+        (
+            {"clients": [{"name": "a", "address": "x"}]},
+            "clients[0].address: x is no IPv4 address; write one like 10.8.0.10",
+        ),
+        *(
+            (
+                {"clients": [{"name": "a", "address": address}]},
+                f"clients[0].address: {address} is no client's address in drawbridge:tunnel.pool 10.8.0.0/24; "
+                "choose one from 10.8.0.2 to 10.8.0.254",
+            )
+            for address in ("10.8.0.0", "10.8.0.1", "10.8.0.255", "10.9.0.5")
+        ),
+        ({"clients": [{"name": "a"}, {"name": "a"}]}, "clients[1].name: a is also clients[0]'s; give each its own"),
+        (
+            {"clients": [{"name": "a", "address": "10.8.0.5"}, {"name": "b", "address": "10.8.0.5"}]},
+            "clients[1].address: 10.8.0.5 is also clients[0]'s; give each its own",
+        ),
+        (
+            {"clients": [{"name": "a", "lan": ["10.1.3.0/24"]}]},
+            "clients[0].lan[0]: 10.1.3.0/24 overlaps drawbridge:network.cidr 10.1.0.0/16; choose a range clear of it",
+        ),
+        (
+            {"clients": [{"name": "a", "lan": ["192.168.1.0/24"]}, {"name": "b", "lan": ["192.168.0.0/16"]}]},
+            "clients[1].lan[0]: 192.168.0.0/16 overlaps drawbridge:clients[0].lan[0] 192.168.1.0/24; "
+            "choose a range clear of it",
+        ),
+        (
+            {"clients": [{"name": "a", "lan": ["192.168.1.0/24"], "reachable": ["192.168.2.0/25"]}]},
+            "clients[0].reachable[0]: 192.168.2.0/25 is outside drawbridge:clients[0].lan 192.168.1.0/24; "
+            "choose a part of lan, or add it there",
+        ),
+        (
+            {"clients": [{"name": "a", "reachable": ["192.168.2.0/25"]}]},
+            "clients[0].reachable[0]: 192.168.2.0/25 is outside drawbridge:clients[0].lan (empty); "
+            "choose a part of lan, or add it there",
+        ),
+        ({"lifetimes": {"client": 0}}, "lifetimes.client: 0 cannot be used; write 1 or more"),
+        (
+            {"lifetimes": {"ca": 10, "server": 5, "client": 11}},
+            "lifetimes.client: 11 outlives drawbridge:lifetimes.ca 10; write 10 or less",
+        ),
+    ],
+)
+def test_refusals(sections: dict[str, Any], expected: str | None) -> None:
+    assert problems(**sections) == ([D + expected] if expected else [])
+
+
+def test_a_name_ends_where_its_line_does() -> None:
+    assert problems(clients=[{"name": "a\n"}])
+
+
+def test_all_problems_at_once() -> None:
+    found = problems(
+        stack="Lab!",
+        network={"cidr": "10.1.0.0/24"},
+        gateway={"diskSize": 1, "image": "x"},
+        tunnel={"pool": "10.1.0.0/24"},
+        clients=[{"name": "A"}, {"name": "b", "lan": ["10.1.0.0/25"]}, {"name": "b"}],
+        lifetimes={"ca": 0},
+        typo=1,
+    )
+    assert [line.partition(": ")[0] for line in found] == [
+        "stack",
+        "drawbridge:typo",
+        "drawbridge:gateway.image",
+        "drawbridge:gateway.diskSize",
+        "drawbridge:lifetimes.ca",
+        "drawbridge:clients[0].name",
+        "drawbridge:network.cidr",
+        "drawbridge:clients[2].name",
+        "drawbridge:tunnel.pool",
+        "drawbridge:clients[1].lan[0]",
+        "drawbridge:clients[1].lan[0]",
+    ]
+
+
+@pytest.mark.parametrize("region", [None, "", "mars", "eu-west", 5])
+def test_region(region: object) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        parse({"aws:region": region} if region is not None else {}, stack="dev", endpoint=None)
+    shown = "(missing)" if region is None else region
+    assert str(refusal.value) == f"aws:region: {shown} is no AWS region; run `pulumi config set aws:region eu-west-1`"
+
+
+@pytest.mark.parametrize("stack", ["Dev", "9lives", "a_b", "-x", "x-", "x" * 21, ""])
+def test_stack_names_that_no_bucket_can_have(stack: str) -> None:
+    assert problems(stack=stack) == [
+        f"stack: {stack} cannot be part of a bucket's name; "
+        "use 1 to 20 of a-z, 0-9 and '-', a letter first and no '-' last"
+    ]
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:5000", "http://[::1]:5000", "https://localhost:1"])
+def test_the_lab_stack_goes_to_loopback(endpoint: str) -> None:
+    assert problems(stack="lab", endpoint=endpoint) == []
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        None,
+        "",
+        "https://ec2.amazonaws.com",
+        "http://10.0.0.1:5000",
+        "http://127.0.0.1.example.com",
+        "http://localhost@evil.com",
+    ],
+)
+def test_the_lab_stack_goes_nowhere_else(endpoint: str | None) -> None:
+    assert problems(stack="lab", endpoint=endpoint) == [
+        f"stack: lab would be deployed to {endpoint or 'AWS itself'}; "
+        "deploy it with `drawbridge lab up`, or choose another stack for AWS"
+    ]
+    assert problems(stack="dev", endpoint=endpoint) == []
+
+
+LOOP, AWS = "http://127.0.0.1:5000", "https://ssm.eu-west-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("environ", "raw", "expected"),
+    [
+        ({}, {}, None),
+        ({"AWS_ENDPOINT_URL": LOOP}, {}, LOOP),
+        ({"AWS_ENDPOINT_URL": ""}, {}, None),
+        ({"AWS_ENDPOINT_URL": LOOP, "AWS_ENDPOINT_URL_SSM": AWS}, {}, AWS),
+        ({"AWS_ENDPOINT_URL": LOOP, "AWS_ENDPOINT_URL_SSM": LOOP}, {}, LOOP),
+        ({"AWS_ENDPOINT_URL": LOOP, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}, {}, None),
+        ({"AWS_ENDPOINT_URL": LOOP}, {"aws:endpoints": [{"ec2": LOOP, "ssm": AWS}]}, AWS),
+        ({"AWS_ENDPOINT_URL": LOOP}, {"aws:endpoints": json.dumps([{"ec2": AWS}])}, AWS),
+        ({"AWS_ENDPOINT_URL": LOOP}, {"aws:endpoints": [{"ec2": LOOP}]}, LOOP),
+        # Dynamic resources do not see this one.
+        ({}, {"aws:endpoints": [{"ec2": LOOP}]}, None),
+    ],
+)
+def test_endpoint(environ: dict[str, str], raw: dict[str, object], expected: str | None) -> None:
+    assert endpoint_of(environ, raw) == expected
+
+
+def test_a_vpc_found_out_later_is_held_against_the_rest() -> None:
+    network = {"vpcId": "vpc-1", "subnetId": "subnet-1"}
+    found = parse({"aws:region": "eu-west-1", "drawbridge:network": network}, stack="dev", endpoint=None)
+    found.refuse_clash(IPv4Network("172.31.0.0/16"))
+    with pytest.raises(
+        SettingsError, match=r"^drawbridge:tunnel\.pool: 10\.8\.0\.0/24 overlaps drawbridge:network\.vpcId "
+    ):
+        found.refuse_clash(IPv4Network("10.8.0.0/16"))
+
+
+def test_problems_are_values() -> None:
+    error = SettingsError([Problem("a:b", "1", "is odd", "write 2")])
+    assert error.problems == (Problem("a:b", "1", "is odd", "write 2"),)
+    assert str(error) == "a:b: 1 is odd; write 2"
+
+
+@pytest.mark.parametrize("path", STACKS, ids=lambda path: path.name)
+def test_stack_files_are_right(path: Path) -> None:
+    stack = path.name.split(".")[1]
+    assert parse(read_stack_file(path), stack=stack, endpoint=LOOP)
+
+
+def test_the_lab_stack_file_names_every_key() -> None:
+    (path,) = (path for path in STACKS if path.name == "Pulumi.lab.yaml")
+    text = path.read_text()
+    for model in (settings.Network, settings.Gateway, settings.Tunnel, settings.Client, settings.Lifetimes):
+        for field in model.model_fields.values():
+            if field.alias != "device":  # a choice of one, until there is a second
+                assert f"{field.alias}:" in text or f"{field.alias} " in text, f"{model.__name__}.{field.alias}"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("config: {a: [", "Pulumi.x.yaml: line 1 is no YAML; mend the syntax there"),
+        ("a: 1", "Pulumi.x.yaml: it has no mapping `config`; start from stacks/Pulumi.lab.yaml"),
+        ("", "Pulumi.x.yaml: it has no mapping `config`; start from stacks/Pulumi.lab.yaml"),
+        ("config: [1]", "Pulumi.x.yaml: it has no mapping `config`; start from stacks/Pulumi.lab.yaml"),
+    ],
+)
+def test_files_that_are_no_stack_files(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(content)
+    with pytest.raises(SettingsError) as refusal:
+        read_stack_file(path)
+    assert str(refusal.value) == message
+
+
+def test_a_stack_file_is_read_as_it_is(tmp_path: Path) -> None:
+    config = {"aws:region": "eu-west-1", "drawbridge:tunnel": {"port": 1195}}
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(yaml.safe_dump({"config": config}))
+    assert read_stack_file(path) == config
