@@ -96,6 +96,10 @@ class Names:
         """Object key of one release archive."""
         return f"releases/{sha256}.tar.gz"
 
+    def kit_key(self, name: str) -> str:
+        """Object key of one kit, what a client's machine is set up with."""
+        return f"kits/{name}.tar.gz"
+
 
 #: What lies under `Names.gateway`, by the file name it has on the gateway.
 GATEWAY_SECRETS = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key", "ssh_host_ed25519_key")

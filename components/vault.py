@@ -2,7 +2,8 @@
 
 import base64
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_aws as aws
@@ -19,10 +20,12 @@ class VaultArgs:
     """Everything non-secret the gateway runs on."""
     throw_away: bool
     """Whether destroying the stack may destroy objects that others put into the bucket."""
+    kits: Mapping[str, pulumi.Input[bytes]] = field(default_factory=dict)
+    """Archives for clients' machines, by their names; the names are plain, each is a resource."""
 
 
 class Vault(pulumi.ComponentResource):
-    """A private bucket with the release, a parameter that points at it, and one for the gateway's report."""
+    """A private bucket with the release and clients' kits, a pointer at the release, and the gateway's report."""
 
     bucket: pulumi.Output[str]
     release: pulumi.Output[str]
@@ -76,6 +79,18 @@ class Vault(pulumi.ComponentResource):
             tags=contract.tags(args.stack),
             opts=child,
         )
+        for kit, archive in args.kits.items():
+            aws.s3.BucketObjectv2(
+                f"{name}-kit-{kit}",
+                bucket=bucket.id,
+                key=names.kit_key(kit),
+                content_base64=pulumi.Output.from_input(archive).apply(
+                    lambda packed: base64.b64encode(packed).decode()
+                ),
+                content_type="application/gzip",
+                tags=contract.tags(args.stack),
+                opts=child,
+            )
         pointer = aws.ssm.Parameter(
             f"{name}-pointer",
             name=names.release,
