@@ -1,0 +1,109 @@
+"""The program's stack through its life on the embedded engine: what each change touches. No machine boots here."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.s3.models import FakeBucket
+from moto.server import ThreadedMotoServer
+
+import contract
+import settings
+from lab.account import leave_bucket_policies_alone, publish_images
+from lab.engine import Engine, Result
+from tests.program.conftest import REGION, ROOT
+
+NAMES = contract.Names("lab")
+Run = Callable[[dict[str, Any]], Engine]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Engines for configurations of one stack in one AWS on loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": REGION,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(FakeBucket, "get_permission", FakeBucket.get_permission)
+    boto3.client("ec2", region_name=REGION).describe_vpcs()
+    leave_bucket_policies_alone()
+    publish_images(REGION)
+    yield lambda config: Engine(ROOT, project="drawbridge", stack="lab", config=config, state=tmp_path / "state.json")
+    server.stop()
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return settings.read_stack_file(ROOT / "stacks/Pulumi.lab.yaml")
+
+
+def touched(result: Result) -> set[tuple[str, str]]:
+    return {(step.operation, step.name) for step in result.steps if step.operation != "same"}
+
+
+def left_over() -> dict[str, list[Any]]:
+    """What carries the stack's tags or lies under its names."""
+    tagged = boto3.client("resourcegroupstaggingapi", region_name=REGION).get_resources(
+        TagFilters=[{"Key": key, "Values": [value]} for key, value in contract.tags("lab").items()]
+    )["ResourceTagMappingList"]
+    ssm = boto3.client("ssm", region_name=REGION)
+    ec2 = boto3.client("ec2", region_name=REGION)
+    return {
+        "tagged": [row["ResourceARN"] for row in tagged if ":instance/" not in row["ResourceARN"]],
+        "parameters": ssm.get_parameters_by_path(Path=NAMES.root, Recursive=True)["Parameters"],
+        "vpcs": ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"],
+        "addresses": ec2.describe_addresses()["Addresses"],
+        "interfaces": ec2.describe_network_interfaces()["NetworkInterfaces"],
+        "buckets": boto3.client("s3", region_name=REGION).list_buckets()["Buckets"],
+        "roles": boto3.client("iam").list_roles()["Roles"],
+        "profiles": boto3.client("iam").list_instance_profiles()["InstanceProfiles"],
+    }
+
+
+def test_a_life(engine: Run, config: dict[str, Any]) -> None:
+    before = left_over()
+    assert engine(config).preview().changes["create"] > 40
+    assert left_over() == before
+
+    first = engine(config).up()
+    again = engine(config).up()
+    assert touched(again) == set()
+    assert again.outputs == first.outputs
+
+    more = copy.deepcopy(config)
+    more["drawbridge:clients"].append({"name": "bob"})
+    second = engine(more).up()
+    own = {("update", "authority-certificates"), ("replace", "vault-release"), ("update", "vault-pointer")}
+    assert touched(second) == own
+    assert second.outputs["clients"]["alice"] == first.outputs["clients"]["alice"]
+
+    third = engine(config).up()
+    assert touched(third) == own
+    assert "bob" not in third.outputs["clients"]
+    assert third.outputs["release"] != first.outputs["release"]
+
+    # The report is the gateway's to write.
+    ssm = boto3.client("ssm", region_name=REGION)
+    ssm.put_parameter(Name=NAMES.report, Value='{"state": "ready"}', Type="String", Overwrite=True)
+    assert touched(engine(config).up()) == set()
+    assert ssm.get_parameter(Name=NAMES.report)["Parameter"]["Value"] == '{"state": "ready"}'
+
+    keyed = copy.deepcopy(config)
+    keyed["drawbridge:gateway"]["sshKey"] = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== me"
+    fourth = engine(keyed).up()
+    assert touched(fourth) == {("replace", "gateway-instance")}
+    kept = ("publicIp", "privateIp", "gatewayInterfaceId", "clients", "release")
+    assert {key: fourth.outputs[key] for key in kept} == {key: third.outputs[key] for key in kept}
+    assert fourth.outputs["gatewayInstanceId"] != third.outputs["gatewayInstanceId"]
+
+    engine(config).destroy()
+    assert left_over() == before
