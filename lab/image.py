@@ -59,6 +59,9 @@ _ON_EC2 = (
     '"/etc/ec2-hypervisor-uuid"',
 )
 
+#: A build ends with the process that asked for it, however that ends, and takes what it started and mounted along.
+_WITH_ALL_IT_STARTS = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -144,6 +147,7 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
     )
     (mirror / "partial").mkdir()
     run(
+        *_WITH_ALL_IT_STARTS,
         "mmdebstrap",
         "--variant=minbase",
         "--format=directory",

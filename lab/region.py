@@ -218,8 +218,8 @@ def start(name: str = DEFAULT, progress: Callable[[str], None] = lambda _: None,
         if connect(name) is not None:
             raise AlreadyUp(f"the lab {name} is up already; `drawbridge lab down` takes it down")
         _clean(name)
+        chosen = _claim_port(port or (DEFAULT_PORT if name == DEFAULT else 0))
         image.ensure(progress)
-        chosen = port or _free_port(name)
         directory = directory_of(name)
         directory.mkdir(parents=True, mode=0o700)
         settings = {"name": name, "port": chosen, "token": secrets.token_hex(16)}
@@ -269,8 +269,6 @@ def down(name: str = DEFAULT) -> bool:
             if _is_region(pid, directory_of(name)):
                 os.kill(pid, signal.SIGTERM)
                 _wait_gone(pid, 40)
-        if child := _CHILDREN.pop(name, None):
-            child.wait(10)
         return _clean(name)
 
 
@@ -283,6 +281,9 @@ def _clean(name: str) -> bool:
     """Remove what any region of this name left: processes, mounts, namespaces, files."""
     directory = directory_of(name)
     found = directory.exists()
+    if child := _CHILDREN.pop(name, None):
+        child.kill()
+        child.wait(10)
     for pid in _processes_of(name, directory):
         found = True
         for target in (leader_of(pid), pid):
@@ -341,9 +342,11 @@ def _wait_gone(pid: int, timeout: float) -> None:
     raise LabError(f"process {pid} did not end within {timeout:.0f} s; kill it and run `drawbridge lab down` again")
 
 
-def _free_port(name: str) -> int:
-    """The default lab's fixed port, so that it is where people expect it; any free one for others."""
-    wanted = DEFAULT_PORT if name == DEFAULT else 0
+def _claim_port(wanted: int) -> int:
+    """A port of 127.0.0.1 that nobody listens on: the wanted one, or for 0 any.
+
+    The default lab's is fixed, so that it is where people expect it.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

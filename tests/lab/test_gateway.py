@@ -30,7 +30,8 @@ def deployed() -> Iterator[Deployment]:
     with run.throw_away_region() as region:
         stack = deploy(region, "lab", read_stack_file(stack_file("lab")), lambda _: None)
         place_hosts(stack, lambda _: None)
-        assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
+        report = wait_report(stack, stack.outputs["release"])
+        assert report["state"] == "ready", stack.gateway.run(["journalctl", "--no-pager", "--lines=60"]).stdout
         yield stack
 
 
