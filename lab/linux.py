@@ -65,6 +65,11 @@ def namespaces(prefix: str) -> list[str]:
     return sorted(path.name for path in NETNS.glob(f"{prefix}*")) if NETNS.is_dir() else []
 
 
+def processes_in(namespace: str) -> list[int]:
+    """Ids of the processes whose network is a namespace."""
+    return [int(pid) for pid in run("ip", "netns", "pids", namespace).split()]
+
+
 def ip_batch(namespace: str, commands: Sequence[str], *, force: bool = False, family: str | None = None) -> None:
     """Run many `ip` commands in a namespace in one process; `force` goes on after a refused one.
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from lab import image, uml
 from lab.errors import AlreadyUp, LabError, NotUp
-from lab.linux import delete_namespace, namespaces, require_privileges
+from lab.linux import delete_namespace, namespaces, processes_in, require_privileges
 from lab.machines import execute, leader_of, unmount_below, wait_booted
 
 ROOT = Path("/var/tmp/drawbridge")
@@ -290,6 +290,10 @@ def _clean(name: str) -> bool:
             if target is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(target, signal.SIGKILL)
+        _wait_gone(pid, 10)
+    for pid in [pid for namespace in namespaces(f"{name}-") for pid in processes_in(namespace)]:
+        with contextlib.suppress(ProcessLookupError):  # a machine killed so early that it outlived its nspawn
+            os.kill(pid, signal.SIGKILL)
         _wait_gone(pid, 10)
     if directory.exists():
         unmount_below(directory)

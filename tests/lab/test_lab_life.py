@@ -84,13 +84,28 @@ def test_a_killed_region_takes_its_machines_along_and_the_next_one_starts_well()
     running = region.start(NAME)
     running.premises("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
     guest = running.add_host("guest", premises="home")
-    [server] = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if _is_server(p)]
-    os.kill(server, signal.SIGKILL)
+    guest.wait_booted()
+    _kill_server()
 
     waiting.until(lambda: not Path(f"/proc/{guest.leader}").exists(), 10)
     assert region.connect(NAME) is None
     assert traces(NAME)  # namespaces and mounts stay until the next command
     assert region.start(NAME).status()["hosts"] == []
+
+
+def test_a_region_killed_while_a_machine_starts_is_cleaned_up_too() -> None:
+    running = region.start(NAME)
+    running.premises("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
+    guest = running.add_host("guest", premises="home")
+    _kill_server()
+
+    assert region.down(NAME)
+    assert not Path(f"/proc/{guest.leader}").exists()
+
+
+def _kill_server() -> None:
+    [server] = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if _is_server(p)]
+    os.kill(server, signal.SIGKILL)
 
 
 def _is_server(cmdline: Path) -> bool:
