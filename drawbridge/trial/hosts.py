@@ -1,6 +1,7 @@
 """Where users are: a home for each client, a host in the private subnet.
 
-A client's machine does what its user would: it fetches its own bundle from SSM over the lab's Internet and starts OpenVPN at boot.
+A client's machine does what its user would: it fetches its own bundle from SSM over the lab's Internet and starts
+OpenVPN at boot.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import secrets
 from ipaddress import IPv4Network
 
 from drawbridge.trial.deployment import Deployment, Progress
+from drawbridge.trial.probes import PORT, serve
 from lab import region as labs
 from lab.errors import LabError
 from settings import Settings
@@ -23,7 +25,8 @@ FETCH = """
 import os, sys
 import boto3
 name, parameter, region = sys.argv[1:]
-bundle = boto3.client("ssm", region_name=region).get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
+ssm = boto3.client("ssm", region_name=region)
+bundle = ssm.get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
 path = f"/etc/openvpn/client/{name}.conf"
 with os.fdopen(os.open(path + ".new", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as out:
     out.write(bundle)
@@ -33,14 +36,17 @@ os.replace(path + ".new", path)
 
 def place_hosts(deployed: Deployment, progress: Progress) -> None:
     """Start a home for each client (up to `MACHINES`) and a host in the private subnet; what is there stays."""
-    start_private_host(deployed)
+    private = start_private_host(deployed)
     for number, client in enumerate(deployed.settings.clients[:MACHINES]):
         progress(f"starting client {client.name}")
         start_client(deployed, number, client.name)
+    host = deployed.region.host(private)
+    host.wait_booted()
+    serve(host)
 
 
 def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
-    """An instance of plain Debian in the private subnet that answers ping; its id. One that runs is taken."""
+    """An instance of plain Debian in the private subnet, for pings and probes; its id. One that runs is taken."""
     ec2 = deployed.client("ec2")
     found = ec2.describe_instances(
         Filters=[
@@ -52,11 +58,14 @@ def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
     if found:
         return str(found[0]["Instances"][0]["InstanceId"])
     group = ec2.create_security_group(
-        GroupName=f"{name}-{secrets.token_hex(4)}", Description="Answers ping", VpcId=deployed.outputs["vpcId"]
+        GroupName=f"{name}-{secrets.token_hex(4)}",
+        Description="Answers ping and probes",
+        VpcId=deployed.outputs["vpcId"],
     )["GroupId"]
     anywhere = [{"CidrIp": "0.0.0.0/0"}]
     echo = {"IpProtocol": "icmp", "FromPort": 8, "ToPort": -1, "IpRanges": anywhere}
-    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[echo])
+    probe = {"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "IpRanges": anywhere}
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[echo, probe])
     image = deployed.client("ssm").get_parameter(Name="/aws/service/debian/release/13/latest/arm64")
     made = ec2.run_instances(
         ImageId=image["Parameter"]["Value"],

@@ -1,7 +1,7 @@
 """Stacks in the lab: deploy one, start its clients where users are, check what its settings promise.
 
-Everything goes the way a user's does: the program deploys through the AWS API, a client's machine fetches its own bundle, and what
-is checked is checked with packets. Nothing here knows how a component is made.
+Everything goes the way a user's does: the program deploys through the AWS API, a client's machine fetches its own
+bundle, and what is checked is checked with packets. Nothing here knows how a component is made.
 """
 
 import secrets
