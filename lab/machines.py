@@ -26,6 +26,8 @@ _POWER_OFF = signal.SIGRTMIN + 4
 _STOP_SECONDS = 20
 #: nspawn's exit code when the container asked for a reboot (systemd's EXIT_FORCE_RESTART).
 _REBOOT = 133
+#: A container's PID 1 outlives an nspawn that is killed; in a PID namespace of its own nspawn is the init, and takes all along.
+_ALL_OF_IT = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 #: The parent-death signal comes when the *thread* that forked ends, so one thread that never does forks all machines.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
@@ -97,6 +99,7 @@ class Machine:
             "--pdeathsig=KILL",
             "nsenter",  # from inside, so that the machine's /sys shows its own interfaces
             f"--net={NETNS / self.namespace}",
+            *_ALL_OF_IT,
             "systemd-nspawn",
             "--quiet",
             f"--directory={self.root}",
@@ -157,14 +160,21 @@ class Machine:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def leader_of(nspawn: int) -> int | None:
-    """The container's PID 1: the only child of nspawn (or of the setpriv that became it) with a PID namespace of its own."""
+def leader_of(unshare: int) -> int | None:
+    """The container's PID 1, the child of nspawn with a PID namespace of its own; nspawn is the only child of `unshare`."""
     try:
-        children = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()
-        own = Path(f"/proc/{nspawn}/ns/pid").readlink()
-        return next((int(c) for c in children if Path(f"/proc/{c}/ns/pid").readlink() != own), None)
+        for nspawn in _children(unshare):
+            own = Path(f"/proc/{nspawn}/ns/pid").readlink()
+            for child in _children(nspawn):
+                if Path(f"/proc/{child}/ns/pid").readlink() != own:
+                    return child
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
+        pass  # it is on its way out
+    return None
+
+
+def _children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def execute(

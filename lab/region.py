@@ -25,7 +25,7 @@ from typing import Any
 from lab import image, uml
 from lab.errors import AlreadyUp, LabError, NotUp
 from lab.linux import delete_namespace, namespaces, processes_in, require_privileges
-from lab.machines import execute, leader_of, unmount_below, wait_booted
+from lab.machines import execute, unmount_below, wait_booted
 
 ROOT = Path("/var/tmp/drawbridge")
 DEFAULT = "lab"
@@ -286,13 +286,11 @@ def _clean(name: str) -> bool:
         child.wait(10)
     for pid in _processes_of(name, directory):
         found = True
-        for target in (leader_of(pid), pid):
-            if target is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(target, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         _wait_gone(pid, 10)
     for pid in [pid for namespace in namespaces(f"{name}-") for pid in processes_in(namespace)]:
-        with contextlib.suppress(ProcessLookupError):  # a machine killed so early that it outlived its nspawn
+        with contextlib.suppress(ProcessLookupError):  # what somebody left running in a machine's network
             os.kill(pid, signal.SIGKILL)
         _wait_gone(pid, 10)
     if directory.exists():
