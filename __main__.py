@@ -15,7 +15,7 @@ from components.network import Network, NetworkArgs
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
 from openvpn.client import render_profile
-from openvpn.model import Client, Tunnel
+from openvpn.model import Client, Multicast, Tunnel
 from userdata import cloud_config, release
 
 
@@ -25,15 +25,14 @@ def deploy(config: settings.Settings) -> None:
     here: dict[str, Any] = {"stack": stack, "region": region}
     doors = {"admin_from": machine.admin_from, "allow_from": machine.allow_from}
     user_data = cloud_config.render(**here, ssh_key=machine.ssh_key)
-    clients = tuple(Client(**client.model_dump()) for client in config.clients)
-    offer = {**config.tunnel.model_dump(), "redirect": config.tunnel.redirect == "all", "clients": clients}
-    tunnel = Tunnel(**offer)
+    tunnel = offer(config)
     port, routed = tunnel.port, tunnel.routed
 
     place = {**config.network.model_dump(), "port": port, "ssh": bool(machine.admin_from), "behind": routed}
     network = Network("network", NetworkArgs(**here, **place))
     config.refuse_clash(network.cidr)
-    tunnel = replace(tunnel, routes=(network.cidr, *tunnel.routes))
+    reached = (network.cidr,) if config.tunnel.vpc else ()
+    tunnel = replace(tunnel, routes=(*reached, *tunnel.routes))
     forwards_for = (network.cidr,) if routed else ()
     firewall = Firewall(
         "firewall", FirewallArgs(stack=stack, vpc_id=network.vpc_id, port=port, forwards_for=forwards_for, **doors)
@@ -45,11 +44,10 @@ def deploy(config: settings.Settings) -> None:
     Routes("routes", RoutesArgs(tables=network.route_tables, interface_id=interface, destinations=routed))
 
     server = f"{stack}.drawbridge"
-    profile = address.public_ip.apply(lambda ip: render_profile(tunnel, ip, server))
-    lifetimes, profiles = config.lifetimes.model_dump(), {client.name: profile for client in clients}
+    lifetimes, profiles = config.lifetimes.model_dump(), profiles_of(tunnel, address.public_ip, server)
     authority_args = AuthorityArgs(**here, server_name=server, profiles=profiles, lifetimes=lifetimes)
     authority = Authority("authority", authority_args)
-    made = authority.revoked.apply(lambda r: release.build(tunnel, **doors, vpc=(network.cidr,), revoked=r))
+    made = authority.revoked.apply(lambda r: release.build(tunnel, **doors, vpc=reached, revoked=r))
     vault = Vault("vault", VaultArgs(**here, release=made, throw_away=config.throw_away))
     secrets, bucket, pointer, report = authority.secrets_arn, vault.bucket_arn, vault.pointer_arn, vault.report_arn
     access_args = AccessArgs(**here, secrets=secrets, bucket=bucket, pointer=pointer, report=report)
@@ -71,6 +69,23 @@ def deploy(config: settings.Settings) -> None:
     pulumi.export("bucket", vault.bucket)
     pulumi.export("release", vault.release)
     pulumi.export("clients", authority.clients)
+
+
+def offer(config: settings.Settings) -> Tunnel:
+    """Return what the settings say of the tunnel and its clients."""
+    clients = tuple(Client(**client.model_dump(exclude={"system"})) for client in config.clients)
+    groups = tuple(Multicast(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
+    values = config.tunnel.model_dump(exclude={"vpc", "multicast", "redirect"})
+    return Tunnel(**values, multicast=groups, redirect=config.tunnel.redirect == "all", clients=clients)
+
+
+def profiles_of(tunnel: Tunnel, ip: pulumi.Output[str], server: str) -> dict[str, pulumi.Output[str]]:
+    """Return each client's profile by its name, the gateway's public address in it."""
+
+    def profile(name: str) -> pulumi.Output[str]:
+        return ip.apply(lambda address: render_profile(tunnel, address, server, name))
+
+    return {client.name: profile(client.name) for client in tunnel.clients}
 
 
 try:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses, ip_address
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pulumi
 import yaml
 from pulumi.runtime.config import CONFIG, get_config_env
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
@@ -39,7 +39,21 @@ SAFE_STACK = re.compile(r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?")
 
 PUBLIC_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+=*( [^\n]*)?$"
 
+#: Pools by device, where none is given.
+POOLS = {"tun": IPv4Network("10.8.0.0/24"), "tap": IPv4Network("192.168.255.0/24")}
+
+#: Unicast: the last bit of the first byte is 0 (IEEE 802).
+MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
+
 LINK_LOCAL = IPv4Network("169.254.0.0/16")
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _lower(value: object) -> object:
+    """Windows writes hardware addresses with dashes and in capitals."""
+    return value.lower().replace("-", ":") if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +113,20 @@ class Gateway(Section):
     """GiB of the root volume."""
 
 
+class Multicast(Section):
+    """Multicast that may cross a segment."""
+
+    group: IPv4Network | IPv6Network
+    ports: tuple[Port, Port] = (0, 65535)
+    """First and last UDP port."""
+
+
 class Tunnel(Section):
     """What OpenVPN offers."""
 
-    device: Literal["tun"] = "tun"
-    pool: IPv4Network = IPv4Network("10.8.0.0/24")
+    device: Literal["tun", "tap"] = "tun"
+    """`tun` routes; `tap` is one Ethernet segment."""
+    pool: IPv4Network = Field(default_factory=lambda given: POOLS[given.get("device", "tun")])
     port: int = Field(default=1194, ge=1024, le=65535)
     """The server runs without the capability that ports below 1,024 need."""
     nat: bool = True
@@ -111,6 +134,12 @@ class Tunnel(Section):
     redirect: Literal["none", "all"] = "none"
     routes: tuple[IPv4Network, ...] = ()
     """Networks pushed to clients besides the VPC's own."""
+    vpc: bool = True
+    """Whether clients reach the VPC."""
+    multicast: tuple[Multicast, ...] = ()
+    """What may cross a segment; everything, if nothing is named."""
+    broadcasts: int = Field(default=100, ge=1, le=100_000)
+    """Broadcast frames that each client of a segment may send in a second."""
 
     @property
     def room(self) -> int:
@@ -127,6 +156,10 @@ class Client(Section):
     """Networks behind the client."""
     reachable: tuple[IPv4Network, ...] = ()
     """Parts of `lan` towards which the VPC may open connections."""
+    system: Literal["linux", "windows", "phone"] = "linux"
+    """What the client runs."""
+    mac: Annotated[str, BeforeValidator(_lower)] | None = Field(default=None, pattern=MAC)
+    """Hardware address of its adapter on a segment, where its bundle cannot set one."""
 
 
 class Lifetimes(Section):
@@ -222,6 +255,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         problems += _check_gateway(gateway)
     if tunnel:
         problems += _check_pool(tunnel, clients)
+        problems += _check_segment(tunnel, clients)
     if lifetimes:
         problems += _check_lifetimes(lifetimes)
     problems += _check_clients(clients)
@@ -274,6 +308,7 @@ def _clients(value: object, problems: list[Problem]) -> dict[int, Client]:
 REMEDIES = {
     "name": "use 1 to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first",
     "sshKey": "give the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub",
+    "mac": "write a unicast address like 02:00:5e:00:53:01",
     "instanceType": "write an EC2 instance type, such as t4g.nano",
     "image": "write debian-13 or the id of an AMI",
     "vpcId": "write the id of an existing VPC (vpc-…)",
@@ -426,6 +461,41 @@ def _check_pool(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Probl
             yield _problem(f"clients[{i}].address", client.address, reason, f"choose one from {first} to {last}")
 
 
+def _check_segment(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Problem]:
+    """What differs between routing and a segment."""
+    if tunnel.device == "tun":
+        for key in sorted({"multicast", "broadcasts"} & tunnel.model_fields_set):
+            value = "; ".join(str(one.group) for one in tunnel.multicast) if key == "multicast" else tunnel.broadcasts
+            remedy = f"leave it out, or write {NAMESPACE}:tunnel.device: tap"
+            yield _problem(f"tunnel.{key}", value, "crosses no tunnel that routes", remedy)
+        for i, client in clients.items():
+            if client.mac:
+                yield _problem(f"clients[{i}].mac", client.mac, "is for a segment", "leave it out")
+        return
+    if tunnel.pool.prefixlen < 20:
+        remedy = "write a range from /20 to /29"
+        yield _problem("tunnel.pool", tunnel.pool, "is too wide for one segment, which all broadcasts cross", remedy)
+    if tunnel.redirect == "all":
+        yield _problem("tunnel.redirect", "all", "needs a tunnel that routes", "write none, or device: tun")
+    for n, one in enumerate(tunnel.multicast):
+        if not one.group.is_multicast:
+            remedy = "write a part of 224.0.0.0/4 or ff00::/8"
+            yield _problem(f"tunnel.multicast[{n}].group", one.group, "is no multicast", remedy)
+        if one.ports[0] > one.ports[1]:
+            yield _problem(f"tunnel.multicast[{n}].ports", list(one.ports), "is no range", "write [first, last]")
+    for i, client in clients.items():
+        if client.system == "phone":
+            remedy = "write device: tun, or leave the client out"
+            yield _problem(f"clients[{i}].system", "phone", "cannot join a segment: no phone has TAP devices", remedy)
+        if client.system == "windows" and not client.mac:
+            reason = "is needed on Windows, where no bundle can set it"
+            yield _problem(f"clients[{i}].mac", "(missing)", reason, "write what `getmac /v` shows of the TAP adapter")
+        if client.lan:
+            lans = ", ".join(map(str, client.lan))
+            remedy = "leave it out, or write device: tun"
+            yield _problem(f"clients[{i}].lan", lans, "cannot be routed to on a segment", remedy)
+
+
 def _check_lifetimes(lifetimes: Lifetimes) -> Iterator[Problem]:
     for key in ("server", "client"):
         if (days := getattr(lifetimes, key)) > lifetimes.ca:
@@ -439,6 +509,8 @@ def _check_clients(clients: Mapping[int, Client]) -> Iterator[Problem]:
             yield _problem(f"clients[{j}].name", other.name, f"is also clients[{i}]'s", "give each its own")
         if one.address is not None and one.address == other.address:
             yield _problem(f"clients[{j}].address", other.address, f"is also clients[{i}]'s", "give each its own")
+        if one.mac and one.mac == other.mac:
+            yield _problem(f"clients[{j}].mac", other.mac, f"is also clients[{i}]'s", "give each its own")
     for i, client in clients.items():
         for n, network in enumerate(client.reachable):
             if not any(network.subnet_of(lan) for lan in client.lan):

@@ -103,7 +103,7 @@ class Machine:
             "systemd-nspawn",
             "--quiet",
             f"--directory={self.root}",
-            f"--machine={self.name}",
+            f"--machine={self.name.replace('_', '-')}",  # a name of a machine is one of a host (RFC 1123)
             "--register=no",
             "--keep-unit",
             f"--network-namespace-path={NETNS / self.namespace}",

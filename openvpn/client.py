@@ -12,13 +12,13 @@ class BundleError(ValueError):
     """A text that is no bundle; the message never repeats any of it."""
 
 
-def render_profile(tunnel: Tunnel, remote: str, server_name: str) -> str:
-    """Return a profile without keys, the same for every client.
+def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = "") -> str:
+    """Return a profile without keys, the same for every client of a tunnel that is routed.
 
-    `remote` is the server's public address or name; `server_name` the common name of its certificate, and no other is
+    On a segment the client named gets its own hardware address. `remote` is the server's public address or name; `server_name` the common name of its certificate, and no other is
     accepted.
     """
-    return text(f"OpenVPN profile for {server_name}", _profile(tunnel, remote, server_name))
+    return text(f"OpenVPN profile for {server_name}", _profile(tunnel, remote, server_name, client))
 
 
 def inline(profile: str, ca: str, certificate: str, key: str, tls_crypt_v2: str) -> str:
@@ -58,9 +58,11 @@ def _part(bundle: str, tag: str) -> str:
     return pem
 
 
-def _profile(tunnel: Tunnel, remote: str, server_name: str) -> Iterator[str]:
+def _profile(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iterator[str]:
     yield "client"
     yield f"dev {tunnel.device}"
+    if tunnel.device == "tap" and not any(one.mac for one in tunnel.clients if one.name == client):
+        yield f"lladdr {tunnel.macs[client]}"
     yield f"proto {tunnel.protocol}"
     yield f"remote {remote} {tunnel.port}"
     yield "nobind"

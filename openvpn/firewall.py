@@ -1,6 +1,7 @@
 """The gateway's own nftables table: default deny in and through, translation out of the tunnel.
 
-It is one transaction on one table, so that other tables stay untouched and no packet ever meets half of it. The tunnel
+It is one transaction on one table (a segment has another one, see `openvpn.segment`), so that other tables stay
+untouched and no packet ever meets half of it. The tunnel
 is known by name and every other interface is the uplink, so that nothing here depends on how the kernel calls the
 network card.
 Source: nft(8); the AWS page "Use the Instance Metadata Service to access instance metadata" for the addresses that are
@@ -8,16 +9,19 @@ kept from clients.
 """
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from string import Template
 from textwrap import indent
 
+from openvpn import segment
 from openvpn.model import Tunnel
 
 TABLE = "inet drawbridge"
 
 #: Bytes around a packet in the tunnel (IPv4, UDP, OpenVPN's header and tag), and of IPv4 and TCP headers inside.
 _OVERHEAD = 20 + 8 + 24 + 20 + 20
+#: A segment's packets are in frames.
+_ETHERNET = 14
 
 
 def render_nftables(
@@ -43,19 +47,27 @@ def render_nftables(
         "reachable": tunnel.reachable,
         "peers": (tunnel.pool, *tunnel.reachable) if tunnel.client_to_client else (),
     }
-    values = {"TUNNEL": tunnel.interface, "PORT": tunnel.port, "MSS": tunnel.path_mtu - _OVERHEAD}
-    chains = (_SPOOFING, _INPUT, _FORWARD, *([_POSTROUTING] if tunnel.nat else []))
+    tap = tunnel.device == "tap"
+    values = {
+        "TUNNEL": tunnel.interface,
+        "PORT": tunnel.port,
+        "MSS": tunnel.path_mtu - _OVERHEAD - (_ETHERNET if tap else 0),
+        # On a segment hosts have link-local addresses, and need them to find each other.
+        "METADATA6": "fd00:ec2::/32" if tap else "{ fe80::/10, fd00:ec2::/32 }",
+    }
+    group = Template(_GROUPS if tap else "").substitute(values)
+    chains = (_SPOOFING, _INPUT.replace("$GROUPS\n", group), _FORWARD, *([_POSTROUTING] if tunnel.nat else []))
     body = "\n".join(
         [
-            *(_set(name, networks) for name, networks in sets.items()),
+            *(_set(name, "ipv4_addr", networks) for name, networks in sets.items()),
+            _set("sources6", "ipv6_addr", (IPv6Network("fe80::/10"), IPv6Network("::/128")) if tap else ()),
             *(f"counter {name} {{\n}}\n" for name in COUNTERS),
             *(Template(chain).substitute(values) for chain in chains),
         ]
     )
     # To delete a table that may not be there, make it first.
-    return (
-        f"# The gateway's firewall\ntable {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
-    )
+    rules = f"table {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
+    return f"# The gateway's firewall\n{rules}" + (f"\n{segment.render_nftables(tunnel)}" if tap else "")
 
 
 #: What is counted when dropped: a client's packets from addresses that are nobody's, or to the metadata; all else.
@@ -68,9 +80,9 @@ chain tunnel {
     type filter hook prerouting priority raw; policy accept;
     iifname != "$TUNNEL" accept
     ip daddr 169.254.0.0/16 counter name metadata drop
-    ip6 daddr { fe80::/10, fd00:ec2::/32 } counter name metadata drop
+    ip6 daddr $METADATA6 counter name metadata drop
     ip saddr != @sources counter name spoofed drop
-    meta nfproto ipv6 drop
+    ip6 saddr != @sources6 drop
 }
 """
 
@@ -86,9 +98,16 @@ chain input {
     iifname != "$TUNNEL" ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
     iifname != "$TUNNEL" ip saddr @allowed udp dport $PORT accept
     ip saddr @admin tcp dport 22 accept
+$GROUPS
     limit rate 5/second log prefix "drawbridge refused input: "
     counter name refused_input
 }
+"""
+
+# What crosses a segment is for the gateway as well; it is there that it is judged.
+_GROUPS = """\
+    iifname "$TUNNEL" ip daddr 224.0.0.0/4 accept
+    iifname "$TUNNEL" ip6 daddr ff00::/8 accept
 """
 
 # The segment size comes first: the answer to a SYN is already of an established connection.
@@ -113,8 +132,8 @@ chain postrouting {
 """
 
 
-def _set(name: str, networks: Iterable[IPv4Network]) -> str:
+def _set(name: str, kind: str, networks: Iterable[IPv4Network] | Iterable[IPv6Network]) -> str:
     """Without overlaps, which a set refuses, and without elements where there are none."""
-    elements = ", ".join(map(str, collapse_addresses(networks)))
-    lines = ["type ipv4_addr", "flags interval", *([f"elements = {{ {elements} }}"] if elements else [])]
+    elements = ", ".join(map(str, collapse_addresses(networks)))  # type: ignore[type-var]  # one kind or the other
+    lines = [f"type {kind}", "flags interval", *([f"elements = {{ {elements} }}"] if elements else [])]
     return f"set {name} {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"

@@ -4,11 +4,16 @@ A `Tunnel` says what the gateway offers, a `Client` who may use it. Both only ho
 together (overlaps, names, ranges) is judged where they come from, in the settings.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from itertools import pairwise
 from typing import Literal
+
+
+#: The bridge that a segment's ports are in; no interface of the gateway's host ever is.
+BRIDGE = "br0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +27,16 @@ class Client:
     """Networks behind the client, which it routes for."""
     reachable: tuple[IPv4Network, ...] = ()
     """Parts of `lan` towards which others may open connections; towards the rest only replies pass."""
+    mac: str | None = None
+    """Hardware address it has on a segment; without one, what `Tunnel.macs` derives and its bundle sets."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Multicast:
+    """A range of multicast groups, and of UDP ports, that may cross a segment."""
+
+    group: IPv4Network | IPv6Network
+    ports: tuple[int, int] = (0, 65535)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +45,10 @@ class Tunnel:
 
     instance: str = "server"
     """Name of the process: `openvpn-server@<instance>`."""
-    device: Literal["tun"] = "tun"
+    device: Literal["tun", "tap"] = "tun"
+    """`tun` routes; `tap` is one Ethernet segment, whose ports meet in a bridge on the gateway."""
+    link: int = 0
+    """Number of the process's device: several may be ports of one bridge."""
     protocol: Literal["udp"] = "udp"
     port: int = 1194
     pool: IPv4Network
@@ -41,6 +59,10 @@ class Tunnel:
     """Whether sources are translated to the gateway's own address on their way out of the tunnel."""
     client_to_client: bool = False
     """Whether clients reach each other, through the gateway's firewall."""
+    multicast: tuple[Multicast, ...] = ()
+    """Groups that may cross a segment; all, if none is named."""
+    broadcasts: int = 100
+    """Broadcast frames that each client of a segment may send in a second."""
     redirect: bool = False
     """Whether all of a client's traffic takes the tunnel."""
     clients: tuple[Client, ...] = ()
@@ -53,9 +75,14 @@ class Tunnel:
     """Smallest path, in bytes, over which TCP in the tunnel passes without a fragment."""
 
     @property
+    def adapter(self) -> str:
+        """Network interface that OpenVPN reads and writes."""
+        return f"{self.device}{self.link}"
+
+    @property
     def interface(self) -> str:
-        """Network interface of the tunnel on the gateway."""
-        return f"{self.device}0"
+        """Network interface that has the gateway's address in the tunnel: of a segment, its bridge."""
+        return BRIDGE if self.device == "tap" else self.adapter
 
     @property
     def address(self) -> IPv4Address:
@@ -81,6 +108,33 @@ class Tunnel:
             return half, self.pool.broadcast_address - 1
         runs = [(a + 1, b - 1) for a, b in pairwise([*fixed, self.pool.broadcast_address]) if int(b) - int(a) > 1]
         return max(runs, key=lambda run: int(run[1]) - int(run[0]), default=None)
+
+    @property
+    def addresses(self) -> Mapping[str, IPv4Address]:
+        """The address of each client of a segment, by its name: there all are fixed, since the filter names them.
+
+        Who declares none gets one that follows from its name, or the next that is free; so a client more changes no
+        other's.
+        """
+        fixed = {client.name: client.address for client in self.clients if client.address}
+        taken, room = {*fixed.values(), self.address}, self.pool.num_addresses - 2
+        for client in self.clients:
+            if client.name not in fixed:
+                start = int.from_bytes(_digest(f"{self.pool} {client.name}")[:4])
+                places = (self.pool.network_address + 1 + (start + step) % room for step in range(room))
+                fixed[client.name] = next(place for place in places if place not in taken)
+                taken.add(fixed[client.name])
+        return fixed
+
+    @property
+    def mac(self) -> str:
+        """The gateway's hardware address on a segment; it stays when the machine is replaced."""
+        return hardware_address(f"{self.pool}")
+
+    @property
+    def macs(self) -> Mapping[str, str]:
+        """The hardware address of each client of a segment, by its name: its own, or one that follows from the name."""
+        return {client.name: client.mac or hardware_address(f"{self.pool} {client.name}") for client in self.clients}
 
     @property
     def lans(self) -> tuple[IPv4Network, ...]:
@@ -123,6 +177,10 @@ class Paths:
     """A file for each revoked serial, named by it in decimal. Never move the directory: without it all get in."""
     ccd = f"{root}/ccd"
     """One file for each client who may connect."""
+    learn = "/etc/drawbridge/learn-address"
+    """Script that OpenVPN asks whether a hardware address on a segment is a client's own."""
+    members = "/etc/drawbridge/members"
+    """What it knows: a hardware address and a client's name a line."""
 
     @property
     def config(self) -> str:
@@ -148,6 +206,19 @@ class Paths:
     def addresses(self) -> str:
         """Addresses handed out before, so that a client gets the same one again."""
         return f"/var/lib/openvpn-{self.instance}/ipp.txt"
+
+
+def hardware_address(seed: str) -> str:
+    """A locally administered unicast MAC address (IEEE 802) that is always the same for the same seed.
+
+    >>> hardware_address("10.9.0.0/24 robot")
+    '02:8d:6b:3d:2c:f4'
+    """
+    return ":".join(f"{byte:02x}" for byte in (2, *_digest(seed)[:5]))
+
+
+def _digest(seed: str) -> bytes:
+    return sha256(seed.encode()).digest()
 
 
 def netmask(network: IPv4Network) -> str:

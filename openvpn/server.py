@@ -22,19 +22,14 @@ def render_ccd(client: Client, tunnel: Tunnel) -> str:
 
 
 def _server(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
-    yield f"dev {tunnel.interface}"
+    yield f"dev {tunnel.adapter}"
     yield f"dev-type {tunnel.device}"
     yield f"proto {tunnel.protocol}"
     yield f"port {tunnel.port}"
     # The kernel module is another for 2.6 than for 2.7, and is built anew for each kernel; without it, neither matters.
     yield "disable-dco"
 
-    yield "topology subnet"
-    yield f"server {netmask(tunnel.pool)} nopool"
-    if tunnel.dynamic:
-        yield "ifconfig-pool {} {}".format(*tunnel.dynamic)
-        yield f"ifconfig-pool-persist {paths.addresses} 60"
-    yield from (f"route {netmask(lan)}" for lan in tunnel.lans)
+    yield from _segment(tunnel) if tunnel.device == "tap" else _routed(tunnel, paths)
     yield from _pushed(tunnel)
 
     yield f"ca {paths.secrets}/ca.crt"
@@ -65,6 +60,25 @@ def _server(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
     yield f"verb {tunnel.verb}"
 
 
+def _routed(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
+    yield "topology subnet"
+    yield f"server {netmask(tunnel.pool)} nopool"
+    if tunnel.dynamic:
+        yield "ifconfig-pool {} {}".format(*tunnel.dynamic)
+        yield f"ifconfig-pool-persist {paths.addresses} 60"
+    yield from (f"route {netmask(lan)}" for lan in tunnel.lans)
+
+
+def _segment(tunnel: Tunnel) -> Iterator[str]:
+    # The bridge has the server's address, not the device, which is a port of it.
+    yield "mode server"
+    yield "tls-server"
+    yield f'push "route-gateway {tunnel.address}"'
+    # OpenVPN tells clients apart by certificate, so it is here that each is held to its own hardware address.
+    yield "script-security 2"
+    yield f'learn-address "/bin/sh {Paths.learn}"'
+
+
 def _pushed(tunnel: Tunnel) -> Iterator[str]:
     yield from (f'push "route {netmask(network)}"' for network in tunnel.routes)
     if tunnel.client_to_client:
@@ -75,6 +89,7 @@ def _pushed(tunnel: Tunnel) -> Iterator[str]:
 
 
 def _ccd(client: Client, tunnel: Tunnel) -> Iterator[str]:
-    if client.address:
-        yield f"ifconfig-push {client.address} {tunnel.pool.netmask}"
+    address = tunnel.addresses[client.name] if tunnel.device == "tap" else client.address
+    if address:
+        yield f"ifconfig-push {address} {tunnel.pool.netmask}"
     yield from (f"iroute {netmask(lan)}" for lan in client.lan)

@@ -3,12 +3,22 @@
 Source: the kernel's Documentation/networking/ip-sysctl.rst.
 """
 
+from collections.abc import Iterator
+
 from openvpn.model import Tunnel, text
 
 
 def render(tunnel: Tunnel) -> str:
     """Return a file for /etc/sysctl.d, so that it is in force from boot on."""
-    return text(f"forwarding for {tunnel.interface}", (f"{key} = {value}" for key, value in _SETTINGS))
+    return text(f"forwarding for {tunnel.interface}", (f"{key} = {value}" for key, value in _settings(tunnel)))
+
+
+def _settings(tunnel: Tunnel) -> Iterator[tuple[str, int]]:
+    yield from _SETTINGS
+    if tunnel.device == "tap":
+        # Where something brings br_netfilter along, frames between a bridge's ports would be judged as packets that are
+        # routed; the dash lets the keys be missing. udev applies them again when the module comes.
+        yield from ((f"-net.bridge.bridge-nf-call-{family}", 0) for family in ("iptables", "ip6tables", "arptables"))
 
 
 #: `all` and `default`, because a setting counts if either says so, and interfaces come later than this file.

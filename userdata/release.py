@@ -14,8 +14,8 @@ from hashlib import sha256
 from ipaddress import IPv4Network
 
 from contract import GATEWAY_SECRETS
-from openvpn import firewall, server, sysctl
-from openvpn.model import Tunnel
+from openvpn import bridge, firewall, server, sysctl
+from openvpn.model import Paths, Tunnel
 from userdata.cloud_config import FILES
 from userdata.files.agent import FORMAT
 
@@ -54,9 +54,18 @@ def build(
         f"root/etc/openvpn/server/{tunnel.instance}.conf": server.render_server(tunnel),
         "root/etc/drawbridge/nftables.conf": rules,
         "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render(tunnel),
+        **{f"root/{path}": text for path, text in _segment(tunnel).items()},
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
     return Release(archive=archive, sha256=sha256(archive).hexdigest())
+
+
+def _segment(tunnel: Tunnel) -> dict[str, str]:
+    """What only a segment needs."""
+    if tunnel.device != "tap":
+        return {}
+    learn = (FILES / "learn-address.sh").read_text()
+    return {**bridge.render(tunnel), Paths.learn.lstrip("/"): learn}
 
 
 def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> bytes:

@@ -623,6 +623,7 @@ class Machine:
         # Filter first, then forwarding. A reload: a restart would take OpenVPN, which requires it, along.
         self.must("systemctl", "reload-or-restart", FIREWALL)
         self.must("/usr/lib/systemd/systemd-sysctl", str(self.root / "etc/sysctl.d/90-drawbridge.conf"))
+        self.connect(generation.release)
         for instance in manifest.instances:
             started = self.started(instance)
             same = started is not None and self.service(started, instance) == self.service(generation, instance)
@@ -640,6 +641,12 @@ class Machine:
         for path in sorted(old - new):
             if (self.root / path).is_symlink():
                 (self.root / path).unlink()
+
+    def connect(self, release: str) -> None:
+        """Have systemd-networkd make the devices that a release has files for; the ones that are there stay up."""
+        if any(path.is_relative_to("etc/systemd/network") for path in self.tree(release)):
+            self.must("systemctl", "start", "systemd-networkd.service")
+            self.must("networkctl", "reload")
 
     def tree(self, release: str) -> set[PurePosixPath]:
         """Paths of a release's files as they are under the machine's root."""

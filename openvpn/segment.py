@@ -1,0 +1,149 @@
+"""What may cross a segment: its own nftables table, of the bridge family, which sees each frame that a client sends.
+
+OpenVPN holds each client to its own hardware address (`learn-address`); this holds each hardware address to the network
+addresses of its client, also in ARP and neighbour discovery, keeps out what only a router may say, and lets multicast
+and broadcasts cross as far as the stack allows.
+Source: nft(8), "BRIDGE ADDRESS FAMILY" and "PAYLOAD EXPRESSIONS"; RFC 4861 for which messages claim an address; RFC 4291,
+2.5.1 for the link-local one of a hardware address.
+"""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Address
+from textwrap import indent
+
+from openvpn.model import Multicast, Tunnel
+
+TABLE = "bridge drawbridge"
+
+#: What is counted when dropped: a client with addresses not its own; what only a router says, or no segment needs;
+#: multicast that is not named; broadcasts beyond the rate.
+COUNTERS = ("spoofed", "foreign", "multicast", "broadcast")
+
+
+def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
+    """Return a file for `nft -f` that makes the table anew; `adapters` are the bridge's ports if not the tunnel's own."""
+    addresses, macs = tunnel.addresses, tunnel.macs
+    members = [(macs[name], addresses[name], link_local(macs[name])) for name in macs]
+    everyone = [*members, (tunnel.mac, tunnel.address, link_local(tunnel.mac))]
+    claims = [f"{mac} . {mac} . {ip}" for mac, address, _ in members for ip in (address, "0.0.0.0")]
+    sets = (
+        _set("members", "ether_addr", (mac for mac, _, _ in members)),
+        _set("claims", "ether_addr . ether_addr . ipv4_addr", claims),
+        _set("own", "ether_addr . ipv4_addr", (f"{mac} . {address}" for mac, address, _ in members)),
+        _set("own6", "ether_addr . ipv6_addr", (f"{mac} . {local}" for mac, _, local in members)),
+        _set("taken6", "ipv6_addr", (local for _, _, local in everyone)),
+        *_groups(tunnel.multicast),
+    )
+    ports = ", ".join(f'"{name}"' for name in adapters or (tunnel.adapter,))
+    body = "\n".join(
+        [
+            *sets,
+            *(f"counter {name} {{\n}}\n" for name in COUNTERS),
+            _TALKERS,
+            _FRAMES.replace("$PORTS", ports).replace("$RATE", str(tunnel.broadcasts)),
+            _ARP,
+            _IP.replace("$MULTICAST\n", _MULTICAST if tunnel.multicast else ""),
+            _IP6.replace("$MULTICAST\n", _MULTICAST6 if tunnel.multicast else ""),
+        ]
+    )
+    return f"# Its segment\ntable {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
+
+
+def link_local(mac: str) -> IPv6Address:
+    """Return the link-local address that an interface derives from its hardware address.
+
+    >>> link_local("02:00:00:00:00:01")
+    IPv6Address('fe80::ff:fe00:1')
+    """
+    octets = bytes.fromhex(mac.replace(":", ""))
+    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:])
+
+
+def _groups(allowed: Iterable[Multicast]) -> Iterable[str]:
+    if allowed:
+        four = [one for one in allowed if isinstance(one.group, IPv4Network)]
+        six = [one for one in allowed if one not in four]
+        for name, kind, ranges in (("groups", "ipv4_addr", four), ("groups6", "ipv6_addr", six)):
+            elements = (f"{one.group} . {one.ports[0]}-{one.ports[1]}" for one in ranges)
+            yield _set(name, f"{kind} . inet_service", elements, "interval")
+
+
+def _set(name: str, kind: str, elements: Iterable[object], flags: str = "") -> str:
+    listed = ", ".join(map(str, elements))
+    lines = [
+        f"type {kind}",
+        *([f"flags {flags}"] if flags else []),
+        *([f"elements = {{ {listed} }}"] if listed else []),
+    ]
+    return f"set {name} {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
+
+
+_TALKERS = """\
+set talkers {
+    type ether_addr
+    size 4096
+    flags dynamic
+    timeout 1m
+}
+"""
+
+# A port's frames, before the bridge decides where they go: the gateway is guarded just as the clients are.
+_FRAMES = """\
+chain frames {
+    type filter hook prerouting priority filter; policy drop;
+    iifname != { $PORTS } accept
+    ether saddr != @members counter name spoofed drop
+    ether daddr ff:ff:ff:ff:ff:ff update @talkers { ether saddr limit rate over $RATE/second burst $RATE packets } \\
+        counter name broadcast drop
+    ether type vmap { arp : goto arp_frames, ip : goto ip_frames, ip6 : goto ip6_frames }
+    counter name foreign
+}
+"""
+
+_ARP = """\
+chain arp_frames {
+    ether saddr . arp saddr ether . arp saddr ip @claims accept
+    counter name spoofed drop
+}
+"""
+
+_IP = """\
+chain ip_frames {
+    ether saddr . ip saddr != @own counter name spoofed drop
+    udp sport 67 counter name foreign drop
+$MULTICAST
+    accept
+}
+"""
+
+_MULTICAST = """\
+    ip daddr 224.0.0.0/4 ip protocol != igmp ip daddr . udp dport != @groups counter name multicast drop
+"""
+
+# A client may make up link-local addresses (RFC 8981), but none that another one has.
+_IP6 = """\
+chain claim {
+    ether saddr . icmpv6 taddr != @own6 counter name spoofed drop
+}
+
+chain source {
+    ether saddr . ip6 saddr != @own6 counter name spoofed drop
+}
+
+chain ip6_frames {
+    icmpv6 type { nd-router-advert, nd-redirect } counter name foreign drop
+    icmpv6 type nd-neighbor-advert icmpv6 taddr != fe80::/10 jump claim
+    icmpv6 type nd-neighbor-advert icmpv6 taddr @taken6 jump claim
+    ip6 saddr :: icmpv6 type nd-neighbor-solicit icmpv6 taddr @taken6 jump claim
+    ip6 saddr != { ::, fe80::/10 } jump source
+    ip6 saddr @taken6 jump source
+    udp sport 547 counter name foreign drop
+$MULTICAST
+    accept
+}
+"""
+
+_MULTICAST6 = """\
+    ip6 daddr ff00::/8 ip6 nexthdr udp ip6 daddr . udp dport != @groups6 counter name multicast drop
+    ip6 daddr ff00::/8 ip6 nexthdr != { udp, icmpv6, hopopt } counter name multicast drop
+"""
