@@ -394,7 +394,8 @@ class Region:
                 namespace=namespace,
                 layers=self.image.host_layers,
             )
-            machine.prepare({**self._files(machine, fabric.RESOLVER), **asked.get("files", {})}, hostname=name.replace("_", "-"))
+            files = {**self._files(machine, fabric.RESOLVER), **asked.get("files", {})}
+            machine.prepare(files, hostname=name.replace("_", "-"))
             machine.start()
             self.hosts[name] = machine
         return {"leader": self.hosts[name].leader, "address": str(place.hosts[name].ip)}

@@ -11,7 +11,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from itertools import pairwise
 from typing import Literal
 
-
 #: The bridge that a segment's ports are in; no interface of the gateway's host ever is.
 BRIDGE = "br0"
 

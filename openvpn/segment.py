@@ -42,8 +42,8 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
             _TALKERS,
             _FRAMES.replace("$PORTS", ports).replace("$RATE", str(tunnel.broadcasts)),
             _ARP,
-            _IP.replace("$MULTICAST\n", _MULTICAST if tunnel.multicast else ""),
-            _IP6.replace("$MULTICAST\n", _MULTICAST6 if tunnel.multicast else ""),
+            _IP.replace("$MULTICAST\n", _MULTICAST if tunnel.multicast else _ALL),
+            _IP6.replace("$MULTICAST\n", _MULTICAST6 if tunnel.multicast else _ALL),
         ]
     )
     return f"# Its segment\ntable {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
@@ -112,12 +112,18 @@ chain ip_frames {
     ether saddr . ip saddr != @own counter name spoofed drop
     udp sport 67 counter name foreign drop
 $MULTICAST
-    accept
 }
 """
 
+_ALL = "    accept\n"
+
+# Of a packet in parts, only the first one tells its port.
 _MULTICAST = """\
-    ip daddr 224.0.0.0/4 ip protocol != igmp ip daddr . udp dport != @groups counter name multicast drop
+    ip daddr != 224.0.0.0/4 accept
+    ip protocol igmp accept
+    ip daddr . udp dport @groups accept
+    ip frag-off & 0x1fff != 0 accept
+    counter name multicast drop
 """
 
 # A client may make up link-local addresses (RFC 8981), but none that another one has.
@@ -139,11 +145,13 @@ chain ip6_frames {
     ip6 saddr @taken6 jump source
     udp sport 547 counter name foreign drop
 $MULTICAST
-    accept
 }
 """
 
 _MULTICAST6 = """\
-    ip6 daddr ff00::/8 ip6 nexthdr udp ip6 daddr . udp dport != @groups6 counter name multicast drop
-    ip6 daddr ff00::/8 ip6 nexthdr != { udp, icmpv6, hopopt } counter name multicast drop
+    ip6 daddr != ff00::/8 accept
+    meta l4proto ipv6-icmp accept
+    ip6 daddr . udp dport @groups6 accept
+    frag frag-off != 0 accept
+    counter name multicast drop
 """
