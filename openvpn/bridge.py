@@ -1,8 +1,8 @@
 """A segment's bridge on the gateway: files for systemd-networkd, so that it is there at boot and outlives OpenVPN.
 
-The bridge has the gateway's address, and its ports are OpenVPN's devices alone. A port in hairpin mode sends frames back
-out of where they came from: so clients of one process meet in the kernel, where the filter sees them, and not inside
-OpenVPN (`client-to-client`), where none does.
+The bridge has the gateway's address, and its ports are OpenVPN's devices alone. A port in hairpin mode sends frames
+back out of where they came from: so clients of one process meet in the kernel, where the filter sees them, and not
+inside OpenVPN (`client-to-client`), where none does.
 Source: systemd.netdev(5), systemd.network(5), systemd-networkd-wait-online(8).
 """
 

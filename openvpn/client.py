@@ -15,8 +15,8 @@ class BundleError(ValueError):
 def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = "") -> str:
     """Return a profile without keys, the same for every client of a tunnel that is routed.
 
-    On a segment the client named gets its own hardware address. `remote` is the server's public address or name; `server_name` the common name of its certificate, and no other is
-    accepted.
+    On a segment the client named gets its own hardware address. `remote` is the server's public address or name;
+    `server_name` the common name of its certificate, and no other is accepted.
     """
     return text(f"OpenVPN profile for {server_name}", _profile(tunnel, remote, server_name, client))
 

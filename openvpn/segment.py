@@ -3,8 +3,8 @@
 OpenVPN holds each client to its own hardware address (`learn-address`); this holds each hardware address to the network
 addresses of its client, also in ARP and neighbour discovery, keeps out what only a router may say, and lets multicast
 and broadcasts cross as far as the stack allows.
-Source: nft(8), "BRIDGE ADDRESS FAMILY" and "PAYLOAD EXPRESSIONS"; RFC 4861 for which messages claim an address; RFC 4291,
-2.5.1 for the link-local one of a hardware address.
+Source: nft(8), "BRIDGE ADDRESS FAMILY" and "PAYLOAD EXPRESSIONS"; RFC 4861 for which messages claim an address; RFC
+4291, 2.5.1 for the link-local one of a hardware address.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,10 @@ COUNTERS = ("spoofed", "foreign", "multicast", "broadcast")
 
 
 def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
-    """Return a file for `nft -f` that makes the table anew; `adapters` are the bridge's ports if not the tunnel's own."""
+    """Return a file for `nft -f` that makes the table anew.
+
+    `adapters` are all ports of the bridge where it has more than the tunnel's own.
+    """
     addresses, macs = tunnel.addresses, tunnel.macs
     members = [(macs[name], addresses[name], link_local(macs[name])) for name in macs]
     everyone = [*members, (tunnel.mac, tunnel.address, link_local(tunnel.mac))]
