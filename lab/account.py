@@ -1,23 +1,21 @@
-"""What the lab adds to moto's account: people and keys, the public images, and what AWS does that moto forgets.
+"""What the lab adds to moto's account: people, keys and roles, and the public images.
 
-The only module that reaches into moto's objects; everything else speaks the AWS API.
+With `lab.mends` the only module that reaches into moto's objects; everything else speaks the AWS API.
 """
 
 import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from ipaddress import IPv4Network
 from typing import Any
 
-from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
+from moto.ec2.models import ec2_backends
 from moto.iam.access_control import PermissionResult
 from moto.iam.models import iam_backends
 from moto.s3.models import FakeBucket, s3_backends
 from moto.ssm.models import Parameter, ssm_backends
 from moto.sts.models import sts_backends
 
-from lab.errors import LabError
 from lab.iam import ACCOUNT, Principal
 
 ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
@@ -27,8 +25,6 @@ IMAGES = {
     for release in ("12", "13")
     for architecture in ("amd64", "arm64")
 }
-#: Set aside for tests of networks (RFC 2544), so none of its addresses is anybody's.
-_BENCHMARKING = IPv4Network("198.18.0.0/15")
 
 
 class Keys:
@@ -78,6 +74,24 @@ def bucket_policy(bucket: str) -> Mapping[str, Any] | None:
     return parsed
 
 
+def trusts_ec2(role: str) -> bool:
+    """Whether a role lets EC2 take it, so that an instance gets its credentials."""
+    found = iam_backends[ACCOUNT]["aws"].get_role(role)
+    statements = json.loads(found.assume_role_policy_document)["Statement"]
+    for statement in statements if isinstance(statements, list) else [statements]:
+        actions, services = statement.get("Action", []), statement.get("Principal", {})
+        services = services.get("Service", []) if isinstance(services, dict) else services
+        named = services if isinstance(services, list) else [services]
+        acts = actions if isinstance(actions, list) else [actions]
+        if (
+            statement["Effect"] == "Allow"
+            and "ec2.amazonaws.com" in named
+            and {"sts:AssumeRole", "sts:*", "*"} & {*acts}
+        ):
+            return True
+    return False
+
+
 def publish_images(region: str) -> None:
     """Put Debian's public image parameters and images into a region of the account. Idempotent."""
     parameters = ssm_backends[ACCOUNT][region]._parameters
@@ -112,62 +126,6 @@ def _register_image(ec2: Any, identity: str) -> None:
     ec2.amis[identity] = made
 
 
-def use_reachable_addresses() -> None:
-    """Have moto hand out public addresses that packets can go to: its own are of 127.0.0.0/8."""
-    used: set[str] = set()
-
-    def draw(*_: Any, **__: Any) -> str:
-        while (
-            address := f"198.{secrets.choice((18, 19))}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
-        ) in used:
-            pass
-        used.add(address)
-        return address
-
-    for module, name in ((elastic_ip_addresses, "random_ip"), (elastic_network_interfaces, "random_public_ip")):
-        if not hasattr(module, name):
-            raise LabError(
-                f"this moto draws no addresses by {module.__name__}.{name}; lab/account.py must learn how it does"
-            )
-        setattr(module, name, draw)
-
-
 def leave_bucket_policies_alone() -> None:
     """Keep moto from judging objects by bucket policies: a Deny whose Condition it does not know denies everything."""
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]
-
-
-def detach_terminated(region: str) -> None:
-    """Free the interfaces of terminated instances, which moto leaves attached (AWS detaches or deletes them)."""
-    ec2 = ec2_backends[ACCOUNT][region]
-    gone = {
-        instance.id
-        for reservation in ec2.reservations.values()
-        for instance in reservation.instances
-        if instance.state == "terminated"
-    }
-    for interface in list(ec2.enis.values()):
-        if interface.instance is not None and interface.instance.id in gone:
-            interface.instance.nics = _NoInterfaces()  # type: ignore[assignment]
-            interface.instance = None
-            interface.attachment_id = None
-            interface.status = "available"
-
-
-class _NoInterface:
-    """What moto asks of the first interface of an instance that has none any more."""
-
-    private_ip_address = None
-    public_ip = None
-
-
-class _NoInterfaces(dict[int, _NoInterface]):
-    """A terminated instance's interfaces: none, yet moto still asks for the addresses of number 0."""
-
-    def __missing__(self, index: int) -> _NoInterface:
-        return _NoInterface()
-
-
-def powered_off(region: str, instance: str) -> None:
-    """An instance's own system went down: its state becomes `stopped`."""
-    ec2_backends[ACCOUNT][region].stop_instances([instance])

@@ -6,16 +6,30 @@ one rule touches one rule; nothing of a running flow is disturbed by what did no
 
 import threading
 from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
 
 from lab.linux import add_namespace, delete_namespace, ip_batch, namespaces, nft, run, sysctl
-from lab.model import Interface, State
-from lab.vpc import BACKBONE, BACKBONE6, INTERNET, MTU_INSIDE, MTU_INTERNET, ROUTER6, Plan, link_name
+from lab.model import Interface, State, Subnet
+from lab.vpc import (
+    BACKBONE,
+    BACKBONE6,
+    ENDPOINTS,
+    INTERNET,
+    MTU_INSIDE,
+    MTU_INTERNET,
+    ROUTER6,
+    Plan,
+    endpoint_address,
+    link_name,
+)
 
 #: Addresses of the lab's Internet services (TEST-NET-1 of RFC 5737; S3 inside the prefix list the API publishes for it).
 API = "192.0.2.10"
 MIRROR = "192.0.2.20"
 RESOLVER = "192.0.2.53"
 S3 = "52.216.0.10"
+#: The Internet's own IPv6 address (RFC 3849): what its ICMP errors come from.
+INTERNET6 = "2001:db8::1"
 
 _ROUTER = {
     "net/ipv4/ip_forward": "1",
@@ -26,6 +40,8 @@ _ROUTER = {
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/default/send_redirects": "0",
 }
+#: A router sees both directions of a flow, yet not always every packet of it once; AWS judges no sequence numbers.
+_TRACKING = {"net/netfilter/nf_conntrack_tcp_be_liberal": "1"}
 _IGW_MAC = "02:00:00:00:00:02"
 _BACKBONE_MAC = "02:00:00:00:00:01"
 
@@ -53,19 +69,25 @@ class Fabric:
         add_namespace(self.internet)
         sysctl(self.internet, _ROUTER)
         addresses = [f"address replace {address}/32 dev lo" for address in (str(BACKBONE), API, MIRROR, RESOLVER, S3)]
-        ip_batch(self.internet, addresses)
+        ip_batch(self.internet, [*addresses, f"address replace {INTERNET6}/128 dev lo nodad"])
 
     def apply(self, state: State, plan: Plan) -> None:
-        """Make a VPC's router hold a plan. Idempotent."""
+        """Make a VPC's router hold a plan. Idempotent; what failed half-way is done whole the next time."""
         with self._lock:
             router = self.router(plan.vpc)
             before = self._applied.get(plan.vpc)
             if before is None:
                 self._open_router(router, plan.vpc)
-            self._link(router, state, plan)
-            if before != plan:
-                self._configure(router, before, plan)
-                self._applied[plan.vpc] = plan
+                before = self._applied[plan.vpc] = Plan.empty(plan.vpc)
+            anew = self._link(router, state, plan)
+            if not anew and before == plan:
+                return
+            try:
+                self._configure(router, state, before, plan, anew=anew)
+            except BaseException:
+                self._applied[plan.vpc] = before.mixed_with(plan)
+                raise
+            self._applied[plan.vpc] = plan
 
     def close(self, vpc: str) -> None:
         """Take a VPC's router away."""
@@ -101,40 +123,57 @@ class Fabric:
         self._links = {name: held for name, held in self._links.items() if held[0] != vpc}
         add_namespace(router)
         sysctl(router, _ROUTER)
-        uplink = f"v{vpc[-12:]}"
-        run("ip", "-n", router, "link", "add", INTERNET, "address", _IGW_MAC, "mtu", str(MTU_INTERNET), "type", "veth",
-            "peer", "name", uplink, "netns", self.internet)  # fmt: skip
-        run("ip", "-n", self.internet, "link", "set", uplink, "address", _BACKBONE_MAC, "mtu", str(MTU_INTERNET), "up")
+        for device, far_end in ((INTERNET, f"v{vpc[-12:]}"), (ENDPOINTS, f"w{vpc[-12:]}")):
+            run("ip", "-n", router, "link", "add", device, "address", _IGW_MAC, "mtu", str(MTU_INTERNET), "type", "veth",
+                "peer", "name", far_end, "address", _BACKBONE_MAC, "mtu", str(MTU_INTERNET),
+                "netns", self.internet)  # fmt: skip
+            ip_batch(
+                router,
+                [
+                    f"link set {device} up",
+                    f"address replace fe80::2/64 dev {device} nodad",
+                    f"neighbour replace {BACKBONE} lladdr {_BACKBONE_MAC} dev {device} nud permanent",
+                    f"neighbour replace {BACKBONE6} lladdr {_BACKBONE_MAC} dev {device} nud permanent",
+                ],
+            )
+            ip_batch(
+                self.internet,
+                [
+                    f"link set {far_end} up",
+                    f"address replace {BACKBONE6}/64 dev {far_end} nodad",
+                    f"neighbour replace fe80::2 lladdr {_IGW_MAC} dev {far_end} nud permanent",
+                ],
+            )
+        address, far_end = endpoint_address(vpc), f"w{vpc[-12:]}"
         ip_batch(
-            router,
+            self.internet,
             [
-                f"link set {INTERNET} up",
-                f"address replace fe80::2/64 dev {INTERNET} nodad",
-                f"neighbour replace {BACKBONE} lladdr {_BACKBONE_MAC} dev {INTERNET} nud permanent",
-                f"neighbour replace {BACKBONE6} lladdr {_BACKBONE_MAC} dev {INTERNET} nud permanent",
+                f"neighbour replace {address} lladdr {_IGW_MAC} dev {far_end} nud permanent",
+                f"route replace {address}/32 dev {far_end}",
             ],
         )
-        ip_batch(self.internet, [f"address replace {BACKBONE6}/64 dev {uplink} nodad"])
 
-    def _link(self, router: str, state: State, plan: Plan) -> None:
-        """Give every interface whose instance is on a veth, and take the others' away."""
+    def _link(self, router: str, state: State, plan: Plan) -> bool:
+        """Give every interface whose instance is on a veth, and take the others' away; whether one is new."""
         wanted = {name: state.interfaces[name] for name in plan.links}
         for name in [n for n, (vpc, _) in self._links.items() if vpc == plan.vpc and n not in wanted]:
             self._unlink(router, name)
+        anew = False
         for name, interface in wanted.items():
             assert interface.instance is not None  # a plan links only interfaces of instances
             if self._links.get(name) == (plan.vpc, interface.instance):
                 continue
             if name in self._links:
                 self._unlink(router, name)
-            self._add_link(router, interface, gateway=str(state.subnets[interface.subnet].cidr[1]),
-                           prefix=state.subnets[interface.subnet].cidr.prefixlen)  # fmt: skip
+            self._add_link(router, interface, state.subnets[interface.subnet])
             self._links[name] = (plan.vpc, interface.instance)
+            anew = True
+        return anew
 
-    def _add_link(self, router: str, interface: Interface, *, gateway: str, prefix: int) -> None:
+    def _add_link(self, router: str, interface: Interface, subnet: Subnet) -> None:
         assert interface.instance is not None
         machine = self.open_machine(interface.instance)
-        link, name = link_name(interface.id), f"ens{5 + interface.index}"
+        link, name = link_name(interface.id), device_name(interface)
         run("ip", "-n", router, "link", "add", link, "mtu", str(MTU_INSIDE), "type", "veth",
             "peer", "name", name, "address", interface.mac, "mtu", str(MTU_INSIDE), "netns", machine)  # fmt: skip
         sysctl(
@@ -147,54 +186,70 @@ class Fabric:
             },
         )
         run("ip", "-n", router, "link", "set", link, "up")
-        commands = [f"link set {name} up", f"address replace {interface.primary}/{prefix} brd + dev {name}"]
-        commands += [f"address replace {address}/128 dev {name} nodad" for address in interface.addresses6]
+        address = f"{interface.primary}/{subnet.cidr.prefixlen}"
+        commands = [f"link set {name} up", f"address replace {address} brd + dev {name}"]
         if interface.index == 0:
-            commands.append(f"route replace default via {gateway} dev {name}")
-            if interface.addresses6:
-                commands.append(f"route replace default via {ROUTER6} dev {name}")
+            commands.append(f"route replace default via {subnet.cidr[1]} dev {name}")
         ip_batch(machine, commands)
+        self._give_addresses6(interface, subnet, had=())
+
+    def _give_addresses6(self, interface: Interface, subnet: Subnet, had: tuple[IPv6Address, ...]) -> None:
+        """What DHCPv6 and the router's advertisements give an instance: its addresses and the way out."""
+        assert interface.instance is not None
+        name, machine = device_name(interface), self.machine(interface.instance)
+        commands = [f"address replace {a}/128 dev {name} nodad" for a in interface.addresses6 if a not in had]
+        commands += [f"address delete {a}/128 dev {name}" for a in had if a not in interface.addresses6]
+        if interface.index == 0 and subnet.cidr6:
+            commands.append(f"route replace default via {ROUTER6} dev {name}")
+        ip_batch(machine, commands, force=True)
 
     def _unlink(self, router: str, interface: str) -> None:
         # Deleting one end deletes both; it is gone already where the machine's namespace went first.
         ip_batch(router, [f"link delete {link_name(interface)}"], force=True)
         self._links.pop(interface, None)
 
-    def _configure(self, router: str, before: Plan | None, plan: Plan) -> None:
-        ip_batch(router, [f"address replace {text}" for text in plan.addresses])
-        if before is None or before.links != plan.links or before.neighbours != plan.neighbours:
-            ip_batch(router, [f"neighbour replace {text}" for text in plan.neighbours])
-        # A link that was made anew has lost its routes and rules, so all are set again; `replace` of what is there is harmless.
-        ip_batch(router, [f"route replace {text}" for text in plan.routes])
-        if before is not None:
-            kept = {_route_key(text) for text in plan.routes}
-            gone = [text for text in before.routes if _route_key(text) not in kept]
-            ip_batch(router, [f"route delete {text}" for text in gone], force=True)
-            for family in ("inet", "inet6"):
-                gone_rules = [f"rule delete {text}" for text in before.rules if text not in plan.rules]
-                ip_batch(router, gone_rules, force=True, family=family)
-        new_rules = [text for text in plan.rules if before is None or text not in before.rules]
-        for family in ("inet", "inet6"):
-            ip_batch(router, [f"rule add {text}" for text in new_rules], family=family)
-        if before is None or before.ruleset != plan.ruleset:
+    def _configure(self, router: str, state: State, before: Plan, plan: Plan, *, anew: bool) -> None:
+        # Rules of packets come first: nothing new is ever routed under old ones.
+        if before.ruleset != plan.ruleset:
             nft(router, plan.ruleset)
+            if not before.ruleset:
+                sysctl(router, _TRACKING)
+        ip_batch(router, [f"address replace {text}" for text in plan.addresses if anew or text not in before.addresses])
+        if anew or before.neighbours != plan.neighbours:
+            ip_batch(router, [f"neighbour replace {text}" for text in plan.neighbours])
+        # A link that was made anew has lost its routes; a route that stays the same is left alone.
+        ip_batch(router, [f"route replace {text}" for text in plan.routes if anew or text not in before.routes])
+        kept = {_route_key(text) for text in plan.routes}
+        gone = [text for text in before.routes if _route_key(text) not in kept]
+        ip_batch(router, [f"route delete {text}" for text in gone], force=True)
+        for family in ("inet", "inet6"):
+            gone_rules = [f"rule delete {text}" for text in before.rules if text not in plan.rules]
+            ip_batch(router, gone_rules, force=True, family=family)
+            new_rules = [f"rule add {text}" for text in plan.rules if text not in before.rules]
+            ip_batch(router, new_rules, family=family)
+        had6 = dict(before.own6)
+        for name, addresses in plan.own6:
+            if name in had6 and had6[name] != addresses:
+                interface = state.interfaces[name]
+                self._give_addresses6(interface, state.subnets[interface.subnet], had6[name])
         self._publish(router, before, plan)
 
-    def _publish(self, router: str, before: Plan | None, plan: Plan) -> None:
+    def _publish(self, router: str, before: Plan, plan: Plan) -> None:
         """Route a VPC's public addresses to it; forget flows of addresses that moved, as AWS does."""
         uplink = f"v{plan.vpc[-12:]}"
-        had = before.public if before else ()
-        had6 = before.networks6 if before else ()
         commands = []
         for address in plan.public:
             commands.append(f"neighbour replace {address} lladdr {_IGW_MAC} dev {uplink} nud permanent")
             commands.append(f"route replace {address}/32 dev {uplink}")
-        commands += [f"route delete {address}/32 dev {uplink}" for address in had if address not in plan.public]
+        commands += [
+            f"route delete {address}/32 dev {uplink}" for address in before.public if address not in plan.public
+        ]
         commands += [f"route replace {network} via fe80::2 dev {uplink}" for network in plan.networks6]
-        commands += [f"route delete {network} dev {uplink}" for network in had6 if network not in plan.networks6]
+        commands += [
+            f"route delete {network} dev {uplink}" for network in before.networks6 if network not in plan.networks6
+        ]
         ip_batch(self.internet, commands, force=True)
-        if before is not None and _translations(before) != _translations(plan):
-            _forget_translated_flows(router)
+        _forget_flows(router, {address for pair in {*before.translations} ^ {*plan.translations} for address in pair})
 
 
 def _route_key(text: str) -> tuple[str, str]:
@@ -203,15 +258,18 @@ def _route_key(text: str) -> tuple[str, str]:
     return (words[1] if words[0] in ("throw", "blackhole") else words[0], words[-1])
 
 
-def _translations(plan: Plan) -> list[str]:
-    return [line for line in plan.ruleset.splitlines() if " : " in line]
+def _forget_flows(router: str, addresses: set[IPv4Address]) -> None:
+    """Drop what conntrack knows of translated flows of these addresses, so that a moved Elastic IP moves its traffic at once."""
+    for address in sorted(addresses):
+        for end in ("--orig-src", "--orig-dst", "--reply-src", "--reply-dst"):
+            # conntrack exits 1 where nothing matched
+            forget = f"conntrack --delete --any-nat {end} {address} >/dev/null 2>&1 || true"
+            run("ip", "netns", "exec", router, "sh", "-c", forget)
 
 
-def _forget_translated_flows(router: str) -> None:
-    """Drop the conntrack entries of translated flows, so that a moved Elastic IP moves its traffic at once."""
-    for kind in ("--src-nat", "--dst-nat"):
-        # conntrack exits 1 where nothing matched
-        run("ip", "netns", "exec", router, "sh", "-c", f"conntrack --delete {kind} >/dev/null 2>&1 || true")
+def device_name(interface: Interface) -> str:
+    """Name of an interface on its machine, as on Nitro instances."""
+    return f"ens{5 + interface.index}"
 
 
 def interfaces_of(state: State, instance: str) -> Iterable[Interface]:

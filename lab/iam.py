@@ -44,6 +44,8 @@ class Call:
     resources: tuple[str, ...]
     context: Mapping[str, str]
     """Condition keys and their values."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """As the request has them; empty for S3."""
 
 
 class Denied(Exception):
@@ -280,7 +282,7 @@ def call_of(request: SignedRequest, signature: Signature) -> Call:
     if signature.service == "monitoring":
         context["cloudwatch:namespace"] = str(parameters.get("Namespace", ""))
     prefix = {"monitoring": "cloudwatch"}.get(signature.service, signature.service)
-    return Call(signature.service, f"{prefix}:{action}", tuple(found), context)
+    return Call(signature.service, f"{prefix}:{action}", tuple(found), context, parameters)
 
 
 def _parameters(request: SignedRequest) -> dict[str, Any]:

@@ -153,6 +153,12 @@ class Machine:
     def _power_off(self, leader: int) -> None:
         os.kill(leader, _POWER_OFF)
 
+    def forget(self) -> None:
+        """Take back all that the stopped machine wrote: its next boot is its first."""
+        unmount_below(self.directory)
+        for part in ("upper", "work"):
+            shutil.rmtree(self.directory / part, ignore_errors=True)
+
     def remove(self) -> None:
         """Stop at once and forget all the machine wrote."""
         self.stop(orderly=False)
@@ -186,6 +192,17 @@ def execute(
         LabError: it did not end within `timeout` seconds (it is killed).
     """
     inside = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "env", "-i", *ENVIRONMENT, *argv]
+    try:
+        return subprocess.run(inside, capture_output=True, text=True, timeout=timeout, input=stdin, check=False)
+    except subprocess.TimeoutExpired as late:
+        raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
+
+
+def execute_in(
+    namespace: str, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run this machine's command in a network namespace; as `execute` otherwise."""
+    inside = ["ip", "netns", "exec", namespace, *argv]
     try:
         return subprocess.run(inside, capture_output=True, text=True, timeout=timeout, input=stdin, check=False)
     except subprocess.TimeoutExpired as late:

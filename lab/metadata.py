@@ -52,6 +52,10 @@ class Guest:
 Credentials = Callable[[str, str], dict[str, str]]
 
 
+class NoCredentials(Exception):
+    """The role gives an instance none; the text says why, as the service itself does."""
+
+
 class MetadataService:
     """WSGI application for the requests of one VPC.
 
@@ -139,8 +143,12 @@ def content(guest: Guest, path: str, credentials: Credentials) -> str | bytes | 
     if kind != "meta-data":
         return None
     if guest.role and rest[:3] == ["iam", "security-credentials", guest.role]:
-        issued = credentials(guest.instance_id, guest.role)
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        try:
+            issued = credentials(guest.instance_id, guest.role)
+        except NoCredentials as refused:
+            answer = {"Code": "AssumeRoleUnauthorizedAccess", "Message": str(refused), "LastUpdated": stamp}
+            return json.dumps(answer, indent=2)
         return json.dumps({"Code": "Success", "LastUpdated": stamp, "Type": "AWS-HMAC", **issued}, indent=2)
     return _walk(_tree(guest), rest, path)
 

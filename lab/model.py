@@ -60,10 +60,17 @@ class Instance:
     tokens_required: bool
     hop_limit: int
     metadata_enabled: bool
+    metadata_ipv6: bool = False
+    tags_in_metadata: bool = False
     tags: tuple[tuple[str, str], ...] = ()
 
     @property
     def on(self) -> bool:
+        """Whether the machine is on the network: one that is stopping says its goodbyes."""
+        return self.state in ("pending", "running", "stopping")
+
+    @property
+    def boots(self) -> bool:
         """Whether the machine should be running."""
         return self.state in ("pending", "running")
 
@@ -168,14 +175,19 @@ def read(ec2: Any) -> State:
         listed: list[dict[str, Any]] = getattr(ec2, operation)()[key]
         return listed
 
-    prefix_lists = _prefix_lists(ec2, pages("describe_managed_prefix_lists", "PrefixLists"))
+    lists = pages("describe_managed_prefix_lists", "PrefixLists")
+    prefix_lists = _prefix_lists(ec2, lists)
     instances = {
         found["InstanceId"]: _instance(found)
         for reservation in pages("describe_instances", "Reservations")
         for found in reservation["Instances"]
     }
+    elastic = {
+        found["PublicIp"]: (found.get("NetworkInterfaceId") or "", found.get("PrivateIpAddress") or "")
+        for found in pages("describe_addresses", "Addresses")
+    }
     interfaces = {
-        found["NetworkInterfaceId"]: _interface(found, instances)
+        found["NetworkInterfaceId"]: _interface(found, instances, elastic)
         for found in pages("describe_network_interfaces", "NetworkInterfaces")
     }
     gateways = {
@@ -183,11 +195,17 @@ def read(ec2: Any) -> State:
         for found in pages("describe_internet_gateways", "InternetGateways")
         for attachment in found.get("Attachments", [])
     }
+    egress_only = {
+        found["EgressOnlyInternetGatewayId"]
+        for found in pages("describe_egress_only_internet_gateways", "EgressOnlyInternetGateways")
+    }
+    targets = _Targets(interfaces, instances, gateways, frozenset(egress_only))
     vpcs = {found["VpcId"]: _vpc(found, gateways) for found in pages("describe_vpcs", "Vpcs")}
     acls = pages("describe_network_acls", "NetworkAcls")
     subnets = {found["SubnetId"]: _subnet(found, acls) for found in pages("describe_subnets", "Subnets")}
+    endpoints = _endpoints(pages("describe_vpc_endpoints", "VpcEndpoints"), lists, prefix_lists)
     tables = tuple(
-        _table(found, subnets, interfaces, instances, gateways, prefix_lists)
+        _table(found, vpcs[found["VpcId"]], subnets, targets, endpoints.get(found["RouteTableId"], ()), prefix_lists)
         for found in pages("describe_route_tables", "RouteTables")
     )
     groups = {
@@ -214,20 +232,27 @@ def _instance(found: dict[str, Any]) -> Instance:
         tokens_required=options.get("HttpTokens") == "required",
         hop_limit=int(options.get("HttpPutResponseHopLimit") or 1),
         metadata_enabled=options.get("HttpEndpoint", "enabled") != "disabled",
+        metadata_ipv6=options.get("HttpProtocolIpv6") == "enabled",
+        tags_in_metadata=options.get("InstanceMetadataTags") == "enabled",
         tags=tuple(sorted((tag["Key"], tag["Value"]) for tag in found.get("Tags", []))),
     )
 
 
-def _interface(found: dict[str, Any], instances: Mapping[str, Instance]) -> Interface:
+def _interface(
+    found: dict[str, Any], instances: Mapping[str, Instance], elastic: Mapping[str, tuple[str, str]]
+) -> Interface:
     private = sorted(found.get("PrivateIpAddresses", []), key=lambda entry: not entry.get("Primary"))
     addresses = tuple(IPv4Address(entry["PrivateIpAddress"]) for entry in private)
+    primary = IPv4Address(found["PrivateIpAddress"])
     public = {
-        IPv4Address(entry["PrivateIpAddress"]): IPv4Address(entry["Association"]["PublicIp"])
-        for entry in private
-        if (entry.get("Association") or {}).get("PublicIp")
+        IPv4Address(inside or primary): IPv4Address(outside)
+        for outside, (interface, inside) in elastic.items()
+        if interface == found["NetworkInterfaceId"]
     }
-    if not public and (found.get("Association") or {}).get("PublicIp"):
-        public = {addresses[0]: IPv4Address(found["Association"]["PublicIp"])}
+    # An address of the pool is given back when an Elastic IP takes its place.
+    assigned = (found.get("Association") or {}).get("PublicIp")
+    if assigned and assigned not in elastic and primary not in public:
+        public[primary] = IPv4Address(assigned)
     attachment = found.get("Attachment") or {}
     owner = instances.get(attachment.get("InstanceId", ""))
     held = owner is not None and owner.state not in ("terminated", "shutting-down")
@@ -236,8 +261,8 @@ def _interface(found: dict[str, Any], instances: Mapping[str, Instance]) -> Inte
         vpc=found["VpcId"],
         subnet=found["SubnetId"],
         mac=found["MacAddress"],
-        primary=IPv4Address(found["PrivateIpAddress"]),
-        addresses=addresses or (IPv4Address(found["PrivateIpAddress"]),),
+        primary=primary,
+        addresses=addresses or (primary,),
         addresses6=tuple(IPv6Address(entry["Ipv6Address"]) for entry in found.get("Ipv6Addresses", [])),
         prefixes=(
             *(IPv4Network(entry["Ipv4Prefix"]) for entry in found.get("Ipv4Prefixes", [])),
@@ -338,65 +363,87 @@ def _prefix_lists(ec2: Any, listed: list[dict[str, Any]]) -> dict[str, tuple[Net
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """What a route can point at, as it stands now."""
+
+    interfaces: Mapping[str, Interface]
+    instances: Mapping[str, Instance]
+    gateways: Mapping[str, str]
+    """VPC -> the internet gateway attached to it."""
+    egress_only: frozenset[str]
+    """Egress-only internet gateways that there are."""
+
+    def of(self, entry: dict[str, Any], vpc: str) -> tuple[Target, str]:
+        """A route's target; what is gone, detached or stopped is a blackhole.
+
+        Source: Amazon VPC User Guide, "Route table concepts" (the blackhole state).
+        """
+        gateway = entry.get("GatewayId") or ""
+        egress_only = entry.get("EgressOnlyInternetGatewayId")
+        if gateway == "local":
+            return "local", ""
+        if gateway.startswith("igw-") and self.gateways.get(vpc) == gateway:
+            return "internet-gateway", gateway
+        if egress_only and egress_only in self.egress_only:
+            return "egress-only", egress_only
+        named = entry.get("NetworkInterfaceId") or self._primary(entry.get("InstanceId"))
+        interface = self.interfaces.get(named)
+        if interface and interface.instance and self.instances[interface.instance].on:
+            return "interface", named
+        return "blackhole", named
+
+    def _primary(self, instance: str | None) -> str:
+        owned = (i.id for i in self.interfaces.values() if instance and i.index == 0 and i.instance == instance)
+        return next(owned, "")
+
+
+def _endpoints(
+    found: list[dict[str, Any]], lists: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[Network, ...]]
+) -> dict[str, tuple[Route, ...]]:
+    """Routes that gateway endpoints put into route tables, by table; the API lists not all of them."""
+    by_service = {entry["PrefixListName"]: prefix_lists[entry["PrefixListId"]] for entry in lists}
+    routes: dict[str, tuple[Route, ...]] = {}
+    for endpoint in found:
+        if endpoint["State"].lower() == "available" and endpoint.get("VpcEndpointType", "Gateway") == "Gateway":
+            for table in endpoint.get("RouteTableIds", []):
+                networks = by_service.get(endpoint["ServiceName"], ())
+                new = tuple(Route(network, "endpoint", endpoint["VpcEndpointId"]) for network in networks)
+                routes[table] = (*routes.get(table, ()), *new)
+    return routes
+
+
 def _table(
     found: dict[str, Any],
+    vpc: Vpc,
     subnets: Mapping[str, Subnet],
-    interfaces: Mapping[str, Interface],
-    instances: Mapping[str, Instance],
-    gateways: Mapping[str, str],
+    targets: _Targets,
+    endpoints: tuple[Route, ...],
     prefix_lists: Mapping[str, tuple[Network, ...]],
 ) -> RouteTable:
-    routes: list[Route] = []
+    # Each of the VPC's ranges is local, whether or not the API lists the route.
+    routes = {cidr: Route(cidr, "local") for cidr in vpc.cidrs}
+    listed = {route.destination: route for route in endpoints}
     for entry in found["Routes"]:
+        if (entry.get("GatewayId") or "").startswith("vpce-"):
+            continue
         named = entry.get("DestinationCidrBlock") or entry.get("DestinationIpv6CidrBlock")
-        listed = prefix_lists.get(entry.get("DestinationPrefixListId", ""), ())
-        target, identity = _target(entry, found["VpcId"], interfaces, instances, gateways)
-        routes += [
-            Route(network, target, identity) for network in ((ipaddress.ip_network(named),) if named else listed)
-        ]
+        target, identity = targets.of(entry, vpc.id)
+        if named:
+            network = ipaddress.ip_network(named)
+            routes[network] = Route(network, target, identity)
+        for network in prefix_lists.get(entry.get("DestinationPrefixListId", ""), ()):
+            listed[network] = Route(network, target, identity)
     associations = found.get("Associations", [])
     return RouteTable(
         id=found["RouteTableId"],
-        vpc=found["VpcId"],
+        vpc=vpc.id,
         main=any(entry.get("Main") for entry in associations),
         subnets=tuple(entry["SubnetId"] for entry in associations if entry.get("SubnetId") in subnets),
         gateway_edge=any(entry.get("GatewayId") for entry in associations),
-        routes=tuple(routes),
+        # "Route priority": a route of the table's own goes before the same destination out of a prefix list.
+        routes=tuple((listed | routes).values()),
     )
-
-
-def _target(
-    entry: dict[str, Any],
-    vpc: str,
-    interfaces: Mapping[str, Interface],
-    instances: Mapping[str, Instance],
-    gateways: Mapping[str, str],
-) -> tuple[Target, str]:
-    """A route's target as it stands now; what is gone, detached or stopped is a blackhole.
-
-    Source: Amazon VPC User Guide, "Route table concepts" (the blackhole state).
-    """
-    gateway = entry.get("GatewayId") or ""
-    if gateway == "local":
-        return "local", ""
-    if gateway.startswith("vpce-"):
-        return "endpoint", gateway
-    if gateway.startswith("igw-"):
-        return ("internet-gateway", gateway) if gateways.get(vpc) == gateway else ("blackhole", gateway)
-    if egress_only := entry.get("EgressOnlyInternetGatewayId"):
-        return "egress-only", egress_only
-    named = entry.get("NetworkInterfaceId") or next(
-        (
-            interface.id
-            for interface in interfaces.values()
-            if interface.index == 0 and interface.instance and interface.instance == entry.get("InstanceId")
-        ),
-        "",
-    )
-    interface = interfaces.get(named)
-    if interface and interface.instance and instances[interface.instance].on:
-        return "interface", named
-    return "blackhole", named
 
 
 def _with_main_subnets(tables: tuple[RouteTable, ...], subnets: Mapping[str, Subnet]) -> tuple[RouteTable, ...]:

@@ -1,16 +1,16 @@
-"""Places outside of AWS: a home, an office or a café behind a NAT router with a public address on the lab's Internet.
+"""Places outside of AWS: a home, an office or a café behind a NAT router, and hosts that are on the lab's Internet themselves.
 
 Sources: RFC 5737 and RFC 2544 for addresses worth using here; tc-tbf(8), nft(8).
 """
 
 import hashlib
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 
 from lab.errors import LabError
 from lab.fabric import Fabric
 from lab.linux import add_namespace, delete_namespace, ip_batch, nft, run, sysctl
-from lab.vpc import BACKBONE
+from lab.vpc import BACKBONE, BACKBONE6
 
 _MAC = "02:00:00:00:00:03"
 _BACKBONE_MAC = "02:00:00:00:00:01"
@@ -128,6 +128,47 @@ class Premises:
         for name in self.hosts:
             delete_namespace(f"{fabric.prefix}{name}")
         delete_namespace(self.router(fabric))
+
+
+@dataclass(frozen=True, slots=True)
+class InternetHost:
+    """A host with public addresses of its own and nothing in front of it: a server, a VPS, an attacker."""
+
+    name: str
+    address: IPv4Address
+    address6: IPv6Address | None = None
+
+    def open(self, fabric: Fabric) -> str:
+        """Make its namespace with ``eth0`` on the Internet; the namespace's name."""
+        namespace, line = f"{fabric.prefix}{self.name}", _device("s", self.name)
+        delete_namespace(namespace)
+        add_namespace(namespace)
+        run("ip", "-n", namespace, "link", "add", "eth0", "address", _MAC, "type", "veth",
+            "peer", "name", line, "address", _BACKBONE_MAC, "netns", fabric.internet)  # fmt: skip
+        at_internet = [
+            f"link set {line} up",
+            f"neighbour replace {self.address} lladdr {_MAC} dev {line} nud permanent",
+            f"route replace {self.address}/32 dev {line}",
+        ]
+        at_host = [
+            f"address add {self.address}/32 dev eth0",
+            "link set eth0 up",
+            f"neighbour replace {BACKBONE} lladdr {_BACKBONE_MAC} dev eth0 nud permanent",
+            f"route add default via {BACKBONE} dev eth0 onlink",
+        ]
+        if self.address6:
+            at_internet += [
+                f"neighbour replace {self.address6} lladdr {_MAC} dev {line} nud permanent",
+                f"route replace {self.address6}/128 dev {line}",
+            ]
+            at_host += [
+                f"address add {self.address6}/128 dev eth0 nodad",
+                f"neighbour replace {BACKBONE6} lladdr {_BACKBONE_MAC} dev eth0 nud permanent",
+                f"route add default via {BACKBONE6} dev eth0",
+            ]
+        ip_batch(fabric.internet, at_internet)
+        ip_batch(namespace, at_host)
+        return namespace
 
 
 _RULESET = """

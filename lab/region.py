@@ -18,14 +18,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
 from lab import image, uml
 from lab.errors import AlreadyUp, LabError, NotUp
 from lab.linux import delete_namespace, namespaces, processes_in, require_privileges
-from lab.machines import execute, unmount_below, wait_booted
+from lab.machines import execute, execute_in, unmount_below, wait_booted
 
 ROOT = Path("/var/tmp/drawbridge")
 DEFAULT = "lab"
@@ -40,8 +40,8 @@ class Host:
     """A machine of the lab, an instance or a host at some premises."""
 
     name: str
-    leader: int
-    """Process id of its PID 1."""
+    leader: int | None
+    """Process id of its PID 1; None where machines do not boot."""
     address: str
     namespace: str
     own_kernel: bool = False
@@ -51,16 +51,20 @@ class Host:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the machine as root; never raises for its exit code.
 
+        Where machines do not boot (see `start`) it is this machine's command, run in the host's network namespace.
+
         Raises:
             LabError: it did not end within `timeout` seconds.
         """
         if self.own_kernel:
             return uml.execute(self.namespace, argv, timeout=timeout, stdin=stdin)
+        if self.leader is None:
+            return execute_in(self.namespace, argv, timeout=timeout, stdin=stdin)
         return execute(self.leader, argv, timeout=timeout, stdin=stdin)
 
     def wait_booted(self, timeout: float = 60) -> str:
         """Wait for the machine's systemd; see `lab.machines.wait_booted`."""
-        return wait_booted(self.run, timeout)
+        return wait_booted(self.run, timeout) if self.leader is not None else "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,19 @@ class Region:
         self._ask("power-on", name=name)
         return self.host(name)
 
+    def add_internet_host(
+        self,
+        name: str,
+        *,
+        address: IPv4Address,
+        address6: IPv6Address | None = None,
+        files: dict[str, str] | None = None,
+    ) -> Host:
+        """A booting machine right on the Internet, with public addresses and nothing in front of it."""
+        named6 = str(address6) if address6 else None
+        self._ask("host", name=name, address=str(address), address6=named6, files=files or {})
+        return self.host(name)
+
     def remove_host(self, name: str) -> None:
         """Take a host away with all it wrote; none is no error."""
         self._ask("remove-host", name=name)
@@ -163,7 +180,7 @@ class Region:
             found = [h for h in status["hosts"] if h["name"] == name] + [
                 i for i in status["instances"] if name in (i["id"], i["name"]) and i["state"] != "terminated"
             ]
-            if found and found[0]["leader"]:
+            if found and (found[0]["leader"] or (found[0]["namespace"] and not status["boots"])):
                 keys = ("leader", "address", "namespace", "own_kernel")
                 return Host(name, **{key: found[0][key] for key in keys})
             if time.monotonic() > deadline:
@@ -204,8 +221,16 @@ def connect(name: str = DEFAULT) -> Region | None:
     return Region(name, directory, settings["port"], settings["token"], ready["credentials"])
 
 
-def start(name: str = DEFAULT, progress: Callable[[str], None] = lambda _: None, port: int | None = None) -> Region:
+def start(
+    name: str = DEFAULT,
+    progress: Callable[[str], None] = lambda _: None,
+    port: int | None = None,
+    *,
+    boots: bool = True,
+) -> Region:
     """Start a lab (building its image first where the cache has none) and wait until it answers.
+
+    Without `boots` its machines are network namespaces alone: all of AWS's packet rules hold, and nothing takes time.
 
     Raises:
         NotPermitted: not root, or no /dev/net/tun.
@@ -222,7 +247,7 @@ def start(name: str = DEFAULT, progress: Callable[[str], None] = lambda _: None,
         image.ensure(progress)
         directory = directory_of(name)
         directory.mkdir(parents=True, mode=0o700)
-        settings = {"name": name, "port": chosen, "token": secrets.token_hex(16)}
+        settings = {"name": name, "port": chosen, "token": secrets.token_hex(16), "boots": boots}
         with os.fdopen(os.open(directory / "settings.json", os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:
             json.dump(settings, out)
         progress("starting the region")

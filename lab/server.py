@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -29,12 +30,12 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
-from lab import account, dns, fabric, image, metadata, model, tls, vpc
+from lab import account, dns, fabric, image, mends, metadata, model, tls, validation, vpc
 from lab.errors import LabError
 from lab.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_of
 from lab.linux import delete_namespace, listen
 from lab.machines import Machine
-from lab.premises import Premises
+from lab.premises import InternetHost, Premises
 from lab.uml import OwnKernel
 
 LOG = logging.getLogger("lab")
@@ -49,6 +50,18 @@ class Settings:
     port: int
     token: str = field(repr=False)
     """Of the control interface; only root can read it."""
+    boots: bool = True
+    """Whether machines boot; without, an instance is its network namespace alone, which is enough to send packets from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A host outside of AWS."""
+
+    machine: Machine
+    premises: str | None
+    """None for one that is on the Internet itself."""
+    address: str
 
 
 class Region:
@@ -63,7 +76,7 @@ class Region:
         self.authority = tls.Authority.create()
         self.machines: dict[str, Machine] = {}
         self.premises: dict[str, Premises] = {}
-        self.hosts: dict[str, Machine] = {}
+        self.hosts: dict[str, Placed] = {}
         self.states: dict[str, model.State] = {}
         self._home: dict[str, str] = {}  # instance -> AWS region
         self._guests: dict[tuple[str, str], metadata.Guest] = {}  # (vpc, private address) -> instance
@@ -77,7 +90,10 @@ class Region:
         self._done = 0  # the number that Linux follows
         self._control = threading.RLock()
         self._stopping = False
-        account.use_reachable_addresses()
+        self._workers = ThreadPoolExecutor(8, thread_name_prefix="machines")
+        self._lives: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._launches: dict[str, tuple[bytes | None, str | None, str | None]] = {}
+        mends.mend()
         account.leave_bucket_policies_alone()
 
     # --- the API -------------------------------------------------------------------------------------------------------
@@ -98,17 +114,42 @@ class Region:
                 self._seen.add(region)
             try:
                 call = authorize(request, self.keys.principal, account.bucket_policy)
+                if call and call.service == "ec2":
+                    validation.check(call.action.partition(":")[2], call.parameters, mends.finder(region))
             except Denied as denied:
                 LOG.info("denied: %s", denied)
                 return _refusal(denied, signature.service if signature else "")(environ, start_response)
-            parts = list(self._moto(environ, start_response))
-            if call and call.service == "ec2" and call.action.endswith("TerminateInstances"):
-                account.detach_terminated(region)
+            try:
+                parts = list(self._moto(environ, start_response))
+            except Exception:
+                LOG.error("%s failed: %s", call.action if call else "a call", traceback.format_exc())
+                failure = Denied("InternalError", "An internal error has occurred; the lab's log has it")
+                return _refusal(failure, signature.service if signature else "", 500)(environ, start_response)
+            if call and call.service == "ec2":
+                self._after(call, region)
         if call and _changes_packets(call):
             self.touch()
-            if call.action == "ec2:RebootInstances":
-                self._reboot(body.decode())
         return parts
+
+    def _after(self, call: Call, region: str) -> None:
+        """What EC2 does on a call besides what moto notes; moto's lock is held."""
+        named = [arn.rsplit("/", 1)[-1] for arn in call.resources if ":instance/" in arn]
+        on = [instance for instance in named if (machine := self.machines.get(instance)) and machine.running]
+        match call.action.partition(":")[2]:
+            case "TerminateInstances":
+                mends.detach_terminated(region)
+            case "StopInstances":
+                for instance in on:
+                    mends.powering_down(region, instance)
+            case "RebootInstances":
+                for instance in on:
+                    self.machines[instance].reboot()
+            case "CreateReplaceRootVolumeTask":
+                for instance in named:
+                    self._workers.submit(self._replace_root, region, instance)
+            case "ModifyInstanceAttribute" | "AssociateIamInstanceProfile" | "DisassociateIamInstanceProfile" \
+                | "ReplaceIamInstanceProfileAssociation":  # fmt: skip
+                self._launches.clear()
 
     def touch(self) -> None:
         """Have Linux follow the API's state soon."""
@@ -121,11 +162,6 @@ class Region:
         with self._changed:
             wanted = self._asked
             return self._changed.wait_for(lambda: self._done >= wanted, timeout)
-
-    def _reboot(self, form: str) -> None:
-        for instance, machine in list(self.machines.items()):
-            if instance in form:
-                machine.reboot()
 
     def client(self, service: str, region: str) -> Any:
         """A boto3 client of the region's own, whom no policy binds."""
@@ -149,33 +185,35 @@ class Region:
                     return
                 wanted = self._asked
             for region in list(self._seen):
-                try:
-                    clients.setdefault(region, self.client("ec2", region))
-                    self.states[region] = model.read(clients[region])
-                    self._follow(region, self.states[region])
-                except Exception:
-                    # One wrong thing in the account must not stop the others' packets; the log has it, `status` counts it.
-                    LOG.error("cannot follow %s: %s", region, traceback.format_exc())
+                self._follow_once_more(region, clients)
             with self._changed:
                 self._done = wanted
                 self._changed.notify_all()
+
+    def _follow_once_more(self, region: str, clients: dict[str, Any]) -> None:
+        """Read one AWS region and make Linux match; once more if a call changed things while they were read."""
+        for left in (1, 0):
+            try:
+                clients.setdefault(region, self.client("ec2", region))
+                self.states[region] = model.read(clients[region])
+                self._follow(region, self.states[region])
+                return
+            except Exception:
+                # One wrong thing in the account must not stop the others' packets; the log has it.
+                if not left:
+                    LOG.error("cannot follow %s: %s", region, traceback.format_exc())
 
     def _follow(self, region: str, state: model.State) -> None:
         on = {i.vpc for i in state.interfaces.values() if i.instance and state.instances[i.instance].on}
         for name in [n for n in self.fabric.routers() if n in state.vpcs and n not in on]:
             self._close_vpc(name)
-        for name, machine in list(self.machines.items()):
-            if self._home[name] == region and (name not in state.instances or not state.instances[name].on):
-                self._power_off(name, machine, gone=state.instances.get(name))
+        failed: list[str] = []
         for name in sorted(on):
-            plan = vpc.plan(state, name)
-            self.fabric.apply(state, plan)
-            self._serve(state.vpcs[name])
-        starting = [
-            instance
-            for instance in state.instances.values()
-            if instance.on and not (instance.id in self.machines and self.machines[instance.id].process is not None)
-        ]
+            try:
+                self.fabric.apply(state, vpc.plan(state, name))
+                self._serve(state.vpcs[name])
+            except Exception:
+                failed.append(traceback.format_exc())
         self._guests = {
             key: guest for key, guest in self._guests.items() if self._home.get(guest.instance_id) != region
         } | {
@@ -183,25 +221,66 @@ class Region:
             for instance in state.instances.values()
             if instance.on
             for interface in fabric.interfaces_of(state, instance.id)
-            for address in interface.addresses
+            for address in (*interface.addresses, *(interface.addresses6 if instance.metadata_ipv6 else ()))
         }
-        for instance in starting:
-            self._home[instance.id] = region
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda instance: self._power_on(state, instance), starting))
+        for instance in state.instances.values():
+            if instance.on:
+                self._home[instance.id] = region
+        for name in [name for name, home in self._home.items() if home == region]:
+            self._workers.submit(self._bring, region, name)
+        if failed:
+            raise LabError("; ".join(failed))
+
+    def _bring(self, region: str, name: str) -> None:
+        """Bring an instance's machine to the state that the API says. Idempotent; one at a time for each instance."""
+        try:
+            with self._lives[name]:
+                instance = self.states[region].instances.get(name)
+                machine = self.machines.get(name)
+                if self._stopping:
+                    return
+                if instance is None or not (instance.on or instance.state == "stopped"):
+                    self._remove(name)
+                elif instance.state == "stopping":
+                    if machine:
+                        machine.stop()
+                    with self._moto_lock:
+                        mends.powered_off(region, name)
+                    self.touch()
+                elif instance.boots and self.settings.boots and not (machine and machine.running):
+                    self._power_on(self.states[region], instance)
+        except Exception:
+            LOG.error("cannot bring %s to its state: %s", name, traceback.format_exc())
+
+    def _remove(self, name: str) -> None:
+        if machine := self.machines.pop(name, None):
+            machine.remove()
+        self.fabric.close_machine(name)
+        self._home.pop(name, None)
+        self._launches.pop(name, None)
+
+    def _replace_root(self, region: str, name: str) -> None:
+        """Boot an instance from a root volume as it was at launch."""
+        with self._lives[name]:
+            machine = self.machines.get(name)
+            if machine is not None:
+                machine.stop(orderly=False)
+                machine.forget()
+                self._power_on(self.states[region], self.states[region].instances[name])
+        with self._moto_lock:
+            mends.root_volume_replaced(region, name)
 
     def _power_on(self, state: model.State, instance: model.Instance) -> None:
         interfaces = list(fabric.interfaces_of(state, instance.id))
         if not interfaces:
             return
-        primary = interfaces[0]
         machine = self.machines.get(instance.id) or Machine(
             name=f"{self.settings.name}-{instance.id[-12:]}",
             directory=self.directory / "machines" / instance.id,
             namespace=self.fabric.open_machine(instance.id),
             layers=self.image.instance_layers,
         )
-        first_cidr = next(c for c in state.vpcs[primary.vpc].cidrs if isinstance(c, IPv4Network))
+        first_cidr = next(c for c in state.vpcs[interfaces[0].vpc].cidrs if isinstance(c, IPv4Network))
         machine.prepare(self._files(machine, str(first_cidr[2])))
         self.machines[instance.id] = machine
         machine.start(lambda: self._went_down(instance.id))
@@ -219,26 +298,13 @@ class Region:
         """A machine that powers itself off is a stopped instance."""
         if not self._stopping:
             with self._moto_lock:
-                account.powered_off(self._home[instance], instance)
+                mends.powered_off(self._home[instance], instance)
             self.touch()
-
-    def _power_off(self, name: str, machine: Machine, gone: model.Instance | None) -> None:
-        terminated = gone is None or gone.state in ("terminated", "shutting-down")
-        if terminated:
-            machine.remove()
-            self.fabric.close_machine(name)
-            del self.machines[name]
-        elif machine.process is not None:
-            process, machine.process = (
-                machine.process,
-                None,
-            )  # the watcher must not take this for the machine's own doing
-            machine.process = process
-            machine.stop()
 
     def _close_vpc(self, name: str) -> None:
         for service in self._services.pop(name, []):
-            service.close() if isinstance(service, socket.socket) else service.shutdown()
+            # A server's loop looks up every few seconds; nobody waits for that.
+            threading.Thread(target=_end, args=(service,), daemon=True).start()
         self.fabric.close(name)
 
     def _serve(self, found: model.Vpc) -> None:
@@ -260,11 +326,9 @@ class Region:
 
     def _guest(self, region: str, state: model.State, instance: model.Instance) -> metadata.Guest:
         interface = next(iter(fabric.interfaces_of(state, instance.id)))
-        known = self._guests.get((interface.vpc, str(interface.primary)))
-        if known is not None and known.instance_id == instance.id and self.machines.get(instance.id):
-            user_data, public_key, role = known.user_data, known.public_key, known.role
-        else:
-            user_data, public_key, role = self._user_data(region, instance)
+        if instance.id not in self._launches:
+            self._launches[instance.id] = self._user_data(region, instance)
+        user_data, public_key, role = self._launches[instance.id]
         return metadata.Guest(
             instance_id=instance.id,
             ami_id=instance.image,
@@ -286,6 +350,7 @@ class Region:
             public_key=public_key,
             profile_arn=instance.profile,
             role=role,
+            tags=dict(instance.tags) if instance.tags_in_metadata else {},
         )
 
     def _user_data(self, region: str, instance: model.Instance) -> tuple[bytes | None, str | None, str | None]:
@@ -308,6 +373,8 @@ class Region:
         ends, held = self._issued.get((instance, role), (0.0, {}))
         if ends - time.time() > 3600:
             return held
+        if not account.trusts_ec2(role):
+            raise metadata.NoCredentials(f"EC2 cannot assume the role {role}: its trust policy does not name EC2")
         sts = self.client("sts", self._home[instance])
         issued = sts.assume_role(
             RoleArn=f"arn:aws:iam::{ACCOUNT}:role/{role}", RoleSessionName=instance, DurationSeconds=21600
@@ -353,13 +420,13 @@ class Region:
                 self.premises[asked["name"]].forward(self.fabric, int(asked["port"]), asked["host"])
                 return {}
             case "cut-power":
-                self.hosts[asked["name"]].stop(orderly=False)
+                self.hosts[asked["name"]].machine.stop(orderly=False)
                 return {}
             case "power-on":
-                self.hosts[asked["name"]].start()
+                self.hosts[asked["name"]].machine.start()
                 return {}
             case "reboot-host":
-                self.hosts[asked["name"]].reboot()
+                self.hosts[asked["name"]].machine.reboot()
                 return {}
             case "stop":
                 threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
@@ -381,29 +448,41 @@ class Region:
         return {}
 
     def _add_host(self, asked: Mapping[str, Any]) -> Any:
-        name, place = asked["name"], self.premises[asked["premises"]]
+        name = asked["name"]
         if name not in self.hosts:
-            address = asked.get("address")
-            namespace = place.add_host(self.fabric, name, IPv4Address(address) if address else None)
-            if asked.get("second"):
-                self.premises[asked["second"]].add_host(self.fabric, name, line=1)
+            address = IPv4Address(asked["address"]) if asked.get("address") else None
+            if asked.get("premises"):
+                place = self.premises[asked["premises"]]
+                namespace, at = place.add_host(self.fabric, name, address), place.hosts[name].ip
+                if asked.get("second"):
+                    self.premises[asked["second"]].add_host(self.fabric, name, line=1)
+            elif address:
+                server = InternetHost(name, address, IPv6Address(asked["address6"]) if asked.get("address6") else None)
+                namespace, at = server.open(self.fabric), address
+            else:
+                raise LabError(f"{name} needs premises to be at, or a public address of its own")
             kind = OwnKernel if asked.get("own_kernel") else Machine
-            machine = kind(
-                name=f"{self.settings.name}-{name}",
-                directory=self.directory / "hosts" / name,
-                namespace=namespace,
-                layers=self.image.host_layers,
+            self.hosts[name] = Placed(
+                machine=kind(
+                    name=f"{self.settings.name}-{name}",
+                    directory=self.directory / "hosts" / name,
+                    namespace=namespace,
+                    layers=self.image.host_layers,
+                ),
+                premises=asked.get("premises"),
+                address=str(at),
             )
-            files = {**self._files(machine, fabric.RESOLVER), **asked.get("files", {})}
-            machine.prepare(files, hostname=name.replace("_", "-"))
-            machine.start()
-            self.hosts[name] = machine
-        return {"leader": self.hosts[name].leader, "address": str(place.hosts[name].ip)}
+            if self.settings.boots:
+                machine = self.hosts[name].machine
+                files = {**self._files(machine, fabric.RESOLVER), **asked.get("files", {})}
+                machine.prepare(files, hostname=name.replace("_", "-"))
+                machine.start()
+        return {"leader": self.hosts[name].machine.leader, "address": self.hosts[name].address}
 
     def _remove_host(self, name: str) -> None:
-        machine = self.hosts.pop(name, None)
-        if machine is not None:
-            machine.remove()
+        host = self.hosts.pop(name, None)
+        if host is not None:
+            host.machine.remove()
             for place in self.premises.values():
                 place.hosts.pop(name, None)
             delete_namespace(f"{self.fabric.prefix}{name}")
@@ -425,27 +504,34 @@ class Region:
                         "public": str(interfaces[0].public[0][1]) if interfaces and interfaces[0].public else None,
                         "vpc": interfaces[0].vpc if interfaces else None,
                         "leader": machine.leader if machine else None,
-                        "namespace": machine.namespace if machine else None,
+                        "namespace": self.fabric.machine(instance.id) if instance.on else None,
                         "own_kernel": isinstance(machine, OwnKernel),
                     }
                 )
         hosts = [
             {
                 "name": name,
-                "premises": next((p.name for p in self.premises.values() if name in p.hosts), None),
-                "address": next((str(p.hosts[name].ip) for p in self.premises.values() if name in p.hosts), None),
-                "leader": machine.leader,
-                "namespace": machine.namespace,
-                "own_kernel": isinstance(machine, OwnKernel),
+                "premises": host.premises,
+                "address": host.address,
+                "leader": host.machine.leader,
+                "namespace": host.machine.namespace,
+                "own_kernel": isinstance(host.machine, OwnKernel),
             }
-            for name, machine in self.hosts.items()
+            for name, host in self.hosts.items()
         ]
         places = [
             {"name": p.name, "public": str(p.public), "lan": str(p.lan), "router": p.router(self.fabric)}
             for p in self.premises.values()
         ]
-        return {"name": self.settings.name, "instances": instances, "hosts": hosts, "premises": places,
-                "internet": self.fabric.internet, "routers": {v: self.fabric.router(v) for v in self.fabric.routers()}}  # fmt: skip
+        return {
+            "name": self.settings.name,
+            "boots": self.settings.boots,
+            "instances": instances,
+            "hosts": hosts,
+            "premises": places,
+            "internet": self.fabric.internet,
+            "routers": {name: self.fabric.router(name) for name in self.fabric.routers()},
+        }
 
     # --- life ----------------------------------------------------------------------------------------------------------
 
@@ -466,7 +552,8 @@ class Region:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        machines = [*self.machines.values(), *self.hosts.values()]
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        machines = [*self.machines.values(), *(host.machine for host in self.hosts.values())]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda machine: machine.remove(), machines))
         self.fabric.delete_all()
@@ -508,6 +595,17 @@ def serve(application: Any, bound: socket.socket, context: Any = None) -> BaseWS
     return server
 
 
+def _end(service: socket.socket | BaseWSGIServer) -> None:
+    """Stop what serves on a socket, and close it."""
+    if isinstance(service, socket.socket):
+        with contextlib.suppress(OSError):
+            service.shutdown(socket.SHUT_RDWR)  # wakes who waits in recvfrom; close alone does not
+        service.close()
+    else:
+        service.shutdown()
+        service.server_close()
+
+
 def files(directory: Path, prefix: str) -> Any:
     """WSGI application that serves the files of one directory under a path."""
 
@@ -543,24 +641,27 @@ def _changes_packets(call: Call) -> bool:
     return call.service == "ec2" and not call.action.partition(":")[2].startswith(_READ_ONLY)
 
 
-def _refusal(denied: Denied, service: str) -> Response:
+def _refusal(denied: Denied, service: str, status: int = 403) -> Response:
     """A refusal in the protocol of the service asked."""
-    message = escape(str(denied))
+    code, message = denied.code, escape(str(denied))
     if service == "s3":
-        code = {"AccessDeniedException": "AccessDenied", "InvalidClientTokenId": "InvalidAccessKeyId"}.get(
-            denied.code, denied.code
-        )
-        return Response(f"<Error><Code>{code}</Code><Message>{message}</Message></Error>", 403, mimetype="text/xml")
+        code = {"AccessDeniedException": "AccessDenied", "InvalidClientTokenId": "InvalidAccessKeyId"}.get(code, code)
+        return Response(f"<Error><Code>{code}</Code><Message>{message}</Message></Error>", status, mimetype="text/xml")
     if service == "ec2":
-        code = {"AccessDeniedException": "UnauthorizedOperation"}.get(denied.code, "AuthFailure")
+        authentication = ("InvalidClientTokenId", "SignatureDoesNotMatch", "MissingAuthenticationToken")
+        code = (
+            "AuthFailure"
+            if code in authentication
+            else {"AccessDeniedException": "UnauthorizedOperation"}.get(code, code)
+        )
         text = f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>"
-        return Response(text, 403, mimetype="text/xml")
+        return Response(text, status, mimetype="text/xml")
     if service in ("iam", "sts", "monitoring"):
-        code = {"AccessDeniedException": "AccessDenied"}.get(denied.code, denied.code)
+        code = {"AccessDeniedException": "AccessDenied"}.get(code, code)
         text = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
-        return Response(text, 403, mimetype="text/xml")
-    text = json.dumps({"__type": denied.code, "message": str(denied)})
-    return Response(text, 400, mimetype="application/x-amz-json-1.1")
+        return Response(text, status, mimetype="text/xml")
+    text = json.dumps({"__type": code, "message": str(denied)})
+    return Response(text, 500 if status == 500 else 400, mimetype="application/x-amz-json-1.1")
 
 
 def main(directory: Path) -> None:

@@ -1,7 +1,7 @@
 """AWS's packet rules of one VPC as Linux: a pure function from what the API says to what a router namespace holds.
 
-The router is a network namespace with one veth an interface (``e`` and the last twelve digits of its id) and one to the
-Internet (``igw0``). `plan` gives its nftables table, routes, rules, addresses and neighbours; `lab.fabric` puts them there.
+The router is a network namespace with one veth an interface (``e`` and the last twelve digits of its id), one to the Internet
+(``igw0``) and one to AWS's own services for gateway endpoints (``vpce0``). `plan` gives its nftables table, routes, rules, addresses and neighbours; `lab.fabric` puts them there.
 
 What stands where, in the order a packet meets it:
 
@@ -10,18 +10,22 @@ What stands where, in the order a packet meets it:
 3. forward     destination check, network ACLs (stateless, only across subnets), security groups (conntrack)
 4. postrouting the internet gateway translates to public addresses; without one nothing leaves
 
+What no route of AWS's has an answer for is dropped in silence, as there, and never answered with an ICMP error.
+
 Sources: Amazon VPC User Guide ("Security group rules", "Network ACL rules", "Route priority", "Internet gateways"); Amazon EC2
 User Guide ("Network MTU", "Instance metadata"); nft(8), ip-route(8).
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from lab.model import AclEntry, Interface, Network, RouteTable, Rule, SecurityGroup, State, Subnet
 
 INTERNET = "igw0"
+ENDPOINTS = "vpce0"
 #: Next hop of every VPC and home on the lab's Internet; the same address on each link.
 BACKBONE = IPv4Address("192.0.2.1")
 BACKBONE6 = "fe80::1"
@@ -32,6 +36,7 @@ RESOLVER = IPv4Address("169.254.169.253")
 MTU_INSIDE = 9001
 MTU_INTERNET = 1500
 _INTERFACES_TABLE = 1000
+_EVERYTHING = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,37 @@ class Plan:
     """Public addresses the Internet routes to this VPC."""
     networks6: tuple[IPv6Network, ...] = field(default=())
     """IPv6 ranges the Internet routes to this VPC."""
+    own6: tuple[tuple[str, tuple[IPv6Address, ...]], ...] = field(default=())
+    """IPv6 addresses an interface's machine has by DHCPv6, by interface id."""
+    translations: tuple[tuple[IPv4Address, IPv4Address], ...] = field(default=())
+    """Pairs (private, public) the internet gateway translates."""
+
+    @classmethod
+    def empty(cls, vpc: str) -> "Plan":
+        """What a new router holds: nothing."""
+        return cls(vpc, links=(), addresses=(), neighbours=(), routes=(), rules=(), ruleset="")
+
+    def mixed_with(self, wanted: "Plan") -> "Plan":
+        """What may be there after going from this plan to `wanted` failed half-way: equal to nothing, so all is done again."""
+        # `ip` reads over a space at a line's end; no line of a plan has one.
+        return replace(
+            Plan.empty(self.vpc),
+            links=wanted.links,
+            routes=tuple(f"{text} " for text in (*self.routes, *wanted.routes)),
+            rules=tuple(f"{text} " for text in dict.fromkeys((*self.rules, *wanted.rules))),
+            public=(*self.public, *wanted.public),
+            networks6=(*self.networks6, *wanted.networks6),
+        )
 
 
 def link_name(interface: str) -> str:
     """Name of an interface's link at the router, at most 15 characters."""
     return f"e{interface[-12:]}"
+
+
+def endpoint_address(vpc: str) -> IPv4Address:
+    """Where a VPC's requests come from at a gateway endpoint: its own address of the shared space (RFC 6598)."""
+    return IPv4Address("100.64.0.0") + int.from_bytes(hashlib.sha256(vpc.encode()).digest()[:4], "big") % (1 << 22)
 
 
 def plan(state: State, vpc: str) -> Plan:
@@ -73,16 +104,19 @@ def plan(state: State, vpc: str) -> Plan:
     tables = [table for table in state.tables if table.vpc == vpc]
     networks6 = tuple(cidr for cidr in found.cidrs if isinstance(cidr, IPv6Network))
     online = found.internet_gateway is not None
+    leaves6 = online or any(route.target == "egress-only" for table in tables for route in table.routes)
     return Plan(
         vpc=vpc,
         links=tuple(interface.id for interface in up),
         addresses=tuple(_addresses(up, subnets, found.cidrs)),
         neighbours=tuple(_neighbours(up)),
-        routes=tuple(_routes(up, tables, state)),
+        routes=tuple(_routes(up, tables, found.cidrs)),
         rules=tuple(_rules(up, tables)),
-        ruleset=_ruleset(up, subnets, tables, state, online),
+        ruleset=_ruleset(up, subnets, tables, state, vpc),
         public=tuple(sorted(public for interface in up for _, public in interface.public)) if online else (),
-        networks6=networks6 if online else (),
+        networks6=networks6 if leaves6 else (),
+        translations=tuple(sorted(pair for interface in up for pair in interface.public)) if online else (),
+        own6=tuple((interface.id, interface.addresses6) for interface in up),
     )
 
 
@@ -119,7 +153,8 @@ def _link_local(mac: str) -> str:
     return "fe80::" + ":".join(f"{groups[i] << 8 | groups[i + 1]:x}" for i in range(0, 8, 2))
 
 
-def _routes(up: Sequence[Interface], tables: Sequence[RouteTable], state: State) -> Iterable[str]:
+def _routes(up: Sequence[Interface], tables: Sequence[RouteTable], cidrs: Iterable[Network]) -> Iterable[str]:
+    yield from (f"blackhole {cidr} table {_INTERFACES_TABLE}" for cidr in cidrs)
     by_id = {interface.id: interface for interface in up}
     for interface in up:
         link = link_name(interface.id)
@@ -131,6 +166,9 @@ def _routes(up: Sequence[Interface], tables: Sequence[RouteTable], state: State)
     for number, table in enumerate(tables, start=1):
         for route in table.routes:
             yield f"{_hop(route.target, route.id, route.destination, by_id)} table {number}"
+        for everything in _EVERYTHING:
+            if everything not in [route.destination for route in table.routes]:
+                yield f"blackhole {everything} table {number}"
 
 
 def _hop(target: str, identity: str, destination: Network, up: dict[str, Interface]) -> str:
@@ -138,7 +176,7 @@ def _hop(target: str, identity: str, destination: Network, up: dict[str, Interfa
         return f"throw {destination}"
     if target in ("internet-gateway", "egress-only", "endpoint"):
         backbone = BACKBONE if isinstance(destination, IPv4Network) else BACKBONE6
-        return f"{destination} via {backbone} dev {INTERNET} onlink"
+        return f"{destination} via {backbone} dev {ENDPOINTS if target == 'endpoint' else INTERNET} onlink"
     if target == "interface" and identity in up:
         return f"{destination} {_via(up[identity], destination)}"
     return f"blackhole {destination}"
@@ -166,8 +204,9 @@ def _rules(up: Sequence[Interface], tables: Sequence[RouteTable]) -> Iterable[st
 
 
 def _ruleset(
-    up: Sequence[Interface], subnets: Sequence[Subnet], tables: Sequence[RouteTable], state: State, online: bool
+    up: Sequence[Interface], subnets: Sequence[Subnet], tables: Sequence[RouteTable], state: State, vpc: str
 ) -> str:
+    online = state.vpcs[vpc].internet_gateway is not None
     groups = [state.groups[name] for name in sorted({name for i in up for name in i.groups if name in state.groups})]
     combinations = sorted({interface.groups for interface in up})
     used = [subnet for subnet in subnets if any(i.subnet == subnet.id for i in up)]
@@ -179,7 +218,7 @@ def _ruleset(
         *(line for subnet in used for line in _acl_chains(subnet, up)),
         *(line for group in groups for line in _group_chains(group, state)),
         *(line for number, names in enumerate(combinations) for line in _combination_chains(number, names, state)),
-        *_postrouting(online),
+        *_postrouting(vpc, online),
     ]
     inner = "\n".join(f"  {line}" for line in body)
     return f"table inet vpc\ndelete table inet vpc\ntable inet vpc {{\n{inner}\n}}\n"
@@ -211,8 +250,8 @@ def _sets(up: Sequence[Interface], groups: Sequence[SecurityGroup], state: State
     referred = {rule.group for group in groups for rule in (*group.ingress, *group.egress) if rule.group}
     for name in sorted(referred):
         members = [i for i in state.interfaces.values() if name in i.groups]
-        yield from _set(f"{_chain(name)}_4", "ipv4_addr", [str(a) for i in members for a in i.addresses])
-        yield from _set(f"{_chain(name)}_6", "ipv6_addr", [str(a) for i in members for a in i.addresses6])
+        yield from _set(f"{_chain(name)}_4", "ipv4_addr", sorted({str(a) for i in members for a in i.addresses}))
+        yield from _set(f"{_chain(name)}_6", "ipv6_addr", sorted({str(a) for i in members for a in i.addresses6}))
 
 
 def _prerouting(online: bool) -> Iterable[str]:
@@ -271,6 +310,9 @@ def _forward(
             if _egress_only(subnet, tables):
                 for cidr in subnet.cidr6:
                     yield f'  iifname "{INTERNET}" ip6 daddr {cidr} ct state new counter drop'
+    else:  # what there is leaves by an egress-only gateway, and only answers come back
+        yield f'  oifname "{INTERNET}" meta nfproto ipv4 counter drop'
+        yield f'  iifname "{INTERNET}" ct state new counter drop'
     for subnet in used:
         members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.subnet == subnet.id)
         yield f"  iifname {{ {members} }} jump {_chain(subnet.id)}_out"
@@ -288,7 +330,7 @@ def _forward(
     for number, names in enumerate(combinations):
         members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.groups == names)
         yield f"  oifname {{ {members} }} goto in_{number}"
-    yield f'  oifname "{INTERNET}" accept'
+    yield f'  oifname {{ "{INTERNET}", "{ENDPOINTS}" }} accept'
     yield "}"
 
 
@@ -384,14 +426,13 @@ def _combination_chains(number: int, names: tuple[str, ...], state: State) -> It
         yield "}"
 
 
-def _postrouting(online: bool) -> Iterable[str]:
+def _postrouting(vpc: str, online: bool) -> Iterable[str]:
+    yield "chain translate_out {"
+    yield "  type nat hook postrouting priority srcnat; policy accept;"
     if online:
-        yield from (
-            "chain translate_out {",
-            "  type nat hook postrouting priority srcnat; policy accept;",
-            f'  oifname "{INTERNET}" snat ip to ip saddr map @to_public',
-            "}",
-        )
+        yield f'  oifname "{INTERNET}" snat ip to ip saddr map @to_public'
+    yield f'  oifname "{ENDPOINTS}" snat ip to {endpoint_address(vpc)}'
+    yield "}"
 
 
 def _chain(identity: str) -> str:

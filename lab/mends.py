@@ -1,0 +1,438 @@
+"""What EC2 does and moto does not: mended in moto's own objects, once a process.
+
+Each function below is one thing AWS does, named after it. Only this module and `lab.account` know how moto is made.
+
+Sources: Amazon EC2 User Guide, "Assign prefixes to network interfaces", "Replace the root volume for an Amazon EC2 instance",
+"Instance lifecycle", "Elastic IP addresses"; Amazon VPC User Guide, "IP addressing for your VPCs and subnets".
+"""
+
+import functools
+import ipaddress
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+from moto.core.responses import ActionResult
+from moto.ec2.exceptions import EC2ClientError, InvalidParameterValueError
+from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
+from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.models.vpcs import VPCBackend
+from moto.ec2.responses.elastic_ip_addresses import ElasticIPAddresses
+from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
+from moto.ec2.responses.instances import InstanceResponse
+
+from lab.errors import LabError
+from lab.iam import ACCOUNT
+
+#: Set aside for tests of networks (RFC 2544), so none of its addresses is anybody's.
+_BENCHMARKING = IPv4Network("198.18.0.0/15")
+#: The one size of a delegated IPv6 prefix.
+_PREFIX_LENGTH = 80
+_PRIMARY = "Primary network interface"
+
+
+def mend() -> None:
+    """Mend everything. Later calls change nothing.
+
+    Raises:
+        LabError: this moto is made otherwise than the one this module knows.
+    """
+    if not hasattr(NetworkInterface, "ipv6_prefixes"):
+        _default_groups_let_members_in()
+        _public_addresses_are_reachable()
+        _private_addresses_are_free()
+        _interfaces_have_prefixes()
+        _elastic_addresses_move()
+        _states_are_respected()
+        _root_volumes_are_replaced()
+
+
+def _wrapped(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+    """Decorator: the function is what `owner.name` is from now on, with the original as its first argument."""
+    original = getattr(owner, name, None)
+    if original is None:
+        raise LabError(f"this moto has no {owner.__name__}.{name}; lab/mends.py must learn how it does that now")
+
+    def decorate(replacement: Callable[..., Any]) -> None:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return replacement(original, *args, **kwargs)
+
+        setattr(owner, name, call)
+
+    return decorate
+
+
+def _default_groups_let_members_in() -> None:
+    """A VPC's default security group allows all that comes from its own members."""
+
+    @_wrapped(VPCBackend, "create_vpc")
+    def create(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        made = original(self, *args, **kwargs)
+        group = self.get_security_group_from_name("default", vpc_id=made.id)
+        if not group.ingress_rules:
+            self.authorize_security_group_ingress(group.id, "-1", None, None, [], source_groups=[{"GroupId": group.id}])
+        return made
+
+
+# --- addresses ---------------------------------------------------------------------------------------------------------
+
+
+def _public_addresses_are_reachable() -> None:
+    """Public addresses are such that packets can go to: moto's own are of 127.0.0.0/8."""
+    used: set[IPv4Address] = set()
+
+    def usable(address: IPv4Address) -> bool:
+        return 0 < int(address) % 256 < 255
+
+    def draw(*_: Any, **__: Any) -> str:
+        while (address := _BENCHMARKING[secrets.randbelow(_BENCHMARKING.num_addresses)]) in used or not usable(address):
+            pass
+        used.add(address)
+        return str(address)
+
+    _wrapped(elastic_ip_addresses, "random_ip")(draw)
+    _wrapped(elastic_network_interfaces, "random_public_ip")(draw)
+
+
+def _private_addresses_are_free() -> None:
+    """A drawn private address is one that neither another interface nor AWS has: the first four and the last are AWS's."""
+
+    @_wrapped(elastic_network_interfaces, "random_private_ip")
+    def draw(original: Any, cidr: str | None = None, ipv6: bool = False) -> str:
+        if cidr is None:
+            return str(original(cidr, ipv6))
+        subnet = ipaddress.ip_network(cidr)
+        if isinstance(subnet, IPv6Network):
+            return str(_free_address6(subnet))
+        taken = {entry["PrivateIpAddress"] for interface in _interfaces() for entry in interface.private_ip_addresses}
+        free = [str(a) for a in list(subnet)[4:-1] if str(a) not in taken]
+        if not free:
+            raise EC2ClientError("InsufficientFreeAddressesInSubnet", f"{cidr} has no free address left")
+        return random.choice(free)
+
+
+def _interfaces() -> list[Any]:
+    return [interface for backend in ec2_backends[ACCOUNT].values() for interface in backend.enis.values()]
+
+
+def _free_address6(subnet: IPv6Network) -> IPv6Address:
+    held = _held6()
+    while True:
+        address = subnet[16 + secrets.randbelow(subnet.num_addresses - 16)]
+        if not any(address in network for network in held):
+            return address
+
+
+def _held6() -> list[IPv6Network]:
+    """What interfaces hold: addresses and prefixes."""
+    held = [(*i.ipv6_addresses, *(entry["Ipv6Prefix"] for entry in i.ipv6_prefixes)) for i in _interfaces()]
+    return [IPv6Network(text) for texts in held for text in texts]
+
+
+def _interfaces_have_prefixes() -> None:
+    """Interfaces can hold delegated IPv6 prefixes, and get IPv6 addresses where their subnet assigns them."""
+    NetworkInterface.ipv6_prefixes = ()  # type: ignore[attr-defined]  # for those being made
+
+    @_wrapped(NetworkInterface, "__init__")
+    def create(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+        self.ipv6_prefixes = []
+        original(self, *args, **kwargs)
+        if not self.ipv6_addresses and str(self.subnet.assign_ipv6_address_on_creation).lower() == "true":
+            self.ipv6_addresses = [str(_free_address6(_subnet6(self)))]
+
+    @_wrapped(ElasticNetworkInterfaces, "create_network_interface")
+    def create_call(original: Any, self: Any) -> Any:
+        answer = original(self)
+        interface = answer.result["NetworkInterface"]
+        _refusing(self, interface, lambda: _delegate(self, interface))
+        return answer
+
+    @_wrapped(ElasticNetworkInterfaces, "assign_ipv6_addresses")
+    def assign(original: Any, self: Any) -> Any:
+        interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
+        before = list(interface.ipv6_addresses)
+        given = _delegate(self, interface)
+        original(self)
+        new = [address for address in interface.ipv6_addresses if address not in before]
+        result = {"NetworkInterfaceId": interface.id, "AssignedIpv6Addresses": new, "AssignedIpv6Prefixes": given}
+        return ActionResult(result)
+
+    @_wrapped(ElasticNetworkInterfaces, "unassign_ipv6_addresses")
+    def unassign(original: Any, self: Any) -> Any:
+        interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
+        wanted = self._get_param("Ipv6Prefixes", [])
+        given = [held for held in interface.ipv6_prefixes if held["Ipv6Prefix"] in wanted]
+        if len(given) != len(wanted):
+            raise InvalidParameterValueError(f"({', '.join(wanted)}) for parameter Ipv6Prefixes")
+        interface.ipv6_prefixes = [held for held in interface.ipv6_prefixes if held not in given]
+        gone = self.ec2_backend.unassign_ipv6_addresses(interface.id, self._get_param("Ipv6Addresses", []))
+        result = {
+            "NetworkInterfaceId": interface.id,
+            "UnassignedIpv6Addresses": gone,
+            "UnassignedIpv6Prefixes": [held["Ipv6Prefix"] for held in given],
+        }
+        return ActionResult(result)
+
+    @_wrapped(Instance, "prep_nics")
+    def prepare(original: Any, self: Any, specification: list[dict[str, Any]], *args: Any, **kwargs: Any) -> None:
+        original(self, specification, *args, **kwargs)
+        for wanted in specification:
+            interface = self.nics[int(wanted["DeviceIndex"])]
+            if wanted.get("NetworkInterfaceId"):
+                continue
+            named = [entry["Ipv6Address"] for entry in wanted.get("Ipv6Addresses", [])]
+            count = int(wanted.get("Ipv6AddressCount") or 0)
+            if named or count:
+                interface.ipv6_addresses = []
+                self.ec2_backend.assign_ipv6_addresses(interface.id, named, count)
+            _give(interface, [entry["Ipv6Prefix"] for entry in wanted.get("Ipv6Prefixes", [])],
+                  int(wanted.get("Ipv6PrefixCount") or 0))  # fmt: skip
+
+
+def _refusing(response: Any, interface: Any, call: Callable[[], Any]) -> None:
+    """Take back an interface whose making is refused half-way."""
+    try:
+        call()
+    except EC2ClientError:
+        response.ec2_backend.delete_network_interface(interface.id)
+        raise
+
+
+def _delegate(response: Any, interface: Any) -> list[str]:
+    """Give an interface the prefixes a request asks for."""
+    named = [
+        entry["Ipv6Prefix"] if isinstance(entry, Mapping) else entry
+        for entry in response._get_param("Ipv6Prefixes", []) or []
+    ]
+    return _give(interface, named, int(response._get_param("Ipv6PrefixCount", 0) or 0))
+
+
+def _give(interface: Any, named: list[str], count: int) -> list[str]:
+    if not named and not count:
+        return []
+    subnet = _subnet6(interface)
+    held = _held6()
+    chosen = [_as_prefix(text, subnet) for text in named]
+    while len(chosen) < len(named) + count:
+        start = int(subnet.network_address) + (
+            1 + secrets.randbelow(2 ** (_PREFIX_LENGTH - subnet.prefixlen) - 1) << 48
+        )
+        drawn = IPv6Network((start, _PREFIX_LENGTH))
+        if not any(drawn.overlaps(other) for other in (*held, *chosen)):
+            chosen.append(drawn)
+    for prefix in chosen:
+        if any(prefix.overlaps(other) for other in held):
+            raise InvalidParameterValueError(f"({prefix}) for parameter ipv6Prefixes: it is in use; it")
+    interface.ipv6_prefixes = [*interface.ipv6_prefixes, *({"Ipv6Prefix": str(prefix)} for prefix in chosen)]
+    return [str(prefix) for prefix in chosen]
+
+
+def _as_prefix(text: str, subnet: IPv6Network) -> IPv6Network:
+    try:
+        prefix = IPv6Network(text)
+    except ValueError:
+        raise InvalidParameterValueError(f"({text}) for parameter ipv6Prefixes") from None
+    if prefix.prefixlen != _PREFIX_LENGTH or not prefix.subnet_of(subnet):
+        raise InvalidParameterValueError(f"({text}) for parameter ipv6Prefixes: no /{_PREFIX_LENGTH} of {subnet}; it")
+    return prefix
+
+
+def _subnet6(interface: Any) -> IPv6Network:
+    """The IPv6 range of an interface's subnet."""
+    for association in interface.subnet.ipv6_cidr_block_associations.values():
+        return IPv6Network(association["ipv6CidrBlock"])
+    raise InvalidParameterValueError(
+        f"({interface.subnet.id}) for parameter subnetId: the subnet has no IPv6 range; it"
+    )
+
+
+def _elastic_addresses_move() -> None:
+    """An Elastic IP goes where it is associated, away from where it was, to the private address that was named."""
+    ElasticAddress.private_ip_address = property(  # type: ignore[assignment, method-assign]
+        lambda self: (getattr(self, "inside", None) or self.eni.private_ip_address) if self.eni else None
+    )
+
+    @_wrapped(ElasticIPAddresses, "associate_address")
+    def associate_call(original: Any, self: Any) -> Any:
+        inside = self._get_param("PrivateIpAddress")
+        instance, interface = self._get_param("InstanceId"), self._get_param("NetworkInterfaceId")
+        if instance and not interface:
+            interface = self.ec2_backend.get_instance(instance).nics[0].id
+        if inside and interface:
+            held = self.ec2_backend.get_network_interface(interface).private_ip_addresses
+            if inside not in [entry["PrivateIpAddress"] for entry in held]:
+                raise InvalidParameterValueError(f"({inside}) for parameter privateIpAddress")
+        answer = original(self)
+        for address in self.ec2_backend.addresses:
+            if address.association_id == answer.result["AssociationId"]:
+                address.inside = inside
+        return answer
+
+    @_wrapped(ElasticAddressBackend, "associate_address")
+    def associate(original: Any, self: Any, *args: Any, reassociate: Any = None, **kwargs: Any) -> Any:
+        held = {id(address): address.eni for address in self.addresses}
+        # "reassociation is automatic", unless it is refused in so many words (AssociateAddress)
+        moved = original(self, *args, reassociate=reassociate is not False, **kwargs)
+        left = held.get(id(moved))
+        if left is not None and left is not moved.eni and left.public_ip == moved.public_ip:
+            left.public_ip = None
+        for other in self.addresses:
+            if other is not moved and other.eni is moved.eni and other.private_ip_address == moved.private_ip_address:
+                other.eni = other.instance = other.association_id = None
+        return moved
+
+
+# --- instances ---------------------------------------------------------------------------------------------------------
+
+
+class _IncorrectState(EC2ClientError):
+    def __init__(self, instance: Any, verb: str) -> None:
+        text = f"The instance '{instance.id}' is {instance.state}: not in a state from which it can be {verb}."
+        super().__init__("IncorrectInstanceState", text)
+
+
+def _states_are_respected() -> None:
+    """Only a stopped instance starts; only one that runs stops or reboots; a stopped one keeps what it holds."""
+    wanted = (
+        ("start_instances", "started", ("stopped", "running", "pending")),
+        ("stop_instances", "stopped", ("running", "pending", "stopping", "stopped")),
+        ("reboot_instances", "rebooted", ("running", "pending")),
+    )
+    for name, verb, states in wanted:
+
+        def change(
+            original: Any, self: Any, instance_ids: list[str], *, verb: str = verb, states: tuple[str, ...] = states
+        ) -> Any:
+            for instance in self.get_multi_instances_by_id(instance_ids):
+                if instance.state not in states:
+                    raise _IncorrectState(instance, verb)
+            return original(self, instance_ids)
+
+        _wrapped(InstanceBackend, name)(change)
+
+    @_wrapped(NetworkInterface, "start")
+    def start(original: Any, self: Any) -> None:
+        if not self.public_ip:  # starting what runs draws no new address
+            original(self)
+
+    @_wrapped(NetworkInterface, "stop")
+    def stop(original: Any, self: Any) -> None:
+        if not any(address.public_ip == self.public_ip for address in self.ec2_backend.addresses):
+            original(self)
+
+
+def finder(region: str) -> Callable[[str], bool]:
+    """Whether a security group or a prefix list of an id is in an AWS region."""
+    backend: Any = ec2_backends[ACCOUNT][region]
+
+    def exists(identity: str) -> bool:
+        return identity in backend.managed_prefix_lists or any(identity in groups for groups in backend.groups.values())
+
+    return exists
+
+
+def powering_down(region: str, instance: str) -> None:
+    """An instance told to stop is `stopping` until its system is down."""
+    found = ec2_backends[ACCOUNT][region].get_instance(instance)
+    if found.state == "stopped":
+        found._state.name, found._state.code = "stopping", 64
+
+
+def powered_off(region: str, instance: str) -> None:
+    """An instance's system went down: it is stopped, or terminated where it was launched to be when it ends by itself."""
+    backend = ec2_backends[ACCOUNT][region]
+    found = backend.get_instance(instance)
+    state = str(found._state.name)
+    if state == "stopping":
+        found._state.name, found._state.code = "stopped", 80
+    elif state in ("running", "pending") and found.instance_initiated_shutdown_behavior == "terminate":
+        found.terminate()
+        detach_terminated(region)
+    elif state in ("running", "pending"):
+        found.stop()
+
+
+def detach_terminated(region: str) -> None:
+    """Free the interfaces of terminated instances, and delete those made by their launch; moto leaves all attached."""
+    backend: Any = ec2_backends[ACCOUNT][region]
+    gone = {
+        instance.id
+        for reservation in backend.reservations.values()
+        for instance in reservation.instances
+        if instance.state == "terminated"
+    }
+    for interface in list(backend.enis.values()):
+        if interface.instance is None or interface.instance.id not in gone:
+            continue
+        interface.instance.nics = _NoInterfaces()
+        interface.instance = interface.attachment_id = None
+        interface.status = "available"
+        if interface.description == _PRIMARY:
+            _delete(backend, interface)
+    for address in backend.addresses:
+        if address.instance is not None and address.instance.id in gone:
+            address.instance = None
+        if address.eni is not None and address.eni.id not in backend.enis:
+            address.eni = address.association_id = None
+
+
+class _NoInterface:
+    """What moto asks of the first interface of an instance that has none any more."""
+
+    private_ip_address = None
+    public_ip = None
+
+
+class _NoInterfaces(dict[int, _NoInterface]):
+    """A terminated instance's interfaces: none, yet moto still asks for the addresses of number 0."""
+
+    def __missing__(self, index: int) -> _NoInterface:
+        return _NoInterface()
+
+
+def _delete(backend: Any, interface: Any) -> None:
+    backend.enis.pop(interface.id, None)
+    for entry in interface.private_ip_addresses:
+        interface.subnet.del_subnet_ip(entry["PrivateIpAddress"])
+
+
+def _root_volumes_are_replaced() -> None:
+    """CreateReplaceRootVolumeTask and its Describe: the machine itself is `lab.server`'s to replace."""
+
+    def create(self: Any) -> Any:
+        instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+        if instance.state != "running":
+            raise _IncorrectState(instance, "given another root volume")
+        task = {
+            "ReplaceRootVolumeTaskId": f"replacevol-{secrets.token_hex(8)}0",
+            "InstanceId": instance.id,
+            "TaskState": "pending",
+            "ImageId": self._get_param("ImageId") or instance.image_id,
+        }
+        _tasks(self.ec2_backend).append(task)
+        return ActionResult({"ReplaceRootVolumeTask": task})
+
+    def describe(self: Any) -> Any:
+        wanted = self._get_param("ReplaceRootVolumeTaskIds", [])
+        tasks = [t for t in _tasks(self.ec2_backend) if not wanted or t["ReplaceRootVolumeTaskId"] in wanted]
+        return ActionResult({"ReplaceRootVolumeTasks": tasks})
+
+    InstanceResponse.create_replace_root_volume_task = create  # type: ignore[attr-defined]
+    InstanceResponse.describe_replace_root_volume_tasks = describe  # type: ignore[attr-defined]
+
+
+def _tasks(backend: Any) -> list[dict[str, str]]:
+    tasks: list[dict[str, str]] = backend.__dict__.setdefault("replace_root_volume_tasks", [])
+    return tasks
+
+
+def root_volume_replaced(region: str, instance: str, state: str = "succeeded") -> None:
+    """The tasks to replace an instance's root volume have come to an end."""
+    for task in _tasks(ec2_backends[ACCOUNT][region]):
+        if task["InstanceId"] == instance and task["TaskState"] == "pending":
+            task["TaskState"] = state

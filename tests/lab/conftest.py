@@ -1,0 +1,62 @@
+"""What tests of packets and machines share: regions of their own, and no silent absence where they cannot run."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab import region as labs
+from lab.errors import NotPermitted
+from lab.linux import require_privileges
+from lab.region import Region
+from tests.lab.cloud import Cloud
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test here needs root and /dev/net/tun; where they lack, each is skipped and says what lacks."""
+    try:
+        require_privileges()
+        lacking = None
+    except NotPermitted as refused:
+        lacking = str(refused)
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+            if lacking:
+                item.add_marker(pytest.mark.skip(reason=lacking))
+
+
+@contextmanager
+def region_of_its_own(*, boots: bool) -> Iterator[Region]:
+    """A region under a name nobody else has, gone at the end, however it ends."""
+    name = f"t{secrets.token_hex(3)}"
+    try:
+        yield labs.start(name, boots=boots)
+    finally:
+        labs.down(name)
+
+
+@pytest.fixture(scope="module")
+def region() -> Iterator[Region]:
+    """A module's region, with machines that boot."""
+    with region_of_its_own(boots=True) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def wires() -> Iterator[Region]:
+    """A module's region whose instances are network namespaces alone: for packets, and quick."""
+    with region_of_its_own(boots=False) as own:
+        yield own
+
+
+@pytest.fixture
+def cloud(wires: Region) -> Iterator[Cloud]:
+    """The EC2 API of the module's `wires`; what a test launches is terminated at its end."""
+    made = Cloud(wires)
+    yield made
+    made.clear()
