@@ -1,21 +1,27 @@
 """The program: a stack's settings become components, their outputs the stack's."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import Any
 
 import pulumi
 
+import contract
 import settings
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
 from components.firewall import Firewall, FirewallArgs
 from components.gateway import Gateway, GatewayArgs
+from components.member import Member, MemberArgs
 from components.network import Network, NetworkArgs
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
+from kits import site
 from openvpn.client import render_profile
 from openvpn.model import Client, Multicast, Tunnel
+from openvpn.site import outside
 from userdata import cloud_config, release
 
 
@@ -24,19 +30,25 @@ def deploy(config: settings.Settings) -> None:
     stack, region, machine = config.stack, config.region, config.gateway
     here: dict[str, Any] = {"stack": stack, "region": region}
     doors = {"admin_from": machine.admin_from, "allow_from": machine.allow_from}
+    clients_at = {client.name: client.at for client in config.clients if client.at}
+    moving = {"admin_at": machine.admin_at, "clients_at": clients_at}
     user_data = cloud_config.render(**here, ssh_key=machine.ssh_key)
     tunnel = offer(config)
     port, routed = tunnel.port, tunnel.routed
 
-    place = {**config.network.model_dump(), "port": port, "ssh": bool(machine.admin_from), "behind": routed}
+    place = {
+        **config.network.model_dump(),
+        "port": port,
+        "ssh": bool(machine.admin_from or machine.admin_at),
+        "behind": routed,
+    }
     network = Network("network", NetworkArgs(**here, **place))
     config.refuse_clash(network.cidr)
     reached = (network.cidr,) if config.tunnel.vpc else ()
     tunnel = replace(tunnel, routes=(*reached, *tunnel.routes))
     forwards_for = (network.cidr,) if routed else ()
-    firewall = Firewall(
-        "firewall", FirewallArgs(stack=stack, vpc_id=network.vpc_id, port=port, forwards_for=forwards_for, **doors)
-    )
+    around: dict[str, Any] = {"vpc_id": network.vpc_id, "port": port, "forwards_for": forwards_for, **doors, **moving}
+    firewall = Firewall("firewall", FirewallArgs(stack=stack, **around))
     group = firewall.security_group_id
     ends = {"subnet_id": network.public_subnet_id, "security_group_id": group}
     address = Address("address", AddressArgs(stack=stack, **ends, source_dest_check=not routed, after=[network]))
@@ -47,8 +59,19 @@ def deploy(config: settings.Settings) -> None:
     lifetimes, profiles = config.lifetimes.model_dump(), profiles_of(tunnel, address.public_ip, server)
     authority_args = AuthorityArgs(**here, server_name=server, profiles=profiles, lifetimes=lifetimes)
     authority = Authority("authority", authority_args)
-    made = authority.revoked.apply(lambda r: release.build(tunnel, **doors, vpc=reached, revoked=r))
-    vault = Vault("vault", VaultArgs(**here, release=made, throw_away=config.throw_away))
+    # An address that moves is known to the security group alone.
+    beyond = outside(network.cidr, *tunnel.sources)
+    filtered = {
+        "admin_from": beyond if machine.admin_at else machine.admin_from,
+        "allow_from": beyond if clients_at else machine.allow_from,
+    }
+    made = authority.revoked.apply(lambda r: release.build(tunnel, **filtered, vpc=reached, revoked=r))
+    kits = {name: kit_of(client, tunnel, firewall, here) for name, client in sites(tunnel, clients_at).items()}
+    vault = Vault("vault", VaultArgs(**here, release=made, throw_away=config.throw_away, kits=kits))
+    for name in kits:
+        rule = firewall.doors.get(name)
+        door = (firewall.security_group_arn, rule.arn) if rule else None
+        Member(f"member-{name}", MemberArgs(**here, client=name, bucket=vault.bucket_arn, door=door))
     secrets, bucket, pointer, report = authority.secrets_arn, vault.bucket_arn, vault.pointer_arn, vault.report_arn
     access_args = AccessArgs(**here, secrets=secrets, bucket=bucket, pointer=pointer, report=report)
     access = Access("access", access_args)
@@ -73,10 +96,25 @@ def deploy(config: settings.Settings) -> None:
 
 def offer(config: settings.Settings) -> Tunnel:
     """Return what the settings say of the tunnel and its clients."""
-    clients = tuple(Client(**client.model_dump(exclude={"system"})) for client in config.clients)
+    clients = tuple(Client(**client.model_dump(exclude={"system", "at"})) for client in config.clients)
     groups = tuple(Multicast(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
     values = config.tunnel.model_dump(exclude={"vpc", "multicast", "redirect"})
     return Tunnel(**values, multicast=groups, redirect=config.tunnel.redirect == "all", clients=clients)
+
+
+def sites(tunnel: Tunnel, clients_at: Mapping[str, IPv4Address]) -> dict[str, Client]:
+    """Return the clients that route for a LAN, or keep the way in for their own address open."""
+    return {client.name: client for client in tunnel.clients if client.lan or client.name in clients_at}
+
+
+def kit_of(client: Client, tunnel: Tunnel, firewall: Firewall, here: dict[str, Any]) -> pulumi.Output[bytes]:
+    """Return a site's kit; it names the one rule of the security group that follows the site's address."""
+    rule = firewall.doors.get(client.name)
+    if rule is None:
+        return pulumi.Output.from_input(site.build(client, tunnel, **here))
+    port, what = str(tunnel.port), contract.door(client.name)
+    found = pulumi.Output.all(GROUP=firewall.security_group_id, RULE=rule.security_group_rule_id, PORT=port, DOOR=what)
+    return found.apply(lambda door: site.build(client, tunnel, **here, door=door))
 
 
 def profiles_of(tunnel: Tunnel, ip: pulumi.Output[str], server: str) -> dict[str, pulumi.Output[str]]:

@@ -96,6 +96,15 @@ class Names:
         """Object key of one release archive."""
         return f"releases/{sha256}.tar.gz"
 
+    def member(self, client: str) -> str:
+        """IAM user of a client's machine, where it needs one."""
+        return f"{PROJECT}-{self.stack}-{client}"
+
+    @property
+    def metrics(self) -> str:
+        """CloudWatch namespace of the gateway's figures; its role may write to no other."""
+        return f"Drawbridge/{self.stack}"
+
     def kit_key(self, name: str) -> str:
         """Object key of one kit, what a client's machine is set up with."""
         return f"kits/{name}.tar.gz"
@@ -103,6 +112,19 @@ class Names:
 
 #: What lies under `Names.gateway`, by the file name it has on the gateway.
 GATEWAY_SECRETS = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key", "ssh_host_ed25519_key")
+
+
+#: Tag of a security group rule that follows an address, `ssh` or `tunnel/<client>`: `access allow-me` looks for it.
+DOOR = "Door"
+
+
+def door(client: str | None) -> str:
+    """Value of `DOOR` for a client's way to the tunnel, or for the admin's to SSH.
+
+    >>> door("home"), door(None)
+    ('tunnel/home', 'ssh')
+    """
+    return f"tunnel/{client}" if client else "ssh"
 
 
 def tags(stack: str, name: str = "") -> dict[str, str]:

@@ -37,6 +37,9 @@ SAFE_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 #: In the name of a bucket (63 characters) it shares the room with project, account and region.
 SAFE_STACK = re.compile(r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?")
 
+#: Characters; an IAM user's name (64) has project and stack in it as well.
+MEMBER = 31
+
 PUBLIC_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+=*( [^\n]*)?$"
 
 #: Pools by device, where none is given.
@@ -105,8 +108,10 @@ class Gateway(Section):
     """Where SSH is allowed from; nowhere by default."""
     admin_from_anywhere: bool = False
     """Says a second time that SSH is to be open to the world."""
-    allow_from: tuple[IPv4Network, ...] = Field(default=(IPv4Network("0.0.0.0/0"),), min_length=1)
+    allow_from: tuple[IPv4Network, ...] = (IPv4Network("0.0.0.0/0"),)
     """Where the tunnel may be reached from."""
+    admin_at: IPv4Address | None = None
+    """Public address of the admin's at first; `drawbridge access allow-me` moves what it opens to SSH."""
     ssh_key: str | None = Field(default=None, pattern=PUBLIC_KEY)
     """The operator's public key, one line of OpenSSH."""
     disk_size: int = Field(default=8, ge=8, le=16384)
@@ -160,6 +165,8 @@ class Client(Section):
     """What the client runs."""
     mac: Annotated[str, BeforeValidator(_lower)] | None = Field(default=None, pattern=MAC)
     """Hardware address of its adapter on a segment, where its bundle cannot set one."""
+    at: IPv4Address | None = None
+    """Its public address at first: it may reach the tunnel from there, and from where it moves to."""
 
 
 class Lifetimes(Section):
@@ -252,7 +259,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     if network:
         problems += _check_network(network, tunnel, clients)
     if gateway:
-        problems += _check_gateway(gateway)
+        problems += _check_gateway(gateway, clients)
     if tunnel:
         problems += _check_pool(tunnel, clients)
         problems += _check_segment(tunnel, clients)
@@ -411,8 +418,11 @@ def _is_loopback(url: str) -> bool:
 def _check_network(network: Network, tunnel: Tunnel | None, clients: Mapping[int, Client]) -> Iterator[Problem]:
     given = network.model_fields_set
     if network.vpc_id is None and network.subnet_id is None:
-        if not 16 <= network.cidr.prefixlen <= 22:
-            yield _problem("network.cidr", network.cidr, "is no size for the VPC", "write a range from /16 to /22")
+        # A public and a private /24 for each zone.
+        narrowest = 24 - (2 * network.zones - 1).bit_length()
+        if not 16 <= network.cidr.prefixlen <= narrowest:
+            remedy = f"write a range from /16 to /{narrowest}"
+            yield _problem("network.cidr", network.cidr, "is no size for the VPC", remedy)
         if network.route_table_ids:
             ids = ", ".join(network.route_table_ids)
             remedy = "leave it out, or give vpcId and subnetId"
@@ -435,7 +445,11 @@ def _check_network(network: Network, tunnel: Tunnel | None, clients: Mapping[int
         )
 
 
-def _check_gateway(gateway: Gateway) -> Iterator[Problem]:
+def _check_gateway(gateway: Gateway, clients: Mapping[int, Client]) -> Iterator[Problem]:
+    shut_out = [client.name for client in clients.values() if client.at is None]
+    if not gateway.allow_from and (shut_out or not clients):
+        reason = f"lets nobody reach the tunnel from anywhere: {', '.join(shut_out) or 'no client'}"
+        yield _problem("gateway.allowFrom", "[]", reason, "name ranges, or give each client `at`, its public address")
     # Two halves of the world are the world: what counts is how many addresses there are.
     world = sum(network.num_addresses for network in collapse_addresses(gateway.admin_from)) >= 2**31
     if world and not gateway.admin_from_anywhere:
@@ -511,7 +525,13 @@ def _check_clients(clients: Mapping[int, Client]) -> Iterator[Problem]:
             yield _problem(f"clients[{j}].address", other.address, f"is also clients[{i}]'s", "give each its own")
         if one.mac and one.mac == other.mac:
             yield _problem(f"clients[{j}].mac", other.mac, f"is also clients[{i}]'s", "give each its own")
+        if one.at is not None and one.at == other.at:
+            remedy = "give it to one: they come from there together"
+            yield _problem(f"clients[{j}].at", other.at, f"is also clients[{i}]'s", remedy)
     for i, client in clients.items():
+        if (client.lan or client.at) and len(client.name) > MEMBER:
+            reason, remedy = "is too long for the IAM user of a site", f"use at most {MEMBER} characters"
+            yield _problem(f"clients[{i}].name", client.name, reason, remedy)
         for n, network in enumerate(client.reachable):
             if not any(network.subnet_of(lan) for lan in client.lan):
                 lans = ", ".join(map(str, client.lan)) or "(empty)"

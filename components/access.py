@@ -75,6 +75,14 @@ class Access(pulumi.ComponentResource):
                             "Action": "s3:GetObject",
                             "Resource": pulumi.Output.concat(args.bucket, "/releases/*"),
                         },
+                        {
+                            # Metrics have no ARN; their namespace is what can be told apart.
+                            "Sid": "Metrics",
+                            "Effect": "Allow",
+                            "Action": "cloudwatch:PutMetricData",
+                            "Resource": "*",
+                            "Condition": {"StringEquals": {"cloudwatch:namespace": contract.Names(args.stack).metrics}},
+                        },
                     ],
                 }
             ),

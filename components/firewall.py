@@ -1,8 +1,8 @@
 """Who may reach the gateway, as the VPC sees it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
 
 import pulumi
 import pulumi_aws as aws
@@ -24,12 +24,19 @@ class FirewallArgs:
     """Where the tunnel and echo requests come from."""
     forwards_for: tuple[IPv4Network, ...] = ()
     """Ranges of the VPC whose packets the gateway forwards: it is asked for those too, whatever they carry."""
+    admin_at: IPv4Address | None = None
+    """Where SSH comes from at first; the rule follows that address and is then not looked at."""
+    clients_at: Mapping[str, IPv4Address] = field(default_factory=dict)
+    """The same for the tunnel, by the client's name."""
 
 
 class Firewall(pulumi.ComponentResource):
     """The gateway's security group: SSH, the tunnel and echo requests in, everything out."""
 
     security_group_id: pulumi.Output[str]
+    security_group_arn: pulumi.Output[str]
+    doors: dict[str, aws.vpc.SecurityGroupIngressRule]
+    """Rules that follow an address, by the client's name."""
 
     def __init__(self, name: str, args: FirewallArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Firewall", name, {}, opts)
@@ -63,6 +70,25 @@ class Firewall(pulumi.ComponentResource):
         # For ICMP the two ports are type and code: echo request (RFC 792), any code.
         allow("echo", args.allow_from, "icmp", (8, -1))
         allow("forwarded", args.forwards_for, "-1", None)
+
+        def follow(client: str | None, address: IPv4Address) -> aws.vpc.SecurityGroupIngressRule:
+            port = args.port if client else 22
+            return aws.vpc.SecurityGroupIngressRule(
+                f"{name}-door-{contract.door(client)}",
+                security_group_id=group.id,
+                description=contract.door(client),
+                ip_protocol="udp" if client else "tcp",
+                from_port=port,
+                to_port=port,
+                cidr_ipv4=f"{address}/32",
+                tags={**tags, contract.DOOR: contract.door(client)},
+                # From then on it is moved by whom it lets in.
+                opts=pulumi.ResourceOptions(parent=self, ignore_changes=["cidrIpv4"]),
+            )
+
+        if args.admin_at:
+            follow(None, args.admin_at)
+        self.doors = {client: follow(client, address) for client, address in args.clients_at.items()}
         # The provider removes the rule that AWS puts into every new group, so that none is there unsaid.
         aws.vpc.SecurityGroupEgressRule(
             f"{name}-out",
@@ -74,4 +100,5 @@ class Firewall(pulumi.ComponentResource):
             opts=child,
         )
         self.security_group_id = group.id
+        self.security_group_arn = group.arn
         self.register_outputs({"securityGroupId": self.security_group_id})

@@ -324,6 +324,9 @@ def resources(service: str, action: str, parameters: Mapping[str, Any], region: 
             for name, value in parameters.items()
             if re.fullmatch(rf"{key}(\.\d+)?", name)
         ]
+        if action == "ModifySecurityGroupRules":
+            changed = [v for name, v in parameters.items() if name.endswith(".SecurityGroupRuleId")]
+            found += [f"arn:aws:ec2:{region}:{ACCOUNT}:security-group-rule/{rule}" for rule in changed]
         if found:
             return found
     elif service == "logs" and "logGroupName" in parameters:

@@ -93,6 +93,10 @@ class Premises:
         to = f"{self.hosts[host].ip}:{port}"
         nft(self.router(fabric), f'add rule inet home forwarded iifname "wan0" udp dport {port} dnat ip to {to}\n')
 
+    def route(self, fabric: Fabric, network: IPv4Network, via: IPv4Address) -> None:
+        """Tell the place's router that a network is behind a host of its LAN."""
+        ip_batch(self.router(fabric), [f"route replace {network} via {via} dev lan0"])
+
     def add_host(self, fabric: Fabric, name: str, address: IPv4Address | None = None, line: int = 0) -> str:
         """Plug a host into the LAN: its namespace, with ``eth<line>``, an address and a default route.
 

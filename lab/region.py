@@ -116,6 +116,10 @@ class Region:
         """Give a place another public address."""
         self._ask("move", name=name, public=str(public))
 
+    def route(self, name: str, network: IPv4Network, via: str) -> None:
+        """Tell a place's router that a network is behind a host of its LAN."""
+        self._ask("route", name=name, network=str(network), via=via)
+
     def add_host(
         self,
         name: str,

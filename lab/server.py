@@ -39,6 +39,8 @@ from lab.premises import InternetHost, Premises
 from lab.uml import OwnKernel
 
 LOG = logging.getLogger("lab")
+#: Tells whoever asks the address they come from (as AWS's service of this name does), and wants no signature.
+CHECK_IP = "checkip.amazonaws.com"
 _READ_ONLY = ("Describe", "Get", "List", "Head", "Lookup")
 
 
@@ -106,6 +108,8 @@ class Region:
         body = environ["wsgi.input"].read(length) if length else b""
         environ["wsgi.input"] = io.BytesIO(body)
         request = _signed_request(environ, body)
+        if request.headers.get("host") == CHECK_IP:
+            return Response(f"{request.source}\n", mimetype="text/plain")(environ, start_response)
         with self._moto_lock:
             signature = signature_of(request)
             region = signature.region if signature else "us-east-1"
@@ -411,6 +415,11 @@ class Region:
             case "move":
                 self.premises[asked["name"]].move(self.fabric, IPv4Address(asked["public"]))
                 return self.status()
+            case "route":
+                self.premises[asked["name"]].route(
+                    self.fabric, IPv4Network(asked["network"]), IPv4Address(asked["via"])
+                )
+                return {}
             case "host":
                 return self._add_host(asked)
             case "remove-host":

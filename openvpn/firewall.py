@@ -19,7 +19,7 @@ from openvpn.model import Tunnel
 TABLE = "inet drawbridge"
 
 #: Bytes around a packet in the tunnel (IPv4, UDP, OpenVPN's header and tag), and of IPv4 and TCP headers inside.
-_OVERHEAD = 20 + 8 + 24 + 20 + 20
+OVERHEAD = 20 + 8 + 24 + 20 + 20
 #: A segment's packets are in frames.
 _ETHERNET = 14
 
@@ -51,7 +51,7 @@ def render_nftables(
     values = {
         "TUNNEL": tunnel.interface,
         "PORT": tunnel.port,
-        "MSS": tunnel.path_mtu - _OVERHEAD - (_ETHERNET if tap else 0),
+        "MSS": tunnel.path_mtu - OVERHEAD - (_ETHERNET if tap else 0),
         # On a segment hosts have link-local addresses, and need them to find each other.
         "METADATA6": "fd00:ec2::/32" if tap else "{ fe80::/10, fd00:ec2::/32 }",
     }

@@ -100,37 +100,53 @@ class Role(_Iam):
         self.iam.delete_role(RoleName=id)
 
 
-@register
-class RolePolicy(_Iam):
-    token = "aws:iam/rolePolicy:RolePolicy"
-    fixed = frozenset({"name", "role"})
+class _InlinePolicy(_Iam):
     changeable = frozenset({"policy"})
     auto_name = "name"
+    owner: str
+    """The noun in IAM's calls, and the input that names whose policy it is."""
 
     def create(self, inputs: Props) -> str:
         self._put(inputs)
         return self._natural(inputs)
 
     def _natural(self, inputs: Props) -> str:
-        return f"{inputs['role']}:{inputs['name']}"
+        return f"{inputs[self.owner]}:{inputs['name']}"
+
+    def _whose(self, owner: str) -> dict[str, str]:
+        return {f"{self.owner.capitalize()}Name": owner}
 
     def _put(self, inputs: Props) -> None:
-        self.iam.put_role_policy(
-            RoleName=inputs["role"], PolicyName=inputs["name"], PolicyDocument=document(inputs["policy"])
-        )
+        put = getattr(self.iam, f"put_{self.owner}_policy")
+        put(**self._whose(inputs[self.owner]), PolicyName=inputs["name"], PolicyDocument=document(inputs["policy"]))
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        role, _, name = id.partition(":")
-        found = self._or_none(self.iam.get_role_policy, RoleName=role, PolicyName=name)
-        return None if found is None else {"name": name, "role": role}
+        owner, _, name = id.partition(":")
+        get = getattr(self.iam, f"get_{self.owner}_policy")
+        found = self._or_none(get, **self._whose(owner), PolicyName=name)
+        return None if found is None else {"name": name, self.owner: owner}
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         if differs(olds, news, "policy"):
             self._put(news)
 
     def delete(self, id: str, outputs: Props) -> None:
-        role, _, name = id.partition(":")
-        self.iam.delete_role_policy(RoleName=role, PolicyName=name)
+        owner, _, name = id.partition(":")
+        getattr(self.iam, f"delete_{self.owner}_policy")(**self._whose(owner), PolicyName=name)
+
+
+@register
+class RolePolicy(_InlinePolicy):
+    token = "aws:iam/rolePolicy:RolePolicy"
+    fixed = frozenset({"name", "role"})
+    owner = "role"
+
+
+@register
+class UserPolicy(_InlinePolicy):
+    token = "aws:iam/userPolicy:UserPolicy"
+    fixed = frozenset({"name", "user"})
+    owner = "user"
 
 
 @register

@@ -122,6 +122,13 @@ def test_the_role_has_this_policy_alone(stack: Deployment) -> None:
             "Action": "s3:GetObject",
             "Resource": f"arn:aws:s3:::{stack.outputs['bucket']}/releases/*",
         },
+        {
+            "Sid": "Metrics",
+            "Effect": "Allow",
+            "Action": "cloudwatch:PutMetricData",
+            "Resource": "*",
+            "Condition": {"StringEquals": {"cloudwatch:namespace": "Drawbridge/dev"}},
+        },
     ]
     trust = stack.iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
     assert [s["Principal"] for s in trust["Statement"]] == [{"Service": "ec2.amazonaws.com"}]

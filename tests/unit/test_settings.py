@@ -73,8 +73,12 @@ D = "drawbridge:"
         ({"network": {"cidr": "ten"}}, "network.cidr: ten is no IPv4 range; write one like 10.1.0.0/16"),
         ({"network": {"cidr": "10.1.0.0/8"}}, "network.cidr: 10.1.0.0/8 has host bits set; write 10.0.0.0/8"),
         (
-            {"network": {"cidr": "10.1.0.0/23"}},
-            "network.cidr: 10.1.0.0/23 is no size for the VPC; write a range from /16 to /22",
+            {"network": {"cidr": "10.1.0.0/24"}},
+            "network.cidr: 10.1.0.0/24 is no size for the VPC; write a range from /16 to /23",
+        ),
+        (
+            {"network": {"cidr": "10.1.0.0/22", "zones": 3}},
+            "network.cidr: 10.1.0.0/22 is no size for the VPC; write a range from /16 to /21",
         ),
         ({"network": {"zones": 0}}, "network.zones: 0 cannot be used; write 1 or more"),
         ({"network": {"zones": 4}}, "network.zones: 4 cannot be used; write 3 or less"),
@@ -110,7 +114,19 @@ D = "drawbridge:"
             "gateway.image: debian-9 cannot be used; write debian-13 or the id of an AMI",
         ),
         ({"gateway": {"diskSize": 7}}, "gateway.diskSize: 7 cannot be used; write 8 or more"),
-        ({"gateway": {"allowFrom": []}}, "gateway.allowFrom: [] cannot be used; give at least one"),
+        (
+            {"gateway": {"allowFrom": []}, "clients": [{"name": "a", "at": "203.0.113.7"}, {"name": "b"}]},
+            "gateway.allowFrom: [] lets nobody reach the tunnel from anywhere: b; "
+            "name ranges, or give each client `at`, its public address",
+        ),
+        (
+            {"clients": [{"name": "a", "at": "203.0.113.7"}, {"name": "b", "at": "203.0.113.7"}]},
+            "clients[1].at: 203.0.113.7 is also clients[0]'s; give it to one: they come from there together",
+        ),
+        (
+            {"clients": [{"name": "a" * 32, "lan": ["192.168.1.0/24"]}]},
+            f"clients[0].name: {'a' * 32} is too long for the IAM user of a site; use at most 31 characters",
+        ),
         ({"gateway": {"sshKey": "hello"}}, f"gateway.sshKey: hello cannot be used; {KEY}"),
         (
             {"gateway": {"sshKey": "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n"}},

@@ -209,7 +209,10 @@ def test_access(declare: Declare) -> None:
         ("Allow", "ssm:GetParametersByPath", "arn:s"),
         ("Allow", "ssm:PutParameter", "arn:r"),
         ("Allow", "s3:GetObject", "arn:b/releases/*"),
+        ("Allow", "cloudwatch:PutMetricData", "*"),
     }
+    (metrics,) = [s for s in statements if s["Resource"] == "*"]
+    assert metrics["Condition"] == {"StringEquals": {"cloudwatch:namespace": "Drawbridge/dev"}}
 
 
 def test_authority_hands_its_provider_names_and_no_secret(declare: Declare) -> None:

@@ -113,6 +113,7 @@ WORLD: dict[str, tuple[str, Props]] = {
     "attached": ("iam/rolePolicyAttachment:RolePolicyAttachment", {"role": "=role", "policyArn": "=policy.arn"}),
     "profile": ("iam/instanceProfile:InstanceProfile", {"role": "=role"}),
     "user": ("iam/user:User", {"forceDestroy": True}),
+    "allowed": ("iam/userPolicy:UserPolicy", {"user": "=user.name", "policy": READS}),
     "access": ("iam/accessKey:AccessKey", {"user": "=user.name"}),
     "machine": (
         "ec2/instance:Instance",

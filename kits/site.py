@@ -1,0 +1,39 @@
+"""The kit of a site: a Debian host that holds the tunnel and routes for its LAN."""
+
+from collections.abc import Mapping
+
+from kits import kit
+from openvpn import site, sysctl
+from openvpn.model import Client, Tunnel
+
+#: The tunnel's name on the host, whatever other tunnels are there.
+INTERFACE = "drawbridge0"
+
+
+def build(client: Client, tunnel: Tunnel, *, stack: str, region: str, door: Mapping[str, str] | None = None) -> bytes:
+    """Return a site's kit, tar and gzip.
+
+    `door` has GROUP, RULE, PORT and DOOR of the security group's rule that follows the site's address; with it the kit
+    looks every minute whether that is another one.
+    """
+    files = {path: text for path, text in kit.static("site").items() if door or "allow" not in path}
+    files["etc/drawbridge/site.nft"] = site.render_nftables(client, tunnel, interface=INTERFACE)
+    files["etc/sysctl.d/90-drawbridge-site.conf"] = sysctl.render(tunnel)
+    units = ["drawbridge-site.service", *(["drawbridge-allow-me.timer"] if door else [])]
+    return kit.build(
+        client.name,
+        stack=stack,
+        region=region,
+        files=files,
+        units=[*units, f"openvpn-client@{client.name}.service"],
+        variables=door,
+        hints=hints(client, tunnel),
+    )
+
+
+def hints(client: Client, tunnel: Tunnel) -> str:
+    """Return what is left to be done at the LAN's router, where no kit can do it."""
+    if not client.lan:
+        return "The tunnel starts.\n"
+    routes = "".join(f"    {network} via this host\n" for network in site.far(client, tunnel))
+    return f"The tunnel starts. For the other hosts of the LAN, give its router these routes:\n{routes}"

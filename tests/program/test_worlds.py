@@ -1,0 +1,151 @@
+"""What the program makes of worlds `tenant` and `site`. Whether a packet passes is not shown here: see tests/lab."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import contract
+import settings
+from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws
+
+SITE = contract.Names("home-lan")
+FACE = {"CidrIpv4": "203.0.113.10/32", "IsEgress": False}
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Deployment]:
+    with empty_aws():
+        yield deploy_into_moto(settings.read_stack_file(ROOT / "stacks/Pulumi.site.yaml"), "home-lan")
+
+
+@pytest.fixture(scope="module")
+def tenant() -> Iterator[Deployment]:
+    with empty_aws():
+        yield deploy_into_moto(settings.read_stack_file(ROOT / "stacks/Pulumi.tenant.yaml"), "ci-1")
+
+
+def archive(stack: Deployment, key: str) -> dict[str, str]:
+    body = stack.s3.get_object(Bucket=stack.outputs["bucket"], Key=key)["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
+        files = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
+        return {name: file.read().decode() for name, file in files.items() if file}
+
+
+def ingress(stack: Deployment) -> list[dict[str, Any]]:
+    found = [{"Name": "group-id", "Values": [stack.outputs["securityGroupId"]]}]
+    rules = stack.ec2.describe_security_group_rules(Filters=found)["SecurityGroupRules"]
+    return [rule for rule in rules if not rule["IsEgress"]]
+
+
+@pytest.mark.seed("3.10")
+def test_the_tenants_environment_has_one_public_address(tenant: Deployment) -> None:
+    assert len(tenant.ec2.describe_addresses()["Addresses"]) == 1
+    subnets = tenant.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [tenant.outputs["vpcId"]]}])["Subnets"]
+    assert {subnet["MapPublicIpOnLaunch"] for subnet in subnets} == {False}
+    interfaces = tenant.ec2.describe_network_interfaces(NetworkInterfaceIds=[tenant.outputs["gatewayInterfaceId"]])
+    (interface,) = interfaces["NetworkInterfaces"]
+    assert interface["SourceDestCheck"] is True
+    assert len(interface["PrivateIpAddresses"]) == 1
+
+
+@pytest.mark.seed("3.2")
+def test_the_tenants_pool_is_clear_of_usual_networks(tenant: Deployment) -> None:
+    text = archive(tenant, contract.Names("ci-1").release_key(tenant.outputs["release"]))
+    server = text["root/etc/openvpn/server/server.conf"].splitlines()
+    assert {"dev tun0", "server 10.213.77.0 255.255.255.0 nopool", "keepalive 10 120"} <= set(server)
+    assert 'push "route 10.180.0.0 255.255.0.0"' in server
+
+
+@pytest.mark.seed("4.2")
+def test_the_sites_server(site: Deployment) -> None:
+    files = archive(site, SITE.release_key(site.outputs["release"]))
+    server = files["root/etc/openvpn/server/server.conf"].splitlines()
+    assert {
+        "port 1194",
+        "proto udp",
+        "dev tun0",
+        "topology subnet",
+        "server 10.1.2.0 255.255.255.0 nopool",
+        'push "route 10.1.0.0 255.255.254.0"',
+        'push "route 192.168.1.0 255.255.255.0"',
+        "route 192.168.1.0 255.255.255.0",
+        "ifconfig-pool-persist /var/lib/openvpn-server/ipp.txt 60",
+        "keepalive 10 120",
+        "status /run/openvpn-server/status 10",
+        "explicit-exit-notify 1",
+        "client-config-dir /etc/openvpn/server/ccd",
+        "data-ciphers AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305",
+    } <= set(server)
+    assert files["ccd/home"].splitlines()[1:] == [
+        "ifconfig-push 10.1.2.10 255.255.255.0",
+        "iroute 192.168.1.0 255.255.255.0",
+    ]
+    # client-to-client, as a rule of the gateway's filter: OpenVPN's own option would pass every filter by.
+    rules = files["root/etc/drawbridge/nftables.conf"]
+    assert "elements = { 10.1.2.0/24, 192.168.1.128/25 }" in rules.partition("set peers")[2].partition("}\n")[0] + "}"
+
+
+@pytest.mark.seed("4.9")
+def test_the_sites_networks_are_routed_to_the_interface_and_its_check_is_off(site: Deployment) -> None:
+    tables = site.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [site.outputs["vpcId"]]}])
+    gateway = site.outputs["gatewayInterfaceId"]
+    routes = [
+        {route["DestinationCidrBlock"] for route in table["Routes"] if route.get("NetworkInterfaceId") == gateway}
+        for table in tables["RouteTables"]
+        if any(tag["Key"] == "Stack" for tag in table["Tags"])
+    ]
+    assert routes == [{"10.1.2.0/24", "192.168.1.0/24"}] * 2
+    (interface,) = site.ec2.describe_network_interfaces(NetworkInterfaceIds=[gateway])["NetworkInterfaces"]
+    assert interface["SourceDestCheck"] is False
+
+
+@pytest.mark.seed("4.12")
+def test_the_tunnel_and_ssh_are_open_to_the_homes_address_alone(site: Deployment) -> None:
+    open_to = {(r["IpProtocol"], r["FromPort"], r["ToPort"], r["CidrIpv4"]) for r in ingress(site)}
+    assert open_to == {
+        ("udp", 1194, 1194, "203.0.113.10/32"),
+        ("tcp", 22, 22, "203.0.113.10/32"),
+        # What the VPC's hosts send to the site, through the gateway.
+        ("-1", -1, -1, "10.1.0.0/23"),
+    }
+
+
+def test_the_sites_kit_holds_names_and_no_secret(site: Deployment) -> None:
+    files = archive(site, SITE.kit_key("home"))
+    (rule,) = [r for r in ingress(site) if {"Key": "Door", "Value": "tunnel/home"} in r["Tags"]]
+
+    assert files["bundles"] == "home /drawbridge/home-lan/clients/home/bundle\n"
+    assert f"RULE={rule['SecurityGroupRuleId']}\n" in files["kit.env"]
+    assert files["units"].split() == [
+        "drawbridge-site.service",
+        "drawbridge-allow-me.timer",
+        "openvpn-client@home.service",
+    ]
+    assert "10.1.0.0/23 via this host" in files["hints"]
+    assert "net.ipv4.ip_forward = 1" in files["root/etc/sysctl.d/90-drawbridge-site.conf"]
+    assert not any("PRIVATE KEY" in text or "-----BEGIN" in text for text in files.values())
+
+
+@pytest.mark.seed("4.15")
+def test_the_sites_user_may_move_its_own_rule_and_nothing_else(site: Deployment) -> None:
+    user = SITE.member("home")
+    found = site.iam.get_user_policy(UserName=user, PolicyName="member")["PolicyDocument"]
+    statements = {
+        s["Sid"]: (s["Action"], s["Resource"])
+        for s in (found if isinstance(found, dict) else json.loads(found))["Statement"]
+    }
+    (rule,) = [r for r in ingress(site) if {"Key": "Door", "Value": "tunnel/home"} in r["Tags"]]
+    base = "arn:aws:ec2:eu-west-1:123456789012"
+    assert statements == {
+        "Bundle": ("ssm:GetParameter", f"arn:aws:ssm:eu-west-1:123456789012:parameter{SITE.bundle('home')}"),
+        "Kit": ("s3:GetObject", f"arn:aws:s3:::{site.outputs['bucket']}/kits/home.tar.gz"),
+        "Door": (
+            "ec2:ModifySecurityGroupRules",
+            [f"{base}:security-group/{rule['GroupId']}", f"{base}:security-group-rule/{rule['SecurityGroupRuleId']}"],
+        ),
+    }
+    assert site.iam.list_access_keys(UserName=user)["AccessKeyMetadata"] == []
