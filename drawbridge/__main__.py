@@ -4,6 +4,7 @@ import logging
 
 import click
 
+from drawbridge.commands.access import access
 from drawbridge.commands.client import client
 from drawbridge.commands.gateway import gateway
 from drawbridge.commands.lab import lab
@@ -18,7 +19,7 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL)
 
 
-for noun in (lab, client, gateway):
+for noun in (lab, client, gateway, access):
     cli.add_command(noun)
 
 

@@ -3,14 +3,17 @@
 A bundle is a SecureString in SSM. Its text is a secret: it goes from there into one file and nowhere else.
 """
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from botocore.config import Config
+
 from drawbridge import errors
-from drawbridge.account import Account
+from drawbridge.account import Account, telling_aws_errors
 from openvpn.client import BundleError, certificate_of
 from pki.authority import Certificate, PkiError
 
@@ -92,6 +95,30 @@ def fetch(account: Account, name: str, target: Path, *, replace: bool = False) -
         raise errors.BundleError(f"{target} is there already", "name another file, or replace it: --force") from None
     except OSError as error:
         raise errors.BundleError(f"{target}: {error.strerror}", "name a file in a directory of yours") from error
+
+
+def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
+    """The one command that sets a client's own machine up, with a link to its kit that works for `seconds`.
+
+    The kit holds no secret; the machine fetches its bundle with AWS credentials of its own. Raises `NotDeployedError`
+    where the stack has no such kit.
+    """
+    found = account.session.region_name
+    # What the link names is where the machine finds it, not where a lab's API listens on this one.
+    endpoint = f"https://s3.{found}.amazonaws.com" if account.endpoint else None
+    bucket = json.loads(account.parameter(account.names.release))["bucket"]
+    where = {"Bucket": bucket, "Key": account.names.kit_key(name)}
+    with telling_aws_errors(account.stack, f"kit for {name}"):
+        if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=where["Key"]).get("KeyCount"):
+            raise errors.NotDeployedError(
+                f"stack {account.stack} has no kit for {name}",
+                "kits are for clients with `lan` or `at` in the stack file; others only need their bundle",
+            )
+        signed = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
+        s3 = account.session.client("s3", endpoint_url=endpoint, config=signed)
+        link = s3.generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
+    unpack = "sudo tar -xz -C /opt --one-top-level=drawbridge-kit"
+    return f"curl -fsS '{link}' | {unpack} && sudo sh /opt/drawbridge-kit/install"
 
 
 def _bundle(account: Account, name: str) -> str:

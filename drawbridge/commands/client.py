@@ -48,3 +48,15 @@ def fetch(name: str, target: Path | None, force: bool, stack: str, region: str |
     target = target or Path(f"{name}.ovpn")
     clients.fetch(account.connect(stack, region=region), name, target, replace=force)
     click.echo(f"{target}: sudo openvpn --config {target}")
+
+
+@client.command()
+@click.argument("name")
+@click.option("--minutes", default=60, show_default=True, type=click.IntRange(1, 720), help="How long the link works.")
+@options.of_account
+def kit(name: str, minutes: int, stack: str, region: str | None) -> None:
+    """Print the one command that sets up a client's own Debian host.
+
+    The link in it leads to the kit, which holds no secret; the host's own AWS credentials get it its bundle.
+    """
+    click.echo(clients.kit_command(account.connect(stack, region=region), name, seconds=60 * minutes))

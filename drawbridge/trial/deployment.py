@@ -13,7 +13,7 @@ import pulumi
 
 import contract
 from drawbridge import errors
-from drawbridge.account import PROJECT
+from drawbridge.account import PROJECT, Account
 from lab import region as labs
 from settings import Settings, parse
 
@@ -44,6 +44,17 @@ class Deployment:
             aws_access_key_id=self.region.environment["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.region.environment["AWS_SECRET_ACCESS_KEY"],
         )
+
+    @property
+    def account(self) -> Account:
+        """The stack's account, as the command sees it."""
+        keys = self.region.environment
+        session = boto3.Session(
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.settings.region,
+        )
+        return Account(stack=self.settings.stack, session=session, endpoint=self.region.endpoint)
 
     @contextmanager
     def environment(self) -> Iterator[None]:

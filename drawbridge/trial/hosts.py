@@ -6,14 +6,16 @@ OpenVPN at boot.
 
 import itertools
 import json
+import re
 import secrets
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
+from drawbridge.clients import kit_command
 from drawbridge.trial.deployment import Deployment, Progress
 from drawbridge.trial.probes import PORT, serve
 from lab import region as labs
 from lab.errors import LabError
-from settings import Settings
+from settings import Client, Settings
 
 #: Clients that get a machine of their own.
 MACHINES = 4
@@ -43,6 +45,11 @@ def place_hosts(deployed: Deployment, progress: Progress) -> None:
     host = deployed.region.host(private)
     host.wait_booted()
     serve(host)
+    for client in deployed.settings.clients[:MACHINES]:
+        for name in neighbours(client):
+            neighbour = deployed.region.host(name)
+            neighbour.wait_booted()
+            serve(neighbour)
 
 
 def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
@@ -82,8 +89,11 @@ def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
 def home_of(settings: Settings, number: int) -> IPv4Network:
     """The LAN of a client's home: its declared one, or a range that clashes with none of the stack's."""
     client = settings.clients[number]
-    if client.lan:
-        return client.lan[0]
+    return client.lan[0] if client.lan else free_lan(settings, number)
+
+
+def free_lan(settings: Settings, number: int) -> IPv4Network:
+    """A LAN, by its number, that clashes with nothing of the stack's."""
     taken = [settings.network.cidr, settings.tunnel.pool, *settings.tunnel.routes]
     taken += [lan for other in settings.clients for lan in other.lan]
     free = (
@@ -94,19 +104,73 @@ def home_of(settings: Settings, number: int) -> IPv4Network:
     return next(itertools.islice(free, number + 1, None))
 
 
-def start_client(deployed: Deployment, number: int, name: str) -> labs.Host:
-    """A client's machine at its own home, with its bundle fetched by itself and OpenVPN enabled at boot."""
+def public_of(settings: Settings, number: int) -> IPv4Address:
+    """A client's public address: its own, or one that the tunnel may be reached from."""
+    client = settings.clients[number]
+    if client.at:
+        return client.at
+    wanted = HOMES[number + 10]
+    if any(wanted in network for network in settings.gateway.allow_from):
+        return wanted
+    network = settings.gateway.allow_from[number % len(settings.gateway.allow_from)]
+    return network[(number + 10) % network.num_addresses]
+
+
+def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) -> labs.Host:
+    """A client's machine at its own home, with its bundle fetched by itself and OpenVPN enabled at boot.
+
+    A site's is set up by its kit, and has neighbours that find AWS through it. `mtu` is that of the home's line, bytes.
+    """
     running, settings = deployed.region, deployed.settings
-    place = f"home-{name}"
-    running.premises(place, public=HOMES[number + 10], lan=home_of(settings, number))
+    client = settings.clients[number]
+    public = public_of(settings, number)
+    # Whoever comes from one address lives in one place.
+    shared = [place["name"] for place in running.status()["premises"] if place["public"] == str(public)]
+    place = shared[0] if shared else f"home-{name}"
+    running.premises(place, public=public, lan=home_of(settings, number), mtu=mtu)
     known = any(host["name"] == name for host in running.status()["hosts"])
     host = running.add_host(name, premises=place)
-    if not known:
-        host.wait_booted()
+    if known:
+        return host
+    host.wait_booted()
+    if client.lan or client.at:
+        told = _install_kit(deployed, host, name)
+        for network in re.findall(r"(\S+) via this host", told):
+            running.route(place, IPv4Network(network), host.address)
+        for neighbour, address in neighbours(client).items():
+            running.add_host(neighbour, premises=place, address=address)
+    else:
         _give_credentials(deployed, host, name)
         fetch_bundle(deployed, host, name)
         must(host, "systemctl", "enable", "--now", f"openvpn-client@{name}")
     return host
+
+
+def neighbours(client: Client) -> dict[str, IPv4Address]:
+    """Hosts on a site's LAN by name: one in each reachable part of it, and one that is not reachable."""
+    if not client.lan:
+        return {}
+    lan = client.lan[0]
+    inside = [network for network in client.reachable if network.subnet_of(lan)]
+    # The router has the first address, and what moves in without one gets those from the tenth on.
+    free = [lan[n] for n in range(2, min(lan.num_addresses - 1, 4096)) if not 10 <= n < 20]
+    hidden = next((address for address in free if not any(address in network for network in inside)), None)
+    found = {f"{client.name}-hidden": hidden} if hidden else {}
+    for number, network in enumerate(inside):
+        last = network.num_addresses - (1 if network.broadcast_address < lan.broadcast_address else 2)
+        found[f"{client.name}-reachable{number or ''}"] = network[max(last, 0)]
+    return found
+
+
+def tunnel_of(client: Client) -> str:
+    """Name of the tunnel's interface on a client's machine."""
+    return "drawbridge0" if client.lan or client.at else "tun0"
+
+
+def _install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
+    """Set a site's host up as its owner does: a key for its user, one command. What the command said."""
+    _bring_key(deployed, host, deployed.names.member(name))
+    return must(host, "sh", "-c", kit_command(deployed.account, name), timeout=180)
 
 
 def fetch_bundle(deployed: Deployment, host: labs.Host, name: str) -> None:
@@ -123,13 +187,18 @@ def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
     iam.create_user(UserName=user)
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     iam.put_user_policy(UserName=user, PolicyName="bundle", PolicyDocument=policy)
-    key = iam.create_access_key(UserName=user)["AccessKey"]
+    _bring_key(deployed, host, user)
+
+
+def _bring_key(deployed: Deployment, host: labs.Host, user: str) -> None:
+    """Make an access key for an IAM user and put it where root's AWS clients on a machine look."""
+    key = deployed.client("iam").create_access_key(UserName=user)["AccessKey"]
     text = f"[default]\naws_access_key_id = {key['AccessKeyId']}\naws_secret_access_key = {key['SecretAccessKey']}\n"
     must(host, "install", "-D", "-m", "0600", "/dev/stdin", "/root/.aws/credentials", stdin=text)
 
 
-def must(host: labs.Host, *argv: str, stdin: str | None = None) -> str:
-    done = host.run(argv, stdin=stdin)
+def must(host: labs.Host, *argv: str, stdin: str | None = None, timeout: float = 60) -> str:
+    done = host.run(argv, stdin=stdin, timeout=timeout)
     if done.returncode:
         raise LabError(f"on {host.name}, `{argv[0]}` failed: {done.stderr.strip()[-500:]}")
     return done.stdout

@@ -1,16 +1,32 @@
-"""What a routed (tun) stack promises, as checks."""
+"""What a routed (tun) stack promises, as checks: of any stack file, by what its settings say.
+
+What must be dropped is only counted where its counterpart passes: each check of a refusal names what is let through on
+the same way, and that is sent as well.
+"""
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
 from typing import Any
 
 from drawbridge.checks import Check
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import MACHINES
-from drawbridge.trial.probes import figure, ping
+from drawbridge.trial.hosts import MACHINES, free_lan, neighbours, public_of, tunnel_of
+from drawbridge.trial.probes import Answer, arrives, ask, datagram, figure, ping
+from lab import region as labs
+from settings import Client
 
 _READY_SECONDS = 120
 _TUNNEL_SECONDS = 60
+#: How long something that must not come is waited for.
+_DROPPED_SECONDS = 2
+_METADATA = IPv4Address("169.254.169.254")
+#: Somebody whom no stack file names (TEST-NET-1, RFC 5737), unless it lets in everybody.
+_STRANGER = IPv4Address("192.0.2.66")
+#: Bytes of the transfer that a check times.
+_TRANSFER = 4 << 20
 
 
 def ready(deployed: Deployment) -> Check:
@@ -50,3 +66,126 @@ def connectivity(deployed: Deployment) -> list[Check]:
             found = ping(host, address, _TUNNEL_SECONDS)
             checks.append(Check(found is not None, f"{client.name} -> {label} {address}", figure(found)))
     return checks
+
+
+def promises(deployed: Deployment) -> list[Check]:
+    """Everything the settings promise of who reaches whom, by which address, and who does not."""
+    checks = connectivity(deployed)
+    if not all(check.ok for check in checks):
+        return checks  # what else is said would only be that again
+    clients = deployed.settings.clients[:MACHINES]
+    for number, client in enumerate(clients):
+        host = deployed.region.host(client.name)
+        checks += [*_tunnel(deployed, client, host), *_admin(deployed, number, host), *_site(deployed, client)]
+    for one in clients:
+        checks += [_peers(deployed, one, other) for other in clients if other.name != one.name]
+    return [*checks, *_stranger(deployed)]
+
+
+def address_of(host: labs.Host, client: Client) -> IPv4Address | None:
+    """A client's address in the tunnel as it is now."""
+    shown = host.run(["ip", "-json", "-4", "address", "show", "dev", tunnel_of(client)])
+    found = json.loads(shown.stdout or "[]") if shown.returncode == 0 else []
+    addresses = [entry["local"] for link in found for entry in link.get("addr_info", [])]
+    return IPv4Address(addresses[0]) if addresses else None
+
+
+@contextmanager
+def through_tunnel(deployed: Deployment, host: labs.Host, client: Client, address: IPv4Address) -> Iterator[None]:
+    """A client that sends packets for an address into the tunnel, whatever was pushed."""
+    server = str(deployed.settings.tunnel.pool.network_address + 1)
+    route = [f"{address}/32", "via", server, "dev", tunnel_of(client)]
+    host.run(["ip", "route", "replace", *route])
+    try:
+        yield
+    finally:
+        host.run(["ip", "route", "delete", *route])
+
+
+def _tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
+    settings, private = deployed.settings, deployed.region.host("private-host")
+    name, address = client.name, address_of(host, client)
+    if client.address:
+        yield Check(address == client.address, f"{name} has its address {client.address}", str(address))
+    expected = deployed.outputs["privateIp"] if settings.tunnel.nat else str(address)
+    yield _seen(f"{name} -> private host", ask(host, private.address), expected)
+    moved = ask(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=15)
+    whole = moved is not None and moved.taken == _TRANSFER
+    speed = f"{2 * _TRANSFER * 8 / 1e6 / moved.seconds:.0f} Mbit/s" if moved else "stuck"
+    yield Check(whole, f"{name} <-> private host: {_TRANSFER >> 20} MiB each way", speed)
+    with through_tunnel(deployed, host, client, _METADATA):
+        reached = ask(host, _METADATA, port=80, timeout=_DROPPED_SECONDS)
+    yield Check(reached is None, f"{name} -x gateway's metadata {_METADATA}", "dropped" if reached is None else "open")
+
+
+def _admin(deployed: Deployment, number: int, host: labs.Host) -> Iterator[Check]:
+    """SSH is open from where the settings say, and from nowhere else."""
+    public, gateway = public_of(deployed.settings, number), deployed.settings.gateway
+    allowed = public == gateway.admin_at or any(public in network for network in gateway.admin_from)
+    yield _ssh(deployed, host, f"{host.name} ({public})", allowed)
+
+
+def _ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Check:
+    # SSH speaks first, so this is no answer to what is asked; that there is one is enough.
+    script = f"timeout {_DROPPED_SECONDS} bash -c 'head -c 4 </dev/tcp/{deployed.outputs['publicIp']}/22'"
+    is_open = host.run(["sh", "-c", script]).stdout == "SSH-"
+    return Check(
+        is_open == allowed, f"{who} {'->' if allowed else '-x'} gateway's SSH", "open" if is_open else "dropped"
+    )
+
+
+def _peers(deployed: Deployment, one: Client, other: Client) -> Check:
+    """Whether clients reach each other is one switch."""
+    wanted = deployed.settings.tunnel.client_to_client
+    address = address_of(deployed.region.host(other.name), other)
+    found = ping(deployed.region.host(one.name), str(address), _TUNNEL_SECONDS if wanted else _DROPPED_SECONDS)
+    what = f"{one.name} {'->' if wanted else '-x'} {other.name} {address}"
+    return Check((found is not None) == wanted, what, figure(found) if wanted or found else "dropped")
+
+
+def _site(deployed: Deployment, client: Client) -> Iterator[Check]:
+    """A LAN behind a client: out of it goes everything, into it what is declared."""
+    private, nat = deployed.region.host("private-host"), deployed.settings.tunnel.nat
+    for name, address in neighbours(client).items():
+        neighbour = deployed.region.host(name)
+        expected = deployed.outputs["privateIp"] if nat else str(address)
+        yield _seen(f"{name} {address} -> private host", ask(neighbour, private.address, timeout=10), expected)
+        wanted = any(address in network for network in client.reachable)
+        found = ping(private, address, _TUNNEL_SECONDS if wanted else _DROPPED_SECONDS)
+        what = f"private host {'->' if wanted else '-x'} {name} {address}"
+        yield Check((found is not None) == wanted, what, figure(found) if wanted or found else "dropped")
+        if wanted:
+            yield _seen(f"private host -> {name}", ask(private, address), private.address)
+
+
+def _stranger(deployed: Deployment) -> Iterator[Check]:
+    """Somebody at an address that no setting names."""
+    gateway, port = deployed.settings.gateway, deployed.settings.tunnel.port
+    clients = deployed.settings.clients[:MACHINES]
+    open_to_all = any(_STRANGER in network for network in gateway.allow_from)
+    admin_to_all = any(_STRANGER in network for network in gateway.admin_from)
+    if (open_to_all and admin_to_all) or not clients:
+        return
+    deployed.region.premises("elsewhere", public=_STRANGER, lan=free_lan(deployed.settings, MACHINES))
+    host = deployed.region.add_host("stranger", premises="elsewhere")
+    host.wait_booted()
+    public, inside = deployed.outputs["publicIp"], deployed.gateway
+
+    def comes(sender: labs.Host, source: IPv4Address) -> bool:
+        packets = f"udp and dst port {port} and src {source}"
+        return arrives(inside, packets, lambda: datagram(sender, public, port), timeout=_DROPPED_SECONDS)
+
+    if not open_to_all:
+        member = deployed.region.host(clients[0].name)
+        control = comes(member, public_of(deployed.settings, 0))
+        yield Check(control, f"{clients[0].name} -> tunnel's port {port}", "arrives" if control else "dropped")
+        came = comes(host, _STRANGER)
+        yield Check(not came, f"stranger ({_STRANGER}) -x tunnel's port {port}", "arrives" if came else "dropped")
+    if not admin_to_all:
+        yield _ssh(deployed, host, f"stranger ({_STRANGER})", allowed=False)
+
+
+def _seen(what: str, answer: Answer | None, expected: str) -> Check:
+    """Who the other end sees."""
+    source = answer.source if answer else "no answer"
+    return Check(source == expected, f"{what}, seen as {expected}", source)

@@ -62,4 +62,4 @@ def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], 
     progress("waiting for the gateway")
     checks = [routed.ready(deployed)]
     progress("checking")
-    return [*checks, *routed.connectivity(deployed)]
+    return [*checks, *routed.promises(deployed)]
