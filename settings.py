@@ -298,7 +298,9 @@ def _section(model: type[_S], key: str, value: object, problems: list[Problem]) 
     try:
         return model.model_validate({} if value is None else value)
     except ValidationError as error:
-        problems += [_explain(model, key, value, details) for details in error.errors(include_url=False)]
+        # A default that follows from another key is no finding of its own when that one is wrong.
+        found = [one for one in error.errors(include_url=False) if one["type"] != "default_factory_not_called"]
+        problems += [_explain(model, key, value, details) for details in found]
         return None
 
 

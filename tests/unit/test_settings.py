@@ -144,6 +144,54 @@ D = "drawbridge:"
         ),
         ({"gateway": {"adminFrom": ["0.0.0.0/0"], "adminFromAnywhere": True}}, None),
         ({"tunnel": {"device": "tab"}}, "tunnel.device: tab cannot be used; write tun or tap"),
+        (
+            {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "system": "phone"}]},
+            "clients[0].system: phone cannot join a segment: no phone has TAP devices; "
+            "write device: tun, or leave the client out",
+        ),
+        (
+            {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "system": "windows"}]},
+            "clients[0].mac: (missing) is needed on Windows, where no bundle can set it; "
+            "write what `getmac /v` shows of the TAP adapter",
+        ),
+        (
+            {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "mac": "03:00:5e:00:53:01"}]},
+            "clients[0].mac: 03:00:5e:00:53:01 cannot be used; write a unicast address like 02:00:5e:00:53:01",
+        ),
+        (
+            {"tunnel": {"device": "tap"}, "clients": [{"name": n, "mac": "02-00-5E-00-53-01"} for n in "ab"]},
+            "clients[1].mac: 02:00:5e:00:53:01 is also clients[0]'s; give each its own",
+        ),
+        (
+            {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "lan": ["192.168.7.0/24"]}]},
+            "clients[0].lan: 192.168.7.0/24 cannot be routed to on a segment; leave it out, or write device: tun",
+        ),
+        (
+            {"tunnel": {"device": "tap", "pool": "192.168.0.0/16"}},
+            "tunnel.pool: 192.168.0.0/16 is too wide for one segment, which all broadcasts cross; "
+            "write a range from /20 to /29",
+        ),
+        (
+            {"tunnel": {"device": "tap", "redirect": "all"}},
+            "tunnel.redirect: all needs a tunnel that routes; write none, or device: tun",
+        ),
+        (
+            {"tunnel": {"device": "tap", "multicast": [{"group": "10.0.0.0/8"}]}},
+            "tunnel.multicast[0].group: 10.0.0.0/8 is no multicast; write a part of 224.0.0.0/4 or ff00::/8",
+        ),
+        (
+            {"tunnel": {"device": "tap", "multicast": [{"group": "239.0.0.0/8", "ports": [9, 8]}]}},
+            "tunnel.multicast[0].ports: [9, 8] is no range; write [first, last]",
+        ),
+        (
+            {"tunnel": {"multicast": [{"group": "239.0.0.0/8"}]}},
+            "tunnel.multicast: 239.0.0.0/8 crosses no tunnel that routes; "
+            "leave it out, or write drawbridge:tunnel.device: tap",
+        ),
+        (
+            {"clients": [{"name": "a", "mac": "02:00:5e:00:53:01"}]},
+            "clients[0].mac: 02:00:5e:00:53:01 is for a segment; leave it out",
+        ),
         ({"tunnel": {"port": 1023}}, "tunnel.port: 1023 cannot be used; write 1024 or more"),
         ({"tunnel": {"port": 65536}}, "tunnel.port: 65536 cannot be used; write 65535 or less"),
         ({"tunnel": {"nat": "maybe"}}, "tunnel.nat: maybe cannot be used; write true or false"),
