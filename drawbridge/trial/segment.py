@@ -1,0 +1,140 @@
+"""What a segment (tap) stack promises, as checks: who is on it meets, by unicast and by multicast, and is not led astray."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from itertools import permutations
+from pathlib import Path
+
+from drawbridge.checks import Check
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.hosts import MACHINES, must
+from drawbridge.trial.probes import figure, ping, wait
+from lab import region as labs
+from lab.errors import LabError
+
+_SCRIPT = Path(__file__).with_name("frames.py").read_text()
+_PLACE = "/run/frames.py"
+_TUNNEL_SECONDS = 60
+#: As many as `frames.py say` sends.
+DATAGRAMS = 10
+#: DDS's discovery (RTPS 2.2, 9.6.1.4.1), where a stack names no groups of its own.
+DISCOVERY = ("239.255.0.1", "ff02::ffff:239.255.0.1")
+_DISCOVERY_PORT = 7400
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A machine on the segment."""
+
+    host: labs.Host
+    device: str
+    address: IPv4Address
+
+
+def members(deployed: Deployment) -> list[Member]:
+    """The gateway and each client that has a machine, once its tunnel is up; raises LabError after a minute."""
+    clients = [deployed.region.host(client.name) for client in deployed.settings.clients[:MACHINES]]
+    return [member(deployed.gateway, "br0"), *(member(host, "tap0") for host in clients)]
+
+
+def member(host: labs.Host, device: str) -> Member:
+    """A machine with its address on the segment, waited for."""
+    found = list[str]()
+
+    def up() -> bool:
+        done = host.run(["ip", "-json", "-4", "address", "show", "dev", device, "up"])
+        links = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+        found[:] = [one["local"] for link in links for one in link.get("addr_info", [])]
+        return bool(found)
+
+    if not wait(up, _TUNNEL_SECONDS):
+        raise LabError(f"{host.name} has no address on {device} after {_TUNNEL_SECONDS} s")
+    return Member(host, device, IPv4Address(found[0]))
+
+
+def checks(deployed: Deployment) -> list[Check]:
+    """Every pair of members that may meet does; what is pushed leaves the clients' own network alone."""
+    here = members(deployed)
+    meet = deployed.settings.tunnel.client_to_client
+    made = []
+    for one, other in permutations(here, 2):
+        what = f"{one.host.name} -> {other.host.name}"
+        may = meet or deployed.gateway.name in (one.host.name, other.host.name)
+        if not may:
+            made.append(Check(ping(one.host, other.address, 2) is None, f"{what} kept apart", "no answer"))
+            continue
+        found = ping(one.host, other.address, _TUNNEL_SECONDS)
+        made.append(Check(found is not None, f"{what} {other.address}", figure(found)))
+        for group, port in groups(deployed):
+            heard = multicast(one, other, group, port)
+            made.append(Check(heard == DATAGRAMS, f"{what} multicast {group}:{port}", f"{heard} of {DATAGRAMS}"))
+    return [*made, *(_own_way(one) for one in here[1:])]
+
+
+def groups(deployed: Deployment) -> Iterator[tuple[str, int]]:
+    """A group and port of each range that may cross."""
+    if not (named := deployed.settings.tunnel.multicast):
+        yield from ((group, _DISCOVERY_PORT) for group in DISCOVERY)
+    for one in named:
+        yield representative(one.group), one.ports[0] or _DISCOVERY_PORT
+
+
+def representative(network: IPv4Network | IPv6Network) -> str:
+    """A group of a range: the one of discovery if it is in there, else the first that is nobody's."""
+    fitting = [group for group in DISCOVERY if ":" in group or network.version == 4]
+    inside = [group for group in fitting if type(network)(group).subnet_of(network)]  # type: ignore[arg-type]
+    return inside[0] if inside else str(network[min(1, network.num_addresses - 1)])
+
+
+def multicast(speaker: Member, listener: Member, group: str, port: int, seconds: float = 3) -> int:
+    """How many of ten datagrams that one member sends to a group another one hears."""
+    bring(speaker.host)
+    with listening(listener.host, "hear", listener.device, group, str(port), str(seconds)) as heard:
+        must(speaker.host, "python3", _PLACE, "say", speaker.device, group, str(port))
+    return heard()
+
+
+def send(host: labs.Host, device: str, *frames: bytes, times: int = 1) -> None:
+    """Have a machine send Ethernet frames as they are."""
+    bring(host)
+    must(host, "python3", _PLACE, "send", device, str(times), *(frame.hex() for frame in frames))
+
+
+def bring(host: labs.Host) -> None:
+    """Have the script on a machine."""
+    must(host, "cp", "/dev/stdin", _PLACE, stdin=_SCRIPT)
+
+
+class listening:
+    """While the block runs, a machine listens, from its very beginning; afterwards calling the value tells how many came."""
+
+    def __init__(self, host: labs.Host, *arguments: str) -> None:
+        self._host, self._arguments = host, arguments
+        self._said: list[str] = []
+        self._place = f"/run/heard-{threading.get_ident()}"
+
+    def __enter__(self) -> Callable[[], int]:
+        bring(self._host)
+        self._host.run(["rm", "-f", self._place])
+        command = f'exec python3 {_PLACE} "$@" > {self._place}'
+        argv = ["sh", "-c", command, "sh", *self._arguments]
+        self._thread = threading.Thread(target=lambda: self._host.run(argv, timeout=120))
+        self._thread.start()
+        if not wait(lambda: "ready" in self._host.run(["cat", self._place]).stdout, 10):
+            raise LabError(f"{self._host.name} does not listen: {' '.join(self._arguments)}")
+        return lambda: int(self._said[0])
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._said = self._host.run(["cat", self._place]).stdout.split()[1:]
+
+
+def _own_way(one: Member) -> Check:
+    """The default route and the resolvers are the client's own."""
+    default = one.host.run(["ip", "route", "show", "default"]).stdout.strip()
+    resolvers = one.host.run(["cat", "/etc/resolv.conf"]).stdout
+    astray = one.device in default or any(f"nameserver {net}" in resolvers for net in (str(one.address)[:10],))
+    return Check(not astray, f"{one.host.name} keeps its own default route and resolvers", default)
