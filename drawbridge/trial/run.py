@@ -12,7 +12,7 @@ from typing import Any
 
 from drawbridge.account import stack_file
 from drawbridge.checks import Check
-from drawbridge.trial import routed
+from drawbridge.trial import routed, segment
 from drawbridge.trial.deployment import Progress, deploy
 from drawbridge.trial.hosts import place_hosts
 from lab import region as labs
@@ -62,4 +62,6 @@ def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], 
     progress("waiting for the gateway")
     checks = [routed.ready(deployed)]
     progress("checking")
-    return [*checks, *routed.promises(deployed)]
+    routes = deployed.settings.tunnel.device == "tun" or deployed.settings.tunnel.vpc
+    checks += routed.promises(deployed) if routes else []
+    return [*checks, *(segment.checks(deployed) if deployed.settings.tunnel.device == "tap" else [])]

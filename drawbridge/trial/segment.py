@@ -1,10 +1,10 @@
-"""What a segment (tap) stack promises, as checks: who is on it meets, by unicast and by multicast, and is not led astray."""
+"""What a segment (tap) stack promises, as checks: its members meet, also by multicast, and are not led astray."""
 
 import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from itertools import permutations
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _TUNNEL_SECONDS = 60
 #: As many as `frames.py say` sends.
 DATAGRAMS = 10
 #: DDS's discovery (RTPS 2.2, 9.6.1.4.1), where a stack names no groups of its own.
-DISCOVERY = ("239.255.0.1", "ff02::ffff:239.255.0.1")
+DISCOVERY = ("239.255.0.1", "ff02::ffff:efff:1")
 _DISCOVERY_PORT = 7400
 
 
@@ -29,6 +29,7 @@ _DISCOVERY_PORT = 7400
 class Member:
     """A machine on the segment."""
 
+    name: str
     host: labs.Host
     device: str
     address: IPv4Address
@@ -37,10 +38,10 @@ class Member:
 def members(deployed: Deployment) -> list[Member]:
     """The gateway and each client that has a machine, once its tunnel is up; raises LabError after a minute."""
     clients = [deployed.region.host(client.name) for client in deployed.settings.clients[:MACHINES]]
-    return [member(deployed.gateway, "br0"), *(member(host, "tap0") for host in clients)]
+    return [member("gateway", deployed.gateway, "br0"), *(member(host.name, host, "tap0") for host in clients)]
 
 
-def member(host: labs.Host, device: str) -> Member:
+def member(name: str, host: labs.Host, device: str) -> Member:
     """A machine with its address on the segment, waited for."""
     found = list[str]()
 
@@ -51,8 +52,8 @@ def member(host: labs.Host, device: str) -> Member:
         return bool(found)
 
     if not wait(up, _TUNNEL_SECONDS):
-        raise LabError(f"{host.name} has no address on {device} after {_TUNNEL_SECONDS} s")
-    return Member(host, device, IPv4Address(found[0]))
+        raise LabError(f"{name} has no address on {device} after {_TUNNEL_SECONDS} s")
+    return Member(name, host, device, IPv4Address(found[0]))
 
 
 def checks(deployed: Deployment) -> list[Check]:
@@ -61,8 +62,8 @@ def checks(deployed: Deployment) -> list[Check]:
     meet = deployed.settings.tunnel.client_to_client
     made = []
     for one, other in permutations(here, 2):
-        what = f"{one.host.name} -> {other.host.name}"
-        may = meet or deployed.gateway.name in (one.host.name, other.host.name)
+        what = f"{one.name} -> {other.name}"
+        may = meet or "gateway" in (one.name, other.name)
         if not may:
             made.append(Check(ping(one.host, other.address, 2) is None, f"{what} kept apart", "no answer"))
             continue
@@ -71,7 +72,7 @@ def checks(deployed: Deployment) -> list[Check]:
         for group, port in groups(deployed):
             heard = multicast(one, other, group, port)
             made.append(Check(heard == DATAGRAMS, f"{what} multicast {group}:{port}", f"{heard} of {DATAGRAMS}"))
-    return [*made, *(_own_way(one) for one in here[1:])]
+    return [*made, *(_own_way(deployed, one) for one in here[1:]), *map(quiet, here)]
 
 
 def groups(deployed: Deployment) -> Iterator[tuple[str, int]]:
@@ -84,17 +85,25 @@ def groups(deployed: Deployment) -> Iterator[tuple[str, int]]:
 
 def representative(network: IPv4Network | IPv6Network) -> str:
     """A group of a range: the one of discovery if it is in there, else the first that is nobody's."""
-    fitting = [group for group in DISCOVERY if ":" in group or network.version == 4]
-    inside = [group for group in fitting if type(network)(group).subnet_of(network)]  # type: ignore[arg-type]
+    inside = [group for group in DISCOVERY if ip_address(group) in network]
     return inside[0] if inside else str(network[min(1, network.num_addresses - 1)])
 
 
 def multicast(speaker: Member, listener: Member, group: str, port: int, seconds: float = 3) -> int:
     """How many of ten datagrams that one member sends to a group another one hears."""
     bring(speaker.host)
+    if ":" in group:
+        wait_link_local(speaker)
     with listening(listener.host, "hear", listener.device, group, str(port), str(seconds)) as heard:
         must(speaker.host, "python3", _PLACE, "say", speaker.device, group, str(port))
     return heard()
+
+
+def wait_link_local(one: Member) -> None:
+    """Until a member has found that its link-local address is its own (RFC 4862, 5.4), a second after it came up."""
+    show = ["ip", "-6", "-oneline", "address", "show", "dev", one.device, "scope", "link", "-tentative"]
+    if not wait(lambda: one.host.run(show).stdout, 5):
+        raise LabError(f"{one.name} has no link-local address on {one.device}")
 
 
 def send(host: labs.Host, device: str, *frames: bytes, times: int = 1) -> None:
@@ -109,7 +118,7 @@ def bring(host: labs.Host) -> None:
 
 
 class listening:
-    """While the block runs, a machine listens, from its very beginning; afterwards calling the value tells how many came."""
+    """While the block runs, from its very beginning, a machine listens; called then, the value is how many came."""
 
     def __init__(self, host: labs.Host, *arguments: str) -> None:
         self._host, self._arguments = host, arguments
@@ -132,9 +141,19 @@ class listening:
         self._said = self._host.run(["cat", self._place]).stdout.split()[1:]
 
 
-def _own_way(one: Member) -> Check:
+def quiet(one: Member) -> Check:
+    """OpenVPN has nothing to warn of."""
+    unit = "openvpn-server@server" if one.name == "gateway" else f"openvpn-client@{one.name}"
+    said = one.host.run(["journalctl", "--no-pager", "-o", "cat", "-u", unit]).stdout
+    lines = [line for line in said.splitlines() if "WARNING" in line]
+    return Check(not lines, f"{one.name} logs no warning", lines[0] if lines else "none")
+
+
+def _own_way(deployed: Deployment, one: Member) -> Check:
     """The default route and the resolvers are the client's own."""
     default = one.host.run(["ip", "route", "show", "default"]).stdout.strip()
-    resolvers = one.host.run(["cat", "/etc/resolv.conf"]).stdout
-    astray = one.device in default or any(f"nameserver {net}" in resolvers for net in (str(one.address)[:10],))
+    words = [line.split() for line in one.host.run(["cat", "/etc/resolv.conf"]).stdout.splitlines()]
+    resolvers = [ip_address(word[1]) for word in words if word[:1] == ["nameserver"]]
+    ours = (deployed.settings.tunnel.pool, deployed.settings.network.cidr)
+    astray = f"dev {one.device}" in default or any(resolver in net for resolver in resolvers for net in ours)
     return Check(not astray, f"{one.host.name} keeps its own default route and resolvers", default)
