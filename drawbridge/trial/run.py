@@ -62,6 +62,7 @@ def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], 
     progress("waiting for the gateway")
     checks = [routed.ready(deployed)]
     progress("checking")
-    routes = deployed.settings.tunnel.device == "tun" or deployed.settings.tunnel.vpc
-    checks += routed.promises(deployed) if routes else []
-    return [*checks, *(segment.checks(deployed) if deployed.settings.tunnel.device == "tap" else [])]
+    tunnel = deployed.settings.tunnel
+    if tunnel.device == "tun":
+        return [*checks, *routed.promises(deployed)]
+    return [*checks, *segment.checks(deployed), *(routed.connectivity(deployed) if tunnel.vpc else [])]

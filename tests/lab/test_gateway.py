@@ -319,7 +319,7 @@ def _configuration(host: Host) -> str:
     return "\n".join((files, rules, units, read(host, "sysctl", "net.ipv4.ip_forward")))
 
 
-def _rebooted(find: Callable[[], Host], leader: int) -> Host | None:
+def _rebooted(find: Callable[[], Host], leader: int | None) -> Host | None:
     """The machine once its PID 1 is another one."""
     host = find()
     return host if host.leader != leader else None

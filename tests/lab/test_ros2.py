@@ -322,7 +322,7 @@ def journal(host: Host, unit: str) -> str:
     return must(host, "journalctl", "--no-pager", "-o", "cat", "-u", unit)
 
 
-def rebooted(deployed: Deployment, leader: int) -> Host | None:
+def rebooted(deployed: Deployment, leader: int | None) -> Host | None:
     host = deployed.gateway
     return host if host.leader != leader else None
 
