@@ -5,7 +5,7 @@ together (overlaps, names, ranges) is judged where they come from, in the settin
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from itertools import pairwise
@@ -13,6 +13,9 @@ from typing import Literal
 
 #: The bridge that a segment's ports are in; no interface of the gateway's host ever is.
 BRIDGE = "br0"
+
+#: Modes of the Linux bonding driver, as it names them.
+Mode = Literal["balance-xor", "active-backup", "balance-rr", "balance-alb"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,10 @@ class Tunnel:
     """`tun` routes; `tap` is one Ethernet segment, whose ports meet in a bridge on the gateway."""
     link: int = 0
     """Number of the process's device: several may be ports of one bridge."""
+    links: int = 1
+    """Processes that serve one segment, each on a port of its own: hosts bond their tunnels to all of them."""
+    bond: Mode | None = None
+    """How hosts spread what they send over several links."""
     protocol: Literal["udp"] = "udp"
     port: int = 1194
     pool: IPv4Network
@@ -79,14 +86,29 @@ class Tunnel:
         return f"{self.device}{self.link}"
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        """Those of all processes."""
+        return tuple(process.adapter for process in self.processes)
+
+    @property
+    def processes(self) -> "tuple[Tunnel, ...]":
+        """What each process serves: all the same, on ports that follow each other."""
+        if self.links == 1:
+            return (self,)
+        others = (
+            replace(self, instance=f"{self.instance}{n}", link=n, port=self.port + n) for n in range(1, self.links)
+        )
+        return (self, *others) if self.link == 0 else (self,)
+
+    @property
     def interface(self) -> str:
         """Network interface that has the gateway's address in the tunnel: of a segment, its bridge."""
         return BRIDGE if self.device == "tap" else self.adapter
 
     @property
     def address(self) -> IPv4Address:
-        """The server's own address in the tunnel."""
-        return self.pool.network_address + 1
+        """The server's own address in the tunnel: the first, or, where bonded hosts have that, the last."""
+        return self.pool.network_address + 1 if self.links == 1 else self.pool.broadcast_address - 1
 
     @property
     def max_clients(self) -> int:
@@ -134,6 +156,13 @@ class Tunnel:
     def macs(self) -> Mapping[str, str]:
         """The hardware address of each client of a segment, by its name: its own, or one that follows from the name."""
         return {client.name: client.mac or hardware_address(f"{self.pool} {client.name}") for client in self.clients}
+
+    @property
+    def hardware(self) -> Mapping[str, tuple[str, ...]]:
+        """All addresses that frames of each client of a segment may come from, by its name."""
+        if self.links == 1:
+            return {name: (mac,) for name, mac in self.macs.items()}
+        return {name: bond_addresses(f"{self.pool}", name, self.links) for name in self.macs}
 
     @property
     def lans(self) -> tuple[IPv4Network, ...]:
@@ -214,6 +243,21 @@ def hardware_address(seed: str) -> str:
     '02:8d:6b:3d:2c:f4'
     """
     return ":".join(f"{byte:02x}" for byte in (2, *_digest(seed)[:5]))
+
+
+def bond_addresses(group: str, host: str, links: int) -> tuple[str, ...]:
+    """Hardware addresses of a bonded host: its bond's, each tap's, and what the watcher of each tap sends from."""
+    taps = tuple(hardware_address(f"{group} {host} ovn{number}") for number in range(links))
+    return hardware_address(f"{group} {host}"), *taps, *map(probe_address, taps)
+
+
+def probe_address(mac: str) -> str:
+    """The address that a tap's watcher sends from: no device has it, so what answers it is the far end's alone.
+
+    >>> probe_address("02:8d:6b:3d:2c:f4")
+    '06:8d:6b:3d:2c:f4'
+    """
+    return f"{int(mac[:2], 16) | 4:02x}{mac[2:]}"
 
 
 def _digest(seed: str) -> bytes:

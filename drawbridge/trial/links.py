@@ -1,0 +1,116 @@
+"""What is measured on a bond: pings that are lost while something happens to a link, and what several streams carry."""
+
+import json
+import re
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic, sleep
+
+from lab.errors import LabError
+from lab.region import Host
+
+#: One stream may happen to be on the link that nothing happens to: several are not, however the mode spreads them.
+STREAMS = 6
+_INTERVAL = 0.1
+
+_PINGS = """
+for n in $(seq {streams}); do
+    ping -n -i {interval} -c {count} -W 1 {address} >/tmp/pings.$n 2>&1 &
+done
+wait
+for n in $(seq {streams}); do echo "stream $n"; cat /tmp/pings.$n; done
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What became of pings, all streams taken together."""
+
+    sent: int
+    lost: int
+    gap: float
+    """Longest time that one of the streams was without an answer, seconds."""
+
+    def __str__(self) -> str:
+        return f"{self.lost} of {self.sent} pings lost, longest gap {self.gap:.1f} s"
+
+
+def pings(
+    host: Host, address: str, seconds: float, *, meanwhile: Callable[[], object] = lambda: None, after: float = 2.0
+) -> Loss:
+    """Ping for some time over several streams; `meanwhile` is called `after` seconds into it.
+
+    Raises:
+        LabError: the host ran no pings.
+    """
+    count = round(seconds / _INTERVAL)
+    script = _PINGS.format(streams=STREAMS, interval=_INTERVAL, count=count, address=address)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(host.run, ["sh", "-c", script], timeout=seconds + 60)
+        start = monotonic()
+        while monotonic() - start < after and not running.done():
+            sleep(0.05)
+        meanwhile()
+        output = running.result().stdout
+    return loss(output, count)
+
+
+def loss(output: str, count: int) -> Loss:
+    """Read what several pings of `count` requests each have printed, each after a line ``stream N``.
+
+    Raises:
+        LabError: there is none.
+    """
+    streams = [
+        {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", part)}
+        for part in re.split(r"^stream \d+$", output, flags=re.MULTILINE)[1:]
+    ]
+    if not streams:
+        raise LabError(f"no ping was sent: {output[-300:]}")
+    longest = 0
+    for answered in streams:
+        run = 0
+        for number in range(1, count + 1):
+            run = 0 if number in answered else run + 1
+            longest = max(longest, run)
+    return Loss(count * len(streams), sum(count - len(answered) for answered in streams), longest * _INTERVAL)
+
+
+def throughput(sender: Host, receiver: Host, address: str, streams: int, seconds: int = 6) -> float:
+    """TCP between two hosts, Mbit/s that arrive.
+
+    Raises:
+        LabError: iperf3 did not run.
+    """
+    receiver.run(["systemd-run", "--quiet", "--collect", "iperf3", "--server", "--one-off"])
+    argv = ["iperf3", "--client", address, "--parallel", str(streams), "--time", str(seconds), "--json"]
+    for _ in range(20):  # until it listens
+        done = sender.run(argv, timeout=seconds + 30)
+        report = json.loads(done.stdout or "{}")
+        if "error" not in report and report:
+            return float(report["end"]["sum_received"]["bits_per_second"]) / 1e6
+        sleep(0.2)
+    raise LabError(f"iperf3: {report.get('error', done.stderr)}")
+
+
+def slaves(host: Host) -> dict[str, str]:
+    """State of each slave, ``up`` or ``down``, as /proc/net/bonding/bond0 has it; none where there is no bond."""
+    found, current = {}, ""
+    for line in host.run(["cat", "/proc/net/bonding/bond0"]).stdout.splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Slave Interface":
+            current = value
+        elif key == "MII Status" and current:
+            found[current] = value
+    return found
+
+
+def wait_links(host: Host, up: Collection[str], seconds: float) -> dict[str, str]:
+    """Wait until exactly these links of a host are up; what its slaves' states are in the end."""
+    deadline = monotonic() + seconds
+    while (found := slaves(host)) and {tap for tap, state in found.items() if state == "up"} != set(up):
+        if monotonic() > deadline:
+            break
+        sleep(0.1)
+    return found

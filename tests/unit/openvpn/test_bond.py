@@ -1,0 +1,81 @@
+"""A bonded host's files. Does not prove that they make a bond: tests/lab/test_links_pair.py does."""
+
+import re
+from dataclasses import replace
+from ipaddress import IPv4Interface
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openvpn.bond import BOND, BRIDGE_MODES, PAIR_MODES, Bond, Link, render
+from openvpn.model import Mode
+
+LISTENS = Link(number=0, port=1194, peer="right", line="eth0")
+CALLS = Link(number=1, port=1195, peer="right.drawbridge", remote="203.0.113.51")
+LEFT = Bond(group="g", host="left", address=IPv4Interface("10.0.0.1/24"), mode="balance-xor", links=(LISTENS, CALLS))
+NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
+NETWORKD = "etc/systemd/network/30-drawbridge"
+
+
+def conf(bond: Bond, tap: str) -> list[str]:
+    return render(bond)[f"etc/drawbridge/links/{tap}.conf"].splitlines()
+
+
+@pytest.mark.seed("1.2")
+@given(group=NAMES, hosts=st.lists(NAMES, min_size=2, max_size=8, unique=True))
+def test_hardware_addresses_are_unique_local_and_always_the_same(group: str, hosts: list[str]) -> None:
+    bonds = [replace(LEFT, group=group, host=host) for host in hosts]
+    found = [bond.mac(device) for bond in bonds for device in (BOND, "ovn0", "ovn1")]
+
+    assert len(set(found)) == len(found)
+    assert all(re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac) for mac in found)
+    assert found == [replace(b).mac(device) for b in bonds for device in (BOND, "ovn0", "ovn1")]
+
+
+def test_they_are_pinned_on_the_bond_and_on_each_tap() -> None:
+    files = render(LEFT)
+
+    assert f"MACAddress={LEFT.mac(BOND)}" in files[f"{NETWORKD}-{BOND}.netdev"].splitlines()
+    for tap in ("ovn0", "ovn1"):
+        link = files[f"{NETWORKD}-{tap}.link"].splitlines()
+        assert f"OriginalName={tap}" in link and f"MACAddress={LEFT.mac(tap)}" in link
+
+
+def test_a_link_is_in_the_bond_as_long_as_its_tunnel_holds_the_tap() -> None:
+    for tap in ("ovn0", "ovn1"):
+        lines = conf(LEFT, tap)
+        assert "up-delay" in lines and "keepalive 1 5" in lines and f"dev {tap}" in lines
+        assert "persist-tun" not in lines
+        assert "Bond=bond0" in render(LEFT)[f"{NETWORKD}-{tap}.network"]
+
+
+@pytest.mark.seed("1.3")
+def test_one_link_is_served_and_the_other_called() -> None:
+    served, called = conf(LEFT, "ovn0"), conf(LEFT, "ovn1")
+
+    assert {"tls-server", "port 1194", "float", "remote-cert-tls client", "verify-x509-name right name"} <= set(served)
+    assert {"tls-client", "remote 203.0.113.51 1195", "remote-cert-tls server"} <= set(called)
+    assert "verify-x509-name right.drawbridge name" in called and "bind-dev eth0" in served
+    assert not any(line.startswith(("remote ", "nobind")) for line in served)
+    assert not any(line.startswith(("port ", "bind-dev")) for line in called)
+
+
+def test_at_a_gateway_that_serves_many_it_is_a_client() -> None:
+    shared = replace(LEFT, links=(replace(CALLS, shared=True),), gateway="10.0.0.254")
+
+    assert "client" in conf(shared, "ovn1") and "tls-client" not in conf(shared, "ovn1")
+    assert "GATEWAY=10.0.0.254" in render(shared)["etc/drawbridge/links/ovn1.env"]
+
+
+@pytest.mark.parametrize("mode", sorted({*PAIR_MODES, *BRIDGE_MODES}))
+def test_each_mode_watches_carriers_and_only_xor_has_a_hash(mode: Mode) -> None:
+    lines = render(replace(LEFT, mode=mode))[f"{NETWORKD}-{BOND}.netdev"].splitlines()
+
+    assert f"Mode={mode}" in lines and "MIIMonitorSec=100ms" in lines
+    assert ("TransmitHashPolicy=layer3+4" in lines) == (mode == "balance-xor")
+    assert not any("ARP" in line and "Gratuitous" not in line for line in lines)
+
+
+def test_nothing_in_it_is_a_key() -> None:
+    assert not any("BEGIN" in text or "<ca>" in text for text in render(LEFT).values())
