@@ -18,7 +18,8 @@ from components.member import Member, MemberArgs
 from components.network import Network, NetworkArgs
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
-from kits import site
+from kits import links, site
+from openvpn import bond
 from openvpn.client import render_profile
 from openvpn.model import Client, Multicast, Tunnel
 from openvpn.site import outside
@@ -48,6 +49,7 @@ def deploy(config: settings.Settings) -> None:
     tunnel = replace(tunnel, routes=(*reached, *tunnel.routes))
     forwards_for = (network.cidr,) if routed else ()
     around: dict[str, Any] = {"vpc_id": network.vpc_id, "port": port, "forwards_for": forwards_for, **doors, **moving}
+    around["links"] = tunnel.links
     firewall = Firewall("firewall", FirewallArgs(stack=stack, **around))
     group = firewall.security_group_id
     ends = {"subnet_id": network.public_subnet_id, "security_group_id": group}
@@ -67,6 +69,7 @@ def deploy(config: settings.Settings) -> None:
     }
     made = authority.revoked.apply(lambda r: release.build(tunnel, **filtered, vpc=reached, revoked=r))
     kits = {name: kit_of(client, tunnel, firewall, here) for name, client in sites(tunnel, clients_at).items()}
+    kits |= {name: bond_kit(config, name, tunnel, address.public_ip, server, here) for name in bonded(tunnel)}
     vault = Vault("vault", VaultArgs(**here, release=made, throw_away=config.throw_away, kits=kits))
     for name in kits:
         rule = firewall.doors.get(name)
@@ -96,9 +99,12 @@ def deploy(config: settings.Settings) -> None:
 
 def offer(config: settings.Settings) -> Tunnel:
     """Return what the settings say of the tunnel and its clients."""
-    clients = tuple(Client(**client.model_dump(exclude={"system", "at"})) for client in config.clients)
+    clients = tuple(Client(**client.model_dump(exclude={"system", "at", "lines"})) for client in config.clients)
     groups = tuple(Multicast(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
     values = config.tunnel.model_dump(exclude={"vpc", "multicast", "redirect"})
+    if config.tunnel.links > 1:
+        # A host has to know within seconds that a link is gone: the other one is there.
+        values |= {"keepalive": (1, 5), "mtu": bond.MTU}
     return Tunnel(**values, multicast=groups, redirect=config.tunnel.redirect == "all", clients=clients)
 
 
@@ -115,6 +121,24 @@ def kit_of(client: Client, tunnel: Tunnel, firewall: Firewall, here: dict[str, A
     port, what = str(tunnel.port), contract.door(client.name)
     found = pulumi.Output.all(GROUP=firewall.security_group_id, RULE=rule.security_group_rule_id, PORT=port, DOOR=what)
     return found.apply(lambda door: site.build(client, tunnel, **here, door=door))
+
+
+def bonded(tunnel: Tunnel) -> list[str]:
+    """Return the clients that hold their address over several links."""
+    return [client.name for client in tunnel.clients] if tunnel.links > 1 else []
+
+
+def bond_kit(
+    config: settings.Settings, name: str, tunnel: Tunnel, ip: pulumi.Output[str], server: str, here: dict[str, Any]
+) -> pulumi.Output[bytes]:
+    """Return the kit of a bonded host, the gateway's public address in it."""
+    lines = next(client.lines for client in config.clients if client.name == name)
+
+    def kit(address: str) -> bytes:
+        made = bond.of_segment(tunnel, name, remote=address, server_name=server, lines=lines)
+        return links.build(made, **here, bundles={name: name})
+
+    return ip.apply(kit)
 
 
 def profiles_of(tunnel: Tunnel, ip: pulumi.Output[str], server: str) -> dict[str, pulumi.Output[str]]:

@@ -48,6 +48,9 @@ POOLS = {"tun": IPv4Network("10.8.0.0/24"), "tap": IPv4Network("192.168.255.0/24
 #: Unicast: the last bit of the first byte is 0 (IEEE 802).
 MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 
+#: A network interface's name, as Linux takes it (15 bytes).
+INTERFACE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$"
+
 LINK_LOCAL = IPv4Network("169.254.0.0/16")
 
 
@@ -141,10 +144,19 @@ class Tunnel(Section):
     """Networks pushed to clients besides the VPC's own."""
     vpc: bool = True
     """Whether clients reach the VPC."""
+    links: Literal[1, 2] = 1
+    """OpenVPN processes that serve one segment, on ports that follow each other; hosts bond their tunnels to both."""
+    bond: Literal["balance-alb", "active-backup", "balance-xor", "balance-rr"] | None = None
+    """How hosts spread what they send over the links; balance-alb by default."""
     multicast: tuple[Multicast, ...] = ()
     """What may cross a segment; everything, if nothing is named."""
     broadcasts: int = Field(default=100, ge=1, le=100_000)
     """Broadcast frames that each client of a segment may send in a second."""
+
+    @property
+    def server(self) -> IPv4Address:
+        """The gateway's own address: the first, or, where bonded hosts have that, the last."""
+        return self.pool.network_address + 1 if self.links == 1 else self.pool.broadcast_address - 1
 
     @property
     def room(self) -> int:
@@ -163,6 +175,8 @@ class Client(Section):
     """Parts of `lan` towards which the VPC may open connections."""
     system: Literal["linux", "windows", "phone"] = "linux"
     """What the client runs."""
+    lines: tuple[Annotated[str, Field(pattern=INTERFACE)], ...] = ()
+    """Network interfaces of a bonded client, one a link, where its routes alone do not tell its lines apart."""
     mac: Annotated[str, BeforeValidator(_lower)] | None = Field(default=None, pattern=MAC)
     """Hardware address of its adapter on a segment, where its bundle cannot set one."""
     at: IPv4Address | None = None
@@ -263,6 +277,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     if tunnel:
         problems += _check_pool(tunnel, clients)
         problems += _check_segment(tunnel, clients)
+        problems += _check_links(tunnel, clients)
     if lifetimes:
         problems += _check_lifetimes(lifetimes)
     problems += _check_clients(clients)
@@ -467,11 +482,11 @@ def _check_pool(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Probl
     if len(clients) > tunnel.room:
         reason = f"has room for {tunnel.room} clients, not {len(clients)}"
         yield _problem("tunnel.pool", tunnel.pool, reason, "widen it")
-    server = tunnel.pool.network_address + 1
     for i, client in clients.items():
         if client.address is None:
             continue
-        first, last = server + 1, tunnel.pool.broadcast_address - 1
+        first, last = tunnel.pool.network_address + 1, tunnel.pool.broadcast_address - 1
+        first, last = (first + 1, last) if tunnel.links == 1 else (first, last - 1)
         if not first <= client.address <= last:
             reason = f"is no client's address in {NAMESPACE}:tunnel.pool {tunnel.pool}"
             yield _problem(f"clients[{i}].address", client.address, reason, f"choose one from {first} to {last}")
@@ -510,6 +525,37 @@ def _check_segment(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Pr
             lans = ", ".join(map(str, client.lan))
             remedy = "leave it out, or write device: tun"
             yield _problem(f"clients[{i}].lan", lans, "cannot be routed to on a segment", remedy)
+
+
+def _check_links(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Problem]:
+    """What several links need of each other."""
+    if tunnel.links == 1:
+        if tunnel.bond:
+            yield _problem("tunnel.bond", tunnel.bond, "is for several links", "write links: 2, or leave it out")
+        for i, client in clients.items():
+            if client.lines:
+                remedy = f"leave it out, or write {NAMESPACE}:tunnel.links: 2"
+                yield _problem(f"clients[{i}].lines", ", ".join(client.lines), "is for several links", remedy)
+        return
+    if tunnel.device != "tap":
+        yield _problem("tunnel.links", tunnel.links, "can be bonded on a segment only", "write device: tap")
+    elif not tunnel.client_to_client:
+        reason = "lets no bonded host meet another: they do so on the gateway's bridge"
+        yield _problem("tunnel.clientToClient", "false", reason, "write true")
+    if tunnel.bond in ("balance-xor", "balance-rr"):
+        reason = "sends from one hardware address over both links, which the gateway's bridge knows on one at a time"
+        yield _problem("tunnel.bond", tunnel.bond, reason, "write balance-alb or active-backup")
+    if tunnel.port == 65535:
+        yield _problem("tunnel.port", tunnel.port, "leaves no port for the second link", "write 65534 or less")
+    for i, client in clients.items():
+        if client.system != "linux":
+            reason = "has no bonding driver"
+            yield _problem(f"clients[{i}].system", client.system, reason, "write linux, or leave the client out")
+        if client.mac:
+            yield _problem(f"clients[{i}].mac", client.mac, "is set by a bonded host's kit", "leave it out")
+        if client.lines and len(set(client.lines)) != tunnel.links:
+            shown = ", ".join(client.lines)
+            yield _problem(f"clients[{i}].lines", shown, "is not one interface a link", "name two, or none")
 
 
 def _check_lifetimes(lifetimes: Lifetimes) -> Iterator[Problem]:

@@ -17,11 +17,12 @@ class FirewallArgs:
     stack: str
     vpc_id: pulumi.Input[str]
     port: int
-    """The tunnel's UDP port."""
+    """The tunnel's UDP port, the first of its `links`."""
     admin_from: tuple[IPv4Network, ...]
     """Where SSH comes from."""
     allow_from: tuple[IPv4Network, ...]
     """Where the tunnel and echo requests come from."""
+    links: int = 1
     forwards_for: tuple[IPv4Network, ...] = ()
     """Ranges of the VPC whose packets the gateway forwards: it is asked for those too, whatever they carry."""
     admin_at: IPv4Address | None = None
@@ -66,7 +67,7 @@ class Firewall(pulumi.ComponentResource):
                 )
 
         allow("ssh", args.admin_from, "tcp", (22, 22))
-        allow("tunnel", args.allow_from, "udp", (args.port, args.port))
+        allow("tunnel", args.allow_from, "udp", (args.port, args.port + args.links - 1))
         # For ICMP the two ports are type and code: echo request (RFC 792), any code.
         allow("echo", args.allow_from, "icmp", (8, -1))
         allow("forwarded", args.forwards_for, "-1", None)

@@ -20,7 +20,7 @@ def render(tunnel: Tunnel, adapters: Sequence[str] = ()) -> Mapping[str, str]:
     """
     if tunnel.device != "tap":
         return {}
-    ports = adapters or (tunnel.adapter,)
+    ports = adapters or tunnel.adapters
     files = {
         f"{BRIDGE}.netdev": _BRIDGE_DEVICE.format(mac=tunnel.mac),
         f"{BRIDGE}.network": _BRIDGE.format(mtu=tunnel.mtu, address=f"{tunnel.address}/{tunnel.pool.prefixlen}"),
@@ -37,7 +37,7 @@ def render(tunnel: Tunnel, adapters: Sequence[str] = ()) -> Mapping[str, str]:
 
 def render_members(tunnel: Tunnel) -> str:
     """Return whose each hardware address of a segment is: one, and a client's name, a line."""
-    return text("hardware addresses", (f"{mac} {name}" for name, mac in tunnel.macs.items()))
+    return text("hardware addresses", (f"{mac} {name}" for name, owned in tunnel.hardware.items() for mac in owned))
 
 
 def _port(port: str, tunnel: Tunnel) -> str:

@@ -50,7 +50,7 @@ def render_nftables(
     tap = tunnel.device == "tap"
     values = {
         "TUNNEL": tunnel.interface,
-        "PORT": tunnel.port,
+        "PORT": tunnel.port if tunnel.links == 1 else f"{tunnel.port}-{tunnel.port + tunnel.links - 1}",
         "MSS": tunnel.path_mtu - OVERHEAD - (_ETHERNET if tap else 0),
         # On a segment hosts have link-local addresses, and need them to find each other.
         "METADATA6": "fd00:ec2::/32" if tap else "{ fe80::/10, fd00:ec2::/32 }",

@@ -25,10 +25,21 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
 
     `adapters` are all ports of the bridge where it has more than the tunnel's own.
     """
-    addresses, macs = tunnel.addresses, tunnel.macs
-    members = [(macs[name], addresses[name], link_local(macs[name])) for name in macs]
+    addresses = tunnel.addresses
+    members = [
+        (mac, addresses[name], link_local(local))
+        for name, owned in tunnel.hardware.items()
+        for mac in owned
+        for local in owned
+    ]
     everyone = [*members, (tunnel.mac, tunnel.address, link_local(tunnel.mac))]
-    claims = [f"{mac} . {mac} . {ip}" for mac, address, _ in members for ip in (address, "0.0.0.0")]
+    claims = [
+        f"{mac} . {sender} . {ip}"
+        for name, owned in tunnel.hardware.items()
+        for mac in owned
+        for sender in owned
+        for ip in (addresses[name], "0.0.0.0")
+    ]
     sets = (
         _set("members", "ether_addr", (mac for mac, _, _ in members)),
         _set("claims", "ether_addr . ether_addr . ipv4_addr", claims),
@@ -37,7 +48,7 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
         _set("taken6", "ipv6_addr", (local for _, _, local in everyone)),
         *_groups(tunnel.multicast),
     )
-    ports = ", ".join(f'"{name}"' for name in adapters or (tunnel.adapter,))
+    ports = ", ".join(f'"{name}"' for name in adapters or tunnel.adapters)
     body = "\n".join(
         [
             *sets,
@@ -72,7 +83,7 @@ def _groups(allowed: Iterable[Multicast]) -> Iterable[str]:
 
 
 def _set(name: str, kind: str, elements: Iterable[object], flags: str = "") -> str:
-    listed = ", ".join(map(str, elements))
+    listed = ", ".join(dict.fromkeys(map(str, elements)))
     lines = [
         f"type {kind}",
         *([f"flags {flags}"] if flags else []),

@@ -73,13 +73,16 @@ def _segment(tunnel: Tunnel) -> Iterator[str]:
     # The bridge has the server's address, not the device, which is a port of it.
     yield "mode server"
     yield "tls-server"
-    yield f'push "route-gateway {tunnel.address}"'
+    if tunnel.links == 1:
+        yield f'push "route-gateway {tunnel.address}"'
     # OpenVPN tells clients apart by certificate, so it is here that each is held to its own hardware address.
     yield "script-security 2"
     yield f'learn-address "/bin/sh {Paths.learn}"'
 
 
 def _pushed(tunnel: Tunnel) -> Iterator[str]:
+    if tunnel.links > 1:
+        return  # A bonded host's addresses and routes are its bond's, not its tunnels'.
     yield from (f'push "route {netmask(network)}"' for network in tunnel.routes)
     if tunnel.client_to_client:
         # Just as declared, neither merged nor only what is reachable: OpenVPN spares an owner what equals its iroute.
@@ -89,6 +92,8 @@ def _pushed(tunnel: Tunnel) -> Iterator[str]:
 
 
 def _ccd(client: Client, tunnel: Tunnel) -> Iterator[str]:
+    if tunnel.links > 1:
+        return
     address = tunnel.addresses[client.name] if tunnel.device == "tap" else client.address
     if address:
         yield f"ifconfig-push {address} {tunnel.pool.netmask}"

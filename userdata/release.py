@@ -44,14 +44,18 @@ def build(
     """
     rules = firewall.render_nftables(tunnel, admin_from=admin_from, allow_from=allow_from, vpc=vpc)
     owners = revoked if isinstance(revoked, Mapping) else dict.fromkeys(revoked, "")
-    manifest = {"format": FORMAT, "instances": [tunnel.instance], "secrets": list(GATEWAY_SECRETS)}
+    manifest = {
+        "format": FORMAT,
+        "instances": [process.instance for process in tunnel.processes],
+        "secrets": list(GATEWAY_SECRETS),
+    }
     contents = {
         "manifest.json": json.dumps(manifest, indent=2) + "\n",
         "agent.py": (FILES / "agent.py").read_text(),
         **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in tunnel.clients},
         **{f"revoked/{serial}": f"{owner}\n" if owner else "" for serial, owner in owners.items()},
         **_static(),
-        f"root/etc/openvpn/server/{tunnel.instance}.conf": server.render_server(tunnel),
+        **{f"root/etc/openvpn/server/{one.instance}.conf": server.render_server(one) for one in tunnel.processes},
         "root/etc/drawbridge/nftables.conf": rules,
         "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render(tunnel),
         **{f"root/{path}": text for path, text in _segment(tunnel).items()},

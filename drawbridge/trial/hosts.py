@@ -134,7 +134,7 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
         return host
     host.wait_booted()
     if client.lan or client.at:
-        told = _install_kit(deployed, host, name)
+        told = install_kit(deployed, host, name)
         for network in re.findall(r"(\S+) via this host", told):
             running.route(place, IPv4Network(network), host.address)
         for neighbour, address in neighbours(client).items():
@@ -167,7 +167,7 @@ def tunnel_of(client: Client) -> str:
     return "drawbridge0" if client.lan or client.at else "tun0"
 
 
-def _install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
+def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
     """Set a site's host up as its owner does: a key for its user, one command. What the command said."""
     _bring_key(deployed, host, deployed.names.member(name))
     return must(host, "sh", "-c", kit_command(deployed.account, name), timeout=180)

@@ -12,7 +12,7 @@ from typing import Any
 
 from drawbridge.account import stack_file
 from drawbridge.checks import Check
-from drawbridge.trial import routed, segment
+from drawbridge.trial import bonded, routed, segment
 from drawbridge.trial.deployment import Progress, deploy
 from drawbridge.trial.hosts import place_hosts
 from lab import region as labs
@@ -58,6 +58,8 @@ def throw_away_region(progress: Progress = lambda _: None) -> Iterator[labs.Regi
 
 def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: Progress) -> list[Check]:
     deployed = deploy(running, stack, raw, progress)
+    if deployed.settings.tunnel.links > 1:
+        return bonded.check(deployed, progress)
     place_hosts(deployed, progress)
     progress("waiting for the gateway")
     checks = [routed.ready(deployed)]

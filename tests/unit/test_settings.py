@@ -14,6 +14,9 @@ from settings import Problem, SettingsError, endpoint_of, parse, read_stack_file
 STACKS = sorted(Path(__file__).parents[2].glob("stacks/Pulumi.*.yaml"))
 
 
+BONDED = {"device": "tap", "links": 2, "clientToClient": True}
+
+
 def problems(stack: str = "dev", endpoint: str | None = None, **sections: Any) -> list[str]:
     raw = {"aws:region": "eu-west-1"} | {f"drawbridge:{k.replace('__', ':')}": v for k, v in sections.items()}
     try:
@@ -251,6 +254,40 @@ D = "drawbridge:"
             {"clients": [{"name": "a", "reachable": ["192.168.2.0/25"]}]},
             "clients[0].reachable[0]: 192.168.2.0/25 is outside drawbridge:clients[0].lan (empty); "
             "choose a part of lan, or add it there",
+        ),
+        (
+            {"tunnel": {**BONDED, "bond": "balance-xor"}},
+            "tunnel.bond: balance-xor sends from one hardware address over both links, which the gateway's bridge "
+            "knows on one at a time; write balance-alb or active-backup",
+        ),
+        ({"tunnel": {**BONDED, "bond": "active-backup"}}, None),
+        (
+            {"tunnel": {"bond": "balance-alb"}},
+            "tunnel.bond: balance-alb is for several links; write links: 2, or leave it out",
+        ),
+        ({"tunnel": {"links": 2}}, "tunnel.links: 2 can be bonded on a segment only; write device: tap"),
+        ({"tunnel": {**BONDED, "links": 3}}, "tunnel.links: 3 cannot be used; write 1 or 2"),
+        (
+            {"tunnel": {**BONDED, "clientToClient": False}},
+            "tunnel.clientToClient: false lets no bonded host meet another: they do so on the gateway's bridge; "
+            "write true",
+        ),
+        (
+            {"tunnel": {**BONDED, "port": 65535}},
+            "tunnel.port: 65535 leaves no port for the second link; write 65534 or less",
+        ),
+        (
+            {"tunnel": BONDED, "clients": [{"name": "a", "lines": ["eth0"]}]},
+            "clients[0].lines: eth0 is not one interface a link; name two, or none",
+        ),
+        (
+            {"clients": [{"name": "a", "lines": ["eth0", "eth1"]}]},
+            "clients[0].lines: eth0, eth1 is for several links; leave it out, or write drawbridge:tunnel.links: 2",
+        ),
+        (
+            {"tunnel": BONDED, "clients": [{"name": "a", "address": "192.168.255.254"}]},
+            "clients[0].address: 192.168.255.254 is no client's address in drawbridge:tunnel.pool 192.168.255.0/24; "
+            "choose one from 192.168.255.1 to 192.168.255.253",
         ),
         ({"lifetimes": {"client": 0}}, "lifetimes.client: 0 cannot be used; write 1 or more"),
         (
