@@ -1,8 +1,9 @@
 """Machines with a kernel of their own: User-Mode Linux, for what the kernel of this machine may lack, such as bonding.
 
-Such a machine boots the same image by the same systemd as any other of the lab's. Its kernel is Debian's, an ordinary
-process in the machine's network namespace: each interface found there becomes one of the machine's own, with its address,
-route and MAC, and the namespace only carries frames between the two. Commands reach it through `lab.uml_agent`.
+Such a machine boots the same image by the same systemd as any other of the lab's, which takes it about 15 s. Its kernel
+is Debian's, an ordinary process in the machine's network namespace: each interface found there becomes one of the
+machine's own, with its address, route and MAC, and the namespace only carries frames between the two. Commands reach it
+through `lab.uml_agent`.
 
 Sources: the kernel's Documentation/virt/uml/user_mode_linux_howto_v2.rst (vector transports, hostfs); systemd.link(5),
 systemd.network(5); unshare(1).
