@@ -444,3 +444,37 @@ def test_a_stack_file_is_read_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "Pulumi.x.yaml"
     path.write_text(yaml.safe_dump({"config": config}))
     assert read_stack_file(path) == config
+
+
+@pytest.mark.seed("4.4")
+@pytest.mark.parametrize(
+    "name", ["Home", "DEFAULT", "home lan", "../home", "a/b", ".home", "-home", "", "h" * 64, "hömé"]
+)
+def test_a_ccd_name_that_is_no_common_name_is_refused(name: str) -> None:
+    """The file and the certificate both have the entry's name, so one that cannot be both is none."""
+    (told,) = problems(clients=[{"name": name}])
+    assert told.startswith("drawbridge:clients[0].name: ")
+
+
+SITES = [{"name": "a", "lan": ["192.168.1.0/24"], "reachable": ["192.168.1.128/25"]}]
+
+
+@pytest.mark.parametrize(
+    ("sections", "keys"),
+    [
+        ({"clients": [*SITES, {"name": "b", "lan": ["192.168.1.0/24"]}]}, ["clients[1].lan[0]"]),
+        ({"clients": [*SITES, {"name": "b", "lan": ["192.168.0.0/16"]}]}, ["clients[1].lan[0]"]),
+        ({"clients": SITES, "network": {"cidr": "192.168.0.0/16"}}, ["clients[0].lan[0]"]),
+        ({"clients": SITES, "tunnel": {"pool": "192.168.1.0/24"}}, ["clients[0].lan[0]"]),
+        ({"network": {"cidr": "10.1.0.0/16"}, "tunnel": {"pool": "10.1.2.0/24"}}, ["tunnel.pool"]),
+        ({"clients": [{**SITES[0], "reachable": ["192.168.2.0/25"]}]}, ["clients[0].reachable[0]"]),
+        ({"clients": [{**SITES[0], "reachable": ["192.168.0.0/16"]}]}, ["clients[0].reachable[0]"]),
+        ({"clients": [{**SITES[0], "address": "10.9.0.1"}]}, ["clients[0].address"]),
+        ({"clients": [{**SITES[0], "address": "10.8.0.1"}]}, ["clients[0].address"]),
+        ({"clients": [{**SITES[0], "address": "10.8.0.255"}]}, ["clients[0].address"]),
+    ],
+)
+def test_a_site_that_cannot_be_routed_is_refused(sections: dict[str, Any], keys: list[str]) -> None:
+    assert [told.split(": ")[0] for told in problems(**sections)] == [f"drawbridge:{key}" for key in keys]
+    # The control: the site itself is fine.
+    assert problems(clients=SITES) == []
