@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pulumi
 import yaml
 from pulumi.runtime.config import CONFIG, get_config_env
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
@@ -60,6 +60,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 def _lower(value: object) -> object:
     """Windows writes hardware addresses with dashes and in capitals."""
     return value.lower().replace("-", ":") if isinstance(value, str) else value
+
+
+def _pool6(value: object) -> object:
+    """A word, or a range; raises ValueError."""
+    return value if value in ("none", "delegated") else IPv6Network(str(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class Gateway(Section):
     """Public address of the admin's at first; `drawbridge access allow-me` moves what it opens to SSH."""
     ssh_key: str | None = Field(default=None, pattern=PUBLIC_KEY)
     """The operator's public key, one line of OpenSSH."""
+    ipv6_prefix: IPv6Network | None = None
+    """The /80 to delegate to its network interface; without it AWS chooses one of the subnet's."""
     disk_size: int = Field(default=8, ge=8, le=16384)
     """GiB of the root volume."""
 
@@ -139,7 +146,11 @@ class Tunnel(Section):
     """The server runs without the capability that ports below 1,024 need."""
     nat: bool = True
     client_to_client: bool = False
-    redirect: Literal["none", "all"] = "none"
+    ipv6: Annotated[Literal["none", "delegated"] | IPv6Network, PlainValidator(_pool6)] = "none"
+    """Whether clients have global addresses: of all of the delegated prefix, or of a part of it."""
+    open_to: tuple[IPv6Network, ...] = ()
+    """Who may open connections to clients by IPv6."""
+    redirect: Literal["none", "ipv6", "all"] = "none"
     routes: tuple[IPv4Network, ...] = ()
     """Networks pushed to clients besides the VPC's own."""
     vpc: bool = True
@@ -177,6 +188,8 @@ class Client(Section):
     """What the client runs."""
     lines: tuple[Annotated[str, Field(pattern=INTERFACE)], ...] = ()
     """Network interfaces of a bonded client, one a link, where its routes alone do not tell its lines apart."""
+    address6: IPv6Address | None = None
+    """What its IPv6 address ends in, such as `::10`; or all of it, where the prefix is named."""
     mac: Annotated[str, BeforeValidator(_lower)] | None = Field(default=None, pattern=MAC)
     """Hardware address of its adapter on a segment, where its bundle cannot set one."""
     at: IPv4Address | None = None
@@ -278,6 +291,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         problems += _check_pool(tunnel, clients)
         problems += _check_segment(tunnel, clients)
         problems += _check_links(tunnel, clients)
+        problems += _check_ipv6(tunnel, gateway, clients)
     if lifetimes:
         problems += _check_lifetimes(lifetimes)
     problems += _check_clients(clients)
@@ -332,6 +346,7 @@ def _clients(value: object, problems: list[Problem]) -> dict[int, Client]:
 REMEDIES = {
     "name": "use 1 to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first",
     "sshKey": "give the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub",
+    "ipv6": "write none, delegated, or a range like 2001:db8:1:2:3::/80",
     "mac": "write a unicast address like 02:00:5e:00:53:01",
     "instanceType": "write an EC2 instance type, such as t4g.nano",
     "image": "write debian-13 or the id of an AMI",
@@ -360,6 +375,10 @@ def _explain(model: type[Section], key: str, value: object, details: ErrorDetail
             return Problem(path, shown, "is no IPv4 range", "write one like 10.1.0.0/16")
         case "ip_v4_address":
             return Problem(path, shown, "is no IPv4 address", "write one like 10.8.0.10")
+        case "ip_v6_network":
+            return Problem(path, shown, "is no IPv6 range", "write one like 2001:db8:1:2::/64, no host bits set")
+        case "ip_v6_address":
+            return Problem(path, shown, "is no IPv6 address", "write one like ::10")
     return Problem(path, shown, "cannot be used", REMEDIES.get(field) or _bound(details))
 
 
@@ -556,6 +575,45 @@ def _check_links(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Prob
         if client.lines and len(set(client.lines)) != tunnel.links:
             shown = ", ".join(client.lines)
             yield _problem(f"clients[{i}].lines", shown, "is not one interface a link", "name two, or none")
+
+
+def _check_ipv6(tunnel: Tunnel, gateway: Gateway | None, clients: Mapping[int, Client]) -> Iterator[Problem]:
+    prefix = gateway.ipv6_prefix if gateway else None
+    if prefix and prefix.prefixlen != 80:
+        yield _problem("gateway.ipv6Prefix", prefix, "cannot be delegated", "write a /80, the only size there is")
+        return
+    if tunnel.ipv6 == "none":
+        needs: list[tuple[str, object]] = [("gateway.ipv6Prefix", prefix), ("tunnel.openTo", tunnel.open_to or None)]
+        needs += [("tunnel.redirect", "ipv6" if tunnel.redirect == "ipv6" else None)]
+        needs += [(f"clients[{i}].address6", client.address6) for i, client in clients.items()]
+        for key, value in needs:
+            if value is not None:
+                shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+                yield _problem(key, shown, "needs IPv6", f"write {NAMESPACE}:tunnel.ipv6: delegated, or leave it out")
+        return
+    if isinstance(tunnel.ipv6, IPv6Network):
+        if prefix is None:
+            remedy = "name it, or write delegated for all of the one that AWS chooses"
+            yield _problem("gateway.ipv6Prefix", "(missing)", f"is what {tunnel.ipv6} must be a part of", remedy)
+        elif not tunnel.ipv6.subnet_of(prefix):
+            reason = f"is outside the delegated {NAMESPACE}:gateway.ipv6Prefix {prefix}"
+            yield _problem("tunnel.ipv6", tunnel.ipv6, reason, "write a part of that, or delegated for all of it")
+        elif tunnel.ipv6.prefixlen > 108:
+            yield _problem("tunnel.ipv6", tunnel.ipv6, "is too small", "write a range from /80 to /108")
+    pool = tunnel.ipv6 if isinstance(tunnel.ipv6, IPv6Network) else prefix
+    ends = dict[int, int]()
+    for i, client in clients.items():
+        if client.address6 is None:
+            continue
+        key, end = f"clients[{i}].address6", int(client.address6) & (2**48 - 1)
+        if end != int(client.address6) and not (pool and client.address6 in pool):
+            where = f"no address in {pool}" if pool else "more than the end of an address, and no prefix is named"
+            yield _problem(key, client.address6, f"is {where}", "write its end alone, such as ::10")
+        if end < 2:
+            yield _problem(key, client.address6, "is the gateway's own, or no address", "write ::2 or above")
+        if end in ends:
+            yield _problem(key, client.address6, f"is also clients[{ends[end]}]'s", "give each its own")
+        ends[end] = i
 
 
 def _check_lifetimes(lifetimes: Lifetimes) -> Iterator[Problem]:

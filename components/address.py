@@ -17,6 +17,10 @@ class AddressArgs:
     security_group_id: pulumi.Input[str]
     source_dest_check: bool
     """False where the interface takes or sends packets of addresses that are not its own."""
+    ipv6: bool = False
+    """Whether it has an IPv6 address and a delegated prefix, a /80."""
+    ipv6_prefix: str | None = None
+    """That prefix; without it AWS chooses one of the subnet's."""
     after: Sequence[pulumi.Resource] = ()
     """What must be there first: an Elastic IP needs the VPC's way to the Internet."""
 
@@ -29,6 +33,8 @@ class Address(pulumi.ComponentResource):
     private_ip: pulumi.Output[str]
     public_ip: pulumi.Output[str]
     """What client profiles name as `remote`."""
+    ipv6_prefix: pulumi.Output[str | None]
+    """What the VPC hands to the interface besides its own address: it is for what is behind the gateway."""
 
     def __init__(self, name: str, args: AddressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Address", name, {}, opts)
@@ -38,6 +44,10 @@ class Address(pulumi.ComponentResource):
             subnet_id=args.subnet_id,
             security_groups=[args.security_group_id],
             source_dest_check=args.source_dest_check,
+            # One address for itself: with it comes the way to the Internet.
+            ipv6_address_count=1 if args.ipv6 else None,
+            ipv6_prefix_count=1 if args.ipv6 and not args.ipv6_prefix else None,
+            ipv6_prefixes=[args.ipv6_prefix] if args.ipv6 and args.ipv6_prefix else None,
             description="Drawbridge gateway",
             tags=tags,
             opts=pulumi.ResourceOptions(parent=self),
@@ -52,6 +62,7 @@ class Address(pulumi.ComponentResource):
         self.interface_id = interface.id
         self.private_ip = interface.private_ip
         self.public_ip = elastic.public_ip
+        self.ipv6_prefix = interface.ipv6_prefixes.apply(lambda held: held[0] if held else None)
         self.register_outputs(
             {"interfaceId": self.interface_id, "privateIp": self.private_ip, "publicIp": self.public_ip}
         )

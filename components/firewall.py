@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pulumi
 import pulumi_aws as aws
@@ -25,6 +25,10 @@ class FirewallArgs:
     links: int = 1
     forwards_for: tuple[IPv4Network, ...] = ()
     """Ranges of the VPC whose packets the gateway forwards: it is asked for those too, whatever they carry."""
+    ipv6: bool = False
+    """Whether it speaks IPv6 at all."""
+    opened6: tuple[IPv6Network, ...] = ()
+    """Who may open connections to clients by IPv6: the group is asked for those too, which are not its own."""
     admin_at: IPv4Address | None = None
     """Where SSH comes from at first; the rule follows that address and is then not looked at."""
     clients_at: Mapping[str, IPv4Address] = field(default_factory=dict)
@@ -52,7 +56,7 @@ class Firewall(pulumi.ComponentResource):
             opts=child,
         )
 
-        def allow(what: str, sources: Sequence[IPv4Network], protocol: str, ports: tuple[int, int] | None) -> None:
+        def allow(what: str, sources: Sequence[IPv4Network | IPv6Network], protocol: str, ports: tuple[int, int] | None) -> None:
             for source in sources:
                 aws.vpc.SecurityGroupIngressRule(
                     f"{name}-{what}-{source}",
@@ -61,7 +65,8 @@ class Firewall(pulumi.ComponentResource):
                     ip_protocol=protocol,
                     from_port=ports[0] if ports else None,
                     to_port=ports[1] if ports else None,
-                    cidr_ipv4=str(source),
+                    cidr_ipv4=str(source) if source.version == 4 else None,
+                    cidr_ipv6=str(source) if source.version == 6 else None,
                     tags=tags,
                     opts=child,
                 )
@@ -71,6 +76,7 @@ class Firewall(pulumi.ComponentResource):
         # For ICMP the two ports are type and code: echo request (RFC 792), any code.
         allow("echo", args.allow_from, "icmp", (8, -1))
         allow("forwarded", args.forwards_for, "-1", None)
+        allow("opened", args.opened6, "-1", None)
 
         def follow(client: str | None, address: IPv4Address) -> aws.vpc.SecurityGroupIngressRule:
             port = args.port if client else 22
@@ -91,15 +97,17 @@ class Firewall(pulumi.ComponentResource):
             follow(None, args.admin_at)
         self.doors = {client: follow(client, address) for client, address in args.clients_at.items()}
         # The provider removes the rule that AWS puts into every new group, so that none is there unsaid.
-        aws.vpc.SecurityGroupEgressRule(
-            f"{name}-out",
-            security_group_id=group.id,
-            description="everything",
-            ip_protocol="-1",
-            cidr_ipv4="0.0.0.0/0",
-            tags=tags,
-            opts=child,
-        )
+        everywhere = {"out": {"cidr_ipv4": "0.0.0.0/0"}} | ({"out6": {"cidr_ipv6": "::/0"}} if args.ipv6 else {})
+        for what, target in everywhere.items():
+            aws.vpc.SecurityGroupEgressRule(
+                f"{name}-{what}",
+                security_group_id=group.id,
+                description="everything",
+                ip_protocol="-1",
+                **target,
+                tags=tags,
+                opts=child,
+            )
         self.security_group_id = group.id
         self.security_group_arn = group.arn
         self.register_outputs({"securityGroupId": self.security_group_id})

@@ -1,8 +1,8 @@
 """The VPC around the gateway: made from a range of addresses, or one that exists."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 
 import pulumi
@@ -11,6 +11,7 @@ import pulumi_aws as aws
 import contract
 
 EVERYWHERE = "0.0.0.0/0"
+EVERYWHERE6 = "::/0"
 
 #: Source ports of whoever opens a connection (RFC 6056, 3.2): where replies go.
 EPHEMERAL = (1024, 65535)
@@ -46,6 +47,11 @@ class Rule:
     ports: tuple[int, int] | None = None
 
 
+def plan6(block: IPv6Network, number: int) -> IPv6Network:
+    """Return the /64 of a subnet, the only size there is; subnets are counted as `plan` has them, public ones even."""
+    return list(islice(block.subnets(new_prefix=64), number + 1))[-1]
+
+
 def public_rules(cidr: IPv4Network, *, port: int, ssh: bool) -> tuple[list[Rule], list[Rule]]:
     """Return what the gateway's subnet lets in and out.
 
@@ -61,6 +67,20 @@ def public_rules(cidr: IPv4Network, *, port: int, ssh: bool) -> tuple[list[Rule]
         Rule(150, "icmp", EVERYWHERE),
     ]
     return incoming, [Rule(100, "all", EVERYWHERE)]
+
+
+def rules6(opened: Sequence[IPv6Network], *, public: bool) -> tuple[list[Rule], list[Rule]]:
+    """Return what a subnet lets in and out by IPv6: replies, ICMP, and whoever may open connections to clients.
+
+    Out of a private one goes what its hosts ask for: the gateway it leaves by lets nothing else in.
+    """
+    incoming = [
+        Rule(230, "tcp", EVERYWHERE6, EPHEMERAL),
+        Rule(240, "udp", EVERYWHERE6, EPHEMERAL),
+        Rule(250, "icmpv6", EVERYWHERE6),
+        *(Rule(number, "all", str(network)) for number, network in enumerate(opened if public else (), start=260)),
+    ]
+    return incoming, [Rule(200, "all", EVERYWHERE6)]
 
 
 def private_rules(cidr: IPv4Network, behind: Sequence[IPv4Network]) -> tuple[list[Rule], list[Rule]]:
@@ -90,6 +110,10 @@ class NetworkArgs:
     """The tunnel's UDP port."""
     ssh: bool
     """Whether SSH is allowed from anywhere at all."""
+    ipv6: bool = False
+    """Whether the new VPC has IPv6, or the existing subnet's is used."""
+    opened6: tuple[IPv6Network, ...] = ()
+    """Who may open connections to clients by IPv6."""
     behind: tuple[IPv4Network, ...]
     """Networks behind the gateway that the VPC's hosts see by their own addresses."""
 
@@ -99,6 +123,8 @@ class Network(pulumi.ComponentResource):
 
     cidr: IPv4Network
     """The VPC's range; known at once, also of an existing VPC."""
+    cidr6: pulumi.Output[str | None]
+    """Its IPv6 range, if it uses one."""
     vpc_id: pulumi.Output[str]
     public_subnet_id: pulumi.Output[str]
     """Where the gateway's network interface lives."""
@@ -110,7 +136,7 @@ class Network(pulumi.ComponentResource):
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Network", name, {}, opts)
         if args.vpc_id and args.subnet_id:
-            self._adopt(args.vpc_id, args.subnet_id, args.route_table_ids)
+            self._adopt(args.vpc_id, args.subnet_id, args.route_table_ids, ipv6=args.ipv6)
         else:
             self._make(name, args)
         self.register_outputs(
@@ -121,13 +147,19 @@ class Network(pulumi.ComponentResource):
             }
         )
 
-    def _adopt(self, vpc_id: str, subnet_id: str, route_table_ids: Sequence[str]) -> None:
+    def _adopt(self, vpc_id: str, subnet_id: str, route_table_ids: Sequence[str], *, ipv6: bool) -> None:
         look = pulumi.InvokeOptions(parent=self)
         vpc = aws.ec2.get_vpc(id=vpc_id, opts=look)
-        if (found := aws.ec2.get_subnet(id=subnet_id, opts=look).vpc_id) != vpc_id:
+        subnet = aws.ec2.get_subnet(id=subnet_id, opts=look)
+        if (found := subnet.vpc_id) != vpc_id:
             raise pulumi.RunError(
                 f"drawbridge:network.subnetId: {subnet_id} is in {found}, not in {vpc_id}; name a subnet of that VPC"
             )
+        if ipv6 and not (subnet.ipv6_cidr_block and vpc.ipv6_cidr_block):
+            raise pulumi.RunError(
+                f"drawbridge:network.subnetId: {subnet_id} has no IPv6 range; give it one, or write ipv6: none"
+            )
+        self.cidr6 = pulumi.Output.from_input(vpc.ipv6_cidr_block if ipv6 else None)
         self.cidr = IPv4Network(vpc.cidr_block)
         self.vpc_id = pulumi.Output.from_input(vpc_id)
         self.public_subnet_id = pulumi.Output.from_input(subnet_id)
@@ -144,6 +176,7 @@ class Network(pulumi.ComponentResource):
         vpc = aws.ec2.Vpc(
             f"{name}-vpc",
             cidr_block=str(args.cidr),
+            assign_generated_ipv6_cidr_block=True if args.ipv6 else None,
             enable_dns_support=True,
             enable_dns_hostnames=True,
             tags=tags("vpc"),
@@ -161,6 +194,17 @@ class Network(pulumi.ComponentResource):
             gateway_id=internet.id,
             opts=child,
         )
+        if args.ipv6:
+            # Private hosts open connections to the Internet, and nobody from there to them.
+            egress = aws.ec2.EgressOnlyInternetGateway(f"{name}-egress", vpc_id=vpc.id, tags=tags("egress"), opts=child)
+            for kind, way in (("public", {"gateway_id": internet.id}), ("private", {"egress_only_gateway_id": egress.id})):
+                aws.ec2.Route(
+                    f"{name}-{kind}-internet6",
+                    route_table_id=tables[kind].id,
+                    destination_ipv6_cidr_block=EVERYWHERE6,
+                    **way,
+                    opts=child,
+                )
         aws.ec2.VpcEndpoint(
             f"{name}-s3",
             vpc_id=vpc.id,
@@ -176,8 +220,11 @@ class Network(pulumi.ComponentResource):
             "private": private_rules(args.cidr, args.behind),
         }
         for kind, (incoming, outgoing) in rules.items():
+            more_in, more_out = rules6(args.opened6, public=kind == "public") if args.ipv6 else ([], [])
+            incoming, outgoing = [*incoming, *more_in], [*outgoing, *more_out]
             self._acl(f"{name}-{kind}", vpc, tags(kind), incoming, outgoing, subnets[kind])
 
+        self.cidr6 = vpc.ipv6_cidr_block.apply(lambda block: block if args.ipv6 else None)
         self.vpc_id = vpc.id
         self.public_subnet_id = subnets["public"]["0"].id
         self.private_subnet_id = subnets["private"]["0"].id
@@ -198,12 +245,14 @@ class Network(pulumi.ComponentResource):
             )
         subnets: dict[str, dict[str, aws.ec2.Subnet]] = {"public": {}, "private": {}}
         for i, zone in enumerate(plan(args.cidr, args.zones)):
-            for kind, cidr in (("public", zone.public), ("private", zone.private)):
+            for n, (kind, cidr) in enumerate((("public", zone.public), ("private", zone.private)), start=2 * i):
                 subnet = aws.ec2.Subnet(
                     f"{name}-{kind}-{i}",
                     vpc_id=vpc.id,
                     cidr_block=str(cidr),
                     availability_zone=available[i],
+                    ipv6_cidr_block=vpc.ipv6_cidr_block.apply(subnet6(n)) if args.ipv6 else None,
+                    assign_ipv6_address_on_creation=True if args.ipv6 and kind == "private" else None,
                     map_public_ip_on_launch=False,
                     tags=contract.tags(args.stack, f"{kind}-{i}"),
                     opts=settled,
@@ -233,11 +282,12 @@ class Network(pulumi.ComponentResource):
                 rule_number=rule.number,
                 rule_action="allow",
                 protocol=PROTOCOLS[rule.protocol],
-                cidr_block=rule.cidr,
+                cidr_block=rule.cidr if ":" not in rule.cidr else None,
+                ipv6_cidr_block=rule.cidr if ":" in rule.cidr else None,
                 from_port=rule.ports[0] if rule.ports else None,
                 to_port=rule.ports[1] if rule.ports else None,
-                icmp_type=-1 if rule.protocol == "icmp" else None,
-                icmp_code=-1 if rule.protocol == "icmp" else None,
+                icmp_type=-1 if rule.protocol.startswith("icmp") else None,
+                icmp_code=-1 if rule.protocol.startswith("icmp") else None,
                 opts=child,
             )
             for egress, rules in ((False, incoming), (True, outgoing))
@@ -254,4 +304,9 @@ class Network(pulumi.ComponentResource):
 
 
 #: Protocol numbers (IANA), as network ACLs want them.
-PROTOCOLS = {"all": "-1", "icmp": "1", "tcp": "6", "udp": "17"}
+PROTOCOLS = {"all": "-1", "icmp": "1", "tcp": "6", "udp": "17", "icmpv6": "58"}
+
+
+def subnet6(number: int) -> Callable[[str], str]:
+    """Return what makes a subnet's range of a VPC's, which is known once AWS has chosen it."""
+    return lambda block: str(plan6(IPv6Network(block), number))

@@ -23,7 +23,7 @@ def render(tunnel: Tunnel, adapters: Sequence[str] = ()) -> Mapping[str, str]:
     ports = adapters or tunnel.adapters
     files = {
         f"{BRIDGE}.netdev": _BRIDGE_DEVICE.format(mac=tunnel.mac),
-        f"{BRIDGE}.network": _BRIDGE.format(mtu=tunnel.mtu, address=f"{tunnel.address}/{tunnel.pool.prefixlen}"),
+        f"{BRIDGE}.network": _BRIDGE.format(mtu=tunnel.mtu, addresses=_addresses(tunnel)),
     }
     for port in ports:
         files |= {f"{port}.netdev": _PORT_DEVICE.format(port=port), f"{port}.network": _port(port, tunnel)}
@@ -38,6 +38,11 @@ def render(tunnel: Tunnel, adapters: Sequence[str] = ()) -> Mapping[str, str]:
 def render_members(tunnel: Tunnel) -> str:
     """Return whose each hardware address of a segment is: one, and a client's name, a line."""
     return text("hardware addresses", (f"{mac} {name}" for name, owned in tunnel.hardware.items() for mac in owned))
+
+
+def _addresses(tunnel: Tunnel) -> str:
+    six = [f"{tunnel.address6}/{tunnel.pool6.prefixlen}"] if tunnel.pool6 else []
+    return "\n".join(f"Address={one}" for one in (f"{tunnel.address}/{tunnel.pool.prefixlen}", *six))
 
 
 def _port(port: str, tunnel: Tunnel) -> str:
@@ -73,7 +78,7 @@ MTUBytes={{mtu}}
 RequiredForOnline=no
 
 [Network]
-Address={{address}}
+{{addresses}}
 ConfigureWithoutCarrier=yes
 IgnoreCarrierLoss=yes
 LinkLocalAddressing=ipv6

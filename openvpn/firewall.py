@@ -22,6 +22,8 @@ TABLE = "inet drawbridge"
 OVERHEAD = 20 + 8 + 24 + 20 + 20
 #: A segment's packets are in frames.
 _ETHERNET = 14
+#: The header of IPv6 inside, beyond that of IPv4.
+_LONGER = 20
 
 
 def render_nftables(
@@ -48,10 +50,19 @@ def render_nftables(
         "peers": (tunnel.pool, *tunnel.reachable) if tunnel.client_to_client else (),
     }
     tap = tunnel.device == "tap"
+    pool6 = (tunnel.pool6,) if tunnel.pool6 else ()
+    sets6 = {
+        "sources6": (*pool6, *((IPv6Network("fe80::/10"), IPv6Network("::/128")) if tap else ())),
+        "destinations6": tunnel.routes6,
+        "clients6": pool6,
+        "opened6": tunnel.opened6,
+        "peers6": pool6 if tunnel.client_to_client else (),
+    }
     values = {
         "TUNNEL": tunnel.interface,
         "PORT": tunnel.port if tunnel.links == 1 else f"{tunnel.port}-{tunnel.port + tunnel.links - 1}",
-        "MSS": tunnel.path_mtu - OVERHEAD - (_ETHERNET if tap else 0),
+        "MSS": (mss := tunnel.path_mtu - OVERHEAD - (_ETHERNET if tap else 0)),
+        "MSS6": mss - _LONGER,
         # On a segment hosts have link-local addresses, and need them to find each other.
         "METADATA6": "fd00:ec2::/32" if tap else "{ fe80::/10, fd00:ec2::/32 }",
     }
@@ -60,7 +71,7 @@ def render_nftables(
     body = "\n".join(
         [
             *(_set(name, "ipv4_addr", networks) for name, networks in sets.items()),
-            _set("sources6", "ipv6_addr", (IPv6Network("fe80::/10"), IPv6Network("::/128")) if tap else ()),
+            *(_set(name, "ipv6_addr", networks) for name, networks in sets6.items()),
             *(f"counter {name} {{\n}}\n" for name in COUNTERS),
             *(Template(chain).substitute(values) for chain in chains),
         ]
@@ -115,10 +126,14 @@ _FORWARD = """\
 chain forward {
     type filter hook forward priority filter; policy drop;
     tcp flags syn / syn,rst tcp option maxseg size set $MSS
+    meta nfproto ipv6 tcp flags syn / syn,rst tcp option maxseg size set $MSS6
     ct state vmap { established : accept, related : accept, invalid : drop }
     iifname "$TUNNEL" oifname != "$TUNNEL" ip daddr @destinations accept
     iifname "$TUNNEL" oifname "$TUNNEL" ip daddr @peers accept
     iifname != "$TUNNEL" oifname "$TUNNEL" ip saddr @vpc ip daddr @reachable accept
+    iifname "$TUNNEL" oifname != "$TUNNEL" ip6 daddr @destinations6 accept
+    iifname "$TUNNEL" oifname "$TUNNEL" ip6 daddr @peers6 accept
+    iifname != "$TUNNEL" oifname "$TUNNEL" ip6 saddr @opened6 ip6 daddr @clients6 accept
     limit rate 5/second log prefix "drawbridge refused forward: "
     counter name refused_forward
 }

@@ -7,9 +7,18 @@ together (overlaps, names, ranges) is judged where they come from, in the settin
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from itertools import pairwise
 from typing import Literal
+
+#: Offset of the addresses that OpenVPN hands out by itself: behind a /16 of IPv4 addresses, the largest pool there is.
+DYNAMIC6 = 1 << 16
+
+#: Prefix length that has room for both.
+SMALLEST6 = 108
+
+#: What the Internet's IPv6 addresses begin with (RFC 4291, 2.4; IANA).
+GLOBAL6 = IPv6Network("2000::/3")
 
 #: The bridge that a segment's ports are in; no interface of the gateway's host ever is.
 BRIDGE = "br0"
@@ -29,6 +38,8 @@ class Client:
     """Networks behind the client, which it routes for."""
     reachable: tuple[IPv4Network, ...] = ()
     """Parts of `lan` towards which others may open connections; towards the rest only replies pass."""
+    address6: IPv6Address | None = None
+    """What its IPv6 address ends in; without one, what its IPv4 address counts in the pool."""
     mac: str | None = None
     """Hardware address it has on a segment; without one, what `Tunnel.macs` derives and its bundle sets."""
 
@@ -71,6 +82,12 @@ class Tunnel:
     """Broadcast frames that each client of a segment may send in a second."""
     redirect: bool = False
     """Whether all of a client's traffic takes the tunnel."""
+    pool6: IPv6Network | None = None
+    """Global addresses of the tunnel, /80 to `SMALLEST6`; the server has the first one."""
+    routes6: tuple[IPv6Network, ...] = ()
+    """All IPv6 networks that clients reach through the tunnel."""
+    opened6: tuple[IPv6Network, ...] = ()
+    """Who may open connections to the clients' IPv6 addresses, which are nobody else's: nothing is translated."""
     clients: tuple[Client, ...] = ()
     keepalive: tuple[int, int] = (10, 120)
     """Seconds between pings, and of silence after which a client starts anew."""
@@ -146,6 +163,28 @@ class Tunnel:
                 fixed[client.name] = next(place for place in places if place not in taken)
                 taken.add(fixed[client.name])
         return fixed
+
+    @property
+    def address6(self) -> IPv6Address | None:
+        """The server's own IPv6 address in the tunnel."""
+        return self.pool6[1] if self.pool6 else None
+
+    @property
+    def addresses6(self) -> Mapping[str, IPv6Address]:
+        """The IPv6 address of each client that always has the same, by its name."""
+        if self.pool6 is None:
+            return {}
+        fixed = self.addresses if self.device == "tap" else {c.name: c.address for c in self.clients if c.address}
+        ends = {name: int(address) - int(self.pool.network_address) for name, address in fixed.items()}
+        chosen = {c.name: int(c.address6) & int(self.pool6.hostmask) for c in self.clients if c.address6}
+        # Where one has chosen what another's would be, that one's is in a place of its own.
+        ends = {name: end + 2 * DYNAMIC6 if end in chosen.values() else end for name, end in ends.items()} | chosen
+        return {name: self.pool6[end] for name, end in ends.items()}
+
+    @property
+    def dynamic6(self) -> IPv6Address | None:
+        """Where the IPv6 addresses of clients without one of their own begin: behind those that IPv4 ones lead to."""
+        return self.pool6[DYNAMIC6] if self.pool6 and self.dynamic else None
 
     @property
     def mac(self) -> str:

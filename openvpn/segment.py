@@ -25,27 +25,24 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
 
     `adapters` are all ports of the bridge where it has more than the tunnel's own.
     """
-    addresses = tunnel.addresses
-    members = [
-        (mac, addresses[name], link_local(local))
-        for name, owned in tunnel.hardware.items()
-        for mac in owned
-        for local in owned
-    ]
-    everyone = [*members, (tunnel.mac, tunnel.address, link_local(tunnel.mac))]
+    addresses, addresses6, hardware = tunnel.addresses, tunnel.addresses6, tunnel.hardware
+    members = [(mac, addresses[name]) for name, owned in hardware.items() for mac in owned]
+    own6 = [(mac, link_local(local)) for owned in hardware.values() for mac in owned for local in owned]
+    own6 += [(mac, addresses6[name]) for name, owned in hardware.items() for mac in owned if name in addresses6]
     claims = [
         f"{mac} . {sender} . {ip}"
-        for name, owned in tunnel.hardware.items()
+        for name, owned in hardware.items()
         for mac in owned
         for sender in owned
         for ip in (addresses[name], "0.0.0.0")
     ]
+    taken6 = sorted({link_local(tunnel.mac), *(address for _, address in own6)})
     sets = (
-        _set("members", "ether_addr", (mac for mac, _, _ in members)),
+        _set("members", "ether_addr", (mac for mac, _ in members)),
         _set("claims", "ether_addr . ether_addr . ipv4_addr", claims),
-        _set("own", "ether_addr . ipv4_addr", (f"{mac} . {address}" for mac, address, _ in members)),
-        _set("own6", "ether_addr . ipv6_addr", (f"{mac} . {local}" for mac, _, local in members)),
-        _set("taken6", "ipv6_addr", (local for _, _, local in everyone)),
+        _set("own", "ether_addr . ipv4_addr", (f"{mac} . {address}" for mac, address in members)),
+        _set("own6", "ether_addr . ipv6_addr", (f"{mac} . {address}" for mac, address in own6)),
+        _set("taken6", "ipv6_addr", taken6),
         *_groups(tunnel.multicast),
     )
     ports = ", ".join(f'"{name}"' for name in adapters or tunnel.adapters)

@@ -66,6 +66,10 @@ def _routed(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
     if tunnel.dynamic:
         yield "ifconfig-pool {} {}".format(*tunnel.dynamic)
         yield f"ifconfig-pool-persist {paths.addresses} 60"
+    if tunnel.address6 and tunnel.pool6:
+        yield f"ifconfig-ipv6 {tunnel.address6}/{tunnel.pool6.prefixlen} {tunnel.address6 + 1}"
+        if tunnel.dynamic6:
+            yield f"ifconfig-ipv6-pool {tunnel.dynamic6}/{tunnel.pool6.prefixlen}"
     yield from (f"route {netmask(lan)}" for lan in tunnel.lans)
 
 
@@ -87,6 +91,7 @@ def _pushed(tunnel: Tunnel) -> Iterator[str]:
     if tunnel.client_to_client:
         # Just as declared, neither merged nor only what is reachable: OpenVPN spares an owner what equals its iroute.
         yield from (f'push "route {netmask(lan)}"' for client in tunnel.clients for lan in client.lan)
+    yield from (f'push "route-ipv6 {network}"' for network in tunnel.routes6)
     if tunnel.redirect:
         yield 'push "redirect-gateway def1"'
 
@@ -97,4 +102,6 @@ def _ccd(client: Client, tunnel: Tunnel) -> Iterator[str]:
     address = tunnel.addresses[client.name] if tunnel.device == "tap" else client.address
     if address:
         yield f"ifconfig-push {address} {tunnel.pool.netmask}"
+    if tunnel.pool6 and (address6 := tunnel.addresses6.get(client.name)):
+        yield f"ifconfig-ipv6-push {address6}/{tunnel.pool6.prefixlen} {tunnel.address6}"
     yield from (f"iroute {netmask(lan)}" for lan in client.lan)

@@ -15,6 +15,8 @@ def render(tunnel: Tunnel) -> str:
 
 def _settings(tunnel: Tunnel) -> Iterator[tuple[str, int]]:
     yield from _SETTINGS
+    if tunnel.pool6:
+        yield "net.ipv6.conf.all.forwarding", 1
     if tunnel.device == "tap":
         # Where something brings br_netfilter along, frames between a bridge's ports would be judged as packets that are
         # routed; the dash lets the keys be missing. udev applies them again when the module comes.
