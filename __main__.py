@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Network
 from typing import Any
 
 import pulumi
@@ -21,7 +21,7 @@ from components.vault import Vault, VaultArgs
 from kits import links, site
 from openvpn import bond
 from openvpn.client import render_profile
-from openvpn.model import Client, Multicast, Tunnel
+from openvpn.model import GLOBAL6, Client, Multicast, Tunnel
 from openvpn.site import outside
 from userdata import cloud_config, release
 
@@ -36,24 +36,35 @@ def deploy(config: settings.Settings) -> None:
     user_data = cloud_config.render(**here, ssh_key=machine.ssh_key)
     tunnel = offer(config)
     port, routed = tunnel.port, tunnel.routed
+    six: dict[str, Any] = {"ipv6": config.tunnel.ipv6 != "none", "opened6": config.tunnel.open_to}
 
     place = {
         **config.network.model_dump(),
         "port": port,
         "ssh": bool(machine.admin_from or machine.admin_at),
         "behind": routed,
+        **six,
     }
     network = Network("network", NetworkArgs(**here, **place))
     config.refuse_clash(network.cidr)
     reached = (network.cidr,) if config.tunnel.vpc else ()
     tunnel = replace(tunnel, routes=(*reached, *tunnel.routes))
     forwards_for = (network.cidr,) if routed else ()
-    around: dict[str, Any] = {"vpc_id": network.vpc_id, "port": port, "forwards_for": forwards_for, **doors, **moving}
+    around: dict[str, Any] = {
+        "vpc_id": network.vpc_id,
+        "port": port,
+        "forwards_for": forwards_for,
+        **doors,
+        **moving,
+        **six,
+    }
     around["links"] = tunnel.links
     firewall = Firewall("firewall", FirewallArgs(stack=stack, **around))
     group = firewall.security_group_id
-    ends = {"subnet_id": network.public_subnet_id, "security_group_id": group}
-    address = Address("address", AddressArgs(stack=stack, **ends, source_dest_check=not routed, after=[network]))
+    ends: dict[str, Any] = {"subnet_id": network.public_subnet_id, "security_group_id": group, "ipv6": six["ipv6"]}
+    ends |= {"ipv6_prefix": machine.ipv6_prefix and str(machine.ipv6_prefix)}
+    checked = not (routed or six["ipv6"])
+    address = Address("address", AddressArgs(stack=stack, **ends, source_dest_check=checked, after=[network]))
     interface = address.interface_id
     Routes("routes", RoutesArgs(tables=network.route_tables, interface_id=interface, destinations=routed))
 
@@ -67,7 +78,8 @@ def deploy(config: settings.Settings) -> None:
         "admin_from": beyond if machine.admin_at else machine.admin_from,
         "allow_from": beyond if clients_at else machine.allow_from,
     }
-    made = authority.revoked.apply(lambda r: release.build(tunnel, **filtered, vpc=reached, revoked=r))
+    known = pulumi.Output.all(authority.revoked, address.ipv6_prefix, network.cidr6)
+    made = known.apply(lambda k: release.build(dual(config, tunnel, *k[1:]), **filtered, vpc=reached, revoked=k[0]))
     kits = {name: kit_of(client, tunnel, firewall, here) for name, client in sites(tunnel, clients_at).items()}
     kits |= {name: bond_kit(config, name, tunnel, address.public_ip, server, here) for name in bonded(tunnel)}
     vault = Vault("vault", VaultArgs(**here, release=made, throw_away=config.throw_away, kits=kits))
@@ -101,11 +113,22 @@ def offer(config: settings.Settings) -> Tunnel:
     """Return what the settings say of the tunnel and its clients."""
     clients = tuple(Client(**client.model_dump(exclude={"system", "at", "lines"})) for client in config.clients)
     groups = tuple(Multicast(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
-    values = config.tunnel.model_dump(exclude={"vpc", "multicast", "redirect"})
+    values = config.tunnel.model_dump(exclude={"vpc", "multicast", "redirect", "ipv6", "open_to"})
     if config.tunnel.links > 1:
         # A host has to know within seconds that a link is gone: the other one is there.
         values |= {"keepalive": (1, 5), "mtu": bond.MTU}
     return Tunnel(**values, multicast=groups, redirect=config.tunnel.redirect == "all", clients=clients)
+
+
+def dual(config: settings.Settings, tunnel: Tunnel, prefix: str | None, vpc: str | None) -> Tunnel:
+    """Return the tunnel with the IPv6 it has once AWS has delegated a prefix and chosen the VPC's range."""
+    if prefix is None or vpc is None:
+        return tunnel
+    chosen = config.tunnel.ipv6
+    pool = chosen if isinstance(chosen, IPv6Network) else IPv6Network(prefix)
+    reached = (IPv6Network(vpc),) if config.tunnel.vpc else ()
+    routes = reached if config.tunnel.redirect == "none" else (GLOBAL6,)
+    return replace(tunnel, pool6=pool, routes6=routes, opened6=config.tunnel.open_to)
 
 
 def sites(tunnel: Tunnel, clients_at: Mapping[str, IPv4Address]) -> dict[str, Client]:

@@ -56,7 +56,9 @@ class Firewall(pulumi.ComponentResource):
             opts=child,
         )
 
-        def allow(what: str, sources: Sequence[IPv4Network | IPv6Network], protocol: str, ports: tuple[int, int] | None) -> None:
+        def allow(
+            what: str, sources: Sequence[IPv4Network | IPv6Network], protocol: str, ports: tuple[int, int] | None
+        ) -> None:
             for source in sources:
                 aws.vpc.SecurityGroupIngressRule(
                     f"{name}-{what}-{source}",
@@ -97,14 +99,14 @@ class Firewall(pulumi.ComponentResource):
             follow(None, args.admin_at)
         self.doors = {client: follow(client, address) for client, address in args.clients_at.items()}
         # The provider removes the rule that AWS puts into every new group, so that none is there unsaid.
-        everywhere = {"out": {"cidr_ipv4": "0.0.0.0/0"}} | ({"out6": {"cidr_ipv6": "::/0"}} if args.ipv6 else {})
-        for what, target in everywhere.items():
+        for what, range_ in {"out": "0.0.0.0/0", **({"out6": "::/0"} if args.ipv6 else {})}.items():
             aws.vpc.SecurityGroupEgressRule(
                 f"{name}-{what}",
                 security_group_id=group.id,
                 description="everything",
                 ip_protocol="-1",
-                **target,
+                cidr_ipv4=None if ":" in range_ else range_,
+                cidr_ipv6=range_ if ":" in range_ else None,
                 tags=tags,
                 opts=child,
             )

@@ -197,7 +197,10 @@ class Network(pulumi.ComponentResource):
         if args.ipv6:
             # Private hosts open connections to the Internet, and nobody from there to them.
             egress = aws.ec2.EgressOnlyInternetGateway(f"{name}-egress", vpc_id=vpc.id, tags=tags("egress"), opts=child)
-            for kind, way in (("public", {"gateway_id": internet.id}), ("private", {"egress_only_gateway_id": egress.id})):
+            for kind, way in (
+                ("public", {"gateway_id": internet.id}),
+                ("private", {"egress_only_gateway_id": egress.id}),
+            ):
                 aws.ec2.Route(
                     f"{name}-{kind}-internet6",
                     route_table_id=tables[kind].id,

@@ -41,8 +41,11 @@ def render_members(tunnel: Tunnel) -> str:
 
 
 def _addresses(tunnel: Tunnel) -> str:
-    six = [f"{tunnel.address6}/{tunnel.pool6.prefixlen}"] if tunnel.pool6 else []
-    return "\n".join(f"Address={one}" for one in (f"{tunnel.address}/{tunnel.pool.prefixlen}", *six))
+    text = f"[Address]\nAddress={tunnel.address}/{tunnel.pool.prefixlen}\n"
+    if tunnel.pool6:
+        # To ask whether somebody has it takes a port with a carrier, so it would not be there before the first client.
+        text += f"\n[Address]\nAddress={tunnel.address6}/{tunnel.pool6.prefixlen}\nDuplicateAddressDetection=none\n"
+    return text
 
 
 def _port(port: str, tunnel: Tunnel) -> str:
@@ -78,13 +81,13 @@ MTUBytes={{mtu}}
 RequiredForOnline=no
 
 [Network]
-{{addresses}}
 ConfigureWithoutCarrier=yes
 IgnoreCarrierLoss=yes
 LinkLocalAddressing=ipv6
 IPv6AcceptRA=no
 LLDP=no
-"""
+
+{{addresses}}"""
 
 # OpenVPN runs as a user of its own, and opens the device without any right to make one.
 _PORT_DEVICE = """\

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ _UNIT = "probe"
 T = TypeVar("T")
 
 
-def ping(host: labs.Host, address: str | IPv4Address, timeout: float) -> float | None:
+def ping(host: labs.Host, address: str | IPv4Address | IPv6Address, timeout: float) -> float | None:
     """Round-trip time of a ping, milliseconds, tried again until one is answered; None after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -12,7 +12,7 @@ from typing import Any
 
 from drawbridge.account import stack_file
 from drawbridge.checks import Check
-from drawbridge.trial import bonded, routed, segment
+from drawbridge.trial import bonded, ipv6, routed, segment
 from drawbridge.trial.deployment import Progress, deploy
 from drawbridge.trial.hosts import place_hosts
 from lab import region as labs
@@ -65,6 +65,7 @@ def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], 
     checks = [routed.ready(deployed)]
     progress("checking")
     tunnel = deployed.settings.tunnel
+    checks += ipv6.checks(deployed) if tunnel.ipv6 != "none" else []
     if tunnel.device == "tun":
         return [*checks, *routed.promises(deployed)]
     return [*checks, *segment.checks(deployed), *(routed.connectivity(deployed) if tunnel.vpc else [])]

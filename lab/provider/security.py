@@ -7,6 +7,7 @@ from lab.provider.kind import ClientError, Ec2Kind, Kind, ProviderError, differs
 from lab.provider.values import Props
 
 ANYWHERE = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+ANYWHERE6 = {"IpProtocol": "-1", "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
 
 
 @register
@@ -54,10 +55,14 @@ class SecurityGroup(Ec2Kind):
                 raise
 
     def _revoke_default(self, id: str) -> None:
+        """Take away the rules that AWS puts into every new group: all out, by IPv6 too where the VPC has it."""
         item = self.item(id) or {}
         rules = [r for r in item.get("IpPermissionsEgress") or () if r["IpProtocol"] == "-1"]
-        if any(range["CidrIp"] == "0.0.0.0/0" for rule in rules for range in rule.get("IpRanges") or ()):
-            self.ec2.revoke_security_group_egress(GroupId=id, IpPermissions=[ANYWHERE])
+        four = [held["CidrIp"] for rule in rules for held in rule.get("IpRanges") or ()]
+        six = [held["CidrIpv6"] for rule in rules for held in rule.get("Ipv6Ranges") or ()]
+        for there, anywhere in (("0.0.0.0/0" in four, ANYWHERE), ("::/0" in six, ANYWHERE6)):
+            if there:
+                self.ec2.revoke_security_group_egress(GroupId=id, IpPermissions=[anywhere])
 
     def outputs(self, item: dict[str, Any]) -> Props:
         return {

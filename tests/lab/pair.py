@@ -114,7 +114,9 @@ def install(host: Host, bond: Bond) -> None:
     """Unpack and install a kit as its user does; keys are there already."""
     archive = links.build(bond, stack="pair", region="eu-west-1", bundles={})
     text = base64.b64encode(archive).decode()
-    must(host, "sh", "-c", "rm -rf /var/tmp/kit && mkdir /var/tmp/kit && base64 -d | tar xz -C /var/tmp/kit", stdin=text)
+    must(
+        host, "sh", "-c", "rm -rf /var/tmp/kit && mkdir /var/tmp/kit && base64 -d | tar xz -C /var/tmp/kit", stdin=text
+    )
     must(host, "sh", "/var/tmp/kit/install", timeout=180)
 
 

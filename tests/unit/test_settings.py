@@ -192,13 +192,52 @@ D = "drawbridge:"
             "leave it out, or write drawbridge:tunnel.device: tap",
         ),
         (
+            {"tunnel": {"ipv6": "yes"}},
+            "tunnel.ipv6: yes cannot be used; write none, delegated, or a range like 2001:db8:1:2:3::/80",
+        ),
+        (
+            {"tunnel": {"ipv6": "2001:db8:0:0:9::/80"}, "gateway": {"ipv6Prefix": "2001:db8:0:0:1::/80"}},
+            "tunnel.ipv6: 2001:db8:0:0:9::/80 is outside the delegated drawbridge:gateway.ipv6Prefix "
+            "2001:db8:0:0:1::/80; write a part of that, or delegated for all of it",
+        ),
+        (
+            {"tunnel": {"ipv6": "2001:db8:0:0:9::/80"}},
+            "gateway.ipv6Prefix: (missing) is what 2001:db8:0:0:9::/80 must be a part of; "
+            "name it, or write delegated for all of the one that AWS chooses",
+        ),
+        (
+            {"tunnel": {"ipv6": "2001:db8:0:0:1::/112"}, "gateway": {"ipv6Prefix": "2001:db8:0:0:1::/80"}},
+            "tunnel.ipv6: 2001:db8:0:0:1::/112 is too small; write a range from /80 to /108",
+        ),
+        (
+            {"tunnel": {"ipv6": "delegated"}, "gateway": {"ipv6Prefix": "2001:db8::/64"}},
+            "gateway.ipv6Prefix: 2001:db8::/64 cannot be delegated; write a /80, the only size there is",
+        ),
+        (
+            {"tunnel": {"openTo": ["::/0"]}},
+            "tunnel.openTo: ::/0 needs IPv6; write drawbridge:tunnel.ipv6: delegated, or leave it out",
+        ),
+        (
+            {"tunnel": {"ipv6": "delegated"}, "clients": [{"name": "a", "address6": "2001:db8::10"}]},
+            "clients[0].address6: 2001:db8::10 is more than the end of an address, and no prefix is named; "
+            "write its end alone, such as ::10",
+        ),
+        (
+            {"tunnel": {"ipv6": "delegated"}, "clients": [{"name": "a", "address6": "::1"}]},
+            "clients[0].address6: ::1 is the gateway's own, or no address; write ::2 or above",
+        ),
+        (
+            {"tunnel": {"ipv6": "delegated"}, "clients": [{"name": n, "address6": "::10"} for n in "ab"]},
+            "clients[1].address6: ::10 is also clients[0]'s; give each its own",
+        ),
+        (
             {"clients": [{"name": "a", "mac": "02:00:5e:00:53:01"}]},
             "clients[0].mac: 02:00:5e:00:53:01 is for a segment; leave it out",
         ),
         ({"tunnel": {"port": 1023}}, "tunnel.port: 1023 cannot be used; write 1024 or more"),
         ({"tunnel": {"port": 65536}}, "tunnel.port: 65536 cannot be used; write 65535 or less"),
         ({"tunnel": {"nat": "maybe"}}, "tunnel.nat: maybe cannot be used; write true or false"),
-        ({"tunnel": {"redirect": "some"}}, "tunnel.redirect: some cannot be used; write none or all"),
+        ({"tunnel": {"redirect": "some"}}, "tunnel.redirect: some cannot be used; write none, ipv6 or all"),
         (
             {"tunnel": {"pool": "10.8.0.0/30"}},
             "tunnel.pool: 10.8.0.0/30 is no size for a pool; write a range from /16 to /29",

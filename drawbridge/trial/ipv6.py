@@ -1,0 +1,63 @@
+"""What a stack with IPv6 promises, as checks: global addresses, which the Internet sees and reaches as far as it may."""
+
+import json
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+
+from drawbridge.checks import Check
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.hosts import MACHINES
+from drawbridge.trial.probes import arrives, figure, ping, wait
+from lab import region as labs
+from lab.errors import LabError
+
+#: A host on the IPv6 Internet, with an address for documentation (RFC 3849) and its like of IPv4 (RFC 5737).
+SERVER, SERVER6 = IPv4Address("198.51.100.66"), IPv6Address("2001:db8:6::66")
+_TUNNEL_SECONDS = 60
+
+
+def internet_host(deployed: Deployment) -> labs.Host:
+    """A host that speaks IPv6, right on the Internet; it is started once."""
+    known = {host["name"] for host in deployed.region.status()["hosts"]}
+    host = deployed.region.add_internet_host("six", address=SERVER, address6=SERVER6)
+    if host.name not in known:
+        host.wait_booted()
+    return host
+
+
+def address_of(host: labs.Host, device: str) -> IPv6Address:
+    """A machine's global address in the tunnel, waited for; raises LabError after a minute."""
+    found = list[str]()
+
+    def there() -> bool:
+        done = host.run(["ip", "-json", "-6", "address", "show", "dev", device, "scope", "global", "-tentative"])
+        links = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+        found[:] = [one["local"] for link in links for one in link.get("addr_info", []) if one]
+        return bool(found)
+
+    if not wait(there, _TUNNEL_SECONDS):
+        raise LabError(f"{host.name} has no IPv6 address on {device} after {_TUNNEL_SECONDS} s")
+    return IPv6Address(found[0])
+
+
+def checks(deployed: Deployment) -> list[Check]:
+    """Each client has an address of its own that the Internet sees, and that it reaches if the stack says so."""
+    settings, server, made = deployed.settings, internet_host(deployed), []
+    for client in settings.clients[:MACHINES]:
+        host = deployed.region.host(client.name)
+        address = address_of(host, f"{settings.tunnel.device}0")
+        if client.address6:
+            ends = int(address) & 0xFFFF_FFFF_FFFF == int(client.address6) & 0xFFFF_FFFF_FFFF
+            made.append(Check(ends, f"{client.name} has the address it is to have", str(address)))
+        out = settings.tunnel.redirect != "none"
+        found = ping(host, SERVER6, _TUNNEL_SECONDS if out else 2)
+        what = f"{client.name} -> IPv6 Internet" if out else f"{client.name} -> IPv6 Internet not through the tunnel"
+        made.append(Check((found is not None) == out, what, figure(found)))
+        if out:
+            seen = arrives(server, f"icmp6 and src {address}", partial(ping, host, SERVER6, 2))
+            made.append(Check(seen, f"the Internet sees {client.name} as itself", str(address)))
+        opened = any(SERVER6 in network for network in settings.tunnel.open_to)
+        back = ping(server, str(address), 10 if opened else 2)
+        what = f"IPv6 Internet -> {client.name}" if opened else f"IPv6 Internet -> {client.name} dropped"
+        made.append(Check((back is not None) == opened, what, figure(back)))
+    return made
