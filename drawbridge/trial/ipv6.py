@@ -1,4 +1,4 @@
-"""What a stack with IPv6 promises, as checks: global addresses, which the Internet sees and reaches as far as it may."""
+"""What a stack with IPv6 promises, as checks: global addresses, which the Internet sees, and reaches where it may."""
 
 import json
 from functools import partial
