@@ -209,7 +209,7 @@ def test_revoked_serial_is_refused_until_it_is_not(site: Site) -> None:
 def test_client_without_a_file_is_refused(site: Site) -> None:
     server = site.server()
     site.client(site.leaf("mallory")).wait_for("AUTH_FAILED")
-    assert "[mallory]" in server.log
+    server.wait_for(r"\[mallory\]")
 
 
 def test_server_certificate_is_no_client(site: Site) -> None:
