@@ -354,13 +354,17 @@ def _rules(permissions: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[N
 
 
 def _prefix_lists(ec2: Any, listed: list[dict[str, Any]]) -> dict[str, tuple[Network, ...]]:
-    return {
-        entry["PrefixListId"]: tuple(
-            ipaddress.ip_network(item["Cidr"])
-            for item in ec2.get_managed_prefix_list_entries(PrefixListId=entry["PrefixListId"])["Entries"]
-        )
-        for entry in listed
-    }
+    for entry in listed:
+        # AWS's own lists are as they are; a customer's has a version that each change raises.
+        known = (entry["PrefixListArn"], entry.get("Version"))
+        if known not in _ENTRIES or entry["OwnerId"] != "AWS":
+            found = ec2.get_managed_prefix_list_entries(PrefixListId=entry["PrefixListId"])["Entries"]
+            _ENTRIES[known] = tuple(ipaddress.ip_network(item["Cidr"]) for item in found)
+    return {entry["PrefixListId"]: _ENTRIES[entry["PrefixListArn"], entry.get("Version")] for entry in listed}
+
+
+#: Entries of prefix lists, by the list's ARN and version.
+_ENTRIES: dict[tuple[str, Any], tuple[Network, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ class Host:
     """A machine of the lab, an instance or a host at some premises."""
 
     name: str
-    leader: int | None
-    """Process id of its PID 1; None where machines do not boot."""
+    leader: int
+    """Process id of its PID 1; 0 where machines do not boot."""
     address: str
     namespace: str
     own_kernel: bool = False
@@ -58,13 +58,13 @@ class Host:
         """
         if self.own_kernel:
             return uml.execute(self.namespace, argv, timeout=timeout, stdin=stdin)
-        if self.leader is None:
+        if not self.leader:
             return execute_in(self.namespace, argv, timeout=timeout, stdin=stdin)
         return execute(self.leader, argv, timeout=timeout, stdin=stdin)
 
     def wait_booted(self, timeout: float = 60) -> str:
         """Wait for the machine's systemd; see `lab.machines.wait_booted`."""
-        return wait_booted(self.run, timeout) if self.leader is not None else "running"
+        return wait_booted(self.run, timeout) if self.leader else "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Region:
             ]
             if found and (found[0]["leader"] or (found[0]["namespace"] and not status["boots"])):
                 keys = ("leader", "address", "namespace", "own_kernel")
-                return Host(name, **{key: found[0][key] for key in keys})
+                return Host(name, **{**{key: found[0][key] for key in keys}, "leader": found[0]["leader"] or 0})
             if time.monotonic() > deadline:
                 known = sorted(h["name"] for h in (*status["hosts"], *status["instances"]))
                 raise LabError(f"no machine {name} runs in the lab; there is {', '.join(known) or 'none'}")

@@ -37,17 +37,25 @@ def client(region: Region, service: str, **credentials: str) -> Any:
 
 @dataclass(frozen=True)
 class Place:
-    """Somewhere packets come from and go to: an instance or a host elsewhere."""
+    """Somewhere packets come from and go to: an instance or a host elsewhere.
 
+    Every probe waits first until packets follow what was asked of the API.
+    """
+
+    region: Region
     namespace: str
     address: str
     """Its own IPv4 address: private for an instance."""
+
+    def _opened(self, family: int, kind: int) -> socket.socket:
+        self.region.settle(20)
+        return within(self.namespace, lambda: socket.socket(family, kind))
 
     @contextlib.contextmanager
     def serves(self, port: int, protocol: str = "tcp") -> Iterator[None]:
         """Answer on a port, any of its addresses, with the address that the caller is seen by."""
         kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-        bound = within(self.namespace, lambda: socket.socket(socket.AF_INET6, kind))
+        bound = self._opened(socket.AF_INET6, kind)
         with bound:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -74,7 +82,7 @@ class Place:
         there = str(address)
         family = socket.AF_INET6 if ":" in there else socket.AF_INET
         kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-        with within(self.namespace, lambda: socket.socket(family, kind)) as caller:
+        with self._opened(family, kind) as caller:
             if source is not None:
                 caller.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
                 caller.bind((str(source), 0))
@@ -88,12 +96,13 @@ class Place:
                 return None
 
     @contextlib.contextmanager
-    def connected(self, address: object, port: int) -> Iterator["Conversation"]:
-        """A TCP connection to a place that `serves`, kept open."""
-        with within(self.namespace, lambda: socket.socket()) as caller:
+    def connected(self, address: object, port: int, *, greeted: bool = True) -> Iterator["Conversation"]:
+        """A TCP connection to a place that `serves` (or one that says nothing first), kept open; OSError where none is."""
+        with self._opened(socket.AF_INET, socket.SOCK_STREAM) as caller:
             caller.settimeout(PATIENCE)
             caller.connect((str(address), port))
-            caller.recv(100)
+            if greeted:
+                caller.recv(100)
             yield Conversation(caller)
 
     def pings(self, address: object, *, size: int | None = None, source: object = None) -> bool:
@@ -108,16 +117,18 @@ class Place:
         options = [] if size is None else ["-M", "do", "-s", str(size - headers)]
         options += ["-I", str(source)] if source is not None else []
         options += ["-t", str(ttl)] if ttl else []
-        return self.run("ping", "-n", f"-c{count}", "-i0.2", "-W1", *options, str(address))
+        return self.run("ping", "-n", f"-c{count}", "-i0.2", f"-W{PATIENCE}", *options, str(address))
 
     def run(self, *argv: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
         """A command of this machine's in the place's namespace."""
+        self.region.settle(20)
         command = ["ip", "netns", "exec", self.namespace, *argv]
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=check)
 
     @contextlib.contextmanager
     def captures(self, ether_type: int = 0x0003) -> Iterator["Capture"]:
         """All frames of an EtherType (any, by default) that reach the place while the block runs."""
+        self.region.settle(20)
         bound = within(
             self.namespace, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ether_type))
         )
@@ -127,7 +138,7 @@ class Place:
 
     def sends_frame(self, device: str, destination: str, ether_type: int, payload: bytes, source: str) -> None:
         """Put a frame as it is on a device's wire; MACs as aa:bb:cc:dd:ee:ff."""
-        with within(self.namespace, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as raw:
+        with self._opened(socket.AF_PACKET, socket.SOCK_RAW) as raw:
             raw.bind((device, 0))
             header = bytes.fromhex((destination + source).replace(":", "")) + ether_type.to_bytes(2, "big")
             raw.send(header + payload)
@@ -283,14 +294,13 @@ class Cloud:
         return self.found(made)
 
     def found(self, identity: str) -> Instance:
-        """An instance as it is now; waits until packets can come from it."""
-        self.follow()
+        """An instance as it is now."""
         described = self.ec2.describe_instances(InstanceIds=[identity])["Reservations"][0]["Instances"][0]
         cards = sorted(described["NetworkInterfaces"], key=lambda card: int(card["Attachment"]["DeviceIndex"]))
         addresses6 = cards[0].get("Ipv6Addresses") or [{"Ipv6Address": None}]
-        listed = next(entry for entry in self.region.status()["instances"] if entry["id"] == identity)
         return Instance(
-            namespace=listed["namespace"] or "",
+            region=self.region,
+            namespace=f"{self.region.name}-{identity[-12:]}",
             address=described["PrivateIpAddress"],
             id=identity,
             interface=cards[0]["NetworkInterfaceId"],
@@ -306,7 +316,7 @@ class Cloud:
         host = self.region.add_internet_host(
             name, address=IPv4Address(address), address6=IPv6Address(address6) if address6 else None
         )
-        return Place(host.namespace, address)
+        return Place(self.region, host.namespace, address)
 
     def elastic_address(self) -> tuple[str, str]:
         """A new Elastic IP: allocation id, address."""
@@ -321,7 +331,6 @@ class Cloud:
         for name in set(self._made) - set(instances):
             self.region.remove_host(name)
         self._made.clear()
-        self.follow()
 
 
 @dataclass

@@ -21,7 +21,6 @@ def test_nothing_comes_in_that_no_rule_allows(cloud: Cloud) -> None:
         assert not caller.pings(server.address)
 
         cloud.ec2.authorize_security_group_ingress(GroupId=closed, IpPermissions=[ALL])
-        cloud.follow()
 
         assert caller.calls(server.address, 80) == caller.address
         assert caller.calls(server.address, 80, "udp") == caller.address
@@ -100,7 +99,6 @@ def test_a_rule_that_names_a_group_allows_its_members(cloud: Cloud) -> None:
         assert caller.calls(server.address, 80) is None
 
         cloud.ec2.modify_network_interface_attribute(NetworkInterfaceId=caller.interface, Groups=[members])
-        cloud.follow()
         assert caller.calls(server.address, 80) == caller.address
 
 
@@ -145,7 +143,6 @@ def test_nothing_leaves_that_no_egress_rule_allows(cloud: Cloud) -> None:
         assert not caller.pings(server.address)
 
         cloud.ec2.authorize_security_group_egress(GroupId=quiet, IpPermissions=[allow("-1", ANYWHERE)])
-        cloud.follow()
         assert caller.calls(server.address, 80)
 
 
@@ -171,7 +168,6 @@ def test_a_connection_outlives_the_rule_it_was_made_under(cloud: Cloud) -> None:
 
     with server.serves(80), caller.connected(server.address, 80) as conversation:
         cloud.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=rule)
-        cloud.follow()
 
         assert conversation.goes_on()
         assert caller.calls(server.address, 80) is None, "a new one is not let in"
@@ -187,7 +183,6 @@ def test_a_change_of_rules_disturbs_no_other_connection(cloud: Cloud) -> None:
     with server.serves(80), caller.connected(server.address, 80) as conversation:
         cloud.instance(subnet, late, public=True)
         cloud.ec2.authorize_security_group_ingress(GroupId=late, IpPermissions=[allow("tcp", ANYWHERE, ports=1)])
-        cloud.follow()
         assert conversation.goes_on()
 
 
@@ -207,7 +202,6 @@ def test_rules_see_private_addresses_inside_and_public_ones_from_outside(cloud: 
         cloud.ec2.authorize_security_group_ingress(
             GroupId=group, IpPermissions=[allow("tcp", f"{caller.public}/32", ports=80)]
         )
-        cloud.follow()
         assert caller.calls(server.public, 80) == caller.public
 
 
@@ -245,7 +239,6 @@ def test_malformed_rules_are_refused_and_change_no_packet(cloud: Cloud) -> None:
             except cloud.ec2.exceptions.ClientError:
                 continue
             raise AssertionError(f"taken: {permission}")
-    cloud.follow()
 
     assert rules() == before
     with server.serves(80):
