@@ -93,6 +93,10 @@ class Fabric:
         """Take a VPC's router away."""
         with self._lock:
             if self._applied.pop(vpc, None):
+                # By name, because a namespace is there for as long as a socket in it is.
+                links = [link_name(name) for name, held in self._links.items() if held[0] == vpc]
+                commands = [f"link delete {device}" for device in (INTERNET, ENDPOINTS, *links)]
+                ip_batch(self.router(vpc), commands, force=True)
                 self._links = {name: held for name, held in self._links.items() if held[0] != vpc}
                 delete_namespace(self.router(vpc))
 
@@ -185,6 +189,8 @@ class Fabric:
                 f"net/ipv6/conf/{link}/accept_ra": "0",
             },
         )
+        # Nobody else can have the address, so nobody is asked before it is used.
+        sysctl(machine, {f"net/ipv6/conf/{name}/accept_dad": "0"})
         run("ip", "-n", router, "link", "set", link, "up")
         address = f"{interface.primary}/{subnet.cidr.prefixlen}"
         commands = [f"link set {name} up", f"address replace {address} brd + dev {name}"]

@@ -24,6 +24,7 @@ from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.elastic_ip_addresses import ElasticIPAddresses
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
 from moto.ec2.responses.instances import InstanceResponse
+from moto.ec2.responses.network_acls import NetworkACLs
 
 from lab.errors import LabError
 from lab.iam import ACCOUNT
@@ -42,7 +43,8 @@ def mend() -> None:
         LabError: this moto is made otherwise than the one this module knows.
     """
     if not hasattr(NetworkInterface, "ipv6_prefixes"):
-        _default_groups_let_members_in()
+        _defaults_are_whole()
+        _parameters_are_read()
         _public_addresses_are_reachable()
         _private_addresses_are_free()
         _interfaces_have_prefixes()
@@ -67,8 +69,22 @@ def _wrapped(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
     return decorate
 
 
-def _default_groups_let_members_in() -> None:
-    """A VPC's default security group allows all that comes from its own members."""
+def _defaults_are_whole() -> None:
+    """A VPC's default group lets its members in; where the VPC has IPv6, its default ACL allows that too."""
+
+    def allow_ipv6(backend: Any, vpc: str) -> None:
+        for acl in backend.network_acls.values():
+            if (
+                acl.vpc_id == vpc
+                and acl.default
+                and 101 not in [int(entry.rule_number) for entry in acl.network_acl_entries]
+            ):
+                for egress in (True, False):
+                    backend.create_network_acl_entry(
+                        network_acl_id=acl.id, rule_number=101, protocol="-1", rule_action="allow", egress=egress,
+                        cidr_block=None, ipv6_cidr_block="::/0", icmp_code=None, icmp_type=None,
+                        port_range_from=None, port_range_to=None,
+                    )  # fmt: skip
 
     @_wrapped(VPCBackend, "create_vpc")
     def create(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -76,7 +92,41 @@ def _default_groups_let_members_in() -> None:
         group = self.get_security_group_from_name("default", vpc_id=made.id)
         if not group.ingress_rules:
             self.authorize_security_group_ingress(group.id, "-1", None, None, [], source_groups=[{"GroupId": group.id}])
+        if made.get_cidr_block_association_set(ipv6=True):
+            allow_ipv6(self, made.id)
         return made
+
+    @_wrapped(VPCBackend, "associate_vpc_cidr_block")
+    def associate(original: Any, self: Any, vpc_id: str, *args: Any, **kwargs: Any) -> Any:
+        answer = original(self, vpc_id, *args, **kwargs)
+        if self.get_vpc(vpc_id).get_cidr_block_association_set(ipv6=True):
+            allow_ipv6(self, vpc_id)
+        return answer
+
+
+def _parameters_are_read() -> None:
+    """ICMP types of ACL entries count, and an endpoint's route tables that come later have its route."""
+    for name in ("create_network_acl_entry", "replace_network_acl_entry"):
+
+        def entry(original: Any, self: Any) -> Any:
+            plain = self._get_param
+            names = {"Icmp.Code": "IcmpTypeCode.Code", "Icmp.Type": "IcmpTypeCode.Type"}
+            self._get_param = lambda name, *args, **kwargs: plain(names.get(name, name), *args, **kwargs)
+            return original(self)
+
+        _wrapped(NetworkACLs, name)(entry)
+
+    @_wrapped(VPCBackend, "modify_vpc_endpoint")
+    def modify(original: Any, self: Any, vpc_id: str, *args: Any, **kwargs: Any) -> Any:
+        endpoint = self.describe_vpc_endpoints(vpc_end_point_ids=[vpc_id])[0]
+        before = set(endpoint.route_table_ids)
+        answer = original(self, vpc_id, *args, **kwargs)
+        prefix_list = endpoint.destination_prefix_list_id
+        for table in set(endpoint.route_table_ids) - before:
+            self.create_route(table, None, gateway_id=vpc_id, destination_prefix_list_id=prefix_list)
+        for table in before - set(endpoint.route_table_ids):
+            self.delete_route(table, None, destination_prefix_list_id=prefix_list)
+        return answer
 
 
 # --- addresses ---------------------------------------------------------------------------------------------------------
@@ -263,21 +313,26 @@ def _elastic_addresses_move() -> None:
         instance, interface = self._get_param("InstanceId"), self._get_param("NetworkInterfaceId")
         if instance and not interface:
             interface = self.ec2_backend.get_instance(instance).nics[0].id
-        if inside and interface:
-            held = self.ec2_backend.get_network_interface(interface).private_ip_addresses
-            if inside not in [entry["PrivateIpAddress"] for entry in held]:
-                raise InvalidParameterValueError(f"({inside}) for parameter privateIpAddress")
+        card = self.ec2_backend.get_network_interface(interface) if interface else None
+        had = card.public_ip if card else None
+        if inside and card and inside not in [entry["PrivateIpAddress"] for entry in card.private_ip_addresses]:
+            raise InvalidParameterValueError(f"({inside}) for parameter privateIpAddress")
+        plain = self._get_param
+        # "reassociation is automatic", unless it is refused in so many words (AssociateAddress)
+        moves = plain("AllowReassociation") is not False
+        self._get_param = lambda name, *rest: moves if name == "AllowReassociation" else plain(name, *rest)
         answer = original(self)
         for address in self.ec2_backend.addresses:
             if address.association_id == answer.result["AssociationId"]:
                 address.inside = inside
+        if inside and card and inside != card.private_ip_address:
+            card.public_ip = had  # the primary address keeps its own
         return answer
 
     @_wrapped(ElasticAddressBackend, "associate_address")
-    def associate(original: Any, self: Any, *args: Any, reassociate: Any = None, **kwargs: Any) -> Any:
+    def associate(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
         held = {id(address): address.eni for address in self.addresses}
-        # "reassociation is automatic", unless it is refused in so many words (AssociateAddress)
-        moved = original(self, *args, reassociate=reassociate is not False, **kwargs)
+        moved = original(self, *args, **kwargs)
         left = held.get(id(moved))
         if left is not None and left is not moved.eni and left.public_ip == moved.public_ip:
             left.public_ip = None

@@ -278,7 +278,11 @@ def _interface(
 
 def _vpc(found: dict[str, Any], gateways: Mapping[str, str]) -> Vpc:
     cidrs = [entry["CidrBlock"] for entry in found.get("CidrBlockAssociationSet", [])] or [found["CidrBlock"]]
-    cidrs6 = [entry["Ipv6CidrBlock"] for entry in found.get("Ipv6CidrBlockAssociationSet", [])]
+    cidrs6 = [
+        entry["Ipv6CidrBlock"]
+        for entry in found.get("Ipv6CidrBlockAssociationSet", [])
+        if entry.get("Ipv6CidrBlockState", {}).get("State", "associated") == "associated"
+    ]
     return Vpc(
         id=found["VpcId"],
         cidrs=tuple(ipaddress.ip_network(cidr) for cidr in (*cidrs, *cidrs6) if cidr),

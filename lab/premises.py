@@ -147,6 +147,7 @@ class InternetHost:
         namespace, line = f"{fabric.prefix}{self.name}", _device("s", self.name)
         delete_namespace(namespace)
         add_namespace(namespace)
+        ip_batch(fabric.internet, [f"link delete {line}"], force=True)
         run("ip", "-n", namespace, "link", "add", "eth0", "address", _MAC, "type", "veth",
             "peer", "name", line, "address", _BACKBONE_MAC, "netns", fabric.internet)  # fmt: skip
         at_internet = [

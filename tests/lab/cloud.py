@@ -103,7 +103,7 @@ class Place:
             caller.connect((str(address), port))
             if greeted:
                 caller.recv(100)
-            yield Conversation(caller)
+            yield Conversation(self.region, caller)
 
     def pings(self, address: object, *, size: int | None = None, source: object = None) -> bool:
         """Whether an echo comes back; with `size` (bytes of the whole IP packet) unfragmented."""
@@ -148,10 +148,12 @@ class Place:
 class Conversation:
     """An open connection."""
 
+    region: Region
     socket: socket.socket
 
     def goes_on(self) -> bool:
         """Whether what is said is still answered."""
+        self.region.settle(20)
         try:
             self.socket.send(b"?")
             return bool(self.socket.recv(100))
@@ -397,7 +399,8 @@ class Vpc:
         if ingress:
             ec2.authorize_security_group_ingress(GroupId=made, IpPermissions=list(ingress))
         if egress is not None:
-            ec2.revoke_security_group_egress(GroupId=made, IpPermissions=[allow("-1", ANYWHERE)])
+            given = ec2.describe_security_groups(GroupIds=[made])["SecurityGroups"][0]["IpPermissionsEgress"]
+            ec2.revoke_security_group_egress(GroupId=made, IpPermissions=given)
             if egress:
                 ec2.authorize_security_group_egress(GroupId=made, IpPermissions=list(egress))
         return made

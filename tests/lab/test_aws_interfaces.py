@@ -113,10 +113,9 @@ def test_broadcast_and_multicast_reach_nobody(cloud: Cloud) -> None:
             sender.sends_frame("ens5", mac, 0x0800, udp(sender.address, destination, content), sender.mac)
         assert not seen.has(content)
 
-        gateway_mac = (
-            sender.run("ip", "neighbour", "get", "10.1.0.1", "dev", "ens5").stdout.split("lladdr ")[1].split()[0]
-        )
-        sender.sends_frame("ens5", gateway_mac, 0x0800, udp(sender.address, receiver.address, content), sender.mac)
+        sender.pings(receiver.address)
+        router = sender.run("ip", "neighbour", "show", "dev", "ens5").stdout.split("lladdr ")[1].split()[0]
+        sender.sends_frame("ens5", router, 0x0800, udp(sender.address, receiver.address, content), sender.mac)
         assert seen.has(content), "control: the same packet to its address arrives"
 
 
