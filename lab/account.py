@@ -19,7 +19,8 @@ from moto.sts.models import sts_backends
 from lab.iam import ACCOUNT, Principal
 
 ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
-#: Public parameters that name the current Debian image (docs: "Debian on Amazon EC2"), and the image each names in the lab.
+#: Public parameters that name the current Debian image (docs: "Debian on Amazon EC2"), and the image each names in the
+#: lab.
 IMAGES = {
     f"/aws/service/debian/release/{release}/latest/{architecture}": f"ami-0debian{release}{architecture}"
     for release in ("12", "13")

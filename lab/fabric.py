@@ -1,7 +1,7 @@
 """The wires: namespaces, links and rules on this machine, made to match plans.
 
-A lab's namespaces are named ``<prefix><what>``. `Fabric` remembers what it has put into each router, so that a plan that changes
-one rule touches one rule; nothing of a running flow is disturbed by what did not change.
+A lab's namespaces are named ``<prefix><what>``. `Fabric` remembers what it has put into each router, so that a plan
+that changes one rule touches one rule; nothing of a running flow is disturbed by what did not change.
 """
 
 import threading
@@ -23,7 +23,8 @@ from lab.vpc import (
     link_name,
 )
 
-#: Addresses of the lab's Internet services (TEST-NET-1 of RFC 5737; S3 inside the prefix list the API publishes for it).
+#: Addresses of the lab's Internet services (TEST-NET-1 of RFC 5737; S3 inside the prefix list the API publishes for
+#: it).
 API = "192.0.2.10"
 MIRROR = "192.0.2.20"
 RESOLVER = "192.0.2.53"
@@ -120,7 +121,7 @@ class Fabric:
         for name in namespaces(self.prefix):
             delete_namespace(name)
 
-    # --- how it is done ------------------------------------------------------------------------------------------------
+    # --- how it is done -----------------------------------------------------------------------------------------------
 
     def _open_router(self, router: str, vpc: str) -> None:
         delete_namespace(router)
@@ -128,8 +129,8 @@ class Fabric:
         add_namespace(router)
         sysctl(router, _ROUTER)
         for device, far_end in ((INTERNET, f"v{vpc[-12:]}"), (ENDPOINTS, f"w{vpc[-12:]}")):
-            run("ip", "-n", router, "link", "add", device, "address", _IGW_MAC, "mtu", str(MTU_INTERNET), "type", "veth",
-                "peer", "name", far_end, "address", _BACKBONE_MAC, "mtu", str(MTU_INTERNET),
+            run("ip", "-n", router, "link", "add", device, "address", _IGW_MAC, "mtu", str(MTU_INTERNET),
+                "type", "veth", "peer", "name", far_end, "address", _BACKBONE_MAC, "mtu", str(MTU_INTERNET),
                 "netns", self.internet)  # fmt: skip
             ip_batch(
                 router,
@@ -265,7 +266,7 @@ def _route_key(text: str) -> tuple[str, str]:
 
 
 def _forget_flows(router: str, addresses: set[IPv4Address]) -> None:
-    """Drop what conntrack knows of translated flows of these addresses, so that a moved Elastic IP moves its traffic at once."""
+    """Drop what conntrack knows of these addresses' translated flows: a moved Elastic IP moves its traffic at once."""
     for address in sorted(addresses):
         for end in ("--orig-src", "--orig-dst", "--reply-src", "--reply-dst"):
             # conntrack exits 1 where nothing matched

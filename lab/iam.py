@@ -1,11 +1,12 @@
 """IAM as AWS enforces it on every call: who signed, and whether their policies allow this action on this resource.
 
-moto keeps users, roles and policies but looks neither at `Resource` nor at `Condition` of a statement; a gateway's role must not read
-another's secrets, so both are judged here, in front of moto. What a request touches is known for the services in `resources`;
-elsewhere the resource is ``*``, which a statement that names ARNs does not allow: a missing case refuses, it never lets through.
+moto keeps users, roles and policies but looks neither at `Resource` nor at `Condition` of a statement; a gateway's
+role must not read another's secrets, so both are judged here, in front of moto. What a request touches is known for
+the services in `resources`; elsewhere the resource is ``*``, which a statement that names ARNs does not allow: a
+missing case refuses, it never lets through.
 
-Sources: AWS IAM User Guide, "Policy evaluation logic", "IAM JSON policy elements: Condition operators"; Service Authorization
-Reference for actions and resource types; "Create a signed AWS API request" (Signature Version 4).
+Sources: AWS IAM User Guide, "Policy evaluation logic", "IAM JSON policy elements: Condition operators"; Service
+Authorization Reference for actions and resource types; "Create a signed AWS API request" (Signature Version 4).
 """
 
 import fnmatch
@@ -56,7 +57,7 @@ class Denied(Exception):
         self.code = code
 
 
-# --- policies ----------------------------------------------------------------------------------------------------------
+# --- policies ---------------------------------------------------------------------------------------------------------
 
 
 def allowed(policies: Iterable[Mapping[str, Any]], call: Call) -> bool:
@@ -139,7 +140,7 @@ def _condition(operator: str, key: str, wanted: Sequence[Any], context: Mapping[
             return unknown
 
 
-# --- requests ----------------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +233,8 @@ def authorize(
     principal_of: Callable[[str], Principal | None],
     bucket_policy: Callable[[str], Mapping[str, Any] | None],
 ) -> Call | None:
-    """Judge one request; the call it makes, or None for an anonymous request AWS would answer (presigned posts, STS web identity).
+    """Judge one request; the call it makes, or None for an anonymous request AWS would answer (presigned posts, STS
+    web identity).
 
     Args:
         principal_of: who an access key belongs to.

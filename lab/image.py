@@ -1,7 +1,7 @@
 """The machines' image: Debian 13 as AWS's Debian image has it, built once into the user's cache.
 
-Three directories come out of one build, named by the digest of their recipe, so that a changed recipe is a new image and a
-build cut off half-way is never taken for one:
+Three directories come out of one build, named by the digest of their recipe, so that a changed recipe is a new image
+and a build cut off half-way is never taken for one:
 
 - ``base``    what an EC2 instance boots: systemd, cloud-init, ssh; no openvpn, no nftables
 - ``host``    a layer on top with openvpn, nftables and tools, for hosts that are not instances (homes, cafés)
@@ -26,17 +26,46 @@ from lab.linux import run
 
 SUITE = "trixie"
 #: In the image from the start: what AWS's Debian image has and a gateway's boot meets.
-BASE = (
-    "systemd systemd-sysv dbus udev kmod netbase cloud-init cloud-guest-utils iproute2 iputils-ping openssh-server sudo "
-    "ca-certificates procps less curl tcpdump ethtool python3"
-).split()
+BASE = [
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "kmod",
+    "netbase",
+    "cloud-init",
+    "cloud-guest-utils",
+    "iproute2",
+    "iputils-ping",
+    "openssh-server",
+    "sudo",
+    "ca-certificates",
+    "procps",
+    "less",
+    "curl",
+    "tcpdump",
+    "ethtool",
+    "python3",
+]
 #: On the mirror: what user data may ask for, with all it depends on.
-MIRROR = (
-    "openvpn nftables python3-boto3 ca-certificates radvd bridge-utils iperf3 socat conntrack tcpdump chrony "
-    "cyclonedds-tools wireguard-tools jq"
-).split()
+MIRROR = [
+    "openvpn",
+    "nftables",
+    "python3-boto3",
+    "ca-certificates",
+    "radvd",
+    "bridge-utils",
+    "iperf3",
+    "socat",
+    "conntrack",
+    "tcpdump",
+    "chrony",
+    "cyclonedds-tools",
+    "wireguard-tools",
+    "jq",
+]
 #: Installed in the layer of hosts that are not instances.
-HOST = "openvpn nftables python3-boto3 iperf3 socat conntrack jq".split()
+HOST = ["openvpn", "nftables", "python3-boto3", "iperf3", "socat", "conntrack", "jq"]
 
 MIRROR_NAME = "mirror.lab"
 _SOURCES = "deb [trusted=yes] http://{name}/debian ./\n"

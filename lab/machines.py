@@ -1,7 +1,8 @@
 """Machines: systemd-nspawn containers of the image, each in a network namespace of its own.
 
-A machine's root is an overlay on the image; what it writes lies in the machine's directory and stays over stop and start, until the
-machine is removed. Machines die with the process that started them, so a killed region leaves none running.
+A machine's root is an overlay on the image; what it writes lies in the machine's directory and stays over stop and
+start, until the machine is removed. Machines die with the process that started them, so a killed region leaves none
+running.
 
 Sources: systemd-nspawn(1), mount(8) for overlay, nsenter(1), prctl(2) PR_SET_PDEATHSIG.
 """
@@ -26,7 +27,8 @@ _POWER_OFF = signal.SIGRTMIN + 4
 _STOP_SECONDS = 20
 #: nspawn's exit code when the container asked for a reboot (systemd's EXIT_FORCE_RESTART).
 _REBOOT = 133
-#: A container's PID 1 outlives an nspawn that is killed; in a PID namespace of its own nspawn is the init, and takes all along.
+#: A container's PID 1 outlives an nspawn that is killed; in a PID namespace of its own nspawn is the init, and takes
+#: all along.
 _ALL_OF_IT = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 #: The parent-death signal comes when the *thread* that forked ends, so one thread that never does forks all machines.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
@@ -167,7 +169,7 @@ class Machine:
 
 
 def leader_of(unshare: int) -> int | None:
-    """The container's PID 1, the child of nspawn with a PID namespace of its own; nspawn is the only child of `unshare`."""
+    """The container's PID 1: nspawn's child with a PID namespace of its own; nspawn is the only child of `unshare`."""
     try:
         for nspawn in _children(unshare):
             own = Path(f"/proc/{nspawn}/ns/pid").readlink()
@@ -243,7 +245,7 @@ def _unified_cgroups() -> bool:
 
 
 def unmount_below(directory: Path) -> None:
-    """Unmount whatever is mounted below a directory, innermost first, and remove the locks nspawn leaves for each root."""
+    """Unmount what is mounted below a directory, innermost first, and remove the locks nspawn leaves for each root."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in sorted((point for point in mounts if point.startswith(f"{directory}/")), reverse=True):
         with contextlib.suppress(OSError):

@@ -2,8 +2,9 @@
 
 Each function below is one thing AWS does, named after it. Only this module and `lab.account` know how moto is made.
 
-Sources: Amazon EC2 User Guide, "Assign prefixes to network interfaces", "Replace the root volume for an Amazon EC2 instance",
-"Instance lifecycle", "Elastic IP addresses"; Amazon VPC User Guide, "IP addressing for your VPCs and subnets".
+Sources: Amazon EC2 User Guide, "Assign prefixes to network interfaces", "Replace the root volume for an Amazon EC2
+instance", "Instance lifecycle", "Elastic IP addresses"; Amazon VPC User Guide, "IP addressing for your VPCs and
+subnets".
 """
 
 import functools
@@ -111,7 +112,7 @@ def _parameters_are_read() -> None:
         def entry(original: Any, self: Any) -> Any:
             plain = self._get_param
             names = {"Icmp.Code": "IcmpTypeCode.Code", "Icmp.Type": "IcmpTypeCode.Type"}
-            self._get_param = lambda name, *args, **kwargs: plain(names.get(name, name), *args, **kwargs)
+            self._get_param = lambda key, *args, **kwargs: plain(names.get(key, key), *args, **kwargs)
             return original(self)
 
         _wrapped(NetworkACLs, name)(entry)
@@ -129,7 +130,7 @@ def _parameters_are_read() -> None:
         return answer
 
 
-# --- addresses ---------------------------------------------------------------------------------------------------------
+# --- addresses --------------------------------------------------------------------------------------------------------
 
 
 def _public_addresses_are_reachable() -> None:
@@ -150,7 +151,7 @@ def _public_addresses_are_reachable() -> None:
 
 
 def _private_addresses_are_free() -> None:
-    """A drawn private address is one that neither another interface nor AWS has: the first four and the last are AWS's."""
+    """A drawn private address is nobody else's: neither another interface's nor AWS's, the first four and the last."""
 
     @_wrapped(elastic_network_interfaces, "random_private_ip")
     def draw(original: Any, cidr: str | None = None, ipv6: bool = False) -> str:
@@ -342,7 +343,7 @@ def _elastic_addresses_move() -> None:
         return moved
 
 
-# --- instances ---------------------------------------------------------------------------------------------------------
+# --- instances --------------------------------------------------------------------------------------------------------
 
 
 class _IncorrectState(EC2ClientError):
@@ -399,7 +400,7 @@ def powering_down(region: str, instance: str) -> None:
 
 
 def powered_off(region: str, instance: str) -> None:
-    """An instance's system went down: it is stopped, or terminated where it was launched to be when it ends by itself."""
+    """An instance's system went down: it is stopped, or terminated where its launch said so."""
     backend = ec2_backends[ACCOUNT][region]
     found = backend.get_instance(instance)
     state = str(found._state.name)

@@ -1,9 +1,11 @@
 """The instance metadata service, version 2, of one VPC.
 
-It knows an instance by the private address a request comes from, gives out nothing without a session token, and sends a token with
-the instance's hop limit as IP TTL, so that what forwards packets (a container bridge, a tunnel) does not get one.
+It knows an instance by the private address a request comes from, gives out nothing without a session token, and sends
+a token with the instance's hop limit as IP TTL, so that what forwards packets (a container bridge, a tunnel) does not
+get one.
 
-Source: Amazon EC2 User Guide, "Use the Instance Metadata Service to access instance metadata", "Instance metadata categories".
+Source: Amazon EC2 User Guide, "Use the Instance Metadata Service to access instance metadata", "Instance metadata
+categories".
 """
 
 import json

@@ -1,6 +1,7 @@
 """What the EC2 API says of a region, as typed values: the only input of the packet rules.
 
-`read` asks the API and forgets nothing that moves a packet; all else in the lab's network is a pure function of a `State`.
+`read` asks the API and forgets nothing that moves a packet; all else in the lab's network is a pure function of a
+`State`.
 """
 
 import ipaddress

@@ -1,4 +1,5 @@
-"""Places outside of AWS: a home, an office or a café behind a NAT router, and hosts that are on the lab's Internet themselves.
+"""Places outside of AWS: a home, an office or a café behind a NAT router, and hosts that are on the lab's Internet
+themselves.
 
 Sources: RFC 5737 and RFC 2544 for addresses worth using here; tc-tbf(8), nft(8).
 """

@@ -1,6 +1,7 @@
 """A lab from the outside: start it, find it, use it, take it down.
 
-A lab is one process (`lab.server`) with a directory of its own; `connect` finds it by name. Everything here is for root.
+A lab is one process (`lab.server`) with a directory of its own; `connect` finds it by name. Everything here is for
+root.
 """
 
 import contextlib

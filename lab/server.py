@@ -1,7 +1,8 @@
 """The region's process: the AWS API on loopback and in the lab's Internet, and the machines and packets that follow it.
 
-moto's WSGI application answers; `lab.iam` judges each call before it; after each call that may have changed EC2 the reconciler reads
-the state through the API and makes Linux match. Started by `lab.region`, as ``python -m lab.server DIRECTORY``.
+moto's WSGI application answers; `lab.iam` judges each call before it; after each call that may have changed EC2 the
+reconciler reads the state through the API and makes Linux match. Started by `lab.region`, as ``python -m lab.server
+DIRECTORY``.
 """
 
 import base64
@@ -53,7 +54,7 @@ class Settings:
     token: str = field(repr=False)
     """Of the control interface; only root can read it."""
     boots: bool = True
-    """Whether machines boot; without, an instance is its network namespace alone, which is enough to send packets from."""
+    """Whether machines boot; where not, an instance is its network namespace alone, and can send packets from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Region:
         mends.mend()
         account.leave_bucket_policies_alone()
 
-    # --- the API -------------------------------------------------------------------------------------------------------
+    # --- the API ------------------------------------------------------------------------------------------------------
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """WSGI: the control interface, or one AWS API call."""
@@ -177,7 +178,7 @@ class Region:
             aws_secret_access_key=self.keys.own_secret,
         )
 
-    # --- Linux follows -------------------------------------------------------------------------------------------------
+    # --- Linux follows ------------------------------------------------------------------------------------------------
 
     def reconcile_for_ever(self) -> None:
         """Follow the API's state until the region stops."""
@@ -290,7 +291,7 @@ class Region:
         machine.start(lambda: self._went_down(instance.id))
 
     def _files(self, machine: Machine, resolver: str) -> dict[str, str]:
-        """What the lab writes on every machine: its resolver, and the authority the lab's AWS endpoints are signed by."""
+        """What the lab writes on every machine: its resolver, and the authority that signs the lab's AWS endpoints."""
         bundle = machine.layers[-1] / "etc/ssl/certs/ca-certificates.crt"
         return {
             "/etc/resolv.conf": f"nameserver {resolver}\n",
@@ -392,7 +393,7 @@ class Region:
         self._issued[instance, role] = (issued["Expiration"].timestamp(), fresh)
         return fresh
 
-    # --- the control interface -----------------------------------------------------------------------------------------
+    # --- the control interface ----------------------------------------------------------------------------------------
 
     def _control_call(self, request: Request) -> Response:
         if request.headers.get("X-Lab-Token") != self.settings.token:
@@ -542,7 +543,7 @@ class Region:
             "routers": {name: self.fabric.router(name) for name in self.fabric.routers()},
         }
 
-    # --- life ----------------------------------------------------------------------------------------------------------
+    # --- life ---------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Bring up the Internet, its services and the API."""
@@ -692,7 +693,9 @@ def main(directory: Path) -> None:
         with os.fdopen(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
             json.dump(ready, out)
         written.rename(directory / "region.json")
-        stopped.wait()
+        # Looked up now and then: a signal that the kernel hands to another thread does not wake this one.
+        while not stopped.wait(0.5):
+            pass
     finally:
         region.close()
 

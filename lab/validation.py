@@ -1,9 +1,10 @@
 """What EC2 refuses and moto takes: parameters that make no packet rule.
 
-moto stores most of what it is given. A range that is none, or a port of 70000, would be found only when the rules are made of it,
-and one such rule would hold up all others; so a call is looked at before moto sees it.
+moto stores most of what it is given. A range that is none, or a port of 70000, would be found only when the rules are
+made of it, and one such rule would hold up all others; so a call is looked at before moto sees it.
 
-Sources: Amazon EC2 API Reference, "IpPermission", "CreateNetworkAclEntry", "CreateRoute", "Error codes for the Amazon EC2 API".
+Sources: Amazon EC2 API Reference, "IpPermission", "CreateNetworkAclEntry", "CreateRoute", "Error codes for the Amazon
+EC2 API".
 """
 
 import ipaddress

@@ -1,19 +1,21 @@
 """AWS's packet rules of one VPC as Linux: a pure function from what the API says to what a router namespace holds.
 
-The router is a network namespace with one veth an interface (``e`` and the last twelve digits of its id), one to the Internet
-(``igw0``) and one to AWS's own services for gateway endpoints (``vpce0``). `plan` gives its nftables table, routes, rules, addresses and neighbours; `lab.fabric` puts them there.
+The router is a network namespace with one veth an interface (``e`` and the last twelve digits of its id), one to the
+Internet (``igw0``) and one to AWS's own services for gateway endpoints (``vpce0``). `plan` gives its nftables table,
+routes, rules, addresses and neighbours; `lab.fabric` puts them there.
 
 What stands where, in the order a packet meets it:
 
-1. prerouting  foreign MACs and (source check) foreign sources are dropped; the internet gateway translates to private addresses
-2. routing     the sender's subnet's route table by ``ip rule iif``; ``local`` is a ``throw`` on to the table of interfaces
+1. prerouting  foreign MACs and (source check) foreign sources are dropped; the internet gateway translates inwards
+2. routing     the sender's subnet's route table by ``ip rule iif``; ``local`` is a ``throw`` on to the table of
+               interfaces
 3. forward     destination check, network ACLs (stateless, only across subnets), security groups (conntrack)
 4. postrouting the internet gateway translates to public addresses; without one nothing leaves
 
 What no route of AWS's has an answer for is dropped in silence, as there, and never answered with an ICMP error.
 
-Sources: Amazon VPC User Guide ("Security group rules", "Network ACL rules", "Route priority", "Internet gateways"); Amazon EC2
-User Guide ("Network MTU", "Instance metadata"); nft(8), ip-route(8).
+Sources: Amazon VPC User Guide ("Security group rules", "Network ACL rules", "Route priority", "Internet gateways");
+Amazon EC2 User Guide ("Network MTU", "Instance metadata"); nft(8), ip-route(8).
 """
 
 import hashlib
@@ -71,7 +73,7 @@ class Plan:
         return cls(vpc, links=(), addresses=(), neighbours=(), routes=(), rules=(), ruleset="")
 
     def mixed_with(self, wanted: "Plan") -> "Plan":
-        """What may be there after going from this plan to `wanted` failed half-way: equal to nothing, so all is done again."""
+        """What may be there once going from this plan to `wanted` failed half-way; all of it is done again."""
         # `ip` reads over a space at a line's end; no line of a plan has one.
         return replace(
             Plan.empty(self.vpc),
@@ -120,7 +122,7 @@ def plan(state: State, vpc: str) -> Plan:
     )
 
 
-# --- addresses, neighbours, routes -------------------------------------------------------------------------------------
+# --- addresses, neighbours, routes ------------------------------------------------------------------------------------
 
 
 def _addresses(up: Sequence[Interface], subnets: Sequence[Subnet], cidrs: Iterable[Network]) -> Iterable[str]:
@@ -200,7 +202,7 @@ def _rules(up: Sequence[Interface], tables: Sequence[RouteTable]) -> Iterable[st
     yield f"pref 300 lookup {_INTERFACES_TABLE}"
 
 
-# --- the nftables table ------------------------------------------------------------------------------------------------
+# --- the nftables table -----------------------------------------------------------------------------------------------
 
 
 def _ruleset(

@@ -1,6 +1,7 @@
 """What tests of AWS's packet rules are written in: a few calls of the EC2 API, and probes that say what came through.
 
-A probe's sockets are the test's own, opened inside the network namespace of an instance or a host: nothing needs to boot.
+A probe's sockets are the test's own, opened inside the network namespace of an instance or a host: nothing needs to
+boot.
 """
 
 import contextlib
@@ -97,7 +98,7 @@ class Place:
 
     @contextlib.contextmanager
     def connected(self, address: object, port: int, *, greeted: bool = True) -> Iterator["Conversation"]:
-        """A TCP connection to a place that `serves` (or one that says nothing first), kept open; OSError where none is."""
+        """A TCP connection, kept open, to a place that `serves` (or that says nothing first); OSError where none is."""
         with self._opened(socket.AF_INET, socket.SOCK_STREAM) as caller:
             caller.settimeout(PATIENCE)
             caller.connect((str(address), port))

@@ -127,7 +127,7 @@ def test_an_instance_does_not_know_its_public_address(cloud: Cloud) -> None:
 
 
 def test_public_addresses_reach_each_other_by_the_gateway(cloud: Cloud) -> None:
-    """Amazon VPC User Guide, "Internet gateways": also between instances of one VPC, each seen by its public address."""
+    """Amazon VPC User Guide, "Internet gateways": also inside one VPC, each seen by its public address."""
     vpc = cloud.vpc(online=True)
     subnet, group = vpc.subnet(), vpc.group([ALL])
     one, other, private = (

@@ -112,7 +112,7 @@ def test_icmp_entries_name_type_and_code(cloud: Cloud, pair: Pair) -> None:
 
 def test_traffic_inside_a_subnet_meets_no_acl(cloud: Cloud, pair: Pair) -> None:
     """Amazon VPC User Guide, "Control subnet traffic with network access control lists": at the subnet level."""
-    vpc, caller, server, acl = pair
+    vpc, caller, server, _ = pair
     found = cloud.ec2.describe_instances(InstanceIds=[server.id])["Reservations"][0]["Instances"][0]
     neighbour = cloud.instance(found["SubnetId"], vpc.group([ALL]))
 
