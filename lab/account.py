@@ -16,7 +16,7 @@ from moto.s3.models import FakeBucket, s3_backends
 from moto.ssm.models import Parameter, ssm_backends
 from moto.sts.models import sts_backends
 
-from lab.iam import ACCOUNT, Principal
+from lab.iam import ACCOUNT, Call, Principal
 
 ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 #: Public parameters that name the current Debian image (docs: "Debian on Amazon EC2"), and the image each names in the
@@ -73,6 +73,17 @@ def bucket_policy(bucket: str) -> Mapping[str, Any] | None:
     found = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
     parsed: Mapping[str, Any] | None = json.loads(found.policy) if found is not None and found.policy else None
     return parsed
+
+
+def passed_roles(call: Call) -> list[Call]:
+    """What else a call needs: whoever gives an instance a profile hands its role to EC2, and must be allowed to."""
+    named = call.parameters.get("IamInstanceProfile.Name") or call.parameters.get("IamInstanceProfile.Arn")
+    if call.service != "ec2" or not named:
+        return []
+    profiles = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
+    found = next((profile for profile in profiles if str(named).rsplit("/", 1)[-1] == profile.name), None)
+    context = {**call.context, "iam:PassedToService": "ec2.amazonaws.com"}
+    return [Call("iam", "iam:PassRole", (role.arn,), context) for role in (found.roles if found else [])]
 
 
 def trusts_ec2(role: str) -> bool:

@@ -9,6 +9,7 @@ Sources: AWS IAM User Guide, "Policy evaluation logic", "IAM JSON policy element
 Authorization Reference for actions and resource types; "Create a signed AWS API request" (Signature Version 4).
 """
 
+import datetime
 import fnmatch
 import hashlib
 import hmac
@@ -17,7 +18,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 ACCOUNT = "123456789012"
@@ -91,9 +92,9 @@ def _covers(statement: Mapping[str, Any], call: Call, resource: str) -> bool:
     if not covered:
         return False
     if "NotResource" in statement:
-        if any(_like(resource, pattern) for pattern in _listed(statement["NotResource"])):
+        if any(_like(resource, _filled_in(pattern, call.context)) for pattern in _listed(statement["NotResource"])):
             return False
-    elif not any(_like(resource, pattern) for pattern in _listed(statement.get("Resource", []))):
+    elif not any(_like(resource, _filled_in(p, call.context)) for p in _listed(statement.get("Resource", []))):
         return False
     deny = statement["Effect"] == "Deny"
     return all(
@@ -116,15 +117,19 @@ def _condition(operator: str, key: str, wanted: Sequence[Any], context: Mapping[
     present = next((value for name, value in context.items() if name.lower() == key.lower()), None)
     if operator == "Null":
         return (present is None) == (str(wanted[0]).lower() == "true")
-    negated = operator.startswith(("StringNot", "ArnNot", "NotIp"))
+    negated = "Not" in operator
     if present is None:
         return if_exists or negated
-    text = [str(value) for value in wanted]
+    text = [_filled_in(str(value), context) for value in wanted]
+    if ordered := _ORDERED.fullmatch(operator):
+        return any(_compares(ordered["kind"], ordered["how"], present, value) for value in text)
     match operator:
         case "StringEquals" | "ArnEquals":
             return present in text if operator == "StringEquals" else any(_like(present, t) for t in text)
         case "StringNotEquals":
             return present not in text
+        case "StringEqualsIgnoreCase" | "StringNotEqualsIgnoreCase":
+            return (present.lower() in [value.lower() for value in text]) != negated
         case "StringLike" | "ArnLike":
             return any(_like(present, pattern) for pattern in text)
         case "StringNotLike" | "ArnNotLike":
@@ -134,10 +139,39 @@ def _condition(operator: str, key: str, wanted: Sequence[Any], context: Mapping[
         case "IpAddress" | "NotIpAddress":
             inside = any(ipaddress.ip_address(present) in ipaddress.ip_network(cidr, strict=False) for cidr in text)
             return inside == (operator == "IpAddress")
-        case "NumericLessThanEquals":
-            return float(present) <= float(text[0])
         case _:
             return unknown
+
+
+_ORDERED = re.compile(r"(?P<kind>Numeric|Date)(?P<how>(Not)?Equals|(LessThan|GreaterThan)(Equals)?)")
+_VARIABLE = re.compile(r"\$\{([A-Za-z0-9:/-]+|[*?$])\}")
+
+
+def _filled_in(text: str, context: Mapping[str, str]) -> str:
+    """A policy's text with its variables' values; one without a value matches nothing ("Policy variables")."""
+    known = {name.lower(): value for name, value in context.items()}
+    return _VARIABLE.sub(lambda found: known.get(found[1].lower(), found[1] if found[1] in "*?$" else "\0"), text)
+
+
+def _compares(kind: str, how: str, present: str, wanted: str) -> bool:
+    try:
+        one, other = (_number(kind, text) for text in (present, wanted))
+    except ValueError:
+        return False
+    return {
+        "Equals": one == other,
+        "NotEquals": one != other,
+        "LessThan": one < other,
+        "LessThanEquals": one <= other,
+        "GreaterThan": one > other,
+        "GreaterThanEquals": one >= other,
+    }[how]
+
+
+def _number(kind: str, text: str) -> float:
+    if kind == "Numeric" or text.isdecimal():
+        return float(text)
+    return datetime.datetime.fromisoformat(text).timestamp()
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -232,6 +266,7 @@ def authorize(
     request: SignedRequest,
     principal_of: Callable[[str], Principal | None],
     bucket_policy: Callable[[str], Mapping[str, Any] | None],
+    implied: Callable[[Call], Iterable[Call]] = lambda _: (),
 ) -> Call | None:
     """Judge one request; the call it makes, or None for an anonymous request AWS would answer (presigned posts, STS
     web identity).
@@ -239,6 +274,7 @@ def authorize(
     Args:
         principal_of: who an access key belongs to.
         bucket_policy: a bucket's policy, parsed.
+        implied: what else the principal must be allowed for a call, such as handing a role on.
 
     Raises:
         Denied: the key is unknown, the signature or token wrong, or a policy does not allow it.
@@ -259,9 +295,13 @@ def authorize(
     call = call_of(request, signature)
     if principal.root or call.action == "sts:GetCallerIdentity":
         return call
-    message = f"User: {principal.arn} is not authorized to perform: {call.action} on resource: {call.resources[0]}"
-    if not allowed(principal.policies, call):
-        raise Denied("AccessDeniedException", message)
+    who = {"aws:PrincipalArn": principal.arn, "aws:username": principal.arn.rsplit("/", 1)[-1]}
+    for judged in (call, *implied(call)):
+        message = (
+            f"User: {principal.arn} is not authorized to perform: {judged.action} on resource: {judged.resources[0]}"
+        )
+        if not allowed(principal.policies, replace(judged, context={**who, **judged.context})):
+            raise Denied("AccessDeniedException", message)
     if call.service == "s3" and call.resources[0] != "*":
         policy = bucket_policy(call.resources[0].removeprefix("arn:aws:s3:::").split("/")[0])
         if policy and denied_by(policy, call):
@@ -271,7 +311,14 @@ def authorize(
 
 def call_of(request: SignedRequest, signature: Signature) -> Call:
     """The action and resources of a request, for the services whose resources are told apart."""
-    context = {"aws:SecureTransport": str(request.secure).lower(), "aws:SourceIp": request.source}
+    now = datetime.datetime.now(datetime.UTC)
+    context = {
+        "aws:SecureTransport": str(request.secure).lower(),
+        "aws:SourceIp": request.source,
+        "aws:RequestedRegion": signature.region,
+        "aws:CurrentTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "aws:EpochTime": str(int(now.timestamp())),
+    }
     if signature.service == "s3":
         action, found = _s3(request)
         query = dict(urllib.parse.parse_qsl(request.query))

@@ -51,6 +51,7 @@ def mend() -> None:
         _interfaces_have_prefixes()
         _elastic_addresses_move()
         _states_are_respected()
+        _metadata_options_are_kept()
         _root_volumes_are_replaced()
 
 
@@ -390,6 +391,25 @@ def finder(region: str) -> Callable[[str], bool]:
         return identity in backend.managed_prefix_lists or any(identity in groups for groups in backend.groups.values())
 
     return exists
+
+
+def _metadata_options_are_kept() -> None:
+    """ModifyInstanceMetadataOptions changes what it names and nothing else."""
+    names = {
+        "http_tokens": "http_tokens",
+        "hop_limit": "http_put_response_hop_limit",
+        "http_endpoint": "http_endpoint",
+        "http_protocol": "http_protocol_ipv6",
+        "metadata_tags": "instance_metadata_tags",
+    }
+
+    @_wrapped(InstanceBackend, "modify_instance_metadata_options")
+    def modify(original: Any, self: Any, instance_id: str, **wanted: Any) -> Any:
+        held = self.get_instance(instance_id).metadata_options
+        for parameter, attribute in names.items():
+            if wanted.get(parameter) is None:
+                wanted[parameter] = getattr(held, attribute)
+        return original(self, instance_id, **wanted)
 
 
 def powering_down(region: str, instance: str) -> None:

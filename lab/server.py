@@ -118,7 +118,7 @@ class Region:
                 account.publish_images(region)
                 self._seen.add(region)
             try:
-                call = authorize(request, self.keys.principal, account.bucket_policy)
+                call = authorize(request, self.keys.principal, account.bucket_policy, account.passed_roles)
                 if call and call.service == "ec2":
                     validation.check(call.action.partition(":")[2], call.parameters, mends.finder(region))
             except Denied as denied:

@@ -5,6 +5,7 @@ boot.
 """
 
 import contextlib
+import http.client
 import itertools
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from typing import Any
 
 import boto3
+import dns.message
 
 from lab.linux import within
 from lab.region import Region
@@ -119,6 +121,31 @@ class Place:
         options += ["-I", str(source)] if source is not None else []
         options += ["-t", str(ttl)] if ttl else []
         return self.run("ping", "-n", f"-c{count}", "-i0.2", f"-W{PATIENCE}", *options, str(address))
+
+    def asks(
+        self, path: str, method: str = "GET", *, headers: Mapping[str, str] | None = None, of: str = "169.254.169.254"
+    ) -> tuple[int, str]:
+        """Status and body of an HTTP answer; status 0 where none comes."""
+        connection = http.client.HTTPConnection(of, 80)
+        with self._opened(socket.AF_INET6 if ":" in of else socket.AF_INET, socket.SOCK_STREAM) as caller:
+            caller.settimeout(2 * PATIENCE)
+            try:
+                caller.connect((of, 80))
+                connection.sock = caller
+                connection.request(method, path, headers=dict(headers or {}))
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            except OSError:
+                return 0, ""
+
+    def resolves(self, name: str, server: str) -> list[str]:
+        """IPv4 addresses that a name server has for a name."""
+        question = dns.message.make_query(name, "A")
+        with self._opened(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+            caller.settimeout(PATIENCE)
+            caller.sendto(question.to_wire(), (server, 53))
+            answer = dns.message.from_wire(caller.recv(4096))
+        return [record.to_text() for found in answer.answer for record in found]
 
     def run(self, *argv: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
         """A command of this machine's in the place's namespace."""
