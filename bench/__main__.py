@@ -3,8 +3,13 @@
 import json
 import subprocess
 import sys
+import tempfile
+import textwrap
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 DRAWBRIDGE = (sys.executable, "-m", "drawbridge")
 
 #: What is timed, in this order.
@@ -14,6 +19,12 @@ STEPS = (
     ("lab up, again", ("lab", "up")),
     ("client list", ("client", "list")),
     ("lab down", ("lab", "down")),
+)
+
+#: Stacks whose trial measures: its lines are printed. The first is of two bonded hosts, with each mode in turn.
+TRIALS: tuple[tuple[str, Path, Mapping[str, str]], ...] = (
+    ("bonded, balance-alb", ROOT / "stacks/Pulumi.bonded.yaml", {}),
+    ("bonded, active-backup", ROOT / "stacks/Pulumi.bonded.yaml", {"bond: balance-alb": "bond: active-backup"}),
 )
 
 
@@ -37,7 +48,25 @@ def main() -> int:
         if done.returncode:
             failed = True
             print(done.stderr, file=sys.stderr)
+    for what, stack, changes in TRIALS:
+        failed |= not trial(what, stack, changes)
     return int(failed)
+
+
+def trial(what: str, stack: Path, changes: Mapping[str, str]) -> bool:
+    """Print what a trial of a stack file, changed so, has measured; whether all it promises holds."""
+    text = stack.read_text()
+    for old, new in changes.items():
+        assert old in text, f"{stack.name} has no {old!r}"
+        text = text.replace(old, new)
+    with tempfile.TemporaryDirectory() as directory:
+        changed = Path(directory, stack.name)
+        changed.write_text(text)
+        seconds, done = run(("lab", "try", str(changed)))
+    print(f"{seconds:8.2f} s  {what}\n{textwrap.indent(done.stdout, ' ' * 12)}", flush=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,13 @@ PAIR_MODES: tuple[Mode, ...] = ("balance-xor", "active-backup", "balance-rr")
 #: Modes for links that all end in one bridge, which knows a hardware address on one of its ports at a time.
 BRIDGE_MODES: tuple[Mode, ...] = ("balance-alb", "active-backup")
 
+_WHY_PAIR = "it tells each peer the address of one slave, and what comes over another link is taken by nobody"
+_WHY_SHARED = "it sends from one hardware address over all links, and the gateway's bridge knows it on one at a time"
+
+
+class BondError(ValueError):
+    """Links that cannot be bonded so; the message says why, and what to write instead."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Link:
@@ -63,6 +70,13 @@ class Bond:
     """Networks behind `gateway`."""
     keepalive: tuple[int, int] = (1, 5)
     """Seconds between a link's pings, and of silence after which it leaves the bond."""
+
+    def __post_init__(self) -> None:
+        """Raise `BondError` for a mode that would lose frames on such links."""
+        shared = all(link.shared for link in self.links)
+        good, why = (BRIDGE_MODES, _WHY_SHARED) if shared else (PAIR_MODES, _WHY_PAIR)
+        if self.mode not in good:
+            raise BondError(f"{self.host} cannot use {self.mode}: {why}; use {' or '.join(good)}")
 
     def mac(self, device: str) -> str:
         """Hardware address of one of this host's devices: always the same, and no other host's.

@@ -5,6 +5,7 @@ Does not prove that a kernel newer than User-Mode Linux's 6.1 does the same, nor
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -233,6 +234,29 @@ def test_both_links_down_and_back(pair: Pair) -> None:
     finally:
         for line in ("left0", "left1"):
             pass_again(pair, line)
+    wait_bonded(pair)
+
+
+def test_a_clock_a_day_slow_is_what_the_log_names_and_the_right_time_ends_bonded(pair: Pair) -> None:
+    start = now(pair.left)
+    try:
+        must(pair.left, "sh", "-c", f"date --set '1 day ago' && systemctl restart {' '.join(UNITS)}")
+        said = ["journalctl", "--no-pager", "--boot", "-u", "drawbridge-link@*", "--grep", "not yet valid"]
+        until(lambda: pair.left.run(said).stdout, 40)
+    finally:
+        must(pair.left, "date", "--set", start)
+    wait_bonded(pair)
+
+
+def test_a_kit_installed_on_both_hosts_is_told_by_the_watchers(pair: Pair) -> None:
+    """Two hosts of one name have the same hardware addresses, and then a switch or a peer cannot tell them apart."""
+    start = now(pair.right)
+    left, _ = pairs.bonds(pairs.NAMES, "balance-xor")
+    pairs.install(pair.left, replace(left, host="right"))
+    try:
+        until(lambda: "the two kits are one" in journal(pair.right, "drawbridge-watch@*", start), 60)
+    finally:
+        pairs.install(pair.left, left)
     wait_bonded(pair)
 
 

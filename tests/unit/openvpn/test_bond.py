@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openvpn.bond import BOND, BRIDGE_MODES, PAIR_MODES, Bond, Link, render
+from openvpn.bond import BOND, BRIDGE_MODES, PAIR_MODES, Bond, BondError, Link, render
 from openvpn.model import Mode
 
 LISTENS = Link(number=0, port=1194, peer="right", line="eth0")
@@ -62,7 +62,7 @@ def test_one_link_is_served_and_the_other_called() -> None:
 
 
 def test_at_a_gateway_that_serves_many_it_is_a_client() -> None:
-    shared = replace(LEFT, links=(replace(CALLS, shared=True),), gateway="10.0.0.254")
+    shared = replace(LEFT, links=(replace(CALLS, shared=True),), gateway="10.0.0.254", mode="balance-alb")
 
     assert "client" in conf(shared, "ovn1") and "tls-client" not in conf(shared, "ovn1")
     assert "GATEWAY=10.0.0.254" in render(shared)["etc/drawbridge/links/ovn1.env"]
@@ -70,11 +70,25 @@ def test_at_a_gateway_that_serves_many_it_is_a_client() -> None:
 
 @pytest.mark.parametrize("mode", sorted({*PAIR_MODES, *BRIDGE_MODES}))
 def test_each_mode_watches_carriers_and_only_xor_has_a_hash(mode: Mode) -> None:
-    lines = render(replace(LEFT, mode=mode))[f"{NETWORKD}-{BOND}.netdev"].splitlines()
+    links = LEFT.links if mode in PAIR_MODES else (replace(CALLS, shared=True),)
+    lines = render(replace(LEFT, links=links, mode=mode))[f"{NETWORKD}-{BOND}.netdev"].splitlines()
 
     assert f"Mode={mode}" in lines and "MIIMonitorSec=100ms" in lines
     assert ("TransmitHashPolicy=layer3+4" in lines) == (mode == "balance-xor")
     assert not any("ARP" in line and "Gratuitous" not in line for line in lines)
+
+
+@pytest.mark.seed("1.5")
+def test_balance_alb_is_refused_between_two_hosts_and_the_reason_is_told() -> None:
+    with pytest.raises(BondError, match=r"left cannot use balance-alb: .* taken by nobody; use balance-xor or"):
+        replace(LEFT, mode="balance-alb")
+
+
+@pytest.mark.parametrize("mode", ["balance-xor", "balance-rr"])
+def test_modes_of_one_address_on_both_links_are_refused_where_they_end_in_a_bridge(mode: Mode) -> None:
+    shared = tuple(replace(link, shared=True, remote="203.0.113.1") for link in LEFT.links)
+    with pytest.raises(BondError, match="one at a time; use balance-alb or active-backup"):
+        replace(LEFT, links=shared, mode=mode)
 
 
 def test_nothing_in_it_is_a_key() -> None:
