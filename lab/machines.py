@@ -75,13 +75,17 @@ class Machine:
             threading.Thread(target=self._watch, args=(self.process, went_down), daemon=True).start()
 
     def _watch(self, process: "subprocess.Popen[bytes]", went_down: Callable[[], None]) -> None:
-        while process.wait() == _REBOOT and self.process is process:
+        while self._asks_to_boot_again(process.wait()) and self.process is process:
             self._boot()
             assert self.process is not None
             process = self.process
         if self.process is process:
             self.process = None
             went_down()
+
+    def _asks_to_boot_again(self, code: int) -> bool:
+        """Whether a machine that ended with this exit code is to come back."""
+        return code == _REBOOT
 
     def _boot(self) -> None:
         with (self.directory / "console.log").open("ab") as log:

@@ -78,6 +78,23 @@ def test_what_it_wrote_outlives_a_power_cut(region: Region, host: Host) -> None:
     assert must(again, "cat", "/var/lib/kept") == "kept\n"
 
 
+def test_it_reboots_and_has_its_lines_again(region: Region, host: Host) -> None:
+    boot = must(host, "cat", "/proc/sys/kernel/random/boot_id")
+    region.reboot_host("own")
+    until(lambda: _boot_id(host) not in ("", boot), BOOT)
+    host.wait_booted(BOOT)
+    for nic in ("eth0", "eth1"):
+        must(host, "ping", "-n", "-c", "1", "-W", "2", "-I", nic, MIRROR)
+
+
+def test_a_power_off_is_none(region: Region) -> None:
+    made = region.add_host("off", premises="line0", own_kernel=True)
+    made.wait_booted(BOOT)
+    must(made, "systemctl", "--no-block", "poweroff")
+    until(lambda: not next(h for h in region.status()["hosts"] if h["name"] == "off")["leader"], 40)
+    region.remove_host("off")
+
+
 def test_it_dies_with_its_region() -> None:
     def kernels(directory: Path) -> list[str]:
         found = []
@@ -96,6 +113,13 @@ def test_it_dies_with_its_region() -> None:
         assert kernels(region.directory)
         os.kill(_server_of(region), signal.SIGKILL)
         until(lambda: not kernels(region.directory), 10)
+
+
+def _boot_id(host: Host) -> str:
+    try:
+        return host.run(["cat", "/proc/sys/kernel/random/boot_id"], timeout=2).stdout
+    except LabError:
+        return ""
 
 
 def _server_of(region: Region) -> int:
