@@ -32,18 +32,8 @@ def up(wants_json: bool) -> None:
     _conclude(checks, wants_json)
 
 
-def _stack_file(ctx: click.Context, parameter: click.Parameter, value: str) -> Path:
-    """STACK as a path: a file as it is, a name as the stack file of that name."""
-    path = Path(value)
-    found = path if path.suffix in {".yaml", ".yml"} or "/" in value else account.stack_file(value)
-    if not found.is_file():
-        known = sorted(p.name.split(".")[1] for p in (account.PROJECT / "stacks").glob("Pulumi.*.yaml"))
-        raise click.BadParameter(f"{found} is no file; stacks here: {', '.join(known) or 'none'}", ctx, parameter)
-    return found
-
-
 @lab.command("try")
-@click.argument("stack", callback=_stack_file)
+@click.argument("stack", callback=options.stack_path)
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the checks here."
 )

@@ -1,6 +1,7 @@
 """Options that several commands share, and the one way from an error to an exit code."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -20,6 +21,16 @@ json = click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
 def of_account(command: F) -> F:
     """--stack and --region."""
     return stack(region(command))
+
+
+def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Path:
+    """STACK as a path: a file as it is, a name as the stack file of that name."""
+    path = Path(value)
+    found = path if path.suffix in {".yaml", ".yml"} or "/" in value else account.stack_file(value)
+    if not found.is_file():
+        known = sorted(p.name.split(".")[1] for p in (account.PROJECT / "stacks").glob("Pulumi.*.yaml"))
+        raise click.BadParameter(f"{found} is no file; stacks here: {', '.join(known) or 'none'}", ctx, parameter)
+    return found
 
 
 class Failure(click.ClickException):

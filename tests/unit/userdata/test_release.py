@@ -30,10 +30,13 @@ def test_everything_in_it() -> None:
         "root/etc/sysctl.d/90-drawbridge.conf",
         "root/etc/systemd/system/drawbridge-agent.service",
         "root/etc/systemd/system/drawbridge-agent.timer",
+        "root/etc/systemd/system/drawbridge-metrics.service",
+        "root/etc/systemd/system/drawbridge-metrics.timer",
         "root/etc/systemd/system/drawbridge-nftables.service",
         "root/etc/systemd/system/openvpn-server@.service.d/drawbridge.conf",
         "root/etc/sysusers.d/drawbridge.conf",
         "root/etc/tmpfiles.d/openvpn.conf",
+        "root/usr/local/lib/drawbridge/metrics.py",
     ]
 
 

@@ -1,0 +1,46 @@
+"""drawbridge stack …"""
+
+from pathlib import Path
+
+import click
+
+from drawbridge import cost as costs
+from drawbridge import errors
+from drawbridge.commands import options, output
+
+
+@click.group()
+def stack() -> None:
+    """A stack as a whole."""
+
+
+@stack.command()
+@click.argument("stack_file", metavar="STACK", callback=options.stack_path)
+@click.option("--connected", default=160.0, show_default=True, help="Hours a month that each client is connected.")
+@click.option("--out", default=10.0, show_default=True, help="Gigabytes a month from AWS to clients and sites.")
+@options.json
+def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> None:
+    """Show what STACK costs in a month, beside AWS Site-to-Site VPN and Client VPN for the same inputs.
+
+    STACK is a name (stacks/Pulumi.NAME.yaml) or a path.
+    """
+    import settings
+
+    try:
+        raw = settings.read_stack_file(stack_file)
+        name = stack_file.stem.removeprefix("Pulumi.")
+        parsed = settings.parse(raw, stack=name, endpoint="http://127.0.0.1")
+    except settings.SettingsError as error:
+        raise errors.StackError(str(error)) from error
+    bills = costs.compare(parsed, costs.Usage(connected=connected, out=out))
+    day, region = costs.dated()
+    if wants_json:
+        shown = [{"name": bill.name, "dollars": round(bill.dollars, 2), "items": bill.items} for bill in bills]
+        click.echo(output.as_json({"date": str(day), "region": region, "bills": shown}))
+        return
+    rows = [
+        (bill.name, f"{bill.dollars:8.2f}", ", ".join(f"{item.what} {item.dollars:.2f}" for item in bill.items))
+        for bill in bills
+    ]
+    output.table(("", "US$ a month", "of which"), rows)
+    click.echo(f"\nlist prices of {region}, {day}: {costs.PRICES.name}")

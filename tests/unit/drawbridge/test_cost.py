@@ -1,0 +1,61 @@
+"""What a stack costs. Does not prove that the prices are still AWS's: the file has a date."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from drawbridge import cost, errors
+from drawbridge.__main__ import cli
+from drawbridge.account import stack_file
+from settings import Settings, parse, read_stack_file
+
+
+def site(**gateway: object) -> Settings:
+    raw = read_stack_file(stack_file("site"))
+    raw["drawbridge:gateway"] = {**raw["drawbridge:gateway"], **gateway}
+    raw["drawbridge:clients"].append({"name": "laptop", "at": "203.0.113.11"})
+    return parse(raw, stack="site", endpoint=None)
+
+
+@pytest.mark.seed("4.18")
+def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
+    stack, lines, endpoint = cost.compare(site(), cost.Usage(connected=100, out=10))
+
+    assert [item.what for item in stack.items] == ["instance t4g.nano", "public address", "disk, 8 GiB", "10 GB out"]
+    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + 0.9)
+    assert lines.dollars == pytest.approx(730 * 0.05 + 0.9)
+    # One association; a laptop for 100 hours, and the site always.
+    assert endpoint.dollars == pytest.approx(730 * 0.10 + (100 + 730) * 0.05 + 0.9)
+    assert stack.dollars < lines.dollars < endpoint.dollars
+
+
+def test_an_instance_type_without_a_price_is_told() -> None:
+    with pytest.raises(errors.StackError, match=r"no price of m7g\.metal is known") as error:
+        cost.compare(site(instanceType="m7g.metal"), cost.Usage(connected=0, out=0))
+    assert "prices.toml" in error.value.remedy
+
+
+def test_prices_have_a_date_a_region_and_sources() -> None:
+    day, region = cost.dated()
+    assert isinstance(day, date) and region == "us-east-1"
+    assert cost.PRICES.read_text().count("pricing") + cost.PRICES.read_text().count("Pricing") >= 5
+
+
+@pytest.mark.seed("4.18")
+def test_the_command_shows_all_three() -> None:
+    done = CliRunner().invoke(cli, ["stack", "cost", "tenant"])
+    assert done.exit_code == 0, done.output
+    for name in ("stack tenant", "AWS Site-to-Site VPN", "AWS Client VPN", "2026-06-01"):
+        assert name in done.output
+    shown = json.loads(CliRunner().invoke(cli, ["stack", "cost", "tenant", "--json"]).output)
+    assert [bill["name"] for bill in shown["bills"]] == ["stack tenant", "AWS Site-to-Site VPN", "AWS Client VPN"]
+
+
+def test_a_file_that_is_wrong_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text("config: {aws:region: nowhere}\n")
+    done = CliRunner().invoke(cli, ["stack", "cost", str(path)])
+    assert done.exit_code == 1 and "is no AWS region" in done.output

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Tells CloudWatch how the gateway is: bytes carried, clients connected, days left on its certificates.
+
+Runs once a minute, with the instance's role, which may write to the stack's own namespace and to no other. What it
+counts by it remembers in its state directory; after a restart of OpenVPN, counting begins anew. Only Python's own
+library and boto3.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+#: Seconds; OpenVPN serves one management client at a time.
+MANAGEMENT = 5.0
+SECRETS = Path("/etc/openvpn/server/secrets")
+
+
+def read_load(answer: str) -> dict[str, int]:
+    """Read the answer to `load-stats`: clients now, and bytes since the process started.
+
+    >>> read_load("SUCCESS: nclients=2,bytesin=10,bytesout=30")
+    {'nclients': 2, 'bytesin': 10, 'bytesout': 30}
+    """
+    return {key: int(value) for key, value in re.findall(r"(nclients|bytesin|bytesout)=(\d+)", answer)}
+
+
+def load_stats(path: Path) -> dict[str, int]:
+    """Ask OpenVPN's management socket; raises OSError where nobody answers."""
+    end = time.monotonic() + MANAGEMENT
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(MANAGEMENT)
+        connection.connect(str(path))
+        with connection.makefile("rw", encoding="utf-8", newline="\n") as stream:
+            stream.write("load-stats\n")
+            stream.flush()
+            while time.monotonic() < end and (line := stream.readline()):
+                if line.startswith("SUCCESS:"):
+                    return read_load(line)
+    raise TimeoutError("no answer to load-stats")
+
+
+def days_left(not_after: str, now: datetime) -> float:
+    """Days until what `openssl x509 -enddate` prints.
+
+    >>> days_left("notAfter=Jan 11 00:00:00 2030 GMT", datetime(2030, 1, 1, tzinfo=UTC))
+    10.0
+    """
+    end = datetime.strptime(not_after.strip().partition("=")[2], "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
+    return (end - now).total_seconds() / 86400
+
+
+def carried(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """Bytes since the last time; all of them where OpenVPN has started again since."""
+    fresh = any(now[key] < before.get(key, 0) for key in ("bytesin", "bytesout"))
+    return {key: now[key] - (0 if fresh else before.get(key, 0)) for key in ("bytesin", "bytesout")}
+
+
+def figures(instance: str, load: Mapping[str, int], before: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The metrics of one OpenVPN process."""
+    moved, dimension = carried(load, before), [{"Name": "Process", "Value": instance}]
+    return [
+        {"MetricName": "ConnectedClients", "Dimensions": dimension, "Value": load["nclients"], "Unit": "Count"},
+        {"MetricName": "BytesReceived", "Dimensions": dimension, "Value": moved["bytesin"], "Unit": "Bytes"},
+        {"MetricName": "BytesSent", "Dimensions": dimension, "Value": moved["bytesout"], "Unit": "Bytes"},
+    ]
+
+
+def lifetimes(now: datetime) -> list[dict[str, Any]]:
+    """Days left on the certificates that are on this machine."""
+    metrics = []
+    for name in ("server", "ca"):
+        command = ["openssl", "x509", "-noout", "-enddate", "-in", str(SECRETS / f"{name}.crt")]
+        said = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
+        )
+        if said.returncode == 0:
+            dimension = [{"Name": "Certificate", "Value": name}]
+            days = days_left(said.stdout, now)
+            metrics.append({"MetricName": "DaysLeft", "Dimensions": dimension, "Value": days, "Unit": "None"})
+    return metrics
+
+
+def main() -> int:
+    """Return the exit status."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    lines = (line.partition("=") for line in Path("/etc/drawbridge/env").read_text().splitlines())
+    env = {key: value for key, _, value in lines}
+    memory = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/drawbridge-metrics")) / "load.json"
+    before: dict[str, dict[str, int]] = {}
+    with contextlib.suppress(OSError, ValueError):
+        before = json.loads(memory.read_text())
+    loads, metrics = {}, lifetimes(datetime.now(UTC))
+    for path in sorted(Path("/run").glob("openvpn-*/mgmt.sock")):
+        instance = path.parent.name.removeprefix("openvpn-")
+        try:
+            loads[instance] = load_stats(path)
+            metrics += figures(instance, loads[instance], before.get(instance, {}))
+        except (OSError, KeyError) as error:
+            print(f"{instance}: {error!r}", file=sys.stderr)
+    try:
+        cloudwatch = boto3.client("cloudwatch", region_name=env["REGION"])
+        cloudwatch.put_metric_data(Namespace=f"Drawbridge/{env['STACK']}", MetricData=metrics)
+        memory.write_text(json.dumps(loads))
+    except (BotoCoreError, ClientError, OSError) as error:
+        print(f"CloudWatch is not told: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
