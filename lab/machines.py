@@ -234,10 +234,9 @@ def wait_booted(call: Callable[..., "subprocess.CompletedProcess[str]"], timeout
     deadline = time.monotonic() + timeout
     while (left := deadline - time.monotonic()) > 0:
         try:
-            done = call(["systemctl", "is-system-running", "--wait"], timeout=left)
+            state = call(["systemctl", "is-system-running", "--wait"], timeout=left).stdout.strip()
         except LabError:
-            break
-        state = done.stdout.strip()
+            state = ""  # late, or the machine went down under the call
         if state in ("running", "degraded"):
             return state
         time.sleep(0.1)  # PID 1 answers no call yet

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from drawbridge.trial.links import wait_links as links_up
 from kits import links
+from lab.errors import LabError
 from lab.region import Host, Region
 from openvpn.bond import Bond, Link
 from openvpn.client import inline
@@ -144,6 +145,14 @@ def wait_bonded(pair: Pair, seconds: float = BONDED) -> None:
     """Wait until both links are up at both ends."""
     for host in pair.hosts:
         wait_links(host, "ovn0", "ovn1", seconds=seconds)
+
+
+def boot_id(host: Host) -> str:
+    """What tells one boot of a machine from another; nothing while it is down."""
+    try:
+        return host.run(["cat", "/proc/sys/kernel/random/boot_id"], timeout=2).stdout
+    except LabError:
+        return ""
 
 
 def change_mode(pair: Pair, mode: Mode) -> None:

@@ -16,7 +16,7 @@ from lab.linux import nft, run
 from lab.region import Host
 from openvpn.model import Mode
 from tests.lab import pair as pairs
-from tests.lab.pair import Pair, must, wait_bonded, wait_links
+from tests.lab.pair import Pair, boot_id, must, wait_bonded, wait_links
 from tests.lab.waiting import until
 
 LEFT, RIGHT = "10.0.0.1", "10.0.0.2"
@@ -218,8 +218,9 @@ def test_several_streams_use_both_lines(pair: Pair, record_property: Callable[[s
 
 
 def test_a_reboot_of_either_end_ends_bonded(pair: Pair) -> None:
+    boot = boot_id(pair.right)
     pair.region.reboot_host("right")
-    wait_links(pair.left)
+    until(lambda: boot_id(pair.right) not in ("", boot), pairs.BOOT)
     pair.right.wait_booted(pairs.BOOT)
     wait_bonded(pair)
     assert pings(pair.left, RIGHT, 2).lost == 0

@@ -16,7 +16,7 @@ from drawbridge.trial.run import throw_away_region
 from lab.errors import LabError
 from lab.fabric import MIRROR
 from lab.region import Host, Region
-from tests.lab.pair import must
+from tests.lab.pair import boot_id, must
 from tests.lab.waiting import until
 
 BOOT = 90.0
@@ -81,7 +81,7 @@ def test_what_it_wrote_outlives_a_power_cut(region: Region, host: Host) -> None:
 def test_it_reboots_and_has_its_lines_again(region: Region, host: Host) -> None:
     boot = must(host, "cat", "/proc/sys/kernel/random/boot_id")
     region.reboot_host("own")
-    until(lambda: _boot_id(host) not in ("", boot), BOOT)
+    until(lambda: boot_id(host) not in ("", boot), BOOT)
     host.wait_booted(BOOT)
     for nic in ("eth0", "eth1"):
         must(host, "ping", "-n", "-c", "1", "-W", "2", "-I", nic, MIRROR)
@@ -113,13 +113,6 @@ def test_it_dies_with_its_region() -> None:
         assert kernels(region.directory)
         os.kill(_server_of(region), signal.SIGKILL)
         until(lambda: not kernels(region.directory), 10)
-
-
-def _boot_id(host: Host) -> str:
-    try:
-        return host.run(["cat", "/proc/sys/kernel/random/boot_id"], timeout=2).stdout
-    except LabError:
-        return ""
 
 
 def _server_of(region: Region) -> int:
