@@ -19,7 +19,7 @@ TAPS = ("ovn0", "ovn1")
 BOOT = 120.0
 BONDED = 90.0
 #: Seconds of silence after which a link leaves the bond, and what measuring may add to a gap.
-KEEPALIVE, _MEASURING = 5.0, 0.2
+KEEPALIVE, _MEASURING = 5.0, 0.5
 _SILENCE = "table inet cut {\n chain c {\n type filter hook forward priority -300; policy drop;\n }\n}\n"
 #: Of each line, so that what two carry is more than what one does.
 RATE = "8mbit"
