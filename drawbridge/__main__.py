@@ -9,7 +9,7 @@ from drawbridge.commands.client import client
 from drawbridge.commands.gateway import gateway
 from drawbridge.commands.lab import lab
 from drawbridge.commands.options import Group
-from drawbridge.commands.stack import stack
+from drawbridge.commands.stack import stacks
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,7 +20,7 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL)
 
 
-for noun in (lab, client, gateway, access, stack):
+for noun in (lab, client, gateway, access, stacks):
     cli.add_command(noun)
 
 

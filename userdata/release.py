@@ -1,6 +1,6 @@
 """A release: everything a gateway runs on that is no secret, in one archive that is known by its digest.
 
-Layout, as the agent reads it: `manifest.json`, `agent.py`, `ccd/` with a file for each client, `revoked/` with a file
+Layout, as the agent reads it: `manifest.json`, `agent.py`, `metrics.py`, `ccd/` with a file for each client, `revoked/` with a file
 for each revoked serial, and under `root/` the files that get linked to their places on the machine.
 """
 
@@ -51,7 +51,7 @@ def build(
     }
     contents = {
         "manifest.json": json.dumps(manifest, indent=2) + "\n",
-        "agent.py": (FILES / "agent.py").read_text(),
+        **{script: (FILES / script).read_text() for script in ("agent.py", "metrics.py")},
         **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in tunnel.clients},
         **{f"revoked/{serial}": f"{owner}\n" if owner else "" for serial, owner in owners.items()},
         **_static(),

@@ -4,17 +4,18 @@ from pathlib import Path
 
 import click
 
+from drawbridge import account, errors
+from drawbridge import audit as audits
 from drawbridge import cost as costs
-from drawbridge import errors
 from drawbridge.commands import options, output
 
 
-@click.group()
-def stack() -> None:
+@click.group("stack")
+def stacks() -> None:
     """A stack as a whole."""
 
 
-@stack.command()
+@stacks.command()
 @click.argument("stack_file", metavar="STACK", callback=options.stack_path)
 @click.option("--connected", default=160.0, show_default=True, help="Hours a month that each client is connected.")
 @click.option("--out", default=10.0, show_default=True, help="Gigabytes a month from AWS to clients and sites.")
@@ -44,3 +45,19 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
     ]
     output.table(("", "US$ a month", "of which"), rows)
     click.echo(f"\nlist prices of {region}, {day}: {costs.PRICES.name}")
+
+
+@stacks.command()
+@options.of_account
+@options.json
+def audit(stack: str, region: str | None, wants_json: bool) -> None:
+    """Show everything of a stack that is in the account; after `pulumi destroy`, exit 1 if anything is left."""
+    found = audits.things(account.connect(stack, region=region))
+    if wants_json:
+        click.echo(output.as_json(found))
+    elif found:
+        output.table(("what", "name"), [(thing.kind, thing.name) for thing in found])
+    else:
+        click.echo(f"nothing of stack {stack} is in the account")
+    if found:
+        raise SystemExit(1)

@@ -15,7 +15,7 @@ from userdata.cloud_config import FILES
 @pytest.fixture(scope="module")
 def metrics() -> ModuleType:
     """The script as it is on the machine: no module of any package."""
-    path = FILES / "root/usr/local/lib/drawbridge/metrics.py"
+    path = FILES / "metrics.py"
     spec = importlib.util.spec_from_file_location("gateway_metrics", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

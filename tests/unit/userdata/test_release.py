@@ -23,6 +23,7 @@ def test_everything_in_it() -> None:
         "ccd/alice",
         "ccd/bob",
         "manifest.json",
+        "metrics.py",
         f"revoked/{10**30}",
         "revoked/5",
         "root/etc/drawbridge/nftables.conf",
@@ -36,7 +37,6 @@ def test_everything_in_it() -> None:
         "root/etc/systemd/system/openvpn-server@.service.d/drawbridge.conf",
         "root/etc/sysusers.d/drawbridge.conf",
         "root/etc/tmpfiles.d/openvpn.conf",
-        "root/usr/local/lib/drawbridge/metrics.py",
     ]
 
 
