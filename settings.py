@@ -570,6 +570,10 @@ def _check_links(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Prob
         if client.system != "linux":
             reason = "has no bonding driver"
             yield _problem(f"clients[{i}].system", client.system, reason, "write linux, or leave the client out")
+        if client.at:
+            reason = "is one address, and a bonded host has one for each line"
+            remedy = f"leave it out, and name all of them in {NAMESPACE}:gateway.allowFrom"
+            yield _problem(f"clients[{i}].at", client.at, reason, remedy)
         if client.mac:
             yield _problem(f"clients[{i}].mac", client.mac, "is set by a bonded host's kit", "leave it out")
         if client.lines and len(set(client.lines)) != tunnel.links:

@@ -316,6 +316,11 @@ D = "drawbridge:"
             "tunnel.port: 65535 leaves no port for the second link; write 65534 or less",
         ),
         (
+            {"tunnel": BONDED, "clients": [{"name": "a", "at": "203.0.113.9"}]},
+            "clients[0].at: 203.0.113.9 is one address, and a bonded host has one for each line; "
+            "leave it out, and name all of them in drawbridge:gateway.allowFrom",
+        ),
+        (
             {"tunnel": BONDED, "clients": [{"name": "a", "lines": ["eth0"]}]},
             "clients[0].lines: eth0 is not one interface a link; name two, or none",
         ),

@@ -1,0 +1,76 @@
+"""What the program makes of world `bonded`. Whether a packet passes is shown by tests/lab/test_links_bonded.py."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import contract
+import settings
+from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws
+from tests.program.test_worlds import archive, ingress
+
+NAMES = contract.Names("bonded")
+
+
+@pytest.fixture(scope="module")
+def bonded() -> Iterator[Deployment]:
+    with empty_aws():
+        yield deploy_into_moto(settings.read_stack_file(ROOT / "stacks/Pulumi.bonded.yaml"), "bonded")
+
+
+def lines(files: dict[str, str], path: str) -> set[str]:
+    return set(files[path].splitlines())
+
+
+def test_two_processes_serve_one_segment_on_two_ports(bonded: Deployment) -> None:
+    files = archive(bonded, NAMES.release_key(bonded.outputs["release"]))
+
+    for instance, tap, port in (("server", "tap0", 1194), ("server1", "tap1", 1195)):
+        conf = lines(files, f"root/etc/openvpn/server/{instance}.conf")
+        assert {f"dev {tap}", f"port {port}", "mode server", "keepalive 1 5", "tun-mtu 1500"} <= conf
+        # What a bonded host has of addresses and routes is its bond's.
+        assert not any(line.startswith("push") for line in conf)
+        assert "Bridge=br0" in lines(files, f"root/etc/systemd/network/10-drawbridge-{tap}.network")
+    assert files["ccd/left"].splitlines()[1:] == []
+    assert "Address=10.0.0.254/24" in lines(files, "root/etc/systemd/network/10-drawbridge-br0.network")
+    assert "udp dport 1194-1195 accept" in files["root/etc/drawbridge/nftables.conf"]
+
+
+def test_the_security_group_opens_both_ports(bonded: Deployment) -> None:
+    udp = [(rule["FromPort"], rule["ToPort"]) for rule in ingress(bonded) if rule["IpProtocol"] == "udp"]
+    assert udp == [(1194, 1195)]
+
+
+@pytest.mark.seed("1.2")
+def test_a_kit_pins_what_the_gateways_filter_lets_in(bonded: Deployment) -> None:
+    members = archive(bonded, NAMES.release_key(bonded.outputs["release"]))["root/etc/drawbridge/members"]
+    pinned = {}
+    for host in ("left", "right"):
+        kit = archive(bonded, NAMES.kit_key(host))
+        units = "root/etc/systemd/network/30-drawbridge"
+        found = {
+            line.partition("=")[2]
+            for path in (f"{units}-bond0.netdev", f"{units}-ovn0.link", f"{units}-ovn1.link")
+            for line in kit[path].splitlines()
+            if line.startswith("MACAddress=")
+        }
+        assert len(found) == 3 and all(f"{mac} {host}\n" in members for mac in found)
+        pinned[host] = found
+    assert not pinned["left"] & pinned["right"]
+
+
+def test_a_kit_calls_both_ports_each_over_its_line_and_holds_no_secret(bonded: Deployment) -> None:
+    files = archive(bonded, NAMES.kit_key("left"))
+    for number in (0, 1):
+        conf = lines(files, f"root/etc/drawbridge/links/ovn{number}.conf")
+        remote = f"remote {bonded.outputs['publicIp']} {1194 + number}"
+        assert {
+            remote,
+            f"bind-dev eth{number}",
+            "client",
+            "up-delay",
+            "verify-x509-name bonded.drawbridge name",
+        } <= conf
+    assert files["bundles"] == f"left {NAMES.bundle('left')}\n"
+    assert files["units"].split() == [f"drawbridge-{kind}@ovn{n}.service" for kind in ("link", "watch") for n in (0, 1)]
+    assert not any("PRIVATE KEY" in text or "-----BEGIN" in text for text in files.values())
