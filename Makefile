@@ -12,6 +12,8 @@
 
 BIN := .venv/bin
 ARGS ?=
+# Tests run on two processes, each file whole on one of them: a lab serves all tests of a file.
+PYTEST := $(BIN)/pytest --numprocesses=2 --dist=loadfile
 SHELL_SCRIPTS = git grep --untracked -lE '^\#!/(usr/)?bin/(env )?(ba)?sh( |$$)' -- ':!*.md' ':!*.py'
 
 help:
@@ -27,10 +29,10 @@ lab: setup
 	@$(BIN)/drawbridge lab up
 
 test: setup
-	@$(BIN)/pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-unit: setup-python
-	@$(BIN)/pytest -m "not lab" $(ARGS)
+	@$(PYTEST) -m "not lab" $(ARGS)
 
 check: setup-python
 	$(BIN)/ruff check .

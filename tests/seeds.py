@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -36,6 +36,14 @@ class Ledger:
         """One phase (setup, call, teardown) of the test ended. A failure is never taken back."""
         if self.outcomes[number].get(test) is not False:
             self.outcomes[number][test] = passed
+
+    def merge(self, outcomes: Mapping[str, Mapping[str, bool | None]]) -> None:
+        """Take over what another process recorded of the same tests: a failure stands, then a pass."""
+        for number, tests in outcomes.items():
+            for test, passed in tests.items():
+                self.expect(number, test)
+                if passed is not None:
+                    self.record(number, test, passed)
 
     def verdict(self, number: str) -> Verdict | None:
         """None where no test carries the number."""
@@ -129,11 +137,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(f"  no test in this run: {runs(untouched)}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist ended: its part of the tests goes into this process's ledger."""
+    node.config.stash[LEDGER].merge(getattr(node, "workeroutput", {}).get("seeds", {}))
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     # Outermost, so that the line comes after pytest's own last one.
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["seeds"] = session.config.stash[LEDGER].outcomes
     result = yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
+    if reporter is not None and told is None:
         reporter.write_line(session.config.stash[LEDGER].summary())
     return result
