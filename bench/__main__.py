@@ -1,4 +1,4 @@
-"""Times what a person waits for: python -m bench, as root, with no lab running."""
+"""Times what a person waits for, and measures the lab: python -m bench, as root, with no lab running."""
 
 import json
 import subprocess
@@ -8,6 +8,8 @@ import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from bench import lab
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWBRIDGE = (sys.executable, "-m", "drawbridge")
@@ -48,6 +50,8 @@ def main() -> int:
         if done.returncode:
             failed = True
             print(done.stderr, file=sys.stderr)
+    for figure in lab.figures():
+        print(figure, flush=True)
     for what, stack, changes in TRIALS:
         failed |= not trial(what, stack, changes)
     return int(failed)

@@ -162,7 +162,9 @@ def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bund
     assert _refused(client, "/etc/openvpn/old.ovpn", stack.outputs["publicIp"])
 
     world.up(clients=world.raw["drawbridge:clients"])
-    assert _refused(client, "/etc/openvpn/old.ovpn", stack.outputs["publicIp"]), "the old bundle, under a name that is good"
+    assert _refused(client, "/etc/openvpn/old.ovpn", stack.outputs["publicIp"]), (
+        "the old bundle, under a name that is good"
+    )
     if world.tunnel == "tun0":
         fetch_bundle(world.deployed, client, world.name)
     else:
