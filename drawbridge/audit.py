@@ -6,7 +6,6 @@ forgotten is what an audit is for.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -31,24 +30,39 @@ def things(account: Account) -> list[Thing]:
         )
 
 
+#: What EC2 keeps: the call that lists it, the key of the list, the key of the id.
+_LISTED = {
+    "address": ("describe_addresses", "Addresses", "AllocationId"),
+    "egress-only gateway": ("describe_egress_only_internet_gateways", "EgressOnlyInternetGateways",
+                            "EgressOnlyInternetGatewayId"),
+    "endpoint": ("describe_vpc_endpoints", "VpcEndpoints", "VpcEndpointId"),
+    "interface": ("describe_network_interfaces", "NetworkInterfaces", "NetworkInterfaceId"),
+    "internet gateway": ("describe_internet_gateways", "InternetGateways", "InternetGatewayId"),
+    "network ACL": ("describe_network_acls", "NetworkAcls", "NetworkAclId"),
+    "route table": ("describe_route_tables", "RouteTables", "RouteTableId"),
+    "security group": ("describe_security_groups", "SecurityGroups", "GroupId"),
+    "subnet": ("describe_subnets", "Subnets", "SubnetId"),
+    "volume": ("describe_volumes", "Volumes", "VolumeId"),
+    "VPC": ("describe_vpcs", "Vpcs", "VpcId"),
+}  # fmt: skip
+
+
 def _network(account: Account) -> Iterator[Thing]:
-    """All that EC2 keeps, by its tags; an instance that was terminated is told of for an hour more, and is none."""
+    """All that EC2 keeps, by its tags. Tags alone outlive what bore them, so each kind is asked for."""
     ec2 = account.client("ec2")
-    tagged: dict[str, set[tuple[str, str]]] = {}
-    for key, value in contract.tags(account.stack).items():
-        pages = ec2.get_paginator("describe_tags").paginate(
-            Filters=[{"Name": "key", "Values": [key]}, {"Name": "value", "Values": [value]}]
+    ours = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
+    for kind, (call, listed, key) in _LISTED.items():
+        pages = (
+            ec2.get_paginator(call).paginate(Filters=ours)
+            if ec2.can_paginate(call)
+            else [getattr(ec2, call)(Filters=ours)]
         )
-        tagged[key] = {(tag["ResourceType"], tag["ResourceId"]) for page in pages for tag in page["Tags"]}
-    for kind, name in set.intersection(*tagged.values()):
-        if kind != "instance" or not _terminated(ec2, name):
-            yield Thing(f"ec2 {kind}", name)
-
-
-def _terminated(ec2: Any, instance: str) -> bool:
-    filters = [{"Name": "instance-id", "Values": [instance]}]
-    found = ec2.describe_instances(Filters=filters)["Reservations"]
-    return all(i["State"]["Name"] in ("terminated", "shutting-down") for r in found for i in r["Instances"])
+        yield from (Thing(kind, found[key]) for page in pages for found in page[listed])
+    for page in ec2.get_paginator("describe_instances").paginate(Filters=ours):
+        for instance in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
+            # One that was terminated is told of for an hour more.
+            if instance["State"]["Name"] not in ("terminated", "shutting-down"):
+                yield Thing("instance", instance["InstanceId"])
 
 
 def _parameters(account: Account) -> Iterator[Thing]:
@@ -58,7 +72,7 @@ def _parameters(account: Account) -> Iterator[Thing]:
         .get_paginator("describe_parameters")
         .paginate(ParameterFilters=[{"Key": "Path", "Option": "Recursive", "Values": [account.names.root]}])
     )
-    yield from (Thing("ssm parameter", found["Name"]) for page in pages for found in page["Parameters"])
+    yield from (Thing("parameter", found["Name"]) for page in pages for found in page["Parameters"])
 
 
 def _buckets(account: Account) -> Iterator[Thing]:
@@ -66,7 +80,7 @@ def _buckets(account: Account) -> Iterator[Thing]:
     for found in account.client("s3").list_buckets()["Buckets"]:
         # Another stack's name may begin with this one's; an account's number does not.
         if found["Name"].startswith(prefix) and found["Name"].removeprefix(prefix)[:12].isdigit():
-            yield Thing("s3 bucket", found["Name"])
+            yield Thing("bucket", found["Name"])
 
 
 def _identities(account: Account) -> Iterator[Thing]:
@@ -79,16 +93,16 @@ def _identities(account: Account) -> Iterator[Thing]:
     for page in iam.get_paginator("list_roles").paginate():
         for role in page["Roles"]:
             if role["RoleName"].startswith(prefix) and ours(iam.list_role_tags(RoleName=role["RoleName"])["Tags"]):
-                yield Thing("iam role", role["RoleName"])
+                yield Thing("role", role["RoleName"])
     for page in iam.get_paginator("list_users").paginate():
         for user in page["Users"]:
             if user["UserName"].startswith(prefix) and ours(iam.list_user_tags(UserName=user["UserName"])["Tags"]):
-                yield Thing("iam user", user["UserName"])
+                yield Thing("user", user["UserName"])
     for page in iam.get_paginator("list_instance_profiles").paginate():
         for profile in page["InstanceProfiles"]:
             name = profile["InstanceProfileName"]
             if name == contract.resource_name(account.stack, f"gateway-{account.session.region_name}"):
-                yield Thing("iam instance profile", name)
+                yield Thing("instance profile", name)
 
 
 def _logs(account: Account) -> Iterator[Thing]:

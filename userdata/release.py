@@ -1,7 +1,8 @@
 """A release: everything a gateway runs on that is no secret, in one archive that is known by its digest.
 
-Layout, as the agent reads it: `manifest.json`, `agent.py`, `metrics.py`, `ccd/` with a file for each client, `revoked/` with a file
-for each revoked serial, and under `root/` the files that get linked to their places on the machine.
+Layout, as the agent reads it: `manifest.json`, `agent.py`, `ccd/` with a file for each client, `revoked/` with a file
+for each revoked serial, and under `root/` the files that get linked to their places on the machine. `metrics.py` is for
+a unit among them.
 """
 
 import io
