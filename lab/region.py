@@ -143,10 +143,6 @@ class Region:
         """Have a place's router hand a UDP port of its public address on to one of its hosts."""
         self._ask("forward", name=premises, port=port, host=host)
 
-    def own_kernels(self, pattern: str) -> None:
-        """Have instances whose `Name` tag fits a pattern (fnmatch) boot kernels of their own from now on."""
-        self._ask("own-kernels", pattern=pattern)
-
     def cut_power(self, name: str) -> None:
         """Stop a host as a power cut does."""
         self._ask("cut-power", name=name)

@@ -21,7 +21,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatch
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,6 @@ class Region:
         self._asked = 0  # changes asked for, and of these
         self._done = 0  # the number that Linux follows
         self._control = threading.RLock()
-        self._own_kernels: set[str] = set()  # patterns of instances' names
         self._stopping = False
         self._workers = ThreadPoolExecutor(8, thread_name_prefix="machines")
         self._lives: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -281,9 +279,7 @@ class Region:
         interfaces = list(fabric.interfaces_of(state, instance.id))
         if not interfaces:
             return
-        name = dict(instance.tags).get("Name", instance.id)
-        kind = OwnKernel if any(fnmatch(name, pattern) for pattern in self._own_kernels) else Machine
-        machine = self.machines.get(instance.id) or kind(
+        machine = self.machines.get(instance.id) or Machine(
             name=f"{self.settings.name}-{instance.id[-12:]}",
             directory=self.directory / "machines" / instance.id,
             namespace=self.fabric.open_machine(instance.id),
@@ -432,9 +428,6 @@ class Region:
                 return {}
             case "forward":
                 self.premises[asked["name"]].forward(self.fabric, int(asked["port"]), asked["host"])
-                return {}
-            case "own-kernels":
-                self._own_kernels.add(asked["pattern"])
                 return {}
             case "cut-power":
                 self.hosts[asked["name"]].machine.stop(orderly=False)

@@ -5,6 +5,8 @@ is Debian's, an ordinary process in the machine's network namespace: each interf
 machine's own, with its address, route and MAC, and the namespace only carries frames between the two. Commands reach it
 through `lab.uml_agent`.
 
+Debian's such kernel has nftables for bridges alone, so it runs hosts and no gateways, whose filter it refuses.
+
 Sources: the kernel's Documentation/virt/uml/user_mode_linux_howto_v2.rst (vector transports, hostfs); systemd.link(5),
 systemd.network(5); unshare(1).
 """
