@@ -163,6 +163,8 @@ class Tunnel(Section):
     """What may cross a segment; everything, if nothing is named."""
     broadcasts: int = Field(default=100, ge=1, le=100_000)
     """Broadcast frames that each client of a segment may send in a second."""
+    verb: int = Field(default=3, ge=1, le=6)
+    """How much OpenVPN logs, at both ends: 5 shows each packet that comes or goes."""
 
     @property
     def server(self) -> IPv4Address:

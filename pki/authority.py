@@ -154,6 +154,21 @@ class CertificateAuthority:
         return key
 
 
+def self_signed(common_name: str, lifetime: timedelta, now: datetime) -> Leaf:
+    """Return a key and a certificate that nobody vouches for, to be known by its fingerprint; raises `PkiError`."""
+    if not SAFE_NAME.fullmatch(common_name):
+        raise PkiError(f"{common_name!r} is no safe name; use at most 63 of a-z 0-9 . _ -, a letter or digit first")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(common_name)
+    certificate = (
+        _builder(name, name, key.public_key(), _validity(lifetime, now))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(sign=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Leaf(**asdict(_describe(certificate)), key=_key_pem(key))
+
+
 _PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 

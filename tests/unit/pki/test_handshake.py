@@ -17,11 +17,12 @@ from threading import Condition, Thread
 
 import pytest
 
+from openvpn import peer
 from openvpn.client import inline, render_profile
 from openvpn.model import Client, Paths, Tunnel
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
-from pki.authority import CertificateAuthority, Leaf
+from pki.authority import CertificateAuthority, Leaf, self_signed
 
 
 def _missing() -> str | None:
@@ -121,6 +122,11 @@ class Site:
         process = self._start(self.namespaces[0], "--config", self.write("server.conf", text), *options)
         process.wait_for(UP)
         return process
+
+    def peer(self, end: peer.End, other: peer.End, remote: str | None) -> Process:
+        """Start one of two that know each other by fingerprint alone, where a server is or where clients are."""
+        config = self.write(f"{end.name}.conf", peer.render(end, other, port=1194, remote=remote))
+        return self._start(self.namespaces[1 if remote else 0], "--config", config)
 
     def client(
         self, leaf: Leaf, *, wrapped_for: str | None = None, metadata: bytes = b"", expects: str = SERVER_NAME
@@ -238,6 +244,33 @@ def test_stranger_s_tls_crypt_key_gets_no_answer(site: Site) -> None:
     client = site.client(site.leaf(), wrapped_for=tls_crypt.server_key())
     server.wait_for("can not extract tls-crypt-v2 client key")
     assert "Initial packet from" not in client.log
+
+
+def end(name: str, address: str) -> peer.End:
+    leaf = self_signed(name, timedelta(days=1), datetime.now(UTC))
+    keys = {"certificate": leaf.certificate, "key": leaf.key, "fingerprint": leaf.fingerprint}
+    return peer.End(name=name, address=IPv4Address(address), **keys)
+
+
+@pytest.mark.seed("2.11")
+def test_peers_know_each_other_by_fingerprint_alone(site: Site) -> None:
+    one, two = end("one", "10.9.0.1"), end("two", "10.9.0.2")
+    listening = site.peer(one, two, None)
+    calling = site.peer(two, one, "192.0.2.1")
+    calling.wait_for(UP)
+    listening.wait_for(UP)
+    site.on_client("ping", "-c", "1", "-W", "5", "10.9.0.1")
+    for log in (listening.log, calling.log):
+        assert not re.findall("(?i).*(?:warning|deprecat).*", log)
+
+
+@pytest.mark.seed("2.11")
+def test_a_peer_with_another_key_carries_nothing(site: Site) -> None:
+    one, two, stranger = end("one", "10.9.0.1"), end("two", "10.9.0.2"), end("two", "10.9.0.2")
+    listening = site.peer(one, two, None)
+    calling = site.peer(stranger, one, "192.0.2.1")
+    listening.wait_for("(?i)fingerprint.*(not|mismatch|fail)|VERIFY ERROR")
+    assert UP not in calling.log
 
 
 @pytest.mark.parametrize("metadata", [b"", b"alice", bytes(tls_crypt.METADATA_LIMIT)], ids=["none", "some", "most"])
