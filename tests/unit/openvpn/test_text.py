@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import openvpn.model
+import settings
 from openvpn import sysctl
 from openvpn.client import BundleError, ca_of, certificate_of, inline, key_of, render_profile, tls_crypt_of
 from openvpn.model import Client, Tunnel
@@ -89,6 +90,16 @@ def test_another_instance_port_and_verbosity() -> None:
     found = options(text)
     assert {"port 1195", "verb 5", "keepalive 5 20", "management /run/openvpn-second/mgmt.sock unix"} <= set(found)
     assert "/run/openvpn-server" not in text
+
+
+@pytest.mark.seed("2.14")
+def test_both_ends_say_as_much_as_is_asked_for() -> None:
+    for verb in (Tunnel(pool=TUNNEL.pool).verb, 5):
+        tunnel = Tunnel(pool=TUNNEL.pool, verb=verb)
+        for said in (render_server(tunnel), render_profile(tunnel, REMOTE, SERVER)):
+            assert f"verb {verb}" in options(said)
+    assert settings.Tunnel().verb == Tunnel(pool=TUNNEL.pool).verb == 3
+    assert settings.Tunnel(verb=5).verb == 5
 
 
 def test_full_pool_hands_out_nothing() -> None:
