@@ -566,6 +566,8 @@ def _check_links(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Prob
     if tunnel.bond in ("balance-xor", "balance-rr"):
         reason = "sends from one hardware address over both links, which the gateway's bridge knows on one at a time"
         yield _problem("tunnel.bond", tunnel.bond, reason, "write balance-alb or active-backup")
+    if tunnel.ipv6 != "none":
+        yield _problem("tunnel.ipv6", tunnel.ipv6, "is given to no bonded host by its kit", "leave it out, or links: 1")
     if tunnel.port == 65535:
         yield _problem("tunnel.port", tunnel.port, "leaves no port for the second link", "write 65534 or less")
     for i, client in clients.items():

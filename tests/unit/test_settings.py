@@ -316,6 +316,10 @@ D = "drawbridge:"
             "tunnel.port: 65535 leaves no port for the second link; write 65534 or less",
         ),
         (
+            {"tunnel": {**BONDED, "ipv6": "delegated"}},
+            "tunnel.ipv6: delegated is given to no bonded host by its kit; leave it out, or links: 1",
+        ),
+        (
             {"tunnel": BONDED, "clients": [{"name": "a", "at": "203.0.113.9"}]},
             "clients[0].at: 203.0.113.9 is one address, and a bonded host has one for each line; "
             "leave it out, and name all of them in drawbridge:gateway.allowFrom",
