@@ -20,7 +20,7 @@ MAY_USE: dict[str, frozenset[str]] = {
     "__main__": frozenset({"settings", "components", "contract", "userdata", "openvpn", "kits"}),
     "lab": frozenset(),
     "drawbridge": frozenset({"contract", "settings", "pki", "openvpn", "lab"}),
-    "bench": frozenset(),
+    "bench": frozenset({"lab"}),
 }
 
 #: Libraries that belong to one part, so that the others stay free of what they bring.
