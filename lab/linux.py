@@ -47,6 +47,17 @@ def require_privileges() -> None:
         raise NotPermitted("the lab needs /dev/net/tun (try `modprobe tun`); `make test-unit` does without")
 
 
+#: What one systemd opens of these, times more machines than a lab has.
+_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 4096
+
+
+def allow_many_machines() -> None:
+    """Raise the kernel's limit on inotify instances: its default is used up by some 25 booted machines."""
+    limit, wanted = _INOTIFY
+    if int(limit.read_text()) < wanted:
+        limit.write_text(str(wanted))
+
+
 def add_namespace(name: str) -> None:
     """Make a network namespace with its loopback up; keep one that is there."""
     if not (NETNS / name).exists():

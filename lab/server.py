@@ -34,7 +34,7 @@ from werkzeug.wrappers import Request, Response
 from lab import account, dns, fabric, image, mends, metadata, model, tls, validation, vpc
 from lab.errors import LabError
 from lab.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_of
-from lab.linux import delete_namespace, listen
+from lab.linux import allow_many_machines, delete_namespace, listen
 from lab.machines import Machine
 from lab.premises import InternetHost, Premises
 from lab.uml import OwnKernel
@@ -547,6 +547,7 @@ class Region:
 
     def open(self) -> None:
         """Bring up the Internet, its services and the API."""
+        allow_many_machines()
         self.fabric.open_internet()
         internet = self.fabric.internet
         serve(self, listen(None, "127.0.0.1", self.settings.port))

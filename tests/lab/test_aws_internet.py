@@ -146,12 +146,13 @@ def test_private_addresses_are_not_reached_from_the_internet(cloud: Cloud) -> No
     inside = cloud.instance(vpc.subnet(), vpc.group([ALL]), public=True)
     server = cloud.server()
     assert server.pings(inside.public)
-    router, uplink = cloud.region.status()["internet"], f"v{vpc.id[-12:]}"
-    Place(cloud.region, router, "").run("ip", "route", "add", "10.1.0.0/16", "dev", uplink, check=True)
+    internet = Place(cloud.region, cloud.region.status()["internet"], "")
+    way = ("10.1.0.0/16", "via", str(inside.public), "dev", f"v{vpc.id[-12:]}", "onlink")
+    internet.run("ip", "route", "add", *way, check=True)
     try:
         assert not server.pings(inside.address), "even where the Internet has a route there"
     finally:
-        Place(cloud.region, router, "").run("ip", "route", "delete", "10.1.0.0/16", "dev", uplink, check=True)
+        internet.run("ip", "route", "delete", *way, check=True)
 
 
 def test_packets_of_9001_bytes_pass_inside_and_of_1500_outside(cloud: Cloud) -> None:
