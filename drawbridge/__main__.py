@@ -9,6 +9,7 @@ from drawbridge.commands.client import client
 from drawbridge.commands.gateway import gateway
 from drawbridge.commands.lab import lab
 from drawbridge.commands.options import Group
+from drawbridge.commands.peer import peer
 from drawbridge.commands.stack import stacks
 
 
@@ -20,7 +21,7 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL)
 
 
-for noun in (lab, client, gateway, access, stacks):
+for noun in (lab, client, gateway, access, peer, stacks):
     cli.add_command(noun)
 
 

@@ -1,0 +1,26 @@
+"""drawbridge peer …"""
+
+from pathlib import Path
+
+import click
+
+from drawbridge import peers
+
+
+@click.group()
+def peer() -> None:
+    """Two hosts with a tunnel between them, without AWS."""
+
+
+@peer.command()
+@click.argument("listens")
+@click.argument("calls")
+@click.option("--remote", required=True, help="Where the one that listens is reached: its address or name.")
+@click.option("--port", type=click.IntRange(1, 65535), default=1194, show_default=True, help="Its UDP port.")
+@click.option(
+    "--directory", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="For the files; here."
+)
+def new(listens: str, calls: str, remote: str, port: int, directory: Path) -> None:
+    """Write a file for each of two hosts, by their names; each knows the other by its key's fingerprint."""
+    for path in peers.make(directory, (listens, calls), remote, port):
+        click.echo(f"{path}: sudo openvpn --config {path}")

@@ -1,0 +1,45 @@
+"""Two hosts joined without any authority or AWS: a file each, which holds all that its end needs."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from drawbridge import errors
+from openvpn.peer import End, render
+from pki.authority import PkiError, self_signed
+
+#: The ends of the tunnel; nothing else has to know them.
+ADDRESSES = (IPv4Address("10.255.255.1"), IPv4Address("10.255.255.2"))
+LIFETIME = timedelta(days=3650)
+
+
+def make(directory: Path, names: tuple[str, str], remote: str, port: int = 1194) -> tuple[Path, Path]:
+    """Write a file for each of two ends, mode 0600 from the moment it exists, and return where.
+
+    The first one listens on UDP `port`, the second one calls it at `remote`. Raises `BundleError` where a file is there
+    already or cannot be written, or a name is none.
+    """
+    if names[0] == names[1]:
+        raise errors.BundleError(f"both ends are called {names[0]}", "give each a name of its own")
+    try:
+        one, two = (_end(name, address) for name, address in zip(names, ADDRESSES, strict=True))
+        texts = {f"{one.name}.ovpn": render(one, two, port=port, remote=None)}
+        texts[f"{two.name}.ovpn"] = render(two, one, port=port, remote=remote)
+        for name, text in texts.items():
+            path = directory / name
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(text)
+    except PkiError as error:
+        raise errors.BundleError(str(error), "choose another name") from error
+    except FileExistsError as error:
+        raise errors.BundleError(f"{error.filename} is there already", "name another directory") from None
+    except OSError as error:
+        raise errors.BundleError(f"{error.filename}: {error.strerror}", "name a directory of yours") from error
+    first, second = (directory / name for name in texts)
+    return first, second
+
+
+def _end(name: str, address: IPv4Address) -> End:
+    leaf = self_signed(name, LIFETIME, datetime.now(UTC))
+    return End(name=name, address=address, certificate=leaf.certificate, key=leaf.key, fingerprint=leaf.fingerprint)
