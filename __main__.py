@@ -12,6 +12,7 @@ import settings
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
+from components.domain import Domain, DomainArgs
 from components.firewall import Firewall, FirewallArgs
 from components.gateway import Gateway, GatewayArgs
 from components.member import Member, MemberArgs
@@ -39,7 +40,7 @@ def deploy(config: settings.Settings) -> None:
     six: dict[str, Any] = {"ipv6": config.tunnel.ipv6 != "none", "opened6": config.tunnel.open_to}
 
     place = {
-        **config.network.model_dump(),
+        **config.network.model_dump(exclude={"domain"}),
         "port": port,
         "ssh": bool(machine.admin_from or machine.admin_at),
         "behind": routed,
@@ -48,7 +49,9 @@ def deploy(config: settings.Settings) -> None:
     network = Network("network", NetworkArgs(**here, **place))
     config.refuse_clash(network.cidr)
     reached = (network.cidr,) if config.tunnel.vpc else ()
-    tunnel = replace(tunnel, routes=(*reached, *tunnel.routes))
+    # The VPC's resolver (its base plus two) answers the VPC alone, and so those who are translated into it.
+    resolver = network.cidr[2] if config.domain and reached and tunnel.nat else None
+    tunnel = replace(tunnel, routes=(*reached, *tunnel.routes), domain=config.domain, resolver=resolver)
     forwards_for = (network.cidr,) if routed else ()
     around: dict[str, Any] = {
         "vpc_id": network.vpc_id,
@@ -94,6 +97,9 @@ def deploy(config: settings.Settings) -> None:
     box = {**machine.model_dump(include={"instance_type", "image", "disk_size"}), "user_data": user_data}
     gateway_args = GatewayArgs(**box, stack=stack, interface_id=interface, profile=access.profile, after=after)
     gateway = Gateway("gateway", gateway_args)
+    if config.domain:
+        inside = {"vpc_id": network.vpc_id, "gateway": address.private_ip}
+        Domain("domain", DomainArgs(stack=stack, name=config.domain, **inside))
 
     pulumi.export("region", region)
     pulumi.export("publicIp", address.public_ip)

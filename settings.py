@@ -40,6 +40,9 @@ SAFE_STACK = re.compile(r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?")
 #: Characters; an IAM user's name (64) has project and stack in it as well.
 MEMBER = 31
 
+#: Labels of letters, digits and hyphens (RFC 1035, 2.3.1), two at least; `*` stands for the stack's name.
+DOMAIN = r"^(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$"
+
 PUBLIC_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+=*( [^\n]*)?$"
 
 #: Pools by device, where none is given.
@@ -104,6 +107,8 @@ class Network(Section):
     subnet_id: str | None = Field(default=None, pattern=r"^subnet-[0-9a-f]+$")
     route_table_ids: tuple[Annotated[str, Field(pattern=r"^rtb-[0-9a-f]+$")], ...] = ()
     """Route tables of the existing VPC that are to lead to networks behind the gateway."""
+    domain: str | None = Field(default=None, pattern=DOMAIN)
+    """Names inside the VPC, in a private zone of its own; a `*` label in it becomes the stack's name."""
 
 
 class Gateway(Section):
@@ -216,6 +221,11 @@ class Settings(Section):
     tunnel: Tunnel
     clients: tuple[Client, ...]
     lifetimes: Lifetimes
+
+    @property
+    def domain(self) -> str | None:
+        """Names inside the VPC: the environment's own domain."""
+        return self.network.domain and self.network.domain.replace("*", self.stack)
 
     @property
     def throw_away(self) -> bool:
@@ -353,6 +363,7 @@ REMEDIES = {
     "instanceType": "write an EC2 instance type, such as t4g.nano",
     "image": "write debian-13 or the id of an AMI",
     "vpcId": "write the id of an existing VPC (vpc-…)",
+    "domain": "write one such as tenant.internal or *.ci.example.com",
     "subnetId": "write the id of a public subnet of that VPC (subnet-…)",
     "routeTableIds": "write ids of that VPC's route tables (rtb-…)",
 }

@@ -92,6 +92,10 @@ class Tunnel:
     keepalive: tuple[int, int] = (10, 120)
     """Seconds between pings, and of silence after which a client starts anew."""
     verb: int = 3
+    domain: str | None = None
+    """Domain that clients look names up in."""
+    resolver: IPv4Address | None = None
+    """Who answers for it, through the tunnel."""
     mtu: int = 1420
     """Largest packet inside the tunnel, bytes: with all headers (at most 72) it still fits a PPPoE line (1,492)."""
     path_mtu: int = 1400

@@ -94,6 +94,9 @@ def _pushed(tunnel: Tunnel) -> Iterator[str]:
     yield from (f'push "route-ipv6 {network}"' for network in tunnel.routes6)
     if tunnel.redirect:
         yield 'push "redirect-gateway def1"'
+    if tunnel.domain and tunnel.resolver:
+        yield f'push "dhcp-option DNS {tunnel.resolver}"'
+        yield f'push "dhcp-option DOMAIN {tunnel.domain}"'
 
 
 def _ccd(client: Client, tunnel: Tunnel) -> Iterator[str]:

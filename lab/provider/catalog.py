@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 # Imported for their effect: each enters its types into KINDS.
-from lab.provider import compute, iam, s3, security, ssm, vpc  # noqa: F401
+from lab.provider import compute, iam, route53, s3, security, ssm, vpc  # noqa: F401
 from lab.provider.invokes import INVOKES
 from lab.provider.kind import KINDS, Aws, BotoCoreError, ClientError, Kind, ProviderError, absent, reason, taken
 from lab.provider.values import Props, comparable, has_unknown

@@ -44,7 +44,7 @@ def job(made: Deployment) -> str:
     service = f"service-{made.settings.stack}"
     start_private_host(made, service)
     tenant = made.region.host(service)
-    tenant.wait_booted()
+    tenant.wait_booted(120)
     serve(tenant)
     client = start_client(made, 0, made.settings.clients[0].name)
     assert ping(client, tenant.address, TUNNEL) is not None

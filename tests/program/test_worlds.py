@@ -149,3 +149,34 @@ def test_the_sites_user_may_move_its_own_rule_and_nothing_else(site: Deployment)
         ),
     }
     assert site.iam.list_access_keys(UserName=user)["AccessKeyMetadata"] == []
+
+
+@pytest.mark.seed("3.12")
+def test_each_environment_has_a_domain_of_its_own() -> None:
+    """Two of one stack file: a zone each, known to its own VPC alone, with the gateway's private name in it."""
+    raw = settings.read_stack_file(ROOT / "stacks/Pulumi.tenant.yaml")
+    with empty_aws():
+        for name in ("ci-8", "ci-9"):
+            stack = deploy_into_moto(raw, name)
+            vpc = {"VPCId": stack.outputs["vpcId"], "VPCRegion": "eu-west-1"}
+            (zone,) = stack.route53.list_hosted_zones_by_vpc(**vpc)["HostedZoneSummaries"]
+            assert zone["Name"] == f"{name}.tenant.internal."
+            found = stack.route53.get_hosted_zone(Id=zone["HostedZoneId"])
+            assert found["HostedZone"]["Config"]["PrivateZone"] is True
+            records = stack.route53.list_resource_record_sets(HostedZoneId=zone["HostedZoneId"])["ResourceRecordSets"]
+            addresses = {r["Name"]: r["ResourceRecords"] for r in records if r["Type"] == "A"}
+            assert addresses == {f"gateway.{name}.tenant.internal.": [{"Value": stack.outputs["privateIp"]}]}
+            files = archive(stack, contract.Names(name).release_key(stack.outputs["release"]))
+            server = files["root/etc/openvpn/server/server.conf"].splitlines()
+            # The VPC's resolver, which clients reach by the gateway's translation.
+            assert {
+                'push "dhcp-option DNS 10.180.0.2"',
+                f'push "dhcp-option DOMAIN {name}.tenant.internal"',
+            } <= set(server)
+
+
+def test_without_a_domain_none_is_pushed(site: Deployment) -> None:
+    files = archive(site, SITE.release_key(site.outputs["release"]))
+    assert "dhcp-option" not in files["root/etc/openvpn/server/server.conf"]
+    vpc = {"VPCId": site.outputs["vpcId"], "VPCRegion": "eu-west-1"}
+    assert site.route53.list_hosted_zones_by_vpc(**vpc)["HostedZoneSummaries"] == []

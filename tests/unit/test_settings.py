@@ -526,3 +526,10 @@ def test_a_site_that_cannot_be_routed_is_refused(sections: dict[str, Any], keys:
     assert [told.split(": ")[0] for told in problems(**sections)] == [f"drawbridge:{key}" for key in keys]
     # The control: the site itself is fine.
     assert problems(clients=SITES) == []
+
+
+@pytest.mark.parametrize("domain", ["internal", "a..b", "-a.b", "*.*", "a b.c", "A.b", "x.*"])
+def test_a_domain_that_is_none_is_refused(domain: str) -> None:
+    (told,) = problems(network={"domain": domain})
+    assert told.startswith(f"drawbridge:network.domain: {domain} cannot be used; write one such as tenant.internal")
+    assert problems(network={"domain": "*.ci.example.com"}) == []

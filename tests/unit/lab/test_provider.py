@@ -114,6 +114,14 @@ WORLD: dict[str, tuple[str, Props]] = {
     "profile": ("iam/instanceProfile:InstanceProfile", {"role": "=role"}),
     "user": ("iam/user:User", {"forceDestroy": True}),
     "allowed": ("iam/userPolicy:UserPolicy", {"user": "=user.name", "policy": READS}),
+    "zone": (
+        "route53/zone:Zone",
+        {"name": "x.internal", "vpcs": [{"vpcId": "=vpc"}], "forceDestroy": True, "tags": {"a": "b"}},
+    ),
+    "named": (
+        "route53/record:Record",
+        {"zoneId": "=zone", "name": "gw.x.internal", "type": "A", "ttl": 60, "records": ["10.1.0.4"]},
+    ),
     "access": ("iam/accessKey:AccessKey", {"user": "=user.name"}),
     "machine": (
         "ec2/instance:Instance",

@@ -1,0 +1,48 @@
+"""Names inside the VPC: a domain of the environment's own."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+import contract
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DomainArgs:
+    stack: str
+    name: str
+    """The domain, such as ci-42.example.internal."""
+    vpc_id: pulumi.Input[str]
+    gateway: pulumi.Input[str]
+    """The gateway's private address."""
+
+
+class Domain(pulumi.ComponentResource):
+    """A private hosted zone, known to the VPC's resolver alone, with the gateway's name in it.
+
+    Two environments may have one domain: each VPC has its own zone. What an environment adds goes with it.
+    """
+
+    def __init__(self, name: str, args: DomainArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("drawbridge:index:Domain", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        zone = aws.route53.Zone(
+            f"{name}-zone",
+            name=args.name,
+            comment=f"Drawbridge {args.stack}",
+            vpcs=[{"vpc_id": args.vpc_id}],
+            force_destroy=True,
+            tags=contract.tags(args.stack, "domain"),
+            opts=child,
+        )
+        aws.route53.Record(
+            f"{name}-gateway",
+            zone_id=zone.zone_id,
+            name=f"gateway.{args.name}",
+            type="A",
+            ttl=60,
+            records=[args.gateway],
+            opts=child,
+        )
+        self.register_outputs({})
