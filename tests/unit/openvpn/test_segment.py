@@ -1,0 +1,78 @@
+"""A segment's texts: whose is what. Does not prove that nft or networkd take them: tests/lab/test_ros2.py does."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openvpn import bridge, segment
+from openvpn.client import render_profile
+from openvpn.model import Client, Multicast, Tunnel
+from openvpn.server import render_ccd, render_server
+
+DESKTOP, ROBOT = Client(name="ros_desktop"), Client(name="robot", address=IPv4Address("192.168.255.10"))
+TUNNEL = Tunnel(device="tap", pool=IPv4Network("192.168.255.0/24"), clients=(DESKTOP, ROBOT), client_to_client=True)
+SIX = replace(TUNNEL, pool6=IPv6Network("2001:db8:1:2:3::/80"), routes6=(IPv6Network("2000::/3"),))
+
+
+def test_the_server_leaves_the_address_to_the_bridge_and_asks_whose_hardware_address_it_is() -> None:
+    lines = render_server(TUNNEL).splitlines()
+    assert {"dev tap0", "dev-type tap", "mode server", "tls-server"} <= set(lines)
+    assert 'push "route-gateway 192.168.255.1"' in lines
+    assert any(line.startswith("learn-address ") for line in lines)
+    assert not any(line.split()[0] in {"server", "ifconfig", "ifconfig-pool", "client-to-client"} for line in lines)
+
+
+def test_each_client_has_an_address_and_a_hardware_address_that_its_profile_sets() -> None:
+    assert f"ifconfig-push {TUNNEL.addresses['ros_desktop']} 255.255.255.0" in render_ccd(DESKTOP, TUNNEL)
+    assert "ifconfig-push 192.168.255.10 255.255.255.0" in render_ccd(ROBOT, TUNNEL)
+    profile = render_profile(TUNNEL, "203.0.113.7", "gateway.lab", "robot")
+    assert f"lladdr {TUNNEL.macs['robot']}\n" in profile
+    windows = replace(ROBOT, mac="00:ff:5e:00:53:01")
+    tunnel = replace(TUNNEL, clients=(windows,))
+    assert "lladdr" not in render_profile(tunnel, "203.0.113.7", "gateway.lab", "robot")
+    assert tunnel.macs["robot"] == "00:ff:5e:00:53:01"
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.lists(st.text("abcdefgh", min_size=1, max_size=3), min_size=1, max_size=40, unique=True))
+def test_addresses_are_apart_and_one_client_more_moves_none(names: list[str]) -> None:
+    def addresses(count: int) -> dict[str, IPv4Address]:
+        clients = tuple(Client(name=name) for name in names[:count])
+        return dict(replace(TUNNEL, clients=clients).addresses)
+
+    every = addresses(len(names))
+    assert len(set(every.values())) == len(names)
+    assert all(TUNNEL.address < one < TUNNEL.pool.broadcast_address for one in every.values())
+    assert addresses(len(names) - 1).items() <= every.items()
+
+
+def test_the_filter_knows_who_has_what() -> None:
+    text = segment.render_nftables(SIX)
+    mac, own = TUNNEL.macs["robot"], segment.link_local(TUNNEL.macs["robot"])
+    for pair in (f"{mac} . 192.168.255.10", f"{mac} . {own}", f"{mac} . {SIX.addresses6['robot']}"):
+        assert pair in text
+    assert str(segment.link_local(TUNNEL.mac)) in text
+    assert "@groups" not in text
+    named = replace(SIX, multicast=(Multicast(group=IPv4Network("239.255.0.0/16"), ports=(7400, 7500)),))
+    assert "239.255.0.0/16 . 7400-7500" in segment.render_nftables(named)
+
+
+def test_ipv6_addresses_follow_the_ipv4_ones_unless_they_are_chosen() -> None:
+    chosen = Client(name="chosen", address6=IPv6Address("::a"))
+    both = replace(SIX, clients=(ROBOT, chosen))
+    assert both.addresses6["chosen"] == IPv6Address("2001:db8:1:2:3::a")
+    assert both.addresses6["robot"] != both.addresses6["chosen"]  # it would have had that one
+    assert SIX.addresses6["robot"] == IPv6Address("2001:db8:1:2:3::a")
+    assert "ifconfig-ipv6-push 2001:db8:1:2:3::a/80 2001:db8:1:2:3::1" in render_ccd(ROBOT, SIX)
+
+
+def test_the_bridge_has_the_addresses_and_the_port_sends_back() -> None:
+    files = bridge.render(SIX)
+    network = files["etc/systemd/network/10-drawbridge-br0.network"]
+    assert "Address=192.168.255.1/24" in network and "Address=2001:db8:1:2:3::1/80" in network
+    assert "HairPin=yes" in files["etc/systemd/network/10-drawbridge-tap0.network"]
+    apart = bridge.render(replace(SIX, client_to_client=False))
+    assert "HairPin=no" in apart["etc/systemd/network/10-drawbridge-tap0.network"]
+    assert bridge.render(Tunnel(pool=TUNNEL.pool)) == {}
