@@ -57,10 +57,11 @@ def _network(account: Account) -> Iterator[Thing]:
             if ec2.can_paginate(call)
             else [getattr(ec2, call)(Filters=ours)]
         )
-        yield from (Thing(kind, found[key]) for page in pages for found in page[listed])
+        # What is deleted is told of for a while.
+        alive = (found for page in pages for found in page[listed] if found.get("State") not in ("deleted", "deleting"))
+        yield from (Thing(kind, found[key]) for found in alive)
     for page in ec2.get_paginator("describe_instances").paginate(Filters=ours):
         for instance in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
-            # One that was terminated is told of for an hour more.
             if instance["State"]["Name"] not in ("terminated", "shutting-down"):
                 yield Thing("instance", instance["InstanceId"])
 
