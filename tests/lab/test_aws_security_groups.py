@@ -5,6 +5,7 @@ Does not prove AWS's untracked connections (flows that a rule for everything all
 
 from ipaddress import IPv4Address, IPv4Network
 
+from lab.linux import run
 from tests.lab.cloud import ALL, ANYWHERE, Cloud, allow
 
 
@@ -211,11 +212,10 @@ def test_malformed_rules_are_refused_and_change_no_packet(cloud: Cloud) -> None:
     subnet = vpc.subnet()
     group = vpc.group([allow("tcp", ANYWHERE, ports=80)])
     server, caller = cloud.instance(subnet, group), cloud.instance(subnet, group)
+    cloud.follow()
     router = cloud.region.status()["routers"][vpc.id]
 
     def rules() -> str:
-        from lab.linux import run
-
         return run("ip", "netns", "exec", router, "nft", "--stateless", "list", "ruleset")
 
     before = rules()
@@ -239,6 +239,7 @@ def test_malformed_rules_are_refused_and_change_no_packet(cloud: Cloud) -> None:
             except cloud.ec2.exceptions.ClientError:
                 continue
             raise AssertionError(f"taken: {permission}")
+    cloud.follow()
 
     assert rules() == before
     with server.serves(80):
