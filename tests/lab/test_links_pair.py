@@ -20,7 +20,7 @@ from tests.lab.pair import Pair, boot_id, must, wait_bonded, wait_links
 from tests.lab.waiting import until
 
 LEFT, RIGHT = "10.0.0.1", "10.0.0.2"
-#: Seconds of silence after which a link leaves the bond (`Bond.keepalive`). The goal is 1 more; measuring takes the rest.
+#: Seconds of silence after which a link leaves the bond (`Bond.keepalive`). The goal is 1 more, the rest is measuring.
 KEEPALIVE, SLACK = 5.0, 1.5
 UNITS = ("drawbridge-link@ovn0", "drawbridge-link@ovn1")
 
