@@ -1,4 +1,4 @@
-"""What the gateway tells CloudWatch. That its role lets it is shown in tests/lab/test_site.py."""
+"""What the gateway tells CloudWatch. Does not prove that AWS takes it: no gateway has told CloudWatch anything here."""
 
 import importlib.util
 import socket
