@@ -1,6 +1,7 @@
 """What a stack costs. Does not prove that the prices are still AWS's: the file has a date."""
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 
@@ -41,7 +42,11 @@ def test_an_instance_type_without_a_price_is_told() -> None:
 def test_prices_have_a_date_a_region_and_sources() -> None:
     day, region = cost.dated()
     assert isinstance(day, date) and region == "us-east-1"
-    assert cost.PRICES.read_text().count("pricing") + cost.PRICES.read_text().count("Pricing") >= 5
+    groups = re.split(r"^(?=#)", cost.PRICES.read_text(), flags=re.MULTILINE)
+    priced = [group for group in groups if re.search(r"^\S+ = \d+\.\d+$", group, re.MULTILINE)]
+    assert len(priced) == 5
+    for group in priced:  # each says above its prices what they are for and where they were read
+        assert re.match(r"# .+: .*(quoted|page|June 2026|table)", group), group
 
 
 @pytest.mark.seed("4.18")
