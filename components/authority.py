@@ -45,8 +45,8 @@ class Authority(pulumi.ComponentResource):
     """Path of what the gateway may read."""
     clients: pulumi.Output[dict[str, Any]]
     """By name: `serial` (decimal), `notAfter` (ISO 8601), and `bundle`, the parameter with the whole .ovpn file."""
-    revoked: pulumi.Output[dict[int, str]]
-    """Whose each revoked certificate was, by its serial; all that ever were."""
+    revoked: pulumi.Output[dict[str, str]]
+    """Whose each revoked certificate was, by its serial in decimal; all that ever were."""
 
     def __init__(self, name: str, args: AuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Authority", name, {}, opts)
@@ -83,5 +83,5 @@ class Authority(pulumi.ComponentResource):
                 for client, entry in clients.items()
             }
         )
-        self.revoked = certificates.revoked.apply(lambda owners: {int(serial): owners[serial] for serial in owners})
+        self.revoked = certificates.revoked
         self.register_outputs({"clients": self.clients, "revoked": certificates.revoked})

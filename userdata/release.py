@@ -35,7 +35,7 @@ def build(
     admin_from: tuple[IPv4Network, ...],
     allow_from: tuple[IPv4Network, ...],
     vpc: tuple[IPv4Network, ...],
-    revoked: Mapping[int, str] | Sequence[int],
+    revoked: Mapping[str, str] | Mapping[int, str] | Sequence[int],
 ) -> Release:
     """Return the release of a tunnel; the same values always give the same bytes.
 
@@ -44,7 +44,7 @@ def build(
     one who is gone.
     """
     rules = firewall.render_nftables(tunnel, admin_from=admin_from, allow_from=allow_from, vpc=vpc)
-    owners = revoked if isinstance(revoked, Mapping) else dict.fromkeys(revoked, "")
+    owners = revoked if isinstance(revoked, Mapping) else dict.fromkeys(map(str, revoked), "")
     manifest = {
         "format": FORMAT,
         "instances": [process.instance for process in tunnel.processes],
