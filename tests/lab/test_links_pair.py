@@ -84,7 +84,6 @@ def test_hardware_addresses_are_the_pinned_ones_and_survive_a_restart(pair: Pair
     assert not set(before[0]) & set(before[1])
 
 
-@pytest.mark.seed("1.5")
 def test_with_both_links_up_no_ping_is_lost_either_way(pair: Pair) -> None:
     for host, other in ((pair.left, RIGHT), (pair.right, LEFT)):
         assert set(slaves(host)) == {"ovn0", "ovn1"}

@@ -50,7 +50,6 @@ def test_a_link_is_in_the_bond_as_long_as_its_tunnel_holds_the_tap() -> None:
         assert "Bond=bond0" in render(LEFT)[f"{NETWORKD}-{tap}.network"]
 
 
-@pytest.mark.seed("1.3")
 def test_one_link_is_served_and_the_other_called() -> None:
     served, called = conf(LEFT, "ovn0"), conf(LEFT, "ovn1")
 
@@ -78,7 +77,6 @@ def test_each_mode_watches_carriers_and_only_xor_has_a_hash(mode: Mode) -> None:
     assert not any("ARP" in line and "Gratuitous" not in line for line in lines)
 
 
-@pytest.mark.seed("1.5")
 def test_balance_alb_is_refused_between_two_hosts_and_the_reason_is_told() -> None:
     with pytest.raises(BondError, match=r"left cannot use balance-alb: .* taken by nobody; use balance-xor or"):
         replace(LEFT, mode="balance-alb")
