@@ -20,6 +20,7 @@ from drawbridge.trial.routed import wait_report
 from lab.region import Host
 from settings import read_stack_file
 from tests.lab import waiting
+from tests.lab.commands import read
 
 TUNNEL = 60.0
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
@@ -68,13 +69,6 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         place_hosts(stack, lambda _: None)
         assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
         yield World(stack, raw)
-
-
-def read(host: Host, *argv: str) -> str:
-    """What a command prints that has to succeed."""
-    done = host.run(argv)
-    assert done.returncode == 0, f"{argv}: {done.stderr}"
-    return done.stdout
 
 
 @pytest.mark.seed("9.4")

@@ -19,6 +19,7 @@ from drawbridge.trial.routed import wait_report
 from lab.region import Host
 from settings import read_stack_file
 from tests.lab import waiting
+from tests.lab.commands import read
 
 TUNNEL = 60.0
 #: A line that only a private key in clear has.
@@ -40,13 +41,6 @@ def alice(deployed: Deployment) -> Host:
     host = deployed.region.host("alice")
     assert ping(host, deployed.outputs["privateIp"], TUNNEL) is not None
     return host
-
-
-def read(host: Host, *argv: str) -> str:
-    """What a command prints that has to succeed."""
-    done = host.run(argv)
-    assert done.returncode == 0, f"{argv}: {done.stderr}"
-    return done.stdout
 
 
 @pytest.mark.seed("3.3")

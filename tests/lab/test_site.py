@@ -22,6 +22,7 @@ from lab.linux import ip_batch
 from lab.region import Host
 from settings import read_stack_file
 from tests.lab import waiting
+from tests.lab.commands import read
 
 TUNNEL = 60.0
 HOME = IPv4Address("203.0.113.10")
@@ -66,13 +67,6 @@ def hidden(deployed: Deployment, home: Host) -> Host:
 def private(deployed: Deployment) -> Host:
     """A host in the VPC's private subnet."""
     return deployed.region.host("private-host")
-
-
-def read(host: Host, *argv: str, stdin: str | None = None) -> str:
-    """What a command prints that has to succeed."""
-    done = host.run(argv, stdin=stdin)
-    assert done.returncode == 0, f"{argv}: {done.stderr}"
-    return done.stdout
 
 
 def refused(host: Host, counter: str = "refused_forward") -> int:

@@ -21,6 +21,7 @@ from drawbridge.trial.routed import wait_report
 from lab.region import Host
 from settings import read_stack_file
 from tests.lab import waiting
+from tests.lab.commands import read
 
 TUNNEL = 60.0
 POOL = "10.213.77.0/24"
@@ -50,13 +51,6 @@ def connected(deployed: Deployment, name: str) -> Host:
     host = deployed.region.host(name)
     assert ping(host, deployed.outputs["privateIp"], TUNNEL) is not None
     return host
-
-
-def read(host: Host, *argv: str, stdin: str | None = None) -> str:
-    """What a command prints that has to succeed."""
-    done = host.run(argv, stdin=stdin)
-    assert done.returncode == 0, f"{argv}: {done.stderr}"
-    return done.stdout
 
 
 def table(gateway: Host) -> str:

@@ -54,7 +54,7 @@ def test_no_file_holds_a_forbidden_word() -> None:
         "--index" + "-url https://example.com",
         "see https://pypi" + ".org/project/x",
         "deb " + "http://example.com/debian trixie main",
-        "read ../shared" + "/x",
+        "read ../sha" + "red/x",
         "cd /home" + "/me/project",
         "-----BEGIN EC " + "PRIVATE KEY-----\n" + "A" * 64,
         "AKIA" + "A" * 16,
