@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"
 
 #: Seconds; a resource whose creation failed can leave others waiting for ever.
-TIMEOUT = 15
+TIMEOUT = 60
 
 
 @dataclass

@@ -116,7 +116,7 @@ def declare() -> Declare:
         SETTINGS.outputs.clear()
         with event_loop() as loop:
             set_mocks(monitor.mocks, project="drawbridge", stack="dev", monitor=monitor)
-            loop.run_until_complete(asyncio.wait_for(body(), 15))
+            loop.run_until_complete(asyncio.wait_for(body(), 60))
         recorded = Recorded(monitor)
         own = f"{recorded.component.type}::{recorded.component.name}"
         assert {key for key, request in recorded.children.items() if not request.parent.endswith(own)} == set()
