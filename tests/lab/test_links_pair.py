@@ -3,6 +3,7 @@
 Does not prove that a kernel newer than User-Mode Linux's 6.1 does the same, nor anything of AWS: no gateway takes part.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -204,16 +205,40 @@ def test_a_host_that_changes_networks_comes_back_by_itself(pair: Pair) -> None:
 
 
 @pytest.mark.seed("1.11")
-def test_several_streams_use_both_lines(pair: Pair, record_property: Callable[[str, object], None]) -> None:
-    both = {n: throughput(pair.left, pair.right, RIGHT, n) for n in (1, 8)}
+def test_eight_streams_use_both_lines(pair: Pair, record_property: Callable[[str, object], None]) -> None:
+    """What each line carried is judged, not how fast: a machine with other work to do carries less over both."""
+    both, shares = carried(pair)
+    assert min(shares) > 0.1, shares
     must(pair.left, "systemctl", "stop", UNITS[1])
-    wait_links(pair.left, "ovn0")
-    wait_links(pair.right, "ovn0")
-    one = {n: throughput(pair.left, pair.right, RIGHT, n) for n in (1, 8)}
+    for host in pair.hosts:
+        wait_links(host, "ovn0")
+    one, shares_of_one = carried(pair)
+    assert shares_of_one[1] < 0.02, f"control: the second line carries nothing, {shares_of_one}"
 
-    record_property("figures", f"Mbit/s by streams: two lines {both}, one line {one}")
-    print(f"Mbit/s by streams: two lines {both}, one line {one}")
-    assert both[8] >= 1.5 * one[8], "the goal is 1.8; less than half of the gain means that one line is idle"
+    figures = f"Mbit/s of 8 streams: two lines {both:.1f} {shares}, one line {one:.1f} {shares_of_one}"
+    record_property("figures", figures)
+    print(figures)
+
+
+def carried(pair: Pair) -> tuple[float, tuple[float, float]]:
+    """Mbit/s of eight streams from left to right, and the share of the bytes that went out over each of left's lines.
+
+    Twice eight, on ports of the kernel's choosing: that all of them fall to one line happens once in 30,000 times.
+    """
+    before = sent(pair)
+    rate = max(throughput(pair.left, pair.right, RIGHT, 8, seconds=3) for _ in range(2))
+    first, second = (now - then for now, then in zip(sent(pair), before, strict=True))
+    return rate, (round(first / (first + second), 3), round(second / (first + second), 3))
+
+
+def sent(pair: Pair) -> tuple[int, int]:
+    """Bytes that the left host's two routers have sent towards the Internet."""
+
+    def of(line: str) -> int:
+        shown = run("ip", "-json", "-stats", "-n", f"{pair.region.name}-{line}-gw", "link", "show", "wan0")
+        return int(json.loads(shown)[0]["stats64"]["tx"]["bytes"])
+
+    return of("left0"), of("left1")
 
 
 def test_a_reboot_of_either_end_ends_bonded(pair: Pair) -> None:
