@@ -10,15 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge.account import stack_file
-from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, deploy, engine
-from drawbridge.trial.hosts import place_hosts
 from drawbridge.trial.probes import ping
-from drawbridge.trial.routed import wait_report
 from lab.region import Host
-from settings import read_stack_file
-from tests.lab import waiting
+from tests.lab import stacks, waiting
 from tests.lab.commands import read
 
 TUNNEL = 60.0
@@ -28,11 +23,7 @@ PRIVATE = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY|OpenVPN tls-crypt-v2 (s
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.throw_away_region() as region:
-        stack = deploy(region, "lab", read_stack_file(stack_file("lab")), lambda _: None)
-        place_hosts(stack, lambda _: None)
-        report = wait_report(stack, stack.outputs["release"])
-        assert report["state"] == "ready", stack.gateway.run(["journalctl", "--no-pager", "--lines=60"]).stdout
+    with stacks.throw_away("lab") as stack:
         yield stack
 
 
@@ -244,14 +235,14 @@ def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(deploye
 
 
 def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
-    again = deploy(deployed.region, "lab", read_stack_file(stack_file("lab")), lambda _: None)
+    again = deploy(deployed.region, "lab", stacks.of("lab"), lambda _: None)
 
     assert {verb for verb, count in again.changes.items() if count} == {"same"}
 
 
 def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
     """Runs last: it takes the stack away that the others use."""
-    config = read_stack_file(stack_file("lab"))
+    config = stacks.of("lab")
     with deployed.environment():
         engine(deployed.region, "lab", config).destroy()
     ec2, ssm = deployed.client("ec2"), deployed.client("ssm")

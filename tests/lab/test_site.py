@@ -12,16 +12,11 @@ from typing import Any
 import pytest
 
 from drawbridge import access
-from drawbridge.account import stack_file
-from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.hosts import place_hosts
 from drawbridge.trial.probes import Answer, arrives, ask, datagram, ping
-from drawbridge.trial.routed import wait_report
 from lab.linux import ip_batch
 from lab.region import Host
-from settings import read_stack_file
-from tests.lab import waiting
+from tests.lab import stacks, waiting
 from tests.lab.commands import read
 
 TUNNEL = 60.0
@@ -30,16 +25,13 @@ REACHABLE, HIDDEN = "192.168.1.254", "192.168.1.2"
 
 
 def settings(**tunnel: Any) -> dict[str, Any]:
-    raw = read_stack_file(stack_file("site"))
+    raw = stacks.of("site")
     return {**raw, "drawbridge:tunnel": {**raw["drawbridge:tunnel"], **tunnel}}
 
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.throw_away_region() as region:
-        stack = deploy(region, "site", settings(), lambda _: None)
-        place_hosts(stack, lambda _: None)
-        assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
+    with stacks.throw_away("site") as stack:
         yield stack
 
 
@@ -335,16 +327,14 @@ def test_untranslated_and_translated_each_shows_its_source(
 ) -> None:
     assert source(ask(inside, private.address)) == REACHABLE
     assert source(ask(private, REACHABLE)) == private.address
-    translated = deploy(deployed.region, "site", settings(nat=True), lambda _: None)
-    assert wait_report(translated, translated.outputs["release"])["state"] == "ready"
+    stacks.bring(deployed.region, "site", settings(nat=True))
     assert ping(inside, private.address, TUNNEL) is not None
 
     assert source(ask(inside, private.address)) == deployed.outputs["privateIp"]
     # What AWS opens is addressed to the home as it is, so it is seen as it is.
     assert ping(private, REACHABLE, TUNNEL) is not None
     assert source(ask(private, REACHABLE)) == private.address
-    back = deploy(deployed.region, "site", settings(), lambda _: None)
-    assert wait_report(back, back.outputs["release"])["state"] == "ready"
+    stacks.bring(deployed.region, "site", settings())
 
 
 @pytest.mark.seed("4.13")
@@ -354,8 +344,7 @@ def test_one_way_the_home_opens_connections_and_aws_does_not(
     assert ping(private, REACHABLE, TUNNEL) is not None  # the control: before, it does
     raw = settings()
     raw["drawbridge:clients"] = [{**raw["drawbridge:clients"][0], "reachable": []}]
-    oneway = deploy(deployed.region, "site", raw, lambda _: None)
-    assert wait_report(oneway, oneway.outputs["release"])["state"] == "ready"
+    stacks.bring(deployed.region, "site", raw)
     assert ping(inside, private.address, TUNNEL) is not None
 
     before = refused(deployed.gateway)

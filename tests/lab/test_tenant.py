@@ -12,16 +12,12 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from drawbridge.account import stack_file
-from drawbridge.trial import run
-from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.hosts import place_hosts
+from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.probes import arrives, ask, ping, serve
-from drawbridge.trial.routed import wait_report
 from lab.region import Host
-from settings import read_stack_file
-from tests.lab import waiting
+from tests.lab import stacks, waiting
 from tests.lab.commands import read
+from tests.lab.stacks import configuration
 
 TUNNEL = 60.0
 POOL = "10.213.77.0/24"
@@ -29,10 +25,7 @@ POOL = "10.213.77.0/24"
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.throw_away_region() as region:
-        stack = deploy(region, "tenant", read_stack_file(stack_file("tenant")), lambda _: None)
-        place_hosts(stack, lambda _: None)
-        assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
+    with stacks.throw_away("tenant") as stack:
         yield stack
 
 
@@ -233,14 +226,6 @@ def test_more_than_250_tenants_are_addressed_through_one_tunnel(
     )
     answered = int(read(engineer, "python3", "-c", script, stdin="\n".join([str(private), *more])))
     assert answered == len(usable) == 251
-
-
-def configuration(host: Host) -> str:
-    """All that configures a gateway, by the digest of each file."""
-    script = (
-        "find -L /etc/openvpn /etc/drawbridge /etc/sysctl.d /opt/drawbridge/current -type f | sort | xargs sha256sum"
-    )
-    return read(host, "sh", "-c", script)
 
 
 @contextmanager
