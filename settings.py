@@ -11,11 +11,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import pulumi
 import yaml
@@ -23,6 +22,8 @@ from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
+
+from endpoint import is_loopback
 
 NAMESPACE = "drawbridge"
 
@@ -272,7 +273,7 @@ def endpoint_of(environ: Mapping[str, str], raw: Mapping[str, object]) -> str | 
     configured = _decode(raw.get("aws:endpoints"))
     entries = configured if isinstance(configured, list) else [configured]
     special += [str(url) for entry in entries if isinstance(entry, dict) for url in entry.values() if url]
-    return next((url for url in special if not _is_loopback(url)), base)
+    return next((url for url in special if not is_loopback(url)), base)
 
 
 def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
@@ -451,17 +452,9 @@ def _check_stack(stack: str, endpoint: str | None) -> Iterator[Problem]:
     if not SAFE_STACK.fullmatch(stack):
         remedy = "use 1 to 20 of a-z, 0-9 and '-', a letter first and no '-' last"
         yield Problem("stack", stack, "cannot be part of a bucket's name", remedy)
-    if stack == LAB and not (endpoint and _is_loopback(endpoint)):
+    if stack == LAB and not (endpoint and is_loopback(endpoint)):
         remedy = "deploy it with `drawbridge lab up`, or choose another stack for AWS"
         yield Problem("stack", LAB, f"would be deployed to {endpoint or 'AWS itself'}", remedy)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_network(network: Network, tunnel: Tunnel | None, clients: Mapping[int, Client]) -> Iterator[Problem]:

@@ -10,10 +10,8 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 from botocore import exceptions as boto
@@ -21,6 +19,7 @@ from botocore.config import Config
 
 import contract
 from drawbridge import errors, ssh
+from endpoint import is_loopback
 
 LAB = "lab"
 """The stack of the region on this machine."""
@@ -144,15 +143,6 @@ def _lab(environ: Mapping[str, str]) -> Account:
             region_name=keys.get("AWS_REGION") or keys.get("AWS_DEFAULT_REGION") or region_of(LAB),
         ),
     )
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine, by address or as `localhost`."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextmanager

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: For each part of the project, the parts it may use. Nobody uses `drawbridge` or the program.
 MAY_USE: dict[str, frozenset[str]] = {
     "contract": frozenset(),
-    "settings": frozenset(),
+    "endpoint": frozenset(),
+    "settings": frozenset({"endpoint"}),
     "pki": frozenset(),
     "openvpn": frozenset({"pki"}),
     "userdata": frozenset({"openvpn", "contract"}),
@@ -19,7 +20,7 @@ MAY_USE: dict[str, frozenset[str]] = {
     "components": frozenset({"userdata", "openvpn", "pki", "contract"}),
     "__main__": frozenset({"settings", "components", "contract", "userdata", "openvpn", "kits"}),
     "lab": frozenset(),
-    "drawbridge": frozenset({"contract", "settings", "pki", "openvpn", "lab"}),
+    "drawbridge": frozenset({"contract", "endpoint", "settings", "pki", "openvpn", "lab"}),
     "bench": frozenset({"lab"}),
 }
 
