@@ -55,7 +55,7 @@ def region(*, boots: bool) -> Iterator[Region]:
     """A region of its own, gone at the end."""
     name = f"b{secrets.token_hex(3)}"
     try:
-        yield labs.start(name, boots=boots)
+        yield labs.start(name, boots=boots, throw_away=True)
     finally:
         labs.down(name)
 

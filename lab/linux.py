@@ -1,23 +1,30 @@
 """Thin hands for Linux: commands, namespaces, sockets inside them. Needs root, except `run`.
 
-Sources: ip-netns(8), setns(2), nft(8).
+Sources: ip-netns(8), setns(2), unshare(2), ioctl_ns(2), pid_namespaces(7), proc_pid_stat(5), nft(8).
 """
 
+import contextlib
 import ctypes
+import fcntl
 import os
+import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lab.errors import CommandFailed, NotPermitted
+from lab.errors import CommandFailed, LabError, NotPermitted
 
 T = TypeVar("T")
 NETNS = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
+_CLONE_NEWPID = 0x20000000
+_NS_GET_PARENT = 0xB702
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -76,9 +83,114 @@ def namespaces(prefix: str) -> list[str]:
     return sorted(path.name for path in NETNS.glob(f"{prefix}*")) if NETNS.is_dir() else []
 
 
-def processes_in(namespace: str) -> list[int]:
-    """Ids of the processes whose network is a namespace."""
-    return [int(pid) for pid in run("ip", "netns", "pids", namespace).split()]
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process for good: an id is given again to others, yet never with the same time of start."""
+
+    pid: int
+    started: int
+    """Clock ticks after boot."""
+
+    @classmethod
+    def of(cls, pid: int) -> "Process | None":
+        """The process that has this id now; None where it has ended, whether or not anyone has asked how."""
+        try:
+            state, *after = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            return None
+        return None if state == "Z" else cls(pid, int(after[18]))
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet. One that was killed runs on until all of it is undone."""
+        return Process.of(self.pid) == self
+
+    def end(self, number: signal.Signals, timeout: float) -> None:
+        """Send it a signal and wait until it has ended.
+
+        Raises:
+            LabError: it had not within `timeout` seconds.
+        """
+        self._signal(number)
+        self._wait(lambda: not self.runs, timeout)
+
+    def end_namespace(self, timeout: float) -> None:
+        """Kill it, the init of a PID namespace, and wait until nothing runs in there.
+
+        It may itself be there for longer: until somebody has asked how each of the others ended.
+
+        Raises:
+            LabError: something ran in there after `timeout` seconds.
+        """
+        self._signal(signal.SIGKILL)
+        self._wait(lambda: not processes_under(self), timeout)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.runs:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def _wait(self, done: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not done():
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"process {self.pid} did not end within {timeout:.0f} s; kill it, run `drawbridge lab down` again"
+                )
+            time.sleep(0.02)
+
+
+def processes_in(namespace: str) -> list[Process]:
+    """The processes whose network is a namespace."""
+    return [found for pid in run("ip", "netns", "pids", namespace).split() if (found := Process.of(int(pid)))]
+
+
+def processes_with(variable: str, value: str) -> list[Process]:
+    """The processes that were started with a variable in their environment, but for this one."""
+    wanted, found = f"{variable}={value}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0"):
+                found.append(Process.of(int(path.parent.name)))
+    return [process for process in found if process is not None and process.pid != os.getpid()]
+
+
+def processes_under(init: Process) -> list[Process]:
+    """What runs in the PID namespace that a process is the init of, and in those inside it; itself not."""
+    try:
+        top = Path(f"/proc/{init.pid}/ns/pid").stat().st_ino
+    except OSError:
+        return []  # the namespace went with it
+    found = []
+    for path in Path("/proc").glob("[0-9]*/ns/pid"):
+        with contextlib.suppress(OSError):
+            process = Process.of(int(path.parts[2]))
+            if process and process != init and top in _lineage(path):
+                found.append(process)
+    return found if init.runs else []
+
+
+def _lineage(namespace: Path) -> Iterator[int]:
+    """Numbers of a PID namespace and of those it is in, innermost first, as far as this process may see."""
+    held = os.open(namespace, os.O_RDONLY)
+    try:
+        while True:
+            yield os.fstat(held).st_ino
+            try:
+                outer = fcntl.ioctl(held, _NS_GET_PARENT)
+            except PermissionError:
+                return
+            os.close(held)
+            held = outer
+    finally:
+        os.close(held)
+
+
+def gather_children() -> None:
+    """Have this thread's children from now on be in a PID namespace of their own, whose init is the first of them."""
+    if _libc.unshare(_CLONE_NEWPID) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def ip_batch(namespace: str, commands: Sequence[str], *, force: bool = False, family: str | None = None) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import CommandFailed, LabError
-from lab.linux import NETNS, run
+from lab.linux import NETNS, Process, gather_children, run
 
 #: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
@@ -32,6 +32,25 @@ _REBOOT = 133
 _ALL_OF_IT = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 #: The parent-death signal comes when the *thread* that forked ends, so one thread that never does forks all machines.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+
+
+def gather() -> Process:
+    """Put all machines this process starts from now on into one PID namespace; its init, with which they all end.
+
+    Nothing else tells when the last of a killed region's machines is gone: a process that is being undone has no
+    command line, files or namespaces any more, yet may hold a machine's others for a while. The kernel has a
+    namespace's init end after all the others in it (pid_namespaces(7)).
+    """
+
+    def found() -> Process | None:
+        gather_children()
+        # One that reaps whatever is left to it, and does nothing else.
+        keeper = subprocess.Popen(["setpriv", "--pdeathsig=KILL", "env", "--ignore-signal=CHLD", "sleep", "infinity"])
+        return Process.of(keeper.pid)
+
+    keeper = _SPAWNER.submit(found).result()
+    assert keeper is not None
+    return keeper
 
 
 @dataclass

@@ -18,19 +18,23 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
 from lab import image, uml
 from lab.errors import AlreadyUp, LabError, NotUp
-from lab.linux import delete_namespace, namespaces, processes_in, require_privileges
+from lab.linux import Process, delete_namespace, namespaces, processes_in, processes_with, require_privileges
 from lab.machines import execute, execute_in, unmount_below, wait_booted
 
 ROOT = Path("/var/tmp/drawbridge")
 DEFAULT = "lab"
 DEFAULT_PORT = 4700
+#: What the region notes of its processes in its directory.
+PROCESSES = "processes.json"
+#: In the environment of all that a region starts on this machine: its directory.
+MARK = "LAB_REGION"
 _START_SECONDS = 60.0
 #: Regions this process started, to reap them when they end.
 _CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
@@ -220,7 +224,8 @@ def connect(name: str = DEFAULT) -> Region | None:
         ready = json.loads((directory / "region.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    if not _is_region(ready["pid"], directory):
+    processes = _recorded(directory)
+    if not processes or not all(process.runs for process in processes):
         return None
     settings = ready["settings"]
     return Region(name, directory, settings["port"], settings["token"], ready["credentials"])
@@ -232,10 +237,12 @@ def start(
     port: int | None = None,
     *,
     boots: bool = True,
+    throw_away: bool = False,
 ) -> Region:
     """Start a lab (building its image first where the cache has none) and wait until it answers.
 
     Without `boots` its machines are network namespaces alone: all of AWS's packet rules hold, and nothing takes time.
+    One to `throw_away` is taken down when this process ends, if it was not before.
 
     Raises:
         NotPermitted: not root, or no /dev/net/tun.
@@ -252,7 +259,14 @@ def start(
         image.ensure(progress)
         directory = directory_of(name)
         directory.mkdir(parents=True, mode=0o700)
-        settings = {"name": name, "port": chosen, "token": secrets.token_hex(16), "boots": boots}
+        owner = Process.of(os.getpid()) if throw_away else None
+        settings = {
+            "name": name,
+            "port": chosen,
+            "token": secrets.token_hex(16),
+            "boots": boots,
+            "owner": asdict(owner) if owner else None,
+        }
         with os.fdopen(os.open(directory / "settings.json", os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:
             json.dump(settings, out)
         progress("starting the region")
@@ -264,7 +278,8 @@ def start(
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MOTO_"))},
+                env={k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MOTO_"))}
+                | {MARK: str(directory)},
             )
         try:
             region = _wait_ready(name, process)
@@ -293,12 +308,8 @@ def down(name: str = DEFAULT) -> bool:
     """Take a lab down and remove all it made, also what a killed one left; whether there was anything."""
     require_privileges()
     with _alone(name):
-        ready = directory_of(name) / "region.json"
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, ProcessLookupError):
-            pid = json.loads(ready.read_text())["pid"]
-            if _is_region(pid, directory_of(name)):
-                os.kill(pid, signal.SIGTERM)
-                _wait_gone(pid, 40)
+        for server in _recorded(directory_of(name))[:1]:
+            server.end(signal.SIGTERM, 40)
         return _clean(name)
 
 
@@ -314,15 +325,17 @@ def _clean(name: str) -> bool:
     if child := _CHILDREN.pop(name, None):
         child.kill()
         child.wait(10)
-    for pid in _processes_of(name, directory):
+    for server in _recorded(directory)[:1]:
+        server.end(signal.SIGKILL, 10)
+    for init in _recorded(directory)[1:]:
+        init.end_namespace(20)
+    # Again until none is left: one that is killed may just have started another.
+    while marked := processes_with(MARK, str(directory)):
         found = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        _wait_gone(pid, 10)
-    for pid in [pid for namespace in namespaces(f"{name}-") for pid in processes_in(namespace)]:
-        with contextlib.suppress(ProcessLookupError):  # what somebody left running in a machine's network
-            os.kill(pid, signal.SIGKILL)
-        _wait_gone(pid, 10)
+        for process in marked:
+            process.end(signal.SIGKILL, 10)
+    for process in [process for namespace in namespaces(f"{name}-") for process in processes_in(namespace)]:
+        process.end(signal.SIGKILL, 10)  # what somebody left running in a machine's network
     if directory.exists():
         unmount_below(directory)
         shutil.rmtree(directory)
@@ -339,39 +352,12 @@ def _clean(name: str) -> bool:
     return found
 
 
-def _processes_of(name: str, directory: Path) -> list[int]:
-    """Region and nspawn processes of a lab, by their command lines: they name its directory."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            arguments = path.read_bytes().decode(errors="replace").split("\0")
-            is_region = "lab.server" in arguments and str(directory) in arguments
-            starts = (f"--directory={directory}/", f"rootflags={directory}/")
-            is_machine = any(a.startswith(starts) for a in arguments)
-            if is_region or is_machine:
-                found.append(int(path.parent.name))
-    return [pid for pid in found if pid != os.getpid()]
-
-
-def _is_region(pid: int, directory: Path) -> bool:
+def _recorded(directory: Path) -> list[Process]:
+    """The region's process and the one its machines end with, as the region noted them before it did anything."""
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return False
-    return "lab.server" in arguments and str(directory) in arguments
-
-
-def _wait_gone(pid: int, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                return
-        except (ProcessLookupError, FileNotFoundError):
-            return
-        time.sleep(0.05)
-    raise LabError(f"process {pid} did not end within {timeout:.0f} s; kill it and run `drawbridge lab down` again")
+        return [Process(**noted) for noted in json.loads((directory / PROCESSES).read_text())]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return []
 
 
 def _claim_port(wanted: int) -> int:
@@ -405,3 +391,7 @@ def _alone(name: str) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":  # a region's last deed, when whoever wanted it is gone
+    down(sys.argv[1])

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -31,12 +32,13 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
-from lab import account, dns, fabric, image, mends, metadata, model, tls, validation, vpc
+from lab import account, dns, fabric, image, machines, mends, metadata, model, tls, validation, vpc
 from lab.errors import LabError
 from lab.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_of
-from lab.linux import allow_many_machines, delete_namespace, listen
+from lab.linux import Process, allow_many_machines, delete_namespace, listen
 from lab.machines import Machine
 from lab.premises import InternetHost, Premises
+from lab.region import MARK, PROCESSES
 from lab.uml import OwnKernel
 
 LOG = logging.getLogger("lab")
@@ -55,6 +57,8 @@ class Settings:
     """Of the control interface; only root can read it."""
     boots: bool = True
     """Whether machines boot; where not, an instance is its network namespace alone, and can send packets from there."""
+    owner: dict[str, int] | None = None
+    """The process (`Process`) that the lab is taken down after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -681,6 +685,9 @@ def main(directory: Path) -> None:
     for noisy in ("botocore", "boto3", "urllib3", "werkzeug"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     settings = Settings(**json.loads((directory / "settings.json").read_text()))
+    _note(
+        directory / PROCESSES, [asdict(process) for process in (Process.of(os.getpid()), machines.gather()) if process]
+    )
     region = Region(directory, settings)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -688,17 +695,31 @@ def main(directory: Path) -> None:
     try:
         region.open()
         ready = {"pid": os.getpid(), "settings": asdict(settings), "credentials": region.administrator()}
-        written = directory / "region.json.new"
-        with contextlib.suppress(FileNotFoundError):
-            written.unlink()
-        with os.fdopen(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
-            json.dump(ready, out)
-        written.rename(directory / "region.json")
+        _note(directory / "region.json", ready)
         # Looked up now and then: a signal that the kernel hands to another thread does not wake this one.
+        owner = Process(**settings.owner) if settings.owner else None
         while not stopped.wait(0.5):
-            pass
+            if owner and not owner.runs:
+                _take_down(settings.name)
+                owner = None
     finally:
         region.close()
+
+
+def _take_down(name: str) -> None:
+    """Have this region taken down, by a process that is no part of it."""
+    without = {key: value for key, value in os.environ.items() if key != MARK}
+    command = [sys.executable, "-m", "lab.region", name]
+    subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=without)
+
+
+def _note(path: Path, what: Any) -> None:
+    """Write a JSON file that nobody else can read, whole or not at all."""
+    written = path.with_name(f"{path.name}.new")
+    written.unlink(missing_ok=True)
+    with os.fdopen(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
+        json.dump(what, out)
+    written.rename(path)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def throw_away_region(progress: Progress = lambda _: None) -> Iterator[labs.Regi
     """A region under a name of its own that is gone when the block ends, however it ends."""
     name = f"try{secrets.token_hex(3)}"
     try:
-        yield labs.start(name, progress)
+        yield labs.start(name, progress, throw_away=True)
     finally:
         progress("taking the region down")
         labs.down(name)

@@ -16,7 +16,7 @@ import pytest
 from drawbridge.account import PROJECT
 from lab import image, region
 from lab.errors import AlreadyUp
-from lab.linux import namespaces
+from lab.linux import Process, namespaces
 from tests.lab import waiting
 
 NAME = "life"
@@ -100,7 +100,7 @@ def test_a_region_killed_while_a_machine_starts_is_cleaned_up_too() -> None:
     _kill_server()
 
     assert region.down(NAME)
-    assert not Path(f"/proc/{guest.leader}").exists()
+    assert Process.of(guest.leader) is None
 
 
 def _kill_server() -> None:
@@ -129,6 +129,16 @@ def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
     assert trial.returncode == 130
     assert "Traceback" not in told
     assert traces(name) == []
+
+
+def test_a_killed_trial_leaves_nothing_either() -> None:
+    trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=PROJECT, stderr=subprocess.DEVNULL)
+    with trial:
+        name = waiting.until(lambda: _lab_of(trial.pid), 30)
+        waiting.until(lambda: (found := region.connect(name)) and found.status()["instances"], 60)
+        trial.kill()
+
+    waiting.until(lambda: traces(name) == [], 60)  # by itself: nobody takes it down
 
 
 def _lab_of(parent: int) -> str | None:
