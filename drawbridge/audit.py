@@ -24,7 +24,7 @@ class Thing:
 def things(account: Account) -> list[Thing]:
     """Everything of the stack that is in the account and region; raises `AwsError` where AWS does not tell."""
     with telling_aws_errors(account.stack):
-        finders = (_network, _parameters, _buckets, _identities, _logs)
+        finders = (_network, _parameters, _buckets, _identities, _logs, _zones)
         return sorted(
             {thing for find in finders for thing in find(account)}, key=lambda thing: (thing.kind, thing.name)
         )
@@ -117,3 +117,17 @@ def _logs(account: Account) -> Iterator[Thing]:
             return
         raise
     yield from (Thing("log group", name) for name in groups if f"{name}/".startswith(f"{account.names.root}/"))
+
+
+def _zones(account: Account) -> Iterator[Thing]:
+    """Hosted zones by their tags. Route 53 knows no regions: the VPC of a stack of this name may be in another one."""
+    route53, wanted = account.client("route53"), contract.tags(account.stack)
+    for page in route53.get_paginator("list_hosted_zones").paginate():
+        for zone in page["HostedZones"]:
+            id = zone["Id"].rpartition("/")[2]
+            told = route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id)["ResourceTagSet"]["Tags"]
+            if not wanted.items() <= {tag["Key"]: tag["Value"] for tag in told}.items():
+                continue
+            regions = {vpc["VPCRegion"] for vpc in route53.get_hosted_zone(Id=id).get("VPCs", [])}
+            if not regions or account.session.region_name in regions:
+                yield Thing("hosted zone", f"{zone['Name'].rstrip('.')} ({id})")

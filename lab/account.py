@@ -12,10 +12,12 @@ from typing import Any
 from moto.ec2.models import ec2_backends
 from moto.iam.access_control import PermissionResult
 from moto.iam.models import iam_backends
+from moto.route53.models import route53_backends
 from moto.s3.models import FakeBucket, s3_backends
 from moto.ssm.models import Parameter, ssm_backends
 from moto.sts.models import sts_backends
 
+from lab.dns import Records, Zone
 from lab.iam import ACCOUNT, Call, Principal
 
 ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
@@ -102,6 +104,32 @@ def trusts_ec2(role: str) -> bool:
         ):
             return True
     return False
+
+
+def private_zones(region: str, vpc: str) -> list[Zone]:
+    """Hosted zones that a VPC's resolver answers for, as they are now; none where the VPC lacks a DNS attribute.
+
+    Alias records and routing policies are not known here: of several records for a name the first counts.
+    """
+    found = ec2_backends[ACCOUNT][region].vpcs.get(vpc)
+    if found is None or not (found.enable_dns_support and found.enable_dns_hostnames):
+        return []
+    zones = route53_backends[ACCOUNT]["aws"].zones.values()
+    return [_zone(zone) for zone in zones if zone.private_zone and vpc in [one.get("vpc_id") for one in zone.vpcs]]
+
+
+def _zone(zone: Any) -> Zone:
+    records: dict[tuple[str, str], Records] = {}
+    for held in zone.rrsets:
+        if held.records:
+            known = Records(int(held.ttl or 300), tuple(map(str, held.records)))
+            records.setdefault((_domain_name(held.name), held.type), known)
+    return Zone(_domain_name(zone.name), records)
+
+
+def _domain_name(text: str) -> str:
+    """As the API spells names: any case, perhaps a last dot, an asterisk as its octal code."""
+    return text.lower().rstrip(".").replace("\\052", "*")
 
 
 def publish_images(region: str) -> None:

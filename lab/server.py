@@ -220,7 +220,7 @@ class Region:
         for name in sorted(on):
             try:
                 self.fabric.apply(state, vpc.plan(state, name))
-                self._serve(state.vpcs[name])
+                self._serve(region, state.vpcs[name])
             except Exception:
                 failed.append(traceback.format_exc())
         self._guests = {
@@ -316,7 +316,7 @@ class Region:
             threading.Thread(target=_end, args=(service,), daemon=True).start()
         self.fabric.close(name)
 
-    def _serve(self, found: model.Vpc) -> None:
+    def _serve(self, region: str, found: model.Vpc) -> None:
         """Metadata and names in a VPC's router."""
         name = found.id
         if name in self._services:
@@ -328,8 +328,17 @@ class Region:
         resolvers = [
             listen(router, address, 53, socket.SOCK_DGRAM) for address in (*resolver_addresses, str(vpc.RESOLVER))
         ]
+
+        def zones() -> list[dns.Zone]:
+            with self._moto_lock:
+                return account.private_zones(region, name)
+
+        def inside(address: str) -> bool:
+            known = self.states[region].vpcs.get(name)
+            return known is not None and any(IPv4Address(address) in cidr for cidr in known.cidrs)
+
         for bound in resolvers:
-            dns.serve(bound)
+            dns.serve(bound, zones, inside)
         servers = [serve(service, listen(router, address, 80)) for address in (str(vpc.METADATA), vpc.METADATA6)]
         self._services[name] = [*resolvers, *servers]
 

@@ -3,7 +3,9 @@
 Does not prove that AWS itself forgets what it is told to delete.
 """
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,8 +17,9 @@ from drawbridge.trial.deployment import Deployment, deploy, engine
 from drawbridge.trial.hosts import start_client, start_private_host
 from drawbridge.trial.probes import ask, ping, serve
 from drawbridge.trial.routed import wait_report
-from lab.region import Region
+from lab.region import Host, Region
 from settings import read_stack_file
+from tests.lab.commands import read
 
 TUNNEL = 60.0
 
@@ -68,13 +71,42 @@ def down(made: Deployment, raw: dict[str, Any]) -> None:
         engine(made.region, stack, raw).destroy()
 
 
+def resolves(host: Host, name: str) -> str | None:
+    """The address that a machine's own resolver library finds for a name."""
+    found = host.run(["getent", "ahostsv4", name]).stdout.split()
+    return found[0] if found else None
+
+
+@contextmanager
+def as_pushed(client: Host) -> Iterator[None]:
+    """A client whose system takes the resolver and the domain it is pushed, as NetworkManager and phones do."""
+    journal = read(client, "journalctl", "--no-pager", "-u", "openvpn-client@*", "--grep", "PUSH: Received")
+    pushed = dict(re.findall(r"dhcp-option (DNS|DOMAIN) ([^,']+)", journal))
+    before = read(client, "cat", "/etc/resolv.conf")
+    text = f"nameserver {pushed['DNS']}\nsearch {pushed['DOMAIN']}\n"
+    read(client, "tee", "/etc/resolv.conf", stdin=text)
+    try:
+        yield
+    finally:
+        read(client, "tee", "/etc/resolv.conf", stdin=before)
+
+
 @pytest.mark.seed("3.11")
+@pytest.mark.seed("3.12")
 @pytest.mark.seed("3.14")
 def test_two_at_a_time_then_nothing_then_again(region: Region) -> None:
     raws = {"ci-1": config("job-1", "203.0.113.21"), "ci-2": config("job-2", "203.0.113.22")}
     made = {name: up(region, name, raw) for name, raw in raws.items()}
     # Both are there, in networks of the same ranges, and neither knows of the other.
     assert {name: job(one) for name, one in made.items()} == {n: one.outputs["privateIp"] for n, one in made.items()}
+    for name, other in (("ci-1", "ci-2"), ("ci-2", "ci-1")):
+        client, tenant = region.host(made[name].settings.clients[0].name), region.host(f"service-{name}")
+        assert resolves(client, f"gateway.{name}.tenant.internal") is None, "the Internet knows no such name"
+        with as_pushed(client):
+            for host in (client, tenant):
+                assert resolves(host, f"gateway.{name}.tenant.internal") == made[name].outputs["privateIp"]
+                assert resolves(host, f"gateway.{other}.tenant.internal") is None
+            assert resolves(client, "gateway") == made[name].outputs["privateIp"]
     bundles = {name: set(audit.things(one.account)) for name, one in made.items()}
     assert bundles["ci-1"] and bundles["ci-2"] and not bundles["ci-1"] & bundles["ci-2"]
 
@@ -87,7 +119,7 @@ def test_two_at_a_time_then_nothing_then_again(region: Region) -> None:
     again = up(region, "ci-1", raws["ci-1"])
     kinds = {thing.kind for thing in audit.things(again.account)}
     assert kinds == {thing.kind for thing in bundles["ci-1"]}
-    assert {"interface", "address", "parameter", "bucket", "role", "user", "instance", "VPC"} <= kinds
+    assert {"interface", "address", "parameter", "bucket", "role", "user", "instance", "VPC", "hosted zone"} <= kinds
     down(again, raws["ci-1"])
     down(made["ci-2"], raws["ci-2"])
     assert [thing for one in made.values() for thing in audit.things(one.account)] == []
@@ -103,6 +135,9 @@ def test_the_audit_finds_what_was_left(region: Region) -> None:
     tags = [{"Key": "Project", "Value": "drawbridge"}, {"Key": "Stack", "Value": "ci-3"}]
     address = made.client("ec2").allocate_address(TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": tags}])
     made.client("ssm").put_parameter(Name="/drawbridge/ci-3/x", Value="x", Type="String")
+    zone = made.client("route53").create_hosted_zone(Name="ci-3.tenant.internal", CallerReference="ci-3")["HostedZone"]
+    id = zone["Id"].rpartition("/")[2]
+    made.client("route53").change_tags_for_resource(ResourceType="hostedzone", ResourceId=id, AddTags=tags)
     made.client("logs").create_log_group(logGroupName="/drawbridge/ci-3/openvpn")
     made.client("iam").create_user(UserName="drawbridge-ci-3-x", Tags=tags)
     where = {"CreateBucketConfiguration": {"LocationConstraint": "eu-west-1"}}
@@ -114,4 +149,5 @@ def test_the_audit_finds_what_was_left(region: Region) -> None:
         ("log group", "/drawbridge/ci-3/openvpn"),
         ("bucket", "drawbridge-ci-3-123456789012-eu-west-1"),
         ("parameter", "/drawbridge/ci-3/x"),
+        ("hosted zone", f"ci-3.tenant.internal ({id})"),
     }
