@@ -36,12 +36,12 @@ def deploy(config: settings.Settings) -> None:
     moving = {"admin_at": machine.admin_at, "clients_at": clients_at}
     user_data = cloud_config.render(**here, ssh_key=machine.ssh_key)
     tunnel = offer(config)
-    port, routed = tunnel.port, tunnel.routed
+    routed, listens = tunnel.routed, {key: getattr(tunnel, key) for key in ("port", "protocol", "links")}
     six: dict[str, Any] = {"ipv6": config.tunnel.ipv6 != "none", "opened6": config.tunnel.open_to}
 
     place = {
         **config.network.model_dump(exclude={"domain"}),
-        "port": port,
+        **listens,
         "ssh": bool(machine.admin_from or machine.admin_at),
         "behind": routed,
         **six,
@@ -55,13 +55,12 @@ def deploy(config: settings.Settings) -> None:
     forwards_for = (network.cidr,) if routed else ()
     around: dict[str, Any] = {
         "vpc_id": network.vpc_id,
-        "port": port,
+        **listens,
         "forwards_for": forwards_for,
         **doors,
         **moving,
         **six,
     }
-    around["links"] = tunnel.links
     firewall = Firewall("firewall", FirewallArgs(stack=stack, **around))
     group = firewall.security_group_id
     ends: dict[str, Any] = {"subnet_id": network.public_subnet_id, "security_group_id": group, "ipv6": six["ipv6"]}
@@ -147,8 +146,8 @@ def kit_of(client: Client, tunnel: Tunnel, firewall: Firewall, here: dict[str, A
     rule = firewall.doors.get(client.name)
     if rule is None:
         return pulumi.Output.from_input(site.build(client, tunnel, **here))
-    port, what = str(tunnel.port), contract.door(client.name)
-    found = pulumi.Output.all(GROUP=firewall.security_group_id, RULE=rule.security_group_rule_id, PORT=port, DOOR=what)
+    known = {"PROTOCOL": tunnel.protocol, "PORT": str(tunnel.port), "DOOR": contract.door(client.name)}
+    found = pulumi.Output.all(GROUP=firewall.security_group_id, RULE=rule.security_group_rule_id, **known)
     return found.apply(lambda door: site.build(client, tunnel, **here, door=door))
 
 

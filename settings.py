@@ -148,8 +148,9 @@ class Tunnel(Section):
     device: Literal["tun", "tap"] = "tun"
     """`tun` routes; `tap` is one Ethernet segment."""
     pool: IPv4Network = Field(default_factory=lambda given: POOLS[given.get("device", "tun")])
-    port: int = Field(default=1194, ge=1024, le=65535)
-    """The server runs without the capability that ports below 1,024 need."""
+    protocol: Literal["udp", "tcp"] = "udp"
+    """`tcp` gets through where nothing but the Web does, at the cost of speed."""
+    port: int = Field(default=1194, ge=1, le=65535)
     nat: bool = True
     client_to_client: bool = False
     ipv6: Annotated[Literal["none", "delegated"] | IPv6Network, PlainValidator(_pool6)] = "none"
@@ -303,6 +304,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     if tunnel:
         problems += _check_pool(tunnel, clients)
         problems += _check_segment(tunnel, clients)
+        problems += _check_port(tunnel)
         problems += _check_links(tunnel, clients)
         problems += _check_ipv6(tunnel, gateway, clients)
     if lifetimes:
@@ -550,6 +552,26 @@ def _check_segment(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Pr
             lans = ", ".join(map(str, client.lan))
             remedy = "leave it out, or write device: tun"
             yield _problem(f"clients[{i}].lan", lans, "cannot be routed to on a segment", remedy)
+
+
+#: Ports that the gateway listens on for others, and whose.
+TAKEN = {
+    ("tcp", 22): "SSH's",
+    ("tcp", 53): "the resolver's",
+    ("udp", 53): "the resolver's",
+    ("udp", 68): "DHCP's",
+    ("udp", 546): "DHCP's",
+}
+
+
+def _check_port(tunnel: Tunnel) -> Iterator[Problem]:
+    for port in range(tunnel.port, tunnel.port + tunnel.links):
+        if owner := TAKEN.get((tunnel.protocol, port)):
+            remedy = f"write {443 if tunnel.protocol == 'tcp' else 1194}, or another one"
+            yield _problem("tunnel.port", port, f"is {owner} on the gateway", remedy)
+    if tunnel.links > 1 and tunnel.protocol == "tcp":
+        reason = "would hold a link's packets back behind each one that is lost"
+        yield _problem("tunnel.protocol", "tcp", reason, "write udp, or links: 1")
 
 
 def _check_links(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Problem]:

@@ -17,11 +17,12 @@ class FirewallArgs:
     stack: str
     vpc_id: pulumi.Input[str]
     port: int
-    """The tunnel's UDP port, the first of its `links`."""
+    """The tunnel's port, the first of its `links`."""
     admin_from: tuple[IPv4Network, ...]
     """Where SSH comes from."""
     allow_from: tuple[IPv4Network, ...]
     """Where the tunnel and echo requests come from."""
+    protocol: str = "udp"
     links: int = 1
     forwards_for: tuple[IPv4Network, ...] = ()
     """Ranges of the VPC whose packets the gateway forwards: it is asked for those too, whatever they carry."""
@@ -74,7 +75,7 @@ class Firewall(pulumi.ComponentResource):
                 )
 
         allow("ssh", args.admin_from, "tcp", (22, 22))
-        allow("tunnel", args.allow_from, "udp", (args.port, args.port + args.links - 1))
+        allow("tunnel", args.allow_from, args.protocol, (args.port, args.port + args.links - 1))
         # For ICMP the two ports are type and code: echo request (RFC 792), any code.
         allow("echo", args.allow_from, "icmp", (8, -1))
         allow("forwarded", args.forwards_for, "-1", None)
@@ -86,7 +87,7 @@ class Firewall(pulumi.ComponentResource):
                 f"{name}-door-{contract.door(client)}",
                 security_group_id=group.id,
                 description=contract.door(client),
-                ip_protocol="udp" if client else "tcp",
+                ip_protocol=args.protocol if client else "tcp",
                 from_port=port,
                 to_port=port,
                 cidr_ipv4=f"{address}/32",

@@ -52,7 +52,9 @@ def plan6(block: IPv6Network, number: int) -> IPv6Network:
     return list(islice(block.subnets(new_prefix=64), number + 1))[-1]
 
 
-def public_rules(cidr: IPv4Network, *, port: int, ssh: bool) -> tuple[list[Rule], list[Rule]]:
+def public_rules(
+    cidr: IPv4Network, *, protocol: str, ports: tuple[int, int], ssh: bool
+) -> tuple[list[Rule], list[Rule]]:
     """Return what the gateway's subnet lets in and out.
 
     In come the tunnel, SSH if anybody may use it, replies, ICMP (path MTU discovery needs its errors) and the VPC's own
@@ -60,7 +62,7 @@ def public_rules(cidr: IPv4Network, *, port: int, ssh: bool) -> tuple[list[Rule]
     """
     incoming = [
         Rule(100, "all", str(cidr)),
-        Rule(110, "udp", EVERYWHERE, (port, port)),
+        Rule(110, protocol, EVERYWHERE, ports),
         *([Rule(120, "tcp", EVERYWHERE, (22, 22))] if ssh else []),
         Rule(130, "tcp", EVERYWHERE, EPHEMERAL),
         Rule(140, "udp", EVERYWHERE, EPHEMERAL),
@@ -107,7 +109,9 @@ class NetworkArgs:
     route_table_ids: tuple[str, ...] = ()
     """Tables of the existing VPC for routes to what is behind the gateway."""
     port: int
-    """The tunnel's UDP port."""
+    """The tunnel's port, the first of its `links`."""
+    protocol: str = "udp"
+    links: int = 1
     ssh: bool
     """Whether SSH is allowed from anywhere at all."""
     ipv6: bool = False
@@ -218,8 +222,9 @@ class Network(pulumi.ComponentResource):
             opts=child,
         )
         subnets = self._subnets(name, args, vpc, tables)
+        ports = args.port, args.port + args.links - 1
         rules = {
-            "public": public_rules(args.cidr, port=args.port, ssh=args.ssh),
+            "public": public_rules(args.cidr, protocol=args.protocol, ports=ports, ssh=args.ssh),
             "private": private_rules(args.cidr, args.behind),
         }
         for kind, (incoming, outgoing) in rules.items():

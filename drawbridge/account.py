@@ -48,6 +48,8 @@ class Account:
     """Of the lab's region; None leaves the choice to boto3."""
     dial: ssh.Dial = ssh.dial
     """How the stack's public addresses are reached from here."""
+    namespace: str | None = None
+    """Network namespace from which they are reached; None is this machine's own."""
     identity: Path | None = None
     """Private SSH key its gateway lets in, where that is known."""
 
@@ -135,6 +137,7 @@ def _lab(environ: Mapping[str, str]) -> Account:
         stack=LAB,
         endpoint=running.endpoint,
         dial=dial,
+        namespace=internet,
         identity=deployment.identity(running),
         session=boto3.Session(
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],

@@ -4,12 +4,26 @@ Source: the reference manual for OpenVPN 2.6, openvpn(8), section "Inline file s
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from openvpn.model import Tunnel, text
 
 
 class BundleError(ValueError):
     """A text that is no bundle; the message never repeats any of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where a bundle says its server is."""
+
+    host: str
+    """Address or name."""
+    port: int
+    protocol: Literal["udp", "tcp"]
+    name: str
+    """Common name of the server's certificate."""
 
 
 def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = "") -> str:
@@ -50,7 +64,19 @@ def tls_crypt_of(bundle: str) -> str:
     return _part(bundle, "tls-crypt-v2")
 
 
+def remote_of(bundle: str) -> Remote:
+    """Return where a bundle leads; raises `BundleError`."""
+    words = [line.split() for line in bundle.partition("\n<ca>")[0].splitlines()]
+    options = {word[0]: word[1:] for word in words if word}
+    match options.get("remote"), options.get("proto"), options.get("verify-x509-name"):
+        case [host, port], [protocol], [name, *_] if port.isdigit() and 0 < int(port) < 65536:
+            return Remote(host, int(port), "tcp" if protocol.startswith("tcp") else "udp", name)
+    raise BundleError("the bundle has no remote, proto and verify-x509-name; fetch it again")
+
+
 def _part(bundle: str, tag: str) -> str:
+    # On Windows lines end otherwise.
+    bundle = bundle.replace("\r\n", "\n")
     _, opened, rest = bundle.partition(f"\n<{tag}>\n")
     pem, closed, _ = rest.partition(f"</{tag}>\n")
     if not (opened and closed):
@@ -76,7 +102,9 @@ def _profile(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iter
     # By default a refusal ends the client with exit status 0, and no service manager starts it again.
     yield "auth-retry nointeract"
     yield "auth-nocache"
-    yield "explicit-exit-notify 1"
+    if tunnel.protocol == "udp":
+        # Over TCP the end of the connection says it.
+        yield "explicit-exit-notify 1"
     # The server pushes its MTU to 2.6 and later; older clients have it from here.
     yield f"tun-mtu {tunnel.mtu}"
     yield f"mssfix {tunnel.path_mtu} mtu"

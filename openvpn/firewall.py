@@ -60,6 +60,7 @@ def render_nftables(
     }
     values = {
         "TUNNEL": tunnel.interface,
+        "PROTOCOL": tunnel.protocol,
         "PORT": tunnel.port if tunnel.links == 1 else f"{tunnel.port}-{tunnel.port + tunnel.links - 1}",
         "MSS": (mss := tunnel.path_mtu - OVERHEAD - (_ETHERNET if tap else 0)),
         "MSS6": mss - _LONGER,
@@ -107,7 +108,7 @@ chain input {
     icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query } accept
     iifname != "$TUNNEL" udp sport 67 udp dport 68 accept
     iifname != "$TUNNEL" ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
-    iifname != "$TUNNEL" ip saddr @allowed udp dport $PORT accept
+    iifname != "$TUNNEL" ip saddr @allowed $PROTOCOL dport $PORT accept
     ip saddr @admin tcp dport 22 accept
 $GROUPS
     limit rate 5/second log prefix "drawbridge refused input: "

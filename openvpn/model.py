@@ -66,7 +66,8 @@ class Tunnel:
     """Processes that serve one segment, each on a port of its own: hosts bond their tunnels to all of them."""
     bond: Mode | None = None
     """How hosts spread what they send over several links."""
-    protocol: Literal["udp"] = "udp"
+    protocol: Literal["udp", "tcp"] = "udp"
+    """What carries the tunnel; TCP gets through where nothing else does, and is slower."""
     port: int = 1194
     pool: IPv4Network
     """Network of the tunnel, /16 to /29 as OpenVPN takes them; the server has its first address."""

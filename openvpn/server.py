@@ -24,7 +24,7 @@ def render_ccd(client: Client, tunnel: Tunnel) -> str:
 def _server(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
     yield f"dev {tunnel.adapter}"
     yield f"dev-type {tunnel.device}"
-    yield f"proto {tunnel.protocol}"
+    yield "proto udp" if tunnel.protocol == "udp" else "proto tcp-server"
     yield f"port {tunnel.port}"
     # The kernel module is another for 2.6 than for 2.7, and is built anew for each kernel; without it, neither matters.
     yield "disable-dco"
@@ -47,7 +47,11 @@ def _server(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
     yield f"max-clients {tunnel.max_clients}"
 
     yield "keepalive {} {}".format(*tunnel.keepalive)
-    yield "explicit-exit-notify 1"
+    if tunnel.protocol == "udp":
+        yield "explicit-exit-notify 1"
+    else:
+        # A small packet does not wait for one that would fill a segment; clients are told the same.
+        yield "tcp-nodelay"
     yield f"tun-mtu {tunnel.mtu}"
     yield f"mssfix {tunnel.path_mtu} mtu"
     # Keys and device cannot be opened again by the user that the process runs as.

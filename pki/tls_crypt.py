@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 import textwrap
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -37,7 +38,7 @@ def client_key(server_key: str, metadata: bytes = b"") -> str:
     """
     if len(metadata) > METADATA_LIMIT:
         raise PkiError(f"a tls-crypt-v2 key has room for {METADATA_LIMIT} bytes of metadata, not for {len(metadata)}")
-    server = _read(_SERVER, server_key)
+    server = _read(_SERVER, server_key, range(_SERVER_BYTES, _SERVER_BYTES + 1))
     encrypt_key, sign_key = server[:32], server[64:96]
 
     key = secrets.token_bytes(_CLIENT_BYTES)
@@ -49,17 +50,50 @@ def client_key(server_key: str, metadata: bytes = b"") -> str:
     return _armour(_CLIENT, key + tag + encryptor.update(plain) + encryptor.finalize() + length)
 
 
+@dataclass(frozen=True, slots=True)
+class ClientKey:
+    """A client's key as it uses it: to hide what it sends from everybody but the server, and to read the answers."""
+
+    wrapped: bytes = field(repr=False)
+    """The key as only the server can read it; it goes along with a client's first packet."""
+    _keys: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, pem: str) -> "ClientKey":
+        """Return the key that a PEM text holds; raises `PkiError`."""
+        content = _read(_CLIENT, pem, range(_CLIENT_BYTES + _TAG_BYTES + 2, _CLIENT_BYTES + 1024 + 1))
+        return cls(content[_CLIENT_BYTES:], content[:_CLIENT_BYTES])
+
+    def seal(self, header: bytes, plain: bytes) -> bytes:
+        """Return a packet of the control channel; `header` is what stays legible of it."""
+        encrypt_key, sign_key = self._keys[128:160], self._keys[192:224]
+        tag = hmac.digest(sign_key, header + plain, hashlib.sha256)
+        encryptor = Cipher(algorithms.AES(encrypt_key), modes.CTR(tag[:16])).encryptor()
+        return header + tag + encryptor.update(plain) + encryptor.finalize()
+
+    def open(self, packet: bytes, header: int) -> bytes | None:
+        """Return what a packet of the server's holds behind its `header` bytes; None if it is not for this key."""
+        encrypt_key, sign_key = self._keys[:32], self._keys[64:96]
+        tag, hidden = packet[header : header + _TAG_BYTES], packet[header + _TAG_BYTES :]
+        if len(tag) < _TAG_BYTES:
+            return None
+        decryptor = Cipher(algorithms.AES(encrypt_key), modes.CTR(tag[:16])).decryptor()
+        plain = decryptor.update(hidden) + decryptor.finalize()
+        signed = hmac.digest(sign_key, packet[:header] + plain, hashlib.sha256)
+        return plain if hmac.compare_digest(tag, signed) else None
+
+
 def _armour(label: str, content: bytes) -> str:
     body = "\n".join(textwrap.wrap(base64.b64encode(content).decode(), 64))
     return f"-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"
 
 
-def _read(label: str, pem: str) -> bytes:
+def _read(label: str, pem: str, size: range) -> bytes:
     body = pem.strip().removeprefix(f"-----BEGIN {label}-----").removesuffix(f"-----END {label}-----")
     try:
         content = base64.b64decode("".join(body.split()), validate=True)
     except ValueError:
         content = b""
-    if len(content) != _SERVER_BYTES:
+    if len(content) not in size:
         raise PkiError(f"the text is no {label}")
     return content

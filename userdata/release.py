@@ -59,7 +59,7 @@ def build(
         **{f"root/etc/openvpn/server/{one.instance}.conf": server.render_server(one) for one in tunnel.processes},
         "root/etc/drawbridge/nftables.conf": rules,
         "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render(tunnel),
-        **{f"root/{path}": text for path, text in _segment(tunnel).items()},
+        **{f"root/{path}": text for path, text in (_segment(tunnel) | _low_port(tunnel)).items()},
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
     return Release(archive=archive, sha256=sha256(archive).hexdigest())
@@ -71,6 +71,19 @@ def _segment(tunnel: Tunnel) -> dict[str, str]:
         return {}
     learn = (FILES / "learn-address.sh").read_text()
     return {**bridge.render(tunnel), Paths.learn.lstrip("/"): learn}
+
+
+#: Over the unit of ours: a port that only root may listen on (capabilities(7)).
+LOW_PORT = """\
+[Service]
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+"""
+
+
+def _low_port(tunnel: Tunnel) -> dict[str, str]:
+    """What only a port below 1,024 needs."""
+    return {"etc/systemd/system/openvpn-server@.service.d/low-port.conf": LOW_PORT} if tunnel.port < 1024 else {}
 
 
 def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> bytes:

@@ -9,6 +9,7 @@ import click
 
 from drawbridge import account, ssh
 from drawbridge import gateway as gateways
+from drawbridge import probe as probes
 from drawbridge.commands import options, output
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,10 +37,7 @@ def _target(stack: str, region: str | None, user: str, identity: Path | None) ->
 
 @click.group()
 def gateway() -> None:
-    """The gateway itself, over SSH.
-
-    Its host key comes from SSM; a machine that shows another one is refused.
-    """
+    """The gateway itself: how it is, what it logs, whether a bundle gets through to it."""
 
 
 @gateway.command()
@@ -84,3 +82,25 @@ def logs(stack: str, region: str | None, user: str, identity: Path | None, lines
     with suppress(KeyboardInterrupt) if follow else nullcontext():
         for line in gateways.logs(where, lines=lines, follow=follow):
             click.echo(line, nl=False)
+
+
+@gateway.command()
+@click.argument("bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--stack", envvar="DRAWBRIDGE_STACK", help="Its stack; AWS is then asked about what cannot be seen.")
+@options.region
+@options.json
+def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool) -> None:
+    """Tell within five seconds whether a client's BUNDLE gets through to its gateway, or why not.
+
+    It makes no tunnel, needs no root, and ends no session. Exit 1 if the bundle does not get through.
+    """
+    where = account.connect(stack, region=region) if stack else None
+    found = probes.run(probes.read(bundle), where)
+    if wants_json:
+        click.echo(output.as_json(found))
+    else:
+        click.echo(f"{found.state}: {found.known} ({found.remote}, {found.seconds:.1f} s)")
+        if not found.fine:
+            click.echo(f"  -> {found.remedy}")
+    if not found.fine:
+        raise SystemExit(1)

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -161,6 +162,7 @@ def _site(deployed: Deployment, client: Client) -> Iterator[Check]:
 def _stranger(deployed: Deployment) -> Iterator[Check]:
     """Somebody at an address that no setting names."""
     gateway, port = deployed.settings.gateway, deployed.settings.tunnel.port
+    protocol = deployed.settings.tunnel.protocol
     clients = deployed.settings.clients[:MACHINES]
     open_to_all = any(_STRANGER in network for network in gateway.allow_from)
     admin_to_all = any(_STRANGER in network for network in gateway.admin_from)
@@ -172,8 +174,9 @@ def _stranger(deployed: Deployment) -> Iterator[Check]:
     public, inside = deployed.outputs["publicIp"], deployed.gateway
 
     def comes(sender: labs.Host, source: IPv4Address) -> bool:
-        packets = f"udp and dst port {port} and src {source}"
-        return arrives(inside, packets, lambda: datagram(sender, public, port), timeout=_DROPPED_SECONDS)
+        packets = f"{protocol} and dst port {port} and src {source}"
+        send = partial(datagram if protocol == "udp" else _knock, sender, public, port)
+        return arrives(inside, packets, send, timeout=_DROPPED_SECONDS)
 
     if not open_to_all:
         member = deployed.region.host(clients[0].name)
@@ -183,6 +186,11 @@ def _stranger(deployed: Deployment) -> Iterator[Check]:
         yield Check(not came, f"stranger ({_STRANGER}) -x tunnel's port {port}", "arrives" if came else "dropped")
     if not admin_to_all:
         yield _ssh(deployed, host, f"stranger ({_STRANGER})", allowed=False)
+
+
+def _knock(host: labs.Host, address: str, port: int) -> None:
+    """Begin a TCP connection."""
+    host.run(["timeout", "2", "bash", "-c", f": </dev/tcp/{address}/{port}"])
 
 
 def _seen(what: str, answer: Answer | None, expected: str) -> Check:

@@ -5,14 +5,25 @@ Does not prove that AWS itself accepts what is deployed; the lab's differences f
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from drawbridge import probe
+from drawbridge.account import PROJECT
 from drawbridge.trial.deployment import Deployment, deploy, engine
-from drawbridge.trial.probes import ping
+from drawbridge.trial.hosts import fetch_bundle
+from drawbridge.trial.probes import ask, ping
+from lab.linux import within
 from lab.region import Host
+from openvpn.client import inline
+from pki import tls_crypt
+from pki.authority import CertificateAuthority
 from tests.lab import stacks, waiting
 from tests.lab.commands import read
 
@@ -234,10 +245,144 @@ def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(deploye
         read(gateway, "systemctl", "restart", "drawbridge-agent")  # reports anew over the test's own report
 
 
+def sessions(gateway: Host) -> list[str]:
+    """What OpenVPN has said of those who connected."""
+    unit = "openvpn-server@server"
+    return read(gateway, "journalctl", "-o", "cat", "-u", unit, "--grep", "Peer Connection Initiated").splitlines()
+
+
+def bundle_of(alice: Host) -> str:
+    return read(alice, "cat", "/etc/openvpn/client/alice.conf")
+
+
+def other(bundle: str) -> str:
+    """The same with the keys of another authority, whose gateway this is not."""
+    authority, now = CertificateAuthority.create("another", timedelta(days=1), datetime.now(UTC)), datetime.now(UTC)
+    leaf = authority.issue_client("alice", timedelta(days=1), now)
+    wrapped = tls_crypt.client_key(tls_crypt.server_key())
+    return inline(bundle.partition("<ca>")[0], authority.certificate, leaf.certificate, leaf.key, wrapped)
+
+
+def probed(deployed: Deployment, host: Host, bundle: str, *, aws: bool = False) -> probe.Verdict:
+    """What the probe says at a client's home; with `aws`, what AWS knows as well."""
+    found = within(host.namespace, lambda: probe.probe(bundle))
+    assert found.seconds < 2 * probe.PATIENCE, "it keeps its time, a loaded machine's apart"
+    return probe.explain(deployed.account, bundle, found) if aws else found
+
+
+@contextmanager
+def shut(deployed: Deployment) -> Iterator[None]:
+    """The tunnel's rule of the security group, made one for another port."""
+    ec2, group, tunnel = deployed.client("ec2"), deployed.outputs["securityGroupId"], deployed.settings.tunnel
+    mine = [{"Name": "group-id", "Values": [group]}]
+    (rule,) = [
+        one
+        for one in ec2.describe_security_group_rules(Filters=mine)["SecurityGroupRules"]
+        if not one["IsEgress"] and (one["IpProtocol"], one["FromPort"]) == (tunnel.protocol, tunnel.port)
+    ]
+    kept = {key: rule[key] for key in ("IpProtocol", "CidrIpv4", "Description")}
+
+    def move(port: int) -> None:
+        changed = {**kept, "FromPort": port, "ToPort": port}
+        change = {"SecurityGroupRuleId": rule["SecurityGroupRuleId"], "SecurityGroupRule": changed}
+        ec2.modify_security_group_rules(GroupId=group, SecurityGroupRules=[change])
+        deployed.region.settle()
+
+    move(9)
+    try:
+        yield
+    finally:
+        move(tunnel.port)
+
+
+@contextmanager
+def stopped(deployed: Deployment) -> Iterator[None]:
+    read(deployed.gateway, "systemctl", "stop", "openvpn-server@server")
+    try:
+        yield
+    finally:
+        read(deployed.gateway, "systemctl", "start", "openvpn-server@server")
+
+
+@pytest.mark.seed("2.13")
+def test_a_probe_tells_a_wrong_address_from_a_wrong_configuration(deployed: Deployment, alice: Host) -> None:
+    bundle, address = bundle_of(alice), deployed.outputs["publicIp"]
+    before = sessions(deployed.gateway)
+
+    assert probed(deployed, alice, bundle).state == "fine"
+    # An address of the lab's Internet that nobody has.
+    assert probed(deployed, alice, bundle.replace(address, "198.51.100.250")).state == "address"
+    found = probed(deployed, alice, other(bundle))
+    assert found.state == "unanswered" and "another gateway's" in found.known
+    found = probe.explain(deployed.account, other(bundle), found)
+    assert found.state == "configuration" and "not the one that alice has now" in found.known
+    # The client's own session has lived all along, and the gateway has had no other.
+    assert ping(alice, deployed.outputs["privateIp"], 2) is not None
+    assert sessions(deployed.gateway) == before != []
+    with stopped(deployed):
+        assert probed(deployed, alice, bundle).state == "nothing"
+    with shut(deployed):
+        found = probed(deployed, alice, bundle, aws=True)
+        assert found.state == "unanswered" and "open to nobody" in found.known
+    assert probed(deployed, alice, bundle).state == "fine"
+
+
+@pytest.mark.seed("2.13")
+def test_the_probe_s_command_needs_no_right(deployed: Deployment, alice: Host, tmp_path: Path) -> None:
+    """Run by the command itself, without any capability; who may send no pings is told so."""
+    groups = "net.ipv4.ping_group_range"
+    before = read(alice, "sysctl", "-n", groups).strip()
+    good, lost = bundle_of(alice), bundle_of(alice).replace(deployed.outputs["publicIp"], "198.51.100.250")
+    for pings, text, status, state in (
+        ("0 2147483647", good, 0, "fine"),
+        ("0 2147483647", other(good), 1, "unanswered"),
+        ("1 0", lost, 1, "unanswered"),
+    ):
+        read(alice, "sysctl", "-q", "-w", f"{groups}={pings}")
+        bundle = tmp_path / "alice.ovpn"
+        bundle.write_text(text)
+        argv = ["ip", "netns", "exec", alice.namespace, "setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+        argv += [sys.executable, "-m", "drawbridge", "gateway", "probe", str(bundle), "--json"]
+        done = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, json.loads(done.stdout)["state"]) == (status, state), (pings, done.stdout)
+    assert "may not ask" in json.loads(done.stdout)["known"]
+    read(alice, "sysctl", "-q", "-w", f"{groups}={before}")
+
+
 def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
     again = deploy(deployed.region, "lab", stacks.of("lab"), lambda _: None)
 
     assert {verb for verb, count in again.changes.items() if count} == {"same"}
+
+
+@pytest.mark.seed("2.13")
+def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
+    """The stack is then another: what follows only takes it down."""
+    raw = stacks.of("lab")
+    raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "protocol": "tcp", "port": 443}
+    old = bundle_of(alice)
+    changed = stacks.settled(deploy(deployed.region, "lab", raw, lambda _: None))
+    fetch_bundle(changed, alice, "alice")
+    read(alice, "systemctl", "restart", "openvpn-client@alice")
+    private = deployed.region.host("private-host")
+    assert ping(alice, private.address, TUNNEL) is not None
+    assert "443" in read(deployed.gateway, "ss", "-Hltn", "sport = :443")
+    caps = read(deployed.gateway, "systemctl", "show", "-P", "CapabilityBoundingSet", "openvpn-server@server")
+    assert sorted(caps.split()) == ["cap_net_admin", "cap_net_bind_service"]
+    answer = ask(alice, private.address, take=1_000_000)
+    assert answer is not None and answer.taken == 1_000_000
+
+    bundle = bundle_of(alice)
+    assert probed(changed, alice, bundle).state == "fine"
+    assert probed(changed, alice, bundle.replace(changed.outputs["publicIp"], "198.51.100.250")).state == "address"
+    assert probed(changed, alice, other(bundle)).state == "configuration"
+    found = probed(changed, alice, old, aws=True)
+    assert found.state == "configuration" and "tcp 443" in found.known
+    with stopped(changed):
+        assert probed(changed, alice, bundle).state == "nothing"
+    with shut(changed):
+        assert probed(changed, alice, bundle).state == "unanswered"
+    assert probed(changed, alice, bundle).state == "fine"
 
 
 def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:

@@ -234,7 +234,25 @@ D = "drawbridge:"
             {"clients": [{"name": "a", "mac": "02:00:5e:00:53:01"}]},
             "clients[0].mac: 02:00:5e:00:53:01 is for a segment; leave it out",
         ),
-        ({"tunnel": {"port": 1023}}, "tunnel.port: 1023 cannot be used; write 1024 or more"),
+        ({"tunnel": {"port": 0}}, "tunnel.port: 0 cannot be used; write 1 or more"),
+        ({"tunnel": {"protocol": "sctp"}}, "tunnel.protocol: sctp cannot be used; write udp or tcp"),
+        (
+            {"tunnel": {"protocol": "tcp", "port": 22}},
+            "tunnel.port: 22 is SSH's on the gateway; write 443, or another one",
+        ),
+        (
+            {"tunnel": {"port": 53}},
+            "tunnel.port: 53 is the resolver's on the gateway; write 1194, or another one",
+        ),
+        (
+            {"tunnel": {**BONDED, "port": 67}},
+            "tunnel.port: 68 is DHCP's on the gateway; write 1194, or another one",
+        ),
+        (
+            {"tunnel": {**BONDED, "protocol": "tcp"}},
+            "tunnel.protocol: tcp would hold a link's packets back behind each one that is lost; "
+            "write udp, or links: 1",
+        ),
         ({"tunnel": {"port": 65536}}, "tunnel.port: 65536 cannot be used; write 65535 or less"),
         ({"tunnel": {"nat": "maybe"}}, "tunnel.nat: maybe cannot be used; write true or false"),
         ({"tunnel": {"redirect": "some"}}, "tunnel.redirect: some cannot be used; write none, ipv6 or all"),

@@ -92,6 +92,27 @@ def test_another_instance_port_and_verbosity() -> None:
     assert "/run/openvpn-server" not in text
 
 
+def test_over_tcp_the_connection_s_end_is_the_farewell() -> None:
+    tunnel = Tunnel(pool=TUNNEL.pool, protocol="tcp", port=443)
+    server, profile = set(options(render_server(tunnel))), set(options(render_profile(tunnel, REMOTE, SERVER)))
+    plain = Tunnel(pool=TUNNEL.pool)
+    assert server ^ set(options(render_server(plain))) == {
+        "proto tcp-server",
+        "port 443",
+        "tcp-nodelay",
+        "proto udp",
+        "port 1194",
+        "explicit-exit-notify 1",
+    }
+    assert profile ^ set(options(render_profile(plain, REMOTE, SERVER))) == {
+        "proto tcp",
+        f"remote {REMOTE} 443",
+        "proto udp",
+        f"remote {REMOTE} 1194",
+        "explicit-exit-notify 1",
+    }
+
+
 @pytest.mark.seed("2.14")
 def test_both_ends_say_as_much_as_is_asked_for() -> None:
     for verb in (Tunnel(pool=TUNNEL.pool).verb, 5):

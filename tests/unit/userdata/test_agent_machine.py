@@ -89,6 +89,35 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield world
 
 
+def test_a_segment_s_devices_are_networkd_s_before_openvpn_starts(world: World) -> None:
+    sha = world.publish(gateway.build(Tunnel(pool=gateway.TUNNEL.pool, device="tap")))
+    assert world.run().state == "ready"
+    order = ["systemctl start systemd-networkd.service", "networkctl reload", f"systemctl restart {OPENVPN}"]
+    assert [command for command in world.services.commands if command in order] == order
+    assert (world.root / "etc/systemd/network/10-drawbridge-br0.netdev").is_symlink()
+    assert world.running() == sha
+
+
+def test_networkd_is_left_alone_where_no_release_has_a_device(world: World) -> None:
+    world.publish(gateway.build())
+    world.run()
+    touched = ("systemctl start systemd-networkd", "networkctl ")
+    assert [command for command in world.services.commands if command.startswith(touched)] == []
+
+
+def test_a_device_that_networkd_does_not_take_is_refused_and_the_last_good_release_stays(world: World) -> None:
+    good = world.publish(gateway.build())
+    world.run()
+    bad = world.publish(gateway.build(Tunnel(pool=gateway.TUNNEL.pool, device="tap")))
+    world.services.fails["networkctl reload"] = "10-drawbridge-br0.netdev:3: no such kind"
+    report = world.run()
+    assert (report.state, report.release) == ("refused", bad)
+    assert report.reason == "networkctl: 10-drawbridge-br0.netdev:3: no such kind"
+    assert world.running() == good
+    # What only the refused release had is gone from where networkd looks.
+    assert list((world.root / "etc/systemd/network").glob("*drawbridge*")) == []
+
+
 def test_first_run_makes_the_gateway_ready(world: World) -> None:
     sha = world.publish(gateway.build())
     report = world.run()

@@ -33,7 +33,7 @@ def main() -> int:
         ec2 = boto3.client("ec2", region_name=env["REGION"])
         port = int(env["PORT"])
         rule = {
-            "IpProtocol": "udp",
+            "IpProtocol": env["PROTOCOL"],
             "FromPort": port,
             "ToPort": port,
             "CidrIpv4": f"{address}/32",

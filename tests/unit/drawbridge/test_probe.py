@@ -1,0 +1,204 @@
+"""Bundles against a real OpenVPN on a loopback of its own: each thing that can be wrong, told by its own name.
+
+Does not prove: what a network in between does (tests/lab/test_modes.py does).
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from drawbridge import errors, probe
+from lab.linux import within
+from openvpn.client import inline, render_profile
+from openvpn.model import Tunnel
+from pki import tls_crypt
+from pki.authority import CertificateAuthority, Leaf
+
+
+def _missing() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root for a network namespace"
+    if not Path("/dev/net/tun").exists():
+        return "needs /dev/net/tun"
+    absent = [tool for tool in ("openvpn", "ip") if not shutil.which(tool)]
+    return f"needs {', '.join(absent)} on PATH" if absent else None
+
+
+pytestmark = [pytest.mark.allow_subprocess, pytest.mark.skipif(_missing() is not None, reason=str(_missing()))]
+
+DAY = timedelta(days=1)
+NAME = "gateway.test"
+
+
+@dataclass
+class Server:
+    """A running OpenVPN that takes no packets, and what its clients have of it."""
+
+    tunnel: Tunnel
+    authority: CertificateAuthority
+    key: str
+    directory: Path
+    namespace: str
+
+    def probe(self, bundle: str) -> probe.Verdict:
+        return within(self.namespace, lambda: probe.probe(bundle))
+
+    def leaf(self, name: str = "alice") -> Leaf:
+        return self.authority.issue_client(name, DAY, datetime.now(UTC))
+
+    def bundle(self, leaf: Leaf | None = None, **changed: str) -> str:
+        leaf = leaf or self.leaf()
+        remote, name = changed.get("remote", "127.0.0.1"), changed.get("name", NAME)
+        profile = render_profile(self.tunnel, remote, name)
+        wrapped = tls_crypt.client_key(changed.get("key", self.key))
+        ca = changed.get("ca", self.authority.certificate)
+        return inline(profile, ca, leaf.certificate, leaf.key, wrapped)
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+
+PORTS = iter(range(1194, 2000))
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[str]:
+    """A network of its own, with a loopback and nothing else."""
+    name = f"probe-{os.getpid()}"
+    for argv in (["netns", "add", name], ["-n", name, "link", "set", "lo", "up"]):
+        subprocess.run(["ip", *argv], check=True, timeout=10)
+    yield name
+    subprocess.run(["ip", "netns", "delete", name], check=True, timeout=10)
+
+
+@pytest.fixture(scope="module", params=["udp", "tcp"])
+def start(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, namespace: str
+) -> Iterator[Callable[..., Server]]:
+    protocol, running = request.param, list[subprocess.Popen[bytes]]()
+    authority = CertificateAuthority.create("Test CA", 2 * DAY, datetime.now(UTC))
+
+    def run(*options: str) -> Server:
+        directory = tmp_path_factory.mktemp("server")
+        port = next(PORTS)
+        tunnel = Tunnel(pool=IPv4Network("10.8.0.0/24"), protocol=protocol, port=port)
+        server = Server(tunnel, authority, tls_crypt.server_key(), directory, namespace)
+        leaf = authority.issue_server(NAME, DAY, datetime.now(UTC))
+        files = {"ca": authority.certificate, "cert": leaf.certificate, "key": leaf.key, "tls-crypt-v2": server.key}
+        for name, text in files.items():
+            (directory / name).touch(mode=0o600)
+            (directory / name).write_text(text)
+        (directory / "revoked").mkdir()
+        proto = "tcp-server" if protocol == "tcp" else "udp"
+        argv = ["ip", "netns", "exec", namespace, "openvpn", "--cd", str(directory), "--mode", "server", "--tls-server"]
+        argv += ["--dev", "tun", "--dh", "none", "--disable-dco"]
+        argv += ["--local", "127.0.0.1", "--port", str(port), "--proto", proto, "--keepalive", "10", "120"]
+        argv += [word for name in files for word in (f"--{name}", name)]
+        argv += ["--remote-cert-tls", "client", "--crl-verify", "revoked", "dir", "--verb", "4", *options]
+        with (directory / "log").open("wb") as log:
+            running.append(subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT))
+        deadline = time.monotonic() + 20
+        while "Initialization Sequence Completed" not in server.log:
+            assert time.monotonic() < deadline and running[-1].poll() is None, server.log
+            time.sleep(0.02)
+        return server
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(start: Callable[..., Server]) -> Server:
+    return start()
+
+
+def test_a_good_bundle_is_fine_and_makes_no_client(server: Server) -> None:
+    found = server.probe(server.bundle())
+    assert found.state == "fine", (found, server.log)
+    assert found.seconds < probe.PATIENCE
+    assert "[alice]" not in server.log, "no peer: a session that lives is not ended"
+
+
+def test_a_server_that_remembers_nobody_is_asked_as_it_wants(start: Callable[..., Server]) -> None:
+    """2.6's cookies: the wrapped key has to come twice."""
+    strict = start("--tls-crypt-v2", "tls-crypt-v2", "force-cookie")
+    assert strict.probe(strict.bundle()).state == "fine", strict.log
+
+
+def test_another_gateway_s_key(server: Server) -> None:
+    found = server.probe(server.bundle(key=tls_crypt.server_key()))
+    if server.tunnel.protocol == "tcp":
+        assert (found.state, found.known.split(",")[0]) == ("configuration", "something listens")
+    else:
+        assert found.state == "unanswered" and "either the bundle is another gateway's" in found.known
+    assert server.probe(server.bundle()).state == "fine", "the control"
+
+
+def test_another_authority_s_certificate_and_another_name(server: Server) -> None:
+    stranger = CertificateAuthority.create("Stranger", 2 * DAY, datetime.now(UTC))
+    for bundle, why in (
+        (server.bundle(ca=stranger.certificate), "signature failure|self-signed|local issuer"),
+        (server.bundle(name="other.test"), f"it is {NAME}'s, not other.test's"),
+    ):
+        found = server.probe(bundle)
+        assert found.state == "configuration" and "the bundle refuses" in found.known
+        assert any(part in found.known for part in why.split("|")), found
+
+
+def test_a_certificate_that_the_gateway_refuses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "PATIENCE", 3.0)
+    stranger = CertificateAuthority.create("Stranger", 2 * DAY, datetime.now(UTC))
+    revoked = server.leaf()
+    (server.directory / "revoked" / str(revoked.serial)).touch()
+    for leaf in (revoked, stranger.issue_client("alice", DAY, datetime.now(UTC))):
+        found = server.probe(server.bundle(leaf))
+        assert found.state == "configuration" and "falls silent at its certificate" in found.known, (found, server.log)
+    assert "is revoked" in server.log
+
+
+def test_nothing_listens(server: Server) -> None:
+    shut = replace(server, tunnel=replace(server.tunnel, port=next(PORTS)))
+    found = shut.probe(shut.bundle())
+    assert found.state == "nothing" and "nothing listens" in found.known
+
+
+def test_a_name_that_nobody_has(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert server.probe(server.bundle(remote="gateway.invalid")).state == "address"
+
+
+def test_a_certificate_that_has_ended_is_known_without_a_packet(server: Server) -> None:
+    old = server.authority.issue_client("alice", DAY, datetime.now(UTC) - timedelta(days=30))
+    found = server.probe(server.bundle(old, remote="192.0.2.1"))
+    assert found.state == "configuration" and "ended on" in found.known
+
+
+def test_lines_may_end_as_on_windows(server: Server) -> None:
+    assert server.probe(server.bundle().replace("\n", "\r\n")).state == "fine"
+
+
+@pytest.mark.parametrize("text", ["", "client\n", "remote 192.0.2.1 1194\nproto udp\nverify-x509-name x name\n"])
+def test_a_text_that_is_no_bundle(server: Server, text: str) -> None:
+    with pytest.raises(errors.BundleError, match="this is no bundle"):
+        server.probe(text)
+
+
+def test_keys_leave_no_file_behind(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert server.probe(server.bundle()).state == "fine"
+    assert list(tmp_path.iterdir()) == []
