@@ -349,6 +349,57 @@ def test_the_probe_s_command_needs_no_right(deployed: Deployment, alice: Host, t
     read(alice, "sysctl", "-q", "-w", f"{groups}={before}")
 
 
+@pytest.mark.seed("4.16")
+def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, alice: Host) -> None:
+    gateway, private = deployed.gateway, deployed.region.host("private-host").address
+    read(gateway, "systemctl", "stop", "drawbridge-metrics.timer")  # what it tells in between would not be seen here
+    told = figures(deployed)
+    connected = told["ConnectedClients", "server"]
+    assert connected >= 1
+    assert 824 < told["DaysLeft", "server"] <= 825 and 3649 < told["DaysLeft", "ca"] <= 3650
+    size = 500_000
+    answer = ask(alice, private, send=size)
+    assert answer is not None
+    told = figures(deployed)
+    assert told["BytesReceived", "server"] > size > told["BytesSent", "server"] > 0
+    # The control: each byte is told once.
+    waiting.until(lambda: figures(deployed)["BytesReceived", "server"] < size, 30)
+
+    read(alice, "systemctl", "stop", "openvpn-client@alice")
+    try:  # it says goodbye, and the server notices
+        waiting.until(lambda: figures(deployed)["ConnectedClients", "server"] < connected, 30)
+    finally:
+        read(alice, "systemctl", "start", "openvpn-client@alice")
+        read(gateway, "systemctl", "start", "drawbridge-metrics.timer")
+
+    point = "MetricData=[{'MetricName': 'X', 'Value': 1}]"
+    assert _from(gateway, f"cloudwatch.put_metric_data(Namespace='{deployed.names.metrics}', {point})") == "ok"
+    for foreign in ("Drawbridge/other", f"{deployed.names.metrics}/more", "AWS/EC2"):
+        said = _from(gateway, f"cloudwatch.put_metric_data(Namespace='{foreign}', {point})")
+        assert said in ("AccessDenied", "AccessDeniedException"), (foreign, said)
+
+
+def figures(deployed: Deployment) -> dict[tuple[str, str], float]:
+    """Have the gateway tell CloudWatch now; what CloudWatch has then of each metric, by its name and its dimension."""
+    read(deployed.gateway, "systemctl", "start", "drawbridge-metrics")
+    cloudwatch, namespace = deployed.client("cloudwatch"), deployed.names.metrics
+    found = {}
+    for metric in cloudwatch.list_metrics(Namespace=namespace)["Metrics"]:
+        if not metric["Dimensions"]:
+            continue
+        query = {"Metric": metric, "Period": 1, "Stat": "Maximum"}
+        now = datetime.now(UTC)
+        answer = cloudwatch.get_metric_data(
+            MetricDataQueries=[{"Id": "m", "MetricStat": query}],
+            StartTime=now - timedelta(minutes=10),
+            EndTime=now + timedelta(seconds=1),
+            ScanBy="TimestampDescending",
+        )
+        values = answer["MetricDataResults"][0]["Values"]
+        found[metric["MetricName"], metric["Dimensions"][0]["Value"]] = values[0]
+    return found
+
+
 def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
     again = deploy(deployed.region, "lab", stacks.of("lab"), lambda _: None)
 
@@ -421,7 +472,8 @@ def _from(host: Host, call: str) -> str:
     """`ok`, or the error code of an AWS call made on a machine with the credentials it has there."""
     script = (
         "import boto3, botocore.exceptions as e\n"
-        "ssm, s3, ec2, iam = (boto3.client(s, region_name='eu-west-1') for s in ('ssm', 's3', 'ec2', 'iam'))\n"
+        "names = ('ssm', 's3', 'ec2', 'iam', 'cloudwatch')\n"
+        "ssm, s3, ec2, iam, cloudwatch = (boto3.client(s, region_name='eu-west-1') for s in names)\n"
         f"try:\n    {call}\n    print('ok')\n"
         "except e.ClientError as error:\n    print(error.response['Error']['Code'])\n"
     )
