@@ -13,7 +13,7 @@ import pytest
 
 from drawbridge import access
 from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.probes import Answer, arrives, ask, datagram, ping
+from drawbridge.trial.probes import Answer, arrives, ask, datagram, ping, serve
 from lab.linux import ip_batch
 from lab.region import Host
 from tests.lab import stacks, waiting
@@ -283,7 +283,16 @@ def test_the_gateway_follows_the_home_to_its_new_address_and_shuts_the_old_one(
         assert door(deployed, "tunnel/home") == f"{moved}/32"
     finally:
         deployed.region.remove_host("other-203-0-113-10")
-    # By hand: one command.
+    # By hand: one command, the site's way and then the admin's.
+    holiday = IPv4Address("192.0.2.78")
+    cabin = elsewhere(deployed, str(holiday))
+    assert not knocks(deployed, cabin, holiday)
+    site = access.allow_me(deployed.account, "home", holiday)
+    assert (site.before, site.after) == (f"{moved}/32", f"{holiday}/32")
+    assert knocks(deployed, cabin, holiday)
+    assert not knocks(deployed, home, moved), "the one before is shut"
+    access.allow_me(deployed.account, "home", moved)
+    assert knocks(deployed, home, moved)
     admin = access.allow_me(deployed.account, None, moved)
     assert (admin.before, admin.after) == (f"{HOME}/32", f"{moved}/32")
     deployed.region.settle()
@@ -295,12 +304,14 @@ def test_the_homes_credentials_change_its_own_rule_and_nothing_else(deployed: De
     kit = dict(line.split("=", 1) for line in read(home, "cat", "/etc/drawbridge/kit.env").splitlines())
     other = next(r for r in rules_of(deployed) if {"Key": "Door", "Value": "ssh"} in r["Tags"])["SecurityGroupRuleId"]
 
-    def modify(rule: str) -> str:
+    def modify(*rules: str) -> str:
         value = {"IpProtocol": "udp", "FromPort": 1194, "ToPort": 1194, "CidrIpv4": "198.51.100.10/32"}
-        changed = [{"SecurityGroupRuleId": rule, "SecurityGroupRule": value}]
+        changed = [{"SecurityGroupRuleId": rule, "SecurityGroupRule": value} for rule in rules]
         return f"ec2.modify_security_group_rules(GroupId='{kit['GROUP']}', SecurityGroupRules={changed})"
 
     names, bucket = deployed.names, deployed.outputs["bucket"]
+    others = deployed.client("ec2").describe_security_groups()["SecurityGroups"]
+    group = next(other["GroupId"] for other in others if other["GroupId"] != kit["GROUP"])
     allowed = [
         modify(kit["RULE"]),
         f"ssm.get_parameter(Name='{names.bundle('home')}', WithDecryption=True)",
@@ -308,6 +319,8 @@ def test_the_homes_credentials_change_its_own_rule_and_nothing_else(deployed: De
     ]
     denied = [
         modify(other),
+        modify(kit["RULE"]).replace(kit["GROUP"], group),
+        modify(kit["RULE"], other),
         f"ec2.authorize_security_group_ingress(GroupId='{kit['GROUP']}', IpPermissions=[])",
         f"ec2.revoke_security_group_ingress(GroupId='{kit['GROUP']}', SecurityGroupRuleIds=['{kit['RULE']}'])",
         "ec2.describe_security_group_rules()",
@@ -319,6 +332,33 @@ def test_the_homes_credentials_change_its_own_rule_and_nothing_else(deployed: De
     assert {call: answer_to(home, call) for call in allowed} == dict.fromkeys(allowed, "ok")
     refusals = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
     assert {call: code for call in denied if (code := answer_to(home, call)) not in refusals} == {}
+
+
+def test_a_stolen_key_of_the_homes_opens_no_more_than_the_gateways_filter(deployed: Deployment, home: Host) -> None:
+    """IAM knows no condition for what a rule says: with its one rule the key lets the world in, to the filter."""
+    kit = dict(line.split("=", 1) for line in read(home, "cat", "/etc/drawbridge/kit.env").splitlines())
+    own = next(r for r in rules_of(deployed) if r["SecurityGroupRuleId"] == kit["RULE"])
+
+    def modify(**what: object) -> str:
+        value = {"CidrIpv4": own["CidrIpv4"], "IpProtocol": "udp", "FromPort": 1194, "ToPort": 1194, **what}
+        changed = [{"SecurityGroupRuleId": kit["RULE"], "SecurityGroupRule": value}]
+        return f"ec2.modify_security_group_rules(GroupId='{kit['GROUP']}', SecurityGroupRules={changed})"
+
+    stranger = elsewhere(deployed, "192.0.2.77")
+    serve(deployed.gateway, 8080)
+    public, everything = deployed.outputs["publicIp"], {"IpProtocol": "-1", "FromPort": -1, "ToPort": -1}
+    try:
+        assert answer_to(home, modify(CidrIpv4="0.0.0.0/0", **everything)) == "ok"
+        deployed.region.settle()
+        before = refused(deployed.gateway, "refused_input")
+        assert ask(stranger, public, port=8080, timeout=2) is None
+        assert refused(deployed.gateway, "refused_input") > before, "the security group let it through"
+        assert knocks(deployed, stranger, IPv4Address("192.0.2.77")), "what is left: the tunnel's port, and SSH's"
+        assert speaks_ssh(deployed, stranger)
+    finally:
+        assert answer_to(home, modify()) == "ok"
+        deployed.region.settle()
+    assert not knocks(deployed, stranger, IPv4Address("192.0.2.77"))
 
 
 @pytest.mark.seed("4.11")
