@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.errors import CommandFailed, LabError
@@ -63,6 +63,7 @@ class Machine:
     layers: tuple[Path, ...]
     """Read-only image layers, topmost first."""
     process: subprocess.Popen[bytes] | None = None
+    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def root(self) -> Path:
@@ -89,24 +90,28 @@ class Machine:
 
         A machine that reboots itself comes back; `went_down` is called when it powers itself off.
         """
-        if not self.running:
-            self._boot()
-            threading.Thread(target=self._watch, args=(self.process, went_down), daemon=True).start()
+        with self._changing:
+            if not self.running:
+                process = self._boot()
+                threading.Thread(target=self._watch, args=(process, went_down), daemon=True).start()
 
     def _watch(self, process: "subprocess.Popen[bytes]", went_down: Callable[[], None]) -> None:
-        while self._asks_to_boot_again(process.wait()) and self.process is process:
-            self._boot()
-            assert self.process is not None
-            process = self.process
-        if self.process is process:
-            self.process = None
-            went_down()
+        while True:
+            again = self._asks_to_boot_again(process.wait())
+            with self._changing:
+                if self.process is not process:
+                    return  # it was stopped
+                if not again:
+                    self.process = None
+                    break
+                process = self._boot()
+        went_down()
 
     def _asks_to_boot_again(self, code: int) -> bool:
         """Whether a machine that ended with this exit code is to come back."""
         return code == _REBOOT
 
-    def _boot(self) -> None:
+    def _boot(self) -> "subprocess.Popen[bytes]":
         with (self.directory / "console.log").open("ab") as log:
             self.process = _SPAWNER.submit(
                 subprocess.Popen,
@@ -117,6 +122,7 @@ class Machine:
                 stderr=log,
                 start_new_session=True,
             ).result()
+        return self.process
 
     def _command(self) -> list[str]:
         return [
@@ -144,13 +150,13 @@ class Machine:
 
     @property
     def running(self) -> bool:
-        """Whether the container's process is there."""
-        return self.process is not None and self.process.poll() is None
+        """Whether it is on, or between two boots of its own."""
+        return self.process is not None
 
     @property
     def leader(self) -> int | None:
         """Process id (on this machine) of the container's PID 1, or None."""
-        return leader_of(self.process.pid) if self.process is not None and self.running else None
+        return leader_of(self.process.pid) if self.process is not None else None
 
     def reboot(self) -> None:
         """Ask the machine's systemd to reboot (SIGINT to PID 1 is ctrl-alt-del, systemd(1))."""
@@ -159,10 +165,11 @@ class Machine:
 
     def stop(self, *, orderly: bool = True) -> None:
         """Power off, by force after 20 s or where not `orderly`."""
-        process, leader = self.process, self.leader
+        with self._changing:
+            process, leader = self.process, self.leader
+            self.process = None  # the watcher must not take this for the machine's own doing
         if process is None:
             return
-        self.process = None  # the watcher must not take this for the machine's own doing
         if orderly and leader:
             with contextlib.suppress(ProcessLookupError, LabError):
                 self._power_off(leader)

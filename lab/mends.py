@@ -7,6 +7,7 @@ instance", "Instance lifecycle", "Elastic IP addresses"; Amazon VPC User Guide, 
 subnets".
 """
 
+import copy
 import functools
 import ipaddress
 import random
@@ -412,6 +413,26 @@ def _metadata_options_are_kept() -> None:
         return original(self, instance_id, **wanted)
 
 
+def terminate_once_down(runs: Callable[[str], bool]) -> None:
+    """An instance told to terminate is `shutting-down`, with all it has, until `powered_off`, if its machine `runs`."""
+
+    @_wrapped(InstanceBackend, "terminate_instances")
+    def terminate(original: Any, self: Any, instance_ids: list[str]) -> Any:
+        named = self.get_multi_instances_by_id(instance_ids)
+        protected = [instance.id for instance in named if instance.disable_api_termination is True]
+        later = [instance for instance in named if runs(instance.id) and instance.state != "terminated"]
+        if protected or not later:
+            return original(self, protected or instance_ids)
+        answers = []
+        for instance in named:
+            if instance in later:
+                answers.append((instance, copy.copy(instance._state)))
+                instance._state.name, instance._state.code = "shutting-down", 32
+            else:
+                answers += original(self, [instance.id])
+        return answers
+
+
 def powering_down(region: str, instance: str) -> None:
     """An instance told to stop is `stopping` until its system is down."""
     found = ec2_backends[ACCOUNT][region].get_instance(instance)
@@ -424,9 +445,10 @@ def powered_off(region: str, instance: str) -> None:
     backend = ec2_backends[ACCOUNT][region]
     found = backend.get_instance(instance)
     state = str(found._state.name)
+    asked = found.instance_initiated_shutdown_behavior == "terminate"
     if state == "stopping":
         found._state.name, found._state.code = "stopped", 80
-    elif state in ("running", "pending") and found.instance_initiated_shutdown_behavior == "terminate":
+    elif state == "shutting-down" or (state in ("running", "pending") and asked):
         found.terminate()
         detach_terminated(region)
     elif state in ("running", "pending"):

@@ -67,13 +67,18 @@ class Instance:
 
     @property
     def on(self) -> bool:
-        """Whether the machine is on the network: one that is stopping says its goodbyes."""
-        return self.state in ("pending", "running", "stopping")
+        """Whether the machine is on the network: one that is going down says its goodbyes."""
+        return self.boots or self.goes_down
 
     @property
     def boots(self) -> bool:
         """Whether the machine should be running."""
         return self.state in ("pending", "running")
+
+    @property
+    def goes_down(self) -> bool:
+        """Whether the machine's system is to shut down, to be stopped or terminated then."""
+        return self.state in ("stopping", "shutting-down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +261,7 @@ def _interface(
         public[primary] = IPv4Address(assigned)
     attachment = found.get("Attachment") or {}
     owner = instances.get(attachment.get("InstanceId", ""))
-    held = owner is not None and owner.state not in ("terminated", "shutting-down")
+    held = owner is not None and owner.state != "terminated"
     return Interface(
         id=found["NetworkInterfaceId"],
         vpc=found["VpcId"],

@@ -101,6 +101,7 @@ class Region:
         self._lives: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._launches: dict[str, tuple[bytes | None, str | None, str | None]] = {}
         mends.mend()
+        mends.terminate_once_down(self._runs)
         account.leave_bucket_policies_alone()
 
     # --- the API ------------------------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ class Region:
     def _after(self, call: Call, region: str) -> None:
         """What EC2 does on a call besides what moto notes; moto's lock is held."""
         named = [arn.rsplit("/", 1)[-1] for arn in call.resources if ":instance/" in arn]
-        on = [instance for instance in named if (machine := self.machines.get(instance)) and machine.running]
+        on = [instance for instance in named if self._runs(instance)]
         match call.action.partition(":")[2]:
             case "TerminateInstances":
                 mends.detach_terminated(region)
@@ -159,6 +160,10 @@ class Region:
             case "ModifyInstanceAttribute" | "AssociateIamInstanceProfile" | "DisassociateIamInstanceProfile" \
                 | "ReplaceIamInstanceProfileAssociation":  # fmt: skip
                 self._launches.clear()
+
+    def _runs(self, instance: str) -> bool:
+        machine = self.machines.get(instance)
+        return machine is not None and machine.running
 
     def touch(self) -> None:
         """Have Linux follow the API's state soon."""
@@ -250,7 +255,7 @@ class Region:
                     return
                 if instance is None or not (instance.on or instance.state == "stopped"):
                     self._remove(name)
-                elif instance.state == "stopping":
+                elif instance.goes_down:
                     if machine:
                         machine.stop()
                     with self._moto_lock:

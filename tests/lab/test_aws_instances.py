@@ -146,14 +146,23 @@ def test_or_terminated_where_its_launch_says_so(cloud: Cloud, neighbour: Instanc
     waiting.until(lambda: state(cloud, made) == "terminated", 30)
 
 
-def test_a_terminated_instance_leaves_nothing(cloud: Cloud, neighbour: Instance) -> None:
-    """Amazon EC2 User Guide, "Terminate Amazon EC2 instances": its root volume and its own interface go with it."""
+def test_a_terminated_instance_says_goodbye_and_leaves_nothing(cloud: Cloud, neighbour: Instance) -> None:
+    """Amazon EC2 User Guide, "Terminate Amazon EC2 instances": its system shuts down first, on a network that works;
+    then its root volume and its own interface go with it."""
     made = launch(cloud, neighbour)
-    host = cloud.region.host(made.id)
+    host = booted(cloud, made)
     directory = cloud.region.directory / "machines" / made.id
-    waiting.until(directory.exists, 10)
+    goodbye = f"/bin/bash -c 'sleep 1; echo farewell > /dev/udp/{neighbour.address}/9'"
+    host.run(["systemd-run", "--unit=polite", f"--property=ExecStop={goodbye}", "sleep", "infinity"])
+    waiting.until(lambda: host.run(["systemctl", "is-active", "polite"]).returncode == 0, 20)
 
-    cloud.ec2.terminate_instances(InstanceIds=[made.id])
+    with neighbour.captures(0x0800) as frames:
+        cloud.ec2.terminate_instances(InstanceIds=[made.id])
+        assert state(cloud, made) == "shutting-down"
+        with pytest.raises(ClientError, match="IncorrectInstanceState"):
+            cloud.ec2.stop_instances(InstanceIds=[made.id])
+        waiting.until(lambda: frames.has(b"farewell"), 30)
+    waiting.until(lambda: state(cloud, made) == "terminated", 40)
     waiting.until(lambda: not directory.exists() and not Path(f"/proc/{host.leader}").exists(), 20)
     assert not Path("/run/netns", made.namespace).exists()
     with pytest.raises(ClientError, match="InvalidNetworkInterfaceID"):
