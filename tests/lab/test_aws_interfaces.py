@@ -57,13 +57,17 @@ def test_secondary_private_addresses_are_own(cloud: Cloud) -> None:
     assert not caller.pings(second), "control: not assigned yet"
 
     cloud.ec2.assign_private_ip_addresses(NetworkInterfaceId=holder.interface, PrivateIpAddresses=[second])
-    # It has just asked for that address in vain, and would not ask again before a second is over.
-    caller.run("ip", "neighbour", "flush", "dev", "ens5", check=True)
+    _ask_anew(caller)
     assert caller.pings(second)
     assert holder.pings(caller.address, source=second)
 
     cloud.ec2.unassign_private_ip_addresses(NetworkInterfaceId=holder.interface, PrivateIpAddresses=[second])
     assert not caller.pings(second)
+
+
+def _ask_anew(caller: Instance) -> None:
+    """Forget that an address was just asked for in vain: it would not be asked for again before a second is over."""
+    caller.run("ip", "neighbour", "flush", "dev", "ens5", check=True)
 
 
 def test_a_moved_interface_takes_its_addresses_along(cloud: Cloud) -> None:
@@ -95,6 +99,7 @@ def test_a_second_interface_is_a_second_card(cloud: Cloud) -> None:
     assert not caller.pings("10.1.1.60")
 
     attached = cloud.ec2.attach_network_interface(NetworkInterfaceId=identity, InstanceId=holder.id, DeviceIndex=1)
+    _ask_anew(caller)
     assert caller.pings("10.1.1.60")
 
     cloud.ec2.detach_network_interface(AttachmentId=attached["AttachmentId"])
