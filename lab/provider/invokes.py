@@ -1,7 +1,7 @@
 """Functions of the provider: look-ups that make nothing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lab.provider.kind import Aws, ProviderError, tag_map
@@ -104,6 +104,7 @@ def vpc(aws: Aws, given: Props) -> Props:
     tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [id]}])["RouteTables"]
     main = [t["RouteTableId"] for t in tables if any(a.get("Main") for a in t["Associations"])]
     attribute = ec2.describe_vpc_attribute
+    six = _ipv6(found)
     return {
         "id": id,
         "arn": aws.arn("ec2", f"vpc/{id}"),
@@ -121,11 +122,18 @@ def vpc(aws: Aws, given: Props) -> Props:
         "instanceTenancy": found.get("InstanceTenancy", "default"),
         "ownerId": found.get("OwnerId", aws.account),
         "state": found["State"],
+        "ipv6CidrBlock": six.get("Ipv6CidrBlock", ""),
+        "ipv6AssociationId": six.get("AssociationId", ""),
         "mainRouteTableId": main[0] if main else "",
         "enableDnsSupport": attribute(VpcId=id, Attribute="enableDnsSupport")["EnableDnsSupport"]["Value"],
         "enableDnsHostnames": attribute(VpcId=id, Attribute="enableDnsHostnames")["EnableDnsHostnames"]["Value"],
         "tags": tag_map(found.get("Tags")),
     }
+
+
+def _ipv6(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The IPv6 range of a VPC or subnet."""
+    return next(iter(found.get("Ipv6CidrBlockAssociationSet") or ()), {})
 
 
 @invoke(
@@ -139,6 +147,7 @@ def subnet(aws: Aws, given: Props) -> Props:
         given, vpcId="vpc-id", cidrBlock="cidr-block", availabilityZone="availability-zone", state="state"
     )
     found = _one(aws.client("ec2").describe_subnets(**ids, Filters=filters)["Subnets"], "subnet")
+    six = _ipv6(found)
     return {
         "id": found["SubnetId"],
         "arn": aws.arn("ec2", f"subnet/{found['SubnetId']}"),
@@ -146,6 +155,8 @@ def subnet(aws: Aws, given: Props) -> Props:
         "cidrBlock": found["CidrBlock"],
         "availabilityZone": found["AvailabilityZone"],
         "availabilityZoneId": found.get("AvailabilityZoneId", ""),
+        "ipv6CidrBlock": six.get("Ipv6CidrBlock", ""),
+        "ipv6CidrBlockAssociationId": six.get("AssociationId", ""),
         "availableIpAddressCount": found.get("AvailableIpAddressCount", 0),
         "mapPublicIpOnLaunch": bool(found.get("MapPublicIpOnLaunch")),
         "defaultForAz": bool(found.get("DefaultForAz")),

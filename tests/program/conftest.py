@@ -1,6 +1,7 @@
 """The whole program, deployed through the SDK's mocks and the lab's provider into an AWS in this process."""
 
 import asyncio
+import functools
 import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +14,13 @@ import boto3
 import pulumi
 import pytest
 from moto import mock_aws
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.s3.models import FakeBucket
 from pulumi.runtime import mocks, rpc, set_all_config
 from pulumi.runtime.settings import configure
 
 import settings
+from lab import mends
 from lab.account import leave_bucket_policies_alone, publish_images
 from lab.provider.mocks import ProviderMocks
 from tests.loops import event_loop
@@ -98,6 +101,29 @@ def empty_aws() -> Iterator[None]:
         # As the region does it, and undone afterwards.
         patch.setattr(FakeBucket, "get_permission", FakeBucket.get_permission)
         leave_bucket_policies_alone()
+        yield
+
+
+@contextmanager
+def empty_aws_with_ipv6() -> Iterator[None]:
+    """The same, whose interfaces can hold delegated prefixes; taken back afterwards, as moto is the process's."""
+    with empty_aws(), pytest.MonkeyPatch.context() as patch:
+
+        def wrapped(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+            original = getattr(owner, name)
+
+            def decorate(replacement: Callable[..., Any]) -> None:
+                @functools.wraps(original)
+                def call(*args: Any, **kwargs: Any) -> Any:
+                    return replacement(original, *args, **kwargs)
+
+                patch.setattr(owner, name, call)
+
+            return decorate
+
+        patch.setattr(mends, "_wrapped", wrapped)
+        patch.setattr(NetworkInterface, "ipv6_prefixes", (), raising=False)
+        mends._interfaces_have_prefixes()
         yield
 
 

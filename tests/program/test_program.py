@@ -123,10 +123,10 @@ def test_an_existing_vpc_that_overlaps_is_refused_before_anything_is_made(
 
 def test_bad_settings_end_the_program_with_all_of_them_and_nothing_is_made(deploy: Deploy) -> None:
     with pytest.raises(pulumi.RunError) as refusal:
-        deploy(config(tunnel={"port": 80}, gateway={"diskSize": 1}))
+        deploy(config(tunnel={"port": 70000}, gateway={"diskSize": 1}))
     assert str(refusal.value).splitlines() == [
         "drawbridge:gateway.diskSize: 1 cannot be used; write 8 or more",
-        "drawbridge:tunnel.port: 80 cannot be used; write 1024 or more",
+        "drawbridge:tunnel.port: 70000 cannot be used; write 65535 or less",
     ]
     assert refusal.value.__suppress_context__
     assert Deployment({}, []).ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []

@@ -34,7 +34,8 @@ COMPUTED: dict[str, dict[str, Any]] = {
         "sshHostKey": "ssh-ed25519 AAAA",
         "clients": {"alice": {"serial": "17", "notAfter": "2030-01-01", "fingerprint": "f"}},
         "revoked": {"16": "bob"},
-    }
+    },
+    "aws:ec2/vpc:Vpc": {"ipv6CidrBlock": "2001:db8:7::/56"},
 }
 
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import pulumi
@@ -22,7 +22,7 @@ from components.vault import Vault, VaultArgs
 from tests.unit.components.conftest import Declare
 from userdata.release import Release
 
-NET = IPv4Network
+NET, SIX = IPv4Network, IPv6Network
 
 
 def tags(name: str = "") -> dict[str, str]:
@@ -82,6 +82,29 @@ def test_address(declare: Declare) -> None:
         "networkInterface": "address-interface-id",
         "tags": tags("gateway"),
     }
+
+
+def test_a_firewall_for_ipv6(declare: Declare) -> None:
+    args = FirewallArgs(
+        stack="dev", vpc_id="vpc-1", port=1194, admin_from=(), allow_from=(), ipv6=True, opened6=(SIX("2001:db8::/32"),)
+    )
+    seen = declare(lambda: Firewall("fw", args))
+    rules = {n: seen.inputs(kind, n) for kind, n in seen.children if kind != "SecurityGroup"}
+    assert {n: (r["ipProtocol"], r.get("cidrIpv4"), r.get("cidrIpv6")) for n, r in rules.items()} == {
+        "fw-opened-2001:db8::/32": ("-1", None, "2001:db8::/32"),
+        "fw-out": ("-1", "0.0.0.0/0", None),
+        "fw-out6": ("-1", None, "::/0"),
+    }
+
+
+@pytest.mark.parametrize("named", [None, "2001:db8:1:2:3::/80"])
+def test_an_address_with_ipv6(declare: Declare, named: str | None) -> None:
+    args = AddressArgs(
+        stack="dev", subnet_id="s", security_group_id="g", source_dest_check=False, ipv6=True, ipv6_prefix=named
+    )
+    inputs = declare(lambda: Address("address", args)).inputs("NetworkInterface", "address-interface")
+    six = {key: value for key, value in inputs.items() if key.startswith("ipv6")}
+    assert six == {"ipv6AddressCount": 1} | ({"ipv6Prefixes": [named]} if named else {"ipv6PrefixCount": 1})
 
 
 def test_routes(declare: Declare) -> None:
@@ -289,6 +312,35 @@ def test_network(declare: Declare) -> None:
         "publicSubnetId": "network-public-0-id",
         "privateSubnetId": "network-private-0-id",
     }
+
+
+def test_a_network_with_ipv6(declare: Declare) -> None:
+    opened = (SIX("2001:db8::/32"), SIX("2001:db9::/32"))
+    seen = declare(lambda: Network("network", replace(NETWORK, ipv6=True, opened6=opened)))
+    assert seen.inputs("Vpc", "network-vpc")["assignGeneratedIpv6CidrBlock"] is True
+    assert seen.inputs("Subnet", "network-public-0")["ipv6CidrBlock"] == "2001:db8:7::/64"
+    assert seen.inputs("Subnet", "network-private-0")["ipv6CidrBlock"] == "2001:db8:7:1::/64"
+    ways = {n: seen.inputs(k, n) for k, n in seen.children if k == "Route" and n.endswith("internet6")}
+    assert {n: (r.get("gatewayId"), r.get("egressOnlyGatewayId")) for n, r in ways.items()} == {
+        "network-public-internet6": ("network-internet-id", None),
+        "network-private-internet6": (None, "network-egress-id"),
+    }
+    plain = declare(lambda: Network("network", NETWORK))
+    entries = [n for kind, n in seen.children if kind == "NetworkAclRule" and (kind, n) not in plain.children]
+    assert sorted(entries) == sorted(
+        [f"network-public-in-{n}" for n in (230, 240, 250, 260, 261)]
+        + [f"network-private-in-{n}" for n in (230, 240, 250)]
+        + [f"network-{kind}-out-200" for kind in ("public", "private")]
+    )
+    assert seen.inputs("NetworkAclRule", "network-public-in-250")["icmpType"] == -1
+    assert "cidrBlock" not in seen.inputs("NetworkAclRule", "network-public-in-261")
+
+
+@pytest.mark.parametrize(("protocol", "number"), [("udp", "17"), ("tcp", "6")])
+def test_the_acl_lets_the_tunnel_in(declare: Declare, protocol: str, number: str) -> None:
+    seen = declare(lambda: Network("network", replace(NETWORK, port=443, protocol=protocol, links=2)))
+    rule = seen.inputs("NetworkAclRule", "network-public-in-110")
+    assert (rule["protocol"], rule["fromPort"], rule["toPort"]) == (number, 443, 444)
 
 
 def test_ssh_opens_its_port_in_the_acl_and_moves_no_other_rule(declare: Declare) -> None:
