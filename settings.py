@@ -104,6 +104,8 @@ class Network(Section):
     cidr: IPv4Network = IPv4Network("10.1.0.0/16")
     zones: int = Field(default=1, ge=1, le=3)
     """Availability zones that get a public and a private subnet."""
+    private_prefix: int = Field(default=24, ge=17, le=24)
+    """Prefix length of each private subnet: /24 has room for 251 hosts, /17 for 32,763."""
     vpc_id: str | None = Field(default=None, pattern=r"^vpc-[0-9a-f]+$")
     subnet_id: str | None = Field(default=None, pattern=r"^subnet-[0-9a-f]+$")
     route_table_ids: tuple[Annotated[str, Field(pattern=r"^rtb-[0-9a-f]+$")], ...] = ()
@@ -467,6 +469,10 @@ def _check_network(network: Network, tunnel: Tunnel | None, clients: Mapping[int
         if not 16 <= network.cidr.prefixlen <= narrowest:
             remedy = f"write a range from /16 to /{narrowest}"
             yield _problem("network.cidr", network.cidr, "is no size for the VPC", remedy)
+        elif (least := _least_prefix(network)) > network.private_prefix:
+            reason = f"leaves no room for {network.zones} private subnets in {NAMESPACE}:network.cidr {network.cidr}"
+            remedy = f"write {least} or more" if least < 24 else "write 24"
+            yield _problem("network.privatePrefix", network.private_prefix, reason, remedy)
         if network.route_table_ids:
             ids = ", ".join(network.route_table_ids)
             remedy = "leave it out, or give vpcId and subnetId"
@@ -475,10 +481,10 @@ def _check_network(network: Network, tunnel: Tunnel | None, clients: Mapping[int
     for key, value in (("vpcId", network.vpc_id), ("subnetId", network.subnet_id)):
         if value is None:
             yield _problem(f"network.{key}", "(missing)", "is needed for an existing VPC", REMEDIES[key])
-    for key in ("cidr", "zones"):
-        if key in given:
+    for key in ("cidr", "zones", "privatePrefix"):
+        if key in {to_camel(field) for field in given}:
             remedy = "leave it out, or leave vpcId and subnetId out"
-            yield _problem(f"network.{key}", getattr(network, key), "is for a new VPC", remedy)
+            yield _problem(f"network.{key}", network.model_dump(by_alias=True)[key], "is for a new VPC", remedy)
     routed = (tunnel and not tunnel.nat) or any(client.reachable for client in clients.values())
     if routed and not network.route_table_ids:
         yield _problem(
@@ -487,6 +493,16 @@ def _check_network(network: Network, tunnel: Tunnel | None, clients: Mapping[int
             "is needed where the existing VPC opens connections to clients",
             "name the route tables that shall lead to them",
         )
+
+
+def _least_prefix(network: Network) -> int:
+    """The shortest prefix of private subnets for which the VPC has room; the public ones' /24s lie in front of them."""
+
+    def fits(prefix: int) -> bool:
+        blocks = max(1, 2 ** (prefix - 22)) + network.zones
+        return prefix >= network.cidr.prefixlen and blocks <= 2 ** (prefix - network.cidr.prefixlen)
+
+    return next((prefix for prefix in range(17, 24) if fits(prefix)), 24)
 
 
 def _check_gateway(gateway: Gateway, clients: Mapping[int, Client]) -> Iterator[Problem]:

@@ -25,15 +25,26 @@ class Zone:
     private: IPv4Network
 
 
-def plan(cidr: IPv4Network, zones: int) -> tuple[Zone, ...]:
-    """Return a public and a private /24 of `cidr` for each zone, always the same ones.
+#: In front of private subnets that are wider than a /24, room for the public ones: one for each of at most three zones.
+FRONT = 22
 
-    A zone's subnets do not depend on how many zones follow it. Raises ValueError where `cidr` has no room for them.
+
+def plan(cidr: IPv4Network, zones: int, private: int = 24) -> tuple[Zone, ...]:
+    """Return a public /24 and a private subnet of `cidr` for each zone, always the same ones.
+
+    A zone's subnets do not depend on how many zones follow it. `private` is the private ones' prefix length, /24 or
+    wider. Raises ValueError where `cidr` has no room for them.
     """
-    subnets = list(islice(cidr.subnets(new_prefix=24), 2 * zones))
-    if len(subnets) < 2 * zones:
-        raise ValueError(f"{cidr} has no room for {2 * zones} subnets of /24")
-    return tuple(Zone(*pair) for pair in zip(subnets[::2], subnets[1::2], strict=True))
+    if private == 24:
+        subnets = list(islice(cidr.subnets(new_prefix=24), 2 * zones))
+        if len(subnets) < 2 * zones:
+            raise ValueError(f"{cidr} has no room for {2 * zones} subnets of /24")
+        return tuple(Zone(*pair) for pair in zip(subnets[::2], subnets[1::2], strict=True))
+    before = max(1, 2 ** (private - FRONT))
+    wide = list(islice(cidr.subnets(new_prefix=max(private, cidr.prefixlen)), before, before + zones))
+    if len(wide) < zones:
+        raise ValueError(f"{cidr} has no room for {zones} subnets of /{private} behind the public ones")
+    return tuple(map(Zone, islice(cidr.subnets(new_prefix=24), zones), wide))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +114,8 @@ class NetworkArgs:
     cidr: IPv4Network
     """Range of the new VPC; not looked at for an existing one."""
     zones: int
+    private_prefix: int = 24
+    """Prefix length of the new VPC's private subnets."""
     vpc_id: str | None = None
     subnet_id: str | None = None
     """Public subnet of the existing VPC for the gateway."""
@@ -252,7 +265,7 @@ class Network(pulumi.ComponentResource):
                 f"drawbridge:network.zones: {args.zones} is more than {args.region} has; write {len(available)} or less"
             )
         subnets: dict[str, dict[str, aws.ec2.Subnet]] = {"public": {}, "private": {}}
-        for i, zone in enumerate(plan(args.cidr, args.zones)):
+        for i, zone in enumerate(plan(args.cidr, args.zones, args.private_prefix)):
             for n, (kind, cidr) in enumerate((("public", zone.public), ("private", zone.private)), start=2 * i):
                 subnet = aws.ec2.Subnet(
                     f"{name}-{kind}-{i}",

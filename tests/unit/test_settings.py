@@ -83,6 +83,22 @@ D = "drawbridge:"
             {"network": {"cidr": "10.1.0.0/22", "zones": 3}},
             "network.cidr: 10.1.0.0/22 is no size for the VPC; write a range from /16 to /21",
         ),
+        (
+            {"network": {"cidr": "10.1.0.0/16", "zones": 2, "privatePrefix": 17}},
+            "network.privatePrefix: 17 leaves no room for 2 private subnets in drawbridge:network.cidr 10.1.0.0/16; "
+            "write 18 or more",
+        ),
+        (
+            {"network": {"cidr": "10.1.0.0/22", "privatePrefix": 23}},
+            "network.privatePrefix: 23 leaves no room for 1 private subnets in drawbridge:network.cidr 10.1.0.0/22; "
+            "write 24",
+        ),
+        ({"network": {"privatePrefix": 16}}, "network.privatePrefix: 16 cannot be used; write 17 or more"),
+        ({"network": {"privatePrefix": 25}}, "network.privatePrefix: 25 cannot be used; write 24 or less"),
+        (
+            {"network": {"vpcId": "vpc-1", "subnetId": "subnet-1", "privatePrefix": 20}},
+            "network.privatePrefix: 20 is for a new VPC; leave it out, or leave vpcId and subnetId out",
+        ),
         ({"network": {"zones": 0}}, "network.zones: 0 cannot be used; write 1 or more"),
         ({"network": {"zones": 4}}, "network.zones: 4 cannot be used; write 3 or less"),
         ({"network": {"zones": "two"}}, "network.zones: two cannot be used; write a whole number"),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import contract
+import settings
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
@@ -384,6 +385,24 @@ def test_plan_is_apart_inside_and_stable(drawn: tuple[IPv4Network, int]) -> None
     assert all(s.subnet_of(cidr) and s.prefixlen == 24 for s in subnets)
     assert not any(a.overlaps(b) for i, a in enumerate(subnets) for b in subnets[:i])
     assert plan(cidr, zones)[:1] == plan(cidr, 1)
+
+
+@given(ranges(), st.integers(17, 24))
+def test_wide_private_subnets_are_apart_inside_and_stable(drawn: tuple[IPv4Network, int], prefix: int) -> None:
+    """And the settings refuse just what there is no room for."""
+    cidr, zones = drawn
+    least = settings._least_prefix(settings.Network(cidr=cidr, zones=zones))
+    if prefix < least:
+        with pytest.raises(ValueError, match="has no room"):
+            plan(cidr, zones, prefix)
+        return
+    made = plan(cidr, zones, prefix)
+    subnets = [subnet for zone in made for subnet in (zone.public, zone.private)]
+    assert {zone.private.prefixlen for zone in made} == {prefix} and {zone.public.prefixlen for zone in made} == {24}
+    assert all(s.subnet_of(cidr) for s in subnets)
+    assert not any(a.overlaps(b) for i, a in enumerate(subnets) for b in subnets[:i])
+    assert plan(cidr, zones, prefix)[:1] == plan(cidr, 1, prefix)
+    assert made[0].public == plan(cidr, 1)[0].public, "the gateway stays where it is"
 
 
 def test_plan_needs_room() -> None:

@@ -42,18 +42,21 @@ def test_an_instance_type_without_a_price_is_told() -> None:
 def test_prices_have_a_date_a_region_and_sources() -> None:
     day, region = cost.dated()
     assert isinstance(day, date) and region == "us-east-1"
-    groups = re.split(r"^(?=#)", cost.PRICES.read_text(), flags=re.MULTILINE)
-    priced = [group for group in groups if re.search(r"^\S+ = [\d.]+$", group, re.MULTILINE)]
+    groups = re.split(r"^((?:#.*\n)+)", cost.PRICES.read_text(), flags=re.MULTILINE)[1:]
+    priced = {
+        says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
+    }
     assert len(priced) == 6
-    for group in priced:  # each says above its prices what they are for and where they were read
-        assert re.match(r"# .+: .*(quoted|page|June 2026|table)", group), group
+    for says in priced:  # what they are for, where they were read, and where AWS itself has them
+        assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses)", says, re.DOTALL), says
+        assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
 
 
 @pytest.mark.seed("4.18")
 def test_the_command_shows_all_three() -> None:
     done = CliRunner().invoke(cli, ["stack", "cost", "tenant"])
     assert done.exit_code == 0, done.output
-    for name in ("stack tenant", "AWS Site-to-Site VPN", "AWS Client VPN", "2026-06-01"):
+    for name in ("stack tenant", "AWS Site-to-Site VPN", "AWS Client VPN", str(cost.dated()[0])):
         assert name in done.output
     shown = json.loads(CliRunner().invoke(cli, ["stack", "cost", "tenant", "--json"]).output)
     assert [bill["name"] for bill in shown["bills"]] == ["stack tenant", "AWS Site-to-Site VPN", "AWS Client VPN"]
