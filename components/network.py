@@ -172,11 +172,17 @@ class Network(pulumi.ComponentResource):
             raise pulumi.RunError(
                 f"drawbridge:network.subnetId: {subnet_id} is in {found}, not in {vpc_id}; name a subnet of that VPC"
             )
-        if ipv6 and not (subnet.ipv6_cidr_block and vpc.ipv6_cidr_block):
+        if ipv6 and not subnet.ipv6_cidr_block:
             raise pulumi.RunError(
                 f"drawbridge:network.subnetId: {subnet_id} has no IPv6 range; give it one, or write ipv6: none"
             )
-        self.cidr6 = pulumi.Output.from_input(vpc.ipv6_cidr_block if ipv6 else None)
+        # A VPC may have several; what counts is the one that the subnet is of.
+        around = [
+            one.ipv6_cidr_block
+            for one in (vpc.ipv6_cidr_block_associations if ipv6 else ())
+            if IPv6Network(subnet.ipv6_cidr_block).subnet_of(IPv6Network(one.ipv6_cidr_block))
+        ]
+        self.cidr6 = pulumi.Output.from_input(around[0] if around else None)
         self.cidr = IPv4Network(vpc.cidr_block)
         self.vpc_id = pulumi.Output.from_input(vpc_id)
         self.public_subnet_id = pulumi.Output.from_input(subnet_id)

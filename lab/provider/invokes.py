@@ -122,6 +122,18 @@ def vpc(aws: Aws, given: Props) -> Props:
         "instanceTenancy": found.get("InstanceTenancy", "default"),
         "ownerId": found.get("OwnerId", aws.account),
         "state": found["State"],
+        "ipv6CidrBlockAssociations": [
+            {
+                "associationId": row["AssociationId"],
+                "ipSource": row.get("IpSource", "amazon"),
+                "ipv6AddressAttribute": row.get("Ipv6AddressAttribute", "public"),
+                "ipv6CidrBlock": row["Ipv6CidrBlock"],
+                "ipv6Pool": row.get("Ipv6Pool", "Amazon"),
+                "networkBorderGroup": row.get("NetworkBorderGroup", ""),
+                "state": row["Ipv6CidrBlockState"]["State"],
+            }
+            for row in found.get("Ipv6CidrBlockAssociationSet") or ()
+        ],
         "ipv6CidrBlock": six.get("Ipv6CidrBlock", ""),
         "ipv6AssociationId": six.get("AssociationId", ""),
         "mainRouteTableId": main[0] if main else "",

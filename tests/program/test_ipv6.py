@@ -25,7 +25,7 @@ def stack() -> Iterator[Deployment]:
 
 @pytest.fixture
 def aws() -> Iterator[Deployment]:
-    """An account with nothing of ours."""
+    """An account with nothing of ours; for tests that come before the module's own stack, as moto is one for all."""
     with empty_aws_with_ipv6():
         yield Deployment({}, [])
 
@@ -44,6 +44,39 @@ def server_ccd(stack: Deployment, client: str) -> str:
         member = tar.extractfile(f"ccd/{client}")
         assert member is not None
         return member.read().decode()
+
+
+def adopt(aws: Deployment, *, ipv6: bool) -> dict[str, Any]:
+    """Somebody's VPC and public subnet, as settings name them."""
+    made = aws.ec2.create_vpc(CidrBlock="172.20.0.0/16", AmazonProvidedIpv6CidrBlock=ipv6)["Vpc"]
+    range6 = {}
+    if ipv6:
+        block = made["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"]
+        range6 = {"Ipv6CidrBlock": str(list(IPv6Network(block).subnets(new_prefix=64))[5])}
+    subnet = aws.ec2.create_subnet(VpcId=made["VpcId"], CidrBlock="172.20.5.0/24", **range6)["Subnet"]
+    return {"vpcId": made["VpcId"], "subnetId": subnet["SubnetId"]}
+
+
+def test_an_existing_vpc_with_ipv6_delegates_of_its_subnet(aws: Deployment) -> None:
+    network = adopt(aws, ipv6=True)
+    (subnet,) = aws.ec2.describe_subnets(SubnetIds=[network["subnetId"]])["Subnets"]
+    subnet6 = IPv6Network(subnet["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"])
+    named = str(list(subnet6.subnets(new_prefix=68))[3]).replace("/68", "/80")
+    gateway = RAW["drawbridge:gateway"] | {"ipv6Prefix": named}
+    stack = deploy_into_moto(RAW | {"drawbridge:network": network, "drawbridge:gateway": gateway}, "six")
+    assert [held["Ipv6Prefix"] for held in interface(stack)["Ipv6Prefixes"]] == [named]
+    assert f"{IPv6Network(named)[0x10]}/80" in server_ccd(stack, "cabin")
+    # It is left as it is: no gateway, route or range of ours.
+    assert aws.ec2.describe_egress_only_internet_gateways()["EgressOnlyInternetGateways"] == []
+
+
+def test_an_existing_vpc_without_ipv6_is_refused(aws: Deployment) -> None:
+    network = adopt(aws, ipv6=False)
+    with pytest.raises(pulumi.RunError) as refusal:
+        deploy_into_moto(RAW | {"drawbridge:network": network}, "six")
+    assert str(refusal.value) == (
+        f"drawbridge:network.subnetId: {network['subnetId']} has no IPv6 range; give it one, or write ipv6: none"
+    )
 
 
 @pytest.mark.seed("2.8")
@@ -85,36 +118,3 @@ def test_the_group_and_the_acl_let_in_by_ipv6_what_is_open(stack: Deployment) ->
         if not e["Egress"] and e.get("Ipv6CidrBlock") and e["RuleAction"] == "allow"
     }
     assert entries == {(230, "6", "::/0"), (240, "17", "::/0"), (250, "58", "::/0"), (260, "-1", "::/0")}
-
-
-def adopt(aws: Deployment, *, ipv6: bool) -> dict[str, Any]:
-    """Somebody's VPC and public subnet, as settings name them."""
-    made = aws.ec2.create_vpc(CidrBlock="172.20.0.0/16", AmazonProvidedIpv6CidrBlock=ipv6)["Vpc"]
-    range6 = {}
-    if ipv6:
-        block = made["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"]
-        range6 = {"Ipv6CidrBlock": str(list(IPv6Network(block).subnets(new_prefix=64))[5])}
-    subnet = aws.ec2.create_subnet(VpcId=made["VpcId"], CidrBlock="172.20.5.0/24", **range6)["Subnet"]
-    return {"vpcId": made["VpcId"], "subnetId": subnet["SubnetId"]}
-
-
-def test_an_existing_vpc_with_ipv6_delegates_of_its_subnet(aws: Deployment) -> None:
-    network = adopt(aws, ipv6=True)
-    (subnet,) = aws.ec2.describe_subnets(SubnetIds=[network["subnetId"]])["Subnets"]
-    subnet6 = IPv6Network(subnet["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"])
-    named = str(list(subnet6.subnets(new_prefix=68))[3]).replace("/68", "/80")
-    gateway = RAW["drawbridge:gateway"] | {"ipv6Prefix": named}
-    stack = deploy_into_moto(RAW | {"drawbridge:network": network, "drawbridge:gateway": gateway}, "six")
-    assert [held["Ipv6Prefix"] for held in interface(stack)["Ipv6Prefixes"]] == [named]
-    assert f"{IPv6Network(named)[0x10]}/80" in server_ccd(stack, "cabin")
-    # It is left as it is: no gateway, route or range of ours.
-    assert aws.ec2.describe_egress_only_internet_gateways()["EgressOnlyInternetGateways"] == []
-
-
-def test_an_existing_vpc_without_ipv6_is_refused(aws: Deployment) -> None:
-    network = adopt(aws, ipv6=False)
-    with pytest.raises(pulumi.RunError) as refusal:
-        deploy_into_moto(RAW | {"drawbridge:network": network}, "six")
-    assert str(refusal.value) == (
-        f"drawbridge:network.subnetId: {network['subnetId']} has no IPv6 range; give it one, or write ipv6: none"
-    )
