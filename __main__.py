@@ -8,6 +8,7 @@ from typing import Any
 import pulumi
 
 import contract
+import pair
 import settings
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
@@ -76,7 +77,7 @@ def deploy(config: settings.Settings) -> None:
     authority = Authority("authority", authority_args)
     # An address that moves is known to the security group alone.
     beyond = outside(network.cidr, *tunnel.sources)
-    filtered = {
+    filtered: dict[str, Any] = {
         "admin_from": beyond if machine.admin_at else machine.admin_from,
         "allow_from": beyond if clients_at else machine.allow_from,
     }
@@ -179,6 +180,7 @@ def profiles_of(tunnel: Tunnel, ip: pulumi.Output[str], server: str) -> dict[str
 
 
 try:
-    deploy(settings.load())
+    found = settings.load()
+    (pair.deploy if found.pair else deploy)(found)
 except (settings.SettingsError, cloud_config.UserDataError) as error:
     raise pulumi.RunError(str(error)) from None

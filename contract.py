@@ -25,20 +25,31 @@ OUTPUTS = (
 )
 
 
+#: The output with what `OUTPUTS` says of a pair's second gateway; region and bucket are both gateways'.
+SECOND_OUTPUT = "pair"
+
+#: What tells the names of a pair's second gateway from the first one's, which are those of any stack's gateway.
+SECOND = "b"
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Where one stack keeps its parameters and objects.
+    """Where one gateway of a stack keeps its parameters and objects.
 
     >>> Names("lab").bundle("alice")
     '/drawbridge/lab/clients/alice/bundle'
+    >>> Names("duo", SECOND).bundle("a")
+    '/drawbridge/duo/b/clients/a/bundle'
     """
 
     stack: str
+    end: str = ""
+    """`SECOND`, or nothing."""
 
     @property
     def root(self) -> str:
-        """Common prefix of all of the stack's SSM parameters."""
-        return f"/{PROJECT}/{self.stack}"
+        """Common prefix of all of the gateway's SSM parameters; the first one's is that of all of the stack's."""
+        return "/".join(("", PROJECT, self.stack, *filter(None, (self.end,))))
 
     @property
     def release(self) -> str:
@@ -94,7 +105,12 @@ class Names:
 
     def release_key(self, sha256: str) -> str:
         """Object key of one release archive."""
-        return f"releases/{sha256}.tar.gz"
+        return f"{self.releases}/{sha256}.tar.gz"
+
+    @property
+    def releases(self) -> str:
+        """What the keys of the gateway's releases begin with; its role may read no other object."""
+        return f"{self.end}/releases" if self.end else "releases"
 
     def member(self, client: str) -> str:
         """IAM user of a client's machine, where it needs one."""
@@ -103,7 +119,7 @@ class Names:
     @property
     def metrics(self) -> str:
         """CloudWatch namespace of the gateway's figures; its role may write to no other."""
-        return f"Drawbridge/{self.stack}"
+        return "/".join(filter(None, ("Drawbridge", self.stack, self.end)))
 
     def kit_key(self, name: str) -> str:
         """Object key of one kit, what a client's machine is set up with."""
@@ -139,3 +155,12 @@ def tags(stack: str, name: str = "") -> dict[str, str]:
 def resource_name(stack: str, name: str) -> str:
     """Name of one resource of a stack, where AWS wants one or shows one."""
     return f"{PROJECT}-{stack}-{name}"
+
+
+def at(end: str, name: str) -> str:
+    """Name of a thing at one end of a pair; anywhere else it is just that.
+
+    >>> at("", "gateway"), at(SECOND, "gateway")
+    ('gateway', 'gateway-b')
+    """
+    return f"{name}-{end}" if end else name

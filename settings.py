@@ -28,7 +28,7 @@ from endpoint import is_loopback
 NAMESPACE = "drawbridge"
 
 #: Keys of the namespace.
-SECTIONS = ("network", "gateway", "tunnel", "clients", "lifetimes")
+SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes")
 
 #: The stack that may only ever be deployed into the region on this machine.
 LAB = "lab"
@@ -56,6 +56,9 @@ MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 INTERFACE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$"
 
 LINK_LOCAL = IPv4Network("169.254.0.0/16")
+
+#: What a pair's tunnel has; its other keys are for tunnels with clients.
+OF_A_PAIR = {"device", "links", "bond", "pool", "port", "vpc", "verb"}
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -98,7 +101,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
 
-class Network(Section):
+class Vpc(Section):
     """The VPC: made from `cidr`, or an existing one (`vpcId`) whose public subnet (`subnetId`) takes the gateway."""
 
     cidr: IPv4Network = IPv4Network("10.1.0.0/16")
@@ -110,8 +113,19 @@ class Network(Section):
     subnet_id: str | None = Field(default=None, pattern=r"^subnet-[0-9a-f]+$")
     route_table_ids: tuple[Annotated[str, Field(pattern=r"^rtb-[0-9a-f]+$")], ...] = ()
     """Route tables of the existing VPC that are to lead to networks behind the gateway."""
+
+
+class Network(Vpc):
+    """The gateway's VPC, in a pair the first one's."""
+
     domain: str | None = Field(default=None, pattern=DOMAIN)
     """Names inside the VPC, in a private zone of its own; a `*` label in it becomes the stack's name."""
+
+
+class Pair(Vpc):
+    """The second gateway's VPC, written as the first one's; the two gateways hold an address each over two links."""
+
+    cidr: IPv4Network = IPv4Network("10.2.0.0/16")
 
 
 class Gateway(Section):
@@ -167,7 +181,7 @@ class Tunnel(Section):
     links: Literal[1, 2] = 1
     """OpenVPN processes that serve one segment, on ports that follow each other; hosts bond their tunnels to both."""
     bond: Literal["balance-alb", "active-backup", "balance-xor", "balance-rr"] | None = None
-    """How hosts spread what they send over the links; balance-alb by default."""
+    """How hosts spread what they send over the links; balance-alb by default, balance-xor in a pair."""
     multicast: tuple[Multicast, ...] = ()
     """What may cross a segment; everything, if nothing is named."""
     broadcasts: int = Field(default=100, ge=1, le=100_000)
@@ -225,6 +239,7 @@ class Settings(Section):
     tunnel: Tunnel
     clients: tuple[Client, ...]
     lifetimes: Lifetimes
+    pair: Pair | None = None
 
     @property
     def domain(self) -> str | None:
@@ -236,9 +251,13 @@ class Settings(Section):
         """Whether the stack's data may be destroyed with it unasked."""
         return self.stack == LAB
 
-    def refuse_clash(self, vpc: IPv4Network) -> None:
-        """Raise `SettingsError` if a VPC's range overlaps another; of an existing VPC, only AWS knows it."""
-        ranges = [("network.vpcId", vpc), *_ranges(None, self.tunnel, dict(enumerate(self.clients)))]
+    def refuse_clash(self, vpc: IPv4Network, other: IPv4Network | None = None) -> None:
+        """Raise `SettingsError` if a VPC's range overlaps another; of an existing VPC, only AWS knows it.
+
+        `other` is that of a pair's second one.
+        """
+        vpcs = [("network.vpcId", vpc), *([("pair.vpcId", other)] if other else [])]
+        ranges = [*vpcs, *_ranges(None, None, self.tunnel, dict(enumerate(self.clients)))]
         if problems := list(_overlaps(ranges)):
             raise SettingsError(problems)
 
@@ -298,21 +317,28 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     tunnel = _section(Tunnel, "tunnel", values["tunnel"], problems)
     lifetimes = _section(Lifetimes, "lifetimes", values["lifetimes"], problems)
     clients = _clients(values["clients"], problems)
+    paired = f"{NAMESPACE}:pair" in raw
+    pair = _section(Pair, "pair", values["pair"], problems) if paired else None
 
     if network:
         problems += _check_network(network, tunnel, clients)
-    if gateway:
+    if gateway and not paired:
         problems += _check_gateway(gateway, clients)
-    if tunnel:
+    if gateway:
+        problems += _check_admin(gateway)
+    if tunnel and not paired:
         problems += _check_pool(tunnel, clients)
         problems += _check_segment(tunnel, clients)
         problems += _check_port(tunnel)
         problems += _check_links(tunnel, clients)
         problems += _check_ipv6(tunnel, gateway, clients)
+    if pair:
+        problems += _check_network(pair, tunnel, {}, "pair")
+        problems += _check_pair(pair, network, gateway, tunnel, values["clients"])
     if lifetimes:
         problems += _check_lifetimes(lifetimes)
     problems += _check_clients(clients)
-    problems += _overlaps(_ranges(network, tunnel, clients))
+    problems += _overlaps(_ranges(network, pair, _of_pair(tunnel) if pair and tunnel else tunnel, clients))
 
     if problems or not (network and gateway and tunnel and lifetimes):
         raise SettingsError(problems)
@@ -321,9 +347,10 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         region=str(region),
         network=network,
         gateway=gateway,
-        tunnel=tunnel,
+        tunnel=_of_pair(tunnel) if pair else tunnel,
         clients=tuple(clients.values()),
         lifetimes=lifetimes,
+        pair=pair,
     )
 
 
@@ -461,41 +488,43 @@ def _check_stack(stack: str, endpoint: str | None) -> Iterator[Problem]:
         yield Problem("stack", LAB, f"would be deployed to {endpoint or 'AWS itself'}", remedy)
 
 
-def _check_network(network: Network, tunnel: Tunnel | None, clients: Mapping[int, Client]) -> Iterator[Problem]:
+def _check_network(
+    network: Vpc, tunnel: Tunnel | None, clients: Mapping[int, Client], key: str = "network"
+) -> Iterator[Problem]:
     given = network.model_fields_set
     if network.vpc_id is None and network.subnet_id is None:
         # A public and a private /24 for each zone.
         narrowest = 24 - (2 * network.zones - 1).bit_length()
         if not 16 <= network.cidr.prefixlen <= narrowest:
             remedy = f"write a range from /16 to /{narrowest}"
-            yield _problem("network.cidr", network.cidr, "is no size for the VPC", remedy)
+            yield _problem(f"{key}.cidr", network.cidr, "is no size for the VPC", remedy)
         elif (least := _least_prefix(network)) > network.private_prefix:
-            reason = f"leaves no room for {network.zones} private subnets in {NAMESPACE}:network.cidr {network.cidr}"
+            reason = f"leaves no room for {network.zones} private subnets in {NAMESPACE}:{key}.cidr {network.cidr}"
             remedy = f"write {least} or more" if least < 24 else "write 24"
-            yield _problem("network.privatePrefix", network.private_prefix, reason, remedy)
+            yield _problem(f"{key}.privatePrefix", network.private_prefix, reason, remedy)
         if network.route_table_ids:
             ids = ", ".join(network.route_table_ids)
             remedy = "leave it out, or give vpcId and subnetId"
-            yield _problem("network.routeTableIds", ids, "is for an existing VPC", remedy)
+            yield _problem(f"{key}.routeTableIds", ids, "is for an existing VPC", remedy)
         return
-    for key, value in (("vpcId", network.vpc_id), ("subnetId", network.subnet_id)):
+    for name, value in (("vpcId", network.vpc_id), ("subnetId", network.subnet_id)):
         if value is None:
-            yield _problem(f"network.{key}", "(missing)", "is needed for an existing VPC", REMEDIES[key])
-    for key in ("cidr", "zones", "privatePrefix"):
-        if key in {to_camel(field) for field in given}:
+            yield _problem(f"{key}.{name}", "(missing)", "is needed for an existing VPC", REMEDIES[name])
+    for name in ("cidr", "zones", "privatePrefix"):
+        if name in {to_camel(field) for field in given}:
             remedy = "leave it out, or leave vpcId and subnetId out"
-            yield _problem(f"network.{key}", network.model_dump(by_alias=True)[key], "is for a new VPC", remedy)
+            yield _problem(f"{key}.{name}", network.model_dump(by_alias=True)[name], "is for a new VPC", remedy)
     routed = (tunnel and not tunnel.nat) or any(client.reachable for client in clients.values())
     if routed and not network.route_table_ids:
         yield _problem(
-            "network.routeTableIds",
+            f"{key}.routeTableIds",
             "(missing)",
             "is needed where the existing VPC opens connections to clients",
             "name the route tables that shall lead to them",
         )
 
 
-def _least_prefix(network: Network) -> int:
+def _least_prefix(network: Vpc) -> int:
     """The shortest prefix of private subnets for which the VPC has room; the public ones' /24s lie in front of them."""
 
     def fits(prefix: int) -> bool:
@@ -510,6 +539,9 @@ def _check_gateway(gateway: Gateway, clients: Mapping[int, Client]) -> Iterator[
     if not gateway.allow_from and (shut_out or not clients):
         reason = f"lets nobody reach the tunnel from anywhere: {', '.join(shut_out) or 'no client'}"
         yield _problem("gateway.allowFrom", "[]", reason, "name ranges, or give each client `at`, its public address")
+
+
+def _check_admin(gateway: Gateway) -> Iterator[Problem]:
     # Two halves of the world are the world: what counts is how many addresses there are.
     world = sum(network.num_addresses for network in collapse_addresses(gateway.admin_from)) >= 2**31
     if world and not gateway.admin_from_anywhere:
@@ -666,6 +698,56 @@ def _check_ipv6(tunnel: Tunnel, gateway: Gateway | None, clients: Mapping[int, C
         ends[end] = i
 
 
+def _check_pair(
+    pair: Pair, network: Network | None, gateway: Gateway | None, tunnel: Tunnel | None, clients: object
+) -> Iterator[Problem]:
+    """What two gateways that meet each other alone cannot have, and what they need."""
+    alone = "the gateways of a pair serve each other and nobody else"
+    if clients:
+        yield _problem("clients", "a list with entries", f"has no place: {alone}", "leave it out")
+    if network and network.domain:
+        yield _problem("network.domain", network.domain, "is for a gateway with clients", "leave it out")
+    for key, one in (("network", network), ("pair", pair)):
+        if one and one.vpc_id and not one.route_table_ids and tunnel and tunnel.vpc:
+            reason = "is needed where the existing VPC is to reach the other one"
+            remedy = f"name the route tables that shall lead there, or write {NAMESPACE}:tunnel.vpc: false"
+            yield _problem(f"{key}.routeTableIds", "(missing)", reason, remedy)
+    if gateway:
+        if "allow_from" in gateway.model_fields_set:
+            ranges = ", ".join(map(str, gateway.allow_from))
+            reason = "has no place: each gateway's link is open to the other's address alone"
+            yield _problem("gateway.allowFrom", ranges, reason, "leave it out")
+        if gateway.admin_at:
+            reason = "opens one gateway, and a pair has two"
+            yield _problem("gateway.adminAt", gateway.admin_at, reason, "name a range in adminFrom")
+        if gateway.ipv6_prefix:
+            yield _problem("gateway.ipv6Prefix", gateway.ipv6_prefix, f"is for clients: {alone}", "leave it out")
+    if tunnel is None:
+        return
+    given = tunnel.model_fields_set
+    for name in sorted(given - OF_A_PAIR):
+        yield _problem(f"tunnel.{to_camel(name)}", getattr(tunnel, name), f"is for clients: {alone}", "leave it out")
+    for name, value in (("device", "tap"), ("links", 2)):
+        if name in given and getattr(tunnel, name) != value:
+            reason = "cannot be a pair's, which is two Ethernet links"
+            yield _problem(f"tunnel.{name}", getattr(tunnel, name), reason, f"write {value}, or leave it out")
+    if tunnel.bond == "balance-alb":
+        reason = "tells each peer the address of one link, and what comes over the other is taken by nobody"
+        remedy = "write balance-xor, active-backup or balance-rr"
+        yield _problem("tunnel.bond", tunnel.bond, f"loses frames between two hosts: it {reason}", remedy)
+    if not 16 <= _of_pair(tunnel).pool.prefixlen <= 30:
+        yield _problem("tunnel.pool", tunnel.pool, "is no size for a pair", "write a range from /16 to /30")
+    if tunnel.port == 65535:
+        yield _problem("tunnel.port", tunnel.port, "leaves no port for the second link", "write 65534 or less")
+
+
+def _of_pair(tunnel: Tunnel) -> Tunnel:
+    """What a pair's tunnel is, whether or not it says so."""
+    pool = tunnel.pool if "pool" in tunnel.model_fields_set else POOLS["tap"]
+    implied = {"device": "tap", "links": 2, "bond": tunnel.bond or "balance-xor", "nat": False, "pool": pool}
+    return tunnel.model_copy(update=implied)
+
+
 def _check_lifetimes(lifetimes: Lifetimes) -> Iterator[Problem]:
     for key in ("server", "client"):
         if (days := getattr(lifetimes, key)) > lifetimes.ca:
@@ -698,11 +780,14 @@ def _check_clients(clients: Mapping[int, Client]) -> Iterator[Problem]:
 _Ranges = list[tuple[str, IPv4Network]]
 
 
-def _ranges(network: Network | None, tunnel: Tunnel | None, clients: Mapping[int, Client]) -> _Ranges:
+def _ranges(
+    network: Network | None, pair: Pair | None, tunnel: Tunnel | None, clients: Mapping[int, Client]
+) -> _Ranges:
     """Everything that must be apart for routing to be unambiguous, with its key."""
     ranges: _Ranges = []
-    if network and not network.vpc_id:
-        ranges.append(("network.cidr", network.cidr))
+    for key, vpc in (("network", network), ("pair", pair)):
+        if vpc and not vpc.vpc_id:
+            ranges.append((f"{key}.cidr", vpc.cidr))
     if tunnel:
         ranges.append(("tunnel.pool", tunnel.pool))
     ranges += [(f"clients[{i}].lan[{n}]", lan) for i, client in clients.items() for n, lan in enumerate(client.lan)]
@@ -714,7 +799,7 @@ def _ranges(network: Network | None, tunnel: Tunnel | None, clients: Mapping[int
 def _overlaps(ranges: _Ranges) -> Iterator[Problem]:
     for (first, one), (second, other) in combinations(ranges, 2):
         # A pushed route may well be a wider or narrower piece of a LAN or of another route; the longest prefix decides.
-        if second.startswith("tunnel.routes") and not first.startswith(("network.", "tunnel.pool")):
+        if second.startswith("tunnel.routes") and not first.startswith(("network.", "pair.", "tunnel.pool")):
             continue
         if one.overlaps(other):
             reason = f"overlaps {NAMESPACE}:{first} {one}"

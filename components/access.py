@@ -1,6 +1,7 @@
 """What the gateway may do in AWS: read what is its own, and say how it is."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -21,6 +22,10 @@ class AccessArgs:
     """ARN of the parameter that points at the release."""
     report: pulumi.Input[str]
     """ARN of the parameter the gateway writes."""
+    bundles: Sequence[pulumi.Input[str]] = ()
+    """ARNs of the bundles that it is a client with; plain, as is whether there are any."""
+    end: str = ""
+    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Access(pulumi.ComponentResource):
@@ -33,8 +38,9 @@ class Access(pulumi.ComponentResource):
         super().__init__("drawbridge:index:Access", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
         # IAM knows no regions, so the region is in the name.
-        full_name = contract.resource_name(args.stack, f"gateway-{args.region}")
-        tags = contract.tags(args.stack, "gateway")
+        full_name = contract.resource_name(args.stack, f"{contract.at(args.end, 'gateway')}-{args.region}")
+        tags = contract.tags(args.stack, contract.at(args.end, "gateway"))
+        names = contract.Names(args.stack, args.end)
         role = aws.iam.Role(
             f"{name}-role",
             name=full_name,
@@ -55,7 +61,7 @@ class Access(pulumi.ComponentResource):
                             "Sid": "Read",
                             "Effect": "Allow",
                             "Action": ["ssm:GetParameter", "ssm:GetParameters"],
-                            "Resource": [args.pointer, pulumi.Output.concat(args.secrets, "/*")],
+                            "Resource": [args.pointer, pulumi.Output.concat(args.secrets, "/*"), *args.bundles],
                         },
                         {
                             "Sid": "ReadPath",
@@ -73,7 +79,7 @@ class Access(pulumi.ComponentResource):
                             "Sid": "Releases",
                             "Effect": "Allow",
                             "Action": "s3:GetObject",
-                            "Resource": pulumi.Output.concat(args.bucket, "/releases/*"),
+                            "Resource": pulumi.Output.concat(args.bucket, f"/{names.releases}/*"),
                         },
                         {
                             # Metrics have no ARN; their namespace is what can be told apart.
@@ -81,7 +87,7 @@ class Access(pulumi.ComponentResource):
                             "Effect": "Allow",
                             "Action": "cloudwatch:PutMetricData",
                             "Resource": "*",
-                            "Condition": {"StringEquals": {"cloudwatch:namespace": contract.Names(args.stack).metrics}},
+                            "Condition": {"StringEquals": {"cloudwatch:namespace": names.metrics}},
                         },
                     ],
                 }

@@ -23,6 +23,8 @@ class AddressArgs:
     """That prefix; without it AWS chooses one of the subnet's."""
     after: Sequence[pulumi.Resource] = ()
     """What must be there first: an Elastic IP needs the VPC's way to the Internet."""
+    end: str = ""
+    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Address(pulumi.ComponentResource):
@@ -38,7 +40,7 @@ class Address(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AddressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Address", name, {}, opts)
-        tags = contract.tags(args.stack, "gateway")
+        tags = contract.tags(args.stack, contract.at(args.end, "gateway"))
         interface = aws.ec2.NetworkInterface(
             f"{name}-interface",
             subnet_id=args.subnet_id,

@@ -22,6 +22,8 @@ class AuthorityArgs:
     """The profile without keys of each client that may connect, by the client's name."""
     lifetimes: Mapping[str, int]
     """Days that certificates of `ca`, `server` and `client` are valid."""
+    end: str = ""
+    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Certificates(Resource, name="Certificates"):
@@ -43,6 +45,8 @@ class Authority(pulumi.ComponentResource):
 
     secrets_arn: pulumi.Output[str]
     """Path of what the gateway may read."""
+    bundle_arns: dict[str, pulumi.Output[str]]
+    """Of each client's bundle, by its name."""
     clients: pulumi.Output[dict[str, Any]]
     """By name: `serial` (decimal), `notAfter` (ISO 8601), and `bundle`, the parameter with the whole .ovpn file."""
     revoked: pulumi.Output[dict[str, str]]
@@ -51,12 +55,13 @@ class Authority(pulumi.ComponentResource):
     def __init__(self, name: str, args: AuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Authority", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        names = contract.Names(args.stack)
+        names = contract.Names(args.stack, args.end)
         caller = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self))
         certificates = Certificates(
             f"{name}-certificates",
             {
                 "stack": args.stack,
+                **({"end": args.end} if args.end else {}),
                 "region": args.region,
                 "account": caller.account_id,
                 "serverName": args.server_name,
@@ -74,9 +79,14 @@ class Authority(pulumi.ComponentResource):
             opts=child,
         )
         partition = caller.arn.split(":")[1]
-        arn = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter{names.gateway}"
-        # An output of the certificates, so that whoever uses it finds the secrets there.
-        self.secrets_arn = certificates.id.apply(lambda _: arn)
+        base = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter"
+
+        def there(path: str) -> pulumi.Output[str]:
+            # An output of the certificates, so that whoever uses it finds the secrets there.
+            return certificates.id.apply(lambda _: f"{base}{path}")
+
+        self.secrets_arn = there(names.gateway)
+        self.bundle_arns = {client: there(names.bundle(client)) for client in args.profiles}
         self.clients = certificates.clients.apply(
             lambda clients: {
                 client: {"bundle": names.bundle(client), "serial": entry["serial"], "notAfter": entry["notAfter"]}

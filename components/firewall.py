@@ -34,6 +34,8 @@ class FirewallArgs:
     """Where SSH comes from at first; the rule follows that address and is then not looked at."""
     clients_at: Mapping[str, IPv4Address] = field(default_factory=dict)
     """The same for the tunnel, by the client's name."""
+    end: str = ""
+    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Firewall(pulumi.ComponentResource):
@@ -47,10 +49,11 @@ class Firewall(pulumi.ComponentResource):
     def __init__(self, name: str, args: FirewallArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Firewall", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        tags = contract.tags(args.stack, "gateway")
+        called = contract.at(args.end, "gateway")
+        tags = contract.tags(args.stack, called)
         group = aws.ec2.SecurityGroup(
             f"{name}-gateway",
-            name=contract.resource_name(args.stack, "gateway"),
+            name=contract.resource_name(args.stack, called),
             description="Drawbridge gateway",
             vpc_id=args.vpc_id,
             tags=tags,

@@ -43,6 +43,8 @@ class GatewayArgs:
     """Cloud-config; it may be read by anyone on the machine, so it holds names and no secret."""
     after: Sequence[pulumi.Resource] = ()
     """What the machine looks for when it boots."""
+    end: str = ""
+    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Gateway(pulumi.ComponentResource):
@@ -52,7 +54,7 @@ class Gateway(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: GatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Gateway", name, {}, opts)
-        tags = contract.tags(args.stack, "gateway")
+        tags = contract.tags(args.stack, contract.at(args.end, "gateway"))
         newest = IMAGES.get(args.image)
         ami: pulumi.Input[str] = args.image
         if newest:

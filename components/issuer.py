@@ -32,7 +32,7 @@ PARAMETER_LIMIT = 4096
 #: The server's certificate is made anew when it has less than this to live: a change nobody notices but OpenVPN.
 RENEW_SERVER = timedelta(days=30)
 
-INPUTS = ("stack", "region", "account", "serverName", "profiles", "lifetimes")
+INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes")
 
 
 class IssuerError(Exception):
@@ -58,7 +58,7 @@ class Order:
         """Read it from a resource's inputs; Pulumi's wire knows numbers as floats only."""
         days = {key: timedelta(days=int(value)) for key, value in props["lifetimes"].items()}
         return cls(
-            names=contract.Names(props["stack"]),
+            names=contract.Names(props["stack"], props.get("end") or ""),
             region=props["region"],
             account=props["account"],
             server_name=props["serverName"],
@@ -72,14 +72,13 @@ class Order:
 class Store:
     """A stack's parameters in SSM, read once and then kept in step; a write that changes nothing is none."""
 
-    def __init__(self, ssm: Any, stack: str) -> None:
+    def __init__(self, ssm: Any, stack: str, end: str = "") -> None:
         self._ssm = ssm
         self._tags = [{"Key": key, "Value": value} for key, value in contract.tags(stack).items()]
         self.values: dict[str, str] = {}
-        with _quiet("read", contract.Names(stack).root):
-            pages = ssm.get_paginator("get_parameters_by_path").paginate(
-                Path=contract.Names(stack).root, Recursive=True, WithDecryption=True
-            )
+        root = contract.Names(stack, end).root
+        with _quiet("read", root):
+            pages = ssm.get_paginator("get_parameters_by_path").paginate(Path=root, Recursive=True, WithDecryption=True)
             for page in pages:
                 self.values |= {found["Name"]: found["Value"] for found in page["Parameters"]}
 
@@ -141,7 +140,8 @@ class Keys:
 
     @classmethod
     def make(cls, order: Order, now: datetime) -> "Keys":
-        ca = CertificateAuthority.create(f"Drawbridge {order.names.stack}", order.ca_lifetime, now)
+        name = contract.at(order.names.end, f"Drawbridge {order.names.stack}")
+        ca = CertificateAuthority.create(name, order.ca_lifetime, now)
         return cls(ca, "", "", tls_crypt.server_key(), ssh.host_key()).with_server(order, now)
 
     def with_server(self, order: Order, now: datetime) -> "Keys":
@@ -310,12 +310,12 @@ class Issuer(ResourceProvider):
     serialize_as_secret_always = False
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        replaces = [key for key in ("stack", "region", "account") if _olds.get(key) != _news.get(key)]
+        replaces = [key for key in ("stack", "end", "region", "account") if _olds.get(key) != _news.get(key)]
         changed = any(_olds.get(key) != _news.get(key) for key in INPUTS)
         return DiffResult(changes=changed or _is_due(_olds, _now()), replaces=replaces, delete_before_replace=True)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(contract.Names(props["stack"]).root, self._converge(props))
+        return CreateResult(Order.of(props).names.root, self._converge(props))
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         return UpdateResult(self._converge(_news))
@@ -343,7 +343,7 @@ class Issuer(ResourceProvider):
 
 def _inputs(props: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs ride in the outputs, because `diff` sees only those of the last time."""
-    return {key: props[key] for key in INPUTS}
+    return {key: props[key] for key in INPUTS if key in props}
 
 
 def _is_due(olds: Mapping[str, Any], now: datetime) -> bool:
@@ -363,7 +363,7 @@ def _store(order: Order) -> Store:
             f"the environment's AWS credentials are for account {account}, the stack's provider is in {order.account}; "
             "set AWS_PROFILE so that both are one"
         )
-    return Store(session.client("ssm"), order.names.stack)
+    return Store(session.client("ssm"), order.names.stack, order.names.end)
 
 
 def _now() -> datetime:

@@ -133,6 +133,8 @@ class NetworkArgs:
     """Who may open connections to clients by IPv6."""
     behind: tuple[IPv4Network, ...]
     """Networks behind the gateway that the VPC's hosts see by their own addresses."""
+    end: str = ""
+    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Network(pulumi.ComponentResource):
@@ -193,7 +195,7 @@ class Network(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
 
         def tags(what: str) -> dict[str, str]:
-            return contract.tags(args.stack, what)
+            return contract.tags(args.stack, contract.at(args.end, what))
 
         self.cidr = args.cidr
         vpc = aws.ec2.Vpc(
@@ -281,7 +283,7 @@ class Network(pulumi.ComponentResource):
                     ipv6_cidr_block=vpc.ipv6_cidr_block.apply(subnet6(n)) if args.ipv6 else None,
                     assign_ipv6_address_on_creation=True if args.ipv6 and kind == "private" else None,
                     map_public_ip_on_launch=False,
-                    tags=contract.tags(args.stack, f"{kind}-{i}"),
+                    tags=contract.tags(args.stack, contract.at(args.end, f"{kind}-{i}")),
                     opts=settled,
                 )
                 aws.ec2.RouteTableAssociation(

@@ -22,6 +22,10 @@ class VaultArgs:
     """Whether destroying the stack may destroy objects that others put into the bucket."""
     kits: Mapping[str, pulumi.Input[bytes]] = field(default_factory=dict)
     """Archives for clients' machines, by their names; the names are plain, each is a resource."""
+    within: "Vault | None" = None
+    """The vault of a pair's first gateway, whose bucket the second one's shares."""
+    end: str = ""
+    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Vault(pulumi.ComponentResource):
@@ -37,42 +41,16 @@ class Vault(pulumi.ComponentResource):
     def __init__(self, name: str, args: VaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Vault", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        names = contract.Names(args.stack)
-        account = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self)).account_id
-        bucket = aws.s3.Bucket(
-            f"{name}-bucket",
-            bucket=names.bucket(account, args.region),
-            force_destroy=args.throw_away,
-            tags=contract.tags(args.stack, "vault"),
-            opts=child,
-        )
-        private = aws.s3.BucketPublicAccessBlock(
-            f"{name}-private",
-            bucket=bucket.id,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=child,
-        )
-        aws.s3.BucketServerSideEncryptionConfiguration(
-            f"{name}-encrypted",
-            bucket=bucket.id,
-            rules=[{"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}],
-            opts=child,
-        )
-        aws.s3.BucketPolicy(
-            f"{name}-tls-only",
-            bucket=bucket.id,
-            policy=bucket.arn.apply(tls_only),
-            # AWS refuses one change of a bucket's access while another is under way (409 OperationAborted).
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
-        )
+        names = contract.Names(args.stack, args.end)
+        if args.within:
+            self.bucket, self.bucket_arn = args.within.bucket, args.within.bucket_arn
+        else:
+            self._make_bucket(name, args)
         made = pulumi.Output.from_input(args.release)
         sha256 = made.apply(lambda release: release.sha256)
         release = aws.s3.BucketObjectv2(
             f"{name}-release",
-            bucket=bucket.id,
+            bucket=self.bucket,
             key=sha256.apply(names.release_key),
             content_base64=made.apply(lambda release: base64.b64encode(release.archive).decode()),
             content_type="application/gzip",
@@ -82,7 +60,7 @@ class Vault(pulumi.ComponentResource):
         for kit, archive in args.kits.items():
             aws.s3.BucketObjectv2(
                 f"{name}-kit-{kit}",
-                bucket=bucket.id,
+                bucket=self.bucket,
                 key=names.kit_key(kit),
                 content_base64=pulumi.Output.from_input(archive).apply(
                     lambda packed: base64.b64encode(packed).decode()
@@ -109,12 +87,44 @@ class Vault(pulumi.ComponentResource):
             # The gateway writes the value; the parameter is ours so that it goes with the stack.
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["value"]),
         )
-        self.bucket = bucket.id
         self.release = sha256
-        self.bucket_arn = bucket.arn
         self.pointer_arn = pointer.arn
         self.report_arn = report.arn
         self.register_outputs({"bucket": self.bucket, "release": self.release})
+
+    def _make_bucket(self, name: str, args: VaultArgs) -> None:
+        child = pulumi.ResourceOptions(parent=self)
+        account = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self)).account_id
+        bucket = aws.s3.Bucket(
+            f"{name}-bucket",
+            bucket=contract.Names(args.stack).bucket(account, args.region),
+            force_destroy=args.throw_away,
+            tags=contract.tags(args.stack, "vault"),
+            opts=child,
+        )
+        private = aws.s3.BucketPublicAccessBlock(
+            f"{name}-private",
+            bucket=bucket.id,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+            opts=child,
+        )
+        aws.s3.BucketServerSideEncryptionConfiguration(
+            f"{name}-encrypted",
+            bucket=bucket.id,
+            rules=[{"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}],
+            opts=child,
+        )
+        aws.s3.BucketPolicy(
+            f"{name}-tls-only",
+            bucket=bucket.id,
+            policy=bucket.arn.apply(tls_only),
+            # AWS refuses one change of a bucket's access while another is under way (409 OperationAborted).
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
+        )
+        self.bucket, self.bucket_arn = bucket.id, bucket.arn
 
 
 def tls_only(bucket_arn: str) -> str:

@@ -102,7 +102,8 @@ def _identities(account: Account) -> Iterator[Thing]:
     for page in iam.get_paginator("list_instance_profiles").paginate():
         for profile in page["InstanceProfiles"]:
             name = profile["InstanceProfileName"]
-            if name == contract.resource_name(account.stack, f"gateway-{account.session.region_name}"):
+            ends = (contract.at(end, "gateway") for end in ("", contract.SECOND))
+            if name in {contract.resource_name(account.stack, f"{e}-{account.session.region_name}") for e in ends}:
                 yield Thing("instance profile", name)
 
 

@@ -79,13 +79,14 @@ def compare(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
     hours = people * usage.connected + len(sites) * MONTH
     lines = max(1, len(sites))
     out = Item(f"{usage.out:g} GB out", usage.out * gigabyte["out"])
+    gateways, two = (2, "two of: ") if settings.pair else (1, "")
     return (
         Bill(
             f"stack {settings.stack}",
             (
-                Item(f"instance {machine}", MONTH * hour["instance"][machine]),
-                Item("public address", MONTH * hour["public_address"]),
-                Item(f"disk, {disk} GiB", disk * month["disk"]),
+                Item(f"{two}instance {machine}", gateways * MONTH * hour["instance"][machine]),
+                Item(f"{two}public address", gateways * MONTH * hour["public_address"]),
+                Item(f"{two}disk, {disk} GiB", gateways * disk * month["disk"]),
                 out,
             ),
         ),

@@ -75,8 +75,9 @@ PROPERTIES = ("ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "M
 
 
 def address_of(account: Account) -> str:
-    """The gateway's Elastic IP, found by the stack's tags; raises `NotDeployedError` where there is none."""
-    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
+    """The gateway's Elastic IP, found by its tags, in a pair the first one's; raises `NotDeployedError` for none."""
+    tags = contract.tags(account.stack, "gateway")
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     with telling_aws_errors(account.stack):
         found = account.client("ec2").describe_addresses(Filters=filters)["Addresses"]
     if not found:

@@ -27,9 +27,6 @@ def build(bond: Bond, *, stack: str, region: str, bundles: Mapping[str, str]) ->
 
 
 _HOOK = """\
-# The modules first, or networkd makes no bond; a kernel without the driver is told so here and not by silence.
-modprobe --all bonding tun || { echo "this kernel has no bonding driver (module bonding)" >&2; exit 1; }
-
 for conf in /etc/drawbridge/links/*.conf; do
     tap=$(basename "$conf" .conf)
     keys=/etc/openvpn/client/$tap.conf
@@ -39,12 +36,6 @@ for conf in /etc/drawbridge/links/*.conf; do
     { cat "$conf" && sed -n '/^<ca>$/,$p' "$keys"; } >"$whole.new"
     mv "$whole.new" "$whole"
 done
-# A bond's mode is for life.
-has=/sys/class/net/bond0/bonding/mode
-wanted=$(sed -n 's/^Mode=//p' /etc/systemd/network/30-drawbridge-bond0.netdev)
-if [ -e "$has" ] && [ "$(cut -d ' ' -f 1 "$has")" != "$wanted" ]; then
-    ip link delete bond0
-fi
-systemctl enable --quiet --now systemd-networkd.service
-networkctl reload
+systemctl enable --quiet systemd-networkd.service
+sh /etc/drawbridge/make-bond
 """

@@ -147,6 +147,10 @@ class Region:
         """Have a place's router hand a UDP port of its public address on to one of its hosts."""
         self._ask("forward", name=premises, port=port, host=host)
 
+    def own_kernels(self, wanted: bool) -> None:
+        """Whether instances launched from now on have a kernel of their own: `lab.uml.OwnKernel`."""
+        self._ask("own-kernels", wanted=wanted)
+
     def cut_power(self, name: str) -> None:
         """Stop a host as a power cut does."""
         self._ask("cut-power", name=name)

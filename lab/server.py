@@ -100,6 +100,7 @@ class Region:
         self._workers = ThreadPoolExecutor(8, thread_name_prefix="machines")
         self._lives: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._launches: dict[str, tuple[bytes | None, str | None, str | None]] = {}
+        self._kernel: type[Machine] = Machine  # what instances become that are launched from now on
         mends.mend()
         mends.terminate_once_down(self._runs)
         account.leave_bucket_policies_alone()
@@ -288,7 +289,7 @@ class Region:
         interfaces = list(fabric.interfaces_of(state, instance.id))
         if not interfaces:
             return
-        machine = self.machines.get(instance.id) or Machine(
+        machine = self.machines.get(instance.id) or self._kernel(
             name=f"{self.settings.name}-{instance.id[-12:]}",
             directory=self.directory / "machines" / instance.id,
             namespace=self.fabric.open_machine(instance.id),
@@ -446,6 +447,9 @@ class Region:
                 return {}
             case "forward":
                 self.premises[asked["name"]].forward(self.fabric, int(asked["port"]), asked["host"])
+                return {}
+            case "own-kernels":
+                self._kernel = OwnKernel if asked["wanted"] else Machine
                 return {}
             case "cut-power":
                 self.hosts[asked["name"]].machine.stop(orderly=False)

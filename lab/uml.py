@@ -129,7 +129,7 @@ class OwnKernel(Machine):
         # As process 1 of a namespace of its own: all the processes that make up one such kernel die with it.
         vectors = [f"vec0:transport=tap,ifname={_CONTROL},depth=64,mac=06:00:00:00:00:01"]
         vectors += [
-            f"vec{number}:transport=tap,ifname={_tap(link.name)},depth=128,mac={link.mac}"
+            f"vec{number}:transport=tap,ifname={_tap(link.name)},depth=128,mtu={link.mtu},mac={link.mac}"
             for number, link in enumerate(self.links, 1)
         ]
         return [

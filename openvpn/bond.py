@@ -10,7 +10,7 @@ Documentation/networking/bonding.rst, section 12 and 14 for what the modes need.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from openvpn.model import Mode, Tunnel, hardware_address, text
 
@@ -67,7 +67,11 @@ class Bond:
     gateway: str | None = None
     """Address behind all links that answers ARP, for the watchers; None where the far end runs watchers too."""
     routes: tuple[IPv4Network, ...] = ()
-    """Networks behind `gateway`."""
+    """Networks behind `gateway`, or, where there is none, behind the other host."""
+    other: IPv4Address | None = None
+    """The other host's address, where networks are behind that."""
+    verb: int = 3
+    """How much OpenVPN logs."""
     keepalive: tuple[int, int] = (1, 5)
     """Seconds between a link's pings, and of silence after which it leaves the bond."""
 
@@ -105,6 +109,7 @@ def of_segment(tunnel: Tunnel, client: str, *, remote: str, server_name: str, li
         gateway=f"{tunnel.address}",
         routes=tunnel.routes,
         keepalive=tunnel.keepalive,
+        verb=tunnel.verb,
     )
 
 
@@ -162,7 +167,7 @@ def _bond_network(bond: Bond) -> Iterator[str]:
     for network in bond.routes:
         yield "[Route]"
         yield f"Destination={network}"
-        yield f"Gateway={bond.gateway}"
+        yield f"Gateway={bond.gateway or bond.other}"
 
 
 def _tap_address(bond: Bond, link: Link) -> Iterator[str]:
@@ -227,7 +232,7 @@ def _tunnel(bond: Bond, link: Link) -> Iterator[str]:
     yield "mssfix 1400 mtu"
     yield "auth-nocache"
     yield "auth-retry nointeract"
-    yield "verb 3"
+    yield f"verb {bond.verb}"
 
 
 def _watch(bond: Bond, link: Link) -> Iterator[str]:

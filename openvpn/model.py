@@ -60,6 +60,8 @@ class Tunnel:
     """Name of the process: `openvpn-server@<instance>`."""
     device: Literal["tun", "tap"] = "tun"
     """`tun` routes; `tap` is one Ethernet segment, whose ports meet in a bridge on the gateway."""
+    within: str | None = None
+    """The interface that has the tunnel's addresses, where it is none of OpenVPN's own: a bond."""
     link: int = 0
     """Number of the process's device: several may be ports of one bridge."""
     links: int = 1
@@ -125,7 +127,7 @@ class Tunnel:
     @property
     def interface(self) -> str:
         """Network interface that has the gateway's address in the tunnel: of a segment, its bridge."""
-        return BRIDGE if self.device == "tap" else self.adapter
+        return self.within or (BRIDGE if self.device == "tap" else self.adapter)
 
     @property
     def address(self) -> IPv4Address:

@@ -21,6 +21,17 @@ from userdata.cloud_config import FILES
 from userdata.files.agent import FORMAT
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Links:
+    """What a gateway runs that serves no clients, but holds an address over links to another one (`openvpn.pair`)."""
+
+    taps: tuple[str, ...]
+    files: Mapping[str, str]
+    """Texts by their path on the machine, without the first slash."""
+    bundles: Mapping[str, str]
+    """Parameters with the bundles it is a client with, by the file each goes to, beside the secrets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """An archive, tar and gzip, and its SHA-256 in hexadecimal."""
@@ -36,33 +47,48 @@ def build(
     allow_from: tuple[IPv4Network, ...],
     vpc: tuple[IPv4Network, ...],
     revoked: Mapping[str, str] | Mapping[int, str] | Sequence[int],
+    links: Links | None = None,
 ) -> Release:
     """Return the release of a tunnel; the same values always give the same bytes.
 
     `admin_from`, `allow_from` and `vpc` are those of `openvpn.firewall.render_nftables`. `revoked` are serials; where a
     mapping says whose they were, the live session of a client whose key was replaced is cut as well, not only that of
-    one who is gone.
+    one who is gone. With `links` they are what runs, and the tunnel is what its filter is about.
     """
     rules = firewall.render_nftables(tunnel, admin_from=admin_from, allow_from=allow_from, vpc=vpc)
     owners = revoked if isinstance(revoked, Mapping) else dict.fromkeys(map(str, revoked), "")
-    manifest = {
-        "format": FORMAT,
-        "instances": [process.instance for process in tunnel.processes],
-        "secrets": list(GATEWAY_SECRETS),
-    }
+    manifest = {"format": FORMAT, **_processes(tunnel, links), "secrets": list(GATEWAY_SECRETS)}
+    clients = () if links else tunnel.clients
     contents = {
         "manifest.json": json.dumps(manifest, indent=2) + "\n",
         **{script: (FILES / script).read_text() for script in ("agent.py", "metrics.py")},
-        **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in tunnel.clients},
+        **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in clients},
         **{f"revoked/{serial}": f"{owner}\n" if owner else "" for serial, owner in owners.items()},
         **_static(),
-        **{f"root/etc/openvpn/server/{one.instance}.conf": server.render_server(one) for one in tunnel.processes},
+        **{f"root/{path}": text for path, text in (links.files if links else _served(tunnel)).items()},
         "root/etc/drawbridge/nftables.conf": rules,
         "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render(tunnel),
         **{f"root/{path}": text for path, text in (_segment(tunnel) | _low_port(tunnel)).items()},
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
     return Release(archive=archive, sha256=sha256(archive).hexdigest())
+
+
+def _processes(tunnel: Tunnel, links: Links | None) -> dict[str, object]:
+    """What the manifest says of the processes: openvpn-server@… unless it says otherwise."""
+    if links is None:
+        return {"instances": [process.instance for process in tunnel.processes]}
+    return {
+        "instances": list(links.taps),
+        "unit": "drawbridge-link",
+        "configs": "etc/drawbridge/links",
+        "beside": [f"drawbridge-watch@{tap}.service" for tap in links.taps],
+        "bundles": dict(links.bundles),
+    }
+
+
+def _served(tunnel: Tunnel) -> dict[str, str]:
+    return {f"etc/openvpn/server/{one.instance}.conf": server.render_server(one) for one in tunnel.processes}
 
 
 def _segment(tunnel: Tunnel) -> dict[str, str]:

@@ -62,7 +62,7 @@ D = "drawbridge:"
     ("sections", "expected"),
     [
         ({"tunel": {}}, "tunel: {} has an unknown key; did you mean tunnel?"),
-        ({"zzz": 1}, "zzz: 1 has an unknown key; known are clients, gateway, lifetimes, network, tunnel"),
+        ({"zzz": 1}, "zzz: 1 has an unknown key; known are clients, gateway, lifetimes, network, pair, tunnel"),
         ({"network": {"cdir": 1}}, "network.cdir: 1 has an unknown key; did you mean cidr?"),
         ({"gateway": {"admin_from": []}}, "gateway.admin_from: [] has an unknown key; did you mean adminFrom?"),
         ({"lifetimes": "long"}, "lifetimes: long is no mapping; write {key: value, …}"),
@@ -371,6 +371,66 @@ D = "drawbridge:"
             "clients[0].address: 192.168.255.254 is no client's address in drawbridge:tunnel.pool 192.168.255.0/24; "
             "choose one from 192.168.255.1 to 192.168.255.253",
         ),
+        ({"pair": {}}, None),
+        ({"pair": {}, "tunnel": {"bond": "balance-rr", "pool": "10.0.0.0/30", "device": "tap", "links": 2}}, None),
+        (
+            {"pair": {"cidr": "10.1.128.0/17"}},
+            "pair.cidr: 10.1.128.0/17 overlaps drawbridge:network.cidr 10.1.0.0/16; choose a range clear of it",
+        ),
+        (
+            {"pair": {}, "tunnel": {"pool": "10.2.9.0/24"}},
+            "tunnel.pool: 10.2.9.0/24 overlaps drawbridge:pair.cidr 10.2.0.0/16; choose a range clear of it",
+        ),
+        (
+            {"pair": {"cidr": "10.2.0.0/25"}},
+            "pair.cidr: 10.2.0.0/25 is no size for the VPC; write a range from /16 to /23",
+        ),
+        (
+            {"pair": {}, "tunnel": {"bond": "balance-alb"}},
+            "tunnel.bond: balance-alb loses frames between two hosts: it tells each peer the address of one link, and "
+            "what comes over the other is taken by nobody; write balance-xor, active-backup or balance-rr",
+        ),
+        (
+            {"pair": {}, "tunnel": {"pool": "10.0.0.0/31"}},
+            "tunnel.pool: 10.0.0.0/31 is no size for a pair; write a range from /16 to /30",
+        ),
+        (
+            {"pair": {}, "tunnel": {"port": 65535}},
+            "tunnel.port: 65535 leaves no port for the second link; write 65534 or less",
+        ),
+        (
+            {"pair": {}, "tunnel": {"links": 1}},
+            "tunnel.links: 1 cannot be a pair's, which is two Ethernet links; write 2, or leave it out",
+        ),
+        (
+            {"pair": {}, "tunnel": {"clientToClient": True}},
+            "tunnel.clientToClient: True is for clients: the gateways of a pair serve each other and nobody else; "
+            "leave it out",
+        ),
+        (
+            {"pair": {}, "clients": [{"name": "alice"}]},
+            "clients: a list with entries has no place: the gateways of a pair serve each other and nobody else; "
+            "leave it out",
+        ),
+        (
+            {"pair": {}, "gateway": {"allowFrom": ["203.0.113.0/24"]}},
+            "gateway.allowFrom: 203.0.113.0/24 has no place: each gateway's link is open to the other's address alone; "
+            "leave it out",
+        ),
+        (
+            {"pair": {}, "gateway": {"adminAt": "203.0.113.9"}},
+            "gateway.adminAt: 203.0.113.9 opens one gateway, and a pair has two; name a range in adminFrom",
+        ),
+        (
+            {"pair": {}, "network": {"domain": "x.internal"}},
+            "network.domain: x.internal is for a gateway with clients; leave it out",
+        ),
+        (
+            {"pair": {"vpcId": "vpc-1", "subnetId": "subnet-1"}},
+            "pair.routeTableIds: (missing) is needed where the existing VPC is to reach the other one; "
+            "name the route tables that shall lead there, or write drawbridge:tunnel.vpc: false",
+        ),
+        ({"pair": {"vpcId": "vpc-1", "subnetId": "subnet-1"}, "tunnel": {"vpc": False}}, None),
         ({"lifetimes": {"client": 0}}, "lifetimes.client: 0 cannot be used; write 1 or more"),
         (
             {"lifetimes": {"ca": 10, "server": 5, "client": 11}},

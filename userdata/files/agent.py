@@ -39,6 +39,8 @@ FORMAT = 1
 USER = "openvpn"
 SSH_KEY = "ssh_host_ed25519_key"
 FIREWALL = "drawbridge-nftables.service"
+#: Makes the devices of a release that has it.
+BOND = "etc/drawbridge/make-bond"
 
 MAX_ARCHIVE = 4 << 20
 """Bytes of a release, packed."""
@@ -99,6 +101,24 @@ class Manifest:
     """OpenVPN processes, `openvpn-server@<instance>`."""
     secrets: tuple[str, ...]
     """Files it needs that it does not hold; last parts of the parameters' names."""
+    unit: str = "openvpn-server"
+    """The unit that each of them is an instance of."""
+    configs: str = "etc/openvpn/server"
+    """Where their configurations are, below the root."""
+    beside: tuple[str, ...] = ()
+    """Units that run beside them."""
+    bundles: tuple[tuple[str, str], ...] = ()
+    """More files it needs: configurations with keys, each with the name of its parameter."""
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The processes' units."""
+        return tuple(f"{self.unit}@{instance}.service" for instance in self.instances)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Each file that it needs, with its parameter as `Cloud` is asked for it."""
+        return {**{name: name for name in self.secrets}, **dict(self.bundles)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +193,20 @@ def read_manifest(text: str) -> Manifest:
     try:
         raw = json.loads(text)
         found = raw["format"]
-        manifest = Manifest(instances=tuple(raw["instances"]), secrets=tuple(raw["secrets"]))
-    except (ValueError, KeyError, TypeError) as error:
+        more = {key: raw[key] for key in ("unit", "configs") if key in raw}
+        manifest = Manifest(
+            instances=tuple(raw["instances"]),
+            secrets=tuple(raw["secrets"]),
+            beside=tuple(raw.get("beside", ())),
+            bundles=tuple(raw.get("bundles", {}).items()),
+            **more,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusedError(f"the release's manifest is unreadable: {error!r}") from error
     if found != FORMAT:
         raise RefusedError(f"the release has format {found}, this agent reads {FORMAT}: replace the instance")
-    for name in (*manifest.instances, *manifest.secrets):
+    parts = PurePosixPath(manifest.configs).parts
+    for name in (*manifest.instances, *manifest.files, manifest.unit, *manifest.beside, *parts):
         if not isinstance(name, str) or not is_plain(name):
             raise RefusedError(f"the release's manifest has the name {name!r}")
     return manifest
@@ -369,21 +397,22 @@ class Cloud:
         self._ssm: Any = self._session.client("ssm", config=self._settings)
         self._env = env
 
-    def look(self, secrets: Sequence[str]) -> tuple[Pointer, str]:
+    def look(self, secrets: Iterable[str]) -> tuple[Pointer, str]:
         """Return which release AWS names, and the `identity` of the secrets: one call, and nothing is decrypted."""
         name = self._env["RELEASE"]
-        found = self._parameters([name, *self._names(secrets)], decrypt=False)
+        found = self._parameters([name, *map(self._path, secrets)], decrypt=False)
         pointer = [p for p in found if p["Name"] == name]
         if not pointer:
             raise FailedError(f"AWS has no parameter {name}")
         return read_pointer(pointer[0]["Value"]), identity(p for p in found if p["Name"] != name)
 
-    def secrets(self, names: Sequence[str]) -> tuple[list[Secret], str]:
-        """Return the secrets, decrypted, and their `identity`."""
-        found = self._parameters(self._names(names), decrypt=True)
-        secrets = [Secret(p["Name"].rpartition("/")[2], p["Value"]) for p in found]
-        if missing := set(names) - {secret.name for secret in secrets}:
-            raise FailedError(f"AWS has no parameter {', '.join(self._names(sorted(missing)))}")
+    def secrets(self, files: dict[str, str]) -> tuple[list[Secret], str]:
+        """Return the secrets, decrypted, and their `identity`; `files` are `Manifest.files`."""
+        wanted = {self._path(name): file for file, name in files.items()}
+        found = self._parameters(list(wanted), decrypt=True)
+        secrets = [Secret(wanted[p["Name"]], p["Value"]) for p in found]
+        if missing := sorted(set(wanted) - {p["Name"] for p in found}):
+            raise FailedError(f"AWS has no parameter {', '.join(missing)}")
         return secrets, identity(found)
 
     def archive(self, pointer: Pointer) -> bytes:
@@ -407,8 +436,9 @@ class Cloud:
         name = self._env["REPORT"]
         self._call(name, lambda: self._ssm.put_parameter(Name=name, Value=text, Type="String", Overwrite=True))
 
-    def _names(self, secrets: Iterable[str]) -> list[str]:
-        return [f"{self._env['SECRETS']}/{name}" for name in secrets]
+    def _path(self, name: str) -> str:
+        """A parameter's whole name; those that have no path of their own are this gateway's."""
+        return name if name.startswith("/") else f"{self._env['SECRETS']}/{name}"
 
     def _parameters(self, names: list[str], *, decrypt: bool) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -480,15 +510,17 @@ class Machine:
 
     def service(self, generation: Generation, instance: str) -> tuple[object, ...]:
         """All that OpenVPN reads only when it starts."""
-        tree = self.releases / generation.release / "root/etc"
-        drop_ins = sorted((tree / "systemd/system/openvpn-server@.service.d").glob("*.conf"))
-        texts = [read_or_empty(path) for path in (tree / f"openvpn/server/{instance}.conf", *drop_ins)]
-        return generation.secrets, *texts
+        manifest, tree = self.manifest(generation.release), self.releases / generation.release / "root"
+        units, name = tree / "etc/systemd/system", f"{manifest.unit}@"
+        drop_ins = [sorted((units / f"{name}{of}.service.d").glob("*.conf")) for of in ("", instance)]
+        config = tree / manifest.configs / f"{instance}.conf"
+        paths = (config, units / f"{name}.service", *drop_ins[0], *drop_ins[1])
+        return generation.secrets, *map(read_or_empty, paths)
 
     def trouble(self, generation: Generation, seconds: float) -> str:
         """Return what is wrong with the services within `seconds`, or nothing."""
-        instances = self.manifest(generation.release).instances
-        units = [FIREWALL, *map(unit, instances)]
+        manifest = self.manifest(generation.release)
+        units = [FIREWALL, *manifest.units, *manifest.beside]
         argv = ["systemctl", "show", "--property=Id,ActiveState,SubState", *units]
         dead: list[str] = []
 
@@ -496,10 +528,10 @@ class Machine:
             states = read_units(self.run(argv).stdout)
             dead[:] = [name for name in units if {*states.get(name, ())} & {"failed", "inactive", "auto-restart"}]
             up = all("active" in states.get(name, ()) for name in units)
-            return bool(dead) or (up and all(map(self.is_fresh, instances)))
+            return bool(dead) or (up and all(map(self.is_fresh, manifest.instances)))
 
         if not wait(settled, seconds):
-            return f"{', '.join(map(unit, instances))} not up within {seconds:.0f} s"
+            return f"{', '.join(manifest.units)} not up within {seconds:.0f} s"
         return "; ".join(f"{name} is down: {self.last_words(name)}" for name in dead)
 
     def is_fresh(self, instance: str) -> bool:
@@ -557,8 +589,10 @@ class Machine:
         self.must("nft", "--check", "--file", str(release / "root/etc/drawbridge/nftables.conf"))
         for instance in manifest.instances:
             # The last option makes OpenVPN print and end once it has read all options.
-            config = str(release / f"root/etc/openvpn/server/{instance}.conf")
+            config = str(release / "root" / manifest.configs / f"{instance}.conf")
             self.must("openvpn", "--config", config, "--show-digests")
+        for bundle, _ in manifest.bundles:
+            self.must("openvpn", "--config", str(secrets / bundle), "--show-digests")
         check_key(secrets)
         if SSH_KEY in manifest.secrets:
             self.public_key(secrets / SSH_KEY)
@@ -618,17 +652,19 @@ class Machine:
         self.present_host_key(generation)
 
         self.must("systemctl", "mask", "--quiet", "openvpn.service")  # Starts any *.conf it finds.
-        self.must("systemctl", "enable", "--quiet", FIREWALL, *map(unit, manifest.instances))
+        self.must("systemctl", "enable", "--quiet", FIREWALL, *manifest.units, *manifest.beside)
         self.must("systemctl", "daemon-reload")
         # Filter first, then forwarding. A reload: a restart would take OpenVPN, which requires it, along.
         self.must("systemctl", "reload-or-restart", FIREWALL)
         self.must("/usr/lib/systemd/systemd-sysctl", str(self.root / "etc/sysctl.d/90-drawbridge.conf"))
         self.connect(generation.release)
-        for instance in manifest.instances:
+        for instance, unit in zip(manifest.instances, manifest.units, strict=True):
             started = self.started(instance)
             same = started is not None and self.service(started, instance) == self.service(generation, instance)
-            if self.run(["systemctl", "start" if same else "restart", unit(instance)]).returncode:
-                raise RefusedError(f"{unit(instance)} does not start: {self.last_words(unit(instance))}")
+            if self.run(["systemctl", "start" if same else "restart", unit]).returncode:
+                raise RefusedError(f"{unit} does not start: {self.last_words(unit)}")
+        for unit in manifest.beside:
+            self.must("systemctl", "restart", unit)
         if trouble := self.trouble(generation, COMING_UP):
             raise RefusedError(trouble)
 
@@ -644,7 +680,10 @@ class Machine:
 
     def connect(self, release: str) -> None:
         """Have systemd-networkd make the devices that a release has files for; the ones that are there stay up."""
-        if any(path.is_relative_to("etc/systemd/network") for path in self.tree(release)):
+        tree = self.tree(release)
+        if PurePosixPath(BOND) in tree:
+            self.must("sh", str(self.root / BOND))
+        elif any(path.is_relative_to("etc/systemd/network") for path in tree):
             self.must("systemctl", "start", "systemd-networkd.service")
             self.must("networkctl", "reload")
 
@@ -713,11 +752,6 @@ class staging:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def unit(instance: str) -> str:
-    """The systemd unit of an OpenVPN process."""
-    return f"openvpn-server@{instance}.service"
-
-
 def read_or_empty(path: Path) -> str:
     """A file's text, or nothing where there is none."""
     try:
@@ -754,8 +788,8 @@ def converge(machine: Machine, cloud: Cloud, agent: str) -> Report:
     applied = state.applied if state.applied and machine.has(state.applied) else None
     report = Report("ready", "", applied.release if applied else "", "", machine.instance())
     try:
-        known = machine.manifest(applied.release).secrets if applied else ()
-        pointer, secrets = cloud.look(known)
+        known = machine.manifest(applied.release).files if applied else {}
+        pointer, secrets = cloud.look(known.values())
         report = replace(report, release=pointer.sha256)
         seen = Generation(pointer.sha256, secrets)
         if applied and seen == state.refused:
@@ -793,7 +827,7 @@ def stage(machine: Machine, cloud: Cloud, pointer: Pointer, applied: Generation 
         machine.unpack(pointer.sha256, cloud.archive(pointer))
     manifest = machine.manifest(pointer.sha256)
     machine.make_user(pointer.sha256)
-    secrets, name = cloud.secrets(manifest.secrets)
+    secrets, name = cloud.secrets(manifest.files)
     if not (machine.vault / name).is_dir():
         machine.keep(secrets, name)
     return Generation(pointer.sha256, name)

@@ -167,7 +167,7 @@ def elastic_ip(account: Account) -> str:
         made = ec2.allocate_address(Domain="vpc")
         ec2.create_tags(
             Resources=[made["AllocationId"]],
-            Tags=[{"Key": key, "Value": value} for key, value in contract.tags(stack).items()],
+            Tags=[{"Key": key, "Value": value} for key, value in contract.tags(stack, "gateway").items()],
         )
         addresses[stack] = made["PublicIp"]
     return str(addresses[STACK])

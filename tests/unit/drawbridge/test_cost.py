@@ -33,6 +33,15 @@ def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
     assert stack.dollars < lines.dollars < endpoint.dollars
 
 
+def test_a_pair_has_two_of_all() -> None:
+    one, *_ = cost.compare(site(), cost.Usage(connected=0, out=0))
+    pair, *_ = cost.compare(
+        parse(read_stack_file(stack_file("pair")), stack="pair", endpoint=None), cost.Usage(connected=0, out=0)
+    )
+    assert pair.dollars == pytest.approx(2 * one.dollars)
+    assert pair.items[0].what == "two of: instance t4g.nano"
+
+
 def test_an_instance_type_without_a_price_is_told() -> None:
     with pytest.raises(errors.StackError, match=r"no price of m7g\.metal is known") as error:
         cost.compare(site(instanceType="m7g.metal"), cost.Usage(connected=0, out=0))

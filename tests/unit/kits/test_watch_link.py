@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "kits/files/links/usr/local/lib/drawbridge/watch-link"
+SCRIPT = Path(__file__).parents[3] / "kits/files/links/etc/drawbridge/watch-link"
 MAC, BOND = bytes.fromhex("02aabbccddee"), bytes.fromhex("021122334455")
 
 

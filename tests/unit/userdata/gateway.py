@@ -13,12 +13,15 @@ from hashlib import sha256
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from openvpn.model import Client, Tunnel
+from openvpn import pair
+from openvpn.model import Client, Mode, Tunnel
 from pki.authority import CertificateAuthority
 from pki.ssh import host_key
 from userdata import release
 from userdata.files import agent
 
+#: Parameter with the bundle that the other gateway of a pair has issued.
+BUNDLE = "/drawbridge/dev/b/clients/a/bundle"
 ME = pwd.getpwuid(os.getuid()).pw_name
 TUNNEL = Tunnel(
     pool=IPv4Network("10.8.0.0/24"),
@@ -31,6 +34,18 @@ def build(tunnel: Tunnel = TUNNEL, revoked: dict[int, str] | Sequence[int] = ())
     """A release as the program builds it."""
     everywhere = (IPv4Network("0.0.0.0/0"),)
     return release.build(tunnel, admin_from=(), allow_from=everywhere, vpc=tunnel.routes, revoked=revoked)
+
+
+def linked(extra: str = "", mode: Mode = "balance-xor") -> release.Release:
+    """A release of a pair's first gateway, as the program builds it; `extra` is a line of the link that it serves."""
+    servers = ("duo.drawbridge", "b.duo.drawbridge")
+    pool, remote = IPv4Network("10.0.0.0/24"), "203.0.113.9"
+    made = pair.bond(0, pool=pool, port=1194, mode=mode, servers=servers, remote=remote)
+    files = {**pair.files(made), "etc/drawbridge/make-bond": "#!/bin/sh\n"}
+    files["etc/drawbridge/links/ovn0.conf"] += extra
+    links = release.Links(taps=("ovn0", "ovn1"), files=files, bundles={"ovn1.ovpn": BUNDLE})
+    tunnel, allowed = pair.tunnel(0, made, ()), (IPv4Network(remote),)
+    return release.build(tunnel, admin_from=(), allow_from=allowed, vpc=(), revoked=(), links=links)
 
 
 def without(names: tuple[str, ...], tunnel: Tunnel = TUNNEL) -> Tunnel:
@@ -64,6 +79,10 @@ def secrets() -> dict[str, str]:
         "tls-crypt-v2.key": "not looked into",
         "ssh_host_ed25519_key": host_key().private,
     }
+
+
+#: Where the configurations of each kind of process are.
+CONFIGS = {"openvpn-server": "etc/openvpn/server", "drawbridge-link": "etc/drawbridge/links"}
 
 
 @dataclass
@@ -112,11 +131,11 @@ class Services:
         if unit in self.active and not again:
             return 0
         self.active.discard(unit)
-        if unit.startswith("openvpn-server@"):
+        template, _, instance = unit.removesuffix(".service").partition("@")
+        if template in CONFIGS:
             self.starts += 1
-            instance = unit.removeprefix("openvpn-server@").removesuffix(".service")
             current = self.root / "opt/drawbridge/current"
-            if self.refuses and self.refuses in (current / f"root/etc/openvpn/server/{instance}.conf").read_text():
+            if self.refuses and self.refuses in (current / f"root/{CONFIGS[template]}/{instance}.conf").read_text():
                 return 1
             directory = self.root / f"run/openvpn-{instance}"
             shutil.rmtree(directory, ignore_errors=True)
