@@ -33,6 +33,20 @@ _ALL_OF_IT = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 #: The parent-death signal comes when the *thread* that forked ends, so one thread that never does forks all machines.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
+#: What a boot here need not do. An empty unit is a masked one (systemd.unit(5)).
+_LEAVE_OUT = {
+    # The kernel tells all machines of a device that is no network's: the udevs of 50 would hear of each one's boot.
+    "/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": (
+        "[Service]\nExecStart=\nExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net\n"
+    ),
+    # Newer than /usr: caches of libraries and catalogs are as they were built (ConditionNeedsUpdate=).
+    "/etc/.updated": "",
+    "/var/.updated": "",
+    **{f"/etc/systemd/system/{unit}": "" for unit in ("e2scrub_reap.service", "dpkg-db-backup.timer")},
+    # Of the three kinds an RSA key takes as long as all the rest of a boot's last stage.
+    "/etc/cloud/cloud.cfg.d/95_lab.cfg": "ssh_genkeytypes: [ecdsa, ed25519]\n",
+}
+
 
 def gather() -> Process:
     """Put all machines this process starts from now on into one PID namespace; its init, with which they all end.
@@ -78,7 +92,11 @@ class Machine:
             lower = ":".join(str(layer) for layer in self.layers)
             options = f"lowerdir={lower},upperdir={self.directory / 'upper'},workdir={self.directory / 'work'}"
             run("mount", "-t", "overlay", "overlay", "-o", options, str(self.root))
-        for path, text in {**(files or {}), **({"/etc/hostname": f"{hostname}\n"} if hostname else {})}.items():
+        for path, text in {
+            **_LEAVE_OUT,
+            **(files or {}),
+            **({"/etc/hostname": f"{hostname}\n"} if hostname else {}),
+        }.items():
             target = self.root / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             if not (target.is_file() and not target.is_symlink() and target.read_text() == text):
