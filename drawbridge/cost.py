@@ -80,6 +80,10 @@ def compare(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
     lines = max(1, len(sites))
     out = Item(f"{usage.out:g} GB out", usage.out * gigabyte["out"])
     gateways, two = (2, "two of: ") if settings.pair else (1, "")
+    # Three of each OpenVPN process and the days left on two certificates, told by each gateway in one request a minute.
+    metrics = 3 * settings.tunnel.links + 2 * gateways
+    told = metrics * month["metric"] + gateways * MONTH * 60 * prices()["request"]["metric"]
+    zone = [Item("private zone", month["zone"])] if settings.domain else []
     return (
         Bill(
             f"stack {settings.stack}",
@@ -87,6 +91,8 @@ def compare(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 Item(f"{two}instance {machine}", gateways * MONTH * hour["instance"][machine]),
                 Item(f"{two}public address", gateways * MONTH * hour["public_address"]),
                 Item(f"{two}disk, {disk} GiB", gateways * disk * month["disk"]),
+                Item(f"metrics: {metrics}", told),
+                *zone,
                 out,
             ),
         ),

@@ -25,8 +25,9 @@ def site(**gateway: object) -> Settings:
 def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
     stack, lines, endpoint = cost.compare(site(), cost.Usage(connected=100, out=10))
 
-    assert [item.what for item in stack.items] == ["instance t4g.nano", "public address", "disk, 8 GiB", "10 GB out"]
-    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + 0.9)
+    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 5", "10 GB out"]
+    assert [item.what for item in stack.items] == items
+    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + 5 * 0.30 + 0.438 + 0.9)
     assert lines.dollars == pytest.approx(730 * 0.05 + 0.9)
     # One association; a laptop for 100 hours, and the site always.
     assert endpoint.dollars == pytest.approx(730 * 0.10 + (100 + 730) * 0.05 + 0.9)
@@ -55,10 +56,21 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
-    assert len(priced) == 6
+    assert len(priced) == 8
     for says in priced:  # what they are for, where they were read, and where AWS itself has them
         assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses)", says, re.DOTALL), says
         assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
+
+
+def test_a_domain_and_a_second_process_cost_what_they_are() -> None:
+    def bill(world: str) -> dict[str, float]:
+        raw = read_stack_file(stack_file(world))
+        stack, *_ = cost.compare(parse(raw, stack=world, endpoint=None), cost.Usage(connected=0, out=0))
+        return {item.what: item.dollars for item in stack.items}
+
+    assert bill("tenant")["private zone"] == 0.5
+    assert "private zone" not in bill("site")
+    assert bill("bonded")["metrics: 8"] > bill("site")["metrics: 5"]
 
 
 @pytest.mark.seed("4.18")
