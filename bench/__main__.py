@@ -1,5 +1,6 @@
 """Times what a person waits for, and measures the lab: python -m bench, as root, with no lab running."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import lab
+from bench import lab, links
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWBRIDGE = (sys.executable, "-m", "drawbridge")
@@ -50,7 +51,7 @@ def main() -> int:
         if done.returncode:
             failed = True
             print(done.stderr, file=sys.stderr)
-    for figure in lab.figures():
+    for figure in itertools.chain(lab.figures(), links.figures()):
         print(figure, flush=True)
     for what, stack, changes in TRIALS:
         failed |= not trial(what, stack, changes)

@@ -1,0 +1,105 @@
+"""Figures of bonded links: what a link's end costs in each mode, what one line and two carry, how soon a host is back.
+
+Two hosts outside of AWS, as the tests have them: each is server of one link and client of the other, on lines of one
+rate.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+from bench.lab import region
+from drawbridge.trial.links import pings, throughput
+from lab.linux import nft, run
+from openvpn.model import Mode
+from tests.lab import pair as pairs
+from tests.lab.pair import Pair, must, wait_bonded, wait_links
+
+#: All but the one that two separate links do not bear.
+MODES: tuple[Mode, ...] = tuple(mode for mode in get_args(Mode) if mode != "balance-alb")
+FAR = "10.0.0.2"
+KEEPALIVE = 5.0
+#: Of each line: little, so that the machine that all of this shares is not what limits it.
+RATE = "4mbit"
+#: Seconds that a fault is watched for, and times that each is made.
+WATCHED, TIMES = 12.0, 2
+_SILENCE = "table inet cut {\n chain c {\n type filter hook forward priority -300; policy drop;\n }\n}\n"
+
+
+def figures() -> Iterator[str]:
+    """One line a figure, as it is found."""
+    with region(boots=True) as running:
+        pair = pairs.build(running, MODES[0], rate=RATE)
+        wait_bonded(pair)
+        for mode in MODES:
+            if mode != MODES[0]:
+                pairs.change_mode(pair, mode)
+            for figure in _mode(pair):
+                yield f"pair, {mode}: {figure}"
+        yield f"pair: {_power_on(pair):.0f} s from power-on to bonded, with a kernel that is emulated"
+
+
+def _mode(pair: Pair) -> Iterator[str]:
+    told = must(pair.left, "ping", "-n", "-q", "-i", "0.02", "-c", "1000", FAR, timeout=120)
+    found = re.search(r"(\d+) packets transmitted, (\d+) received", told)
+    assert found, told
+    yield f"{int(found[1]) - int(found[2])} of {found[1]} pings lost while nothing happens (goal: 0)"
+    for what, goal, fail, mend in _faults(pair):
+        for tap in (0, 1):
+            losses = []
+            for _ in range(TIMES):
+                losses.append(pings(pair.left, FAR, WATCHED, meanwhile=lambda f=fail, t=tap: f(t)))  # type: ignore[misc]
+                mend(tap)
+                wait_bonded(pair)
+            told = "; ".join(f"{loss.gap:.1f} s, {loss.lost} of {loss.sent} pings lost" for loss in losses)
+            yield f"ovn{tap} {what}: longest gap {told} (goal: {goal:g} s at most)"
+    two = {n: throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
+    must(pair.left, "systemctl", "stop", _unit(1))
+    for host in pair.hosts:
+        wait_links(host, "ovn0")
+    one = {n: throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
+    must(pair.left, "systemctl", "start", _unit(1))
+    wait_bonded(pair)
+    for n in (1, 8):
+        yield (
+            f"{n} streams over lines of {RATE}: two carry {two[n]:.1f} Mbit/s, one {one[n]:.1f}: "
+            f"{two[n] / one[n]:.2f} x"
+        )
+
+
+def _unit(tap: int) -> str:
+    return f"drawbridge-link@ovn{tap}"
+
+
+def _faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], Callable[[int], object]]]:
+    """What happens to a link of the left host's, the seconds it may cost, how to do and to mend it."""
+    left, lab = pair.left, pair.region.name
+
+    def router(tap: int) -> str:
+        return f"{lab}-left{tap}-gw"
+
+    def cable(way: str) -> Callable[[int], object]:
+        return lambda tap: run("ip", "-n", left.namespace, "link", "set", f"eth{tap}", way)
+
+    def unit(verb: str) -> Callable[[int], object]:
+        return lambda tap: must(left, "systemctl", verb, _unit(tap))
+
+    kill = "kill -KILL $(systemctl show --property MainPID --value {})"
+    yield "is stopped", 1, unit("stop"), unit("start")
+    yield "is killed", KEEPALIVE + 1, lambda tap: must(left, "sh", "-c", kill.format(_unit(tap))), lambda tap: None
+    yield "loses its cable", KEEPALIVE + 1, cable("down"), cable("up")
+    yield (
+        "hears nothing any more",
+        KEEPALIVE + 1,
+        lambda tap: nft(router(tap), _SILENCE),
+        lambda tap: nft(router(tap), "delete table inet cut\n"),
+    )
+
+
+def _power_on(pair: Pair) -> float:
+    pair.region.cut_power("right")
+    start = time.monotonic()
+    pair.region.power_on("right")
+    wait_bonded(pair, 120)
+    return time.monotonic() - start
