@@ -80,8 +80,9 @@ def compare(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
     lines = max(1, len(sites))
     out = Item(f"{usage.out:g} GB out", usage.out * gigabyte["out"])
     gateways, two = (2, "two of: ") if settings.pair else (1, "")
-    # Three of each OpenVPN process and the days left on two certificates, told by each gateway in one request a minute.
-    metrics = 3 * settings.tunnel.links + 2 * gateways
+    # The days left on two certificates and, where clients are served, three of each OpenVPN process; each gateway tells
+    # its own in one request a minute.
+    metrics = 2 if settings.pair else 3 * settings.tunnel.links + 2
     told = metrics * month["metric"] + gateways * MONTH * 60 * prices()["request"]["metric"]
     zone = [Item("private zone", month["zone"])] if settings.domain else []
     return (
