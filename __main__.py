@@ -47,7 +47,8 @@ def deploy(config: settings.Settings) -> None:
         "behind": routed,
         **six,
     }
-    network = Network("network", NetworkArgs(**here, **place))
+    announced = config.tunnel.ipv6 == "advertised"
+    network = Network("network", NetworkArgs(**here, **place, announced=announced))
     config.refuse_clash(network.cidr)
     reached = (network.cidr,) if config.tunnel.vpc else ()
     # The VPC's resolver (its base plus two) answers the VPC alone, and so those who are translated into it.
@@ -65,11 +66,12 @@ def deploy(config: settings.Settings) -> None:
     firewall = Firewall("firewall", FirewallArgs(stack=stack, **around))
     group = firewall.security_group_id
     ends: dict[str, Any] = {"subnet_id": network.public_subnet_id, "security_group_id": group, "ipv6": six["ipv6"]}
-    ends |= {"ipv6_prefix": machine.ipv6_prefix and str(machine.ipv6_prefix)}
+    ends |= {"delegated": not announced, "ipv6_prefix": machine.ipv6_prefix and str(machine.ipv6_prefix)}
     checked = not (routed or six["ipv6"])
     address = Address("address", AddressArgs(stack=stack, **ends, source_dest_check=checked, after=[network]))
     interface = address.interface_id
-    Routes("routes", RoutesArgs(tables=network.route_tables, interface_id=interface, destinations=routed))
+    whole: dict[str, Any] = {"edge": network.edge, "destination6": network.announced6 if announced else None}
+    Routes("routes", RoutesArgs(tables=network.route_tables, interface_id=interface, destinations=routed, **whole))
 
     server = f"{stack}.drawbridge"
     lifetimes, profiles = config.lifetimes.model_dump(), profiles_of(tunnel, address.public_ip, server)
@@ -81,7 +83,8 @@ def deploy(config: settings.Settings) -> None:
         "admin_from": beyond if machine.admin_at else machine.admin_from,
         "allow_from": beyond if clients_at else machine.allow_from,
     }
-    known = pulumi.Output.all(authority.revoked, address.ipv6_prefix, network.cidr6)
+    prefix6 = network.announced6 if announced else address.ipv6_prefix
+    known = pulumi.Output.all(authority.revoked, prefix6, network.cidr6)
     made = known.apply(lambda k: release.build(dual(config, tunnel, *k[1:]), **filtered, vpc=reached, revoked=k[0]))
     kits = {name: kit_of(client, tunnel, firewall, here) for name, client in sites(tunnel, clients_at).items()}
     kits |= {name: bond_kit(config, name, tunnel, address.public_ip, server, here) for name in bonded(tunnel)}
@@ -127,14 +130,16 @@ def offer(config: settings.Settings) -> Tunnel:
 
 
 def dual(config: settings.Settings, tunnel: Tunnel, prefix: str | None, vpc: str | None) -> Tunnel:
-    """Return the tunnel with the IPv6 it has once AWS has delegated a prefix and chosen the VPC's range."""
+    """Return the tunnel with the IPv6 it has once AWS has chosen a prefix and the VPC's range."""
     if prefix is None or vpc is None:
         return tunnel
     chosen = config.tunnel.ipv6
     pool = chosen if isinstance(chosen, IPv6Network) else IPv6Network(prefix)
     reached = (IPv6Network(vpc),) if config.tunnel.vpc else ()
-    routes = reached if config.tunnel.redirect == "none" else (GLOBAL6,)
-    return replace(tunnel, pool6=pool, routes6=routes, opened6=config.tunnel.open_to)
+    everywhere = config.tunnel.redirect != "none"
+    values: dict[str, Any] = {"pool6": pool, "routes6": (GLOBAL6,) if everywhere else reached}
+    announced: dict[str, Any] = {"advertised": chosen == "advertised", "default6": everywhere}
+    return replace(tunnel, opened6=config.tunnel.open_to, **values, **announced)
 
 
 def sites(tunnel: Tunnel, clients_at: Mapping[str, IPv4Address]) -> dict[str, Client]:

@@ -71,7 +71,7 @@ def _lower(value: object) -> object:
 
 def _pool6(value: object) -> object:
     """A word, or a range; raises ValueError."""
-    return value if value in ("none", "delegated") else IPv6Network(str(value))
+    return value if value in ("none", "delegated", "advertised") else IPv6Network(str(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,10 @@ class Tunnel(Section):
     port: int = Field(default=1194, ge=1, le=65535)
     nat: bool = True
     client_to_client: bool = False
-    ipv6: Annotated[Literal["none", "delegated"] | IPv6Network, PlainValidator(_pool6)] = "none"
-    """Whether clients have global addresses: of all of the delegated prefix, or of a part of it."""
+    ipv6: Annotated[Literal["none", "delegated", "advertised"] | IPv6Network, PlainValidator(_pool6)] = "none"
+    """Whether clients have global addresses: of all of the delegated prefix, or of a part of it; or of a /64 that is
+    also advertised on the segment, for hosts that make addresses of their own.
+    """
     open_to: tuple[IPv6Network, ...] = ()
     """Who may open connections to clients by IPv6."""
     redirect: Literal["none", "ipv6", "all"] = "none"
@@ -332,6 +334,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         problems += _check_port(tunnel)
         problems += _check_links(tunnel, clients)
         problems += _check_ipv6(tunnel, gateway, clients)
+        problems += _check_advertised(tunnel, gateway, network)
     if pair:
         problems += _check_network(pair, tunnel, {}, "pair")
         problems += _check_pair(pair, network, gateway, tunnel, values["clients"])
@@ -390,7 +393,7 @@ def _clients(value: object, problems: list[Problem]) -> dict[int, Client]:
 REMEDIES = {
     "name": "use 1 to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first",
     "sshKey": "give the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub",
-    "ipv6": "write none, delegated, or a range like 2001:db8:1:2:3::/80",
+    "ipv6": "write none, delegated, advertised, or a range like 2001:db8:1:2:3::/80",
     "mac": "write a unicast address like 02:00:5e:00:53:01",
     "instanceType": "write an EC2 instance type, such as t4g.nano",
     "image": "write debian-13 or the id of an AMI",
@@ -746,6 +749,21 @@ def _of_pair(tunnel: Tunnel) -> Tunnel:
     pool = tunnel.pool if "pool" in tunnel.model_fields_set else POOLS["tap"]
     implied = {"device": "tap", "links": 2, "bond": tunnel.bond or "balance-xor", "nat": False, "pool": pool}
     return tunnel.model_copy(update=implied)
+
+
+def _check_advertised(tunnel: Tunnel, gateway: Gateway | None, network: Network | None) -> Iterator[Problem]:
+    """What a /64 of the segment's own needs."""
+    if tunnel.ipv6 != "advertised":
+        return
+    if tunnel.device != "tap":
+        remedy = "write device: tap, or ipv6: delegated"
+        yield _problem("tunnel.ipv6", "advertised", "needs a segment: no advertisement crosses a tun device", remedy)
+    if network and network.vpc_id:
+        reason = "needs a subnet and a route table of its own, which an existing VPC does not get"
+        yield _problem("tunnel.ipv6", "advertised", reason, "write delegated, or leave vpcId and subnetId out")
+    if gateway and gateway.ipv6_prefix:
+        reason = "is not delegated where a whole subnet is the segment's"
+        yield _problem("gateway.ipv6Prefix", gateway.ipv6_prefix, reason, "leave it out, or write ipv6: delegated")
 
 
 def _check_lifetimes(lifetimes: Lifetimes) -> Iterator[Problem]:

@@ -18,7 +18,9 @@ class AddressArgs:
     source_dest_check: bool
     """False where the interface takes or sends packets of addresses that are not its own."""
     ipv6: bool = False
-    """Whether it has an IPv6 address and a delegated prefix, a /80."""
+    """Whether it has an IPv6 address of its own."""
+    delegated: bool = True
+    """Whether it then has a delegated prefix, a /80, too."""
     ipv6_prefix: str | None = None
     """That prefix; without it AWS chooses one of the subnet's."""
     after: Sequence[pulumi.Resource] = ()
@@ -41,6 +43,7 @@ class Address(pulumi.ComponentResource):
     def __init__(self, name: str, args: AddressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Address", name, {}, opts)
         tags = contract.tags(args.stack, contract.at(args.end, "gateway"))
+        named = args.ipv6_prefix if args.ipv6 and args.delegated else None
         interface = aws.ec2.NetworkInterface(
             f"{name}-interface",
             subnet_id=args.subnet_id,
@@ -48,8 +51,9 @@ class Address(pulumi.ComponentResource):
             source_dest_check=args.source_dest_check,
             # One address for itself: with it comes the way to the Internet.
             ipv6_address_count=1 if args.ipv6 else None,
-            ipv6_prefix_count=1 if args.ipv6 and not args.ipv6_prefix else None,
-            ipv6_prefixes=[args.ipv6_prefix] if args.ipv6 and args.ipv6_prefix else None,
+            # 0 and not nothing, which would leave what it has.
+            ipv6_prefix_count=(1 if args.delegated else 0) if args.ipv6 and not named else None,
+            ipv6_prefixes=[named] if named else None,
             description="Drawbridge gateway",
             tags=tags,
             opts=pulumi.ResourceOptions(parent=self),

@@ -13,6 +13,9 @@ import contract
 EVERYWHERE = "0.0.0.0/0"
 EVERYWHERE6 = "::/0"
 
+#: Number of the last /64 of a VPC's /56: those of `plan` are counted from 0, three zones' at most.
+LAST6 = 255
+
 #: Source ports of whoever opens a connection (RFC 6056, 3.2): where replies go.
 EPHEMERAL = (1024, 65535)
 
@@ -131,6 +134,8 @@ class NetworkArgs:
     """Whether the new VPC has IPv6, or the existing subnet's is used."""
     opened6: tuple[IPv6Network, ...] = ()
     """Who may open connections to clients by IPv6."""
+    announced: bool = False
+    """Whether the new VPC has a subnet that stays empty, whose range is for what is behind the gateway."""
     behind: tuple[IPv4Network, ...]
     """Networks behind the gateway that the VPC's hosts see by their own addresses."""
     end: str = ""
@@ -144,6 +149,8 @@ class Network(pulumi.ComponentResource):
     """The VPC's range; known at once, also of an existing VPC."""
     cidr6: pulumi.Output[str | None]
     """Its IPv6 range, if it uses one."""
+    announced6: pulumi.Output[str | None]
+    """Range of the empty subnet, a /64, if there is one."""
     vpc_id: pulumi.Output[str]
     public_subnet_id: pulumi.Output[str]
     """Where the gateway's network interface lives."""
@@ -151,9 +158,12 @@ class Network(pulumi.ComponentResource):
     """The first zone's; none in an existing VPC."""
     route_tables: dict[str, pulumi.Input[str]]
     """Ids of the tables that get routes to networks behind the gateway, by a name for each."""
+    edge: dict[str, pulumi.Input[str]]
+    """The table that the internet gateway asks, if there is one."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Network", name, {}, opts)
+        self.announced6, self.edge = pulumi.Output.from_input(None), {}
         if args.vpc_id and args.subnet_id:
             self._adopt(args.vpc_id, args.subnet_id, args.route_table_ids, ipv6=args.ipv6)
         else:
@@ -253,11 +263,35 @@ class Network(pulumi.ComponentResource):
             incoming, outgoing = [*incoming, *more_in], [*outgoing, *more_out]
             self._acl(f"{name}-{kind}", vpc, tags(kind), incoming, outgoing, subnets[kind])
 
+        if args.announced:
+            self._announce(name, args, vpc, internet)
         self.cidr6 = vpc.ipv6_cidr_block.apply(lambda block: block if args.ipv6 else None)
         self.vpc_id = vpc.id
         self.public_subnet_id = subnets["public"]["0"].id
         self.private_subnet_id = subnets["private"]["0"].id
         self.route_tables = {kind: table.id for kind, table in tables.items()}
+
+    def _announce(self, name: str, args: NetworkArgs, vpc: aws.ec2.Vpc, internet: aws.ec2.InternetGateway) -> None:
+        """Make the empty subnet, and a table that says where the Internet finds it.
+
+        Only a whole subnet's range may have a route of its own inside a VPC (Amazon VPC User Guide, "Subnet route
+        tables" and "Gateway route tables").
+        """
+        child = pulumi.ResourceOptions(parent=self)
+        subnet = aws.ec2.Subnet(
+            f"{name}-announced",
+            vpc_id=vpc.id,
+            ipv6_cidr_block=vpc.ipv6_cidr_block.apply(subnet6(LAST6)),
+            # It holds no interface, ever; so it takes nothing of the VPC's IPv4 range.
+            ipv6_native=True,
+            assign_ipv6_address_on_creation=True,
+            tags=contract.tags(args.stack, "announced"),
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["availabilityZone"]),
+        )
+        table = aws.ec2.RouteTable(f"{name}-edge", vpc_id=vpc.id, tags=contract.tags(args.stack, "edge"), opts=child)
+        aws.ec2.RouteTableAssociation(f"{name}-edge", gateway_id=internet.id, route_table_id=table.id, opts=child)
+        self.announced6 = subnet.ipv6_cidr_block.apply(lambda block: block)
+        self.edge = {"edge": table.id}
 
     def _subnets(
         self, name: str, args: NetworkArgs, vpc: aws.ec2.Vpc, tables: dict[str, aws.ec2.RouteTable]

@@ -1,7 +1,7 @@
 """How the VPC finds what is behind the gateway."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 import pulumi
@@ -14,6 +14,10 @@ class RoutesArgs:
     """Route table ids by a name for each; the names decide which resources there are."""
     interface_id: pulumi.Input[str]
     destinations: tuple[IPv4Network, ...]
+    edge: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    """Table of the internet gateway: what is behind the gateway by IPv6 is told to it as well."""
+    destination6: pulumi.Input[str] | None = None
+    """A whole subnet's range behind the gateway."""
 
 
 class Routes(pulumi.ComponentResource):
@@ -30,4 +34,12 @@ class Routes(pulumi.ComponentResource):
                     network_interface_id=args.interface_id,
                     opts=pulumi.ResourceOptions(parent=self),
                 )
+        for table, id_ in ({**args.tables, **args.edge} if args.destination6 else {}).items():
+            aws.ec2.Route(
+                f"{name}-{table}-announced",
+                route_table_id=id_,
+                destination_ipv6_cidr_block=args.destination6,
+                network_interface_id=args.interface_id,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
         self.register_outputs({})

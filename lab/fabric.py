@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
+from lab.errors import LabError
 from lab.linux import add_namespace, delete_namespace, ip_batch, namespaces, nft, run, sysctl
 from lab.model import Interface, State, Subnet
 from lab.vpc import (
@@ -193,6 +194,8 @@ class Fabric:
         # Nobody else can have the address, so nobody is asked before it is used.
         sysctl(machine, {f"net/ipv6/conf/{name}/accept_dad": "0"})
         run("ip", "-n", router, "link", "set", link, "up")
+        if subnet.cidr is None:
+            raise LabError(f"{subnet.id} is an IPv6-only subnet; the lab starts no machines in one")
         address = f"{interface.primary}/{subnet.cidr.prefixlen}"
         commands = [f"link set {name} up", f"address replace {address} brd + dev {name}"]
         if interface.index == 0:

@@ -22,6 +22,7 @@ from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.models.route_tables import RouteBackend
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.elastic_ip_addresses import ElasticIPAddresses
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
@@ -52,6 +53,7 @@ def mend() -> None:
         _interfaces_have_prefixes()
         _elastic_addresses_move()
         _states_are_respected()
+        _routes_stay_outside_the_vpc()
         _metadata_options_are_kept()
         _root_volumes_are_replaced()
 
@@ -346,6 +348,40 @@ def _elastic_addresses_move() -> None:
 
 
 # --- instances --------------------------------------------------------------------------------------------------------
+
+
+def _routes_stay_outside_the_vpc() -> None:
+    """Inside the VPC's own ranges a route leads to an interface alone, and for a whole subnet or a whole range.
+
+    Amazon VPC User Guide, "Subnet route tables" (rules and considerations) and "Gateway route tables". moto takes
+    anything whose target is an interface.
+    """
+
+    @_wrapped(RouteBackend, "create_route")
+    def create(original: Any, self: Any, route_table_id: str, *args: Any, **kwargs: Any) -> Any:
+        four, six = (*args, None, None)[:2]
+        named = four or six or kwargs.get("destination_cidr_block") or kwargs.get("destination_ipv6_cidr_block")
+        if named and not kwargs.get("local"):
+            destination, table = ipaddress.ip_network(named, strict=False), self.get_route_table(route_table_id)
+            held = (*self.get_vpc(table.vpc_id)._cidr_block_association_set.values(),)
+            ranges = [ipaddress.ip_network(entry["cidr_block"]) for entry in held]
+            subnets = [
+                ipaddress.ip_network(text)
+                for subnet in self.describe_subnets(filters={"vpc-id": table.vpc_id})
+                for text in (
+                    subnet.cidr_block,
+                    *(e["ipv6CidrBlock"] for e in subnet.ipv6_cidr_block_associations.values()),
+                )
+                if text
+            ]
+            inside = any(destination.version == r.version and destination.subnet_of(r) for r in ranges)  # type: ignore[arg-type]
+            if inside and destination not in (*ranges, *subnets):
+                told = f"({named}) for parameter destinationCidrBlock: it is no whole subnet of the VPC's, and it"
+                raise InvalidParameterValueError(told)
+            if inside and not any(kwargs.get(key) for key in ("interface_id", "nat_gateway_id", "vpc_endpoint_id")):
+                told = f"({named}) for parameter destinationCidrBlock: inside the VPC it needs an interface, and it"
+                raise InvalidParameterValueError(told)
+        return original(self, route_table_id, *args, **kwargs)
 
 
 class _IncorrectState(EC2ClientError):

@@ -146,7 +146,8 @@ class Subnet:
 
     id: str
     vpc: str
-    cidr: IPv4Network
+    cidr: IPv4Network | None
+    """None of one that is IPv6-only."""
     cidr6: tuple[IPv6Network, ...]
     acl: tuple[AclEntry, ...]
 
@@ -303,7 +304,7 @@ def _subnet(found: dict[str, Any], acls: list[dict[str, Any]]) -> Subnet:
     return Subnet(
         id=found["SubnetId"],
         vpc=found["VpcId"],
-        cidr=IPv4Network(found["CidrBlock"]),
+        cidr=IPv4Network(found["CidrBlock"]) if found.get("CidrBlock") else None,
         cidr6=tuple(
             IPv6Network(entry["Ipv6CidrBlock"])
             for entry in found.get("Ipv6CidrBlockAssociationSet", [])

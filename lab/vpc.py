@@ -128,7 +128,8 @@ def plan(state: State, vpc: str) -> Plan:
 def _addresses(up: Sequence[Interface], subnets: Sequence[Subnet], cidrs: Iterable[Network]) -> Iterable[str]:
     """The router's own: each subnet's first address, the resolver (base + 2), the metadata service."""
     for subnet in subnets:
-        yield f"{subnet.cidr[1]}/32 dev lo"
+        if subnet.cidr:
+            yield f"{subnet.cidr[1]}/32 dev lo"
     for cidr in cidrs:
         if isinstance(cidr, IPv4Network):
             yield f"{cidr[2]}/32 dev lo"

@@ -23,7 +23,11 @@ def render(tunnel: Tunnel, adapters: Sequence[str] = ()) -> Mapping[str, str]:
     ports = adapters or tunnel.adapters
     files = {
         f"{BRIDGE}.netdev": _BRIDGE_DEVICE.format(mac=tunnel.mac),
-        f"{BRIDGE}.network": _BRIDGE.format(mtu=tunnel.mtu, addresses=_addresses(tunnel)),
+        f"{BRIDGE}.network": _BRIDGE.format(
+            mtu=tunnel.mtu,
+            router="IPv6SendRA=yes\n" if tunnel.advertised else "",
+            addresses=_addresses(tunnel) + _advertisements(tunnel),
+        ),
     }
     for port in ports:
         files |= {f"{port}.netdev": _PORT_DEVICE.format(port=port), f"{port}.network": _port(port, tunnel)}
@@ -46,6 +50,15 @@ def _addresses(tunnel: Tunnel) -> str:
         # To ask whether somebody has it takes a port with a carrier, so it would not be there before the first client.
         text += f"\n[Address]\nAddress={tunnel.address6}/{tunnel.pool6.prefixlen}\nDuplicateAddressDetection=none\n"
     return text
+
+
+def _advertisements(tunnel: Tunnel) -> str:
+    if not (tunnel.advertised and tunnel.pool6):
+        return ""
+    # Seconds; 0: not the way to everywhere, only to what is named (RFC 4191).
+    routes = "".join(f"\n[IPv6RoutePrefix]\nRoute={network}\n" for network in tunnel.routes6)
+    lifetime = 1800 if tunnel.default6 else 0
+    return f"\n[IPv6SendRA]\nRouterLifetimeSec={lifetime}\nEmitDNS=no\n\n[IPv6Prefix]\nPrefix={tunnel.pool6}\n{routes}"
 
 
 def _port(port: str, tunnel: Tunnel) -> str:
@@ -86,7 +99,7 @@ IgnoreCarrierLoss=yes
 LinkLocalAddressing=ipv6
 IPv6AcceptRA=no
 LLDP=no
-
+{{router}}
 {{addresses}}"""
 
 # OpenVPN runs as a user of its own, and opens the device without any right to make one.

@@ -86,7 +86,11 @@ class Tunnel:
     redirect: bool = False
     """Whether all of a client's traffic takes the tunnel."""
     pool6: IPv6Network | None = None
-    """Global addresses of the tunnel, /80 to `SMALLEST6`; the server has the first one."""
+    """Global addresses of the tunnel, /80 to `SMALLEST6`, or a /64 if `advertised`; the server has the first one."""
+    advertised: bool = False
+    """Whether the gateway announces `pool6` on the segment, so that hosts make addresses of their own (RFC 4862)."""
+    default6: bool = False
+    """Whether it announces itself as the way to everywhere."""
     routes6: tuple[IPv6Network, ...] = ()
     """All IPv6 networks that clients reach through the tunnel."""
     opened6: tuple[IPv6Network, ...] = ()

@@ -29,6 +29,14 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
     members = [(mac, addresses[name]) for name, owned in hardware.items() for mac in owned]
     own6 = [(mac, link_local(local)) for owned in hardware.values() for mac in owned for local in owned]
     own6 += [(mac, addresses6[name]) for name, owned in hardware.items() for mac in owned if name in addresses6]
+    if tunnel.advertised and tunnel.pool6:
+        # What a host makes of the prefix and its hardware address; anything else it makes must be nobody's.
+        own6 += [
+            (mac, tunnel.pool6[int(link_local(local)) & (2**64 - 1)])
+            for owned in hardware.values()
+            for mac in owned
+            for local in owned
+        ]
     claims = [
         f"{mac} . {sender} . {ip}"
         for name, owned in hardware.items()
@@ -36,7 +44,10 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
         for sender in owned
         for ip in (addresses[name], "0.0.0.0")
     ]
-    taken6 = sorted({link_local(tunnel.mac), *(address for _, address in own6)})
+    ours = (link_local(tunnel.mac), *([tunnel.address6] if tunnel.address6 else []))
+    taken6 = sorted({*ours, *(address for _, address in own6)})
+    made_up = f"{{ fe80::/10, {tunnel.pool6} }}" if tunnel.advertised else "fe80::/10"
+    free = f"{{ ::, fe80::/10, {tunnel.pool6} }}" if tunnel.advertised else "{ ::, fe80::/10 }"
     sets = (
         _set("members", "ether_addr", (mac for mac, _ in members)),
         _set("claims", "ether_addr . ether_addr . ipv4_addr", claims),
@@ -54,7 +65,9 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
             _FRAMES.replace("$PORTS", ports).replace("$RATE", str(tunnel.broadcasts)),
             _ARP,
             _IP.replace("$MULTICAST\n", _MULTICAST if tunnel.multicast else _ALL),
-            _IP6.replace("$MULTICAST\n", _MULTICAST6 if tunnel.multicast else _ALL),
+            _IP6.replace("$MULTICAST\n", _MULTICAST6 if tunnel.multicast else _ALL)
+            .replace("$MADE_UP", made_up)
+            .replace("$FREE", free),
         ]
     )
     return f"# Its segment\ntable {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
@@ -137,7 +150,8 @@ _MULTICAST = """\
     counter name multicast drop
 """
 
-# A client may make up link-local addresses (RFC 8981), but none that another one has.
+# A client may make up link-local addresses (RFC 8981), and those of a prefix that is announced, but none that another
+# one has.
 _IP6 = """\
 chain claim {
     ether saddr . icmpv6 taddr != @own6 counter name spoofed drop
@@ -149,10 +163,10 @@ chain source {
 
 chain ip6_frames {
     icmpv6 type { nd-router-advert, nd-redirect } counter name foreign drop
-    icmpv6 type nd-neighbor-advert icmpv6 taddr != fe80::/10 jump claim
+    icmpv6 type nd-neighbor-advert icmpv6 taddr != $MADE_UP jump claim
     icmpv6 type nd-neighbor-advert icmpv6 taddr @taken6 jump claim
     ip6 saddr :: icmpv6 type nd-neighbor-solicit icmpv6 taddr @taken6 jump claim
-    ip6 saddr != { ::, fe80::/10 } jump source
+    ip6 saddr != $FREE jump source
     ip6 saddr @taken6 jump source
     udp sport 547 counter name foreign drop
 $MULTICAST

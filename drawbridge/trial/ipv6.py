@@ -25,14 +25,18 @@ def internet_host(deployed: Deployment) -> labs.Host:
     return host
 
 
-def address_of(host: labs.Host, device: str) -> IPv6Address:
-    """A machine's global address in the tunnel, waited for; raises LabError after a minute."""
+def address_of(host: labs.Host, device: str, *, made: bool = False) -> IPv6Address:
+    """A machine's global address in the tunnel, waited for; raises LabError after a minute.
+
+    It is the one that the gateway gave it, or the one that it has `made` of what the gateway advertises.
+    """
     found = list[str]()
 
     def there() -> bool:
         done = host.run(["ip", "-json", "-6", "address", "show", "dev", device, "scope", "global", "-tentative"])
         links = json.loads(done.stdout or "[]") if done.returncode == 0 else []
-        found[:] = [one["local"] for link in links for one in link.get("addr_info", []) if one]
+        entries = [one for link in links for one in link.get("addr_info", []) if one]
+        found[:] = [one["local"] for one in entries if bool(one.get("dynamic")) == made]
         return bool(found)
 
     if not wait(there, _TUNNEL_SECONDS):
@@ -60,4 +64,9 @@ def checks(deployed: Deployment) -> list[Check]:
         back = ping(server, str(address), 10 if opened else 2)
         what = f"IPv6 Internet -> {client.name}" if opened else f"IPv6 Internet -> {client.name} dropped"
         made.append(Check((back is not None) == opened, what, figure(back)))
+        if settings.tunnel.ipv6 == "advertised":
+            own = address_of(host, f"{settings.tunnel.device}0", made=True)
+            say = partial(host.run, ["ping", "-n", "-c", "3", "-W", "1", "-I", str(own), str(SERVER6)])
+            seen = arrives(server, f"icmp6 and src {own}", say) if out else own != address
+            made.append(Check(seen, f"{client.name} has made itself an address of what is advertised", str(own)))
     return made

@@ -72,7 +72,7 @@ class Vpc(Ec2Kind):
 @register
 class Subnet(Ec2Kind):
     token = "aws:ec2/subnet:Subnet"
-    fixed = frozenset({"vpcId", "cidrBlock", "availabilityZone", "availabilityZoneId", "ipv6CidrBlock"})
+    fixed = frozenset({"vpcId", "cidrBlock", "availabilityZone", "availabilityZoneId", "ipv6CidrBlock", "ipv6Native"})
     changeable = frozenset({"mapPublicIpOnLaunch", "assignIpv6AddressOnCreation", "tags"})
     resource, describe, items, id_key = "subnet", "describe_subnets", "Subnets", "SubnetId"
 
@@ -84,6 +84,7 @@ class Subnet(Ec2Kind):
                 AvailabilityZone=inputs.get("availabilityZone"),
                 AvailabilityZoneId=inputs.get("availabilityZoneId"),
                 Ipv6CidrBlock=inputs.get("ipv6CidrBlock"),
+                Ipv6Native=inputs.get("ipv6Native"),
             ),
             **self.tagging(inputs),
         )
@@ -105,7 +106,9 @@ class Subnet(Ec2Kind):
         return {
             "arn": self.aws.arn("ec2", f"subnet/{item['SubnetId']}"),
             "vpcId": item["VpcId"],
-            "cidrBlock": item["CidrBlock"],
+            # An IPv6-only one has none.
+            "cidrBlock": item.get("CidrBlock") or None,
+            "ipv6Native": bool(item.get("Ipv6Native")),
             "availabilityZone": item["AvailabilityZone"],
             "availabilityZoneId": item.get("AvailabilityZoneId"),
             "mapPublicIpOnLaunch": bool(item.get("MapPublicIpOnLaunch")),
@@ -221,14 +224,17 @@ class RouteTableAssociation(_Association):
 
     def read(self, id: str, inputs: Props) -> Props | None:
         row = self._association(id)
-        return None if row is None else some(routeTableId=row["RouteTableId"], subnetId=row.get("SubnetId"))
+        ends = {} if row is None else {"subnetId": row.get("SubnetId"), "gatewayId": row.get("GatewayId")}
+        return None if row is None else some(routeTableId=row["RouteTableId"], **ends)
 
     def delete(self, id: str, outputs: Props) -> None:
         self.aws.client("ec2").disassociate_route_table(AssociationId=id)
 
     def find(self, inputs: Props) -> list[str]:
         rows = [row for t in self._tables() if t["RouteTableId"] == inputs["routeTableId"] for row in t["Associations"]]
-        return [r["RouteTableAssociationId"] for r in rows if r.get("SubnetId", 0) == inputs.get("subnetId")]
+        ends = ("SubnetId", "subnetId"), ("GatewayId", "gatewayId")
+        mine = [r for r in rows if any(r.get(here) and r.get(here) == inputs.get(there) for here, there in ends)]
+        return [r["RouteTableAssociationId"] for r in mine]
 
 
 @register

@@ -159,6 +159,42 @@ def test_a_prefix_behind_an_instance_is_on_the_internet(cloud: Cloud, vpc: Vpc, 
         assert server.calls(address, 81) == SERVER6
 
 
+def test_a_whole_subnet_is_routed_to_an_interface_and_nothing_less(cloud: Cloud, vpc: Vpc, server: Place) -> None:
+    """Amazon VPC User Guide, "Subnet route tables" (rules and considerations) and "Gateway route tables"."""
+    assert vpc.cidr6
+    vpc.go_online()
+    empty = str(list(vpc.cidr6.subnets(new_prefix=64))[-1])
+    made = cloud.ec2.create_subnet(VpcId=vpc.id, Ipv6CidrBlock=empty, Ipv6Native=True)["Subnet"]
+    assert not made.get("CidrBlock")
+    group, subnet = open_egress6(vpc), vpc.subnet()
+    holder = launch(cloud, vpc, subnet, group)
+    neighbour = launch(cloud, vpc, vpc.subnet(), group)
+    cloud.ec2.modify_network_interface_attribute(NetworkInterfaceId=holder.interface, SourceDestCheck={"Value": False})
+    address = str(IPv6Network(empty)[0xBEEF])
+    holder.run("ip", "address", "add", f"{address}/128", "dev", "lo", check=True)
+
+    assert not server.pings(address) and not neighbour.pings(address), "the control"
+    edge = cloud.ec2.create_route_table(VpcId=vpc.id)["RouteTable"]["RouteTableId"]
+    gateways = cloud.ec2.describe_internet_gateways(Filters=[{"Name": "attachment.vpc-id", "Values": [vpc.id]}])
+    internet = gateways["InternetGateways"][0]["InternetGatewayId"]
+    cloud.ec2.associate_route_table(RouteTableId=edge, GatewayId=internet)
+    for table in (edge, vpc.main_table):
+        vpc.route(table, empty, NetworkInterfaceId=holder.interface)
+    assert server.pings(address) and neighbour.pings(address)
+    with server.serves(80):
+        assert holder.calls(SERVER6, 80, source=address) == address
+
+    half = str(next(IPv6Network(empty).subnets(new_prefix=65)))
+    for wrong, target in (
+        (half, {"NetworkInterfaceId": holder.interface}),
+        (str(next(vpc.cidr6.subnets(new_prefix=60))), {"NetworkInterfaceId": holder.interface}),
+        ("10.1.0.128/25", {"NetworkInterfaceId": holder.interface}),
+        (empty, {"GatewayId": internet}),
+    ):
+        with pytest.raises(cloud.ec2.exceptions.ClientError, match="InvalidParameterValue"):
+            vpc.route(vpc.table(subnet), wrong, **target)
+
+
 def test_an_egress_only_gateway_lets_out_and_nothing_in(cloud: Cloud, vpc: Vpc, server: Place) -> None:
     """Amazon VPC User Guide, "Enable outbound IPv6 traffic using an egress-only internet gateway"."""
     inside = launch(cloud, vpc, vpc.subnet(), open_egress6(vpc))

@@ -15,27 +15,23 @@ from typing import Any
 
 import pytest
 
-from drawbridge.account import stack_file
 from drawbridge.trial import ipv6, run
-from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.hosts import must, place_hosts
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.hosts import must
 from drawbridge.trial.ipv6 import SERVER6, address_of
 from drawbridge.trial.probes import arrives, ping, wait
-from drawbridge.trial.routed import wait_report
 from lab.region import Host, Region
 from openvpn import client
+from openvpn.segment import link_local
 from pki.authority import CertificateAuthority
-from settings import read_stack_file
+from tests.lab import stacks
 
 TUNNEL = 60.0
-RAW = read_stack_file(stack_file("ipv6"))
+RAW = stacks.of("ipv6")
 
 
 def bring(region: Region, raw: dict[str, Any]) -> Deployment:
-    stack = deploy(region, "ipv6", raw, lambda _: None)
-    place_hosts(stack, lambda _: None)
-    assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
-    return stack
+    return stacks.bring(region, "ipv6", raw)
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +183,38 @@ def test_without_keys_it_does_not_start_and_with_wrong_ones_it_carries_nothing(
     assert "VERIFY ERROR" in must(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
     # The control: with the right ones, it is the same file that the service runs on.
     assert ping(cabin, SERVER6, TUNNEL) is not None
+
+
+@pytest.mark.seed("2.5")
+def test_where_a_whole_64_is_the_segment_s_clients_make_addresses_of_its_advertisements(
+    deployed: Deployment, server: Host
+) -> None:
+    """The last one in this region: its stack is then another."""
+    members = [deployed.region.host(name) for name in ("cabin", "barn")]
+    cabin = members[0]
+    assert '"dynamic":true' not in must(cabin, "ip", "-json", "-6", "address", "show", "dev", "tap0"), "the control"
+    raw = deepcopy(RAW)
+    raw["drawbridge:tunnel"]["ipv6"] = "advertised"
+    stack = bring(deployed.region, raw)
+    for host in members:
+        must(host, "systemctl", "restart", f"openvpn-client@{host.name}")
+    mine = {host.name: address_of(host, "tap0", made=True) for host in members}
+    given = address_of(cabin, "tap0")
+    block = IPv6Network((int(mine["cabin"]) & ~(2**64 - 1), 64))
+
+    assert given == block[0x10] and mine["barn"] in block and interface(stack)["Ipv6Prefixes"] == []
+    macs = {host.name: must(host, "cat", "/sys/class/net/tap0/address").strip() for host in members}
+    ends = {name: int(link_local(mac)) & (2**64 - 1) for name, mac in macs.items()}
+    assert {name: int(address) & (2**64 - 1) for name, address in mine.items()} == ends
+    assert "default via fe80::" in must(cabin, "ip", "-6", "route", "show", "dev", "tap0", "proto", "ra")
+    for host in members:
+        say = partial(host.run, ["ping", "-n", "-c", "3", "-W", "1", "-I", str(mine[host.name]), str(SERVER6)])
+        assert arrives(server, f"icmp6 and src {mine[host.name]}", say)
+        assert ping(server, mine[host.name], 10) is not None
+    # What another one has made is that one's.
+    must(cabin, "ip", "address", "add", f"{mine['barn']}/128", "dev", "tap0", "nodad")
+    forged = partial(cabin.run, ["ping", "-n", "-c", "2", "-W", "1", "-I", str(mine["barn"]), str(SERVER6)])
+    assert not arrives(server, f"icmp6 and src {mine['barn']}", forged, timeout=2)
 
 
 def test_a_routed_stack_has_ipv6_by_the_same_setting(deployed: Deployment, server: Host) -> None:

@@ -79,6 +79,27 @@ def test_an_existing_vpc_without_ipv6_is_refused(aws: Deployment) -> None:
     )
 
 
+def test_a_64_that_is_advertised_is_routed_to_the_interface_by_every_table(aws: Deployment) -> None:
+    tunnel = RAW["drawbridge:tunnel"] | {"ipv6": "advertised"}
+    stack = deploy_into_moto(RAW | {"drawbridge:tunnel": tunnel}, "six")
+    found = interface(stack)
+    assert (found["Ipv6Prefixes"], len(found["Ipv6Addresses"])) == ([], 1)
+    mine = [{"Name": "vpc-id", "Values": [stack.outputs["vpcId"]]}]
+    (empty,) = [one for one in stack.ec2.describe_subnets(Filters=mine)["Subnets"] if one["Ipv6Native"]]
+    block = empty["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"]
+    tables = stack.ec2.describe_route_tables(Filters=mine)["RouteTables"]
+    leading = {
+        tag["Value"].rpartition("-")[2]: [one.get("GatewayId", "")[:4] for one in table["Associations"]]
+        for table in tables
+        for tag in table.get("Tags", [])
+        for route in table["Routes"]
+        if tag["Key"] == "Name" and route.get("DestinationIpv6CidrBlock") == block
+        if route.get("NetworkInterfaceId") == stack.outputs["gatewayInterfaceId"]
+    }
+    assert leading == {"public": [""], "private": [""], "edge": ["igw-"]}
+    assert f"{IPv6Network(block)[0x10]}/64" in server_ccd(stack, "cabin")
+
+
 @pytest.mark.seed("2.8")
 def test_the_interface_has_an_address_a_prefix_and_no_check(stack: Deployment) -> None:
     found = interface(stack)

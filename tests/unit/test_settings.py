@@ -209,7 +209,7 @@ D = "drawbridge:"
         ),
         (
             {"tunnel": {"ipv6": "yes"}},
-            "tunnel.ipv6: yes cannot be used; write none, delegated, or a range like 2001:db8:1:2:3::/80",
+            "tunnel.ipv6: yes cannot be used; write none, delegated, advertised, or a range like 2001:db8:1:2:3::/80",
         ),
         (
             {"tunnel": {"ipv6": "2001:db8:0:0:9::/80"}, "gateway": {"ipv6Prefix": "2001:db8:0:0:1::/80"}},
@@ -249,6 +249,21 @@ D = "drawbridge:"
         (
             {"clients": [{"name": "a", "mac": "02:00:5e:00:53:01"}]},
             "clients[0].mac: 02:00:5e:00:53:01 is for a segment; leave it out",
+        ),
+        (
+            {"tunnel": {"ipv6": "advertised"}},
+            "tunnel.ipv6: advertised needs a segment: no advertisement crosses a tun device; "
+            "write device: tap, or ipv6: delegated",
+        ),
+        (
+            {"tunnel": {"device": "tap", "ipv6": "advertised"}, "network": {"vpcId": "vpc-1", "subnetId": "subnet-1"}},
+            "tunnel.ipv6: advertised needs a subnet and a route table of its own, which an existing VPC does not get; "
+            "write delegated, or leave vpcId and subnetId out",
+        ),
+        (
+            {"tunnel": {"device": "tap", "ipv6": "advertised"}, "gateway": {"ipv6Prefix": "2001:db8:1:2:3::/80"}},
+            "gateway.ipv6Prefix: 2001:db8:1:2:3::/80 is not delegated where a whole subnet is the segment's; "
+            "leave it out, or write ipv6: delegated",
         ),
         ({"tunnel": {"port": 0}}, "tunnel.port: 0 cannot be used; write 1 or more"),
         ({"tunnel": {"protocol": "sctp"}}, "tunnel.protocol: sctp cannot be used; write udp or tcp"),

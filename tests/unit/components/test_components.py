@@ -108,6 +108,44 @@ def test_an_address_with_ipv6(declare: Declare, named: str | None) -> None:
     assert six == {"ipv6AddressCount": 1} | ({"ipv6Prefixes": [named]} if named else {"ipv6PrefixCount": 1})
 
 
+def test_an_address_whose_prefix_is_another_subnet_s(declare: Declare) -> None:
+    args = AddressArgs(
+        stack="dev", subnet_id="s", security_group_id="g", source_dest_check=False, ipv6=True, delegated=False
+    )
+    inputs = declare(lambda: Address("address", args)).inputs("NetworkInterface", "address-interface")
+    # A number and not nothing: nothing would leave a prefix that is there.
+    assert (inputs["ipv6AddressCount"], inputs["ipv6PrefixCount"]) == (1, 0)
+
+
+def test_an_announced_range_is_an_empty_subnet_s_that_the_internet_gateway_knows(declare: Declare) -> None:
+    seen = declare(lambda: Network("network", replace(NETWORK, ipv6=True, announced=True)))
+    plain = declare(lambda: Network("network", replace(NETWORK, ipv6=True)))
+    assert set(seen.children) - set(plain.children) == {
+        ("Subnet", "network-announced"),
+        ("RouteTable", "network-edge"),
+        ("RouteTableAssociation", "network-edge"),
+    }
+    subnet = seen.inputs("Subnet", "network-announced")
+    assert (subnet["ipv6CidrBlock"], subnet["ipv6Native"]) == ("2001:db8:7:ff::/64", True)
+    assert "cidrBlock" not in subnet
+    association = seen.inputs("RouteTableAssociation", "network-edge")
+    assert association == {"gatewayId": "network-internet-id", "routeTableId": "network-edge-id"}
+
+
+def test_a_whole_subnet_is_routed_to_the_interface_from_everywhere(declare: Declare) -> None:
+    tables = {"tables": {"public": "rtb-1"}, "edge": {"edge": "rtb-9"}}
+    args = RoutesArgs(**tables, interface_id="eni-1", destinations=(), destination6="2001:db8:7:ff::/64")
+    seen = declare(lambda: Routes("routes", args))
+    assert {n: seen.inputs(k, n) for k, n in seen.children} == {
+        f"routes-{name}-announced": {
+            "routeTableId": id_,
+            "destinationIpv6CidrBlock": "2001:db8:7:ff::/64",
+            "networkInterfaceId": "eni-1",
+        }
+        for name, id_ in (("public", "rtb-1"), ("edge", "rtb-9"))
+    }
+
+
 def test_routes(declare: Declare) -> None:
     args = RoutesArgs(
         tables={"public": "rtb-1", "private": "rtb-2"},

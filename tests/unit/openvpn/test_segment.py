@@ -48,6 +48,28 @@ def test_addresses_are_apart_and_one_client_more_moves_none(names: list[str]) ->
     assert addresses(len(names) - 1).items() <= every.items()
 
 
+def test_a_64_that_is_advertised_lets_hosts_make_addresses_that_are_nobody_s() -> None:
+    block = IPv6Network("2001:db8:1:ff::/64")
+    announced = replace(SIX, pool6=block, advertised=True, default6=True)
+    network = bridge.render(announced)["etc/systemd/network/10-drawbridge-br0.network"]
+    assert "IPv6SendRA=yes\n" in network and "[IPv6SendRA]\nRouterLifetimeSec=1800\nEmitDNS=no\n" in network
+    assert f"[IPv6Prefix]\nPrefix={block}\n" in network and "[IPv6RoutePrefix]\nRoute=2000::/3\n" in network
+    # Who only reaches the VPC gets no default route of it.
+    vpc = replace(announced, default6=False, routes6=(IPv6Network("2001:db8:1::/56"),))
+    text = bridge.render(vpc)["etc/systemd/network/10-drawbridge-br0.network"]
+    assert "RouterLifetimeSec=0\n" in text and "Route=2001:db8:1::/56\n" in text
+    assert "SendRA" not in bridge.render(SIX)["etc/systemd/network/10-drawbridge-br0.network"]
+
+    rules = segment.render_nftables(announced)
+    mac = TUNNEL.macs["robot"]
+    own = block[int(segment.link_local(mac)) & (2**64 - 1)]
+    (taken,) = [line for line in rules.split("set taken6")[1].splitlines() if "elements" in line]
+    assert f"{mac} . {own}" in rules
+    assert all(str(one) in taken for one in (own, announced.addresses6["robot"], announced.address6))
+    assert f"ip6 saddr != {{ ::, fe80::/10, {block} }} jump source" in rules
+    assert "ip6 saddr != { ::, fe80::/10 } jump source" in segment.render_nftables(SIX)
+
+
 def test_the_filter_knows_who_has_what() -> None:
     text = segment.render_nftables(SIX)
     mac, own = TUNNEL.macs["robot"], segment.link_local(TUNNEL.macs["robot"])
