@@ -742,6 +742,8 @@ def _check_pair(
         yield _problem("tunnel.pool", tunnel.pool, "is no size for a pair", "write a range from /16 to /30")
     if tunnel.port == 65535:
         yield _problem("tunnel.port", tunnel.port, "leaves no port for the second link", "write 65534 or less")
+    if tunnel.port < 1024:
+        yield _problem("tunnel.port", tunnel.port, "needs a right that no link of a pair has", "write 1024 or more")
 
 
 def _of_pair(tunnel: Tunnel) -> Tunnel:

@@ -401,6 +401,10 @@ D = "drawbridge:"
             "pair.cidr: 10.2.0.0/25 is no size for the VPC; write a range from /16 to /23",
         ),
         (
+            {"pair": {}, "tunnel": {"port": 443}},
+            "tunnel.port: 443 needs a right that no link of a pair has; write 1024 or more",
+        ),
+        (
             {"pair": {}, "tunnel": {"bond": "balance-alb"}},
             "tunnel.bond: balance-alb loses frames between two hosts: it tells each peer the address of one link, and "
             "what comes over the other is taken by nobody; write balance-xor, active-backup or balance-rr",
