@@ -120,7 +120,7 @@ def deploy(config: settings.Settings) -> None:
 
 def offer(config: settings.Settings) -> Tunnel:
     """Return what the settings say of the tunnel and its clients."""
-    clients = tuple(Client(**client.model_dump(exclude={"system", "at", "lines"})) for client in config.clients)
+    clients = tuple(Client(**client.model_dump(exclude={"at", "lines"})) for client in config.clients)
     groups = tuple(Multicast(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
     values = config.tunnel.model_dump(exclude={"vpc", "multicast", "redirect", "ipv6", "open_to"})
     if config.tunnel.links > 1:

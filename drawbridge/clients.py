@@ -14,6 +14,8 @@ from botocore.config import Config
 
 from drawbridge import errors
 from drawbridge.account import Account, telling_aws_errors
+from kits import windows as kit
+from openvpn import windows
 from openvpn.client import BundleError, certificate_of
 from pki.authority import Certificate, PkiError
 
@@ -68,23 +70,36 @@ def list_clients(account: Account) -> list[Client]:
     return clients
 
 
-def fetch(account: Account, name: str, target: Path, *, replace: bool = False) -> None:
-    """Writes a client's bundle to `target`, mode 0600 from the moment it exists, whole or not at all.
+def fetch(account: Account, name: str, target: Path, *, replace: bool = False) -> list[Path]:
+    """Writes a client's bundle to `target`, mode 0600 from the moment it exists, whole or not at all; returns where.
 
-    Raises `BundleError` where the file is there already and `replace` is not set, or cannot be written, and
-    `NotDeployedError` where the stack has no such client.
+    For a client on Windows its two scripts are written beside it. Raises `BundleError` where a file is there already
+    and `replace` is not set, or cannot be written, and `NotDeployedError` where the stack has no such client.
     """
+    # Asked for first, so that nobody's permission to read the secret is used for nothing.
+    if not replace and target.exists():
+        raise _is_there(target)
+    bundle = _bundle(account, name)
+    files = {target: bundle}
+    if windows.is_for(bundle):
+        profile, *scripts = kit.files(bundle, name).items()
+        files = {target: profile[1], **{target.with_name(script): text for script, text in scripts}}
+    if not replace and (there := [path for path in files if path.exists()]):
+        raise _is_there(there[0])
+    for path, text in files.items():
+        _write(path, text, replace=replace)
+    return list(files)
+
+
+def _write(target: Path, text: str, *, replace: bool) -> None:
     try:
-        # Asked for first, so that nobody's permission to read the secret is used for nothing.
-        if not replace and target.exists():
-            raise FileExistsError
-        bundle = _bundle(account, name)
         # mkstemp makes it 0600: nobody else reads the key, not even for a moment.
-        descriptor, name_of_temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        temporary = Path(name_of_temporary)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        temporary = Path(name)
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(bundle)
+            # As it is: where lines end in CR LF, they do so on purpose.
+            with os.fdopen(descriptor, "w", newline="") as file:
+                file.write(text)
             if replace:
                 temporary.replace(target)
             else:
@@ -92,9 +107,13 @@ def fetch(account: Account, name: str, target: Path, *, replace: bool = False) -
         finally:
             temporary.unlink(missing_ok=True)
     except FileExistsError:
-        raise errors.BundleError(f"{target} is there already", "name another file, or replace it: --force") from None
+        raise _is_there(target) from None
     except OSError as error:
         raise errors.BundleError(f"{target}: {error.strerror}", "name a file in a directory of yours") from error
+
+
+def _is_there(target: Path) -> errors.BundleError:
+    return errors.BundleError(f"{target} is there already", "name another file, or replace it: --force")
 
 
 def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:

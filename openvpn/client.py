@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from openvpn import windows
 from openvpn.model import Tunnel, text
 
 
@@ -29,8 +30,8 @@ class Remote:
 def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = "") -> str:
     """Return a profile without keys, the same for every client of a tunnel that is routed.
 
-    On a segment the client named gets its own hardware address. `remote` is the server's public address or name;
-    `server_name` the common name of its certificate, and no other is accepted.
+    On a segment the client named gets its own hardware address, and on Windows its scripts. `remote` is the server's
+    public address or name; `server_name` the common name of its certificate, and no other is accepted.
     """
     return text(f"OpenVPN profile for {server_name}", _profile(tunnel, remote, server_name, client))
 
@@ -109,3 +110,5 @@ def _profile(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iter
     yield f"tun-mtu {tunnel.mtu}"
     yield f"mssfix {tunnel.path_mtu} mtu"
     yield f"verb {tunnel.verb}"
+    if any(one.system == "windows" for one in tunnel.clients if one.name == client):
+        yield from windows.options(tunnel, client)

@@ -40,6 +40,8 @@ class Client:
     """Parts of `lan` towards which others may open connections; towards the rest only replies pass."""
     address6: IPv6Address | None = None
     """What its IPv6 address ends in; without one, what its IPv4 address counts in the pool."""
+    system: Literal["linux", "windows", "phone"] = "linux"
+    """What it runs."""
     mac: str | None = None
     """Hardware address it has on a segment; without one, what `Tunnel.macs` derives and its bundle sets."""
 

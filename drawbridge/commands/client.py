@@ -7,6 +7,7 @@ import click
 
 from drawbridge import account, clients
 from drawbridge.commands import options, output
+from openvpn import windows
 
 
 @click.group()
@@ -46,8 +47,11 @@ def list_(stack: str, region: str | None, wants_json: bool) -> None:
 def fetch(name: str, target: Path | None, force: bool, stack: str, region: str | None) -> None:
     """Fetch a client's bundle into a file that only you can read."""
     target = target or Path(f"{name}.ovpn")
-    clients.fetch(account.connect(stack, region=region), name, target, replace=force)
-    click.echo(f"{target}: sudo openvpn --config {target}")
+    written = clients.fetch(account.connect(stack, region=region), name, target, replace=force)
+    if len(written) == 1:
+        click.echo(f"{target}: sudo openvpn --config {target}")
+    else:
+        click.echo(f"{', '.join(map(str, written))}: into {windows.PLACE} on {name}, then restart OpenVPNService there")
 
 
 @client.command()

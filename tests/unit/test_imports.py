@@ -21,7 +21,7 @@ MAY_USE: dict[str, frozenset[str]] = {
     "__main__": frozenset({"pair", "settings", "components", "contract", "userdata", "openvpn", "kits"}),
     "pair": frozenset({"settings", "components", "contract", "userdata", "openvpn", "kits"}),
     "lab": frozenset(),
-    "drawbridge": frozenset({"contract", "endpoint", "settings", "pki", "openvpn", "lab"}),
+    "drawbridge": frozenset({"contract", "endpoint", "settings", "pki", "openvpn", "kits", "lab"}),
     "bench": frozenset({"drawbridge", "lab", "openvpn"}),
 }
 

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 from drawbridge import clients, errors
 from drawbridge.__main__ import cli
 from drawbridge.account import Account
+from openvpn.client import render_profile
+from openvpn.model import Client, Tunnel
 
 from .conftest import STACK, Enrol
 
@@ -46,6 +49,26 @@ def test_a_damaged_bundle_is_named_and_not_shown(account: Account) -> None:
         clients.list_clients(account)
     assert "SECRET" not in str(caught.value) + caught.value.remedy
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.seed("2.15")
+def test_fetch_for_windows_writes_the_scripts_beside_it(account: Account, enrol: Enrol, tmp_path: Path) -> None:
+    bundle = enrol("office").bundle
+    tunnel = Tunnel(pool=IPv4Network("10.8.0.0/24"), clients=(Client(name="office", system="windows"),))
+    profile = render_profile(tunnel, "203.0.113.7", "gateway.lab", "office")
+    whole = profile + bundle[bundle.index("<ca>") :]
+    account.client("ssm").put_parameter(Name=account.names.bundle("office"), Value=whole, Overwrite=True)
+    target = tmp_path / "mine.ovpn"
+    written = clients.fetch(account, "office", target)
+    assert [path.name for path in written] == ["mine.ovpn", "office-up.cmd", "office-down.cmd"]
+    assert target.read_bytes() == whole.replace("\n", "\r\n").encode()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
+    # None of the three is written over unasked, and then none is written at all.
+    target.unlink()
+    with pytest.raises(errors.BundleError, match=r"office-up\.cmd is there already"):
+        clients.fetch(account, "office", target)
+    assert not target.exists()
+    assert clients.fetch(account, "office", target, replace=True) == written
 
 
 @pytest.mark.seed("0.15")

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -17,7 +17,7 @@ from threading import Condition, Thread
 
 import pytest
 
-from openvpn import peer
+from openvpn import peer, windows
 from openvpn.client import inline, render_profile
 from openvpn.model import Client, Paths, Tunnel
 from openvpn.server import render_ccd, render_server
@@ -244,6 +244,40 @@ def test_stranger_s_tls_crypt_key_gets_no_answer(site: Site) -> None:
     client = site.client(site.leaf(), wrapped_for=tls_crypt.server_key())
     server.wait_for("can not extract tls-crypt-v2 client key")
     assert "Initial packet from" not in client.log
+
+
+@pytest.mark.seed("2.15")
+def test_a_profile_for_windows_finds_its_scripts_and_tells_them_all(site: Site) -> None:
+    """Their paths are read as on Windows; here they are names of files, in which a backslash is a letter."""
+    site.server(None, "--push", "dhcp-option DNS 10.1.0.2")
+    tunnel = replace(TUNNEL, clients=(Client(name="alice", system="windows"), *TUNNEL.clients[1:]))
+    leaf = site.leaf()
+    profile = render_profile(tunnel, "192.0.2.1", SERVER_NAME, "alice")
+    keys = (site.authority.certificate, leaf.certificate, leaf.key, tls_crypt.client_key(site.tls_crypt_key))
+    bundle = site.write("alice.ovpn", inline(profile, *keys).replace("\n", "\r\n"))
+    start = ("--cd", str(site.directory), "--config", bundle)
+
+    refused = site._start(site.namespaces[1], *start)
+    refused.wait_for(r"up script fails with 'C:\\Program Files\\OpenVPN\\config-auto\\alice-up.cmd': No such file")
+    for name in windows.scripts("alice"):
+        site.write(rf"{windows.PLACE}\{name}", '#!/bin/sh\nenv > "$script_type"\n')
+        (site.directory / rf"{windows.PLACE}\{name}").chmod(0o700)
+    site._start(site.namespaces[1], *start).wait_for(UP)
+    told = dict(line.split("=", 1) for line in (site.directory / "up").read_text().splitlines())
+    expected = {
+        "ifconfig_local": "10.8.0.10",
+        "ifconfig_netmask": "255.255.255.0",
+        "route_network_1": "10.1.0.0",
+        "route_netmask_1": "255.255.0.0",
+        "route_gateway_1": "10.8.0.1",
+        "route_vpn_gateway": "10.8.0.1",
+        "foreign_option_1": "dhcp-option DNS 10.1.0.2",
+        "remote_1": "192.0.2.1",
+        "dev": "tun0",
+    }
+    assert {key: told.get(key) for key in expected} == expected
+    # It is theirs to do.
+    assert "10.8.0.10" not in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
 
 
 def end(name: str, address: str) -> peer.End:

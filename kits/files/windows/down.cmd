@@ -1,0 +1,25 @@
+@echo off
+rem Takes back what -up.cmd has set. What is gone already is no failure; all of it is tried.
+setlocal EnableExtensions EnableDelayedExpansion
+if not defined dev exit /b 2
+
+rem DNS
+netsh interface ipv4 delete dnsservers name="%dev%" address=all validate=no
+
+rem Gateway: the ways through the tunnel
+if defined drawbridge_redirect (
+  route delete 128.0.0.0 mask 128.0.0.0 %route_vpn_gateway%
+  route delete 0.0.0.0 mask 128.0.0.0 %route_vpn_gateway%
+  route delete %remote_1% mask 255.255.255.255 %route_net_gateway%
+)
+for /L %%n in (1,1,99) do (
+  if defined route_network_%%n route delete !route_network_%%n! mask !route_netmask_%%n! !route_gateway_%%n!
+  if defined route_ipv6_network_%%n (
+    netsh interface ipv6 delete route prefix=!route_ipv6_network_%%n! interface="%dev%" nexthop=!route_ipv6_gateway_%%n! store=active
+  )
+)
+
+rem Addresses
+if defined ifconfig_local netsh interface ipv4 delete address name="%dev%" address=%ifconfig_local% store=active
+if defined ifconfig_ipv6_local netsh interface ipv6 delete address interface="%dev%" address=%ifconfig_ipv6_local% store=active
+exit /b 0
