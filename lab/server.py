@@ -101,6 +101,7 @@ class Region:
         self._lives: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._launches: dict[str, tuple[bytes | None, str | None, str | None]] = {}
         self._kernel: type[Machine] = Machine  # what instances become that are launched from now on
+        self._kernels: dict[str, type[Machine]] = {}
         mends.mend()
         mends.terminate_once_down(self._runs)
         account.leave_bucket_policies_alone()
@@ -241,6 +242,7 @@ class Region:
         for instance in state.instances.values():
             if instance.on:
                 self._home[instance.id] = region
+                self._kernels.setdefault(instance.id, self._kernel)
         for name in [name for name, home in self._home.items() if home == region]:
             self._workers.submit(self._bring, region, name)
         if failed:
@@ -273,6 +275,7 @@ class Region:
         self.fabric.close_machine(name)
         self._home.pop(name, None)
         self._launches.pop(name, None)
+        self._kernels.pop(name, None)
 
     def _replace_root(self, region: str, name: str) -> None:
         """Boot an instance from a root volume as it was at launch."""
@@ -289,7 +292,7 @@ class Region:
         interfaces = list(fabric.interfaces_of(state, instance.id))
         if not interfaces:
             return
-        machine = self.machines.get(instance.id) or self._kernel(
+        machine = self.machines.get(instance.id) or self._kernels[instance.id](
             name=f"{self.settings.name}-{instance.id[-12:]}",
             directory=self.directory / "machines" / instance.id,
             namespace=self.fabric.open_machine(instance.id),

@@ -5,7 +5,8 @@ is Debian's, an ordinary process in the machine's network namespace: each interf
 machine's own, with its address, route and MAC, and the namespace only carries frames between the two. Commands reach it
 through `lab.uml_agent`.
 
-Debian's such kernel has nftables for bridges alone, so it runs hosts and no gateways, whose filter it refuses.
+Debian's such kernel has nftables for bridges alone. For all else `lab.uml_nft` stands in for the program: rulesets are
+judged and not in force there.
 
 Sources: the kernel's Documentation/virt/uml/user_mode_linux_howto_v2.rst (vector transports, hostfs); systemd.link(5),
 systemd.network(5); unshare(1).
@@ -14,7 +15,9 @@ systemd.network(5); unshare(1).
 import hashlib
 import json
 import socket
+import socketserver
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,15 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.linux import NETNS, ip_batch, run, within
+from lab.linux import NETNS, add_namespace, delete_namespace, ip_batch, listen, run, within
 from lab.machines import ENVIRONMENT, Machine
-from lab.uml_agent import ADDRESS, PORT
+from lab.uml_agent import ADDRESS, JUDGE, PORT
+from lab.uml_nft import REAL
 
 KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
+NFT = "/usr/sbin/nft"
+#: Options of nft that would have it read other files of this machine's, or never end.
+_OPEN_ENDED = {"-i", "--interactive", "-I", "--includepath", "-D", "--define"}
 _AGENT = "/usr/local/lib/lab/agent.py"
 _REBOOTING = "/var/lib/lab-rebooting"
-_HOST_END = "169.254.77.1/30"
+_NETWORK = "/usr/local/lib/lab/network"
+_HOST_END = f"{JUDGE[0]}/30"
 _CONTROL = "lab0"
 _GONE_SECONDS = 5.0
 _FILES = {
@@ -45,6 +53,22 @@ _FILES = {
         f"[Service]\nType=oneshot\nExecStart=/usr/bin/touch {_REBOOTING}\n"
     ),
     "/etc/systemd/system/reboot.target.d/lab.conf": "[Unit]\nWants=lab-reboot.service\n",
+    # As on EC2, where cloud-init finds an address before the network is up that it may configure.
+    "/etc/systemd/system/lab-network.service": (
+        "[Unit]\nDescription=The lab's addresses\nDefaultDependencies=no\n"
+        "After=systemd-udev-trigger.service\nBefore=cloud-init-local.service\n\n"
+        f"[Service]\nType=oneshot\nExecStart=/bin/sh {_NETWORK}\n"
+    ),
+    "/etc/systemd/system/cloud-init-local.service.d/lab.conf": (
+        "[Unit]\nWants=lab-network.service\nAfter=lab-network.service\n"
+    ),
+    # What boots slowly does what it has to: of its devices it knows its lines, and nothing changed since the image.
+    "/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": (
+        "[Service]\nExecStart=\nExecStart=udevadm trigger --action=add --subsystem-match=net\n"
+    ),
+    **dict.fromkeys(("/etc/.updated", "/var/.updated"), ""),
+    # Its disk is this machine's: what is not written down yet when its power is cut is not lost.
+    "/etc/dpkg/dpkg.cfg.d/lab": "force-unsafe-io\n",
     "/etc/systemd/system/sysinit.target.d/lab.conf": "[Unit]\nWants=lab-agent.service\n",
     "/etc/systemd/system/multi-user.target.d/lab.conf": "[Unit]\nWants=systemd-networkd.service\n",
 }
@@ -75,6 +99,18 @@ class Link:
             f"{stem}.network": f"{match}\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n{lines}{routes}",
         }
 
+    @property
+    def script(self) -> str:
+        """The same at once, for a shell; what is there already stays."""
+        lines = [f"udevadm wait --timeout=20 /sys/class/net/{self.name}", f"ip link set {self.name} up"]
+        lines += [f"ip address replace {address} brd + dev {self.name}" for address in self.addresses if "." in address]
+        lines += [
+            f"ip route replace default via {gateway} dev {self.name} onlink metric {metric}"
+            for gateway, metric in self.gateways
+            if "." in gateway
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
 
 @dataclass
 class OwnKernel(Machine):
@@ -83,6 +119,7 @@ class OwnKernel(Machine):
     memory: int = 256
     """MiB."""
     links: list[Link] = field(default_factory=list)
+    judge: "Judge | None" = None
 
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
         """As `Machine.prepare`; its kernel's modules and its interfaces' files are there as well."""
@@ -94,9 +131,12 @@ class OwnKernel(Machine):
             run("mount", "--bind", "-o", "ro", str(modules()), str(inside))
         self._take_links()
         mine = dict(_FILES)
+        mine[_NETWORK] = "".join(link.script for link in self.links)
         for link in self.links:
             mine |= link.files
         super().prepare(mine)
+        self._stand_in()
+        self.judge = self.judge or Judge.open(self.namespace)
 
     @property
     def leader(self) -> int | None:
@@ -121,6 +161,26 @@ class OwnKernel(Machine):
         deadline = time.monotonic() + _GONE_SECONDS
         while any(Path(f"/proc/{kernel}").exists() for kernel in kernels) and time.monotonic() < deadline:
             time.sleep(0.01)
+
+    def remove(self) -> None:
+        """As `Machine.remove`."""
+        super().remove()
+        if self.judge is not None:
+            self.judge.close()
+            self.judge = None
+
+    def _stand_in(self) -> None:
+        """Put `lab.uml_nft` in nft's place, for good: dpkg puts the package's own program beside it."""
+        program, real = self.root / NFT.lstrip("/"), self.root / REAL.lstrip("/")
+        text = Path(__file__).with_name("uml_nft.py").read_text()
+        if program.exists() and not real.exists() and program.read_bytes()[:2] != b"#!":
+            program.rename(real)
+        program.write_text(text)
+        program.chmod(0o755)
+        diversions = self.root / "var/lib/dpkg/diversions"
+        known = diversions.read_text() if diversions.exists() else ""
+        if NFT not in known.splitlines():
+            diversions.write_text(f"{known}{NFT}\n{REAL}\n:\n")
 
     def _power_off(self, leader: int) -> None:
         execute(self.namespace, ["systemctl", "--no-block", "poweroff"], timeout=5)
@@ -162,10 +222,69 @@ class OwnKernel(Machine):
             _join(self.namespace, link)
 
 
+class _Ruling(socketserver.StreamRequestHandler):
+    """One ruleset: what this machine's nft says of it."""
+
+    server: "Judge"
+
+    def handle(self) -> None:
+        """Answer one line of JSON with another."""
+        asked = json.loads(self.rfile.readline())
+        argv = [str(word) for word in asked["argv"]]
+        if _OPEN_ENDED & {*argv} or "include" in (asked["stdin"] or "").split():
+            answer = {"returncode": 1, "stdout": "", "stderr": "the lab judges no ruleset that reads other files\n"}
+        else:
+            inside = ["ip", "netns", "exec", self.server.namespace, "nft", *argv]
+            done = subprocess.run(
+                inside, input=asked["stdin"] or "", capture_output=True, text=True, timeout=60, check=False
+            )
+            answer = {"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+        self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+
+class Judge(socketserver.ThreadingTCPServer):
+    """Judges a machine's rulesets in a namespace where no packet passes; listens at the lab's end of its control link.
+
+    They stay there: a second one meets what the first has made.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(JUDGE, _Ruling, bind_and_activate=False)
+        self.namespace = f"{machine}-nft"
+        add_namespace(self.namespace)
+        self.socket.close()
+        self.socket = listen(machine, *JUDGE)
+
+    @classmethod
+    def open(cls, machine: str) -> "Judge":
+        """Begin to judge for the machine of a namespace."""
+        made = cls(machine)
+        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 1}, daemon=True).start()
+        return made
+
+    def close(self) -> None:
+        """End, and forget."""
+
+        def end() -> None:
+            self.shutdown()
+            self.server_close()
+
+        threading.Thread(target=end, daemon=True).start()
+        delete_namespace(self.namespace)
+
+
 def _join(namespace: str, link: Link) -> None:
     """A bridge of two ports: the wire, under another MAC so that the machine can have that, and the kernel's tap."""
     tap, bridge = _tap(link.name), f"b{_tap(link.name)}"
     other = "06:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(f"{namespace}{link.name}".encode()).digest()[:5])
+    ip_batch(
+        namespace,
+        # A wire that was there before has left them behind.
+        [f"link delete {found}" for found in (bridge, tap)],
+        force=True,
+    )
     ip_batch(
         namespace,
         [

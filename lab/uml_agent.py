@@ -6,13 +6,19 @@ machine can touch it. One connection is one command: a line of JSON in, a line o
 Sources: network_namespaces(7), nsenter(1).
 """
 
+import contextlib
 import json
 import os
+import socket
 import socketserver
 import subprocess
+import threading
+from pathlib import Path
 from typing import Any
 
 LINK, ADDRESS, PORT = "vec0", "169.254.77.2", 7
+#: The lab's end of the link, where it judges rulesets that this machine's kernel cannot; and who asks for that here.
+JUDGE, ASKED = ("169.254.77.1", 8), "/run/lab-nft.sock"
 _HOME = "/proc/1/ns/net"
 
 
@@ -42,6 +48,22 @@ class Call(socketserver.StreamRequestHandler):
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
+class Question(socketserver.StreamRequestHandler):
+    """Hands a question about a ruleset out to the lab."""
+
+    def handle(self) -> None:
+        """A line there, a line back."""
+        with socket.create_connection(JUDGE, timeout=60) as judge, judge.makefile("rb") as answers:
+            judge.sendall(self.rfile.readline())
+            self.wfile.write(answers.readline())
+
+
+class Questions(socketserver.ThreadingUnixStreamServer):
+    """A thread a question."""
+
+    daemon_threads = True
+
+
 class Server(socketserver.ThreadingTCPServer):
     """A thread a command."""
 
@@ -55,6 +77,9 @@ def main() -> None:
     subprocess.run(["nsenter", f"--net={_HOME}", "ip", "link", "set", LINK, "netns", str(os.getpid())], check=True)
     for command in (f"address add {ADDRESS}/30 dev {LINK}", "link set lo up", f"link set {LINK} up"):
         subprocess.run(["ip", *command.split()], check=True)
+    with contextlib.suppress(FileNotFoundError):
+        Path(ASKED).unlink()
+    threading.Thread(target=Questions(ASKED, Question).serve_forever, daemon=True).start()
     Server((ADDRESS, PORT), Call).serve_forever()
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,18 @@ class Deployment:
     settings: Settings
     outputs: Mapping[str, Any]
     changes: Mapping[str, int]
+    end: str = ""
+    """Which of a pair's gateways `outputs` are about, as `contract.Names` has it."""
 
     @property
     def names(self) -> contract.Names:
         """What the stack's things are called."""
-        return contract.Names(self.settings.stack)
+        return contract.Names(self.settings.stack, self.end)
+
+    @property
+    def second(self) -> "Deployment":
+        """The same, of a pair's second gateway."""
+        return replace(self, outputs=self.outputs[contract.SECOND_OUTPUT], end=contract.SECOND)
 
     def client(self, service: str) -> Any:
         """A boto3 client of the lab's operator, in the stack's AWS region."""

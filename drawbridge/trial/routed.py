@@ -30,11 +30,11 @@ _STRANGER = IPv4Address("192.0.2.66")
 _TRANSFER = 4 << 20
 
 
-def ready(deployed: Deployment) -> Check:
-    """The gateway reports that it runs the release the stack asks for."""
+def ready(deployed: Deployment, *, called: str = "gateway", timeout: float = _READY_SECONDS) -> Check:
+    """The gateway reports, within `timeout` seconds, that it runs the release the stack asks for."""
     start = time.monotonic()
-    what = "gateway runs the stack's release"
-    said = wait_report(deployed, deployed.outputs["release"])
+    what = f"{called} runs the stack's release"
+    said = wait_report(deployed, deployed.outputs["release"], timeout)
     if said.get("state") == "ready" and said.get("release") == deployed.outputs["release"]:
         return Check(True, what, f"ready {time.monotonic() - start:.0f} s after the deployment")
     return Check(False, what, f"{said.get('state', 'no report')}: {said.get('reason', '')}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from drawbridge.account import stack_file
 from drawbridge.checks import Check
-from drawbridge.trial import bonded, ipv6, routed, segment
+from drawbridge.trial import bonded, ipv6, pair, routed, segment
 from drawbridge.trial.deployment import Progress, deploy
 from drawbridge.trial.hosts import place_hosts
 from lab import region as labs
@@ -57,7 +57,12 @@ def throw_away_region(progress: Progress = lambda _: None) -> Iterator[labs.Regi
 
 
 def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: Progress) -> list[Check]:
+    # A pair's gateways need a bonding driver, which the kernel of this machine may lack.
+    running.own_kernels("drawbridge:pair" in raw)
     deployed = deploy(running, stack, raw, progress)
+    running.own_kernels(False)
+    if deployed.settings.pair:
+        return pair.check(deployed, progress)
     if deployed.settings.tunnel.links > 1:
         return bonded.check(deployed, progress)
     place_hosts(deployed, progress)

@@ -171,6 +171,7 @@ def test_gateways_alone_where_the_vpcs_stay_apart(deploy: Deploy) -> None:
     assert not [name for kind, name, *_ in stack.resources if name.startswith("routes")]
 
 
+@pytest.mark.seed("1.5")
 def test_balance_alb_is_refused_with_the_reason_before_anything_is_made(deploy: Deploy) -> None:
     with pytest.raises(pulumi.RunError) as refused:
         deploy({**STACK, "drawbridge:tunnel": {"bond": "balance-alb"}}, "refused")
