@@ -259,7 +259,7 @@ class Fabric:
             f"route delete {network} dev {uplink}" for network in before.networks6 if network not in plan.networks6
         ]
         ip_batch(self.internet, commands, force=True)
-        _forget_flows(router, {address for pair in {*before.translations} ^ {*plan.translations} for address in pair})
+        _forget_flows(router, {public for _, public in {*before.translations} ^ {*plan.translations}})
 
 
 def _route_key(text: str) -> tuple[str, str]:
@@ -268,12 +268,13 @@ def _route_key(text: str) -> tuple[str, str]:
     return (words[1] if words[0] in ("throw", "blackhole") else words[0], words[-1])
 
 
-def _forget_flows(router: str, addresses: set[IPv4Address]) -> None:
-    """Drop what conntrack knows of these addresses' translated flows: a moved Elastic IP moves its traffic at once."""
-    for address in sorted(addresses):
-        for end in ("--orig-src", "--orig-dst", "--reply-src", "--reply-dst"):
-            # conntrack exits 1 where nothing matched
-            forget = f"conntrack --delete --any-nat {end} {address} >/dev/null 2>&1 || true"
+def _forget_flows(router: str, public: set[IPv4Address]) -> None:
+    """Drop what conntrack knows of flows translated to these: a moved Elastic IP moves its traffic at once."""
+    for address in sorted(public):
+        # Flows that began outside were for the address, flows that began inside are answered to it.
+        for end in ("--orig-dst", "--reply-dst"):
+            # conntrack exits 1 where nothing matched.
+            forget = f"conntrack --delete {end} {address} 2>&1 || test $? = 1"
             run("ip", "netns", "exec", router, "sh", "-c", forget)
 
 

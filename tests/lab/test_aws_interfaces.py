@@ -6,6 +6,7 @@ Does not prove AWS's limits on addresses per interface.
 import socket
 import struct
 
+from tests.lab import waiting
 from tests.lab.cloud import ALL, Cloud, Instance
 
 FOREIGN = "192.0.2.77"
@@ -159,8 +160,12 @@ def test_control_frames_of_other_ether_types_are_seen_where_there_is_ethernet(cl
     one.run("ip", "link", "set", "cable0", "up", check=True)
     other.run("ip", "link", "set", "cable1", "up", check=True)
     with other.captures() as seen:
-        one.sends_frame("cable0", "ff:ff:ff:ff:ff:ff", 0x88B5, content, one.mac)
-        assert seen.has(content)
+
+        def seen_there() -> bool:
+            one.sends_frame("cable0", "ff:ff:ff:ff:ff:ff", 0x88B5, content, one.mac)
+            return seen.has(content)
+
+        waiting.until(seen_there, 10)  # the cable is up a moment after both its ends
 
 
 def test_nobody_takes_an_address_by_answering_arp(cloud: Cloud) -> None:

@@ -30,6 +30,19 @@ def test_an_elastic_ip_is_translated_one_to_one(cloud: Cloud) -> None:
         assert server.calls(address, 80) is None
 
 
+def test_nothing_leaves_from_an_address_without_a_public_one(cloud: Cloud) -> None:
+    """Amazon VPC User Guide, "Internet gateways": a public address is what communicates with the Internet."""
+    vpc = cloud.vpc(online=True)
+    inside, server = cloud.instance(vpc.subnet(), vpc.group([ALL])), cloud.server()
+    allocation, address = cloud.elastic_address()
+    with server.captures() as seen:
+        inside.pings(server.address)
+        assert not seen.has(IPv4Address(inside.address).packed), "neither translated nor as it is"
+        cloud.ec2.associate_address(AllocationId=allocation, NetworkInterfaceId=inside.interface)
+        assert inside.pings(server.address)
+        assert seen.has(IPv4Address(address).packed)
+
+
 def test_an_auto_assigned_address_lasts_until_the_instance_stops(cloud: Cloud) -> None:
     """Amazon EC2 User Guide, "Amazon EC2 instance IP addressing": released when stopped, a new one at the start."""
     vpc = cloud.vpc(online=True)
@@ -102,6 +115,24 @@ def test_a_moved_elastic_ip_moves_its_traffic_at_once(cloud: Cloud) -> None:
     with second.serves(80):
         assert server.calls(address, 80)
         assert second.calls(server.address, 80) is None
+
+
+def test_flows_of_an_elastic_ip_end_where_another_takes_its_place(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Associate an Elastic IP address": the interface has the new one from then on."""
+    vpc = cloud.vpc(online=True)
+    subnet, group = vpc.subnet(), vpc.group([ALL])
+    first, second, server = cloud.instance(subnet, group), cloud.instance(subnet, group), cloud.server()
+    (old, old_address), (new, new_address) = cloud.elastic_address(), cloud.elastic_address()
+    cloud.ec2.associate_address(AllocationId=old, NetworkInterfaceId=first.interface)
+    with first.serves(80), server.serves(81):
+        with first.connected(server.address, 81) as out, server.connected(old_address, 80) as into:
+            assert out.goes_on() and into.goes_on()
+            cloud.ec2.associate_address(AllocationId=new, NetworkInterfaceId=first.interface)
+            cloud.ec2.associate_address(AllocationId=old, NetworkInterfaceId=second.interface)
+            assert not out.goes_on()
+            assert not into.goes_on()
+        assert first.calls(server.address, 81) == new_address
+        assert server.calls(new_address, 80)
 
 
 def test_an_elastic_ip_can_be_a_secondary_addresss_own(cloud: Cloud) -> None:

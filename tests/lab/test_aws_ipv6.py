@@ -3,13 +3,16 @@
 Does not prove DHCPv6 and router advertisements themselves: the lab writes down what they would bring.
 """
 
-from ipaddress import IPv6Address, IPv6Network
+import contextlib
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.lab.cloud import ALL, ANYWHERE, ANYWHERE6, Cloud, Instance, Place, Vpc, allow
 
 SERVER6 = "2001:db8:80::80"
+FOREIGN6 = "2001:db8:77::77"
 
 
 @pytest.fixture
@@ -122,6 +125,26 @@ def test_the_check_takes_prefixes_for_own_addresses(cloud: Cloud, vpc: Vpc) -> N
         assert holder.calls(caller.address6, 80, source=address) is None
 
 
+def test_the_check_drops_foreign_addresses_both_ways(cloud: Cloud, vpc: Vpc) -> None:
+    """Amazon EC2 User Guide, "Source/destination checking"."""
+    subnet = vpc.subnet()
+    group = open_egress6(vpc)
+    caller, router = launch(cloud, vpc, subnet, group), launch(cloud, vpc, subnet, group)
+    router.run("ip", "address", "add", f"{FOREIGN6}/128", "dev", "lo", check=True)
+    vpc.route(vpc.main_table, f"{FOREIGN6}/128", NetworkInterfaceId=router.interface)
+
+    for check in (True, False):
+        cloud.ec2.modify_network_interface_attribute(
+            NetworkInterfaceId=router.interface, SourceDestCheck={"Value": check}
+        )
+        with router.captures() as seen:
+            caller.pings(FOREIGN6)
+            assert seen.has(IPv6Address(FOREIGN6).packed) is not check, "what comes for it"
+        with caller.captures() as seen:
+            router.pings(caller.address6, source=FOREIGN6)
+            assert seen.has(IPv6Address(FOREIGN6).packed) is not check, "what comes from it"
+
+
 def test_prefixes_are_given_with_a_new_interface_and_are_nobody_elses(cloud: Cloud, vpc: Vpc) -> None:
     """Amazon EC2 User Guide, "Assign prefixes to Amazon EC2 network interfaces"."""
     subnet = vpc.subnet()
@@ -204,7 +227,10 @@ def test_an_egress_only_gateway_lets_out_and_nothing_in(cloud: Cloud, vpc: Vpc, 
     with inside.serves(80), server.serves(80):
         assert inside.calls(SERVER6, 80) == inside.address6
         assert server.calls(inside.address6, 80) is None
-        assert inside.calls(server.address, 80) is None, "it is for IPv6 alone"
+        with server.captures(0x0800) as seen, contextlib.suppress(ClientError):
+            vpc.route(vpc.main_table, ANYWHERE, EgressOnlyInternetGatewayId=gateway)
+            assert inside.calls(server.address, 80) is None, "it is for IPv6 alone"
+            assert not seen.has(IPv4Address(inside.address).packed)
 
         cloud.ec2.delete_egress_only_internet_gateway(EgressOnlyInternetGatewayId=gateway)
         assert inside.calls(SERVER6, 80) is None

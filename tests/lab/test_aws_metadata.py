@@ -4,6 +4,7 @@ Does not prove the categories that the lab does not know; docs/lab.md names what
 """
 
 import json
+import socket
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -126,6 +127,20 @@ def test_no_security_group_or_acl_stands_before_it(cloud: Cloud) -> None:
     for egress in (True, False):
         cloud.ec2.delete_network_acl_entry(NetworkAclId=vpc.default_acl, RuleNumber=100, Egress=egress)
     assert instance.asks(INSTANCE_ID)[0] == 200
+
+
+def test_nobody_asks_under_anothers_address(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Access instance metadata for an EC2 instance": link-local, for the instance alone."""
+    vpc = cloud.vpc()
+    subnet, group = vpc.subnet(), vpc.group([ALL])
+    asker, neighbour = cloud.instance(subnet, group), cloud.instance(subnet, group)
+    unchecked = {"NetworkInterfaceId": asker.interface, "SourceDestCheck": {"Value": False}}
+    cloud.ec2.modify_network_interface_attribute(**unchecked)
+    with neighbour.captures(0x0800) as answers:
+        asker.calls("169.254.169.254", 80, source=neighbour.address)
+        assert not answers.has(socket.inet_aton("169.254.169.254"))
+        assert token(neighbour), "control: its own questions are answered"
+        assert answers.has(socket.inet_aton("169.254.169.254"))
 
 
 def test_it_says_what_the_api_says(cloud: Cloud) -> None:
