@@ -20,8 +20,8 @@ from components.member import Member, MemberArgs
 from components.network import Network, NetworkArgs
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
-from kits import links, site
-from openvpn import bond
+from kits import bridge, links, site
+from openvpn import bond, lan
 from openvpn.client import render_profile
 from openvpn.model import GLOBAL6, Client, Multicast, Tunnel
 from openvpn.site import outside
@@ -84,9 +84,14 @@ def deploy(config: settings.Settings) -> None:
         "allow_from": beyond if clients_at else machine.allow_from,
     }
     prefix6 = network.announced6 if announced else address.ipv6_prefix
-    known = pulumi.Output.all(authority.revoked, prefix6, network.cidr6)
-    made = known.apply(lambda k: release.build(dual(config, tunnel, *k[1:]), **filtered, vpc=reached, revoked=k[0]))
-    kits = {name: kit_of(client, tunnel, firewall, here) for name, client in sites(tunnel, clients_at).items()}
+    known = pulumi.Output.all(prefix6, network.cidr6)
+    offered = known.apply(lambda k: dual(config, tunnel, *k))
+    built = pulumi.Output.all(offered, authority.revoked)
+    made = built.apply(lambda b: release.build(b[0], **filtered, vpc=reached, revoked=b[1]))
+    kits = {
+        name: kit_of(config, client, tunnel, offered, firewall, here)
+        for name, client in sites(tunnel, clients_at).items()
+    }
     kits |= {name: bond_kit(config, name, tunnel, address.public_ip, server, here) for name in bonded(tunnel)}
     vault = Vault("vault", VaultArgs(**here, release=made, throw_away=config.throw_away, kits=kits))
     for name in kits:
@@ -120,12 +125,15 @@ def deploy(config: settings.Settings) -> None:
 
 def offer(config: settings.Settings) -> Tunnel:
     """Return what the settings say of the tunnel and its clients."""
-    clients = tuple(Client(**client.model_dump(exclude={"at", "lines"})) for client in config.clients)
+    others = {"at", "lines", "bridge"}
+    clients = tuple(Client(**c.model_dump(exclude=others), bridge=bool(c.bridge)) for c in config.clients)
     groups = tuple(Multicast(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
     values = config.tunnel.model_dump(exclude={"vpc", "multicast", "redirect", "ipv6", "open_to"})
     if config.tunnel.links > 1:
         # A host has to know within seconds that a link is gone: the other one is there.
         values |= {"keepalive": (1, 5), "mtu": bond.MTU}
+    if any(client.bridge for client in config.clients):
+        values["mtu"] = lan.MTU
     return Tunnel(**values, multicast=groups, redirect=config.tunnel.redirect == "all", clients=clients)
 
 
@@ -147,14 +155,27 @@ def sites(tunnel: Tunnel, clients_at: Mapping[str, IPv4Address]) -> dict[str, Cl
     return {client.name: client for client in tunnel.clients if client.lan or client.name in clients_at}
 
 
-def kit_of(client: Client, tunnel: Tunnel, firewall: Firewall, here: dict[str, Any]) -> pulumi.Output[bytes]:
-    """Return a site's kit; it names the one rule of the security group that follows the site's address."""
-    rule = firewall.doors.get(client.name)
-    if rule is None:
-        return pulumi.Output.from_input(site.build(client, tunnel, **here))
-    known = {"PROTOCOL": tunnel.protocol, "PORT": str(tunnel.port), "DOOR": contract.door(client.name)}
-    found = pulumi.Output.all(GROUP=firewall.security_group_id, RULE=rule.security_group_rule_id, **known)
-    return found.apply(lambda door: site.build(client, tunnel, **here, door=door))
+def kit_of(
+    config: settings.Settings,
+    client: Client,
+    tunnel: Tunnel,
+    offered: pulumi.Output[Tunnel],
+    firewall: Firewall,
+    here: dict[str, Any],
+) -> pulumi.Output[bytes]:
+    """Return a site's or a bridge's kit; it names the one rule of the security group that follows its address."""
+    told = next(one.bridge for one in config.clients if one.name == client.name)
+    rule, what = firewall.doors.get(client.name), contract.door(client.name)
+    of_rule = {"GROUP": firewall.security_group_id, "RULE": rule.security_group_rule_id} if rule else {}
+    known = {"PROTOCOL": tunnel.protocol, "PORT": str(tunnel.port), "DOOR": what}
+    door = pulumi.Output.all(**of_rule, **known) if rule else None
+
+    def kit(found: list[Any]) -> bytes:
+        if told:
+            return bridge.build(client, found[0], lan.Host(**told.model_dump()), **here, door=found[1])
+        return site.build(client, tunnel, **here, door=found[1])
+
+    return pulumi.Output.all(offered, door).apply(kit)
 
 
 def bonded(tunnel: Tunnel) -> list[str]:

@@ -9,12 +9,12 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import pulumi
 import yaml
@@ -59,6 +59,9 @@ LINK_LOCAL = IPv4Network("169.254.0.0/16")
 
 #: What a pair's tunnel has; its other keys are for tunnels with clients.
 OF_A_PAIR = {"device", "links", "bond", "pool", "port", "vpc", "verb"}
+
+#: The interface that has a bridging host's addresses; OpenVPN's TAP and the LAN's interface are its ports.
+BRIDGE = "br0"
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -202,6 +205,19 @@ class Tunnel(Section):
         return self.pool.num_addresses - 3
 
 
+class Bridge(Section):
+    """A client's host that is a bridge between the segment and the LAN it stands in."""
+
+    interface: str | None = Field(default=None, pattern=INTERFACE)
+    """Network interface in that LAN; without it, that of the default route."""
+    tap: Literal["persistent", "dynamic"] = "persistent"
+    """Whether the TAP is there before OpenVPN starts, or OpenVPN makes it and an `up` script adds it."""
+    gateway6: IPv6Address | None = None
+    """Router of the host's IPv6 default route, where the LAN tells of none; a link-local one with its interface."""
+    timeout: int = Field(default=60, ge=10, le=600)
+    """Seconds after which the host has its former network again, unless its way into the LAN is proven."""
+
+
 class Client(Section):
     """Who may connect; the name is the certificate's common name."""
 
@@ -221,6 +237,8 @@ class Client(Section):
     """Hardware address of its adapter on a segment, where its bundle cannot set one."""
     at: IPv4Address | None = None
     """Its public address at first: it may reach the tunnel from there, and from where it moves to."""
+    bridge: Bridge | None = None
+    """Makes its host a bridge between the segment and `lan`."""
 
 
 class Lifetimes(Section):
@@ -260,7 +278,7 @@ class Settings(Section):
         """
         vpcs = [("network.vpcId", vpc), *([("pair.vpcId", other)] if other else [])]
         ranges = [*vpcs, *_ranges(None, None, self.tunnel, dict(enumerate(self.clients)))]
-        if problems := list(_overlaps(ranges)):
+        if problems := list(_overlaps(ranges, _bridged(dict(enumerate(self.clients))))):
             raise SettingsError(problems)
 
 
@@ -332,6 +350,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         problems += _check_pool(tunnel, clients)
         problems += _check_segment(tunnel, clients)
         problems += _check_port(tunnel)
+        problems += _check_bridge(tunnel, clients)
         problems += _check_links(tunnel, clients)
         problems += _check_ipv6(tunnel, gateway, clients)
         problems += _check_advertised(tunnel, gateway, network)
@@ -341,7 +360,9 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     if lifetimes:
         problems += _check_lifetimes(lifetimes)
     problems += _check_clients(clients)
-    problems += _overlaps(_ranges(network, pair, _of_pair(tunnel) if pair and tunnel else tunnel, clients))
+    problems += _overlaps(
+        _ranges(network, pair, _of_pair(tunnel) if pair and tunnel else tunnel, clients), _bridged(clients)
+    )
 
     if problems or not (network and gateway and tunnel and lifetimes):
         raise SettingsError(problems)
@@ -414,7 +435,8 @@ def _explain(model: type[Section], key: str, value: object, details: ErrorDetail
     field = str(details["loc"][0]) if details["loc"] else ""
     match details["type"]:
         case "extra_forbidden":
-            return Problem(path, shown, "has an unknown key", _known(field, map(to_camel, model.model_fields)))
+            known = _inside(model, details["loc"]).model_fields
+            return Problem(path, shown, "has an unknown key", _known(str(details["loc"][-1]), map(to_camel, known)))
         case "model_type":
             return Problem(path, shown, "is no mapping", "write {key: value, …}")
         case "ip_v4_network" if network := _widened(value):
@@ -426,8 +448,20 @@ def _explain(model: type[Section], key: str, value: object, details: ErrorDetail
         case "ip_v6_network":
             return Problem(path, shown, "is no IPv6 range", "write one like 2001:db8:1:2::/64, no host bits set")
         case "ip_v6_address":
-            return Problem(path, shown, "is no IPv6 address", "write one like ::10")
+            example = "fe80::254%br0, or 2001:db8::1" if "gateway6" in details["loc"] else "::10"
+            return Problem(path, shown, "is no IPv6 address", f"write one like {example}")
     return Problem(path, shown, "cannot be used", REMEDIES.get(field) or _bound(details))
+
+
+def _inside(model: type[Section], location: tuple[str | int, ...]) -> type[Section]:
+    """The section that a finding's place is in: the model itself, or one that a key of it holds, or a list of them."""
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part)) or next(
+            (one for name, one in model.model_fields.items() if to_camel(name) == part), None
+        )
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((one for one in kinds if isinstance(one, type) and issubclass(one, Section)), model)
+    return model
 
 
 def _bound(details: ErrorDetails) -> str:
@@ -599,9 +633,9 @@ def _check_segment(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Pr
         if client.system == "windows" and not client.mac:
             reason = "is needed on Windows, where no bundle can set it"
             yield _problem(f"clients[{i}].mac", "(missing)", reason, "write what `getmac /v` shows of the TAP adapter")
-        if client.lan:
+        if client.lan and not client.bridge:
             lans = ", ".join(map(str, client.lan))
-            remedy = "leave it out, or write device: tun"
+            remedy = "write bridge: {} beside it, device: tun, or leave it out"
             yield _problem(f"clients[{i}].lan", lans, "cannot be routed to on a segment", remedy)
 
 
@@ -623,6 +657,65 @@ def _check_port(tunnel: Tunnel) -> Iterator[Problem]:
     if tunnel.links > 1 and tunnel.protocol == "tcp":
         reason = "would hold a link's packets back behind each one that is lost"
         yield _problem("tunnel.protocol", "tcp", reason, "write udp, or links: 1")
+
+
+def _check_bridge(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Problem]:
+    """What a bridge to a LAN needs: one network on both sides, and one way between them."""
+    bridges = {i: client for i, client in clients.items() if client.bridge}
+    for i, client in bridges.items():
+        key = f"clients[{i}].bridge"
+        if tunnel.device == "tun":
+            remedy = f"write {NAMESPACE}:tunnel.device: tap, or leave it out: `lan` alone is routed"
+            yield _problem(key, client.name, "joins no LAN to a tunnel that routes", remedy)
+            continue
+        if tunnel.links > 1:
+            yield _problem(key, client.name, "has no bond in its kit", "write links: 1, or leave it out")
+        if client.system != "linux":
+            reason = "cannot be a bridge: its kit is for Debian"
+            yield _problem(f"clients[{i}].system", client.system, reason, "write linux, or leave bridge out")
+        for name in ("address", "mac"):
+            if value := getattr(client, name):
+                reason = "is nobody's: a bridge's host has its LAN's address, and each host of the LAN its own"
+                yield _problem(f"clients[{i}].{name}", value, reason, "leave it out")
+        if i != (first := next(iter(bridges))):
+            reason = f"is a second bridge beside clients[{first}]: in one LAN they make a loop, in two they mix them"
+            yield _problem(key, client.name, reason, "keep one of them")
+        yield from _check_bridged_lan(tunnel, f"clients[{i}].lan", client.lan)
+        yield from _check_router(f"{key}.gateway6", client.bridge.gateway6 if client.bridge else None)
+
+
+def _check_bridged_lan(tunnel: Tunnel, key: str, lans: tuple[IPv4Network, ...]) -> Iterator[Problem]:
+    if len(lans) != 1:
+        shown = ", ".join(map(str, lans)) or "(missing)"
+        yield _problem(
+            key, shown, "is not one range: that of the LAN which is bridged", "write one, as [192.168.1.0/24]"
+        )
+        return
+    lan, pool = lans[0], tunnel.pool
+    if not lan.supernet_of(pool) or lan == pool:
+        example = list(lan.subnets(new_prefix=min(lan.prefixlen + 2, 29)))[-1] if lan.prefixlen < 29 else lan
+        reason = f"is no part of the LAN {lan}, which a bridge makes one network with the segment"
+        remedy = f"write one whose addresses that LAN's router hands out to nobody, such as {example}"
+        yield _problem("tunnel.pool", pool, reason, remedy)
+    elif lan[1] in pool:
+        reason = f"holds {lan[1]}, the first address of the LAN {lan}, which is as a rule its router's"
+        yield _problem("tunnel.pool", pool, reason, "choose another part of it")
+
+
+def _check_router(key: str, router: IPv6Address | None) -> Iterator[Problem]:
+    """A link-local address alone says nothing of where it is: each interface has that network (RFC 4007, 6)."""
+    if router is None:
+        return
+    if router.is_multicast or router.is_unspecified or router.is_loopback:
+        yield _problem(key, router, "is no router's address", "write one like fe80::254%br0, or leave it out")
+    elif router.is_link_local and router.scope_id != BRIDGE:
+        bare = str(router).partition("%")[0]
+        wrong = (
+            "is on an interface that is a port of the bridge" if router.scope_id else "is link-local, of no interface"
+        )
+        yield _problem(key, router, wrong, f"write {bare}%{BRIDGE}")
+    elif router.scope_id and not router.is_link_local:
+        yield _problem(key, router, "has an interface, and needs none", f"write {str(router).partition('%')[0]}")
 
 
 def _check_links(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Problem]:
@@ -816,12 +909,18 @@ def _ranges(
     return ranges
 
 
-def _overlaps(ranges: _Ranges) -> Iterator[Problem]:
+def _bridged(clients: Mapping[int, Client]) -> list[tuple[str, str]]:
+    """Ranges that are one network because somebody bridges them."""
+    return [("tunnel.pool", f"clients[{i}].lan[0]") for i, client in clients.items() if client.bridge]
+
+
+def _overlaps(ranges: _Ranges, together: Collection[tuple[str, str]] = ()) -> Iterator[Problem]:
+    """Find what is not apart; pairs of keys in `together` need not be."""
     for (first, one), (second, other) in combinations(ranges, 2):
         # A pushed route may well be a wider or narrower piece of a LAN or of another route; the longest prefix decides.
         if second.startswith("tunnel.routes") and not first.startswith(("network.", "pair.", "tunnel.pool")):
             continue
-        if one.overlaps(other):
+        if one.overlaps(other) and (first, second) not in together:
             reason = f"overlaps {NAMESPACE}:{first} {one}"
             yield _problem(second, other, reason, "choose a range clear of it")
     for key, network in ranges:

@@ -1,8 +1,9 @@
 """A kit: all that a Debian host at the other end of a tunnel needs, in one archive that one command installs.
 
 Layout, as `install` reads it: `kit.env`, the lists `packages`, `bundles` and `units` (one entry a line), `hints` for
-whoever reads the end of the installation, `hook`, a shell script that may be there and runs when files are in place and
-before units start, and under `root/` the files that go to their places. It holds no key: the host fetches its bundles.
+whoever reads the end of the installation, two shell scripts that may be there (`hook` runs when files are in place and
+before units start, `remove` before units and files go), and under `root/` the files that go to their places. It holds
+no key: the host fetches its bundles.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ def build(
     variables: Mapping[str, str] | None = None,
     hints: str = "",
     hook: str = "",
+    remove: str = "",
 ) -> bytes:
     """Return the kit `name`, tar and gzip; the same values always give the same bytes.
 
@@ -51,6 +53,7 @@ def build(
         "root/etc/drawbridge/kit.env": env,
         **{f"root/{path}": content for path, content in files.items()},
         **({"hook": hook} if hook else {}),
+        **({"remove": remove} if remove else {}),
     }
     return pack({path: content.encode() for path, content in contents.items()})
 

@@ -40,12 +40,19 @@ def render(tunnel: Tunnel, adapters: Sequence[str] = ()) -> Mapping[str, str]:
 
 
 def render_members(tunnel: Tunnel) -> str:
-    """Return whose each hardware address of a segment is: one, and a client's name, a line."""
-    return text("hardware addresses", (f"{mac} {name}" for name, owned in tunnel.hardware.items() for mac in owned))
+    """Return whose each hardware address of a segment is: one, and a client's name, a line.
+
+    A bridge's client has all that are not listed, since nobody knows those of its LAN's hosts; the gateway's is listed
+    under a name that no client can have.
+    """
+    lines = [f"{mac} {name}" for name, owned in tunnel.hardware.items() for mac in owned]
+    if tunnel.bridged:
+        lines += [f"{tunnel.mac} -", f"* {tunnel.bridged.name}"]
+    return text("hardware addresses", lines)
 
 
 def _addresses(tunnel: Tunnel) -> str:
-    text = f"[Address]\nAddress={tunnel.address}/{tunnel.pool.prefixlen}\n"
+    text = f"[Address]\nAddress={tunnel.address}/{tunnel.network.prefixlen}\n"
     if tunnel.pool6:
         # To ask whether somebody has it takes a port with a carrier, so it would not be there before the first client.
         text += f"\n[Address]\nAddress={tunnel.address6}/{tunnel.pool6.prefixlen}\nDuplicateAddressDetection=none\n"

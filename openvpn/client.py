@@ -88,7 +88,7 @@ def _part(bundle: str, tag: str) -> str:
 def _profile(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iterator[str]:
     yield "client"
     yield f"dev {tunnel.device}"
-    if tunnel.device == "tap" and not any(one.mac for one in tunnel.clients if one.name == client):
+    if tunnel.device == "tap" and not any(one.mac or one.bridge for one in tunnel.clients if one.name == client):
         yield f"lladdr {tunnel.macs[client]}"
     yield f"proto {tunnel.protocol}"
     yield f"remote {remote} {tunnel.port}"

@@ -44,6 +44,8 @@ class Client:
     """What it runs."""
     mac: str | None = None
     """Hardware address it has on a segment; without one, what `Tunnel.macs` derives and its bundle sets."""
+    bridge: bool = False
+    """Whether it is a bridge between the segment and its `lan`: frames of every host there come through it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,15 +163,30 @@ class Tunnel:
         return max(runs, key=lambda run: int(run[1]) - int(run[0]), default=None)
 
     @property
+    def members(self) -> tuple[Client, ...]:
+        """Clients that are hosts of a segment by themselves: all but a bridge."""
+        return tuple(client for client in self.clients if not client.bridge)
+
+    @property
+    def bridged(self) -> Client | None:
+        """The client that is a bridge to its LAN."""
+        return next((client for client in self.clients if client.bridge), None)
+
+    @property
+    def network(self) -> IPv4Network:
+        """The network that hosts of a segment see around them: its pool, or the bridged LAN that this is a part of."""
+        return self.bridged.lan[0] if self.bridged else self.pool
+
+    @property
     def addresses(self) -> Mapping[str, IPv4Address]:
         """The address of each client of a segment, by its name: there all are fixed, since the filter names them.
 
         Who declares none gets one that follows from its name, or the next that is free; so a client more changes no
-        other's.
+        other's. A bridge has none: its host's are the LAN's.
         """
-        fixed = {client.name: client.address for client in self.clients if client.address}
+        fixed = {client.name: client.address for client in self.members if client.address}
         taken, room = {*fixed.values(), self.address}, self.pool.num_addresses - 2
-        for client in self.clients:
+        for client in self.members:
             if client.name not in fixed:
                 start = int.from_bytes(_digest(f"{self.pool} {client.name}")[:4])
                 places = (self.pool.network_address + 1 + (start + step) % room for step in range(room))
@@ -207,7 +224,7 @@ class Tunnel:
     @property
     def macs(self) -> Mapping[str, str]:
         """The hardware address of each client of a segment, by its name: its own, or one that follows from the name."""
-        return {client.name: client.mac or hardware_address(f"{self.pool} {client.name}") for client in self.clients}
+        return {client.name: client.mac or hardware_address(f"{self.pool} {client.name}") for client in self.members}
 
     @property
     def hardware(self) -> Mapping[str, tuple[str, ...]]:

@@ -2,13 +2,14 @@
 
 OpenVPN holds each client to its own hardware address (`learn-address`); this holds each hardware address to the network
 addresses of its client, also in ARP and neighbour discovery, keeps out what only a router may say, and lets multicast
-and broadcasts cross as far as the stack allows.
+and broadcasts cross as far as the stack allows. A client that is a bridge brings the frames of its LAN's hosts: these
+come from whatever hardware addresses, but from network addresses of that LAN, and from none that is another client's.
 Source: nft(8), "BRIDGE ADDRESS FAMILY" and "PAYLOAD EXPRESSIONS"; RFC 4861 for which messages claim an address; RFC
 4291, 2.5.1 for the link-local one of a hardware address.
 """
 
-from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Address
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Address, collapse_addresses
 from textwrap import indent
 
 from openvpn.model import Multicast, Tunnel
@@ -45,7 +46,7 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
         for ip in (addresses[name], "0.0.0.0")
     ]
     ours = (link_local(tunnel.mac), *([tunnel.address6] if tunnel.address6 else []))
-    taken6 = sorted({*ours, *(address for _, address in own6)})
+    taken6 = {*ours, *(address for _, address in own6)}
     made_up = f"{{ fe80::/10, {tunnel.pool6} }}" if tunnel.advertised else "fe80::/10"
     free = f"{{ ::, fe80::/10, {tunnel.pool6} }}" if tunnel.advertised else "{ ::, fe80::/10 }"
     sets = (
@@ -53,21 +54,26 @@ def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
         _set("claims", "ether_addr . ether_addr . ipv4_addr", claims),
         _set("own", "ether_addr . ipv4_addr", (f"{mac} . {address}" for mac, address in members)),
         _set("own6", "ether_addr . ipv6_addr", (f"{mac} . {address}" for mac, address in own6)),
-        _set("taken6", "ipv6_addr", taken6),
+        _set("taken6", "ipv6_addr", sorted(taken6)),
         *_groups(tunnel.multicast),
+        *_behind(tunnel),
     )
+    passes = {"$MULTICAST\n": _MULTICAST if tunnel.multicast else _ALL, "$RATE": str(tunnel.broadcasts)}
+    passes6 = {**passes, "$MULTICAST\n": _MULTICAST6 if tunnel.multicast else _ALL, "$NETWORKS6": _networks6(tunnel)}
+    passes6 |= {"$MADE_UP": made_up, "$FREE": free}
+    lan = [_filled(_LAN, passes), _filled(_LAN6, passes6)] if tunnel.bridged else []
+    stranger = "goto lan_frames" if tunnel.bridged else "counter name spoofed drop"
     ports = ", ".join(f'"{name}"' for name in adapters or tunnel.adapters)
     body = "\n".join(
         [
             *sets,
             *(f"counter {name} {{\n}}\n" for name in COUNTERS),
             _TALKERS,
-            _FRAMES.replace("$PORTS", ports).replace("$RATE", str(tunnel.broadcasts)),
+            _filled(_FRAMES, {**passes, "$PORTS": ports, "$STRANGER": stranger}),
             _ARP,
-            _IP.replace("$MULTICAST\n", _MULTICAST if tunnel.multicast else _ALL),
-            _IP6.replace("$MULTICAST\n", _MULTICAST6 if tunnel.multicast else _ALL)
-            .replace("$MADE_UP", made_up)
-            .replace("$FREE", free),
+            _filled(_IP, passes),
+            _filled(_IP6, passes6),
+            *lan,
         ]
     )
     return f"# Its segment\ntable {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
@@ -90,6 +96,24 @@ def _groups(allowed: Iterable[Multicast]) -> Iterable[str]:
         for name, kind, ranges in (("groups", "ipv4_addr", four), ("groups6", "ipv6_addr", six)):
             elements = (f"{one.group} . {one.ports[0]}-{one.ports[1]}" for one in ranges)
             yield _set(name, f"{kind} . inet_service", elements, "interval")
+
+
+def _behind(tunnel: Tunnel) -> Iterable[str]:
+    """Addresses of a bridged LAN: those of the segment's part of it are the gateway's and the clients'."""
+    if tunnel.bridged:
+        rest = collapse_addresses(tunnel.network.address_exclude(tunnel.pool))
+        yield _set("behind", "ipv4_addr", sorted(rest), "interval")
+        yield _set("guarded", "ether_addr", (tunnel.mac, *(mac for owned in tunnel.hardware.values() for mac in owned)))
+
+
+def _networks6(tunnel: Tunnel) -> str:
+    return ", ".join(["::", "fe80::/10", *([str(tunnel.pool6)] if tunnel.pool6 else [])])
+
+
+def _filled(chain: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        chain = chain.replace(name, value)
+    return chain
 
 
 def _set(name: str, kind: str, elements: Iterable[object], flags: str = "") -> str:
@@ -116,7 +140,7 @@ _FRAMES = """\
 chain frames {
     type filter hook prerouting priority filter; policy drop;
     iifname != { $PORTS } accept
-    ether saddr != @members counter name spoofed drop
+    ether saddr != @members $STRANGER
     ether daddr ff:ff:ff:ff:ff:ff update @talkers { ether saddr limit rate over $RATE/second burst $RATE packets } \\
         counter name broadcast drop
     ether type vmap { arp : goto arp_frames, ip : goto ip_frames, ip6 : goto ip6_frames }
@@ -169,6 +193,41 @@ chain ip6_frames {
     ip6 saddr != $FREE jump source
     ip6 saddr @taken6 jump source
     udp sport 547 counter name foreign drop
+$MULTICAST
+}
+"""
+
+# Whose a hardware address is that is no client's, OpenVPN has judged: the bridge's. All of its LAN shares one rate.
+_LAN = """\
+chain lan_frames {
+    ether saddr @guarded counter name spoofed drop
+    ether daddr ff:ff:ff:ff:ff:ff limit rate over $RATE/second burst $RATE packets counter name broadcast drop
+    ether type vmap { arp : goto lan_arp, ip : goto lan_ip, ip6 : goto lan_ip6 }
+    counter name foreign
+}
+
+chain lan_arp {
+    arp saddr ether @guarded counter name spoofed drop
+    arp saddr ip 0.0.0.0 accept
+    arp saddr ip @behind accept
+    counter name spoofed drop
+}
+
+chain lan_ip {
+    udp sport { 67, 68 } counter name foreign drop
+    ip saddr != @behind counter name spoofed drop
+$MULTICAST
+}
+"""
+
+_LAN6 = """\
+chain lan_ip6 {
+    icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } counter name foreign drop
+    icmpv6 type nd-neighbor-advert icmpv6 taddr @taken6 counter name spoofed drop
+    ip6 saddr :: icmpv6 type nd-neighbor-solicit icmpv6 taddr @taken6 counter name spoofed drop
+    ip6 saddr @taken6 counter name spoofed drop
+    ip6 saddr != { $NETWORKS6 } counter name spoofed drop
+    udp sport { 546, 547 } counter name foreign drop
 $MULTICAST
 }
 """

@@ -83,6 +83,9 @@ def _segment(tunnel: Tunnel) -> Iterator[str]:
     yield "tls-server"
     if tunnel.links == 1:
         yield f'push "route-gateway {tunnel.address}"'
+    if tunnel.bridged and tunnel.protocol == "udp":
+        # A LAN's largest frames are larger in the tunnel than the Internet takes, which is to part them, not to refuse.
+        yield "mtu-disc no"
     # OpenVPN tells clients apart by certificate, so it is here that each is held to its own hardware address.
     yield "script-security 2"
     yield f'learn-address "/bin/sh {Paths.learn}"'
@@ -94,7 +97,7 @@ def _pushed(tunnel: Tunnel) -> Iterator[str]:
     yield from (f'push "route {netmask(network)}"' for network in tunnel.routes)
     if tunnel.client_to_client:
         # Just as declared, neither merged nor only what is reachable: OpenVPN spares an owner what equals its iroute.
-        yield from (f'push "route {netmask(lan)}"' for client in tunnel.clients for lan in client.lan)
+        yield from (f'push "route {netmask(lan)}"' for client in tunnel.members for lan in client.lan)
     yield from (f'push "route-ipv6 {network}"' for network in tunnel.routes6)
     if tunnel.redirect:
         yield 'push "redirect-gateway def1"'
@@ -104,11 +107,11 @@ def _pushed(tunnel: Tunnel) -> Iterator[str]:
 
 
 def _ccd(client: Client, tunnel: Tunnel) -> Iterator[str]:
-    if tunnel.links > 1:
-        return
+    if tunnel.links > 1 or client.bridge:
+        return  # Their hosts' addresses are no tunnel's.
     address = tunnel.addresses[client.name] if tunnel.device == "tap" else client.address
     if address:
-        yield f"ifconfig-push {address} {tunnel.pool.netmask}"
+        yield f"ifconfig-push {address} {tunnel.network.netmask}"
     if tunnel.pool6 and (address6 := tunnel.addresses6.get(client.name)):
         yield f"ifconfig-ipv6-push {address6}/{tunnel.pool6.prefixlen} {tunnel.address6}"
     yield from (f"iroute {netmask(lan)}" for lan in client.lan)

@@ -46,7 +46,7 @@ def place_hosts(deployed: Deployment, progress: Progress) -> None:
     host.wait_booted()
     serve(host)
     for client in deployed.settings.clients[:MACHINES]:
-        for name in neighbours(client):
+        for name in neighbours(client, deployed.settings.tunnel.pool):
             neighbour = deployed.region.host(name)
             neighbour.wait_booted()
             serve(neighbour)
@@ -135,9 +135,9 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
     host.wait_booted()
     if client.lan or client.at:
         told = install_kit(deployed, host, name)
-        for network in re.findall(r"(\S+) via this host", told):
-            running.route(place, IPv4Network(network), host.address)
-        for neighbour, address in neighbours(client).items():
+        for network, via in re.findall(r"(\S+) via (this host|\S+)", told):
+            running.route(place, IPv4Network(network), host.address if via == "this host" else via)
+        for neighbour, address in neighbours(client, settings.tunnel.pool).items():
             running.add_host(neighbour, premises=place, address=address)
     else:
         _give_credentials(deployed, host, name)
@@ -146,25 +146,30 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
     return host
 
 
-def neighbours(client: Client) -> dict[str, IPv4Address]:
-    """Hosts on a site's LAN by name: one in each reachable part of it, and one that is not reachable."""
+def neighbours(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv4Address]:
+    """Hosts on a site's LAN by name: one in each reachable part of it, and one that is not reachable.
+
+    None has an address of the tunnel's `pool`, which is a part of the LAN where this is bridged.
+    """
     if not client.lan:
         return {}
     lan = client.lan[0]
     inside = [network for network in client.reachable if network.subnet_of(lan)]
     # The router has the first address, and what moves in without one gets those from the tenth on.
     free = [lan[n] for n in range(2, min(lan.num_addresses - 1, 4096)) if not 10 <= n < 20]
+    free = [address for address in free if not pool or address not in pool]
     hidden = next((address for address in free if not any(address in network for network in inside)), None)
     found = {f"{client.name}-hidden": hidden} if hidden else {}
     for number, network in enumerate(inside):
         last = network.num_addresses - (1 if network.broadcast_address < lan.broadcast_address else 2)
-        found[f"{client.name}-reachable{number or ''}"] = network[max(last, 0)]
+        ours = (network[n] for n in range(max(last, 0), -1, -1) if not pool or network[n] not in pool)
+        found |= {f"{client.name}-reachable{number or ''}": address for address in itertools.islice(ours, 1)}
     return found
 
 
 def tunnel_of(client: Client) -> str:
     """Name of the tunnel's interface on a client's machine."""
-    return "drawbridge0" if client.lan or client.at else "tun0"
+    return "br0" if client.bridge else "drawbridge0" if client.lan or client.at else "tun0"
 
 
 def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from drawbridge.checks import Check
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import MACHINES
+from drawbridge.trial.hosts import MACHINES, tunnel_of
 from drawbridge.trial.probes import arrives, figure, ping, wait
 from lab import region as labs
 from lab.errors import LabError
@@ -49,10 +49,14 @@ def checks(deployed: Deployment) -> list[Check]:
     settings, server, made = deployed.settings, internet_host(deployed), []
     for client in settings.clients[:MACHINES]:
         host = deployed.region.host(client.name)
-        address = address_of(host, f"{settings.tunnel.device}0")
+        if client.bridge and not client.address6:
+            continue  # Its host has what its LAN gives it.
+        address = address_of(host, tunnel_of(client) if client.bridge else f"{settings.tunnel.device}0")
         if client.address6:
             ends = int(address) & 0xFFFF_FFFF_FFFF == int(client.address6) & 0xFFFF_FFFF_FFFF
             made.append(Check(ends, f"{client.name} has the address it is to have", str(address)))
+        if client.bridge:
+            continue  # Nor does it go another way than before.
         out = settings.tunnel.redirect != "none"
         found = ping(host, SERVER6, _TUNNEL_SECONDS if out else 2)
         what = f"{client.name} -> IPv6 Internet" if out else f"{client.name} -> IPv6 Internet not through the tunnel"

@@ -77,7 +77,7 @@ def promises(deployed: Deployment) -> list[Check]:
     clients = deployed.settings.clients[:MACHINES]
     for number, client in enumerate(clients):
         host = deployed.region.host(client.name)
-        checks += [*_tunnel(deployed, client, host), *_admin(deployed, number, host), *_site(deployed, client)]
+        checks += [*_tunnel(deployed, client, host), *_admin(deployed, number, host), *site(deployed, client)]
     for one in clients:
         checks += [_peers(deployed, one, other) for other in clients if other.name != one.name]
     return [*checks, *_stranger(deployed)]
@@ -144,10 +144,10 @@ def _peers(deployed: Deployment, one: Client, other: Client) -> Check:
     return Check((found is not None) == wanted, what, figure(found) if wanted or found else "dropped")
 
 
-def _site(deployed: Deployment, client: Client) -> Iterator[Check]:
+def site(deployed: Deployment, client: Client) -> Iterator[Check]:
     """A LAN behind a client: out of it goes everything, into it what is declared."""
     private, nat = deployed.region.host("private-host"), deployed.settings.tunnel.nat
-    for name, address in neighbours(client).items():
+    for name, address in neighbours(client, deployed.settings.tunnel.pool).items():
         neighbour = deployed.region.host(name)
         expected = deployed.outputs["privateIp"] if nat else str(address)
         yield _seen(f"{name} {address} -> private host", ask(neighbour, private.address, timeout=10), expected)

@@ -9,8 +9,9 @@ from itertools import permutations
 from pathlib import Path
 
 from drawbridge.checks import Check
+from drawbridge.trial import routed
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import MACHINES, must
+from drawbridge.trial.hosts import MACHINES, must, neighbours
 from drawbridge.trial.probes import figure, ping, wait
 from lab import region as labs
 from lab.errors import LabError
@@ -33,15 +34,25 @@ class Member:
     host: labs.Host
     device: str
     address: IPv4Address
+    lan: str = ""
+    """Of a host in a bridged LAN: the client that bridges it."""
 
 
 def members(deployed: Deployment) -> list[Member]:
-    """The gateway and each client that has a machine, once its tunnel is up; raises LabError after a minute."""
-    clients = [deployed.region.host(client.name) for client in deployed.settings.clients[:MACHINES]]
-    return [member("gateway", deployed.gateway, "br0"), *(member(host.name, host, "tap0") for host in clients)]
+    """The gateway and each client that has a machine, once its tunnel is up; raises LabError after a minute.
+
+    With a bridge come hosts of its LAN, who have no tunnel.
+    """
+    found = [member("gateway", deployed.gateway, "br0")]
+    for client in deployed.settings.clients[:MACHINES]:
+        host, lan = deployed.region.host(client.name), client.name if client.bridge else ""
+        found.append(member(client.name, host, "br0" if lan else "tap0", lan))
+        for name in neighbours(client, deployed.settings.tunnel.pool):
+            found.append(member(name, deployed.region.host(name), "eth0", lan))
+    return found
 
 
-def member(name: str, host: labs.Host, device: str) -> Member:
+def member(name: str, host: labs.Host, device: str, lan: str = "") -> Member:
     """A machine with its address on the segment, waited for."""
     found = list[str]()
 
@@ -53,7 +64,7 @@ def member(name: str, host: labs.Host, device: str) -> Member:
 
     if not wait(up, _TUNNEL_SECONDS):
         raise LabError(f"{name} has no address on {device} after {_TUNNEL_SECONDS} s")
-    return Member(name, host, device, IPv4Address(found[0]))
+    return Member(name, host, device, IPv4Address(found[0]), lan)
 
 
 def checks(deployed: Deployment) -> list[Check]:
@@ -62,6 +73,8 @@ def checks(deployed: Deployment) -> list[Check]:
     meet = deployed.settings.tunnel.client_to_client
     made = []
     for one, other in permutations(here, 2):
+        if one.lan and one.lan == other.lan:
+            continue  # They meet without us.
         what = f"{one.name} -> {other.name}"
         may = meet or "gateway" in (one.name, other.name)
         if not may:
@@ -72,7 +85,29 @@ def checks(deployed: Deployment) -> list[Check]:
         for group, port in groups(deployed):
             heard = multicast(one, other, group, port)
             made.append(Check(heard == DATAGRAMS, f"{what} multicast {group}:{port}", f"{heard} of {DATAGRAMS}"))
-    return [*made, *(_own_way(deployed, one) for one in here[1:]), *map(quiet, here)]
+    by_tunnel = [one for one in here if one.device != "eth0"]
+    made += [*(_own_way(deployed, one) for one in here[1:]), *map(quiet, by_tunnel)]
+    for client in deployed.settings.clients[:MACHINES]:
+        if client.bridge:
+            made += bridged(deployed.region.host(client.name))
+            made += routed.site(deployed, client) if deployed.settings.tunnel.vpc else []
+    return made
+
+
+def bridged(host: labs.Host) -> list[Check]:
+    """A bridging host's addresses are its bridge's, whose ports are the interface in its LAN and the tunnel."""
+    shown = {device: addresses(host, device) for device in ("eth0", "br0")}
+    ports = json.loads(must(host, "ip", "-json", "link", "show", "master", "br0"))
+    names = sorted(port["ifname"] for port in ports)
+    told = f"eth0 {', '.join(shown['eth0']) or '(none)'}, br0 {', '.join(shown['br0'])}"
+    moved = Check(not shown["eth0"] and bool(shown["br0"]), f"{host.name}'s bridge has the addresses", told)
+    return [moved, Check(names == ["eth0", "tap0"], f"{host.name}'s bridge joins LAN and tunnel", ", ".join(names))]
+
+
+def addresses(host: labs.Host, device: str) -> list[str]:
+    """All addresses that an interface has, link-local ones too."""
+    links = json.loads(must(host, "ip", "-json", "address", "show", "dev", device))
+    return [f"{one['local']}/{one['prefixlen']}" for link in links for one in link["addr_info"]]
 
 
 def groups(deployed: Deployment) -> Iterator[tuple[str, int]]:
@@ -155,5 +190,6 @@ def _own_way(deployed: Deployment, one: Member) -> Check:
     words = [line.split() for line in one.host.run(["cat", "/etc/resolv.conf"]).stdout.splitlines()]
     resolvers = [ip_address(word[1]) for word in words if word[:1] == ["nameserver"]]
     ours = (deployed.settings.tunnel.pool, deployed.settings.network.cidr)
-    astray = f"dev {one.device}" in default or any(resolver in net for resolver in resolvers for net in ours)
+    via = [ip_address(word) for word in default.split()[2:3]]
+    astray = "dev tap0" in default or any(address in net for address in (*resolvers, *via) for net in ours)
     return Check(not astray, f"{one.host.name} keeps its own default route and resolvers", default)

@@ -88,6 +88,13 @@ def test_every_setting_is_in_the_docs_and_no_other(section: str) -> None:
     assert sorted(told) == sorted(field.alias or name for name, field in SECTIONS[section].model_fields.items())
 
 
+def test_every_key_of_a_bridge_is_in_the_docs_and_no_other() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    text = page.partition(f"## Of {settings.NAMESPACE}:clients, bridge\n")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(told) == sorted(field.alias or name for name, field in settings.Bridge.model_fields.items())
+
+
 def test_the_docs_know_no_section_that_is_not_there() -> None:
     told = re.findall(rf"^## {settings.NAMESPACE}:(\w+)$", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert sorted(told) == sorted(SECTIONS)

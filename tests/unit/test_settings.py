@@ -183,7 +183,8 @@ D = "drawbridge:"
         ),
         (
             {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "lan": ["192.168.7.0/24"]}]},
-            "clients[0].lan: 192.168.7.0/24 cannot be routed to on a segment; leave it out, or write device: tun",
+            "clients[0].lan: 192.168.7.0/24 cannot be routed to on a segment; "
+            "write bridge: {} beside it, device: tun, or leave it out",
         ),
         (
             {"tunnel": {"device": "tap", "pool": "192.168.0.0/16"}},
@@ -639,6 +640,115 @@ def test_a_site_that_cannot_be_routed_is_refused(sections: dict[str, Any], keys:
     assert [told.split(": ")[0] for told in problems(**sections)] == [f"drawbridge:{key}" for key in keys]
     # The control: the site itself is fine.
     assert problems(clients=SITES) == []
+
+
+BRIDGED = {"device": "tap", "pool": "192.168.1.192/26", "clientToClient": True}
+HOME: dict[str, Any] = {"name": "home", "lan": ["192.168.1.0/24"], "bridge": {}}
+
+
+def home(**changed: Any) -> list[dict[str, Any]]:
+    return [{**HOME, **changed}]
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        (
+            {"clients": home(), "tunnel": {"pool": "10.8.0.0/24"}},
+            "clients[0].bridge: home joins no LAN to a tunnel that routes; "
+            "write drawbridge:tunnel.device: tap, or leave it out: `lan` alone is routed",
+        ),
+        (
+            {"clients": home(system="windows")},
+            "clients[0].system: windows cannot be a bridge: its kit is for Debian; write linux, or leave bridge out",
+        ),
+        (
+            {"clients": home(address="192.168.1.200")},
+            "clients[0].address: 192.168.1.200 is nobody's: a bridge's host has its LAN's address, "
+            "and each host of the LAN its own; leave it out",
+        ),
+        (
+            {"clients": home(mac="02:00:00:00:00:01")},
+            "clients[0].mac: 02:00:00:00:00:01 is nobody's: a bridge's host has its LAN's address, "
+            "and each host of the LAN its own; leave it out",
+        ),
+        (
+            {"clients": home(lan=[])},
+            "clients[0].lan: (missing) is not one range: that of the LAN which is bridged; write one, as "
+            "[192.168.1.0/24]",
+        ),
+        (
+            {"clients": home(lan=["192.168.1.0/24", "192.168.2.0/24"])},
+            "clients[0].lan: 192.168.1.0/24, 192.168.2.0/24 is not one range: that of the LAN which is bridged; "
+            "write one, as [192.168.1.0/24]",
+        ),
+        (
+            {"clients": home(lan=["192.168.7.0/24"])},
+            "tunnel.pool: 192.168.1.192/26 is no part of the LAN 192.168.7.0/24, which a bridge makes one network with "
+            "the segment; write one whose addresses that LAN's router hands out to nobody, such as 192.168.7.192/26",
+        ),
+        (
+            {"clients": home(), "tunnel": {**BRIDGED, "pool": "192.168.1.0/24"}},
+            "tunnel.pool: 192.168.1.0/24 is no part of the LAN 192.168.1.0/24, which a bridge makes one network with "
+            "the segment; write one whose addresses that LAN's router hands out to nobody, such as 192.168.1.192/26",
+        ),
+        (
+            {"clients": home(), "tunnel": {**BRIDGED, "pool": "192.168.1.0/26"}},
+            "tunnel.pool: 192.168.1.0/26 holds 192.168.1.1, the first address of the LAN 192.168.1.0/24, "
+            "which is as a rule its router's; choose another part of it",
+        ),
+        (
+            {"clients": [*home(), {**HOME, "name": "lab", "lan": ["192.168.1.0/25"]}]},
+            "clients[1].bridge: lab is a second bridge beside clients[0]: in one LAN they make a loop, in two they mix "
+            "them; keep one of them",
+        ),
+        (
+            {"clients": home(), "network": {"cidr": "192.168.0.0/16"}},
+            "clients[0].lan[0]: 192.168.1.0/24 overlaps drawbridge:network.cidr 192.168.0.0/16; "
+            "choose a range clear of it",
+        ),
+        (
+            {"clients": home(), "tunnel": {**BRIDGED, "redirect": "all"}},
+            "tunnel.redirect: all needs a tunnel that routes; write none, or device: tun",
+        ),
+        (
+            {"clients": home(bridge={"timeout": 5})},
+            "clients[0].bridge.timeout: 5 cannot be used; write 10 or more",
+        ),
+        (
+            {"clients": home(bridge={"nic": "eth0"})},
+            "clients[0].bridge.nic: eth0 has an unknown key; known are gateway6, interface, tap, timeout",
+        ),
+        (
+            {"clients": [{"name": "home", "lan": ["192.168.9.0/24"]}]},
+            "clients[0].lan: 192.168.9.0/24 cannot be routed to on a segment; "
+            "write bridge: {} beside it, device: tun, or leave it out",
+        ),
+    ],
+)
+def test_a_bridge_that_cannot_be_one_is_refused(sections: dict[str, Any], expected: str) -> None:
+    assert D + expected in problems(**{"tunnel": BRIDGED, **sections})
+    # The control: the bridge itself is fine, and so is its reachable part.
+    assert problems(tunnel=BRIDGED, clients=home(reachable=["192.168.1.128/27"])) == []
+
+
+@pytest.mark.seed("2.7")
+@pytest.mark.parametrize(
+    ("router", "expected"),
+    [
+        ("fe80::254", "is link-local, of no interface; write fe80::254%br0"),
+        ("fe80::254%eth0", "is on an interface that is a port of the bridge; write fe80::254%br0"),
+        ("2001:db8::1%br0", "has an interface, and needs none; write 2001:db8::1"),
+        ("ff02::2", "is no router's address; write one like fe80::254%br0, or leave it out"),
+        ("::", "is no router's address; write one like fe80::254%br0, or leave it out"),
+        ("192.168.1.1", "is no IPv6 address; write one like fe80::254%br0, or 2001:db8::1"),
+        ("fe80::254%br0", None),
+        ("2001:db8::1", None),
+    ],
+)
+def test_a_router_that_says_not_where_it_is_is_refused(router: str, expected: str | None) -> None:
+    wanted = [f"{D}clients[0].bridge.gateway6: {router} {expected}"] if expected else []
+    assert problems(tunnel=BRIDGED, clients=home(bridge={"gateway6": router})) == wanted
 
 
 @pytest.mark.parametrize("domain", ["internal", "a..b", "-a.b", "*.*", "a b.c", "A.b", "x.*"])

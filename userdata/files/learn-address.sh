@@ -4,4 +4,8 @@
 set -eu
 
 [ "$1" = delete ] && exit 0
-exec grep -qxF "${2%@*} $3" /etc/drawbridge/members
+members=/etc/drawbridge/members
+grep -qxF "${2%@*} $3" $members && exit 0
+# A bridge brings its LAN's hosts, whose addresses nobody knows: any but those that are somebody's.
+grep -qxF "* $3" $members || exit 1
+! grep -q "^${2%@*} " $members

@@ -1,0 +1,177 @@
+"""The script that moves a host's addresses to a bridge: what it makes of what it finds.
+
+Does not prove that a host is reached afterwards: tests/lab/test_bridge.py does.
+"""
+
+import importlib.util
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from kits.kit import FILES
+
+NIC = "enp1s0"
+LINK = {"ifname": NIC, "ifindex": 2, "link_type": "ether", "address": "02:00:00:00:00:07", "addr_info": []}
+ADDRESS = {"family": "inet", "local": "192.168.1.40", "prefixlen": 24, "scope": "global"}
+DEFAULT = {"dst": "default", "gateway": "192.168.1.1", "flags": [], "metric": 100}
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> ModuleType:
+    """The script, with places of its own instead of the system's."""
+    path = FILES / "bridge/usr/local/lib/drawbridge/bridge.py"
+    spec = importlib.util.spec_from_file_location("bridge_script", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    places: dict[str, Path] = {name: value for name, value in vars(module).items() if isinstance(value, Path)}
+    for name, place in places.items():
+        setattr(module, name, tmp_path / str(place).lstrip("/"))
+    module.KIT.mkdir(parents=True)
+    (module.KIT / "br0.netdev").write_text("[NetDev]\nName=br0\nKind=bridge\n\n[Bridge]\nForwardDelaySec=0\n")
+    (module.KIT / "br0.network").write_text("\n[Route]\nDestination=10.1.0.0/16\nGateway=192.168.1.193\n")
+    return module
+
+
+Host = Callable[..., None]
+
+
+@pytest.fixture
+def host(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Says what the commands find that the script asks."""
+
+    def be(
+        *,
+        links: list[dict[str, Any]] | None = None,
+        addresses: list[dict[str, Any]] | None = None,
+        routes: list[dict[str, Any]] | None = None,
+        active: tuple[str, ...] = (),
+        ifupdown: bool = False,
+    ) -> None:
+        here = [LINK] if links is None else links
+        held = [ADDRESS] if addresses is None else addresses
+
+        def call(*argv: str) -> "subprocess.CompletedProcess[str]":
+            found: object = []
+            match [word for word in argv if word not in ("-json", "-details", "-4")]:
+                case ["ip", "link", "show"]:
+                    found = here
+                case ["ip", "address", *_]:
+                    found = [{**LINK, "addr_info": held}]
+                case ["ip", "route", "show", *_]:
+                    found = [DEFAULT] if routes is None else routes
+                case ["systemctl", "--quiet", "is-active", unit]:
+                    return subprocess.CompletedProcess(argv, int(unit not in active), "", "")
+                case ["ifquery", *_]:
+                    return subprocess.CompletedProcess(argv, int(not ifupdown), "", "")
+            return subprocess.CompletedProcess(argv, 0, json.dumps(found), "")
+
+        monkeypatch.setattr(script, "call", call)
+        monkeypatch.setattr(script.shutil, "which", lambda name: name if ifupdown else None)
+
+    return be
+
+
+def test_what_nobody_manages_becomes_what_it_is(script: ModuleType, host: Host) -> None:
+    host()
+    files = script.compose(script.snapshot(NIC))
+
+    assert "Kind=bridge\nMACAddress=02:00:00:00:00:07\n" in files["br0.netdev"]
+    assert files["br0.network"] == (
+        "[Match]\nName=br0\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n"
+        "\n[Address]\nAddress=192.168.1.40/24\n"
+        "\n[Route]\nDestination=0.0.0.0/0\nGateway=192.168.1.1\nMetric=100\n"
+        "\n[Route]\nDestination=10.1.0.0/16\nGateway=192.168.1.193\n"
+    )
+    assert files["port.network"].startswith(f"[Match]\nName={NIC}\n") and "Bridge=br0\n" in files["port.network"]
+
+
+def test_a_lease_is_asked_for_again_by_the_same_name(script: ModuleType, host: Host) -> None:
+    host(addresses=[{**ADDRESS, "dynamic": True}], ifupdown=True)
+    before = script.snapshot(NIC)
+
+    assert before["manager"] == "ifupdown" and before["routers"] == ["192.168.1.1"]
+    network = script.compose(before)["br0.network"]
+    assert "DHCP=ipv4\n" in network and "ClientIdentifier=mac\nRequestAddress=192.168.1.40\n" in network
+    assert "Address=192.168.1.40/24" not in network and "Gateway=192.168.1.1\n" not in network
+
+
+def test_networkds_own_files_are_kept_but_for_what_is_of_the_link(
+    script: ModuleType, host: Host, tmp_path: Path
+) -> None:
+    file = tmp_path / "20-lan.network"
+    file.write_text(
+        f"[Match]\nName={NIC}\n\n[Link]\nMTUBytes=1400\n\n[Network]\nDHCP=yes\nDNS=192.0.2.1\n\n[DHCPv4]\nUseDNS=no\n"
+    )
+    script.LINKS.mkdir(parents=True)
+    (script.LINKS / "2").write_text(f"ADMIN_STATE=configured\nNETWORK_FILE={file}\n")
+    script.LEASES.mkdir(parents=True)
+    (script.LEASES / "2").write_text("ADDRESS=192.168.1.40\nCLIENTID=ff0000000a00020000ab11\n")
+    host(addresses=[{**ADDRESS, "dynamic": True}], active=("systemd-networkd.service",))
+    files = script.compose(script.snapshot(NIC))
+
+    assert "DNS=192.0.2.1\n" in files["br0.network"] and "UseDNS=no\n" in files["br0.network"]
+    assert "IAID=10\nRequestAddress=192.168.1.40\n" in files["br0.network"]
+    assert f"Name={NIC}" not in files["br0.network"] and "MTUBytes" not in files["br0.network"]
+    assert "[Link]\nMTUBytes=1400\n" in files["port.network"]
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"links": []}, f"there is no interface {NIC}"),
+        ({"links": [{**LINK, "link_type": "none"}]}, "is no Ethernet"),
+        ({"links": [{**LINK, "master": "bond0"}]}, "is in bond0 already"),
+        (
+            {"links": [LINK, {"ifname": "v7", "link": NIC, "linkinfo": {"info_kind": "vlan"}}]},
+            f"v7 is on top of {NIC}",
+        ),
+        ({"links": [LINK, {"ifname": "br0"}]}, "there is an interface br0 already"),
+        ({"addresses": []}, "has no IPv4 address"),
+        ({"active": ("NetworkManager.service",)}, f"NetworkManager has {NIC}"),
+        ({"active": ("dhcpcd.service",)}, f"dhcpcd has {NIC}"),
+    ],
+)
+def test_a_host_that_cannot_be_a_bridge_is_left_as_it_is(
+    script: ModuleType, host: Host, found: dict[str, Any], why: str
+) -> None:
+    host(**found)
+    with pytest.raises(script.Refused, match=why):
+        script.snapshot(NIC)
+    assert not script.STATE.exists() and not script.NETWORKD.exists()
+
+
+def test_what_is_staged_is_volatile_until_it_is_proven(script: ModuleType, host: Host) -> None:
+    host()
+    before = script.snapshot(NIC)
+    for name, text in script.compose(before).items():
+        script.write(script.STATE / "network" / name, text)
+    script.write(script.STATE / "former.json", json.dumps(before))
+    script.stage()
+
+    assert sorted(file.name for file in script.NETWORKD.iterdir()) == [
+        "00-drawbridge-br0.netdev",
+        "00-drawbridge-br0.network",
+        "00-drawbridge-port.network",
+    ]
+    assert (script.RUN / "networking").read_text() == f'EXCLUDE_INTERFACES="{NIC}"\n'
+    assert not (script.STATE / "confirmed").exists()
+
+
+def test_an_address_that_is_another_one_proves_nothing(
+    script: ModuleType, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host()
+    before = script.snapshot(NIC)
+    monkeypatch.setattr(script.Path, "exists", lambda _: True)
+    monkeypatch.setattr(script, "answers", lambda address, _: address == "192.168.1.1")
+
+    assert script.unproven(before, "br0", ["192.168.1.1"]) is None
+    assert script.unproven(before, "br0", ["192.168.1.9"]) == "192.168.1.9 does not answer on br0"
+    host(addresses=[{**ADDRESS, "local": "192.168.1.77"}])
+    assert script.unproven(before, "br0", []) == "br0 has not the address 192.168.1.40 but 192.168.1.77"
