@@ -58,13 +58,13 @@ def pings(
 
 
 def loss(output: str, count: int) -> Loss:
-    """Read what several pings of `count` requests each have printed, each after a line ``stream N``.
+    """Read what several pings of `count` requests each, or more, have printed, each after a line ``stream N``.
 
     Raises:
         LabError: there is none.
     """
     streams = [
-        {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", part)}
+        {number for number in map(int, re.findall(r"icmp_seq=(\d+) ttl=", part)) if number <= count}
         for part in re.split(r"^stream \d+$", output, flags=re.MULTILINE)[1:]
     ]
     if not streams:
