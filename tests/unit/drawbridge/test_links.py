@@ -17,12 +17,12 @@ def printed(*streams: set[int]) -> str:
 
 def test_what_is_lost_and_the_longest_gap_of_any_stream() -> None:
     found = loss(printed({1, 2, 3, 4, 5}, {1, 5}), 5)
-    assert (found.sent, found.lost, found.gap) == (10, 3, pytest.approx(0.3))
+    assert (found.sent, found.lost, round(found.gap, 1)) == (10, 3, 0.3)
 
 
 def test_answers_beyond_those_that_count_make_up_for_none() -> None:
     found = loss(printed({1, 2, 4, 5, 6, 7, 8}), 5)
-    assert (found.sent, found.lost, found.gap) == (5, 1, pytest.approx(0.1))
+    assert (found.sent, found.lost, round(found.gap, 1)) == (5, 1, 0.1)
 
 
 def test_no_pings_are_no_good_news() -> None:
