@@ -13,6 +13,7 @@ import ipaddress
 import random
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
@@ -34,8 +35,6 @@ from lab.iam import ACCOUNT
 
 #: Set aside for tests of networks (RFC 2544), so none of its addresses is anybody's.
 _BENCHMARKING = IPv4Network("198.18.0.0/15")
-#: The one size of a delegated IPv6 prefix.
-_PREFIX_LENGTH = 80
 _PRIMARY = "Primary network interface"
 
 
@@ -45,7 +44,7 @@ def mend() -> None:
     Raises:
         LabError: this moto is made otherwise than the one this module knows.
     """
-    if not hasattr(NetworkInterface, "ipv6_prefixes"):
+    if not hasattr(NetworkInterface, _DELEGATION6.attribute):
         _defaults_are_whole()
         _parameters_are_read()
         _public_addresses_are_reachable()
@@ -165,7 +164,9 @@ def _private_addresses_are_free() -> None:
         if isinstance(subnet, IPv6Network):
             return str(_free_address6(subnet))
         taken = {entry["PrivateIpAddress"] for interface in _interfaces() for entry in interface.private_ip_addresses}
-        free = [str(a) for a in list(subnet)[4:-1] if str(a) not in taken]
+        prefixes = [IPv4Network(text) for interface in _interfaces() for text in _DELEGATION4.of(interface)]
+        usable = [address for address in list(subnet)[4:-1] if str(address) not in taken]
+        free = [str(address) for address in usable if not any(address in prefix for prefix in prefixes)]
         if not free:
             raise EC2ClientError("InsufficientFreeAddressesInSubnet", f"{cidr} has no free address left")
         return random.choice(free)
@@ -185,17 +186,104 @@ def _free_address6(subnet: IPv6Network) -> IPv6Address:
 
 def _held6() -> list[IPv6Network]:
     """What interfaces hold: addresses and prefixes."""
-    held = [(*i.ipv6_addresses, *(entry["Ipv6Prefix"] for entry in i.ipv6_prefixes)) for i in _interfaces()]
+    held = [(*interface.ipv6_addresses, *_DELEGATION6.of(interface)) for interface in _interfaces()]
     return [IPv6Network(text) for texts in held for text in texts]
 
 
+def _held4(subnet: Any) -> list[IPv4Network]:
+    """What interfaces hold of a subnet: addresses and prefixes."""
+    mine = [interface for interface in _interfaces() if interface.subnet.id == subnet.id]
+    addresses = [IPv4Network(entry["PrivateIpAddress"]) for i in mine for entry in i.private_ip_addresses]
+    return [*addresses, *(IPv4Network(text) for interface in mine for text in _DELEGATION4.of(interface))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Delegation:
+    """Prefixes of one IP version, as EC2 names them."""
+
+    version: int
+    length: int
+    """The one size they have."""
+
+    @property
+    def key(self) -> str:
+        return f"Ipv{self.version}Prefix"
+
+    @property
+    def attribute(self) -> str:
+        return f"ipv{self.version}_prefixes"
+
+    def of(self, interface: Any) -> list[str]:
+        """What an interface holds."""
+        return [entry[self.key] for entry in getattr(interface, self.attribute)]
+
+    def asked_for(self, response: Any, interface: Any) -> list[str]:
+        """Give an interface the prefixes that a request asks for."""
+        asked = response._get_param(f"{self.key}es", []) or []
+        named = [entry[self.key] if isinstance(entry, Mapping) else entry for entry in asked]
+        return self.give(interface, named, int(response._get_param(f"{self.key}Count", 0) or 0))
+
+    def give(self, interface: Any, named: list[str], count: int) -> list[str]:
+        """Give an interface the prefixes named and so many more; raises `EC2ClientError` where they are not free."""
+        if not named and not count:
+            return []
+        subnet = self._subnet(interface)
+        held = _held6() if self.version == 6 else _held4(interface.subnet)
+        chosen = [self._parsed(text, subnet) for text in named]
+        for prefix in chosen:
+            if any(prefix.overlaps(other) for other in held):
+                raise InvalidParameterValueError(f"({prefix}) for parameter {self.key}: it is in use; it")
+        # Neither the first nor the last of the subnet: there are addresses of AWS's own.
+        last = 2 ** max(self.length - subnet.prefixlen, 1) - 1
+        for number in random.sample(range(1, last), last - 1):
+            if len(chosen) == len(named) + count:
+                break
+            start = int(subnet.network_address) + (number << subnet.max_prefixlen - self.length)
+            drawn: Any = type(subnet)((start, self.length))
+            if not any(drawn.overlaps(other) for other in (*held, *chosen)):
+                chosen.append(drawn)
+        if len(chosen) < len(named) + count:
+            raise EC2ClientError("InsufficientCidrBlocks", f"{subnet} has no /{self.length} that is free")
+        texts = [str(prefix) for prefix in chosen]
+        setattr(interface, self.attribute, [{self.key: text} for text in (*self.of(interface), *texts)])
+        return texts
+
+    def take(self, interface: Any, wanted: list[str]) -> None:
+        """Take prefixes back; raises `EC2ClientError` where it does not hold them."""
+        held = self.of(interface)
+        if not {*wanted} <= {*held}:
+            raise InvalidParameterValueError(f"({', '.join(wanted)}) for parameter {self.key}")
+        setattr(interface, self.attribute, [{self.key: text} for text in held if text not in wanted])
+
+    def _subnet(self, interface: Any) -> IPv4Network | IPv6Network:
+        return _subnet6(interface) if self.version == 6 else IPv4Network(interface.subnet.cidr_block)
+
+    def _parsed(self, text: str, subnet: Any) -> Any:
+        try:
+            prefix = type(subnet)(text)
+        except ValueError:
+            raise InvalidParameterValueError(f"({text}) for parameter {self.key}") from None
+        own = self.version == 4 and (subnet[0] in prefix or subnet[-1] in prefix)
+        if prefix.prefixlen != self.length or not prefix.subnet_of(subnet) or own:
+            raise InvalidParameterValueError(
+                f"({text}) for parameter {self.key}: no /{self.length} of {subnet} that can be given; it"
+            )
+        return prefix
+
+
+_DELEGATION4, _DELEGATION6 = _Delegation(version=4, length=28), _Delegation(version=6, length=80)
+_DELEGATIONS = (_DELEGATION4, _DELEGATION6)
+
+
 def _interfaces_have_prefixes() -> None:
-    """Interfaces can hold delegated IPv6 prefixes, and get IPv6 addresses where their subnet assigns them."""
-    NetworkInterface.ipv6_prefixes = ()  # type: ignore[attr-defined]  # for those being made
+    """Interfaces can hold delegated prefixes, and get IPv6 addresses where their subnet assigns them."""
+    for delegation in _DELEGATIONS:
+        setattr(NetworkInterface, delegation.attribute, ())  # for those being made
 
     @_wrapped(NetworkInterface, "__init__")
     def create(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
-        self.ipv6_prefixes = []
+        for delegation in _DELEGATIONS:
+            setattr(self, delegation.attribute, [])
         original(self, *args, **kwargs)
         if not self.ipv6_addresses and str(self.subnet.assign_ipv6_address_on_creation).lower() == "true":
             self.ipv6_addresses = [str(_free_address6(_subnet6(self)))]
@@ -204,32 +292,44 @@ def _interfaces_have_prefixes() -> None:
     def create_call(original: Any, self: Any) -> Any:
         answer = original(self)
         interface = answer.result["NetworkInterface"]
-        _refusing(self, interface, lambda: _delegate(self, interface))
+        for delegation in _DELEGATIONS:
+            _refusing(self, interface, functools.partial(delegation.asked_for, self, interface))
         return answer
 
+    @_wrapped(ElasticNetworkInterfaces, "assign_private_ip_addresses")
+    def assign4(original: Any, self: Any) -> Any:
+        interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
+        given = _DELEGATION4.asked_for(self, interface)
+        answer = original(self)
+        answer.result["AssignedIpv4Prefixes"] = [{_DELEGATION4.key: text} for text in given]
+        return answer
+
+    @_wrapped(ElasticNetworkInterfaces, "unassign_private_ip_addresses")
+    def unassign4(original: Any, self: Any) -> Any:
+        interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
+        _DELEGATION4.take(interface, self._get_param("Ipv4Prefixes", []))
+        return original(self)
+
     @_wrapped(ElasticNetworkInterfaces, "assign_ipv6_addresses")
-    def assign(original: Any, self: Any) -> Any:
+    def assign6(original: Any, self: Any) -> Any:
         interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
         before = list(interface.ipv6_addresses)
-        given = _delegate(self, interface)
+        given = _DELEGATION6.asked_for(self, interface)
         original(self)
         new = [address for address in interface.ipv6_addresses if address not in before]
         result = {"NetworkInterfaceId": interface.id, "AssignedIpv6Addresses": new, "AssignedIpv6Prefixes": given}
         return ActionResult(result)
 
     @_wrapped(ElasticNetworkInterfaces, "unassign_ipv6_addresses")
-    def unassign(original: Any, self: Any) -> Any:
+    def unassign6(original: Any, self: Any) -> Any:
         interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
         wanted = self._get_param("Ipv6Prefixes", [])
-        given = [held for held in interface.ipv6_prefixes if held["Ipv6Prefix"] in wanted]
-        if len(given) != len(wanted):
-            raise InvalidParameterValueError(f"({', '.join(wanted)}) for parameter Ipv6Prefixes")
-        interface.ipv6_prefixes = [held for held in interface.ipv6_prefixes if held not in given]
+        _DELEGATION6.take(interface, wanted)
         gone = self.ec2_backend.unassign_ipv6_addresses(interface.id, self._get_param("Ipv6Addresses", []))
         result = {
             "NetworkInterfaceId": interface.id,
             "UnassignedIpv6Addresses": gone,
-            "UnassignedIpv6Prefixes": [held["Ipv6Prefix"] for held in given],
+            "UnassignedIpv6Prefixes": wanted,
         }
         return ActionResult(result)
 
@@ -245,8 +345,9 @@ def _interfaces_have_prefixes() -> None:
             if named or count:
                 interface.ipv6_addresses = []
                 self.ec2_backend.assign_ipv6_addresses(interface.id, named, count)
-            _give(interface, [entry["Ipv6Prefix"] for entry in wanted.get("Ipv6Prefixes", [])],
-                  int(wanted.get("Ipv6PrefixCount") or 0))  # fmt: skip
+            for delegation in _DELEGATIONS:
+                prefixes = [entry[delegation.key] for entry in wanted.get(f"{delegation.key}es", [])]
+                delegation.give(interface, prefixes, int(wanted.get(f"{delegation.key}Count") or 0))
 
 
 def _refusing(response: Any, interface: Any, call: Callable[[], Any]) -> None:
@@ -256,45 +357,6 @@ def _refusing(response: Any, interface: Any, call: Callable[[], Any]) -> None:
     except EC2ClientError:
         response.ec2_backend.delete_network_interface(interface.id)
         raise
-
-
-def _delegate(response: Any, interface: Any) -> list[str]:
-    """Give an interface the prefixes a request asks for."""
-    named = [
-        entry["Ipv6Prefix"] if isinstance(entry, Mapping) else entry
-        for entry in response._get_param("Ipv6Prefixes", []) or []
-    ]
-    return _give(interface, named, int(response._get_param("Ipv6PrefixCount", 0) or 0))
-
-
-def _give(interface: Any, named: list[str], count: int) -> list[str]:
-    if not named and not count:
-        return []
-    subnet = _subnet6(interface)
-    held = _held6()
-    chosen = [_as_prefix(text, subnet) for text in named]
-    while len(chosen) < len(named) + count:
-        start = int(subnet.network_address) + (
-            1 + secrets.randbelow(2 ** (_PREFIX_LENGTH - subnet.prefixlen) - 1) << 48
-        )
-        drawn = IPv6Network((start, _PREFIX_LENGTH))
-        if not any(drawn.overlaps(other) for other in (*held, *chosen)):
-            chosen.append(drawn)
-    for prefix in chosen:
-        if any(prefix.overlaps(other) for other in held):
-            raise InvalidParameterValueError(f"({prefix}) for parameter ipv6Prefixes: it is in use; it")
-    interface.ipv6_prefixes = [*interface.ipv6_prefixes, *({"Ipv6Prefix": str(prefix)} for prefix in chosen)]
-    return [str(prefix) for prefix in chosen]
-
-
-def _as_prefix(text: str, subnet: IPv6Network) -> IPv6Network:
-    try:
-        prefix = IPv6Network(text)
-    except ValueError:
-        raise InvalidParameterValueError(f"({text}) for parameter ipv6Prefixes") from None
-    if prefix.prefixlen != _PREFIX_LENGTH or not prefix.subnet_of(subnet):
-        raise InvalidParameterValueError(f"({text}) for parameter ipv6Prefixes: no /{_PREFIX_LENGTH} of {subnet}; it")
-    return prefix
 
 
 def _subnet6(interface: Any) -> IPv6Network:

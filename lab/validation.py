@@ -21,6 +21,7 @@ _RANGES = {
     "CidrIpv6": 6,
     "Ipv6CidrBlock": 6,
     "DestinationIpv6CidrBlock": 6,
+    "Ipv4Prefix": 4,
     "Ipv6Prefix": 6,
     "Cidr": 0,
 }

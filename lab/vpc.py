@@ -253,8 +253,9 @@ def _sets(up: Sequence[Interface], groups: Sequence[SecurityGroup], state: State
     referred = {rule.group for group in groups for rule in (*group.ingress, *group.egress) if rule.group}
     for name in sorted(referred):
         members = [i for i in state.interfaces.values() if name in i.groups]
-        yield from _set(f"{_chain(name)}_4", "ipv4_addr", sorted({str(a) for i in members for a in i.addresses}))
-        yield from _set(f"{_chain(name)}_6", "ipv6_addr", sorted({str(a) for i in members for a in i.addresses6}))
+        for suffix, kind, family in (("4", "ipv4_addr", IPv4Network), ("6", "ipv6_addr", IPv6Network)):
+            held = {network for i in members for network in i.own if isinstance(network, family)}
+            yield from _set(f"{_chain(name)}_{suffix}", kind, _apart(sorted(held)), interval=True)
 
 
 def _prerouting(online: bool) -> Iterable[str]:
@@ -404,7 +405,7 @@ def _rule_matches(rule: Rule, side: str, state: State) -> Iterable[str]:
         if rule.group is not None:
             peer = f"{family} {side} @{_chain(rule.group)}_{'4' if family == 'ip' else '6'}"
         else:
-            peers = [str(network) for network in rule.peers if _family(network) == family]
+            peers = [network for network in rule.peers if _family(network) == family]
             if not peers:
                 continue
             peer = (
@@ -413,10 +414,9 @@ def _rule_matches(rule: Rule, side: str, state: State) -> Iterable[str]:
         yield f"{peer} {ports}".rstrip()
 
 
-def _apart(networks: Sequence[str]) -> list[str]:
-    """The same ranges without overlaps, which an nftables set refuses."""
-    parsed = [ipaddress.ip_network(network) for network in networks]
-    return [str(network) for network in ipaddress.collapse_addresses(parsed)]  # type: ignore[type-var]
+def _apart(networks: Iterable[Network]) -> list[str]:
+    """The same ranges, all of one IP version, without overlaps, which an nftables set refuses."""
+    return [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]
 
 
 def _combination_chains(number: int, names: tuple[str, ...], state: State) -> Iterable[str]:

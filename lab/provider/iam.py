@@ -1,9 +1,8 @@
 """Roles, policies, instance profiles, users and their keys."""
 
-from collections.abc import Callable
 from typing import Any
 
-from lab.provider.kind import Kind, absent, differs, register, some, tag_changes, tag_list, tag_outputs
+from lab.provider.kind import Kind, differs, or_none, register, some, tag_changes, tag_list, tag_outputs
 from lab.provider.values import Props, secret
 from lab.provider.vpc import document
 
@@ -15,15 +14,6 @@ class _Iam(Kind):
     def iam(self) -> Any:
         """The IAM client."""
         return self.aws.client("iam")
-
-    @staticmethod
-    def _or_none(call: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any] | None:
-        try:
-            return call(**arguments)
-        except Exception as error:
-            if absent(error):
-                return None
-            raise
 
     def _retag(self, noun: str, argument: dict[str, str], olds: Props, news: Props) -> None:
         gone, wanted = tag_changes(olds, news)
@@ -64,7 +54,7 @@ class Role(_Iam):
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = self._or_none(self.iam.get_role, RoleName=id)
+        found = or_none(self.iam.get_role, RoleName=id)
         if found is None:
             return None
         role = found["Role"]
@@ -123,7 +113,7 @@ class _InlinePolicy(_Iam):
     def read(self, id: str, inputs: Props) -> Props | None:
         owner, _, name = id.partition(":")
         get = getattr(self.iam, f"get_{self.owner}_policy")
-        found = self._or_none(get, **self._whose(owner), PolicyName=name)
+        found = or_none(get, **self._whose(owner), PolicyName=name)
         return None if found is None else {"name": name, self.owner: owner}
 
     def update(self, id: str, olds: Props, news: Props) -> None:
@@ -169,7 +159,7 @@ class Policy(_Iam):
         return f"arn:aws:iam::{self.aws.account}:policy{inputs.get('path', '/')}{inputs['name']}"
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = self._or_none(self.iam.get_policy, PolicyArn=id)
+        found = or_none(self.iam.get_policy, PolicyArn=id)
         if found is None:
             return None
         policy = found["Policy"]
@@ -213,7 +203,7 @@ class RolePolicyAttachment(_Iam):
 
     def read(self, id: str, inputs: Props) -> Props | None:
         role, _, arn = id.partition("/")
-        found = self._or_none(self.iam.list_attached_role_policies, RoleName=role)
+        found = or_none(self.iam.list_attached_role_policies, RoleName=role)
         attached = [row["PolicyArn"] for row in (found or {}).get("AttachedPolicies", ())]
         return {} if arn in attached else None
 
@@ -237,7 +227,7 @@ class InstanceProfile(_Iam):
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = self._or_none(self.iam.get_instance_profile, InstanceProfileName=id)
+        found = or_none(self.iam.get_instance_profile, InstanceProfileName=id)
         if found is None:
             return None
         profile = found["InstanceProfile"]
@@ -282,7 +272,7 @@ class User(_Iam):
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = self._or_none(self.iam.get_user, UserName=id)
+        found = or_none(self.iam.get_user, UserName=id)
         if found is None:
             return None
         user = found["User"]
@@ -316,7 +306,7 @@ class AccessKey(_Iam):
         return str(key["AccessKeyId"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = self._or_none(self.iam.list_access_keys, UserName=inputs["user"])
+        found = or_none(self.iam.list_access_keys, UserName=inputs["user"])
         for key in (found or {}).get("AccessKeyMetadata", ()):
             if key["AccessKeyId"] == id:
                 # AWS tells the secret once, to who makes the key.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar
 
@@ -33,6 +33,16 @@ def absent(error: Exception) -> bool:
         return False
     code = str(error.response.get("Error", {}).get("Code", ""))
     return "NotFound" in code or "NoSuch" in code or code in ABSENT_CODES
+
+
+def or_none(call: Callable[..., Any], **arguments: Any) -> Any:
+    """What AWS answers to a call, or None where it says that there is no such thing."""
+    try:
+        return call(**arguments)
+    except Exception as error:
+        if absent(error):
+            return None
+        raise
 
 
 def taken(error: Exception) -> bool:

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from lab.provider.kind import Kind, absent, differs, register, some, tag_list, tag_map
+from lab.provider.kind import Kind, differs, or_none, register, some, tag_list, tag_map
 from lab.provider.values import Props, body
 from lab.provider.vpc import document
 
@@ -17,15 +17,6 @@ class _S3(Kind):
     def s3(self) -> Any:
         """The S3 client."""
         return self.aws.client("s3")
-
-    @staticmethod
-    def _there(call: Callable[..., Any], **arguments: Any) -> Any:
-        try:
-            return call(**arguments)
-        except Exception as error:
-            if absent(error):
-                return None
-            raise
 
 
 @register
@@ -44,9 +35,9 @@ class Bucket(_S3):
         return str(inputs["bucket"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        if self._there(self.s3.head_bucket, Bucket=id) is None:
+        if or_none(self.s3.head_bucket, Bucket=id) is None:
             return None
-        tags = tag_map((self._there(self.s3.get_bucket_tagging, Bucket=id) or {}).get("TagSet"))
+        tags = tag_map((or_none(self.s3.get_bucket_tagging, Bucket=id) or {}).get("TagSet"))
         region = self.aws.region
         return {
             "arn": f"arn:aws:s3:::{id}",
@@ -93,7 +84,7 @@ class _Part(_S3):
         self._put(news)
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        return {} if self._there(self._get, Bucket=id) is not None else None
+        return {} if or_none(self._get, Bucket=id) is not None else None
 
     def find(self, inputs: Props) -> list[str]:
         return [inputs["bucket"]] if self.read(inputs["bucket"], inputs) is not None else []
@@ -275,7 +266,7 @@ class BucketObjectv2(_S3):
 
     def read(self, id: str, inputs: Props) -> Props | None:
         bucket, _, key = id.partition("/")
-        found = self._there(self.s3.head_object, Bucket=bucket, Key=key)
+        found = or_none(self.s3.head_object, Bucket=bucket, Key=key)
         if found is None:
             return None
         tags = inputs.get("tags") or {}

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
@@ -121,6 +122,26 @@ class Place:
         options += ["-I", str(source)] if source is not None else []
         options += ["-t", str(ttl)] if ttl else []
         return self.run("ping", "-n", f"-c{count}", "-i0.2", f"-W{PATIENCE}", *options, str(address))
+
+    def sends(self, there: "Place", size: int, port: int = 82) -> int:
+        """How many of so many bytes arrive at another place over TCP, before nothing comes any more for some time."""
+        with there._opened(socket.AF_INET, socket.SOCK_STREAM) as bound:
+            bound.bind((there.address, port))
+            bound.listen()
+            with self._opened(socket.AF_INET, socket.SOCK_STREAM) as caller:
+                caller.connect((there.address, port))
+                taker, _ = bound.accept()
+                with taker, ThreadPoolExecutor(1) as pool:
+                    taker.settimeout(10 * PATIENCE)
+                    caller.settimeout(10 * PATIENCE)
+                    sent = pool.submit(caller.sendall, bytes(size))
+                    arrived = 0
+                    with contextlib.suppress(TimeoutError):
+                        while arrived < size:
+                            arrived += len(taker.recv(1 << 16))
+                    with contextlib.suppress(TimeoutError):
+                        sent.result()
+                    return arrived
 
     def asks(
         self, path: str, method: str = "GET", *, headers: Mapping[str, str] | None = None, of: str = "169.254.169.254"

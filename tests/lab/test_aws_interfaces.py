@@ -5,6 +5,11 @@ Does not prove AWS's limits on addresses per interface.
 
 import socket
 import struct
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
 
 from tests.lab import waiting
 from tests.lab.cloud import ALL, Cloud, Instance
@@ -64,6 +69,47 @@ def test_secondary_private_addresses_are_own(cloud: Cloud) -> None:
 
     cloud.ec2.unassign_private_ip_addresses(NetworkInterfaceId=holder.interface, PrivateIpAddresses=[second])
     assert not caller.pings(second)
+
+
+def test_delegated_prefixes_are_own(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Assign prefixes to Amazon EC2 network interfaces": /28, of the subnet's range."""
+    vpc = cloud.vpc()
+    holder, caller = cloud.instance(vpc.subnet()), cloud.instance(vpc.subnet())
+    made = cloud.ec2.assign_private_ip_addresses(NetworkInterfaceId=holder.interface, Ipv4PrefixCount=1)
+    [prefix] = [IPv4Network(entry["Ipv4Prefix"]) for entry in made["AssignedIpv4Prefixes"]]
+    assert prefix.prefixlen == 28 and prefix.subnet_of(IPv4Network("10.1.0.0/24"))
+    address = str(prefix[3])
+    holder.run("ip", "address", "add", f"{address}/32", "dev", "lo", check=True)
+    assert caller.pings(address)
+    with caller.serves(80):
+        assert holder.calls(caller.address, 80, source=address) == address
+
+    cloud.ec2.unassign_private_ip_addresses(NetworkInterfaceId=holder.interface, Ipv4Prefixes=[str(prefix)])
+    assert not caller.pings(address)
+    with caller.serves(80):
+        assert holder.calls(caller.address, 80, source=address) is None
+
+
+def test_prefixes_that_are_taken_or_none_are_refused(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Assign prefixes to Amazon EC2 network interfaces"."""
+    subnet = cloud.vpc().subnet()
+
+    def card(**wanted: Any) -> dict[str, Any]:
+        made = cloud.ec2.create_network_interface(SubnetId=subnet, PrivateIpAddress="10.1.0.40", **wanted)
+        return dict(made["NetworkInterface"])
+
+    made = card(Ipv4Prefixes=[{"Ipv4Prefix": "10.1.0.64/28"}])
+    assert [entry["Ipv4Prefix"] for entry in made["Ipv4Prefixes"]] == ["10.1.0.64/28"]
+    launched = cloud.instance(subnet, card={"Ipv4PrefixCount": 2})
+    assert IPv4Address(launched.address) not in IPv4Network("10.1.0.64/28")
+    # In use, an address in it in use, AWS's own first and last addresses, another subnet's, of another size, none.
+    for wrong in ("64/28", "32/28", "0/28", "240/28", "256/28", "96/27", "72/28"):
+        with pytest.raises(ClientError):
+            cloud.ec2.assign_private_ip_addresses(
+                NetworkInterfaceId=launched.interface, Ipv4Prefixes=[f"10.1.0.{wrong}"]
+            )
+    with pytest.raises(ClientError, match="InsufficientCidrBlocks"):
+        cloud.ec2.assign_private_ip_addresses(NetworkInterfaceId=launched.interface, Ipv4PrefixCount=12)
 
 
 def _ask_anew(caller: Instance) -> None:

@@ -211,6 +211,16 @@ def test_path_mtu_discovery_works_out_of_the_vpc(cloud: Cloud) -> None:
     assert "mtu 1500" in cached
 
 
+def test_tcp_finds_its_way_from_9001_bytes_to_1500(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Path MTU Discovery": no rule lets its messages in, and a transfer does not hang."""
+    vpc = cloud.vpc(online=True)
+    inside, server = cloud.instance(vpc.subnet(), vpc.group([]), public=True), cloud.server()
+    # A far end that takes jumbo frames: nothing but the message tells how much passes between them.
+    server.run("ip", "link", "set", "eth0", "mtu", "9001", check=True)
+    assert inside.sends(server, 1 << 20) == 1 << 20
+    assert "mtu 1500" in inside.run("ip", "route", "get", server.address).stdout, "control: it had to be told"
+
+
 def test_path_mtu_discovery_works_where_the_far_line_is_narrower(cloud: Cloud) -> None:
     """Amazon EC2 User Guide, "Path MTU Discovery", through the gateway's translation, with no ingress rule at all."""
     vpc = cloud.vpc(online=True)
