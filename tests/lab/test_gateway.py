@@ -24,12 +24,10 @@ from lab.region import Host
 from openvpn.client import inline
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
-from tests.lab import stacks, waiting
+from tests.lab import promises, stacks, waiting
 from tests.lab.commands import read
 
 TUNNEL = 60.0
-#: A line that only a private key in clear has.
-PRIVATE = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY|OpenVPN tls-crypt-v2 (server|client) key)-----")
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +94,10 @@ def test_lifetimes_are_the_settings_and_the_authority_key_is_not_on_the_gateway(
         )
     held = deployed.client("ssm").get_parameter(Name=deployed.names.keys, WithDecryption=True)["Parameter"]["Value"]
     everywhere = ("/etc", "/opt", "/var", "/run", "/root", "/usr/local")
-    line = _body(json.loads(held)["ca"]["key"])
+    line = promises.body(json.loads(held)["ca"]["key"])
     found = deployed.gateway.run(["grep", "-rlF", "-e", line, *everywhere])
     assert (found.returncode, found.stdout) == (1, "")
-    server_key = _body(read(deployed.gateway, "cat", f"{secrets}/server.key"))
+    server_key = promises.body(read(deployed.gateway, "cat", f"{secrets}/server.key"))
     control = deployed.gateway.run(["grep", "-rlF", "-e", server_key, *everywhere])
     assert "server.key" in control.stdout  # the search would have found it
 
@@ -171,78 +169,17 @@ def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
 
 @pytest.mark.seed("9.3")
 def test_a_tunnel_client_cannot_reach_the_gateways_metadata(deployed: Deployment, alice: Host) -> None:
-    private = deployed.region.host("private-host").address
-    read(alice, "ip", "route", "replace", "169.254.169.254/32", "via", "10.8.0.1", "dev", "tun0")
-    try:
-        put = ["curl", "-s", "-m", "3", "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60"]
-        dropped = _dropped(deployed.gateway)
-        asked = alice.run([*put, "http://169.254.169.254/latest/api/token"])
-        assert (asked.returncode, asked.stdout) == (28, "")  # curl's 28: timed out
-        assert _dropped(deployed.gateway) > dropped  # it was this firewall that dropped it
-    finally:
-        read(alice, "ip", "route", "delete", "169.254.169.254/32")
-    # Controls: the service answers the gateway itself, and the same tunnel carries what is allowed.
-    assert read(deployed.gateway, *put, "http://169.254.169.254/latest/api/token")
-    assert ping(alice, private, 5) is not None
+    promises.no_metadata(deployed, alice, "tun0", deployed.region.host("private-host").address)
 
 
 @pytest.mark.seed("9.6")
 def test_no_private_key_is_where_others_read(deployed: Deployment, alice: Host) -> None:
-    ec2, gateway = deployed.client("ec2"), deployed.gateway
-    data = ec2.describe_instance_attribute(InstanceId=deployed.outputs["gatewayInstanceId"], Attribute="userData")
-    machine = next((deployed.region.directory / "machines").glob(f"{deployed.outputs['gatewayInstanceId']}*"))
-    texts = {
-        "user data": data["UserData"]["Value"],
-        "user data on the machine": read(gateway, "cat", "/var/lib/cloud/instance/user-data.txt"),
-        "Pulumi state": (deployed.region.stacks / "lab.json").read_text(),
-        "stack outputs": json.dumps(deployed.outputs),
-        "the gateway's journal": read(gateway, "journalctl", "--no-pager"),
-        "cloud-init's logs": read(gateway, "sh", "-c", "cat /var/log/cloud-init*.log"),
-        "the client's journal": read(alice, "journalctl", "--no-pager"),
-        "the console": (machine / "console.log").read_text(errors="replace"),
-        "the region's log": (deployed.region.directory / "log").read_text(),
-    }
-    secrets = [
-        read(gateway, "cat", f"/etc/openvpn/server/secrets/{name}") for name in ("server.key", "tls-crypt-v2.key")
-    ]
-    secrets.append(read(alice, "cat", "/etc/openvpn/client/alice.conf").partition("<key>")[2])
-    assert all(PRIVATE.search(secret) for secret in secrets[:2])  # the control: the pattern finds a key
-    bodies = [_body(secret) for secret in secrets]
-
-    for where, text in texts.items():
-        assert text or where == "the console", where
-        assert not PRIVATE.search(text), where
-        assert not any(body in text for body in bodies), where
+    promises.no_key_in_sight(deployed, alice, "alice")
 
 
 @pytest.mark.seed("9.7")
 def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(deployed: Deployment) -> None:
-    gateway, names, bucket = deployed.gateway, deployed.names, deployed.outputs["bucket"]
-    key = names.release_key(deployed.outputs["release"])
-    allowed = [
-        f"ssm.get_parameter(Name='{names.release}')",
-        f"ssm.get_parameters_by_path(Path='{names.gateway}', WithDecryption=True)",
-        f"s3.get_object(Bucket='{bucket}', Key='{key}')",
-        f"ssm.put_parameter(Name='{names.report}', Value='{{}}', Type='String', Overwrite=True)",
-    ]
-    denied = [
-        f"ssm.get_parameters_by_path(Path='{names.authority}', WithDecryption=True)",
-        f"ssm.get_parameters_by_path(Path='{names.root}', Recursive=True, WithDecryption=True)",
-        f"ssm.get_parameter(Name='{names.bundle('alice')}', WithDecryption=True)",
-        "ssm.get_parameter(Name='/drawbridge/other/gateway/server.key', WithDecryption=True)",
-        f"ssm.put_parameter(Name='{names.release}', Value='x', Type='String', Overwrite=True)",
-        f"ssm.delete_parameter(Name='{names.report}')",
-        f"s3.put_object(Bucket='{bucket}', Key='{key}', Body=b'')",
-        f"s3.list_objects_v2(Bucket='{bucket}')",
-        "s3.list_buckets()",
-        "ec2.describe_instances()",
-        "iam.list_users()",
-    ]
-    try:
-        assert {call: _from(gateway, call) for call in allowed} == dict.fromkeys(allowed, "ok")
-        assert {call: _from(gateway, call) for call in denied if _from(gateway, call) == "ok"} == {}
-    finally:
-        read(gateway, "systemctl", "restart", "drawbridge-agent")  # reports anew over the test's own report
+    promises.narrow_role(deployed, "alice")
 
 
 def sessions(gateway: Host) -> list[str]:
@@ -460,32 +397,9 @@ def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
     )
 
 
-def _body(pem: str) -> str:
-    """A line that no other key has, of a PEM private key.
-
-    Not the first: that is mostly what kind of key it is.
-    """
-    return PRIVATE.split(pem)[-1].split()[1]
-
-
 def _from(host: Host, call: str) -> str:
     """`ok`, or the error code of an AWS call made on a machine with the credentials it has there."""
-    script = (
-        "import boto3, botocore.exceptions as e\n"
-        "names = ('ssm', 's3', 'ec2', 'iam', 'cloudwatch')\n"
-        "ssm, s3, ec2, iam, cloudwatch = (boto3.client(s, region_name='eu-west-1') for s in names)\n"
-        f"try:\n    {call}\n    print('ok')\n"
-        "except e.ClientError as error:\n    print(error.response['Error']['Code'])\n"
-    )
-    return read(host, "python3", "-c", script).strip()
-
-
-def _dropped(gateway: Host) -> int:
-    """Packets that the gateway's firewall has dropped on their way to metadata."""
-    table = read(gateway, "nft", "list", "table", "inet", "drawbridge")
-    return sum(int(count) for count in re.findall(r"packets (\d+) bytes \d+ drop", table)) + sum(
-        int(count) for count in re.findall(r"counter \w*metadata\w* \{\s*packets (\d+)", table)
-    )
+    return promises.called(host, call)[call]
 
 
 def _configuration(host: Host) -> str:

@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from drawbridge.account import stack_file
 from drawbridge.trial import run, segment
-from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.hosts import must, place_hosts
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.hosts import must, start_client
 from drawbridge.trial.probes import ping, wait
-from drawbridge.trial.routed import wait_report
 from drawbridge.trial.segment import DATAGRAMS, Member, multicast
 from lab.region import Host
 from openvpn.segment import COUNTERS, link_local
-from settings import read_stack_file
-from tests.lab import waiting
+from tests.lab import promises, stacks, waiting
+from tests.lab.promises import World
 
 TUNNEL = 60.0
+#: A client more, whose line takes 1,400 bytes.
+NARROW = {"name": "narrow"}
 GROUP = ("239.255.0.1", 7400)
 GROUP6 = ("ff02::ffff:efff:1", 7400)
 #: The only interface it is to use, and ports as the standard counts them (RTPS 2.2, 9.6.1.4.1).
@@ -42,14 +42,11 @@ def deployed() -> Iterator[Deployment]:
         yield bring(region, RAW)
 
 
-RAW = read_stack_file(stack_file("ros2"))
+RAW = stacks.of("ros2")
 
 
 def bring(region: Any, raw: dict[str, Any]) -> Deployment:
-    stack = deploy(region, "ros2", raw, lambda _: None)
-    place_hosts(stack, lambda _: None)
-    assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
-    return stack
+    return stacks.bring(region, "ros2", raw)
 
 
 @pytest.fixture
@@ -391,3 +388,46 @@ def checksum(data: bytes) -> bytes:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return struct.pack("!H", ~total & 0xFFFF)
+
+
+@pytest.fixture(scope="module")
+def world(deployed: Deployment) -> World:
+    """The stack as its file has it, for what changes it for good: those tests come last."""
+    return World(bring(deployed.region, RAW), RAW)
+
+
+@pytest.mark.seed("9.3")
+def test_clients_do_not_reach_the_gateway_s_metadata(world: World) -> None:
+    private = world.private.address
+    promises.no_metadata(world.deployed, world.client("ros_desktop"), "tap0", private)
+
+
+@pytest.mark.seed("9.6")
+def test_no_private_key_is_where_others_read(world: World) -> None:
+    promises.no_key_in_sight(world.deployed, world.client("ros_desktop"), "ros_desktop")
+
+
+@pytest.mark.seed("9.7")
+def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(world: World) -> None:
+    promises.narrow_role(world.deployed, "ros_desktop")
+
+
+@pytest.mark.seed("9.5")
+def test_10_megabytes_pass_paths_of_1500_and_of_1400_bytes(world: World) -> None:
+    promises.transfer(world.client("ros_desktop"), world.private)
+    stack = world.up(clients=[*RAW["drawbridge:clients"], NARROW])
+    narrow = start_client(stack, len(RAW["drawbridge:clients"]), NARROW["name"], mtu=1400)
+    world.client(NARROW["name"])
+    promises.narrow(narrow, stack.outputs["publicIp"])
+    promises.transfer(narrow, world.private)
+
+
+@pytest.mark.seed("9.2")
+def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(world: World) -> None:
+    promises.replaced(world, NARROW["name"], clients=[*RAW["drawbridge:clients"], NARROW])
+
+
+@pytest.mark.seed("9.1")
+def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(world: World) -> None:
+    every = RAW["drawbridge:clients"]
+    promises.cut_off(world, NARROW["name"], stay=every, again=[*every, NARROW], looks=False)
