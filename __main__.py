@@ -1,8 +1,7 @@
 """The program: a stack's settings become components, their outputs the stack's."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any
 
 import pulumi
@@ -30,97 +29,180 @@ from userdata import cloud_config, release
 
 def deploy(config: settings.Settings) -> None:
     """Declare the stack's resources and outputs."""
-    stack, region, machine = config.stack, config.region, config.gateway
-    here: dict[str, Any] = {"stack": stack, "region": region}
-    doors = {"admin_from": machine.admin_from, "allow_from": machine.allow_from}
-    clients_at = {client.name: client.at for client in config.clients if client.at}
-    moving = {"admin_at": machine.admin_at, "clients_at": clients_at}
-    user_data = cloud_config.render(**here, ssh_key=machine.ssh_key)
-    tunnel = offer(config)
-    routed, listens = tunnel.routed, {key: getattr(tunnel, key) for key in ("port", "protocol", "links")}
-    six: dict[str, Any] = {"ipv6": config.tunnel.ipv6 != "none", "opened6": config.tunnel.open_to}
-
-    place = {
-        **config.network.model_dump(exclude={"domain"}),
-        **listens,
-        "ssh": bool(machine.admin_from or machine.admin_at),
-        "behind": routed,
-        **six,
-    }
-    announced = config.tunnel.ipv6 == "advertised"
-    network = Network("network", NetworkArgs(**here, **place, announced=announced))
+    offered = offer(config)
+    network = place(config, offered)
     config.refuse_clash(network.cidr)
-    reached = (network.cidr,) if config.tunnel.vpc else ()
-    # The VPC's resolver (its base plus two) answers the VPC alone, and so those who are translated into it.
-    resolver = network.cidr[2] if config.domain and reached and tunnel.nat else None
-    tunnel = replace(tunnel, routes=(*reached, *tunnel.routes), domain=config.domain, resolver=resolver)
-    forwards_for = (network.cidr,) if routed else ()
-    around: dict[str, Any] = {
-        "vpc_id": network.vpc_id,
-        **listens,
-        "forwards_for": forwards_for,
-        **doors,
-        **moving,
-        **six,
-    }
-    firewall = Firewall("firewall", FirewallArgs(stack=stack, **around))
-    group = firewall.security_group_id
-    ends: dict[str, Any] = {"subnet_id": network.public_subnet_id, "security_group_id": group, "ipv6": six["ipv6"]}
-    ends |= {"delegated": not announced, "ipv6_prefix": machine.ipv6_prefix and str(machine.ipv6_prefix)}
-    checked = not (routed or six["ipv6"])
-    address = Address("address", AddressArgs(stack=stack, **ends, source_dest_check=checked, after=[network]))
-    interface = address.interface_id
-    whole: dict[str, Any] = {"edge": network.edge, "destination6": network.announced6 if announced else None}
-    Routes("routes", RoutesArgs(tables=network.route_tables, interface_id=interface, destinations=routed, **whole))
-
-    server = f"{stack}.drawbridge"
-    lifetimes, profiles = config.lifetimes.model_dump(), profiles_of(tunnel, address.public_ip, server)
-    authority_args = AuthorityArgs(**here, server_name=server, profiles=profiles, lifetimes=lifetimes)
-    authority = Authority("authority", authority_args)
-    # An address that moves is known to the security group alone.
-    beyond = outside(network.cidr, *tunnel.sources)
-    filtered: dict[str, Any] = {
-        "admin_from": beyond if machine.admin_at else machine.admin_from,
-        "allow_from": beyond if clients_at else machine.allow_from,
-    }
-    prefix6 = network.announced6 if announced else address.ipv6_prefix
-    known = pulumi.Output.all(prefix6, network.cidr6)
-    offered = known.apply(lambda k: dual(config, tunnel, *k))
-    built = pulumi.Output.all(offered, authority.revoked)
-    made = built.apply(lambda b: release.build(b[0], **filtered, vpc=reached, revoked=b[1]))
-    kits = {
-        name: kit_of(config, client, tunnel, offered, firewall, here)
-        for name, client in sites(tunnel, clients_at).items()
-    }
-    kits |= {name: bond_kit(config, name, tunnel, address.public_ip, server, here) for name in bonded(tunnel)}
-    vault = Vault("vault", VaultArgs(**here, release=made, throw_away=config.throw_away, kits=kits))
-    for name in kits:
-        rule = firewall.doors.get(name)
-        door = (firewall.security_group_arn, rule.arn) if rule else None
-        Member(f"member-{name}", MemberArgs(**here, client=name, bucket=vault.bucket_arn, door=door))
-    secrets, bucket, pointer, report = authority.secrets_arn, vault.bucket_arn, vault.pointer_arn, vault.report_arn
-    access_args = AccessArgs(**here, secrets=secrets, bucket=bucket, pointer=pointer, report=report)
-    access = Access("access", access_args)
-    after = [network, address, vault, access]
-    box = {**machine.model_dump(include={"instance_type", "image", "disk_size"}), "user_data": user_data}
-    gateway_args = GatewayArgs(**box, stack=stack, interface_id=interface, profile=access.profile, after=after)
-    gateway = Gateway("gateway", gateway_args)
+    tunnel = into(config, offered, network.cidr)
+    firewall = guard(config, tunnel, network)
+    address = reach(config, tunnel, network, firewall)
+    authority = Authority(
+        "authority",
+        AuthorityArgs(
+            stack=config.stack,
+            region=config.region,
+            server_name=server(config),
+            profiles=profiles(config, tunnel, address.public_ip),
+            lifetimes=config.lifetimes.model_dump(),
+        ),
+    )
+    vault = supply(config, tunnel, network, firewall, address, authority)
+    gateway = machine(config, network, address, authority, vault)
     if config.domain:
-        inside = {"vpc_id": network.vpc_id, "gateway": address.private_ip}
-        Domain("domain", DomainArgs(stack=stack, name=config.domain, **inside))
+        inside = DomainArgs(stack=config.stack, name=config.domain, vpc_id=network.vpc_id, gateway=address.private_ip)
+        Domain("domain", inside)
 
-    pulumi.export("region", region)
+    pulumi.export("region", config.region)
     pulumi.export("publicIp", address.public_ip)
     pulumi.export("privateIp", address.private_ip)
     pulumi.export("vpcId", network.vpc_id)
     pulumi.export("publicSubnetId", network.public_subnet_id)
     pulumi.export("privateSubnetId", network.private_subnet_id)
-    pulumi.export("gatewayInterfaceId", interface)
+    pulumi.export("gatewayInterfaceId", address.interface_id)
     pulumi.export("gatewayInstanceId", gateway.instance_id)
-    pulumi.export("securityGroupId", group)
+    pulumi.export("securityGroupId", firewall.security_group_id)
     pulumi.export("bucket", vault.bucket)
     pulumi.export("release", vault.release)
     pulumi.export("clients", authority.clients)
+
+
+def place(config: settings.Settings, tunnel: Tunnel) -> Network:
+    """Make or adopt the VPC."""
+    doors = config.gateway
+    args = NetworkArgs(
+        stack=config.stack,
+        region=config.region,
+        **config.network.model_dump(exclude={"domain"}),
+        port=tunnel.port,
+        protocol=tunnel.protocol,
+        links=tunnel.links,
+        ssh=bool(doors.admin_from or doors.admin_at),
+        behind=tunnel.routed,
+        ipv6=config.tunnel.has_ipv6,
+        opened6=config.tunnel.open_to,
+        announced=config.tunnel.advertised,
+    )
+    return Network("network", args)
+
+
+def guard(config: settings.Settings, tunnel: Tunnel, network: Network) -> Firewall:
+    """Make the security group."""
+    args = FirewallArgs(
+        stack=config.stack,
+        vpc_id=network.vpc_id,
+        port=tunnel.port,
+        protocol=tunnel.protocol,
+        links=tunnel.links,
+        admin_from=config.gateway.admin_from,
+        admin_at=config.gateway.admin_at,
+        allow_from=config.gateway.allow_from,
+        clients_at=clients_at(config),
+        forwards_for=(network.cidr,) if tunnel.routed else (),
+        ipv6=config.tunnel.has_ipv6,
+        opened6=config.tunnel.open_to,
+    )
+    return Firewall("firewall", args)
+
+
+def reach(config: settings.Settings, tunnel: Tunnel, network: Network, firewall: Firewall) -> Address:
+    """Make the gateway's interface and public address, and the routes that lead to networks behind it."""
+    advertised, prefix = config.tunnel.advertised, config.gateway.ipv6_prefix
+    args = AddressArgs(
+        stack=config.stack,
+        subnet_id=network.public_subnet_id,
+        security_group_id=firewall.security_group_id,
+        source_dest_check=not (tunnel.routed or config.tunnel.has_ipv6),
+        ipv6=config.tunnel.has_ipv6,
+        delegated=not advertised,
+        ipv6_prefix=str(prefix) if prefix else None,
+        after=[network],
+    )
+    address = Address("address", args)
+    routes = RoutesArgs(
+        tables=network.route_tables,
+        interface_id=address.interface_id,
+        destinations=tunnel.routed,
+        edge=network.edge,
+        destination6=network.announced6 if advertised else None,
+    )
+    Routes("routes", routes)
+    return address
+
+
+def supply(
+    config: settings.Settings,
+    tunnel: Tunnel,
+    network: Network,
+    firewall: Firewall,
+    address: Address,
+    authority: Authority,
+) -> Vault:
+    """Put the gateway's release and the clients' kits where they fetch them, and let each client to its own."""
+    prefix6 = network.announced6 if config.tunnel.advertised else address.ipv6_prefix
+    whole = pulumi.Output.all(prefix6, network.cidr6).apply(lambda known: dual(config, tunnel, *known))
+    # An address that moves is known to the security group alone.
+    beyond = outside(network.cidr, *tunnel.sources)
+    admin_from = beyond if config.gateway.admin_at else config.gateway.admin_from
+    allow_from = beyond if clients_at(config) else config.gateway.allow_from
+    vpc = reached(config, network.cidr)
+
+    def build(made: Tunnel, revoked: dict[str, str]) -> release.Release:
+        return release.build(made, admin_from=admin_from, allow_from=allow_from, vpc=vpc, revoked=revoked)
+
+    kits = {client.name: kit_of(config, client, tunnel, whole, firewall) for client in sites(config, tunnel)}
+    kits |= {name: bond_kit(config, name, tunnel, address.public_ip) for name in bonded(tunnel)}
+    args = VaultArgs(
+        stack=config.stack,
+        region=config.region,
+        release=pulumi.Output.all(whole, authority.revoked).apply(lambda known: build(*known)),
+        throw_away=config.throw_away,
+        kits=kits,
+    )
+    vault = Vault("vault", args)
+    for name in kits:
+        rule = firewall.doors.get(name)
+        door = (firewall.security_group_arn, rule.arn) if rule else None
+        member = MemberArgs(stack=config.stack, region=config.region, client=name, bucket=vault.bucket_arn, door=door)
+        Member(f"member-{name}", member)
+    return vault
+
+
+def machine(
+    config: settings.Settings, network: Network, address: Address, authority: Authority, vault: Vault
+) -> Gateway:
+    """Make the instance, and the role by which it reads what is its own."""
+    role = AccessArgs(
+        stack=config.stack,
+        region=config.region,
+        secrets=authority.secrets_arn,
+        bucket=vault.bucket_arn,
+        pointer=vault.pointer_arn,
+        report=vault.report_arn,
+    )
+    access = Access("access", role)
+    args = GatewayArgs(
+        stack=config.stack,
+        **config.gateway.model_dump(include={"instance_type", "image", "disk_size"}),
+        user_data=cloud_config.render(stack=config.stack, region=config.region, ssh_key=config.gateway.ssh_key),
+        interface_id=address.interface_id,
+        profile=access.profile,
+        after=[network, address, vault, access],
+    )
+    return Gateway("gateway", args)
+
+
+def server(config: settings.Settings) -> str:
+    """Return the common name of the gateway's certificate."""
+    return f"{config.stack}.drawbridge"
+
+
+def clients_at(config: settings.Settings) -> dict[str, IPv4Address]:
+    """Return the public addresses of clients that the tunnel is open to one by one."""
+    return {client.name: client.at for client in config.clients if client.at}
+
+
+def reached(config: settings.Settings, vpc: IPv4Network) -> tuple[IPv4Network, ...]:
+    """Return what clients reach of the VPC: its range, or nothing."""
+    return (vpc,) if config.tunnel.vpc else ()
 
 
 def offer(config: settings.Settings) -> Tunnel:
@@ -137,6 +219,14 @@ def offer(config: settings.Settings) -> Tunnel:
     return Tunnel(**values, multicast=groups, redirect=config.tunnel.redirect == "all", clients=clients)
 
 
+def into(config: settings.Settings, tunnel: Tunnel, vpc: IPv4Network) -> Tunnel:
+    """Return the tunnel with what it gives clients of the VPC: routes, and its names."""
+    found = reached(config, vpc)
+    # The VPC's resolver (its base plus two) answers the VPC alone, and so those who are translated into it.
+    resolver = vpc[2] if config.domain and found and tunnel.nat else None
+    return replace(tunnel, routes=(*found, *tunnel.routes), domain=config.domain, resolver=resolver)
+
+
 def dual(config: settings.Settings, tunnel: Tunnel, prefix: str | None, vpc: str | None) -> Tunnel:
     """Return the tunnel with the IPv6 it has once AWS has chosen a prefix and the VPC's range."""
     if prefix is None or vpc is None:
@@ -146,22 +236,18 @@ def dual(config: settings.Settings, tunnel: Tunnel, prefix: str | None, vpc: str
     reached = (IPv6Network(vpc),) if config.tunnel.vpc else ()
     everywhere = config.tunnel.redirect != "none"
     values: dict[str, Any] = {"pool6": pool, "routes6": (GLOBAL6,) if everywhere else reached}
-    announced: dict[str, Any] = {"advertised": chosen == "advertised", "default6": everywhere}
+    announced: dict[str, Any] = {"advertised": config.tunnel.advertised, "default6": everywhere}
     return replace(tunnel, opened6=config.tunnel.open_to, **values, **announced)
 
 
-def sites(tunnel: Tunnel, clients_at: Mapping[str, IPv4Address]) -> dict[str, Client]:
+def sites(config: settings.Settings, tunnel: Tunnel) -> list[Client]:
     """Return the clients that route for a LAN, or keep the way in for their own address open."""
-    return {client.name: client for client in tunnel.clients if client.lan or client.name in clients_at}
+    moving = clients_at(config)
+    return [client for client in tunnel.clients if client.lan or client.name in moving]
 
 
 def kit_of(
-    config: settings.Settings,
-    client: Client,
-    tunnel: Tunnel,
-    offered: pulumi.Output[Tunnel],
-    firewall: Firewall,
-    here: dict[str, Any],
+    config: settings.Settings, client: Client, tunnel: Tunnel, whole: pulumi.Output[Tunnel], firewall: Firewall
 ) -> pulumi.Output[bytes]:
     """Return a site's or a bridge's kit; it names the one rule of the security group that follows its address."""
     told = next(one.bridge for one in config.clients if one.name == client.name)
@@ -169,13 +255,14 @@ def kit_of(
     of_rule = {"GROUP": firewall.security_group_id, "RULE": rule.security_group_rule_id} if rule else {}
     known = {"PROTOCOL": tunnel.protocol, "PORT": str(tunnel.port), "DOOR": what}
     door = pulumi.Output.all(**of_rule, **known) if rule else None
+    here = {"stack": config.stack, "region": config.region}
 
     def kit(found: list[Any]) -> bytes:
         if told:
             return bridge.build(client, found[0], lan.Host(**told.model_dump()), **here, door=found[1])
         return site.build(client, tunnel, **here, door=found[1])
 
-    return pulumi.Output.all(offered, door).apply(kit)
+    return pulumi.Output.all(whole, door).apply(kit)
 
 
 def bonded(tunnel: Tunnel) -> list[str]:
@@ -183,24 +270,22 @@ def bonded(tunnel: Tunnel) -> list[str]:
     return [client.name for client in tunnel.clients] if tunnel.links > 1 else []
 
 
-def bond_kit(
-    config: settings.Settings, name: str, tunnel: Tunnel, ip: pulumi.Output[str], server: str, here: dict[str, Any]
-) -> pulumi.Output[bytes]:
+def bond_kit(config: settings.Settings, name: str, tunnel: Tunnel, ip: pulumi.Output[str]) -> pulumi.Output[bytes]:
     """Return the kit of a bonded host, the gateway's public address in it."""
     lines = next(client.lines for client in config.clients if client.name == name)
 
     def kit(address: str) -> bytes:
-        made = bond.of_segment(tunnel, name, remote=address, server_name=server, lines=lines)
-        return links.build(made, **here, bundles={name: name})
+        made = bond.of_segment(tunnel, name, remote=address, server_name=server(config), lines=lines)
+        return links.build(made, stack=config.stack, region=config.region, bundles={name: name})
 
     return ip.apply(kit)
 
 
-def profiles_of(tunnel: Tunnel, ip: pulumi.Output[str], server: str) -> dict[str, pulumi.Output[str]]:
+def profiles(config: settings.Settings, tunnel: Tunnel, ip: pulumi.Output[str]) -> dict[str, pulumi.Output[str]]:
     """Return each client's profile by its name, the gateway's public address in it."""
 
     def profile(name: str) -> pulumi.Output[str]:
-        return ip.apply(lambda address: render_profile(tunnel, address, server, name))
+        return ip.apply(lambda address: render_profile(tunnel, address, server(config), name))
 
     return {client.name: profile(client.name) for client in tunnel.clients}
 

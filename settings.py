@@ -195,6 +195,16 @@ class Tunnel(Section):
     """How much OpenVPN logs, at both ends: 5 shows each packet that comes or goes."""
 
     @property
+    def has_ipv6(self) -> bool:
+        """Whether clients have global addresses."""
+        return self.ipv6 != "none"
+
+    @property
+    def advertised(self) -> bool:
+        """Whether they make them themselves, of a /64 that the gateway advertises."""
+        return self.ipv6 == "advertised"
+
+    @property
     def server(self) -> IPv4Address:
         """The gateway's own address: the first, or, where bonded hosts have that, the last."""
         return self.pool.network_address + 1 if self.links == 1 else self.pool.broadcast_address - 1
@@ -736,7 +746,7 @@ def _check_links(tunnel: Tunnel, clients: Mapping[int, Client]) -> Iterator[Prob
     if tunnel.bond in ("balance-xor", "balance-rr"):
         reason = "sends from one hardware address over both links, which the gateway's bridge knows on one at a time"
         yield _problem("tunnel.bond", tunnel.bond, reason, "write balance-alb or active-backup")
-    if tunnel.ipv6 != "none":
+    if tunnel.has_ipv6:
         yield _problem("tunnel.ipv6", tunnel.ipv6, "is given to no bonded host by its kit", "leave it out, or links: 1")
     if tunnel.port == 65535:
         yield _problem("tunnel.port", tunnel.port, "leaves no port for the second link", "write 65534 or less")
@@ -760,7 +770,7 @@ def _check_ipv6(tunnel: Tunnel, gateway: Gateway | None, clients: Mapping[int, C
     if prefix and prefix.prefixlen != 80:
         yield _problem("gateway.ipv6Prefix", prefix, "cannot be delegated", "write a /80, the only size there is")
         return
-    if tunnel.ipv6 == "none":
+    if not tunnel.has_ipv6:
         needs: list[tuple[str, object]] = [("gateway.ipv6Prefix", prefix), ("tunnel.openTo", tunnel.open_to or None)]
         needs += [("tunnel.redirect", "ipv6" if tunnel.redirect == "ipv6" else None)]
         needs += [(f"clients[{i}].address6", client.address6) for i, client in clients.items()]
@@ -848,7 +858,7 @@ def _of_pair(tunnel: Tunnel) -> Tunnel:
 
 def _check_advertised(tunnel: Tunnel, gateway: Gateway | None, network: Network | None) -> Iterator[Problem]:
     """What a /64 of the segment's own needs."""
-    if tunnel.ipv6 != "advertised":
+    if not tunnel.advertised:
         return
     if tunnel.device != "tap":
         remedy = "write device: tap, or ipv6: delegated"

@@ -16,7 +16,7 @@ class RoutesArgs:
     destinations: tuple[IPv4Network, ...]
     edge: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     """Table of the internet gateway: what is behind the gateway by IPv6 is told to it as well."""
-    destination6: pulumi.Input[str] | None = None
+    destination6: pulumi.Input[str | None] | None = None
     """A whole subnet's range behind the gateway."""
 
 

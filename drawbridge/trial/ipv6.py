@@ -68,7 +68,7 @@ def checks(deployed: Deployment) -> list[Check]:
         back = ping(server, str(address), 10 if opened else 2)
         what = f"IPv6 Internet -> {client.name}" if opened else f"IPv6 Internet -> {client.name} dropped"
         made.append(Check((back is not None) == opened, what, figure(back)))
-        if settings.tunnel.ipv6 == "advertised":
+        if settings.tunnel.advertised:
             own = address_of(host, f"{settings.tunnel.device}0", made=True)
             say = partial(host.run, ["ping", "-n", "-c", "3", "-W", "1", "-I", str(own), str(SERVER6)])
             seen = arrives(server, f"icmp6 and src {own}", say) if out else own != address

@@ -70,7 +70,7 @@ def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], 
     checks = [routed.ready(deployed)]
     progress("checking")
     tunnel = deployed.settings.tunnel
-    checks += ipv6.checks(deployed) if tunnel.ipv6 != "none" else []
+    checks += ipv6.checks(deployed) if tunnel.has_ipv6 else []
     if tunnel.device == "tun":
         return [*checks, *routed.promises(deployed)]
     return [*checks, *segment.checks(deployed), *(routed.connectivity(deployed) if tunnel.vpc else [])]
