@@ -89,6 +89,9 @@ def lost_link(deployed: Deployment, hosts: tuple[labs.Host, labs.Host], number: 
     one, other = hosts
     tap, rest = TAPS[number], {TAPS[1 - number]}
     for what, fail, mend, most in faults(deployed, one, number):
+        if deployed.settings.tunnel.bond == "active-backup":
+            for host in hosts:  # the one that carries, or losing it would cost nothing
+                must(host, "ip", "link", "set", "bond0", "type", "bond", "active_slave", tap)
         lost = pings(one, address_of(other), most + 5, meanwhile=fail)
         left = wait_links(one, rest, 2).get(tap) != "up"
         mend()
