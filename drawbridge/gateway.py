@@ -6,7 +6,7 @@ What the gateway reports by itself (SSM) needs no way to it; the rest is read ov
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from openvpn.model import Paths
 
 INSTANCE = "server"
 UNIT = f"openvpn-server@{INSTANCE}.service"
-UNITS = (UNIT, "drawbridge-agent.service")
+#: The processes of a pair's gateway, which has no clients.
+LINKS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
+UNITS = ("openvpn-server@*.service", "drawbridge-link@*.service", "drawbridge-watch@*.service",
+         "drawbridge-agent.service")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,16 +61,19 @@ class Status:
     wanted: str
     """SHA-256 of the release it should run."""
     service: Mapping[str, str]
-    """systemd's properties of OpenVPN's unit."""
+    """systemd's properties of OpenVPN's unit; of several, one that is not active."""
     sessions: tuple[Session, ...]
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Of a pair's gateway: each link's state in the bond, ``up`` or ``down``."""
 
     @property
     def healthy(self) -> bool:
-        """Whether OpenVPN runs, on the release the stack asks for."""
+        """Whether OpenVPN runs, on the release the stack asks for, and all links are up."""
         return (
             self.report.state == "ready"
             and self.report.release == self.wanted
             and self.service.get("ActiveState") == "active"
+            and {*self.links.values()} <= {"up"}
         )
 
 
@@ -75,8 +81,8 @@ PROPERTIES = ("ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "M
 
 
 def address_of(account: Account) -> str:
-    """The gateway's Elastic IP, found by its tags, in a pair the first one's; raises `NotDeployedError` for none."""
-    tags = contract.tags(account.stack, "gateway")
+    """The gateway's Elastic IP, found by its tags; raises `NotDeployedError` where there is none."""
+    tags = contract.tags(account.stack, contract.at(account.end, "gateway"))
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     with telling_aws_errors(account.stack):
         found = account.client("ec2").describe_addresses(Filters=filters)["Addresses"]
@@ -107,17 +113,48 @@ def status(account: Account, where: ssh.Target) -> Status:
     """The gateway now; raises `AwsError` and `GatewayError`."""
     report = read_report(account)
     wanted = json.loads(account.parameter(account.names.release))["sha256"]
+    paired = is_pair(account)
     with ssh.connect(where) as shell:
-        service = shell.run(f"systemctl show --property={','.join(PROPERTIES)} {UNIT}")
+        shown = shell.run(f"systemctl show --property={','.join(PROPERTIES)} {' '.join(LINKS if paired else (UNIT,))}")
         # Nobody but root and OpenVPN reads the directory: its socket obeys whoever reaches it.
-        sessions = shell.run(f"sudo -n cat {Paths(INSTANCE).status}")
+        sessions = "" if paired else shell.run(f"sudo -n cat {Paths(INSTANCE).status}")
+        links = shell.run("cat /proc/net/bonding/bond0") if paired else ""
+    services = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.strip().split("\n\n")
+    ]
     return Status(
         address=where.host,
         report=report,
         wanted=wanted,
-        service=dict(line.split("=", 1) for line in service.splitlines() if "=" in line),
+        service=min(services, key=lambda service: service.get("ActiveState") == "active"),
         sessions=parse_sessions(sessions),
+        links=parse_links(links),
     )
+
+
+def is_pair(account: Account) -> bool:
+    """Whether the stack has two gateways."""
+    try:
+        account.parameter(contract.Names(account.stack, contract.SECOND).release)
+    except errors.NotDeployedError:
+        return False
+    return True
+
+
+def parse_links(text: str) -> dict[str, str]:
+    """Each slave's state out of /proc/net/bonding/bond0, ``up`` or ``down``.
+
+    >>> parse_links("MII Status: up\\nSlave Interface: ovn0\\nMII Status: down\\n")
+    {'ovn0': 'down'}
+    """
+    found, current = {}, ""
+    for line in text.splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Slave Interface":
+            current = value
+        elif key == "MII Status" and current:
+            found[current] = value
+    return found
 
 
 def read_report(account: Account) -> Report:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from contract import SECOND
 from drawbridge import account, ssh
 from drawbridge import gateway as gateways
 from drawbridge import probe as probes
@@ -25,13 +27,16 @@ def _login(command: F) -> F:
             help="Private SSH key; otherwise the lab's own, the SSH agent's or the usual files.",
         ),
         click.option("--user", default="admin", show_default=True, help="User to log in as."),
+        click.option("--second", is_flag=True, help="The second gateway of a pair."),
     ):
         command = option(command)
     return options.of_account(command)
 
 
-def _target(stack: str, region: str | None, user: str, identity: Path | None) -> tuple[account.Account, ssh.Target]:
-    where = account.connect(stack, region=region)
+def _target(
+    stack: str, region: str | None, user: str, identity: Path | None, second: bool
+) -> tuple[account.Account, ssh.Target]:
+    where = replace(account.connect(stack, region=region), end=SECOND if second else "")
     return where, gateways.target(where, user=user, identity=identity)
 
 
@@ -43,9 +48,9 @@ def gateway() -> None:
 @gateway.command()
 @_login
 @options.json
-def status(stack: str, region: str | None, user: str, identity: Path | None, wants_json: bool) -> None:
+def status(stack: str, region: str | None, user: str, identity: Path | None, second: bool, wants_json: bool) -> None:
     """Show what the gateway runs and who is connected; exit 1 if it is not as it should be."""
-    found = gateways.status(*_target(stack, region, user, identity))
+    found = gateways.status(*_target(stack, region, user, identity, second))
     if wants_json:
         click.echo(output.as_json(found))
     else:
@@ -57,8 +62,10 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, wan
                 ("OpenVPN", " ".join(found.service.get(p, "?") for p in ("ActiveState", "SubState"))),
                 ("since", found.service.get("ActiveEnterTimestamp", "?")),
                 ("reported", found.report.time),
+                *((f"link {tap}", state) for tap, state in sorted(found.links.items())),
             ],
         )
+    if not wants_json and not found.links:
         click.echo()
         output.table(
             ("client", "address", "from", "since", "received", "sent"),
@@ -75,9 +82,11 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, wan
 @_login
 @click.option("-n", "--lines", default=100, show_default=True, type=click.IntRange(min=0), help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as new ones come, until Ctrl-C.")
-def logs(stack: str, region: str | None, user: str, identity: Path | None, lines: int, follow: bool) -> None:
+def logs(
+    stack: str, region: str | None, user: str, identity: Path | None, second: bool, lines: int, follow: bool
+) -> None:
     """Show the journal of OpenVPN and of the gateway's agent."""
-    _, where = _target(stack, region, user, identity)
+    _, where = _target(stack, region, user, identity, second)
     # Ctrl-C is how following ends, and no failure.
     with suppress(KeyboardInterrupt) if follow else nullcontext():
         for line in gateways.logs(where, lines=lines, follow=follow):

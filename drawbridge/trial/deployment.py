@@ -61,7 +61,7 @@ class Deployment:
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
             region_name=self.settings.region,
         )
-        return Account(stack=self.settings.stack, session=session, endpoint=self.region.endpoint)
+        return Account(stack=self.settings.stack, session=session, endpoint=self.region.endpoint, end=self.end)
 
     @contextmanager
     def environment(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic, sleep
 
+from drawbridge.gateway import parse_links
 from lab.errors import LabError
 from lab.region import Host
 
@@ -97,14 +98,7 @@ def throughput(sender: Host, receiver: Host, address: str, streams: int, seconds
 
 def slaves(host: Host) -> dict[str, str]:
     """State of each slave, ``up`` or ``down``, as /proc/net/bonding/bond0 has it; none where there is no bond."""
-    found, current = {}, ""
-    for line in host.run(["cat", "/proc/net/bonding/bond0"]).stdout.splitlines():
-        key, _, value = line.partition(": ")
-        if key == "Slave Interface":
-            current = value
-        elif key == "MII Status" and current:
-            found[current] = value
-    return found
+    return parse_links(host.run(["cat", "/proc/net/bonding/bond0"]).stdout)
 
 
 def wait_links(host: Host, up: Collection[str], seconds: float) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import contract
 from drawbridge import errors, ssh
 from drawbridge import gateway as verbs
 from drawbridge.__main__ import cli
@@ -248,11 +249,56 @@ def test_no_gateway_at_all(account: Account, identity: Path) -> None:
     )
 
 
+@pytest.fixture
+def paired(deployed: SshServer, account: Account) -> SshServer:
+    """The same as a pair's first gateway; of the second only its release is known."""
+    second = contract.Names(account.stack, contract.SECOND)
+    account.client("ssm").put_parameter(Name=second.release, Value="{}", Type="String")
+    deployed.answers = {
+        "systemctl show": (0, "ActiveState=active\nSubState=running\n\nActiveState=active\nSubState=running\n", ""),
+        "cat /proc/net/bonding/bond0": (0, BOND, ""),
+        "sudo -n cat": (1, "", "no such file"),
+    }
+    return deployed
+
+
+BOND = "MII Status: up\n\nSlave Interface: ovn0\nMII Status: up\nSlave Interface: ovn1\nMII Status: up\n"
+
+
+def test_status_of_a_pairs_gateway_is_that_of_its_links(paired: SshServer, identity: Path) -> None:
+    code, out, _ = run("status", identity=identity)
+    assert code == 0
+    assert "link ovn0" in out and "link ovn1" in out and "client" not in out
+    assert "drawbridge-link@ovn0.service drawbridge-link@ovn1.service" in paired.asked[0]
+
+
+@pytest.mark.parametrize(
+    ("service", "bond"),
+    [
+        ("ActiveState=active\n\nActiveState=activating\n", BOND),
+        ("ActiveState=active\n\nActiveState=active\n", BOND.replace("ovn1\nMII Status: up", "ovn1\nMII Status: down")),
+    ],
+)
+def test_a_pairs_gateway_without_one_of_its_links_is_unwell(
+    paired: SshServer, identity: Path, service: str, bond: str
+) -> None:
+    paired.answers |= {"systemctl show": (0, service, ""), "cat /proc/net/bonding/bond0": (0, bond, "")}
+    code, out, _ = run("status", identity=identity)
+    assert code == 1
+    assert "activating" in out or "down" in out
+
+
+def test_the_second_gateway_of_a_stack_that_has_one_gateway(deployed: SshServer, identity: Path) -> None:
+    code, _, err = run("status", "--second", identity=identity)
+    assert code == 1
+    assert f"stack {STACK} has no gateway here" in err
+
+
 def test_logs_are_of_openvpn_and_the_agent(deployed: SshServer, identity: Path) -> None:
     assert run("logs", "--lines", "7", identity=identity) == (0, "line one\nline two\n", "")
     (asked,) = deployed.asked
     assert "--lines=7" in asked
-    assert "--unit=openvpn-server@server.service" in asked
+    assert "--unit=openvpn-server@*.service" in asked
     assert "--unit=drawbridge-agent.service" in asked
     assert "--follow" not in asked
     assert run("logs", "--follow", identity=identity)[0] == 0
