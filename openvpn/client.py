@@ -94,6 +94,10 @@ def _profile(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iter
     yield f"remote {remote} {tunnel.port}"
     yield "nobind"
     yield "resolv-retry infinite"
+    # By default a client that finds nobody asks at ever longer intervals, up to minutes, and is back long after the
+    # gateway is. Seconds, at most: to wait for an answer, and between two attempts.
+    yield "server-poll-timeout 10"
+    yield "connect-retry 1 10"
     yield "persist-key"
     yield "persist-tun"
     yield "remote-cert-tls server"

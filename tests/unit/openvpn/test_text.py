@@ -167,6 +167,8 @@ proto udp
 remote 203.0.113.7 1194
 nobind
 resolv-retry infinite
+server-poll-timeout 10
+connect-retry 1 10
 persist-key
 persist-tun
 remote-cert-tls server
