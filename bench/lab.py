@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -199,14 +198,10 @@ def _ready(running: Region) -> Iterator[str]:
 def _many(running: Region) -> Iterator[str]:
     ec2 = _client(running)
     vpc, subnet = _subnet(ec2)
-    before, start = _available(), time.monotonic()
+    before, start = running.memory(), time.monotonic()
     made = _launch(ec2, subnet, _group(ec2, vpc), count=INSTANCES)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda one: running.host(one[0], timeout=300).wait_booted(300), made))
-    seconds, used = time.monotonic() - start, before - _available()
+    seconds = time.monotonic() - start
+    used = running.memory() - before
     yield f"{seconds:8.1f} s  from RunInstances to {INSTANCES} machines up, in {used / 2**30:.1f} GiB of memory"
-
-
-def _available() -> int:
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024

@@ -24,8 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from lab import image, uml
-from lab.errors import AlreadyUp, LabError, NotUp
-from lab.linux import Process, delete_namespace, namespaces, processes_in, processes_with, require_privileges
+from lab.errors import AlreadyUp, CommandFailed, LabError, NotUp
+from lab.linux import (
+    Process,
+    delete_namespace,
+    namespaces,
+    processes_in,
+    processes_under,
+    processes_with,
+    require_privileges,
+    run,
+)
 from lab.machines import execute, execute_in, unmount_below, wait_booted
 
 ROOT = Path("/var/tmp/drawbridge")
@@ -101,6 +110,12 @@ class Region:
         """Instances, hosts, premises and routers that run."""
         answer: dict[str, Any] = self._ask("status")
         return answer
+
+    def memory(self) -> int:
+        """Bytes that the region and its machines hold, each shared page counted once (proc(5), smaps_rollup: Pss)."""
+        server, *inits = _recorded(self.directory)
+        held = [server, *(process for init in inits for process in processes_under(init))]
+        return sum(process.memory() for process in held)
 
     def settle(self, timeout: float = 30) -> None:
         """Wait until packets follow every API call made so far.
@@ -348,8 +363,9 @@ def _clean(name: str) -> bool:
         delete_namespace(namespace)
     for left in ("propagate", "unix-export"):
         for path in Path("/run/systemd/nspawn", left).glob(f"{name}-*"):
-            with contextlib.suppress(OSError):
-                os.system(f"umount -q {path}") if path.is_mount() else None
+            with contextlib.suppress(OSError, CommandFailed):
+                if path.is_mount():
+                    run("umount", str(path))
                 shutil.rmtree(path)
     with contextlib.suppress(OSError):
         ROOT.rmdir()  # only the last lab's leaving empties it
