@@ -3,9 +3,9 @@
     frames.py hear DEVICE GROUP PORT SECONDS              how many datagrams came of the ten that `say` sends
     frames.py say DEVICE GROUP PORT                       sends ten, numbered
     frames.py send DEVICE TIMES FRAME…                    sends Ethernet frames, in hexadecimal, as they are
-    frames.py count DEVICE SECONDS BYTES                  how many frames came that hold these bytes, in hexadecimal
+    frames.py count DEVICE SECONDS BYTES…                 how many frames came that hold these bytes, in hexadecimal
 
-`hear` and `count` print `ready` when they listen, then a number. Only Python's own library.
+`hear` and `count` print `ready` when they listen, then a number for all that was asked for. Only Python's own library.
 """
 
 import socket
@@ -66,19 +66,20 @@ def send(device: str, times: int, frames: list[bytes]) -> None:
                 wire.send(frame)
 
 
-def count(device: str, seconds: float, wanted: bytes) -> int:
-    """Return how many frames came in that hold some bytes."""
+def count(device: str, seconds: float, wanted: list[bytes]) -> list[int]:
+    """Return how many frames came in that hold some bytes, for each of those."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL)) as wire:
         wire.bind((device, EVERY_PROTOCOL))
         print("ready", flush=True)
-        found, end = 0, time.monotonic() + seconds
+        found, end = [0] * len(wanted), time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             wire.settimeout(left)
             try:
                 frame, source = wire.recvfrom(2048)
             except TimeoutError:
                 break
-            found += source[2] != socket.PACKET_OUTGOING and wanted in frame
+            if source[2] != socket.PACKET_OUTGOING:
+                found = [times + (one in frame) for times, one in zip(found, wanted, strict=True)]
     return found
 
 
@@ -91,8 +92,8 @@ def main(arguments: list[str]) -> None:
             say(device, group, int(port))
         case ["send", device, times, *frames]:
             send(device, int(times), [bytes.fromhex(frame) for frame in frames])
-        case ["count", device, seconds, wanted]:
-            print(count(device, float(seconds), bytes.fromhex(wanted)))
+        case ["count", device, seconds, *wanted]:
+            print(*count(device, float(seconds), [bytes.fromhex(one) for one in wanted]))
         case _:
             sys.exit(__doc__)
 

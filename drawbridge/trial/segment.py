@@ -153,7 +153,10 @@ def bring(host: labs.Host) -> None:
 
 
 class listening:
-    """While the block runs, from its very beginning, a machine listens; called then, the value is how many came."""
+    """While the block runs, from its very beginning, a machine listens; called then, the value is how many came.
+
+    Where several things are counted, `counts` has the number of each.
+    """
 
     def __init__(self, host: labs.Host, *arguments: str) -> None:
         self._host, self._arguments = host, arguments
@@ -169,7 +172,12 @@ class listening:
         self._thread.start()
         if not wait(lambda: "ready" in self._host.run(["cat", self._place]).stdout, 10):
             raise LabError(f"{self._host.name} does not listen: {' '.join(self._arguments)}")
-        return lambda: int(self._said[0])
+        return lambda: self.counts[0]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many came, once the block has ended."""
+        return [int(word) for word in self._said]
 
     def __exit__(self, *_: object) -> None:
         self._thread.join()

@@ -175,3 +175,57 @@ def test_an_address_that_is_another_one_proves_nothing(
     assert script.unproven(before, "br0", ["192.168.1.9"]) == "192.168.1.9 does not answer on br0"
     host(addresses=[{**ADDRESS, "local": "192.168.1.77"}])
     assert script.unproven(before, "br0", []) == "br0 has not the address 192.168.1.40 but 192.168.1.77"
+
+
+@pytest.fixture
+def deeds(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a script does of which the network is known; it proves what `reached` names."""
+    done: list[str] = []
+    script.write(script.STATE / "former.json", json.dumps({"nic": NIC, "routers": ["192.168.1.1"], "admins": []}))
+    script.write(script.ENV, "NIC=\nTIMEOUT=10\n")
+    for name in ("apply", "restore"):
+        monkeypatch.setattr(script, name, lambda name=name: done.append(name))
+    monkeypatch.setattr(script, "prove", lambda before, device, *_: None if device in script.reached else "silence")
+    return done
+
+
+@pytest.mark.parametrize(
+    ("trying", "reached", "did", "stays"),
+    [
+        (True, {"br0"}, ["apply"], True),
+        (True, {NIC}, ["apply", "restore"], False),
+        (True, set(), ["apply", "restore"], False),
+        # At a boot, from here on: without the bridge where that helps, with it where nobody answers anyway.
+        (False, {"br0"}, ["apply"], True),
+        (False, {NIC}, ["apply", "restore"], False),
+        (False, set(), ["apply", "restore", "apply"], True),
+    ],
+)
+def test_a_bridge_stays_if_it_is_not_what_cuts_the_host_off(
+    script: ModuleType, deeds: list[str], trying: bool, reached: set[str], did: list[str], stays: bool
+) -> None:
+    vars(script)["reached"] = reached
+    script.write(script.RUN / "trying" if trying else script.STATE / "confirmed", "")
+
+    if stays:
+        assert script.watch() == 0
+    else:
+        with pytest.raises(script.Refused, match="silence; the former network is back"):
+            script.watch()
+    assert deeds == did
+    assert (script.STATE / "confirmed").exists() == (stays or not trying)
+
+
+def test_what_was_never_proven_is_not_made_at_a_boot(script: ModuleType, deeds: list[str]) -> None:
+    with pytest.raises(script.Refused, match="never proven"):
+        script.watch()
+    assert deeds == []
+
+
+def test_where_there_is_no_router_somebody_has_to_say_that_it_is_reached(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "unproven", lambda *_: None)
+    assert "nobody confirmed it" in script.prove({}, "br0", [], 0)
+    script.confirm()
+    assert script.prove({}, "br0", [], 10) is None
