@@ -208,16 +208,20 @@ def test_a_gateway_that_was_taken_over_does_not_speak_for_the_lan(here: dict[str
 
 @contextmanager
 def silent(one: Member, other: Member) -> Iterator[None]:
-    """A host that says nothing but answers, and another that knows its hardware address and so asks nobody for it."""
-    filtered = "table inet silent {\nchain out {\ntype filter hook output priority 0; icmp type != echo-reply drop\n"
-    must(one.host, "nft", "-f", "-", stdin=f"{filtered}meta nfproto ipv6 drop\n}}\n}}\n")
-    known = [str(one.address), "lladdr", mac(one).hex(":"), "dev", other.device]
-    must(other.host, "ip", "neighbour", "replace", *known, "nud", "permanent")
+    """A host that only answers, and another one; each knows the other's hardware address and asks nobody."""
+    ip = "type filter hook output priority 0\nicmp type != echo-reply drop\nmeta nfproto ipv6 drop"
+    arp = "type filter hook output priority 0\narp operation request drop"
+    tables = f"table inet silent {{\nchain out {{\n{ip}\n}}\n}}\ntable arp silent {{\nchain out {{\n{arp}\n}}\n}}\n"
+    must(one.host, "nft", "-f", "-", stdin=tables)
+    for who, whom in ((one, other), (other, one)):
+        known = [str(whom.address), "lladdr", mac(whom).hex(":"), "dev", who.device]
+        must(who.host, "ip", "neighbour", "replace", *known, "nud", "permanent")
     try:
         yield
     finally:
-        must(other.host, "ip", "neighbour", "delete", str(one.address), "dev", other.device)
-        must(one.host, "nft", "delete", "table", "inet", "silent")
+        for who, whom in ((one, other), (other, one)):
+            must(who.host, "ip", "neighbour", "delete", str(whom.address), "dev", who.device)
+        must(one.host, "nft", "delete table inet silent; delete table arp silent")
 
 
 @pytest.mark.seed("2.3")
@@ -226,11 +230,10 @@ def test_the_tap_is_bridged_before_openvpn_and_removed_after_it(here: dict[str, 
     note = "[Service]\nExecStartPre=/bin/sh -c 'ip -json -details link show dev tap0 >/run/before-openvpn'\n"
     write(home, "/etc/systemd/system/openvpn-client@home.service.d/note.conf", note)
     must(home, "systemctl", "daemon-reload")
-    must(home, "systemctl", "stop", "openvpn-client@home")
-    assert ports(home) == ["eth0"]
-    assert home.run(["ip", "link", "show", "dev", "tap0"]).returncode != 0
-
     with silent(hidden, laptop):
+        must(home, "systemctl", "stop", "openvpn-client@home")
+        assert ports(home) == ["eth0"]
+        assert home.run(["ip", "link", "show", "dev", "tap0"]).returncode != 0
         must(home, "systemctl", "start", "openvpn-client@home")
         assert ping(laptop.host, hidden.address, 30) is not None, "the LAN's hosts were not announced"
     (tap,) = json.loads(must(home, "cat", "/run/before-openvpn"))
