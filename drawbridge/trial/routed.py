@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from drawbridge.checks import Check
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import MACHINES, free_lan, neighbours, public_of, tunnel_of
-from drawbridge.trial.probes import Answer, arrives, ask, datagram, figure, ping
+from drawbridge.trial.probes import Answer, arrives, ask, datagram, figure, ping, resolve
 from lab import region as labs
 from settings import Client
 
@@ -78,6 +78,7 @@ def promises(deployed: Deployment) -> list[Check]:
     for number, client in enumerate(clients):
         host = deployed.region.host(client.name)
         checks += [*_tunnel(deployed, client, host), *_admin(deployed, number, host), *site(deployed, client)]
+        checks += _names(deployed, client, host)
     for one in clients:
         checks += [_peers(deployed, one, other) for other in clients if other.name != one.name]
     return [*checks, *_stranger(deployed)]
@@ -117,6 +118,17 @@ def _tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[C
     with through_tunnel(deployed, host, client, _METADATA):
         reached = ask(host, _METADATA, port=80, timeout=_DROPPED_SECONDS)
     yield Check(reached is None, f"{name} -x gateway's metadata {_METADATA}", "dropped" if reached is None else "open")
+
+
+def _names(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
+    """The environment's names, of the VPC's resolver, which answers whoever is translated into the VPC."""
+    settings = deployed.settings
+    if not (settings.domain and settings.tunnel.nat and settings.tunnel.vpc):
+        return
+    (vpc,) = deployed.client("ec2").describe_vpcs(VpcIds=[deployed.outputs["vpcId"]])["Vpcs"]
+    name, resolver = f"gateway.{settings.domain}", IPv4Network(vpc["CidrBlock"])[2]
+    found = resolve(host, name, resolver)
+    yield Check(found == deployed.outputs["privateIp"], f"{client.name}: {name}", f"{found}, of {resolver}")
 
 
 def _admin(deployed: Deployment, number: int, host: labs.Host) -> Iterator[Check]:
