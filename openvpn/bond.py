@@ -151,6 +151,9 @@ def _bond_device(bond: Bond) -> Iterator[str]:
         # Where it went, it stays: to go back would cost a second gap.
         yield "PrimaryReselectPolicy=failure"
         yield "GratuitousARP=3"
+        if not any(link.shared for link in bond.links):
+            # The far end chooses a link by itself, perhaps the one that waits here: what comes over that is taken too.
+            yield "AllSlavesActive=yes"
 
 
 def _bond_network(bond: Bond) -> Iterator[str]:
