@@ -100,6 +100,6 @@ def _faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], C
 def _power_on(pair: Pair) -> float:
     pair.region.cut_power("right")
     start = time.monotonic()
-    pair.region.power_on("right")
+    pair.region.power_on("right").wait_booted(120)
     wait_bonded(pair, 120)
     return time.monotonic() - start
