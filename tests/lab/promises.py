@@ -212,12 +212,15 @@ def narrow_role(deployed: Deployment, name: str) -> None:
         "ec2.describe_instances()",
         "iam.list_users()",
     ]
+    ssm = deployed.client("ssm")
+    report = ssm.get_parameter(Name=names.report)["Parameter"]["Value"]
     try:
         said = called(gateway, *allowed, *denied)
         assert {call: said[call] for call in allowed} == dict.fromkeys(allowed, "ok")
         assert {call: code for call, code in said.items() if call in denied and code == "ok"} == {}
     finally:
-        read(gateway, "systemctl", "restart", "drawbridge-agent")  # reports anew over the test's own report
+        # What the gateway has reported once it does not report again.
+        ssm.put_parameter(Name=names.report, Value=report, Type="String", Overwrite=True)
 
 
 def called(host: Host, *calls: str) -> dict[str, str]:
