@@ -22,8 +22,8 @@ from tests.lab.pair import must
 from tests.lab.waiting import until
 
 LEFT, RIGHT, GATEWAY = "10.0.0.1", "10.0.0.2", "10.0.0.254"
-#: Seconds of silence after which a link leaves the bond; 1 more is the goal, the rest measuring adds.
-KEEPALIVE, SLACK = 5.0, 1.5
+#: Seconds of silence after which a link leaves the bond; 1 more is the goal, the rest the driver and measuring add.
+KEEPALIVE, SLACK = 5.0, 1.5 + bonded.HELD_BACK
 
 
 @pytest.fixture(scope="module")
