@@ -96,11 +96,12 @@ def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any
     if not looks:
         stacks.settled(world.deployed)
     waiting.until(lambda: ping(client, stack.outputs["privateIp"], 1) is None, 60)  # cut, within the 60 s
-    refused(world, client, old)
+    entry = next(one for one in stack.settings.clients if one.name == name)
+    # Where the tunnel was open to its address alone, it is now shut: OpenVPN does not even hear of it.
+    refused(world, client, old, heard=entry.at is None)
 
     world.up(clients=again)
     refused(world, client, old)  # under a name that is good
-    entry = next(one for one in world.deployed.settings.clients if one.name == name)
     if entry.lan or entry.at:  # a site's IAM user is another one, too
         install_kit(world.deployed, client, name)
     else:
@@ -109,8 +110,8 @@ def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any
     assert ping(client, private.address, TUNNEL) is not None
 
 
-def refused(world: World, client: Host, bundle: str) -> None:
-    """The gateway says that a bundle's certificate is revoked, and no tunnel comes of it."""
+def refused(world: World, client: Host, bundle: str, *, heard: bool = True) -> None:
+    """The gateway says that a bundle's certificate is revoked, or is never asked; no tunnel comes of it."""
     serial = Certificate.read(certificate_of(read(client, "cat", bundle))).serial
     gateway, device, unit = world.deployed.gateway, world.deployed.settings.tunnel.device, f"old-{secrets.token_hex(4)}"
 
@@ -120,6 +121,11 @@ def refused(world: World, client: Host, bundle: str) -> None:
 
     before = told()
     argv = ["openvpn", "--config", bundle, "--dev", f"{device}9", "--dev-type", device]
+    if not heard:
+        said = client.run(["timeout", "10", *argv]).stdout
+        assert "link remote" in said and "Initialization Sequence Completed" not in said
+        assert told() == before
+        return
     read(client, "systemd-run", "--quiet", f"--unit={unit}", *argv)
     try:
         waiting.until(lambda: told() > before, 30)
