@@ -879,6 +879,10 @@ def _check_lifetimes(lifetimes: Lifetimes) -> Iterator[Problem]:
 
 
 def _check_clients(clients: Mapping[int, Client]) -> Iterator[Problem]:
+    for i, client in clients.items():
+        if client.lan and client.system != "linux":
+            reason = "has no kit to route for its LAN with"
+            yield _problem(f"clients[{i}].system", client.system, reason, "write linux, or leave lan out")
     for (i, one), (j, other) in combinations(clients.items(), 2):
         if one.name == other.name:
             yield _problem(f"clients[{j}].name", other.name, f"is also clients[{i}]'s", "give each its own")

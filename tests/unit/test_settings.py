@@ -266,6 +266,10 @@ D = "drawbridge:"
             "gateway.ipv6Prefix: 2001:db8:1:2:3::/80 is not delegated where a whole subnet is the segment's; "
             "leave it out, or write ipv6: delegated",
         ),
+        (
+            {"clients": [{"name": "a", "system": "windows", "lan": ["192.168.1.0/24"]}]},
+            "clients[0].system: windows has no kit to route for its LAN with; write linux, or leave lan out",
+        ),
         ({"tunnel": {"port": 0}}, "tunnel.port: 0 cannot be used; write 1 or more"),
         ({"tunnel": {"protocol": "sctp"}}, "tunnel.protocol: sctp cannot be used; write udp or tcp"),
         (
