@@ -880,7 +880,7 @@ def _check_lifetimes(lifetimes: Lifetimes) -> Iterator[Problem]:
 
 def _check_clients(clients: Mapping[int, Client]) -> Iterator[Problem]:
     for i, client in clients.items():
-        if client.lan and client.system != "linux":
+        if client.lan and client.system != "linux" and not client.bridge:
             reason = "has no kit to route for its LAN with"
             yield _problem(f"clients[{i}].system", client.system, reason, "write linux, or leave lan out")
     for (i, one), (j, other) in combinations(clients.items(), 2):

@@ -172,7 +172,12 @@ def neighbours(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv
 
 def tunnel_of(client: Client) -> str:
     """Name of the tunnel's interface on a client's machine."""
-    return "br0" if client.bridge else "drawbridge0" if client.lan or client.at else "tun0"
+    return "br0" if client.bridge else "drawbridge0" if has_kit(client) else "tun0"
+
+
+def has_kit(client: Client) -> bool:
+    """Whether a client's machine is set up by its kit, which is for Debian hosts."""
+    return client.system == "linux" and bool(client.lan or client.at or client.bridge)
 
 
 def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
