@@ -241,9 +241,10 @@ def dual(config: settings.Settings, tunnel: Tunnel, prefix: str | None, vpc: str
 
 
 def sites(config: settings.Settings, tunnel: Tunnel) -> list[Client]:
-    """Return the clients that route for a LAN, or keep the way in for their own address open."""
+    """Return the clients that route for a LAN, or keep the way in for their own address open, by a kit (for Debian)."""
     moving = clients_at(config)
-    return [client for client in tunnel.clients if client.lan or client.name in moving]
+    linux = [client for client in tunnel.clients if client.system == "linux"]
+    return [client for client in linux if client.lan or client.name in moving]
 
 
 def kit_of(

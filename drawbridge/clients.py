@@ -131,7 +131,7 @@ def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
         if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=where["Key"]).get("KeyCount"):
             raise errors.NotDeployedError(
                 f"stack {account.stack} has no kit for {name}",
-                "kits are for clients with `lan` or `at` in the stack file; others only need their bundle",
+                "kits are for Linux clients with `lan`, `at` or `bridge` in the stack file; others need their bundle",
             )
         signed = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
         s3 = account.session.client("s3", endpoint_url=endpoint, config=signed)

@@ -20,7 +20,8 @@ BOOT = 120.0
 BONDED = 90.0
 #: Seconds of silence after which a link leaves the bond, and what measuring may add to a gap.
 KEEPALIVE, _MEASURING = 5.0, 0.5
-#: Seconds that the driver may hold back, with balance-alb, what tells peers to send over another link.
+#: Seconds that the driver may hold back, with balance-alb, what tells peers to send over another link
+#: (`RLB_UPDATE_DELAY` in the kernel's drivers/net/bonding/bond_alb.c).
 HELD_BACK = 2.0
 _SILENCE = "table inet cut {\n chain c {\n type filter hook forward priority -300; policy drop;\n }\n}\n"
 #: Of each line, so that what two carry is more than what one does.

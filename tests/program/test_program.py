@@ -14,6 +14,8 @@ from tests.program.conftest import REGION, ROOT, Deploy, Deployment
 
 NAMES = contract.Names("dev")
 
+SYSTEMS = list(enumerate(("linux", "windows", "phone"), start=10))
+
 
 def config(**sections: Any) -> dict[str, object]:
     return {"aws:region": REGION} | {f"drawbridge:{key}": value for key, value in sections.items()}
@@ -61,6 +63,15 @@ def test_an_untranslated_tunnel_is_routed_to_the_interface(deploy: Deploy) -> No
     assert routes_to_the_gateway(stack) == {(t, to) for t in tables for to in ("10.8.0.0/24", "192.168.1.0/24")}
     assert source_dest_check(stack) is False
     assert ("-1", -1, "10.1.0.0/16") in ingress(stack)
+
+
+def test_only_linux_clients_get_a_kit(deploy: Deploy) -> None:
+    stack = deploy(config(clients=[{"name": n, "at": f"203.0.113.{i}", "system": n} for i, n in SYSTEMS]))
+    objects = stack.s3.list_objects_v2(Bucket=stack.outputs["bucket"], Prefix="kits/")["Contents"]
+    users = stack.iam.list_users()["Users"]
+    assert [found["Key"] for found in objects] == ["kits/linux.tar.gz"]
+    assert [found["UserName"] for found in users] == ["drawbridge-dev-linux"]
+    assert {("udp", 1194, f"203.0.113.{i}/32") for i, _ in SYSTEMS} <= ingress(stack)  # the control: all may come
 
 
 def test_a_translated_tunnel_routes_only_what_the_vpc_may_open(deploy: Deploy) -> None:
