@@ -410,6 +410,7 @@ def knocks(deployed: Deployment, host: Host, address: IPv4Address) -> bool:
     """Whether a datagram for the tunnel comes to the gateway from a machine at an address."""
     # One byte long, as no packet of a tunnel that lives on is: security groups let a flow they know go on.
     packets = f"udp and dst port 1194 and src {address} and udp[4:2] == 9"
+    deployed.region.settle()
     return arrives(deployed.gateway, packets, lambda: datagram(host, deployed.outputs["publicIp"], 1194))
 
 
