@@ -177,6 +177,9 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
     (mirror / "partial").mkdir()
     run(
         *_WITH_ALL_IT_STARTS,
+        # What it leaves when it is killed goes with the rest of a build that was not finished.
+        "env",
+        f"TMPDIR={target}",
         "mmdebstrap",
         "--variant=minbase",
         "--format=directory",
