@@ -13,8 +13,8 @@ from bench.lab import region
 from drawbridge.trial.links import pings, throughput
 from lab.linux import nft, run
 from openvpn.model import Mode
-from tests.lab import pair as pairs
-from tests.lab.pair import Pair, must, wait_bonded, wait_links
+from tests.support import pair as pairs
+from tests.support.pair import Pair, must, wait_bonded, wait_links
 
 #: All but the one that two separate links do not bear.
 MODES: tuple[Mode, ...] = tuple(mode for mode in get_args(Mode) if mode != "balance-alb")

@@ -9,7 +9,7 @@ import pulumi_aws as aws
 from pulumi.dynamic import Resource
 
 import contract
-from components.issuer import Issuer
+from components.authority_provider import Issuer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,12 +3,18 @@
 from collections.abc import Mapping
 
 from kits import kit
-from openvpn import lan
+from openvpn import lan_bridge
 from openvpn.model import Client, Tunnel
 
 
 def build(
-    client: Client, tunnel: Tunnel, host: lan.Host, *, stack: str, region: str, door: Mapping[str, str] | None = None
+    client: Client,
+    tunnel: Tunnel,
+    host: lan_bridge.Host,
+    *,
+    stack: str,
+    region: str,
+    door: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return a bridge's kit, tar and gzip; `door` is as for `kits.site.build`."""
     files = {path: text for path, text in kit.static("site").items() if "openvpn-client@" not in path}
@@ -18,7 +24,7 @@ def build(
         client.name,
         stack=stack,
         region=region,
-        files={**files, **lan.render(client, tunnel, host)},
+        files={**files, **lan_bridge.render(client, tunnel, host)},
         packages=("iproute2", "iputils-ping"),
         units=[*units, "drawbridge-bridge.service", f"openvpn-client@{client.name}.service"],
         variables=door,

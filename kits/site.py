@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kits import kit
-from openvpn import site, sysctl
+from openvpn import site_filter, sysctl
 from openvpn.model import Client, Tunnel
 
 #: The tunnel's name on the host, whatever other tunnels are there.
@@ -17,7 +17,7 @@ def build(client: Client, tunnel: Tunnel, *, stack: str, region: str, door: Mapp
     it the kit looks every minute whether that is another one.
     """
     files = {path: text for path, text in kit.static("site").items() if door or "allow" not in path}
-    files["etc/drawbridge/site.nft"] = site.render_nftables(client, tunnel, interface=INTERFACE)
+    files["etc/drawbridge/site.nft"] = site_filter.render_nftables(client, tunnel, interface=INTERFACE)
     files["etc/sysctl.d/90-drawbridge-site.conf"] = sysctl.render(tunnel)
     units = ["drawbridge-site.service", *(["drawbridge-allow-me.timer"] if door else [])]
     return kit.build(
@@ -35,5 +35,5 @@ def hints(client: Client, tunnel: Tunnel) -> str:
     """Return what is left to be done at the LAN's router, where no kit can do it."""
     if not client.lan:
         return "The tunnel starts.\n"
-    routes = "".join(f"    {network} via this host\n" for network in site.far(client, tunnel))
+    routes = "".join(f"    {network} via this host\n" for network in site_filter.far(client, tunnel))
     return f"The tunnel starts. For the other hosts of the LAN, give its router these routes:\n{routes}"

@@ -23,7 +23,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from lab import image, uml
 from lab.errors import AlreadyUp, CommandFailed, LabError, NotUp
 from lab.linux import (
     Process,
@@ -35,7 +34,8 @@ from lab.linux import (
     require_privileges,
     run,
 )
-from lab.machines import execute, execute_in, unmount_below, wait_booted
+from lab.machines import image, uml
+from lab.machines.container import execute, execute_in, unmount_below, wait_booted
 
 ROOT = Path("/var/tmp/drawbridge")
 DEFAULT = "lab"
@@ -77,7 +77,7 @@ class Host:
         return execute(self.leader, argv, timeout=timeout, stdin=stdin)
 
     def wait_booted(self, timeout: float = 60) -> str:
-        """Wait for the machine's systemd; see `lab.machines.wait_booted`."""
+        """Wait for the machine's systemd; see `lab.machines.container.wait_booted`."""
         return wait_booted(self.run, timeout) if self.leader else "running"
 
 
@@ -152,7 +152,7 @@ class Region:
     ) -> Host:
         """A booting machine on the LAN of some premises; one of that name stays as it is.
 
-        `second` are premises that its ``eth1`` is plugged into; with `own_kernel` it is a `lab.uml.OwnKernel`.
+        `second` are premises that its ``eth1`` is plugged into; with `own_kernel` it is a `lab.machines.uml.OwnKernel`.
         """
         self._ask("host", name=name, premises=premises, address=str(address) if address else None, files=files or {},
                   second=second, own_kernel=own_kernel)  # fmt: skip
@@ -163,7 +163,7 @@ class Region:
         self._ask("forward", name=premises, port=port, host=host)
 
     def own_kernels(self, wanted: bool) -> None:
-        """Whether instances launched from now on have a kernel of their own: `lab.uml.OwnKernel`."""
+        """Whether instances launched from now on have a kernel of their own: `lab.machines.uml.OwnKernel`."""
         self._ask("own-kernels", wanted=wanted)
 
     def cut_power(self, name: str) -> None:

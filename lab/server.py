@@ -1,6 +1,6 @@
 """The region's process: the AWS API on loopback and in the lab's Internet, and the machines and packets that follow it.
 
-moto's WSGI application answers; `lab.iam` judges each call before it; after each call that may have changed EC2 the
+moto's WSGI application answers; `lab.api.iam` judges each call before it; after each call that may have changed EC2 the
 reconciler reads the state through the API and makes Linux match. Started by `lab.region`, as ``python -m lab.server
 DIRECTORY``.
 """
@@ -32,14 +32,17 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
-from lab import account, dns, fabric, image, machines, mends, metadata, model, tls, validation, vpc
+from lab.api import moto_account, moto_patches, tls, validation
+from lab.api.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_of
 from lab.errors import LabError
-from lab.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_of
 from lab.linux import Process, allow_many_machines, delete_namespace, listen
-from lab.machines import Machine
-from lab.premises import InternetHost, Premises
+from lab.machines import container, image
+from lab.machines.container import Machine
+from lab.machines.uml import OwnKernel
+from lab.network import dns, fabric, metadata, plan
+from lab.network import state as network_state
+from lab.network.sites import InternetHost, Premises
 from lab.region import MARK, PROCESSES
-from lab.uml import OwnKernel
 
 LOG = logging.getLogger("lab")
 #: Tells whoever asks the address they come from (as AWS's service of this name does), and wants no signature.
@@ -77,14 +80,14 @@ class Region:
     def __init__(self, directory: Path, settings: Settings) -> None:
         self.directory = directory
         self.settings = settings
-        self.keys = account.Keys()
+        self.keys = moto_account.Keys()
         self.image = image.ensure(LOG.info)
         self.fabric = fabric.Fabric(prefix=f"{settings.name}-")
         self.authority = tls.Authority.create()
         self.machines: dict[str, Machine] = {}
         self.premises: dict[str, Premises] = {}
         self.hosts: dict[str, Placed] = {}
-        self.states: dict[str, model.State] = {}
+        self.states: dict[str, network_state.State] = {}
         self._home: dict[str, str] = {}  # instance -> AWS region
         self._guests: dict[tuple[str, str], metadata.Guest] = {}  # (vpc, private address) -> instance
         self._issued: dict[tuple[str, str], tuple[float, dict[str, str]]] = {}
@@ -102,9 +105,9 @@ class Region:
         self._launches: dict[str, tuple[bytes | None, str | None, str | None]] = {}
         self._kernel: type[Machine] = Machine  # what instances become that are launched from now on
         self._kernels: dict[str, type[Machine]] = {}
-        mends.mend()
-        mends.terminate_once_down(self._runs)
-        account.leave_bucket_policies_alone()
+        moto_patches.mend()
+        moto_patches.terminate_once_down(self._runs)
+        moto_account.leave_bucket_policies_alone()
 
     # --- the API ------------------------------------------------------------------------------------------------------
 
@@ -122,12 +125,12 @@ class Region:
             signature = signature_of(request)
             region = signature.region if signature else "us-east-1"
             if region not in self._seen:
-                account.publish_images(region)
+                moto_account.publish_images(region)
                 self._seen.add(region)
             try:
-                call = authorize(request, self.keys.principal, account.bucket_policy, account.passed_roles)
+                call = authorize(request, self.keys.principal, moto_account.bucket_policy, moto_account.passed_roles)
                 if call and call.service == "ec2":
-                    validation.check(call.action.partition(":")[2], call.parameters, mends.finder(region))
+                    validation.check(call.action.partition(":")[2], call.parameters, moto_patches.finder(region))
             except Denied as denied:
                 LOG.info("denied: %s", denied)
                 return _refusal(denied, signature.service if signature else "")(environ, start_response)
@@ -149,10 +152,10 @@ class Region:
         on = [instance for instance in named if self._runs(instance)]
         match call.action.partition(":")[2]:
             case "TerminateInstances":
-                mends.detach_terminated(region)
+                moto_patches.detach_terminated(region)
             case "StopInstances":
                 for instance in on:
-                    mends.powering_down(region, instance)
+                    moto_patches.powering_down(region, instance)
             case "RebootInstances":
                 for instance in on:
                     self.machines[instance].reboot()
@@ -211,7 +214,7 @@ class Region:
         for left in (1, 0):
             try:
                 clients.setdefault(region, self.client("ec2", region))
-                self.states[region] = model.read(clients[region])
+                self.states[region] = network_state.read(clients[region])
                 self._follow(region, self.states[region])
                 return
             except Exception:
@@ -219,14 +222,14 @@ class Region:
                 if not left:
                     LOG.error("cannot follow %s: %s", region, traceback.format_exc())
 
-    def _follow(self, region: str, state: model.State) -> None:
+    def _follow(self, region: str, state: network_state.State) -> None:
         on = {i.vpc for i in state.interfaces.values() if i.instance and state.instances[i.instance].on}
         for name in [n for n in self.fabric.routers() if n in state.vpcs and n not in on]:
             self._close_vpc(name)
         failed: list[str] = []
         for name in sorted(on):
             try:
-                self.fabric.apply(state, vpc.plan(state, name))
+                self.fabric.apply(state, plan.plan(state, name))
                 self._serve(region, state.vpcs[name])
             except Exception:
                 failed.append(traceback.format_exc())
@@ -262,7 +265,7 @@ class Region:
                     if machine:
                         machine.stop()
                     with self._moto_lock:
-                        mends.powered_off(region, name)
+                        moto_patches.powered_off(region, name)
                     self.touch()
                 elif instance.boots and self.settings.boots and not (machine and machine.running):
                     self._power_on(self.states[region], instance)
@@ -286,9 +289,9 @@ class Region:
                 machine.forget()
                 self._power_on(self.states[region], self.states[region].instances[name])
         with self._moto_lock:
-            mends.root_volume_replaced(region, name)
+            moto_patches.root_volume_replaced(region, name)
 
-    def _power_on(self, state: model.State, instance: model.Instance) -> None:
+    def _power_on(self, state: network_state.State, instance: network_state.Instance) -> None:
         interfaces = list(fabric.interfaces_of(state, instance.id))
         if not interfaces:
             return
@@ -316,7 +319,7 @@ class Region:
         """A machine that powers itself off is a stopped instance."""
         if not self._stopping:
             with self._moto_lock:
-                mends.powered_off(self._home[instance], instance)
+                moto_patches.powered_off(self._home[instance], instance)
             self.touch()
 
     def _close_vpc(self, name: str) -> None:
@@ -325,7 +328,7 @@ class Region:
             threading.Thread(target=_end, args=(service,), daemon=True).start()
         self.fabric.close(name)
 
-    def _serve(self, region: str, found: model.Vpc) -> None:
+    def _serve(self, region: str, found: network_state.Vpc) -> None:
         """Metadata and names in a VPC's router."""
         name = found.id
         if name in self._services:
@@ -335,12 +338,12 @@ class Region:
         router = self.fabric.router(name)
         service = metadata.MetadataService(lambda address: self._guests.get((name, address)), self._credentials)
         resolvers = [
-            listen(router, address, 53, socket.SOCK_DGRAM) for address in (*resolver_addresses, str(vpc.RESOLVER))
+            listen(router, address, 53, socket.SOCK_DGRAM) for address in (*resolver_addresses, str(plan.RESOLVER))
         ]
 
         def zones() -> list[dns.Zone]:
             with self._moto_lock:
-                return account.private_zones(region, name)
+                return moto_account.private_zones(region, name)
 
         def inside(address: str) -> bool:
             known = self.states[region].vpcs.get(name)
@@ -348,10 +351,10 @@ class Region:
 
         for bound in resolvers:
             dns.serve(bound, zones, inside)
-        servers = [serve(service, listen(router, address, 80)) for address in (str(vpc.METADATA), vpc.METADATA6)]
+        servers = [serve(service, listen(router, address, 80)) for address in (str(plan.METADATA), plan.METADATA6)]
         self._services[name] = [*resolvers, *servers]
 
-    def _guest(self, region: str, state: model.State, instance: model.Instance) -> metadata.Guest:
+    def _guest(self, region: str, state: network_state.State, instance: network_state.Instance) -> metadata.Guest:
         interface = next(iter(fabric.interfaces_of(state, instance.id)))
         if instance.id not in self._launches:
             self._launches[instance.id] = self._user_data(region, instance)
@@ -380,7 +383,7 @@ class Region:
             tags=dict(instance.tags) if instance.tags_in_metadata else {},
         )
 
-    def _user_data(self, region: str, instance: model.Instance) -> tuple[bytes | None, str | None, str | None]:
+    def _user_data(self, region: str, instance: network_state.Instance) -> tuple[bytes | None, str | None, str | None]:
         """User data, SSH key and role of an instance, which EC2's descriptions only name."""
         ec2 = self.client("ec2", region)
         found = ec2.describe_instance_attribute(InstanceId=instance.id, Attribute="userData")
@@ -400,7 +403,7 @@ class Region:
         ends, held = self._issued.get((instance, role), (0.0, {}))
         if ends - time.time() > 3600:
             return held
-        if not account.trusts_ec2(role):
+        if not moto_account.trusts_ec2(role):
             raise metadata.NoCredentials(f"EC2 cannot assume the role {role}: its trust policy does not name EC2")
         sts = self.client("sts", self._home[instance])
         issued = sts.assume_role(
@@ -599,7 +602,7 @@ class Region:
         iam = self.client("iam", "us-east-1")
         iam.create_user(UserName="operator")
         iam.put_user_policy(
-            UserName="operator", PolicyName="administrator", PolicyDocument=json.dumps(account.ADMINISTRATOR)
+            UserName="operator", PolicyName="administrator", PolicyDocument=json.dumps(moto_account.ADMINISTRATOR)
         )
         key = iam.create_access_key(UserName="operator")["AccessKey"]
         return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
@@ -707,7 +710,7 @@ def main(directory: Path) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     settings = Settings(**json.loads((directory / "settings.json").read_text()))
     _note(
-        directory / PROCESSES, [asdict(process) for process in (Process.of(os.getpid()), machines.gather()) if process]
+        directory / PROCESSES, [asdict(process) for process in (Process.of(os.getpid()), container.gather()) if process]
     )
     region = Region(directory, settings)
     stopped = threading.Event()

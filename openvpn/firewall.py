@@ -1,6 +1,6 @@
 """The gateway's own nftables table: default deny in and through, translation out of the tunnel.
 
-It is one transaction on one table (a segment has another one, see `openvpn.segment`), so that other tables stay
+It is one transaction on one table (a segment has another one, see `openvpn.segment_filter`), so that other tables stay
 untouched and no packet ever meets half of it. The tunnel
 is known by name and every other interface is the uplink, so that nothing here depends on how the kernel calls the
 network card.
@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from string import Template
 from textwrap import indent
 
-from openvpn import segment
+from openvpn import segment_filter
 from openvpn.model import Tunnel
 
 TABLE = "inet drawbridge"
@@ -79,7 +79,7 @@ def render_nftables(
     )
     # To delete a table that may not be there, make it first.
     rules = f"table {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
-    return f"# The gateway's firewall\n{rules}" + (f"\n{segment.render_nftables(tunnel)}" if tap else "")
+    return f"# The gateway's firewall\n{rules}" + (f"\n{segment_filter.render_nftables(tunnel)}" if tap else "")
 
 
 #: What is counted when dropped: a client's packets from addresses that are nobody's, or to the metadata; all else.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.seeds"]
+pytest_plugins = ["tests.support.seeds"]
 
 HERE = Path(__file__).parent
 

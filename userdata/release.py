@@ -15,7 +15,7 @@ from hashlib import sha256
 from ipaddress import IPv4Network
 
 from contract import GATEWAY_SECRETS
-from openvpn import bridge, firewall, server, sysctl
+from openvpn import firewall, segment_bridge, server, sysctl
 from openvpn.model import Paths, Tunnel
 from userdata.cloud_config import FILES
 from userdata.files.agent import FORMAT
@@ -96,7 +96,7 @@ def _segment(tunnel: Tunnel) -> dict[str, str]:
     if tunnel.device != "tap":
         return {}
     learn = (FILES / "learn-address.sh").read_text()
-    return {**bridge.render(tunnel), Paths.learn.lstrip("/"): learn}
+    return {**segment_bridge.render(tunnel), Paths.learn.lstrip("/"): learn}
 
 
 #: Over the unit of ours: a port that only root may listen on (capabilities(7)).

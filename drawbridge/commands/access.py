@@ -4,9 +4,9 @@ from ipaddress import IPv4Address
 
 import click
 
-from drawbridge import access as doors
-from drawbridge import account
 from drawbridge.commands import options, output
+from drawbridge.operate import access as doors
+from drawbridge.operate import account
 
 
 @click.group()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from drawbridge import account, clients
 from drawbridge.commands import options, output
+from drawbridge.operate import account, clients
 from openvpn import windows
 
 

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import click
 
 from contract import SECOND
-from drawbridge import account, ssh
-from drawbridge import gateway as gateways
-from drawbridge import probe as probes
 from drawbridge.commands import options, output
+from drawbridge.operate import account, ssh
+from drawbridge.operate import bundle_probe as probes
+from drawbridge.operate import gateway as gateways
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from drawbridge import account, errors
-from drawbridge.checks import Check, all_hold
+from drawbridge import errors
 from drawbridge.commands import options, output
+from drawbridge.operate import account
+from drawbridge.trial.checks import Check, all_hold
 from lab.linux import require_privileges
 
 # What runs the lab loads moto and Pulumi, which takes longer than --help should: it is imported where it is used.
@@ -117,12 +118,12 @@ def down() -> None:
 @contextmanager
 def _at_work() -> Iterator[Callable[[str], None]]:
     """Progress for long work; an interrupt and bad settings are told in one sentence."""
-    import settings
+    from settings.problems import SettingsError
 
     try:
         with output.progress() as progress:
             yield progress
-    except settings.SettingsError as error:
+    except SettingsError as error:
         raise errors.StackError(str(error)) from error
     except KeyboardInterrupt:
         click.echo("interrupted; what is there goes away with: drawbridge lab down", err=True)

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from drawbridge import account, errors
+from drawbridge import errors
+from drawbridge.operate import account
 from lab.errors import LabError, NotPermitted
 
 F = TypeVar("F", bound=Callable[..., Any])

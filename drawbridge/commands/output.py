@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from drawbridge.checks import Check
+from drawbridge.trial.checks import Check
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

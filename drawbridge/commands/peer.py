@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from drawbridge import peers
+from drawbridge.operate import peers
 
 
 @click.group()

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from drawbridge import account, errors
-from drawbridge import audit as audits
-from drawbridge import cost as costs
+from drawbridge import errors
 from drawbridge.commands import options, output
+from drawbridge.operate import account
+from drawbridge.operate import audit as audits
+from drawbridge.operate import cost as costs
 
 
 @click.group("stack")
@@ -25,13 +26,15 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
 
     STACK is a name (stacks/Pulumi.NAME.yaml) or a path.
     """
-    import settings
+    from settings.parse import parse
+    from settings.problems import SettingsError
+    from settings.source import read_stack_file
 
     try:
-        raw = settings.read_stack_file(stack_file)
+        raw = read_stack_file(stack_file)
         name = stack_file.stem.removeprefix("Pulumi.")
-        parsed = settings.parse(raw, stack=name, endpoint="http://127.0.0.1")
-    except settings.SettingsError as error:
+        parsed = parse(raw, stack=name, endpoint="http://127.0.0.1")
+    except SettingsError as error:
         raise errors.StackError(str(error)) from error
     bills = costs.compare(parsed, costs.Usage(connected=connected, out=out))
     day, region = costs.dated()

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
-from drawbridge.checks import Check
 from drawbridge.trial import routed
+from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment, Progress
 from drawbridge.trial.hosts import HOMES, free_lan, install_kit, must
 from drawbridge.trial.links import pings, throughput, wait_links

@@ -13,9 +13,10 @@ import pulumi
 
 import contract
 from drawbridge import errors
-from drawbridge.account import PROJECT, Account
+from drawbridge.operate.account import PROJECT, Account
 from lab import region as labs
-from settings import Settings, parse
+from settings.model import Settings
+from settings.parse import parse
 
 #: Told what is being done, for people.
 Progress = Callable[[str], None]
@@ -82,7 +83,7 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
         StackError: the settings, or what the program said of them.
         LabError: what the engine said.
     """
-    from lab.engine import EngineError
+    from engine.engine import EngineError
 
     config = {**raw, "drawbridge:gateway": {"sshKey": _ssh_key(running), **(raw.get("drawbridge:gateway") or {})}}
     progress(f"deploying stack {stack}")
@@ -104,7 +105,7 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
 
 def engine(running: labs.Region, stack: str, config: Mapping[str, Any], progress: Progress = lambda _: None) -> Any:
     """The embedded engine for a stack of this lab; its state lies with the lab's."""
-    from lab.engine import Engine, Event
+    from engine.engine import Engine, Event
 
     def tell(event: Event) -> None:
         if event.kind in ("warning", "error", "info"):

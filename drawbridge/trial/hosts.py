@@ -10,12 +10,12 @@ import re
 import secrets
 from ipaddress import IPv4Address, IPv4Network
 
-from drawbridge.clients import kit_command
+from drawbridge.operate.clients import kit_command
 from drawbridge.trial.deployment import Deployment, Progress
-from drawbridge.trial.probes import PORT, serve
+from drawbridge.trial.measure import PORT, serve
 from lab import region as labs
 from lab.errors import LabError
-from settings import Client, Settings
+from settings.model import Client, Settings
 
 #: Clients that get a machine of their own.
 MACHINES = 4

@@ -4,10 +4,10 @@ import json
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
-from drawbridge.checks import Check
+from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import MACHINES, tunnel_of
-from drawbridge.trial.probes import arrives, figure, ping, wait
+from drawbridge.trial.measure import arrives, figure, ping, wait
 from lab import region as labs
 from lab.errors import LabError
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic, sleep
 
-from drawbridge.gateway import parse_links
+from drawbridge.operate.gateway import parse_links
 from lab.errors import LabError
 from lab.region import Host
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from drawbridge.checks import Check
 from drawbridge.trial import routed
 from drawbridge.trial.bonded import BOOT, KEEPALIVE, TAPS, address_of, bonded
+from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment, Progress
 from drawbridge.trial.hosts import must, start_private_host
 from drawbridge.trial.links import pings, wait_links
-from drawbridge.trial.probes import ask, figure, ping, serve
+from drawbridge.trial.measure import ask, figure, ping, serve
 from lab import region as labs
 from lab.linux import nft
 

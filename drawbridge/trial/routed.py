@@ -12,12 +12,12 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from drawbridge.checks import Check
+from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import MACHINES, free_lan, neighbours, public_of, tunnel_of
-from drawbridge.trial.probes import Answer, arrives, ask, datagram, figure, ping, resolve
+from drawbridge.trial.measure import Answer, arrives, ask, datagram, figure, ping, resolve
 from lab import region as labs
-from settings import Client
+from settings.model import Client
 
 _READY_SECONDS = 120
 _TUNNEL_SECONDS = 60

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from drawbridge.account import stack_file
-from drawbridge.checks import Check
+from drawbridge.operate.account import stack_file
 from drawbridge.trial import bonded, ipv6, pair, routed, segment
+from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Progress, deploy
 from drawbridge.trial.hosts import place_hosts
 from lab import region as labs
-from settings import parse, read_stack_file
+from settings.parse import parse
+from settings.source import read_stack_file
 
 
 def up(stack: str, progress: Progress) -> list[Check]:

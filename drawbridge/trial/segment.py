@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from itertools import permutations
 from pathlib import Path
 
-from drawbridge.checks import Check
 from drawbridge.trial import routed
+from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import MACHINES, must, neighbours
-from drawbridge.trial.probes import figure, ping, wait
+from drawbridge.trial.measure import figure, ping, wait
 from lab import region as labs
 from lab.errors import LabError
 

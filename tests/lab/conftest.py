@@ -11,7 +11,7 @@ from lab import region as labs
 from lab.errors import NotPermitted
 from lab.linux import require_privileges
 from lab.region import Region
-from tests.lab.cloud import Cloud
+from tests.support.cloud import Cloud
 
 HERE = Path(__file__).parent
 

@@ -19,11 +19,11 @@ from moto.s3.models import FakeBucket
 from pulumi.runtime import mocks, rpc, set_all_config
 from pulumi.runtime.settings import configure
 
-import settings
-from lab import mends
-from lab.account import leave_bucket_policies_alone, publish_images
-from lab.provider.mocks import ProviderMocks
-from tests.loops import event_loop
+from engine.provider.mocks import ProviderMocks
+from lab.api import moto_patches
+from lab.api.moto_account import leave_bucket_policies_alone, publish_images
+from settings.source import read_stack_file
+from tests.support.loops import event_loop
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"
@@ -121,9 +121,9 @@ def empty_aws_with_ipv6() -> Iterator[None]:
 
             return decorate
 
-        patch.setattr(mends, "_wrapped", wrapped)
+        patch.setattr(moto_patches, "_wrapped", wrapped)
         patch.setattr(NetworkInterface, "ipv6_prefixes", (), raising=False)
-        mends._interfaces_have_prefixes()
+        moto_patches._interfaces_have_prefixes()
         yield
 
 
@@ -138,4 +138,4 @@ def deploy() -> Iterator[Deploy]:
 def lab_stack() -> Iterator[Deployment]:
     """What stacks/Pulumi.lab.yaml makes, deployed once; for tests that only look."""
     with empty_aws():
-        yield deploy_into_moto(settings.read_stack_file(ROOT / "stacks/Pulumi.lab.yaml"), "dev")
+        yield deploy_into_moto(read_stack_file(ROOT / "stacks/Pulumi.lab.yaml"), "dev")

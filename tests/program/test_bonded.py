@@ -1,11 +1,11 @@
-"""What the program makes of world `bonded`. Whether a packet passes is shown by tests/lab/test_links_bonded.py."""
+"""What the program makes of world `bonded`. Packets: tests/lab/worlds/test_links_bonded.py."""
 
 from collections.abc import Iterator
 
 import pytest
 
 import contract
-import settings
+from settings.source import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws
 from tests.program.test_worlds import archive, ingress
 
@@ -15,7 +15,7 @@ NAMES = contract.Names("bonded")
 @pytest.fixture(scope="module")
 def bonded() -> Iterator[Deployment]:
     with empty_aws():
-        yield deploy_into_moto(settings.read_stack_file(ROOT / "stacks/Pulumi.bonded.yaml"), "bonded")
+        yield deploy_into_moto(read_stack_file(ROOT / "stacks/Pulumi.bonded.yaml"), "bonded")
 
 
 def lines(files: dict[str, str], path: str) -> set[str]:

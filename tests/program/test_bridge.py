@@ -1,11 +1,11 @@
-"""What the program makes of world `bridge`. Whether a frame passes is not shown here: see tests/lab/test_bridge.py."""
+"""What the program makes of world `bridge`. Frames: see tests/lab/worlds/test_bridge.py."""
 
 from collections.abc import Iterator
 
 import pytest
 
 import contract
-import settings
+from settings.source import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws
 from tests.program.test_worlds import archive
 
@@ -15,7 +15,7 @@ NAMES = contract.Names("bridge")
 @pytest.fixture(scope="module")
 def bridge() -> Iterator[Deployment]:
     with empty_aws():
-        yield deploy_into_moto(settings.read_stack_file(ROOT / "stacks/Pulumi.bridge.yaml"), "bridge")
+        yield deploy_into_moto(read_stack_file(ROOT / "stacks/Pulumi.bridge.yaml"), "bridge")
 
 
 def test_the_kit_makes_the_bridge_before_the_tunnel_and_holds_no_secret(bridge: Deployment) -> None:

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from lab.account import leave_bucket_policies_alone, publish_images
-from lab.engine import Engine, Event
-from lab.provider.values import plain
-from lab.state import Store
+from engine.engine import Engine, Event
+from engine.provider.values import plain
+from engine.state import Store
+from lab.api.moto_account import leave_bucket_policies_alone, publish_images
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"

@@ -10,10 +10,10 @@ import pulumi
 import pytest
 
 import contract
-import settings
+from settings.source import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws_with_ipv6
 
-RAW = settings.read_stack_file(ROOT / "stacks/Pulumi.ipv6.yaml")
+RAW = read_stack_file(ROOT / "stacks/Pulumi.ipv6.yaml")
 NAMES = contract.Names("six")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import contract
-from lab.iam import Call, allowed
-from openvpn import client as bundles
+from lab.api.iam import Call, allowed
+from openvpn import profile as bundles
 from pki.authority import Certificate
 from tests.program.conftest import REGION, Deployment
 

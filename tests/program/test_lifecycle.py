@@ -11,9 +11,9 @@ from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
 
 import contract
-import settings
-from lab.account import leave_bucket_policies_alone, publish_images
-from lab.engine import Engine, Result
+from engine.engine import Engine, Result
+from lab.api.moto_account import leave_bucket_policies_alone, publish_images
+from settings.source import read_stack_file
 from tests.program.conftest import REGION, ROOT
 
 NAMES = contract.Names("lab")
@@ -43,7 +43,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    return settings.read_stack_file(ROOT / "stacks/Pulumi.lab.yaml")
+    return read_stack_file(ROOT / "stacks/Pulumi.lab.yaml")
 
 
 def touched(result: Result) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What the program makes of world `pair`. Whether a packet passes is shown by tests/lab/test_pair.py."""
+"""What the program makes of world `pair`. Whether a packet passes is shown by tests/lab/worlds/test_pair.py."""
 
 import json
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ import pulumi
 import pytest
 
 import contract
-import settings
-from openvpn.client import ca_of, certificate_of
+from openvpn.profile import ca_of, certificate_of
 from pki.authority import Certificate
+from settings.source import read_stack_file
 from tests.program.conftest import ROOT, Deploy, Deployment, deploy_into_moto, empty_aws
 from tests.program.test_worlds import archive
 
 A, B = contract.Names("duo"), contract.Names("duo", contract.SECOND)
 NETWORKD = "root/etc/systemd/network/30-drawbridge"
-STACK = settings.read_stack_file(ROOT / "stacks/Pulumi.pair.yaml")
+STACK = read_stack_file(ROOT / "stacks/Pulumi.pair.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pulumi
 import pytest
 
 import contract
-import settings
-from openvpn import client as bundles
+from openvpn import profile as bundles
+from settings.source import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deploy, Deployment
 
 NAMES = contract.Names("dev")
@@ -144,7 +144,7 @@ def test_bad_settings_end_the_program_with_all_of_them_and_nothing_is_made(deplo
 
 
 def test_the_lab_stack_is_refused_without_a_loopback_endpoint(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = settings.read_stack_file(ROOT / "stacks/Pulumi.lab.yaml")
+    raw = read_stack_file(ROOT / "stacks/Pulumi.lab.yaml")
     with pytest.raises(pulumi.RunError, match=r"^stack: lab would be deployed to AWS itself; "):
         deploy(raw, stack="lab")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:5000")

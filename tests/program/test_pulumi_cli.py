@@ -18,7 +18,7 @@ import boto3
 import pytest
 import yaml
 
-from lab.engine import Engine
+from engine.engine import Engine
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 SERVER = """
 import logging, sys, threading
 from moto.server import ThreadedMotoServer
-from lab.account import leave_bucket_policies_alone, publish_images
+from lab.api.moto_account import leave_bucket_policies_alone, publish_images
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 publish_images(sys.argv[1])
 leave_bucket_policies_alone()
@@ -153,7 +153,7 @@ class Cli:
         self.environment = {
             **os.environ,
             **region.environment,
-            "PATH": f"{ROOT / 'lab' / 'plugin'}:{os.environ['PATH']}",
+            "PATH": f"{ROOT / 'engine' / 'plugin'}:{os.environ['PATH']}",
             "PULUMI_HOME": str(directory / "home"),
             "PULUMI_BACKEND_URL": backend.as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": "testing",

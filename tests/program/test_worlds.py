@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import contract
-import settings
+from settings.source import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws
 
 SITE = contract.Names("home-lan")
@@ -19,13 +19,13 @@ FACE = {"CidrIpv4": "203.0.113.10/32", "IsEgress": False}
 @pytest.fixture(scope="module")
 def site() -> Iterator[Deployment]:
     with empty_aws():
-        yield deploy_into_moto(settings.read_stack_file(ROOT / "stacks/Pulumi.site.yaml"), "home-lan")
+        yield deploy_into_moto(read_stack_file(ROOT / "stacks/Pulumi.site.yaml"), "home-lan")
 
 
 @pytest.fixture(scope="module")
 def tenant() -> Iterator[Deployment]:
     with empty_aws():
-        yield deploy_into_moto(settings.read_stack_file(ROOT / "stacks/Pulumi.tenant.yaml"), "ci-1")
+        yield deploy_into_moto(read_stack_file(ROOT / "stacks/Pulumi.tenant.yaml"), "ci-1")
 
 
 def archive(stack: Deployment, key: str) -> dict[str, str]:
@@ -154,7 +154,7 @@ def test_the_sites_user_may_move_its_own_rule_and_nothing_else(site: Deployment)
 @pytest.mark.seed("3.12")
 def test_each_environment_has_a_domain_of_its_own() -> None:
     """Two of one stack file: a zone each, known to its own VPC alone, with the gateway's private name in it."""
-    raw = settings.read_stack_file(ROOT / "stacks/Pulumi.tenant.yaml")
+    raw = read_stack_file(ROOT / "stacks/Pulumi.tenant.yaml")
     with empty_aws():
         for name in ("ci-8", "ci-9"):
             stack = deploy_into_moto(raw, name)

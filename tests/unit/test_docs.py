@@ -9,8 +9,9 @@ import click
 import pytest
 from pydantic import BaseModel
 
-import settings
 from drawbridge.__main__ import cli
+from settings.model import Bridge, Settings
+from settings.problems import NAMESPACE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")])
@@ -77,26 +78,26 @@ def sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
                 yield name, kind
 
 
-SECTIONS = dict(sections(settings.Settings))
+SECTIONS = dict(sections(Settings))
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_setting_is_in_the_docs_and_no_other(section: str) -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
-    text = page.partition(f"## {settings.NAMESPACE}:{section}\n")[2].partition("\n## ")[0]
+    text = page.partition(f"## {NAMESPACE}:{section}\n")[2].partition("\n## ")[0]
     told = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     assert sorted(told) == sorted(field.alias or name for name, field in SECTIONS[section].model_fields.items())
 
 
 def test_every_key_of_a_bridge_is_in_the_docs_and_no_other() -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
-    text = page.partition(f"## Of {settings.NAMESPACE}:clients, bridge\n")[2].partition("\n## ")[0]
+    text = page.partition(f"## Of {NAMESPACE}:clients, bridge\n")[2].partition("\n## ")[0]
     told = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert sorted(told) == sorted(field.alias or name for name, field in settings.Bridge.model_fields.items())
+    assert sorted(told) == sorted(field.alias or name for name, field in Bridge.model_fields.items())
 
 
 def test_the_docs_know_no_section_that_is_not_there() -> None:
-    told = re.findall(rf"^## {settings.NAMESPACE}:(\w+)$", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    told = re.findall(rf"^## {NAMESPACE}:(\w+)$", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     assert sorted(told) == sorted(SECTIONS)
 
 

@@ -18,17 +18,18 @@ MAY_USE: dict[str, frozenset[str]] = {
     "userdata": frozenset({"openvpn", "contract"}),
     "kits": frozenset({"openvpn", "contract", "userdata"}),
     "components": frozenset({"userdata", "openvpn", "pki", "contract"}),
-    "__main__": frozenset({"pair", "settings", "components", "contract", "userdata", "openvpn", "kits"}),
-    "pair": frozenset({"settings", "components", "contract", "userdata", "openvpn", "kits"}),
-    "lab": frozenset(),
-    "drawbridge": frozenset({"contract", "endpoint", "settings", "pki", "openvpn", "kits", "lab"}),
+    "program": frozenset({"settings", "components", "contract", "userdata", "openvpn", "kits"}),
+    "__main__": frozenset({"program", "settings", "userdata"}),
+    "engine": frozenset({"endpoint"}),
+    "lab": frozenset({"endpoint"}),
+    "drawbridge": frozenset({"contract", "endpoint", "settings", "pki", "openvpn", "kits", "lab", "engine"}),
     "bench": frozenset({"drawbridge", "lab", "openvpn"}),
 }
 
 #: Libraries that belong to one part, so that the others stay free of what they bring.
 ONLY_IN: dict[str, frozenset[str]] = {
     "pulumi_aws": frozenset({"components"}),
-    "cryptography": frozenset({"pki", "lab"}),
+    "cryptography": frozenset({"pki", "lab", "engine"}),
     "paramiko": frozenset({"drawbridge"}),
     "click": frozenset({"drawbridge"}),
     "rich": frozenset({"drawbridge"}),

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tests import seeds
-from tests.seeds import Ledger
+from tests.support import seeds
+from tests.support.seeds import Ledger
 
 pytest_plugins = ["pytester"]
 
@@ -57,7 +57,7 @@ def test_neighbours_are_told_as_ranges() -> None:
 def run(pytester: pytest.Pytester, text: str, *arguments: str) -> pytest.RunResult:
     pytester.makeini("[pytest]\nmarkers = seed")
     pytester.makepyfile(text)
-    return pytester.runpytest_inprocess("-p", "tests.seeds", *arguments)
+    return pytester.runpytest_inprocess("-p", "tests.support.seeds", *arguments)
 
 
 ALL_OUTCOMES = """

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-import settings
-from settings import Problem, SettingsError, endpoint_of, parse, read_stack_file
+from endpoint import endpoint_of
+from settings.model import Client, Gateway, Lifetimes, Network, Tunnel
+from settings.parse import check_vpc_overlap, parse
+from settings.problems import Problem, SettingsError
+from settings.source import read_stack_file
 
 STACKS = sorted(Path(__file__).parents[2].glob("stacks/Pulumi.*.yaml"))
 
@@ -561,11 +564,11 @@ def test_endpoint(environ: dict[str, str], raw: dict[str, object], expected: str
 def test_a_vpc_found_out_later_is_held_against_the_rest() -> None:
     network = {"vpcId": "vpc-1", "subnetId": "subnet-1"}
     found = parse({"aws:region": "eu-west-1", "drawbridge:network": network}, stack="dev", endpoint=None)
-    found.refuse_clash(IPv4Network("172.31.0.0/16"))
+    check_vpc_overlap(found, IPv4Network("172.31.0.0/16"))
     with pytest.raises(
         SettingsError, match=r"^drawbridge:tunnel\.pool: 10\.8\.0\.0/24 overlaps drawbridge:network\.vpcId "
     ):
-        found.refuse_clash(IPv4Network("10.8.0.0/16"))
+        check_vpc_overlap(found, IPv4Network("10.8.0.0/16"))
 
 
 def test_problems_are_values() -> None:
@@ -583,7 +586,7 @@ def test_stack_files_are_right(path: Path) -> None:
 def test_the_lab_stack_file_names_every_key() -> None:
     (path,) = (path for path in STACKS if path.name == "Pulumi.lab.yaml")
     text = path.read_text()
-    for model in (settings.Network, settings.Gateway, settings.Tunnel, settings.Client, settings.Lifetimes):
+    for model in (Network, Gateway, Tunnel, Client, Lifetimes):
         for field in model.model_fields.values():
             assert f"{field.alias}:" in text or f"{field.alias} " in text, f"{model.__name__}.{field.alias}"
 

@@ -11,7 +11,7 @@ from pulumi.runtime import mocks, rpc, set_mocks
 from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import wait_for_rpcs
 
-from tests.loops import event_loop
+from tests.support.loops import event_loop
 
 #: Answers of the look-ups that components make; any other is an error, as a default of {} would hide it.
 LOOKUPS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import contract
-import settings
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
@@ -20,6 +19,8 @@ from components.gateway import Gateway, GatewayArgs, architecture
 from components.network import Network, NetworkArgs, plan
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
+from settings import model
+from settings.parse import _least_prefix
 from tests.unit.components.conftest import Declare
 from userdata.release import Release
 
@@ -429,7 +430,7 @@ def test_plan_is_apart_inside_and_stable(drawn: tuple[IPv4Network, int]) -> None
 def test_wide_private_subnets_are_apart_inside_and_stable(drawn: tuple[IPv4Network, int], prefix: int) -> None:
     """And the settings refuse just what there is no room for."""
     cidr, zones = drawn
-    least = settings._least_prefix(settings.Network(cidr=cidr, zones=zones))
+    least = _least_prefix(model.Network(cidr=cidr, zones=zones))
     if prefix < least:
         with pytest.raises(ValueError, match="has no room"):
             plan(cidr, zones, prefix)

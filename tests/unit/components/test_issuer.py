@@ -13,9 +13,9 @@ from moto import mock_aws
 from pulumi.dynamic.dynamic import serialize_provider
 
 import contract
-from components import issuer
-from components.issuer import Issuer, IssuerError
-from openvpn import client as bundles
+from components import authority_provider
+from components.authority_provider import Issuer, IssuerError
+from openvpn import profile as bundles
 from pki.authority import Certificate
 
 NAMES = contract.Names("dev")
@@ -78,7 +78,7 @@ def test_parameters_and_where_they_are(ssm: Any) -> None:
     assert Certificate.read(secrets["server.crt"]).common_name == "dev.drawbridge"
     assert Certificate.read(secrets["server.crt"]).fingerprint == outs["serverFingerprint"]
     assert outs["sshHostKey"].startswith("ssh-ed25519 ")
-    assert all(len(value) <= issuer.PARAMETER_LIMIT for value in kept(ssm).values())
+    assert all(len(value) <= authority_provider.PARAMETER_LIMIT for value in kept(ssm).values())
 
 
 def test_bundles_are_whole_and_belong_to_their_certificates(ssm: Any) -> None:
@@ -167,9 +167,9 @@ WRITES = 10  # keys, five for the gateway, and two for each of two clients
 def test_a_creation_cut_off_anywhere_is_finished_by_the_next(
     ssm: Any, monkeypatch: pytest.MonkeyPatch, allowed: int
 ) -> None:
-    put, count = issuer.Store.put, 0
+    put, count = authority_provider.Store.put, 0
 
-    def cut(self: issuer.Store, name: str, value: str, *, secret: bool) -> None:
+    def cut(self: authority_provider.Store, name: str, value: str, *, secret: bool) -> None:
         nonlocal count
         if count == allowed:
             raise CutOffError
@@ -177,7 +177,7 @@ def test_a_creation_cut_off_anywhere_is_finished_by_the_next(
         put(self, name, value, secret=secret)
 
     with monkeypatch.context() as patch, pytest.raises(CutOffError):
-        patch.setattr(issuer.Store, "put", cut)
+        patch.setattr(authority_provider.Store, "put", cut)
         Issuer().create(PROPS)
     left = kept(ssm)
     assert len(left) == allowed
@@ -200,9 +200,9 @@ def test_a_revocation_cut_off_is_finished_by_the_next(ssm: Any, monkeypatch: pyt
         raise CutOffError
 
     with monkeypatch.context() as patch, pytest.raises(CutOffError):
-        patch.setattr(issuer.Store, "delete", cut)
+        patch.setattr(authority_provider.Store, "delete", cut)
         if step == "put":
-            patch.setattr(issuer, "_revoke_others", cut)
+            patch.setattr(authority_provider, "_revoke_others", cut)
         Issuer().update(NAMES.root, outs, PROPS | {"profiles": only("alice")})
     assert NAMES.bundle("bob") in kept(ssm)
     assert update(outs, profiles=only("alice"))["revoked"] == {outs["clients"]["bob"]["serial"]: "bob"}
@@ -216,7 +216,7 @@ def test_a_revoked_name_taken_up_again_after_a_cut_gets_new_keys(ssm: Any, monke
         raise CutOffError
 
     with monkeypatch.context() as patch, pytest.raises(CutOffError):
-        patch.setattr(issuer.Store, "delete", cut)
+        patch.setattr(authority_provider.Store, "delete", cut)
         Issuer().update(NAMES.root, outs, PROPS | {"profiles": only("alice")})
     again = update(outs)
     assert again["clients"]["bob"]["serial"] != outs["clients"]["bob"]["serial"]
@@ -225,9 +225,9 @@ def test_a_revoked_name_taken_up_again_after_a_cut_gets_new_keys(ssm: Any, monke
 
 def test_the_server_is_renewed_in_time_and_the_clients_stay(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     outs = create(lifetimes={"ca": 3650, "server": 100, "client": 365})
-    start = issuer._now()
+    start = authority_provider._now()
     for days, due in ((69, False), (71, True)):
-        monkeypatch.setattr(issuer, "_now", lambda days=days: start + timedelta(days=days))
+        monkeypatch.setattr(authority_provider, "_now", lambda days=days: start + timedelta(days=days))
         assert Issuer().diff("", outs, outs).changes is due
     again = update(outs)
     assert again["serverFingerprint"] != outs["serverFingerprint"]
@@ -237,8 +237,8 @@ def test_the_server_is_renewed_in_time_and_the_clients_stay(ssm: Any, monkeypatc
 
 def test_an_expired_client_gets_a_new_bundle(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     outs = create()
-    start = issuer._now()
-    monkeypatch.setattr(issuer, "_now", lambda: start + timedelta(days=366))
+    start = authority_provider._now()
+    monkeypatch.setattr(authority_provider, "_now", lambda: start + timedelta(days=366))
     assert Issuer().diff("", outs, outs).changes is True
     assert update(outs)["clients"]["alice"]["serial"] != outs["clients"]["alice"]["serial"]
 
@@ -305,7 +305,7 @@ def test_errors_of_aws_repeat_no_value(ssm: Any, monkeypatch: pytest.MonkeyPatch
         ClientError({"Error": {"Code": "ValidationException", "Message": "value 'SECRET' is bad"}}, "PutParameter"),
         ParamValidationError(report="SECRET"),
     ]
-    store = issuer.Store(ssm, "dev")
+    store = authority_provider.Store(ssm, "dev")
     for error in quoting:
 
         def fail(*_: Any, error: Exception = error, **__: Any) -> None:
@@ -338,5 +338,5 @@ def test_the_provider_rides_to_its_process_by_name() -> None:
 
 def test_repr_of_keys_holds_none(ssm: Any) -> None:
     create()
-    keys = issuer.Keys.load(kept(ssm)[NAMES.keys])
+    keys = authority_provider.Keys.load(kept(ssm)[NAMES.keys])
     assert "PRIVATE" not in repr(keys)

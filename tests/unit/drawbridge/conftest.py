@@ -14,8 +14,8 @@ from moto import mock_aws
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 import contract
-from drawbridge.account import Account
-from openvpn.client import inline
+from drawbridge.operate.account import Account
+from openvpn.profile import inline
 from pki import ssh as ssh_keys
 from pki.authority import CertificateAuthority, Leaf
 

@@ -1,4 +1,4 @@
-"""Rules that follow an address, on moto. Whether a packet then passes is shown in tests/lab/test_site.py."""
+"""Rules that follow an address, on moto. Whether a packet then passes is shown in tests/lab/worlds/test_site.py."""
 
 import io
 import json
@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import contract
-from drawbridge import access, errors
+from drawbridge import errors
 from drawbridge.__main__ import cli
-from drawbridge.account import Account
+from drawbridge.operate import access
+from drawbridge.operate.account import Account
 from tests.unit.drawbridge.conftest import REGION, STACK
 
 NEW = IPv4Address("198.51.100.7")

@@ -11,7 +11,8 @@ from botocore import exceptions as boto
 from moto import mock_aws
 
 import lab
-from drawbridge import account, errors
+from drawbridge import errors
+from drawbridge.operate import account
 from lab import linux
 
 

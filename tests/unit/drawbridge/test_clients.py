@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from drawbridge import clients, errors
+from drawbridge import errors
 from drawbridge.__main__ import cli
-from drawbridge.account import Account
-from openvpn.client import render_profile
+from drawbridge.operate import clients
+from drawbridge.operate.account import Account
 from openvpn.model import Client, Tunnel
+from openvpn.profile import render_profile
 
 from .conftest import STACK, Enrol
 

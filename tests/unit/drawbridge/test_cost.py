@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from drawbridge import cost, errors
+from drawbridge import errors
 from drawbridge.__main__ import cli
-from drawbridge.account import stack_file
-from settings import Settings, parse, read_stack_file
+from drawbridge.operate import cost
+from drawbridge.operate.account import stack_file
+from settings.model import Settings
+from settings.parse import parse
+from settings.source import read_stack_file
 
 
 def site(**gateway: object) -> Settings:

@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 import contract
-from drawbridge import errors, ssh
-from drawbridge import gateway as verbs
+from drawbridge import errors
 from drawbridge.__main__ import cli
-from drawbridge.account import Account
+from drawbridge.operate import gateway as verbs
+from drawbridge.operate import ssh
+from drawbridge.operate.account import Account
 from pki.ssh import HostKey, host_key
 
 from .conftest import STACK, SshServer

@@ -12,12 +12,12 @@ from click.testing import CliRunner, Result
 
 import drawbridge.trial.run
 import lab
-import settings
-from drawbridge import account
 from drawbridge.__main__ import cli
-from drawbridge.checks import Check
 from drawbridge.commands import lab as commands
+from drawbridge.operate import account
+from drawbridge.trial.checks import Check
 from lab import errors as lab_errors
+from settings.problems import Problem, SettingsError
 
 GOOD = [Check(True, "alice -> gateway 10.8.0.1", "0.7 ms"), Check(True, "alice -> private host 10.1.1.10", "0.9 ms")]
 BAD = [*GOOD, Check(False, "alice -> metadata of the gateway", "it answered")]
@@ -114,9 +114,7 @@ def test_without_root_or_tun_it_says_what_works_without(
         (lab_errors.AlreadyUp("another one is being brought up"), 1, "another one is being brought up"),
         (lab_errors.ImageError("the image was cut off"), 1, "the image was cut off"),
         (
-            settings.SettingsError(
-                [settings.Problem("drawbridge:tunnel.pool", "x", "is no range", "write 10.8.0.0/24")]
-            ),
+            SettingsError([Problem("drawbridge:tunnel.pool", "x", "is no range", "write 10.8.0.0/24")]),
             1,
             "drawbridge:tunnel.pool",
         ),

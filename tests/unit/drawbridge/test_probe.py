@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge import errors, probe
+from drawbridge import errors
+from drawbridge.operate import bundle_probe
 from lab.linux import within
-from openvpn.client import inline, render_profile
 from openvpn.model import Tunnel
+from openvpn.profile import inline, render_profile
 from pki import tls_crypt
 from pki.authority import CertificateAuthority, Leaf
 
@@ -49,8 +50,8 @@ class Server:
     directory: Path
     namespace: str
 
-    def probe(self, bundle: str) -> probe.Verdict:
-        return within(self.namespace, lambda: probe.probe(bundle))
+    def probe(self, bundle: str) -> bundle_probe.Verdict:
+        return within(self.namespace, lambda: bundle_probe.probe(bundle))
 
     def leaf(self, name: str = "alice") -> Leaf:
         return self.authority.issue_client(name, DAY, datetime.now(UTC))
@@ -127,7 +128,7 @@ def server(start: Callable[..., Server]) -> Server:
 def test_a_good_bundle_is_fine_and_makes_no_client(server: Server) -> None:
     found = server.probe(server.bundle())
     assert found.state == "fine", (found, server.log)
-    assert found.seconds < probe.PATIENCE
+    assert found.seconds < bundle_probe.PATIENCE
     assert "[alice]" not in server.log, "no peer: a session that lives is not ended"
 
 
@@ -158,7 +159,7 @@ def test_another_authority_s_certificate_and_another_name(server: Server) -> Non
 
 
 def test_a_certificate_that_the_gateway_refuses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "PATIENCE", 3.0)
+    monkeypatch.setattr(bundle_probe, "PATIENCE", 3.0)
     stranger = CertificateAuthority.create("Stranger", 2 * DAY, datetime.now(UTC))
     revoked = server.leaf()
     (server.directory / "revoked" / str(revoked.serial)).touch()

@@ -1,6 +1,6 @@
 """The script that moves a host's addresses to a bridge: what it makes of what it finds.
 
-Does not prove that a host is reached afterwards: tests/lab/test_bridge.py does.
+Does not prove that a host is reached afterwards: tests/lab/worlds/test_bridge.py does.
 """
 
 import importlib.util

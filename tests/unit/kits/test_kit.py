@@ -1,4 +1,4 @@
-"""What is in a kit's archive. Does not prove that a host can install it: tests/lab/test_site.py does."""
+"""What is in a kit's archive. Does not prove that a host can install it: tests/lab/worlds/test_site.py does."""
 
 import io
 import tarfile

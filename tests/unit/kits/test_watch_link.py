@@ -1,4 +1,4 @@
-"""When a tunnel's watcher starts it again. Does not prove that it hears anything: tests/lab/test_links_pair.py does."""
+"""When a tunnel's watcher starts it again. That it hears anything is shown by tests/lab/worlds/test_links_pair.py."""
 
 import importlib.machinery
 import importlib.util

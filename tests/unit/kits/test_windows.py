@@ -8,8 +8,8 @@ import pytest
 
 from kits import windows as kit
 from openvpn import windows
-from openvpn.client import inline, remote_of, render_profile
 from openvpn.model import Client, Tunnel
+from openvpn.profile import inline, remote_of, render_profile
 
 TUNNEL = Tunnel(
     pool=IPv4Network("10.8.0.0/24"),

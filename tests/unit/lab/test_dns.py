@@ -6,7 +6,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from lab.dns import Records, Zone, answer, lookup, serve
+from lab.network.dns import Records, Zone, answer, lookup, serve
 
 
 @pytest.mark.parametrize(

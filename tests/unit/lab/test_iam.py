@@ -10,7 +10,7 @@ import botocore.awsrequest
 import botocore.credentials
 import pytest
 
-from lab.iam import Call, Denied, Principal, SignedRequest, allowed, authorize, denied_by, resources
+from lab.api.iam import Call, Denied, Principal, SignedRequest, allowed, authorize, denied_by, resources
 
 MINE = "arn:aws:ssm:eu-west-1:123456789012:parameter/mine/one"
 SECRET = "secret"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from lab.metadata import TOKEN_HEADER, TTL_HEADER, Guest, MetadataService, NoCredentials, content
+from lab.network.metadata import TOKEN_HEADER, TTL_HEADER, Guest, MetadataService, NoCredentials, content
 
 GUEST = Guest(
     instance_id="i-1",

@@ -1,4 +1,4 @@
-"""What the stand-in for nft makes of its arguments. That rulesets are judged is shown by tests/lab/test_pair.py."""
+"""What the stand-in for nft makes of its arguments. That rulesets are judged: see tests/lab/worlds/test_pair.py."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.uml_nft import with_input
+from lab.machines.uml_nft import with_input
 
 
 @pytest.mark.parametrize(

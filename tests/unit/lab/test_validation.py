@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from lab.iam import Denied
-from lab.validation import check
+from lab.api.iam import Denied
+from lab.api.validation import check
 
 KNOWN = {"sg-1", "pl-1"}
 RULE = {"GroupId": "sg-1", "IpPermissions.1.IpProtocol": "tcp", "IpPermissions.1.FromPort": "22",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.model import AclEntry, Instance, Interface, Route, RouteTable, Rule, SecurityGroup, State, Subnet, Vpc
-from lab.vpc import Plan, endpoint_address, link_name, plan
+from lab.network.plan import Plan, endpoint_address, link_name, plan
+from lab.network.state import AclEntry, Instance, Interface, Route, RouteTable, Rule, SecurityGroup, State, Subnet, Vpc
 
 VPC, SUBNET, GROUP = "vpc-0123456789abcdef0", "subnet-0123456789abcdef0", "sg-0123456789abcdef0"
 CIDR, CIDR6 = IPv4Network("10.1.0.0/16"), IPv6Network("2001:db8:1::/56")

@@ -1,4 +1,4 @@
-"""A bonded host's files. Does not prove that they make a bond: tests/lab/test_links_pair.py does."""
+"""A bonded host's files. Does not prove that they make a bond: tests/lab/worlds/test_links_pair.py does."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A bridged LAN's texts. Does not prove that nft or networkd take them: tests/lab/test_bridge.py does."""
+"""A bridged LAN's texts. Does not prove that nft or networkd take them: tests/lab/worlds/test_bridge.py does."""
 
 import re
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from openvpn import bridge, lan, segment
-from openvpn.client import render_profile
+from openvpn import lan_bridge, segment_bridge, segment_filter
 from openvpn.model import Client, Paths, Tunnel
+from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
 from userdata.cloud_config import FILES
 
@@ -22,7 +22,7 @@ TUNNEL = Tunnel(
     routes=(IPv4Network("10.1.0.0/16"),),
     clients=(HOME, LAPTOP),
     client_to_client=True,
-    mtu=lan.MTU,
+    mtu=lan_bridge.MTU,
 )
 SIX = replace(
     TUNNEL,
@@ -39,7 +39,9 @@ def elements(rules: str, name: str) -> set[str]:
 
 
 def test_segment_and_lan_are_one_network() -> None:
-    assert "Address=192.168.1.193/24\n" in bridge.render(TUNNEL)["etc/systemd/network/10-drawbridge-br0.network"]
+    assert (
+        "Address=192.168.1.193/24\n" in segment_bridge.render(TUNNEL)["etc/systemd/network/10-drawbridge-br0.network"]
+    )
     assert f"ifconfig-push {TUNNEL.addresses['laptop']} 255.255.255.0\n" in render_ccd(LAPTOP, TUNNEL)
     assert TUNNEL.addresses["laptop"] in TUNNEL.pool
     # It is on the wire, so nobody is told of a route to it.
@@ -53,20 +55,20 @@ def test_the_bridges_host_has_nothing_of_the_tunnels() -> None:
 
 
 def test_its_client_brings_the_lans_addresses_but_none_of_the_segments() -> None:
-    rules = segment.render_nftables(TUNNEL)
+    rules = segment_filter.render_nftables(TUNNEL)
     assert elements(rules, "behind") == {"192.168.1.0/25", "192.168.1.128/26"}
     assert elements(rules, "guarded") == {TUNNEL.mac, TUNNEL.macs["laptop"]}
     assert "ether saddr != @members goto lan_frames" in rules
     # The control: without a bridge a hardware address that nobody has is dropped.
-    alone = segment.render_nftables(replace(TUNNEL, clients=(LAPTOP,)))
+    alone = segment_filter.render_nftables(replace(TUNNEL, clients=(LAPTOP,)))
     assert "ether saddr != @members counter name spoofed drop" in alone
     assert "lan_frames" not in alone
 
 
 def test_nobody_has_the_gateways_global_address() -> None:
-    assert "2001:db8:1:2:3::1" in elements(segment.render_nftables(SIX), "taken6")
+    assert "2001:db8:1:2:3::1" in elements(segment_filter.render_nftables(SIX), "taken6")
     # The bridging host's own is one of the LAN's.
-    assert "2001:db8:1:2:3::10" not in elements(segment.render_nftables(SIX), "taken6")
+    assert "2001:db8:1:2:3::10" not in elements(segment_filter.render_nftables(SIX), "taken6")
 
 
 @pytest.mark.allow_subprocess
@@ -84,7 +86,7 @@ def test_nobody_has_the_gateways_global_address() -> None:
 )
 def test_whose_a_hardware_address_is(tmp_path: Path, address: str, client: str, learned: bool) -> None:
     """The script that OpenVPN asks, with the list that the gateway has."""
-    (tmp_path / "members").write_text(bridge.render_members(TUNNEL))
+    (tmp_path / "members").write_text(segment_bridge.render_members(TUNNEL))
     script = (FILES / "learn-address.sh").read_text().replace(Paths.members, str(tmp_path / "members"))
     known = {"laptop": TUNNEL.macs["laptop"], "gateway": TUNNEL.mac}
     argv = ["sh", "-c", script, "sh", "add", known.get(address, address), client]
@@ -92,7 +94,7 @@ def test_whose_a_hardware_address_is(tmp_path: Path, address: str, client: str, 
 
 
 def test_the_host_gets_what_the_segment_adds() -> None:
-    files = lan.render(HOME, TUNNEL, lan.Host())
+    files = lan_bridge.render(HOME, TUNNEL, lan_bridge.Host())
     network = files["etc/drawbridge/bridge/br0.network"]
     assert network == "\n[Route]\nDestination=10.1.0.0/16\nGateway=192.168.1.193\n"
     assert "ForwardDelaySec=0\n" in files["etc/drawbridge/bridge/br0.netdev"]
@@ -101,25 +103,27 @@ def test_the_host_gets_what_the_segment_adds() -> None:
 
 def test_with_ipv6_it_has_the_address_that_is_named_for_it_and_its_own_way_to_the_internet() -> None:
     (home, _) = SIX.clients
-    network = lan.render(home, SIX, lan.Host())["etc/drawbridge/bridge/br0.network"]
+    network = lan_bridge.render(home, SIX, lan_bridge.Host())["etc/drawbridge/bridge/br0.network"]
     assert "[Address]\nAddress=2001:db8:1:2:3::10/80\n" in network
     assert "Destination=2001:db8:1::/56\nGateway=2001:db8:1:2:3::1\nPreferredSource=2001:db8:1:2:3::10\n" in network
     redirected = replace(SIX, routes6=(IPv6Network("2000::/3"),))
-    assert "2000::" not in lan.render(home, redirected, lan.Host())["etc/drawbridge/bridge/br0.network"]
+    assert "2000::" not in lan_bridge.render(home, redirected, lan_bridge.Host())["etc/drawbridge/bridge/br0.network"]
     # Without a name for it, it has none.
     unnamed = replace(SIX, clients=(HOME, LAPTOP))
-    assert "2001:db8" not in lan.render(HOME, unnamed, lan.Host())["etc/drawbridge/bridge/br0.network"]
+    assert "2001:db8" not in lan_bridge.render(HOME, unnamed, lan_bridge.Host())["etc/drawbridge/bridge/br0.network"]
 
 
 def test_a_router_by_its_link_local_address_is_the_bridges() -> None:
-    host = lan.Host(gateway6=IPv6Address("fe80::254%br0"))
-    network = lan.render(HOME, TUNNEL, host)["etc/drawbridge/bridge/br0.network"]
+    host = lan_bridge.Host(gateway6=IPv6Address("fe80::254%br0"))
+    network = lan_bridge.render(HOME, TUNNEL, host)["etc/drawbridge/bridge/br0.network"]
     assert network.endswith("[Route]\nGateway=fe80::254\nGatewayOnLink=yes\n")
 
 
 def test_a_tap_is_made_before_openvpn_or_by_it() -> None:
     unit = "etc/systemd/system/openvpn-client@home.service.d/drawbridge.conf"
-    persistent, dynamic = (lan.render(HOME, TUNNEL, lan.Host(tap=tap)) for tap in ("persistent", "dynamic"))
+    persistent, dynamic = (
+        lan_bridge.render(HOME, TUNNEL, lan_bridge.Host(tap=tap)) for tap in ("persistent", "dynamic")
+    )
     assert "ip tuntap add dev tap0 mode tap" in persistent[unit] and "ip tuntap" not in dynamic[unit]
     assert "Promiscuous=yes\n" in persistent["etc/drawbridge/bridge/tap0.network"]
     assert "etc/drawbridge/bridge/tap0.network" not in dynamic
@@ -130,7 +134,7 @@ def test_a_tap_is_made_before_openvpn_or_by_it() -> None:
 
 def test_the_hosts_own_filter_takes_only_the_segments_hosts_for_neighbours() -> None:
     wide = replace(TUNNEL, routes=(IPv4Network("192.168.0.0/16"), IPv4Network("192.168.1.64/26")))
-    far = elements(lan.render_nftables(wide), "far")
+    far = elements(lan_bridge.render_nftables(wide), "far")
     assert "192.168.1.192/26" in far
     assert not any(IPv4Address("192.168.1.70") in IPv4Network(one) for one in far)
     assert any(IPv4Address("192.168.2.1") in IPv4Network(one) for one in far)

@@ -1,4 +1,4 @@
-"""A segment's texts: whose is what. Does not prove that nft or networkd take them: tests/lab/test_ros2.py does."""
+"""A segment's texts: whose is what. That nft and networkd take them: see tests/lab/worlds/test_ros2.py."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -6,9 +6,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openvpn import bridge, segment
-from openvpn.client import render_profile
+from openvpn import segment_bridge, segment_filter
 from openvpn.model import Client, Multicast, Tunnel
+from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
 
 DESKTOP, ROBOT = Client(name="ros_desktop"), Client(name="robot", address=IPv4Address("192.168.255.10"))
@@ -51,34 +51,34 @@ def test_addresses_are_apart_and_one_client_more_moves_none(names: list[str]) ->
 def test_a_64_that_is_advertised_lets_hosts_make_addresses_that_are_nobody_s() -> None:
     block = IPv6Network("2001:db8:1:ff::/64")
     announced = replace(SIX, pool6=block, advertised=True, default6=True)
-    network = bridge.render(announced)["etc/systemd/network/10-drawbridge-br0.network"]
+    network = segment_bridge.render(announced)["etc/systemd/network/10-drawbridge-br0.network"]
     assert "IPv6SendRA=yes\n" in network and "[IPv6SendRA]\nRouterLifetimeSec=1800\nEmitDNS=no\n" in network
     assert f"[IPv6Prefix]\nPrefix={block}\n" in network and "[IPv6RoutePrefix]\nRoute=2000::/3\n" in network
     # Who only reaches the VPC gets no default route of it.
     vpc = replace(announced, default6=False, routes6=(IPv6Network("2001:db8:1::/56"),))
-    text = bridge.render(vpc)["etc/systemd/network/10-drawbridge-br0.network"]
+    text = segment_bridge.render(vpc)["etc/systemd/network/10-drawbridge-br0.network"]
     assert "RouterLifetimeSec=0\n" in text and "Route=2001:db8:1::/56\n" in text
-    assert "SendRA" not in bridge.render(SIX)["etc/systemd/network/10-drawbridge-br0.network"]
+    assert "SendRA" not in segment_bridge.render(SIX)["etc/systemd/network/10-drawbridge-br0.network"]
 
-    rules = segment.render_nftables(announced)
+    rules = segment_filter.render_nftables(announced)
     mac = TUNNEL.macs["robot"]
-    own = block[int(segment.link_local(mac)) & (2**64 - 1)]
+    own = block[int(segment_filter.link_local(mac)) & (2**64 - 1)]
     (taken,) = [line for line in rules.split("set taken6")[1].splitlines() if "elements" in line]
     assert f"{mac} . {own}" in rules
     assert all(str(one) in taken for one in (own, announced.addresses6["robot"], announced.address6))
     assert f"ip6 saddr != {{ ::, fe80::/10, {block} }} jump source" in rules
-    assert "ip6 saddr != { ::, fe80::/10 } jump source" in segment.render_nftables(SIX)
+    assert "ip6 saddr != { ::, fe80::/10 } jump source" in segment_filter.render_nftables(SIX)
 
 
 def test_the_filter_knows_who_has_what() -> None:
-    text = segment.render_nftables(SIX)
-    mac, own = TUNNEL.macs["robot"], segment.link_local(TUNNEL.macs["robot"])
+    text = segment_filter.render_nftables(SIX)
+    mac, own = TUNNEL.macs["robot"], segment_filter.link_local(TUNNEL.macs["robot"])
     for pair in (f"{mac} . 192.168.255.10", f"{mac} . {own}", f"{mac} . {SIX.addresses6['robot']}"):
         assert pair in text
-    assert str(segment.link_local(TUNNEL.mac)) in text
+    assert str(segment_filter.link_local(TUNNEL.mac)) in text
     assert "@groups" not in text
     named = replace(SIX, multicast=(Multicast(group=IPv4Network("239.255.0.0/16"), ports=(7400, 7500)),))
-    assert "239.255.0.0/16 . 7400-7500" in segment.render_nftables(named)
+    assert "239.255.0.0/16 . 7400-7500" in segment_filter.render_nftables(named)
 
 
 def test_ipv6_addresses_follow_the_ipv4_ones_unless_they_are_chosen() -> None:
@@ -91,10 +91,10 @@ def test_ipv6_addresses_follow_the_ipv4_ones_unless_they_are_chosen() -> None:
 
 
 def test_the_bridge_has_the_addresses_and_the_port_sends_back() -> None:
-    files = bridge.render(SIX)
+    files = segment_bridge.render(SIX)
     network = files["etc/systemd/network/10-drawbridge-br0.network"]
     assert "Address=192.168.255.1/24" in network and "Address=2001:db8:1:2:3::1/80" in network
     assert "HairPin=yes" in files["etc/systemd/network/10-drawbridge-tap0.network"]
-    apart = bridge.render(replace(SIX, client_to_client=False))
+    apart = segment_bridge.render(replace(SIX, client_to_client=False))
     assert "HairPin=no" in apart["etc/systemd/network/10-drawbridge-tap0.network"]
-    assert bridge.render(Tunnel(pool=TUNNEL.pool)) == {}
+    assert segment_bridge.render(Tunnel(pool=TUNNEL.pool)) == {}

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import openvpn.model
-import settings
 from openvpn import sysctl
-from openvpn.client import BundleError, ca_of, certificate_of, inline, key_of, render_profile, tls_crypt_of
 from openvpn.model import Client, Tunnel
+from openvpn.profile import BundleError, ca_of, certificate_of, inline, key_of, render_profile, tls_crypt_of
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
+from settings import model
 
 ALICE = Client(name="alice")
 HOME = Client(
@@ -119,8 +119,8 @@ def test_both_ends_say_as_much_as_is_asked_for() -> None:
         tunnel = Tunnel(pool=TUNNEL.pool, verb=verb)
         for said in (render_server(tunnel), render_profile(tunnel, REMOTE, SERVER)):
             assert f"verb {verb}" in options(said)
-    assert settings.Tunnel().verb == Tunnel(pool=TUNNEL.pool).verb == 3
-    assert settings.Tunnel(verb=5).verb == 5
+    assert model.Tunnel().verb == Tunnel(pool=TUNNEL.pool).verb == 3
+    assert model.Tunnel(verb=5).verb == 5
 
 
 def test_full_pool_hands_out_nothing() -> None:
@@ -232,4 +232,4 @@ def test_texts_know_nothing_but_values() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert {name.split(".")[0] for name in names} <= {*sys.stdlib_module_names, "openvpn"}, file
+            assert {name.split(".")[0] for name in names} <= {*sys.stdlib_module_names, "openvpn", "pki"}, file

@@ -18,8 +18,8 @@ from threading import Condition, Thread
 import pytest
 
 from openvpn import peer, windows
-from openvpn.client import inline, render_profile
 from openvpn.model import Client, Paths, Tunnel
+from openvpn.profile import inline, render_profile
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
 from pki.authority import CertificateAuthority, Leaf, self_signed

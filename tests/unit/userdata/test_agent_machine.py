@@ -18,7 +18,7 @@ from moto import mock_aws
 
 from contract import GATEWAY_SECRETS, Names
 from openvpn.model import Tunnel
-from tests.unit.userdata import gateway
+from tests.support import gateway
 from userdata import cloud_config
 from userdata.files import agent
 from userdata.release import Release

@@ -10,7 +10,7 @@ import pytest
 from moto import mock_aws
 
 from contract import Names
-from tests.unit.userdata import gateway
+from tests.support import gateway
 from userdata import cloud_config
 from userdata.files import bootstrap
 from userdata.release import Release

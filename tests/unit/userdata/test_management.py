@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.userdata import gateway
+from tests.support import gateway
 from userdata.files import agent
 
 ROW = "CLIENT_LIST\t{name}\t1.2.3.4:5\t10.8.0.2\t\t1\t2\tnow\t0\tUNDEF\t{cid}\t0\tAES-256-GCM"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from contract import GATEWAY_SECRETS
 from openvpn.model import Tunnel
 from openvpn.server import render_server
-from tests.unit.userdata import gateway
+from tests.support import gateway
 from userdata.cloud_config import FILES
 from userdata.files import agent
 

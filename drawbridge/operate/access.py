@@ -1,0 +1,72 @@
+"""Who may come in, as it changes: rules of the gateway's security group that follow an address.
+
+A rule that follows is tagged `contract.DOOR`. Its address belongs to whoever moves it; a deployment leaves it as it is.
+"""
+
+import urllib.request
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+
+import contract
+from drawbridge import errors
+from drawbridge.operate.account import Account, telling_aws_errors
+
+#: Amazon's own answer to who is asking: one line, the address.
+WHO_AM_I = "https://checkip.amazonaws.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What became of a rule."""
+
+    rule: str
+    door: str
+    """What it lets in: `ssh`, or `tunnel/<client>`."""
+    before: str
+    after: str
+
+
+def allow_me(account: Account, client: str | None, address: IPv4Address | None = None) -> Move:
+    """Let an address in, and no longer the one before; it is this machine's own public one unless given.
+
+    For a client that is its way to the tunnel, otherwise the admin's to SSH. Raises `NotDeployedError` where the stack
+    has no rule that follows, and `AwsError`.
+    """
+    door, found = contract.door(client), address or public_address()
+    ec2 = account.client("ec2")
+    with telling_aws_errors(account.stack):
+        mine = [{"Name": "tag:Stack", "Values": [account.stack]}]
+        pages = ec2.get_paginator("describe_security_group_rules").paginate(Filters=mine)
+        rules = [rule for page in pages for rule in page["SecurityGroupRules"]]
+    wanted = {**contract.tags(account.stack), contract.DOOR: door}
+    matching = [
+        rule for rule in rules if wanted.items() <= {t["Key"]: t["Value"] for t in rule.get("Tags", [])}.items()
+    ]
+    if not matching:
+        key = f"clients: [{{name: {client}, at: {found}}}]" if client else f"gateway: {{adminAt: {found}}}"
+        raise errors.NotDeployedError(
+            f"stack {account.stack} has no rule that follows an address for {door}",
+            f"say so in the stack file, drawbridge:{key}, and deploy",
+        )
+    rule = matching[0]
+    before = str(rule["CidrIpv4"])
+    if before != (after := f"{found}/32"):
+        changed = {key: rule[key] for key in ("IpProtocol", "FromPort", "ToPort", "Description") if key in rule}
+        update = {
+            "SecurityGroupRuleId": rule["SecurityGroupRuleId"],
+            "SecurityGroupRule": {**changed, "CidrIpv4": after},
+        }
+        with telling_aws_errors(account.stack):
+            ec2.modify_security_group_rules(GroupId=rule["GroupId"], SecurityGroupRules=[update])
+    return Move(rule["SecurityGroupRuleId"], door, before, after)
+
+
+def public_address() -> IPv4Address:
+    """The address this machine has on the Internet; raises `AwsError` where nobody tells it."""
+    try:
+        with urllib.request.urlopen(WHO_AM_I, timeout=10) as answer:
+            return IPv4Address(answer.read(64).decode().strip())
+    except (OSError, AddressValueError) as error:
+        raise errors.AwsError(
+            f"{WHO_AM_I} does not tell this machine's address: {error}", "give it: --address"
+        ) from error

@@ -1,0 +1,134 @@
+"""What of a stack there is in an account, to show that nothing is left when it is destroyed.
+
+It asks the services themselves, by the stack's tags and names (`contract`), and never Pulumi's state: what a state has
+forgotten is what an audit is for.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from botocore.exceptions import ClientError
+
+import contract
+from drawbridge.operate.account import Account, telling_aws_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """Something that bears the stack's name."""
+
+    kind: str
+    name: str
+
+
+def things(account: Account) -> list[Thing]:
+    """Everything of the stack that is in the account and region; raises `AwsError` where AWS does not tell."""
+    with telling_aws_errors(account.stack):
+        finders = (_network, _parameters, _buckets, _identities, _logs, _zones)
+        return sorted(
+            {thing for find in finders for thing in find(account)}, key=lambda thing: (thing.kind, thing.name)
+        )
+
+
+#: What EC2 keeps: the call that lists it, the key of the list, the key of the id.
+_LISTED = {
+    "address": ("describe_addresses", "Addresses", "AllocationId"),
+    "egress-only gateway": ("describe_egress_only_internet_gateways", "EgressOnlyInternetGateways",
+                            "EgressOnlyInternetGatewayId"),
+    "endpoint": ("describe_vpc_endpoints", "VpcEndpoints", "VpcEndpointId"),
+    "interface": ("describe_network_interfaces", "NetworkInterfaces", "NetworkInterfaceId"),
+    "internet gateway": ("describe_internet_gateways", "InternetGateways", "InternetGatewayId"),
+    "network ACL": ("describe_network_acls", "NetworkAcls", "NetworkAclId"),
+    "route table": ("describe_route_tables", "RouteTables", "RouteTableId"),
+    "security group": ("describe_security_groups", "SecurityGroups", "GroupId"),
+    "subnet": ("describe_subnets", "Subnets", "SubnetId"),
+    "volume": ("describe_volumes", "Volumes", "VolumeId"),
+    "VPC": ("describe_vpcs", "Vpcs", "VpcId"),
+}  # fmt: skip
+
+
+def _network(account: Account) -> Iterator[Thing]:
+    """All that EC2 keeps, by its tags. Tags alone outlive what bore them, so each kind is asked for."""
+    ec2 = account.client("ec2")
+    ours = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
+    for kind, (call, listed, key) in _LISTED.items():
+        pages = (
+            ec2.get_paginator(call).paginate(Filters=ours)
+            if ec2.can_paginate(call)
+            else [getattr(ec2, call)(Filters=ours)]
+        )
+        # What is deleted is told of for a while.
+        alive = (found for page in pages for found in page[listed] if found.get("State") not in ("deleted", "deleting"))
+        yield from (Thing(kind, found[key]) for found in alive)
+    for page in ec2.get_paginator("describe_instances").paginate(Filters=ours):
+        for instance in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
+            if instance["State"]["Name"] not in ("terminated", "shutting-down"):
+                yield Thing("instance", instance["InstanceId"])
+
+
+def _parameters(account: Account) -> Iterator[Thing]:
+    # Only their names are asked for, no value.
+    pages = (
+        account.client("ssm")
+        .get_paginator("describe_parameters")
+        .paginate(ParameterFilters=[{"Key": "Path", "Option": "Recursive", "Values": [account.names.root]}])
+    )
+    yield from (Thing("parameter", found["Name"]) for page in pages for found in page["Parameters"])
+
+
+def _buckets(account: Account) -> Iterator[Thing]:
+    prefix = f"{contract.PROJECT}-{account.stack}-"
+    for found in account.client("s3").list_buckets()["Buckets"]:
+        # Another stack's name may begin with this one's; an account's number does not.
+        if found["Name"].startswith(prefix) and found["Name"].removeprefix(prefix)[:12].isdigit():
+            yield Thing("bucket", found["Name"])
+
+
+def _identities(account: Account) -> Iterator[Thing]:
+    iam, wanted = account.client("iam"), contract.tags(account.stack)
+
+    def ours(tags: list[dict[str, str]]) -> bool:
+        return wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
+
+    prefix = contract.resource_name(account.stack, "")
+    for page in iam.get_paginator("list_roles").paginate():
+        for role in page["Roles"]:
+            if role["RoleName"].startswith(prefix) and ours(iam.list_role_tags(RoleName=role["RoleName"])["Tags"]):
+                yield Thing("role", role["RoleName"])
+    for page in iam.get_paginator("list_users").paginate():
+        for user in page["Users"]:
+            if user["UserName"].startswith(prefix) and ours(iam.list_user_tags(UserName=user["UserName"])["Tags"]):
+                yield Thing("user", user["UserName"])
+    for page in iam.get_paginator("list_instance_profiles").paginate():
+        for profile in page["InstanceProfiles"]:
+            name = profile["InstanceProfileName"]
+            ends = (contract.at(end, "gateway") for end in ("", contract.SECOND))
+            if name in {contract.resource_name(account.stack, f"{e}-{account.session.region_name}") for e in ends}:
+                yield Thing("instance profile", name)
+
+
+def _logs(account: Account) -> Iterator[Thing]:
+    try:
+        pages = (
+            account.client("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=account.names.root)
+        )
+        groups = [found["logGroupName"] for page in pages for found in page["logGroups"]]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ResourceNotFoundException":
+            return
+        raise
+    yield from (Thing("log group", name) for name in groups if f"{name}/".startswith(f"{account.names.root}/"))
+
+
+def _zones(account: Account) -> Iterator[Thing]:
+    """Hosted zones by their tags. Route 53 knows no regions: the VPC of a stack of this name may be in another one."""
+    route53, wanted = account.client("route53"), contract.tags(account.stack)
+    for page in route53.get_paginator("list_hosted_zones").paginate():
+        for zone in page["HostedZones"]:
+            id = zone["Id"].rpartition("/")[2]
+            told = route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id)["ResourceTagSet"]["Tags"]
+            if not wanted.items() <= {tag["Key"]: tag["Value"] for tag in told}.items():
+                continue
+            regions = {vpc["VPCRegion"] for vpc in route53.get_hosted_zone(Id=id).get("VPCs", [])}
+            if not regions or account.session.region_name in regions:
+                yield Thing("hosted zone", f"{zone['Name'].rstrip('.')} ({id})")

@@ -1,0 +1,366 @@
+"""Whether a client's bundle would get through to its gateway, and if not, what is known of why.
+
+It needs no rights, changes nothing and makes no tunnel. What cannot be known from here is said as such: OpenVPN answers
+nobody whose key it does not know, so over UDP a wrong key looks like a port that is shut on the way. Whoever may read
+the stack in AWS can have that told apart as well.
+"""
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, Literal
+
+import contract
+from drawbridge import errors
+from drawbridge.operate.account import Account, telling_aws_errors
+from drawbridge.operate.gateway import address_of, read_report
+from openvpn.handshake import RefusedHere, Talk, Wire, key_in
+from openvpn.profile import BundleError, Remote, certificate_of, remote_of, tls_crypt_of
+from pki.authority import Certificate, PkiError
+
+#: Seconds that a probe takes at most, AWS's answers apart.
+PATIENCE = 5.0
+_LOOK_UP = 2.0
+_OPEN = 2.5
+"""Seconds for the first answer; what is left is for TLS."""
+
+State = Literal["fine", "configuration", "nothing", "unanswered", "address"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What became of a probe."""
+
+    state: State
+    """`fine`: both ends accept each other; `configuration`: OpenVPN is there, and the bundle is not for it; `nothing`:
+    a host is there, and nothing listens; `unanswered`: a host is there, or may be, and the port is silent; `address`:
+    nobody is there, or nothing gets through to them.
+    """
+    remote: str
+    """Where the bundle leads."""
+    known: str
+    """What was seen."""
+    remedy: str
+    seconds: float
+
+    @property
+    def fine(self) -> bool:
+        """Whether the bundle works, as far as can be known without a tunnel."""
+        return self.state == "fine"
+
+
+def read(path: Path) -> str:
+    """Return a bundle's text; raises `BundleError`."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.BundleError(f"{path} cannot be read: {error}", "fetch it: drawbridge client fetch NAME") from None
+
+
+def run(bundle: str, account: Account | None) -> Verdict:
+    """Return what a bundle comes to, from where the account's public addresses are reached, with what AWS knows of it.
+
+    Raises `BundleError`, and `AwsError` where an account is given.
+    """
+    if account is None:
+        return probe(bundle)
+    if account.namespace is None:
+        return explain(account, bundle, probe(bundle))
+    # Here and not above: only the lab has them.
+    from lab.linux import within
+
+    return explain(account, bundle, within(account.namespace, lambda: probe(bundle)))
+
+
+def probe(bundle: str) -> Verdict:
+    """Return what a bundle comes to from here, within `PATIENCE` seconds; raises `BundleError` for a text that is none.
+
+    The bundle's keys are used and never shown.
+    """
+    start = time.monotonic()
+    try:
+        remote, key = remote_of(bundle), key_in(bundle)
+        certificate = Certificate.read(certificate_of(bundle))
+    except (BundleError, PkiError) as error:
+        raise errors.BundleError(f"this is no bundle: {error}", "fetch it: drawbridge client fetch NAME") from None
+
+    def verdict(state: State, known: str, remedy: str) -> Verdict:
+        where = f"{remote.host} {remote.protocol} {remote.port}"
+        seconds = round(time.monotonic() - start, 2)
+        return Verdict(state=state, remote=where, known=known, remedy=remedy, seconds=seconds)
+
+    if certificate.not_after <= datetime.now(UTC):
+        known = f"the certificate ended on {certificate.not_after:%Y-%m-%d}"
+        return verdict("configuration", known, _RENEW)
+    # Not a `with`: a look-up that hangs would be waited for.
+    pool = ThreadPoolExecutor(max_workers=2)
+    try:
+        try:
+            family, address = pool.submit(_look_up, remote).result(_LOOK_UP)
+        except (OSError, NotYet) as error:
+            return verdict("address", f"the name {remote.host} is not found: {error}", _WHERE)
+        echo = pool.submit(_answers_echo, family, address[0], start + PATIENCE - 1)
+        return verdict(*_try(bundle, remote, key_in(bundle), family, address, echo, start))
+    finally:
+        del key
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+_WHERE = "is `remote` in the bundle the gateway's address? drawbridge gateway status tells it; fetch the bundle again"
+_FETCH = "fetch the bundle again: drawbridge client fetch NAME"
+_RENEW = "renew the client's certificate, and fetch its bundle again: docs/clients.md"
+_START = "is the gateway on, and its OpenVPN? drawbridge gateway status"
+_ASK = "ask AWS as well, which knows both: --stack NAME; or try from another network"
+
+
+def _try(
+    bundle: str,
+    remote: Remote,
+    key: Any,
+    family: int,
+    address: tuple[Any, ...],
+    echo: "Future[bool | None]",
+    start: float,
+) -> tuple[State, str, str]:
+    """State, what is known, and the remedy."""
+    try:
+        wire = (_Stream if remote.protocol == "tcp" else _Datagrams)(family, address, start + _OPEN)
+    except ConnectionRefusedError:
+        return "nothing", f"{address[0]} says that nothing listens on {remote.protocol} {remote.port}", _START
+    except TimeoutError:
+        return _silent(remote, echo, start)
+    except OSError as error:
+        return "address", f"there is no way to {address[0]}: {error.strerror or error}", _WHERE
+    with closing(wire):
+        talk = Talk(wire, key)
+        try:
+            if not talk.reset(start + _OPEN):
+                if remote.protocol == "udp":
+                    return _silent(remote, echo, start)
+                known = "something listens, and does not answer the bundle's key"
+                return "configuration", known, _FETCH
+            if talk.secure(bundle, start + PATIENCE - 0.3):
+                return "fine", "the gateway and the bundle accept each other", "connect"
+        except RefusedHere as error:
+            known = f"OpenVPN knows the bundle's key and shows a certificate that the bundle refuses: {error}"
+            return "configuration", known, _FETCH
+        except ConnectionRefusedError:
+            return "nothing", f"{address[0]} says that nothing listens on {remote.protocol} {remote.port}", _START
+        except (EOFError, ConnectionResetError):
+            if not talk.answered:
+                return "configuration", "something listens, and hangs up on the bundle's key", _FETCH
+        except OSError as error:
+            return "address", f"there is no way to {address[0]}: {error.strerror or error}", _WHERE
+    known = "OpenVPN knows the bundle's key, and falls silent at its certificate, as it does for one that is revoked"
+    return "configuration", known, f"is the client still in the stack file? {_FETCH}"
+
+
+def _silent(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[State, str, str]:
+    """No answer at all: whether there is a host tells the address from the rest."""
+    try:
+        there = echo.result(max(0.1, start + PATIENCE - 0.5 - time.monotonic()))
+    except NotYet:
+        there = None
+    except OSError:
+        there = False
+    port = f"{remote.protocol} {remote.port}"
+    if there is None:
+        known = f"{port} is silent, and whether a host is there at all, this user may not ask (ping)"
+        return "unanswered", known, _ASK
+    if not there:
+        return "address", f"neither {port} nor a ping is answered", _WHERE
+    if remote.protocol == "tcp":
+        known = f"a host answers pings, and connections to {port} are dropped on the way or by its firewall"
+        return "unanswered", known, _ASK
+    known = (
+        f"a host answers pings, and {port} is silent: either the bundle is another gateway's, since OpenVPN answers no "
+        "key that it does not know, or the port is shut on the way"
+    )
+    return "unanswered", known, _ASK
+
+
+def _look_up(remote: Remote) -> tuple[int, tuple[Any, ...]]:
+    kind = socket.SOCK_STREAM if remote.protocol == "tcp" else socket.SOCK_DGRAM
+    family, _, _, _, address = socket.getaddrinfo(remote.host, remote.port, type=kind)[0]
+    return family, address
+
+
+class _Datagrams:
+    """UDP; connected, so that what the far host says of the port (ICMP) comes as an error."""
+
+    again = 0.7
+
+    def __init__(self, family: int, address: tuple[Any, ...], deadline: float) -> None:
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._socket.connect(address)
+
+    def send(self, packet: bytes) -> None:
+        self._socket.send(packet)
+
+    def receive(self, seconds: float) -> bytes | None:
+        self._socket.settimeout(max(seconds, 0.001))
+        try:
+            return self._socket.recv(65536)
+        except TimeoutError:
+            return None
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _Stream:
+    """TCP: each packet after its length."""
+
+    again = float("inf")
+
+    def __init__(self, family: int, address: tuple[Any, ...], deadline: float) -> None:
+        self._socket = socket.create_connection(address[:2], timeout=deadline - time.monotonic())
+        self._held = b""
+
+    def send(self, packet: bytes) -> None:
+        self._socket.sendall(struct.pack("!H", len(packet)) + packet)
+
+    def receive(self, seconds: float) -> bytes | None:
+        self._socket.settimeout(max(seconds, 0.001))
+        while len(self._held) < 2 or len(self._held) < 2 + (size := int.from_bytes(self._held[:2], "big")):
+            try:
+                got = self._socket.recv(65536)
+            except TimeoutError:
+                return None
+            if not got:
+                raise EOFError
+            self._held += got
+        packet, self._held = self._held[2 : 2 + size], self._held[2 + size :]
+        return packet
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+_: Callable[..., Wire] = _Datagrams
+_ = _Stream
+
+
+def _answers_echo(family: int, address: str, deadline: float) -> bool | None:
+    """Whether a host answers pings; None where this user may send none."""
+    six = family == socket.AF_INET6
+    protocol, echo = (socket.IPPROTO_ICMPV6, 128) if six else (socket.IPPROTO_ICMP, 8)
+    try:
+        icmp = socket.socket(family, socket.SOCK_DGRAM, protocol)
+    except OSError:
+        return _ping(address)
+    with closing(icmp):
+        icmp.connect((address, 0))
+        for number in range(1, 4):
+            # The kernel writes the checksum and the identifier (icmp(7)).
+            header = struct.pack("!BBHHH", echo, 0, 0, 0, number)
+            summed = sum(struct.unpack("!4H", header))
+            summed = ~(summed + (summed >> 16)) & 0xFFFF
+            with suppress(TimeoutError):
+                icmp.settimeout(max(0.001, min(1.0, deadline - time.monotonic())))
+                icmp.send(struct.pack("!BBHHH", echo, 0, summed, 0, number))
+                return bool(icmp.recv(1024))
+    return False
+
+
+def _ping(address: str) -> bool | None:
+    """The same by the system's own program, which may have the right that we lack."""
+    program = shutil.which("ping", path=os.environ.get("PATH", os.defpath))
+    if program is None:
+        return None
+    argv = [program, "-n", "-c", "2", "-i", "0.5", "-W", "1", address]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=5, check=False)
+    except PermissionError:
+        # It has a right by its file that this process may not give (capabilities(7), "Safety checking").
+        return None
+    # 1: no answer; 2: anything else, such as no permission (ping(8)).
+    return {0: True, 1: False}.get(done.returncode)
+
+
+def explain(account: Account, bundle: str, verdict: Verdict) -> Verdict:
+    """Return a verdict with what AWS knows of the stack's gateway put to it; raises `AwsError`.
+
+    A bundle that works is not looked into.
+    """
+    if verdict.fine:
+        return verdict
+    for state, known, remedy in _differences(account, bundle):
+        return Verdict(state=state, remote=verdict.remote, known=known, remedy=remedy, seconds=verdict.seconds)
+    known = (
+        f"{verdict.known}; the bundle is the stack's own, the gateway runs, and its security group has the port open"
+    )
+    remedy = "something between here and AWS stops it: try another network, or tunnel.protocol: tcp on port 443"
+    return Verdict(state=verdict.state, remote=verdict.remote, known=known, remedy=remedy, seconds=verdict.seconds)
+
+
+def _differences(account: Account, bundle: str) -> Iterator[tuple[State, str, str]]:
+    """What is not as it should be, the first cause first."""
+    remote, certificate = remote_of(bundle), Certificate.read(certificate_of(bundle))
+    name, address = certificate.common_name, address_of(account)
+    try:
+        current = account.parameter(account.names.bundle(name), secret=True)
+    except errors.NotDeployedError:
+        yield "configuration", f"stack {account.stack} has no client {name}", "add it in the stack file, and deploy"
+        return
+    wanted = remote_of(current)
+    fetch = f"drawbridge client fetch {name} --stack {account.stack} --force"
+    if remote != wanted:
+        known = f"the bundle leads to {remote.host} {remote.protocol} {remote.port}, the stack's gateway is at "
+        known += f"{wanted.host} {wanted.protocol} {wanted.port}"
+        yield "address" if remote.host != wanted.host else "configuration", known, fetch
+    if (certificate_of(current), tls_crypt_of(current)) != (certificate_of(bundle), tls_crypt_of(bundle)):
+        yield "configuration", f"the bundle is not the one that {name} has now", fetch
+    yield from _gateway(account)
+    yield from _doors(account, wanted, address)
+
+
+def _gateway(account: Account) -> Iterator[tuple[State, str, str]]:
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
+    alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    with telling_aws_errors(account.stack):
+        found = account.client("ec2").describe_instances(Filters=filters + alive)["Reservations"]
+    states = [one["State"]["Name"] for group in found for one in group["Instances"]]
+    if states != ["running"]:
+        yield "nothing", f"the gateway's instance is {', '.join(states) or 'not there'}", "start it"
+    report = read_report(account)
+    if report.state != "ready":
+        known = f"the gateway reports: {' '.join(filter(None, (report.state, report.reason)))}"
+        yield "nothing", known, f"drawbridge gateway logs --stack {account.stack}"
+
+
+def _doors(account: Account, remote: Remote, address: str) -> Iterator[tuple[State, str, str]]:
+    """Whether the security group lets anybody at all use the port."""
+    ec2 = account.client("ec2")
+    with telling_aws_errors(account.stack):
+        found = ec2.describe_addresses(PublicIps=[address])["Addresses"][0]
+        (interface,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[found["NetworkInterfaceId"]])[
+            "NetworkInterfaces"
+        ]
+        groups = [{"Name": "group-id", "Values": [group["GroupId"] for group in interface["Groups"]]}]
+        rules = ec2.describe_security_group_rules(Filters=groups)["SecurityGroupRules"]
+    open_to = [
+        IPv4Network(rule["CidrIpv4"])
+        for rule in rules
+        if not rule["IsEgress"]
+        and rule.get("CidrIpv4")
+        and rule["IpProtocol"] == remote.protocol
+        and rule["FromPort"] <= remote.port <= rule["ToPort"]
+    ]
+    if not open_to:
+        known = f"the gateway's security group has {remote.protocol} {remote.port} open to nobody outside"
+        yield "unanswered", known, f"pulumi up --stack {account.stack} puts its rules right"
+    elif not any(network.prefixlen == 0 for network in open_to):
+        known = f"the security group has the port open to {', '.join(map(str, open_to))} alone"
+        yield "unanswered", known, "come from there, or see drawbridge access allow-me"

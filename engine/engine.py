@@ -1,0 +1,742 @@
+"""An embedded engine: runs a Pulumi program against the lab's AWS where no Pulumi CLI is installed.
+
+It implements the SDK's resource monitor in this process and deploys through `engine.provider`. It is for the lab alone:
+it refuses an AWS endpoint that is not on loopback. Resources are worked on one at a time. What it does not do (imports,
+transforms, hooks, remote components) it refuses by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import runpy
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+import pulumi
+import pulumi.runtime
+from google.protobuf import empty_pb2  # type: ignore[import-untyped]
+from pulumi.runtime import settings as sdk
+from pulumi.runtime.proto import engine_pb2, resource_pb2
+
+from engine.provider.catalog import Diff, Provider
+from engine.provider.dynamic import PROVIDER_KEY, Dynamic, is_dynamic
+from engine.provider.kind import Aws, ProviderError
+from engine.provider.values import (
+    UNKNOWN,
+    Props,
+    comparable,
+    fingerprint,
+    from_struct,
+    has_secret,
+    has_unknown,
+    is_secret,
+    plain,
+    secret,
+    to_struct,
+)
+from engine.state import Entry, Snapshot, StateError, Store, deletion_order, doom
+
+Operation = Literal["create", "update", "replace", "delete", "same"]
+STACK = "pulumi:pulumi:Stack"
+
+
+class EngineError(Exception):
+    """A run ended without reaching its end. The text is for people; what was done until then is in the state."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What happened, or in a preview would happen, to one resource."""
+
+    operation: Operation
+    urn: str
+    type: str
+    name: str
+    changed: tuple[str, ...] = ()
+    """Inputs that made the difference."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Progress: a step that begins or ends, or a line for the user."""
+
+    kind: Literal["begin", "end", "info", "warning", "error"]
+    text: str
+    step: Step | None = None
+    seconds: float = 0.0
+    """How long an ended step took."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A run that reached its end."""
+
+    outputs: Props
+    """The stack's outputs; secrets in clear, and None where a preview does not know a value yet."""
+    changes: dict[str, int]
+    """How many resources (components not counted) by operation: create, update, replace, delete, same."""
+    steps: list[Step]
+    secret_outputs: frozenset[str] = frozenset()
+    """Names of the outputs that are secret."""
+
+
+def _nothing(event: Event) -> None:
+    """Take an event and drop it."""
+
+
+class Engine:
+    """Runs one stack of one program.
+
+    Args:
+        program: directory that holds `__main__.py`, or that file.
+        project: project name.
+        stack: stack name.
+        config: the stack's configuration, `namespace:key` to value; structured values are handed over as JSON, as
+            Pulumi does. A key without a namespace belongs to the project.
+        state: the state file; its directory is made where absent.
+        events: called with progress, from several threads but never from two at once.
+
+    Every run raises `EngineError`; a `pulumi.RunError` of the program passes through unchanged.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        *,
+        project: str,
+        stack: str,
+        config: Mapping[str, object],
+        state: Path,
+        events: Callable[[Event], None] = _nothing,
+    ) -> None:
+        self.program = program / "__main__.py" if program.is_dir() else program
+        self.project = project
+        self.stack = stack
+        self.config = {key if ":" in key else f"{project}:{key}": _text(key, value) for key, value in config.items()}
+        self.store = Store(state)
+        self.events = events
+
+    def up(self, *, refresh: bool = False) -> Result:
+        """Deploy: bring AWS to what the program says. With `refresh`, first look for what is gone, to make it anew."""
+        return self._run(preview=False, refresh=refresh)
+
+    def preview(self) -> Result:
+        """Say what `up` would do; change nothing."""
+        return self._run(preview=True, refresh=False)
+
+    def destroy(self) -> Result:
+        """Delete everything the state holds, and then the state."""
+        with self._prepared() as (snapshot, provider, dynamic):
+            run = _Run(self, snapshot, provider, dynamic, preview=False)
+            run.recover()
+            run.delete(snapshot.entries)
+            self.store.forget()
+            return run.result({})
+
+    def outputs(self) -> Props:
+        """Give the stack's outputs as the last `up` left them, secrets in clear."""
+        try:
+            return dict(plain(self.store.load().outputs))
+        except StateError as error:
+            raise EngineError(str(error)) from error
+
+    @contextlib.contextmanager
+    def _prepared(self) -> Iterator[tuple[Snapshot, Provider, Dynamic]]:
+        endpoint = loopback_endpoint(os.environ)
+        region = self.config.get("aws:region")
+        try:
+            with self.store.locked(), _importable(self.program.parent):
+                dynamic = Dynamic(self.project, self.config)
+                yield self.store.load(), Provider(Aws(region, endpoint)), dynamic
+        except (StateError, ProviderError) as error:
+            raise EngineError(str(error)) from error
+
+    def _run(self, *, preview: bool, refresh: bool) -> Result:
+        if not self.program.is_file():
+            raise EngineError(f"there is no program at {self.program}")
+        with self._prepared() as (snapshot, provider, dynamic):
+            run = _Run(self, snapshot, provider, dynamic, preview=preview)
+            if not preview:
+                run.recover()
+            if refresh:
+                run.refresh()
+            outputs = self._execute(run)
+            run.delete(run.leftovers())
+            if not preview:
+                snapshot.outputs = outputs
+                self.store.save(snapshot)
+            return run.result(outputs)
+
+    def _execute(self, run: _Run) -> Props:
+        """Run the program in a thread of its own, so that all the SDK keeps in context variables ends with it."""
+        failure: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                self._program(run)
+            except BaseException as error:
+                failure.append(error)
+            finally:
+                ended.set()
+
+        # Not join: interrupted once, it takes the thread for ended.
+        ended = threading.Event()
+        threading.Thread(target=body, name="pulumi-program").start()
+        try:
+            ended.wait()
+        except BaseException as interruption:
+            # The call under way ends and is remembered; no other begins.
+            run.failure = interruption
+            ended.wait()
+            raise
+        if run.failure is not None:
+            raise _as_engine_error(run.failure)
+        if failure:
+            if isinstance(failure[0], pulumi.RunError | EngineError):
+                raise failure[0]
+            raise _as_engine_error(failure[0])
+        if run.errors:
+            raise EngineError("\n".join(run.errors))
+        return run.stack_outputs
+
+    def _program(self, run: _Run) -> None:
+        # After a failure there are futures that nobody asks for: no news for the user.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        pulumi.runtime.set_all_config(self.config)
+        sdk.configure(
+            sdk.Settings(
+                project=self.project,
+                stack=self.stack,
+                monitor=run,
+                engine=run,
+                dry_run=run.preview,
+                organization="organization",
+                root_directory=str(self.program.parent),
+            )
+        )
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        with ThreadPoolExecutor(max_workers=16) as executor:
+            loop.set_default_executor(executor)
+            try:
+                program = str(self.program)
+                # The SDK takes any callable; only its annotation wants an awaitable or None back.
+                body = cast(Callable[[], None], lambda: runpy.run_path(program, run_name="__main__"))
+                loop.run_until_complete(pulumi.runtime.run_in_stack(body))
+            finally:
+                asyncio.set_event_loop(None)
+                loop.close()
+
+
+@dataclass(eq=False)
+class _Run:
+    """One run: the SDK's resource monitor and engine, and what both need to know."""
+
+    engine: Engine
+    snapshot: Snapshot
+    provider: Provider
+    dynamic: Dynamic
+    preview: bool
+    steps: list[Step] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    stack_outputs: Props = field(default_factory=dict)
+    failure: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self._lock = threading.RLock()
+        self._registered: set[str] = set()
+        self._gone_before: set[str] = set()  # URNs deleted early for a replacement
+        self._index()
+
+    def _index(self) -> None:
+        self._known = {entry.urn: entry for entry in self.snapshot.entries if not entry.doomed}
+
+    # What the SDK calls. Names and messages are those of the protocol.
+
+    def GetDeploymentInfo(self, request: empty_pb2.Empty) -> resource_pb2.DeploymentInfo:
+        return resource_pb2.DeploymentInfo(
+            supportedFeatures=[
+                resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
+                resource_pb2.RESOURCE_MONITOR_FEATURE_ALIAS_SPECS,
+            ]
+        )
+
+    def RegisterResource(self, request: resource_pb2.RegisterResourceRequest) -> resource_pb2.RegisterResourceResponse:
+        with self._guarded():
+            return self._register(request)
+
+    def RegisterResourceOutputs(self, request: resource_pb2.RegisterResourceOutputsRequest) -> empty_pb2.Empty:
+        with self._guarded():
+            outputs = from_struct(request.outputs)
+            if request.urn == self._urn(STACK, f"{self.engine.project}-{self.engine.stack}", ""):
+                self.stack_outputs = outputs
+            elif not self.preview:
+                entry = self._known[request.urn]
+                if entry.outputs != outputs:
+                    self._replace(entry, replace(entry, outputs=outputs))
+            return empty_pb2.Empty()
+
+    def Invoke(self, request: resource_pb2.ResourceInvokeRequest) -> resource_pb2.ResourceInvokeResponse:
+        with self._guarded():
+            answer = self.provider.invoke(request.tok, plain(from_struct(request.args)))
+            return resource_pb2.ResourceInvokeResponse(**{"return": to_struct(answer)})
+
+    def ReadResource(self, request: resource_pb2.ReadResourceRequest) -> resource_pb2.ReadResourceResponse:
+        with self._guarded():
+            urn = self._urn(request.type, request.name, request.parent)
+            if request.id == UNKNOWN:
+                return resource_pb2.ReadResourceResponse(urn=urn)
+            found = self.provider.read(request.type, request.name, request.id, plain(from_struct(request.properties)))
+            if found is None:
+                raise EngineError(f"{request.type} {request.name}: there is no {request.id}")
+            return resource_pb2.ReadResourceResponse(urn=urn, properties=to_struct(found))
+
+    def RegisterPackage(self, request: resource_pb2.RegisterPackageRequest) -> resource_pb2.RegisterPackageResponse:
+        raise EngineError(f"the embedded engine runs no parameterized package ({request.name})")
+
+    def SignalAndWaitForShutdown(self, request: empty_pb2.Empty) -> empty_pb2.Empty:
+        return empty_pb2.Empty()
+
+    def Log(self, request: engine_pb2.LogRequest) -> empty_pb2.Empty:
+        match request.severity:
+            case engine_pb2.INFO:
+                self._tell(Event(kind="info", text=request.message))
+            case engine_pb2.WARNING:
+                self._tell(Event(kind="warning", text=request.message))
+            case engine_pb2.ERROR:
+                # Pulumi lets a run fail that logged an error.
+                self.errors.append(request.message)
+                self._tell(Event(kind="error", text=request.message))
+        return empty_pb2.Empty()
+
+    def RequirePulumiVersion(self, request: engine_pb2.RequirePulumiVersionRequest) -> empty_pb2.Empty:
+        return empty_pb2.Empty()
+
+    # Before and after the program.
+
+    def recover(self) -> None:
+        """Look for what creations that were cut off have left, and take it over."""
+        for entry in list(self.snapshot.creating):
+            known = [other.id for other in self.snapshot.entries if other.type == entry.type]
+            found = None
+            if not is_dynamic(entry.type):
+                found = self.provider.find(entry.type, entry.name, plain(entry.inputs), known)
+            self.snapshot.creating.remove(entry)
+            if found is not None:
+                self.snapshot.entries.append(replace(entry, id=found, outputs=dict(entry.inputs), unsure=True))
+                self._tell(
+                    Event(kind="info", text=f"took over {entry.type} {entry.name} ({found}) of a run that was cut off")
+                )
+            elif is_dynamic(entry.type):
+                text = f"{entry.type} {entry.name}: its creation was cut off; what it may have left is its own to find"
+                self._tell(Event(kind="warning", text=text))
+            self._save()
+        self._index()
+
+    def refresh(self) -> None:
+        """Forget what AWS no longer has, and take over what it says of the rest."""
+        for entry in [e for e in self.snapshot.entries if e.custom and not e.doomed and e.id]:
+            if entry.type.startswith("pulumi:"):
+                continue
+            if is_dynamic(entry.type):
+                found = self.dynamic.read(entry.id, plain(entry.outputs))
+            else:
+                found = self.provider.read(entry.type, entry.name, entry.id, plain(entry.inputs))
+            if found is None:
+                self._tell(Event(kind="info", text=f"{entry.type} {entry.name} ({entry.id}) is gone"))
+                self.snapshot.entries.remove(entry)
+                self._known.pop(entry.urn)
+            else:
+                hidden = {key for key, value in entry.outputs.items() if has_secret(value)}
+                marked = {key: secret(value) if key in hidden else value for key, value in found.items()}
+                self._replace(entry, replace(entry, outputs={**entry.outputs, **marked}))
+        self._save()
+
+    def leftovers(self) -> list[Entry]:
+        """Give what the state holds and the program no longer says."""
+        return [e for e in self.snapshot.entries if e.doomed or e.urn not in self._registered]
+
+    def delete(self, entries: list[Entry]) -> None:
+        """Delete resources, each before what it needs."""
+        for entry in deletion_order(entries):
+            self._delete(entry)
+
+    def result(self, outputs: Props) -> Result:
+        """Sum the run up."""
+        names: tuple[Operation, ...] = ("create", "update", "replace", "delete", "same")
+        changes: dict[str, int] = {name: sum(step.operation == name for step in self.steps) for name in names}
+        shown = {key: None if has_unknown(value) else plain(value) for key, value in outputs.items()}
+        hidden = frozenset(key for key, value in outputs.items() if has_secret(value))
+        return Result(outputs=shown, changes=changes, steps=list(self.steps), secret_outputs=hidden)
+
+    # One resource.
+
+    def _register(self, request: resource_pb2.RegisterResourceRequest) -> resource_pb2.RegisterResourceResponse:
+        urn = self._urn(request.type, request.name, request.parent)
+        if urn in self._registered:
+            raise EngineError(f"two resources are named {request.name} ({urn})")
+        for option in ("importId", "remote", "transforms", "deletedWith", "replace_with"):
+            if getattr(request, option, None):
+                raise EngineError(
+                    f"{request.type} {request.name}: the embedded engine does not know the option {option}"
+                )
+        old = self._known.pop(urn, None)
+        for alias in () if old else self._aliases(request):
+            old = old or self._known.pop(alias, None)
+        if old is not None and old.urn != urn:
+            renamed = replace(old, urn=urn)
+            self.snapshot.entries[self.snapshot.entries.index(old)] = old = renamed
+        self._registered.add(urn)
+        wire = fingerprint(from_struct(request.object))
+        entry = Entry(
+            urn=urn,
+            type=request.type,
+            custom=request.custom,
+            inputs=wire,
+            parent=request.parent,
+            dependencies=tuple(sorted({*request.dependencies, *_provider_urns(request)})),
+            property_dependencies={k: tuple(v.urns) for k, v in request.propertyDependencies.items() if v.urns},
+            protect=request.protect,
+            retain=request.retainOnDelete,
+        )
+        if not request.custom:
+            self._put(old, replace(entry, outputs=old.outputs if old else {}))
+            return self._answer(entry)
+        self._ignore(request, old, wire)
+        return self._answer(self._custom(request, entry, old, wire))
+
+    def _custom(
+        self, request: resource_pb2.RegisterResourceRequest, entry: Entry, old: Entry | None, wire: Props
+    ) -> Entry:
+        news = self._check(entry, plain(old.inputs) if old else {}, plain(wire))
+        hidden = {key for key, value in wire.items() if has_secret(value)}
+        entry = replace(entry, inputs=_mark(news, hidden))
+        hidden |= set(request.additionalSecretOutputs)
+        if old is None:
+            early = entry.urn in self._gone_before
+            return self._create(entry, news, hidden, "replace" if early else "create", None)
+        diff = self._diff(entry, old, news)
+        forced = _matching(request.replaceOnChanges, diff.changed)
+        replaces = tuple(sorted({*diff.replaces, *forced}))
+        if replaces:
+            first = request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else diff.delete_first
+            if old.protect:
+                raise EngineError(
+                    f"{old.type} {old.name} is protected, and {', '.join(replaces)} cannot change in place"
+                )
+            if first:
+                self._delete_with_dependents(old)
+                return self._create(entry, news, hidden, "replace", None, replaces)
+            return self._create(entry, news, hidden, "replace", old, replaces)
+        if diff.changed or old.unsure:
+            return self._update(entry, old, news, hidden, diff.changed)
+        step = self._step("same", entry)
+        kept = replace(entry, id=old.id, outputs=old.outputs)
+        self._put(old, kept)
+        self.steps.append(step)
+        return kept
+
+    def _check(self, entry: Entry, olds: Props, news: Props) -> Props:
+        if entry.type.startswith("pulumi:providers:"):
+            return news
+        if is_dynamic(entry.type):
+            with self._named(entry):
+                return news if has_unknown(news) else self.dynamic.check(olds, news)
+        return self.provider.check(entry.type, entry.name, olds, news)
+
+    def _diff(self, entry: Entry, old: Entry, news: Props) -> Diff:
+        olds = plain(old.inputs)
+        if entry.type.startswith("pulumi:providers:"):
+            changed = tuple(k for k in {**olds, **news} if comparable(olds.get(k)) != comparable(news.get(k)))
+            return Diff(changed=changed)
+        if is_dynamic(entry.type):
+            with self._named(entry):
+                return self.dynamic.diff(old.id, plain(old.outputs), news, olds)
+        return self.provider.diff(entry.type, olds, news)
+
+    def _create(
+        self,
+        entry: Entry,
+        news: Props,
+        hidden: set[str],
+        operation: Operation,
+        replaced: Entry | None,
+        changed: tuple[str, ...] = (),
+    ) -> Entry:
+        with self._doing(operation, entry, changed):
+            if self.preview:
+                if replaced is not None:
+                    self.snapshot.entries.remove(replaced)
+                made = replace(entry, outputs=_mark(news, hidden))
+                self.snapshot.entries.append(made)
+                return made
+            self.snapshot.creating.append(entry)
+            self._save()
+            try:
+                if entry.type.startswith("pulumi:providers:"):
+                    id, outputs = f"{entry.name}-id", dict(news)
+                elif is_dynamic(entry.type):
+                    with self._named(entry):
+                        id, outputs = self.dynamic.create(news)
+                else:
+                    id, outputs = self.provider.create(entry.type, entry.name, news)
+            except ProviderError as error:
+                # Else the record stays: AWS may have made the thing and refused what came after.
+                if error.taken:
+                    self.snapshot.creating.remove(entry)
+                    self._save()
+                raise
+            made = replace(entry, id=id, outputs=_mark(outputs, hidden))
+            self.snapshot.creating.remove(entry)
+            if replaced is not None:
+                self.snapshot.entries[self.snapshot.entries.index(replaced)] = doom(replaced)
+            self.snapshot.entries.append(made)
+            self._save()
+            return made
+
+    def _update(self, entry: Entry, old: Entry, news: Props, hidden: set[str], changed: tuple[str, ...]) -> Entry:
+        with self._doing("update", entry, changed):
+            if self.preview:
+                # What a dynamic provider will answer is unknown; an AWS type mostly keeps what it has.
+                kept = {} if is_dynamic(entry.type) else plain(old.outputs)
+                made = replace(entry, id=old.id, outputs=_mark({**kept, **news}, hidden))
+            elif is_dynamic(entry.type):
+                with self._named(entry):
+                    outputs = self.dynamic.update(old.id, plain(old.outputs), news)
+                made = replace(entry, id=old.id, outputs=_mark(outputs, hidden))
+            elif entry.type.startswith("pulumi:providers:"):
+                made = replace(entry, id=old.id, outputs=_mark(news, hidden))
+            else:
+                olds = {} if old.unsure else plain(old.inputs)
+                outputs = self.provider.update(entry.type, entry.name, old.id, olds, news)
+                once = {
+                    k: v for k, v in old.outputs.items() if k not in outputs and has_secret(v)
+                }  # told at creation only
+                made = replace(entry, id=old.id, outputs={**once, **_mark(outputs, hidden)})
+            self._put(old, made)
+            self._save()
+            return made
+
+    def _delete(self, entry: Entry, operation: Operation = "delete") -> None:
+        if entry.protect and not entry.doomed:
+            raise EngineError(
+                f"{entry.type} {entry.name} is protected; take the protection off before it can be deleted"
+            )
+        if not entry.custom or entry.retain or entry.type.startswith("pulumi:providers:"):
+            self.snapshot.entries.remove(entry)
+            self._save()
+            return
+        # The old half of a replacement is part of that step, not one of its own.
+        silent = entry.doomed or operation == "replace"
+        with contextlib.nullcontext() if silent else self._doing("delete", entry):
+            if not self.preview:
+                if is_dynamic(entry.type):
+                    with self._named(entry):
+                        self.dynamic.delete(entry.id, plain(entry.outputs))
+                else:
+                    # Inputs are the last word: an update that failed half-way has not reached the outputs.
+                    self.provider.delete(entry.type, entry.name, entry.id, plain({**entry.outputs, **entry.inputs}))
+            self.snapshot.entries.remove(entry)
+            self._save()
+
+    def _delete_with_dependents(self, old: Entry) -> None:
+        """Delete a resource that must go first, and before it those that would have to be replaced with it."""
+        doomed, queue = [old], [old.urn]
+        while queue:
+            urn = queue.pop()
+            for entry in self.snapshot.entries:
+                if entry in doomed or not entry.custom or entry.doomed:
+                    continue
+                keys = [key for key, urns in entry.property_dependencies.items() if urn in urns]
+                if keys and self._would_replace(entry, keys):
+                    doomed.append(entry)
+                    queue.append(entry.urn)
+        for entry in deletion_order(doomed):
+            if entry.urn in self._registered and entry is not old:
+                raise EngineError(f"{entry.type} {entry.name} must go before {old.name} and was already deployed")
+            self._delete(entry, "replace")
+            self._known.pop(entry.urn, None)
+            self._gone_before.add(entry.urn)
+
+    def _would_replace(self, entry: Entry, keys: list[str]) -> bool:
+        if entry.type.startswith("pulumi:providers:"):
+            return False
+        olds = plain(entry.inputs)
+        news = {**olds, **dict.fromkeys(keys, UNKNOWN)}
+        if is_dynamic(entry.type):
+            return bool(self.dynamic.diff(entry.id, plain(entry.outputs), news, olds).replaces)
+        return bool(self.provider.diff(entry.type, olds, news).replaces)
+
+    # Small things.
+
+    def _urn(self, type: str, name: str, parent: str) -> str:
+        chain = parent.split("::")[2] if parent else ""
+        qualified = type if chain in ("", STACK) else f"{chain}${type}"
+        return f"urn:pulumi:{self.engine.stack}::{self.engine.project}::{qualified}::{name}"
+
+    def _aliases(self, request: resource_pb2.RegisterResourceRequest) -> Iterator[str]:
+        yield from request.aliasURNs
+        for alias in request.aliases:
+            if alias.urn:
+                yield alias.urn
+                continue
+            spec = alias.spec
+            parent = "" if spec.noParent else spec.parentUrn or request.parent
+            yield self._urn(spec.type or request.type, spec.name or request.name, parent)
+
+    @staticmethod
+    def _ignore(request: resource_pb2.RegisterResourceRequest, old: Entry | None, wire: Props) -> None:
+        for path in request.ignoreChanges:
+            if "." in path or "[" in path:
+                raise EngineError(
+                    f"{request.name}: the embedded engine ignores changes of whole inputs only, not {path}"
+                )
+            if old is not None:
+                wire.pop(path, None)
+                if path in old.inputs:
+                    wire[path] = old.inputs[path]
+
+    def _answer(self, entry: Entry) -> resource_pb2.RegisterResourceResponse:
+        shown = {key: value for key, value in entry.outputs.items() if key != PROVIDER_KEY}
+        return resource_pb2.RegisterResourceResponse(urn=entry.urn, id=entry.id, object=to_struct(shown))
+
+    def _put(self, old: Entry | None, new: Entry) -> None:
+        """Enter a resource at the end, where all it needs is before it."""
+        if old is not None:
+            self.snapshot.entries.remove(old)
+        self.snapshot.entries.append(new)
+        if not new.custom:
+            self._known[new.urn] = new  # its outputs are still to come
+
+    def _replace(self, old: Entry, new: Entry) -> None:
+        self.snapshot.entries[self.snapshot.entries.index(old)] = new
+        self._known[new.urn] = new
+
+    def _save(self) -> None:
+        if not self.preview:
+            self.engine.store.save(self.snapshot)
+
+    def _tell(self, event: Event) -> None:
+        with self._lock:
+            self.engine.events(event)
+
+    @staticmethod
+    def _step(operation: Operation, entry: Entry, changed: tuple[str, ...] = ()) -> Step:
+        return Step(operation=operation, urn=entry.urn, type=entry.type, name=entry.name, changed=changed)
+
+    @contextlib.contextmanager
+    def _doing(self, operation: Operation, entry: Entry, changed: tuple[str, ...] = ()) -> Iterator[None]:
+        step = self._step(operation, entry, changed)
+        text = f"{operation} {entry.type} {entry.name}"
+        self._tell(Event(kind="begin", text=text, step=step))
+        begun = time.monotonic()
+        yield
+        self.steps.append(step)
+        self._tell(Event(kind="end", text=text, step=step, seconds=time.monotonic() - begun))
+
+    @contextlib.contextmanager
+    def _named(self, entry: Entry) -> Iterator[None]:
+        """Put the resource's name before an error of a dynamic provider's own code."""
+        try:
+            yield
+        except Exception as error:
+            raise EngineError(f"{entry.type} {entry.name}: {error}") from error
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """One call at a time, and none after a failure: what is under way elsewhere must not go on."""
+        with self._lock:
+            if self.failure is not None:
+                raise EngineError("the run has failed")
+            try:
+                yield
+            except BaseException as error:
+                self.failure = error
+                raise
+
+
+def loopback_endpoint(environment: Mapping[str, str]) -> str:
+    """Give the AWS endpoint of the environment.
+
+    Raises:
+        EngineError: there is none, or one that is not on loopback.
+    """
+    endpoint = environment.get("AWS_ENDPOINT_URL", "")
+    if not endpoint:
+        raise EngineError("AWS_ENDPOINT_URL is not set; the embedded engine deploys into a lab only, never to AWS")
+    names = {
+        "AWS_ENDPOINT_URL": endpoint,
+        **{k: v for k, v in environment.items() if k.startswith("AWS_ENDPOINT_URL_")},
+    }
+    for name, url in names.items():
+        host = urlsplit(url).hostname or ""
+        try:
+            local = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            local = host == "localhost"
+        if not local:
+            raise EngineError(
+                f"{name} names {host or url}, which is not loopback; the embedded engine never deploys to AWS"
+            )
+    return endpoint
+
+
+def _text(key: str, value: object) -> str:
+    if isinstance(value, Mapping) and set(value) == {"secure"}:
+        raise EngineError(f"{key}: encrypted configuration needs the Pulumi CLI")
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _mark(props: Props, hidden: set[str]) -> Props:
+    return {k: secret(plain(v)) if k in hidden and not is_secret(v) else v for k, v in props.items()}
+
+
+def _matching(paths: Any, changed: tuple[str, ...]) -> tuple[str, ...]:
+    heads = {path.replace("[", ".").split(".")[0] for path in paths}
+    return tuple(key for key in changed if "*" in heads or key in heads)
+
+
+def _provider_urns(request: resource_pb2.RegisterResourceRequest) -> list[str]:
+    return [request.provider.rsplit("::", 1)[0]] if request.provider else []
+
+
+def _as_engine_error(error: BaseException) -> EngineError:
+    """Tell a failure: ours by its text, a program's with where it happened."""
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, ProviderError | StateError):
+        wrapped = EngineError(str(error))
+    elif isinstance(error, SystemExit):
+        wrapped = EngineError(f"the program ended itself with exit code {error.code}")
+    else:
+        where = traceback.extract_tb(error.__traceback__)
+        last = where[-1] if where else None
+        place = f" ({last.filename}:{last.lineno})" if last else ""
+        wrapped = EngineError(f"the program failed: {type(error).__name__}: {error}{place}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+@contextlib.contextmanager
+def _importable(directory: Path) -> Iterator[None]:
+    """Let the program import its neighbours and find its files, as the CLI does: by path and working directory."""
+    entry = str(directory.resolve())
+    sys.path.insert(0, entry)
+    try:
+        with contextlib.chdir(directory):
+            yield
+    finally:
+        sys.path.remove(entry)

@@ -1,0 +1,485 @@
+"""Network interfaces, Elastic IPs, instances, key pairs."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from engine.provider.kind import ClientError, Ec2Kind, Kind, ProviderError, differs, register, some, tag_outputs
+from engine.provider.values import Props
+
+WAIT = {"Delay": 1, "MaxAttempts": 120}
+"""Seconds between looks, and how many looks, at an instance that changes its state."""
+
+
+@register
+class NetworkInterface(Ec2Kind):
+    token = "aws:ec2/networkInterface:NetworkInterface"
+    fixed = frozenset({"subnetId", "privateIps", "privateIp", "interfaceType"})
+    changeable = frozenset(
+        {"securityGroups", "sourceDestCheck", "description", "tags"}
+        | {"ipv6PrefixCount", "ipv6Prefixes", "ipv6AddressCount", "ipv6Addresses"}
+    )
+    resource, describe, items = "network-interface", "describe_network_interfaces", "NetworkInterfaces"
+    id_key = "NetworkInterfaceId"
+
+    def create(self, inputs: Props) -> str:
+        addresses = inputs.get("privateIps") or ([inputs["privateIp"]] if inputs.get("privateIp") else [])
+        made = self.ec2.create_network_interface(
+            **some(
+                SubnetId=inputs["subnetId"],
+                PrivateIpAddress=addresses[0] if addresses else None,
+                Groups=inputs.get("securityGroups"),
+                Description=inputs.get("description"),
+                InterfaceType=inputs.get("interfaceType"),
+            ),
+            **self.tagging(inputs),
+        )["NetworkInterface"]
+        id = str(made["NetworkInterfaceId"])
+        if addresses[1:]:
+            self.ec2.assign_private_ip_addresses(NetworkInterfaceId=id, PrivateIpAddresses=addresses[1:])
+        applied = {key: inputs.get(key) for key in ("tags", "securityGroups", "description")}
+        self.update(id, applied, inputs)
+        return id
+
+    def update(self, id: str, olds: Props, news: Props) -> None:
+        self.retag(id, olds, news)
+        modify = self.ec2.modify_network_interface_attribute
+        if differs(olds, news, "securityGroups") and news.get("securityGroups"):
+            modify(NetworkInterfaceId=id, Groups=news["securityGroups"])
+        if olds.get("sourceDestCheck", True) != news.get("sourceDestCheck", True):
+            modify(NetworkInterfaceId=id, SourceDestCheck={"Value": news.get("sourceDestCheck", True)})
+        if differs(olds, news, "description"):
+            modify(NetworkInterfaceId=id, Description={"Value": news.get("description", "")})
+        self._assign(
+            id, "Ipv6Prefix", "Ipv6Prefixes", "Ipv6Prefixes", news.get("ipv6Prefixes"), news.get("ipv6PrefixCount")
+        )
+        self._assign(
+            id, "Ipv6Address", "Ipv6Addresses", "Ipv6Addresses", news.get("ipv6Addresses"), news.get("ipv6AddressCount")
+        )
+
+    def _assign(
+        self, id: str, key: str, member: str, argument: str, wanted: list[str] | None, count: int | None
+    ) -> None:
+        """Bring the interface to these IPv6 addresses or prefixes, or to this many of AWS's choice."""
+        if wanted is None and count is None:
+            return
+        have = self._ipv6(self.item(id) or {}, member, key)
+        gone = [value for value in have if wanted is not None and value not in wanted]
+        gone += have[count:] if wanted is None and count is not None else []
+        new = [value for value in wanted or () if value not in have]
+        if gone:
+            self.ec2.unassign_ipv6_addresses(NetworkInterfaceId=id, **{argument: gone})
+        if new:
+            self.ec2.assign_ipv6_addresses(NetworkInterfaceId=id, **{argument: new})
+        if count is not None and count > len(have):
+            self.ec2.assign_ipv6_addresses(NetworkInterfaceId=id, **{f"{key}Count": count - len(have)})
+        after = self._ipv6(self.item(id) or {}, member, key)
+        if len(after) < (count or 0) or not set(new) <= set(after):
+            raise ProviderError(f"{id}: the AWS API took the request for {member} and assigned none")
+
+    @staticmethod
+    def _ipv6(item: dict[str, Any], member: str, key: str) -> list[str]:
+        return [str(row[key]) for row in item.get(member) or ()]
+
+    def outputs(self, item: dict[str, Any]) -> Props:
+        attachment = item.get("Attachment") or {}
+        addresses = [row["PrivateIpAddress"] for row in item.get("PrivateIpAddresses") or ()]
+        return {
+            "arn": self.aws.arn("ec2", f"network-interface/{item['NetworkInterfaceId']}"),
+            "subnetId": item["SubnetId"],
+            "privateIp": item.get("PrivateIpAddress", ""),
+            "privateIps": addresses,
+            "privateDnsName": item.get("PrivateDnsName", ""),
+            "macAddress": item.get("MacAddress", ""),
+            "securityGroups": [group["GroupId"] for group in item.get("Groups") or ()],
+            "sourceDestCheck": bool(item.get("SourceDestCheck", True)),
+            "interfaceType": item.get("InterfaceType", "interface"),
+            "ipv6Prefixes": self._ipv6(item, "Ipv6Prefixes", "Ipv6Prefix"),
+            "ipv6Addresses": self._ipv6(item, "Ipv6Addresses", "Ipv6Address"),
+            "ownerId": item.get("OwnerId", self.aws.account),
+            "attachments": [{"instance": attachment["InstanceId"], "deviceIndex": attachment.get("DeviceIndex", 0)}]
+            if attachment.get("InstanceId")
+            else [],
+        }
+
+    def delete(self, id: str, outputs: Props) -> None:
+        attachment = (self.item(id) or {}).get("Attachment") or {}
+        # A first interface cannot be detached: AWS frees it when its instance ends (moto keeps the record).
+        if attachment.get("AttachmentId") and attachment.get("DeviceIndex"):
+            self.ec2.detach_network_interface(AttachmentId=attachment["AttachmentId"], Force=True)
+            self.ec2.get_waiter("network_interface_available").wait(NetworkInterfaceIds=[id], WaiterConfig=WAIT)
+        self.ec2.delete_network_interface(NetworkInterfaceId=id)
+
+
+@register
+class Eip(Ec2Kind):
+    token = "aws:ec2/eip:Eip"
+    fixed = frozenset({"domain"})
+    changeable = frozenset({"networkInterface", "instance", "associateWithPrivateIp", "tags"})
+    resource, describe, items, id_key = "elastic-ip", "describe_addresses", "Addresses", "AllocationId"
+    defaults = {"domain": "vpc"}  # noqa: RUF012 - ClassVar[Mapping] in the base
+
+    def create(self, inputs: Props) -> str:
+        id = str(self.ec2.allocate_address(Domain=inputs["domain"], **self.tagging(inputs))["AllocationId"])
+        self.update(id, {"tags": inputs.get("tags")}, inputs)
+        return id
+
+    def item(self, id: str) -> dict[str, Any] | None:
+        found = [a for a in self.ec2.describe_addresses()["Addresses"] if a.get("AllocationId") == id]
+        return found[0] if found else None
+
+    def update(self, id: str, olds: Props, news: Props) -> None:
+        self.retag(id, olds, news)
+        if differs(olds, news, "networkInterface", "instance", "associateWithPrivateIp"):
+            current = (self.item(id) or {}).get("AssociationId")
+            if current:
+                self.ec2.disassociate_address(AssociationId=current)
+            if news.get("networkInterface") or news.get("instance"):
+                self.ec2.associate_address(
+                    AllocationId=id,
+                    AllowReassociation=True,
+                    **some(
+                        NetworkInterfaceId=news.get("networkInterface"),
+                        InstanceId=news.get("instance"),
+                        PrivateIpAddress=news.get("associateWithPrivateIp"),
+                    ),
+                )
+
+    def outputs(self, item: dict[str, Any]) -> Props:
+        host = item["PublicIp"].replace(".", "-")
+        return {
+            "arn": self.aws.arn("ec2", f"elastic-ip/{item['AllocationId']}"),
+            "allocationId": item["AllocationId"],
+            "associationId": item.get("AssociationId", ""),
+            "domain": item.get("Domain", "vpc"),
+            "publicIp": item["PublicIp"],
+            "publicDns": f"ec2-{host}.{self.aws.region}.compute.amazonaws.com",
+            "privateIp": item.get("PrivateIpAddress", ""),
+            "networkInterface": item.get("NetworkInterfaceId", ""),
+            "instance": item.get("InstanceId", ""),
+        }
+
+    def delete(self, id: str, outputs: Props) -> None:
+        current = (self.item(id) or {}).get("AssociationId")
+        if current:
+            self.ec2.disassociate_address(AssociationId=current)
+        self.ec2.release_address(AllocationId=id)
+
+
+@register
+class EipAssociation(Kind):
+    token = "aws:ec2/eipAssociation:EipAssociation"
+    fixed = frozenset({"allocationId", "networkInterfaceId", "instanceId", "privateIpAddress", "allowReassociation"})
+    delete_first = True  # an address has one association
+    named = True
+
+    def create(self, inputs: Props) -> str:
+        made = self.aws.client("ec2").associate_address(
+            AllocationId=inputs["allocationId"],
+            **some(
+                NetworkInterfaceId=inputs.get("networkInterfaceId"),
+                InstanceId=inputs.get("instanceId"),
+                PrivateIpAddress=inputs.get("privateIpAddress"),
+                AllowReassociation=inputs.get("allowReassociation"),
+            ),
+        )
+        return str(made["AssociationId"])
+
+    def _address(self, allocation: str) -> dict[str, Any]:
+        found = self.aws.client("ec2").describe_addresses()["Addresses"]
+        return next((a for a in found if a.get("AllocationId") == allocation), {})
+
+    def read(self, id: str, inputs: Props) -> Props | None:
+        address = self._address(inputs["allocationId"])
+        if address.get("AssociationId") != id:
+            return None
+        return {
+            "publicIp": address["PublicIp"],
+            "privateIpAddress": address.get("PrivateIpAddress", ""),
+            "networkInterfaceId": address.get("NetworkInterfaceId", ""),
+            "instanceId": address.get("InstanceId", ""),
+        }
+
+    def delete(self, id: str, outputs: Props) -> None:
+        self.aws.client("ec2").disassociate_address(AssociationId=id)
+
+    def find(self, inputs: Props) -> list[str]:
+        address = self._address(inputs["allocationId"])
+        wanted = inputs.get("networkInterfaceId", address.get("NetworkInterfaceId"))
+        fits = address.get("AssociationId") and address.get("NetworkInterfaceId") == wanted
+        return [str(address["AssociationId"])] if fits else []
+
+
+METADATA = {
+    "httpTokens": "HttpTokens",
+    "httpPutResponseHopLimit": "HttpPutResponseHopLimit",
+    "httpEndpoint": "HttpEndpoint",
+    "httpProtocolIpv6": "HttpProtocolIpv6",
+    "instanceMetadataTags": "InstanceMetadataTags",
+}
+
+
+@register
+class Instance(Ec2Kind):
+    token = "aws:ec2/instance:Instance"
+    fixed = frozenset(
+        {"ami", "subnetId", "networkInterfaces", "primaryNetworkInterface", "keyName", "privateIp", "availabilityZone"}
+        | {"associatePublicIpAddress", "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId"}
+    )
+    changeable = frozenset(
+        {
+            "instanceType",
+            "userData",
+            "userDataBase64",
+            "userDataReplaceOnChange",
+            "iamInstanceProfile",
+            "metadataOptions",
+        }
+        | {
+            "vpcSecurityGroupIds",
+            "sourceDestCheck",
+            "disableApiTermination",
+            "monitoring",
+            "creditSpecification",
+            "tags",
+        }
+        | {"volumeTags", "rootBlockDevice"}
+    )
+    resource, describe, items, id_key = "instance", "describe_instances", "Reservations", "InstanceId"
+
+    def item(self, id: str) -> dict[str, Any] | None:
+        return next((item for item in self._all() if item["InstanceId"] == id), None)
+
+    def _all(self) -> list[dict[str, Any]]:
+        """Describe every instance that is not gone (a terminated one is listed for an hour)."""
+        found = self.ec2.describe_instances()["Reservations"]
+        items = [item for reservation in found for item in reservation["Instances"]]
+        return [item for item in items if item["State"]["Name"] not in ("terminated", "shutting-down")]
+
+    def create(self, inputs: Props) -> str:
+        primary = (inputs.get("primaryNetworkInterface") or {}).get("networkInterfaceId")
+        given = inputs.get("networkInterfaces") or (
+            [{"networkInterfaceId": primary, "deviceIndex": 0}] if primary else []
+        )
+        arguments: dict[str, Any] = some(
+            ImageId=inputs["ami"],
+            InstanceType=inputs["instanceType"],
+            KeyName=inputs.get("keyName"),
+            UserData=self._user_data(inputs),
+            DisableApiTermination=inputs.get("disableApiTermination"),
+        )
+        if given:
+            arguments["NetworkInterfaces"] = [self._attachment(row) for row in given]
+        elif inputs.get("associatePublicIpAddress") is not None:
+            arguments["NetworkInterfaces"] = [
+                some(
+                    DeviceIndex=0,
+                    SubnetId=inputs.get("subnetId"),
+                    AssociatePublicIpAddress=inputs["associatePublicIpAddress"],
+                    Groups=inputs.get("vpcSecurityGroupIds"),
+                    PrivateIpAddress=inputs.get("privateIp"),
+                )
+            ]
+        else:
+            arguments |= some(
+                SubnetId=inputs.get("subnetId"),
+                SecurityGroupIds=inputs.get("vpcSecurityGroupIds"),
+                PrivateIpAddress=inputs.get("privateIp"),
+            )
+        if inputs.get("availabilityZone"):
+            arguments["Placement"] = {"AvailabilityZone": inputs["availabilityZone"]}
+        if inputs.get("iamInstanceProfile"):
+            arguments["IamInstanceProfile"] = {"Name": inputs["iamInstanceProfile"]}
+        if inputs.get("metadataOptions"):
+            arguments["MetadataOptions"] = self._metadata(inputs)
+        if inputs.get("rootBlockDevice"):
+            arguments["BlockDeviceMappings"] = [self._root(inputs)]
+        if inputs.get("monitoring") is not None:
+            arguments["Monitoring"] = {"Enabled": inputs["monitoring"]}
+        if inputs.get("creditSpecification"):
+            arguments["CreditSpecification"] = {"CpuCredits": inputs["creditSpecification"]["cpuCredits"]}
+        specifications = self.tagging(inputs).get("TagSpecifications", [])
+        if inputs.get("volumeTags"):
+            tags = [{"Key": key, "Value": value} for key, value in inputs["volumeTags"].items()]
+            specifications.append({"ResourceType": "volume", "Tags": tags})
+        if specifications:
+            arguments["TagSpecifications"] = specifications
+        id = str(self.ec2.run_instances(MinCount=1, MaxCount=1, **arguments)["Instances"][0]["InstanceId"])
+        self.ec2.get_waiter("instance_running").wait(InstanceIds=[id], WaiterConfig=WAIT)
+        self._source_dest_check(id, {}, inputs)
+        return id
+
+    @staticmethod
+    def _attachment(row: Props) -> dict[str, Any]:
+        return some(
+            NetworkInterfaceId=row["networkInterfaceId"],
+            DeviceIndex=row.get("deviceIndex", 0),
+            DeleteOnTermination=row.get("deleteOnTermination"),
+            NetworkCardIndex=row.get("networkCardIndex"),
+        )
+
+    @staticmethod
+    def _user_data(inputs: Props) -> str | None:
+        if inputs.get("userDataBase64"):
+            return base64.b64decode(inputs["userDataBase64"]).decode(errors="surrogateescape")
+        return inputs.get("userData")
+
+    @staticmethod
+    def _metadata(inputs: Props) -> dict[str, Any]:
+        options = inputs.get("metadataOptions") or {}
+        return {METADATA[key]: value for key, value in options.items() if key in METADATA}
+
+    def _root(self, inputs: Props) -> dict[str, Any]:
+        device = inputs["rootBlockDevice"]
+        images = self.ec2.describe_images(ImageIds=[inputs["ami"]])["Images"]
+        return {
+            "DeviceName": device.get("deviceName")
+            or (images[0].get("RootDeviceName") if images else None)
+            or "/dev/xvda",
+            "Ebs": some(
+                VolumeSize=device.get("volumeSize"),
+                VolumeType=device.get("volumeType"),
+                Encrypted=device.get("encrypted"),
+                KmsKeyId=device.get("kmsKeyId"),
+                Iops=device.get("iops"),
+                Throughput=device.get("throughput"),
+                DeleteOnTermination=device.get("deleteOnTermination", True),
+            ),
+        }
+
+    def _source_dest_check(self, id: str, olds: Props, news: Props) -> None:
+        # An interface that was brought along has its own check, set where it was made.
+        if news.get("networkInterfaces") or news.get("primaryNetworkInterface"):
+            return
+        if olds.get("sourceDestCheck", True) != news.get("sourceDestCheck", True):
+            self.ec2.modify_instance_attribute(
+                InstanceId=id, SourceDestCheck={"Value": news.get("sourceDestCheck", True)}
+            )
+
+    def update(self, id: str, olds: Props, news: Props) -> None:
+        self.retag(id, olds, news)
+        self._source_dest_check(id, olds, news)
+        modify = self.ec2.modify_instance_attribute
+        if differs(olds, news, "metadataOptions") and news.get("metadataOptions"):
+            self.ec2.modify_instance_metadata_options(InstanceId=id, **self._metadata(news))
+        if differs(olds, news, "vpcSecurityGroupIds") and news.get("vpcSecurityGroupIds"):
+            modify(InstanceId=id, Groups=news["vpcSecurityGroupIds"])
+        if "disableApiTermination" in news and differs(olds, news, "disableApiTermination"):
+            modify(InstanceId=id, DisableApiTermination={"Value": news["disableApiTermination"]})
+        if olds and differs(olds, news, "iamInstanceProfile"):
+            self._profile(id, news.get("iamInstanceProfile"))
+        if olds and differs(olds, news, "rootBlockDevice"):
+            self._resize(id, news.get("rootBlockDevice") or {})
+        # A machine must be off for these; one that was just found again has what it was made with.
+        if olds and differs(olds, news, "instanceType", "userData", "userDataBase64"):
+            with self._stopped(id):
+                if differs(olds, news, "instanceType"):
+                    modify(InstanceId=id, InstanceType={"Value": news["instanceType"]})
+                if differs(olds, news, "userData", "userDataBase64"):
+                    self._put_user_data(id, (self._user_data(news) or "").encode())
+
+    def _put_user_data(self, id: str, content: bytes) -> None:
+        modify = self.ec2.modify_instance_attribute
+        try:
+            modify(InstanceId=id, UserData={"Value": content})
+        except ClientError as error:
+            # boto3 encodes the value, as AWS wants it; moto decodes it once and then expects it to be encoded still.
+            if error.response.get("Error", {}).get("Code") != "InvalidUserData.Malformed":
+                raise
+            modify(InstanceId=id, UserData={"Value": base64.b64encode(content)})
+
+    def _resize(self, id: str, wanted: Props) -> None:
+        item = self.item(id) or {}
+        volumes = {row["DeviceName"]: row["Ebs"]["VolumeId"] for row in item.get("BlockDeviceMappings") or ()}
+        root = volumes.get(item.get("RootDeviceName", "")) or next(iter(volumes.values()), None)
+        changes = some(
+            Size=wanted.get("volumeSize"),
+            VolumeType=wanted.get("volumeType"),
+            Iops=wanted.get("iops"),
+            Throughput=wanted.get("throughput"),
+        )
+        if root and changes:
+            self.ec2.modify_volume(VolumeId=root, **changes)
+
+    @contextmanager
+    def _stopped(self, id: str) -> Iterator[None]:
+        self.ec2.stop_instances(InstanceIds=[id])
+        self.ec2.get_waiter("instance_stopped").wait(InstanceIds=[id], WaiterConfig=WAIT)
+        try:
+            yield
+        finally:
+            self.ec2.start_instances(InstanceIds=[id])
+            self.ec2.get_waiter("instance_running").wait(InstanceIds=[id], WaiterConfig=WAIT)
+
+    def _profile(self, id: str, name: str | None) -> None:
+        mine = [{"Name": "instance-id", "Values": [id]}]
+        rows = self.ec2.describe_iam_instance_profile_associations(Filters=mine)["IamInstanceProfileAssociations"]
+        if rows and name:
+            self.ec2.replace_iam_instance_profile_association(
+                AssociationId=rows[0]["AssociationId"], IamInstanceProfile={"Name": name}
+            )
+        elif rows:
+            self.ec2.disassociate_iam_instance_profile(AssociationId=rows[0]["AssociationId"])
+        elif name:
+            self.ec2.associate_iam_instance_profile(InstanceId=id, IamInstanceProfile={"Name": name})
+
+    def outputs(self, item: dict[str, Any]) -> Props:
+        interfaces = item.get("NetworkInterfaces") or []
+        return {
+            "arn": self.aws.arn("ec2", f"instance/{item['InstanceId']}"),
+            "ami": item["ImageId"],
+            "instanceType": item["InstanceType"],
+            "instanceState": item["State"]["Name"],
+            "availabilityZone": (item.get("Placement") or {}).get("AvailabilityZone", ""),
+            "subnetId": item.get("SubnetId", ""),
+            "privateIp": item.get("PrivateIpAddress", ""),
+            "privateDns": item.get("PrivateDnsName", ""),
+            "publicIp": item.get("PublicIpAddress", ""),
+            "publicDns": item.get("PublicDnsName", ""),
+            "keyName": item.get("KeyName", ""),
+            "primaryNetworkInterfaceId": interfaces[0]["NetworkInterfaceId"] if interfaces else "",
+            "vpcSecurityGroupIds": sorted(group["GroupId"] for group in item.get("SecurityGroups") or ()),
+        }
+
+    def find(self, inputs: Props) -> list[str]:
+        if not inputs.get("tags"):
+            return []
+        wanted = inputs["tags"]
+        return [i["InstanceId"] for i in self._all() if tag_outputs(i.get("Tags"))["tags"] == wanted]
+
+    def delete(self, id: str, outputs: Props) -> None:
+        self.ec2.terminate_instances(InstanceIds=[id])
+        self.ec2.get_waiter("instance_terminated").wait(InstanceIds=[id], WaiterConfig=WAIT)
+
+
+@register
+class KeyPair(Ec2Kind):
+    token = "aws:ec2/keyPair:KeyPair"
+    fixed = frozenset({"keyName", "publicKey"})
+    changeable = frozenset({"tags"})
+    auto_name = "keyName"
+    resource, describe, items, id_key = "key-pair", "describe_key_pairs", "KeyPairs", "KeyName"
+    named = True
+
+    def create(self, inputs: Props) -> str:
+        material = inputs["publicKey"].encode()
+        self.ec2.import_key_pair(KeyName=inputs["keyName"], PublicKeyMaterial=material, **self.tagging(inputs))
+        return str(inputs["keyName"])
+
+    def outputs(self, item: dict[str, Any]) -> Props:
+        return {
+            "arn": self.aws.arn("ec2", f"key-pair/{item['KeyName']}"),
+            "keyName": item["KeyName"],
+            "keyPairId": item.get("KeyPairId", ""),
+            "fingerprint": item.get("KeyFingerprint", ""),
+        }
+
+    def update(self, id: str, olds: Props, news: Props) -> None:
+        self.retag(self.outputs(self.item(id) or {"KeyName": id})["keyPairId"], olds, news)
+
+    def delete(self, id: str, outputs: Props) -> None:
+        self.ec2.delete_key_pair(KeyName=id)
+
+    def find(self, inputs: Props) -> list[str]:
+        return [inputs["keyName"]] if self.item(inputs["keyName"]) else []

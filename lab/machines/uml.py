@@ -1,0 +1,385 @@
+"""Machines with a kernel of their own: User-Mode Linux, for what the kernel of this machine may lack, such as bonding.
+
+Such a machine boots the same image by the same systemd as any other of the lab's, which takes it about 15 s. Its kernel
+is Debian's, an ordinary process in the machine's network namespace: each interface found there becomes one of the
+machine's own, with its address, route and MAC, and the namespace only carries frames between the two. Commands reach it
+through `lab.machines.uml_agent`.
+
+Debian's such kernel has nftables for bridges alone. For all else `lab.machines.uml_nft` stands in for the program:
+rulesets are judged and not in force there.
+
+Sources: the kernel's Documentation/virt/uml/user_mode_linux_howto_v2.rst (vector transports, hostfs); systemd.link(5),
+systemd.network(5); unshare(1).
+"""
+
+import hashlib
+import json
+import socket
+import socketserver
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+from lab.linux import NETNS, add_namespace, delete_namespace, ip_batch, listen, run, within
+from lab.machines.container import ENVIRONMENT, Machine
+from lab.machines.uml_agent import ADDRESS, JUDGE, PORT
+from lab.machines.uml_nft import REAL
+
+KERNEL = "linux.uml"
+MODULES = Path("/usr/lib/uml/modules")
+NFT = "/usr/sbin/nft"
+#: Options of nft that would have it read other files of this machine's, or never end.
+_OPEN_ENDED = {"-i", "--interactive", "-I", "--includepath", "-D", "--define"}
+_AGENT = "/usr/local/lib/lab/agent.py"
+_REBOOTING = "/var/lib/lab-rebooting"
+_NETWORK = "/usr/local/lib/lab/network"
+_HOST_END = f"{JUDGE[0]}/30"
+_CONTROL = "lab0"
+_GONE_SECONDS = 5.0
+_FILES = {
+    _AGENT: Path(__file__).with_name("uml_agent.py").read_text(),
+    "/etc/systemd/system/lab-agent.service": (
+        "[Unit]\nDescription=The lab's way in\nDefaultDependencies=no\nAfter=local-fs.target\n\n"
+        f"[Service]\nExecStart=/usr/bin/python3 -I {_AGENT}\nRestart=always\nRestartSec=1\n"
+    ),
+    "/etc/systemd/system/lab-reboot.service": (
+        "[Unit]\nDescription=Tell the lab that this is no power-off\nDefaultDependencies=no\n"
+        "After=shutdown.target\nBefore=umount.target final.target\n\n"
+        f"[Service]\nType=oneshot\nExecStart=/usr/bin/touch {_REBOOTING}\n"
+    ),
+    "/etc/systemd/system/reboot.target.d/lab.conf": "[Unit]\nWants=lab-reboot.service\n",
+    # As on EC2, where cloud-init finds an address before the network is up that it may configure.
+    "/etc/systemd/system/lab-network.service": (
+        "[Unit]\nDescription=The lab's addresses\nDefaultDependencies=no\n"
+        "After=systemd-udev-trigger.service\nBefore=cloud-init-local.service\n\n"
+        f"[Service]\nType=oneshot\nExecStart=/bin/sh {_NETWORK}\n"
+    ),
+    "/etc/systemd/system/cloud-init-local.service.d/lab.conf": (
+        "[Unit]\nWants=lab-network.service\nAfter=lab-network.service\n"
+    ),
+    # What boots slowly does what it has to: of its devices it knows its lines, and nothing changed since the image.
+    "/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": (
+        "[Service]\nExecStart=\nExecStart=udevadm trigger --action=add --subsystem-match=net\n"
+    ),
+    **dict.fromkeys(("/etc/.updated", "/var/.updated"), ""),
+    # Its disk is this machine's: what is not written down yet when its power is cut is not lost.
+    "/etc/dpkg/dpkg.cfg.d/lab": "force-unsafe-io\n",
+    "/etc/systemd/system/sysinit.target.d/lab.conf": "[Unit]\nWants=lab-agent.service\n",
+    "/etc/systemd/system/multi-user.target.d/lab.conf": "[Unit]\nWants=systemd-networkd.service\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface, as it was in the namespace and is in the machine."""
+
+    name: str
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]
+    gateways: tuple[tuple[str, int], ...]
+    """Default routes: gateway, metric."""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What makes systemd name and configure it so."""
+        stem = f"/etc/systemd/network/10-lab-{self.name}"
+        match = f"[Match]\nMACAddress={self.mac}\nType=ether\nKind=!*\n"
+        routes = "".join(
+            f"\n[Route]\nGateway={gateway}\nGatewayOnLink=yes\nMetric={metric}\n" for gateway, metric in self.gateways
+        )
+        lines = "".join(f"Address={address}\n" for address in self.addresses)
+        return {
+            f"{stem}.link": f"{match}\n[Link]\nName={self.name}\nMTUBytes={self.mtu}\n",
+            f"{stem}.network": f"{match}\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n{lines}{routes}",
+        }
+
+    @property
+    def script(self) -> str:
+        """The same at once, for a shell; what is there already stays."""
+        lines = [f"udevadm wait --timeout=20 /sys/class/net/{self.name}", f"ip link set {self.name} up"]
+        lines += [f"ip address replace {address} brd + dev {self.name}" for address in self.addresses if "." in address]
+        lines += [
+            f"ip route replace default via {gateway} dev {self.name} onlink metric {metric}"
+            for gateway, metric in self.gateways
+            if "." in gateway
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
+
+@dataclass
+class OwnKernel(Machine):
+    """A machine like any other, but for whose kernel it is."""
+
+    memory: int = 256
+    """MiB."""
+    links: list[Link] = field(default_factory=list)
+    judge: "Judge | None" = None
+
+    def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
+        """As `Machine.prepare`; its kernel's modules and its interfaces' files are there as well."""
+        super().prepare(files, hostname)
+        release = modules().name
+        inside = self.root / "usr/lib/modules" / release
+        if not inside.is_mount():
+            inside.mkdir(parents=True, exist_ok=True)
+            run("mount", "--bind", "-o", "ro", str(modules()), str(inside))
+        self._take_links()
+        mine = dict(_FILES)
+        mine[_NETWORK] = "".join(link.script for link in self.links)
+        for link in self.links:
+            mine |= link.files
+        super().prepare(mine)
+        self._stand_in()
+        self.judge = self.judge or Judge.open(self.namespace)
+
+    @property
+    def leader(self) -> int | None:
+        """Process id of its kernel, or None."""
+        return self.process.pid if self.process is not None and self.running else None
+
+    def reboot(self) -> None:
+        """Ask the machine's systemd to reboot."""
+        execute(self.namespace, ["systemctl", "--no-block", "reboot"])
+
+    def _asks_to_boot_again(self, code: int) -> bool:
+        # The kernel's own way starts it again while it still holds its taps.
+        marker = self.root / _REBOOTING.lstrip("/")
+        asked = marker.exists()
+        marker.unlink(missing_ok=True)
+        return asked
+
+    def stop(self, *, orderly: bool = True) -> None:
+        """As `Machine.stop`; its kernel is gone when this returns, not only the process that guards it."""
+        kernels = children(self.process.pid) if self.process is not None else []
+        super().stop(orderly=orderly)
+        deadline = time.monotonic() + _GONE_SECONDS
+        while any(Path(f"/proc/{kernel}").exists() for kernel in kernels) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def remove(self) -> None:
+        """As `Machine.remove`."""
+        super().remove()
+        if self.judge is not None:
+            self.judge.close()
+            self.judge = None
+
+    def _stand_in(self) -> None:
+        """Put `lab.machines.uml_nft` in nft's place, for good: dpkg puts the package's own program beside it."""
+        program, real = self.root / NFT.lstrip("/"), self.root / REAL.lstrip("/")
+        text = Path(__file__).with_name("uml_nft.py").read_text()
+        if program.exists() and not real.exists() and program.read_bytes()[:2] != b"#!":
+            program.rename(real)
+        program.write_text(text)
+        program.chmod(0o755)
+        diversions = self.root / "var/lib/dpkg/diversions"
+        known = diversions.read_text() if diversions.exists() else ""
+        if NFT not in known.splitlines():
+            diversions.write_text(f"{known}{NFT}\n{REAL}\n:\n")
+
+    def _power_off(self, leader: int) -> None:
+        execute(self.namespace, ["systemctl", "--no-block", "poweroff"], timeout=5)
+
+    def _command(self) -> list[str]:
+        # As process 1 of a namespace of its own: all the processes that make up one such kernel die with it.
+        vectors = [f"vec0:transport=tap,ifname={_CONTROL},depth=64,mac=06:00:00:00:00:01"]
+        vectors += [
+            f"vec{number}:transport=tap,ifname={_tap(link.name)},depth=128,mtu={link.mtu},mac={link.mac}"
+            for number, link in enumerate(self.links, 1)
+        ]
+        return [
+            "setpriv", "--pdeathsig=KILL",
+            "nsenter", f"--net={NETNS / self.namespace}",
+            "unshare", "--pid", "--fork", "--kill-child=KILL",
+            KERNEL, f"mem={self.memory}M", f"uml_dir={self.directory}/uml/", "umid=kernel",
+            "root=/dev/root", "rootfstype=hostfs", f"rootflags={self.root}", "rw", "noreboot",
+            "con=null", "con0=null,fd:1", "ssl=null", "quiet", "net.ifnames=0", "systemd.show_status=no",
+            *vectors,
+        ]  # fmt: skip
+
+    def _take_links(self) -> None:
+        """Take each interface's configuration out of the namespace, and join it with a tap that the kernel opens."""
+        add_control(self.namespace)
+        for found in json.loads(run("ip", "-n", self.namespace, "-j", "-d", "address")):
+            kind = found.get("linkinfo", {}).get("info_kind")
+            addresses = tuple(f"{a['local']}/{a['prefixlen']}" for a in found["addr_info"] if a["scope"] == "global")
+            if kind != "veth" or not addresses:
+                continue
+            name = found["ifname"]
+            gateways = tuple(
+                (route["gateway"], int(route.get("metric", 0)))
+                for family in ("-4", "-6")
+                for route in json.loads(run("ip", "-n", self.namespace, family, "-j", "route", "show", "default"))
+                if route["dev"] == name and "gateway" in route
+            )
+            link = Link(name, found["address"], found["mtu"], addresses, gateways)
+            self.links = [*(known for known in self.links if known.name != name), link]
+            _join(self.namespace, link)
+
+
+class _Ruling(socketserver.StreamRequestHandler):
+    """One ruleset: what this machine's nft says of it."""
+
+    server: "Judge"
+
+    def handle(self) -> None:
+        """Answer one line of JSON with another."""
+        asked = json.loads(self.rfile.readline())
+        argv = [str(word) for word in asked["argv"]]
+        if _OPEN_ENDED & {*argv} or "include" in (asked["stdin"] or "").split():
+            answer = {"returncode": 1, "stdout": "", "stderr": "the lab judges no ruleset that reads other files\n"}
+        else:
+            inside = ["ip", "netns", "exec", self.server.namespace, "nft", *argv]
+            done = subprocess.run(
+                inside, input=asked["stdin"] or "", capture_output=True, text=True, timeout=60, check=False
+            )
+            answer = {"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+        self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+
+class Judge(socketserver.ThreadingTCPServer):
+    """Judges a machine's rulesets in a namespace where no packet passes; listens at the lab's end of its control link.
+
+    They stay there: a second one meets what the first has made.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(JUDGE, _Ruling, bind_and_activate=False)
+        self.namespace = f"{machine}-nft"
+        add_namespace(self.namespace)
+        self.socket.close()
+        self.socket = listen(machine, *JUDGE)
+
+    @classmethod
+    def open(cls, machine: str) -> "Judge":
+        """Begin to judge for the machine of a namespace."""
+        made = cls(machine)
+        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 1}, daemon=True).start()
+        return made
+
+    def close(self) -> None:
+        """End, and forget."""
+
+        def end() -> None:
+            self.shutdown()
+            self.server_close()
+
+        threading.Thread(target=end, daemon=True).start()
+        delete_namespace(self.namespace)
+
+
+def _join(namespace: str, link: Link) -> None:
+    """A bridge of two ports: the wire, under another MAC so that the machine can have that, and the kernel's tap."""
+    tap, bridge = _tap(link.name), f"b{_tap(link.name)}"
+    other = "06:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(f"{namespace}{link.name}".encode()).digest()[:5])
+    ip_batch(
+        namespace,
+        # A wire that was there before has left them behind.
+        [f"link delete {found}" for found in (bridge, tap)],
+        force=True,
+    )
+    ip_batch(
+        namespace,
+        [
+            f"address flush dev {link.name}",
+            f"link set {link.name} down",
+            f"link set {link.name} address {other}",
+            f"link add {bridge} mtu {link.mtu} type bridge forward_delay 0 mcast_snooping 0",
+            f"tuntap add {tap} mode tap",
+            f"link set {tap} mtu {link.mtu}",
+            *(f"link set {port} master {bridge} up" for port in (link.name, tap)),
+            f"link set {bridge} addrgenmode none up",
+        ],
+    )
+    software_checksums(namespace, link.name)
+
+
+def software_checksums(namespace: str, device: str) -> None:
+    """Have the far end of a veth finish the checksums of what it sends: the tap's reader takes frames as they come."""
+    link = json.loads(run("ip", "-n", namespace, "-j", "link", "show", device))[0]
+    known = json.loads(run("ip", "-n", namespace, "-j", "netns", "list-id") or "[]")
+    holder = next(found["name"] for found in known if found["nsid"] == link["link_netnsid"])
+    others = json.loads(run("ip", "-n", holder, "-j", "link"))
+    end = next(found["ifname"] for found in others if found["ifindex"] == link["link_index"])
+    run("ip", "netns", "exec", holder, "ethtool", "-K", end, "tx", "off")
+
+
+def add_control(namespace: str) -> None:
+    """The link that commands take, where it is not there yet."""
+    if any(found.get("ifname") == _CONTROL for found in json.loads(run("ip", "-n", namespace, "-j", "link"))):
+        return
+    ip_batch(
+        namespace,
+        [
+            f"tuntap add {_CONTROL} mode tap",
+            f"link set {_CONTROL} addrgenmode none up",
+            f"address add {_HOST_END} dev {_CONTROL}",
+        ],
+    )
+
+
+def children(process: int) -> list[int]:
+    """Ids of a process's children."""
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _tap(name: str) -> str:
+    return f"t{name}"
+
+
+def modules() -> Path:
+    """The kernel's modules on this machine; raises `LabError` where there is no such kernel."""
+    found = sorted(MODULES.iterdir()) if MODULES.is_dir() else []
+    if not found:
+        raise LabError("Debian's package user-mode-linux is not installed; `make setup` installs what the lab needs")
+    return found[-1]
+
+
+def execute(
+    namespace: str, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command inside the machine of a namespace, as root; waits for the machine to come up first.
+
+    Raises:
+        LabError: it did not end within `timeout` seconds (it is killed), or the machine went away.
+    """
+    deadline = time.monotonic() + timeout
+    environment = dict(pair.split("=", 1) for pair in ENVIRONMENT)
+    while True:
+        left = deadline - time.monotonic()
+        asked = {"argv": list(argv), "stdin": stdin, "timeout": max(left, 0.1), "environment": environment}
+        try:
+            answer = _ask(namespace, asked, timeout=max(left, 0.1))
+        except OSError as refused:
+            if time.monotonic() > deadline:
+                raise LabError(f"`{' '.join(argv)}`: the machine of {namespace} did not answer") from refused
+            time.sleep(0.1)
+            continue
+        if answer is None:
+            raise LabError(f"`{' '.join(argv)}`: the machine of {namespace} went away")
+        if "late" in answer:
+            raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s")
+        return subprocess.CompletedProcess(list(argv), answer["returncode"], answer["stdout"], answer["stderr"])
+
+
+def _ask(namespace: str, asked: dict[str, Any], timeout: float) -> dict[str, Any] | None:
+    def connect() -> socket.socket:
+        return socket.create_connection((ADDRESS, PORT), timeout=min(timeout, 1))
+
+    with within(namespace, connect) as connection:
+        connection.settimeout(timeout + 5)
+        connection.sendall(json.dumps(asked).encode() + b"\n")
+        with connection.makefile(encoding="utf-8") as answers:
+            line = answers.readline()
+    answer: dict[str, Any] | None = json.loads(line) if line else None
+    return answer

@@ -1,0 +1,176 @@
+"""The life of instances that really boot: user data, reboot, stop and start, another root volume, termination.
+
+Does not prove how long AWS takes for each.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from lab.region import Host, Region
+from tests.support import waiting
+from tests.support.cloud import ALL, Cloud, Instance
+
+#: A line each time that user data runs.
+RAN = "/var/lib/ran"
+USER_DATA = f"#!/bin/sh\necho run >> {RAN}\n"
+BOOT = 60.0
+
+
+@pytest.fixture(scope="module")
+def cloud(region: Region) -> Iterator[Cloud]:
+    made = Cloud(region)
+    yield made
+    made.clear()
+
+
+@pytest.fixture(scope="module")
+def neighbour(cloud: Cloud) -> Instance:
+    """An instance in a VPC whose subnets the others share; it pings them."""
+    vpc = cloud.vpc("10.5.0.0/16")
+    return cloud.instance(vpc.subnet(), vpc.group([ALL]))
+
+
+def launch(cloud: Cloud, neighbour: Instance, **options: Any) -> Instance:
+    described = cloud.ec2.describe_instances(InstanceIds=[neighbour.id])["Reservations"][0]["Instances"][0]
+    group = described["NetworkInterfaces"][0]["Groups"][0]["GroupId"]
+    return cloud.instance(described["SubnetId"], group, UserData=USER_DATA, **options)
+
+
+@pytest.fixture(scope="module")
+def one(cloud: Cloud, neighbour: Instance) -> Instance:
+    """An instance that has run its user data."""
+    made = launch(cloud, neighbour)
+    booted(cloud, made)
+    return made
+
+
+def booted(cloud: Cloud, instance: Instance, *, after: str = "") -> Host:
+    """The instance's machine once it is up and user data had its turn, in another boot than `after`."""
+
+    def up() -> Host | None:
+        host = cloud.region.host(instance.id)
+        if boot_of(host) in ("", after):
+            return None
+        state = host.run(["cloud-init", "status"]).stdout
+        return host if "done" in state or "disabled" in state else None
+
+    return waiting.until(up, BOOT)
+
+
+def boot_of(host: Host) -> str:
+    """What tells one boot of a machine from the next: when its PID 1 started."""
+    return host.run(["stat", "-c", "%Y.%i", "/proc/1"]).stdout.strip() + str(host.leader)
+
+
+def runs(host: Host) -> int:
+    return host.run(["cat", RAN]).stdout.count("run")
+
+
+def state(cloud: Cloud, instance: Instance) -> str:
+    found = cloud.ec2.describe_instances(InstanceIds=[instance.id])["Reservations"][0]["Instances"][0]
+    return str(found["State"]["Name"])
+
+
+def test_user_data_runs_at_the_first_boot(cloud: Cloud, one: Instance) -> None:
+    """Amazon EC2 User Guide, "Run commands when you launch an EC2 instance with user data input"."""
+    assert runs(cloud.region.host(one.id)) == 1
+
+
+@pytest.mark.parametrize("by", ["the API", "itself"])
+def test_a_reboot_keeps_all_and_runs_user_data_no_more(
+    cloud: Cloud, neighbour: Instance, one: Instance, by: str
+) -> None:
+    """Amazon EC2 User Guide, "Reboot your Amazon EC2 instance"."""
+    host = cloud.region.host(one.id)
+    before = boot_of(host)
+    if by == "itself":
+        host.run(["systemctl", "reboot"])
+    else:
+        cloud.ec2.reboot_instances(InstanceIds=[one.id])
+    again = booted(cloud, one, after=before)
+
+    assert runs(again) == 1
+    assert state(cloud, one) == "running"
+    waiting.until(lambda: neighbour.pings(one.address), 10)
+
+
+def test_stop_and_start_keep_the_disk_and_the_address(cloud: Cloud, neighbour: Instance, one: Instance) -> None:
+    """Amazon EC2 User Guide, "Stop and start Amazon EC2 instances"."""
+    host = cloud.region.host(one.id)
+    host.run(["touch", "/var/lib/kept"])
+    cloud.ec2.stop_instances(InstanceIds=[one.id])
+    assert state(cloud, one) == "stopping", "its system says its goodbyes first"
+    with pytest.raises(ClientError, match="IncorrectInstanceState"):
+        cloud.ec2.start_instances(InstanceIds=[one.id])
+    waiting.until(lambda: state(cloud, one) == "stopped", 30)
+    assert not neighbour.pings(one.address)
+
+    cloud.ec2.start_instances(InstanceIds=[one.id])
+    again = booted(cloud, one)
+    assert again.address == one.address
+    assert again.run(["test", "-e", "/var/lib/kept"]).returncode == 0
+    assert runs(again) == 1
+    waiting.until(lambda: neighbour.pings(one.address), 10)
+
+
+def test_a_replaced_root_volume_is_as_at_launch(cloud: Cloud, neighbour: Instance, one: Instance) -> None:
+    """Amazon EC2 User Guide, "Replace the root volume for an Amazon EC2 instance without stopping it"."""
+    host = cloud.region.host(one.id)
+    host.run(["touch", "/var/lib/gone"])
+    before = boot_of(host)
+    task = cloud.ec2.create_replace_root_volume_task(InstanceId=one.id)["ReplaceRootVolumeTask"]
+    assert task["TaskState"] == "pending"
+    again = booted(cloud, one, after=before)
+
+    described = cloud.ec2.describe_replace_root_volume_tasks(ReplaceRootVolumeTaskIds=[task["ReplaceRootVolumeTaskId"]])
+    assert described["ReplaceRootVolumeTasks"][0]["TaskState"] == "succeeded"
+    assert again.run(["test", "-e", "/var/lib/gone"]).returncode == 1
+    assert runs(again) == 1, "the new disk has not seen user data run"
+    waiting.until(lambda: neighbour.pings(one.address), 10)
+
+
+def test_an_instance_that_powers_itself_off_is_stopped(cloud: Cloud, one: Instance) -> None:
+    """Amazon EC2 User Guide, "Change the instance initiated shutdown behavior": stop."""
+    cloud.region.host(one.id).run(["systemctl", "poweroff"])
+    waiting.until(lambda: state(cloud, one) == "stopped", 30)
+
+
+def test_or_terminated_where_its_launch_says_so(cloud: Cloud, neighbour: Instance) -> None:
+    """Amazon EC2 User Guide, "Change the instance initiated shutdown behavior": terminate."""
+    made = launch(cloud, neighbour, InstanceInitiatedShutdownBehavior="terminate")
+    booted(cloud, made).run(["systemctl", "poweroff"])
+    waiting.until(lambda: state(cloud, made) == "terminated", 30)
+
+
+def test_a_terminated_instance_says_goodbye_and_leaves_nothing(cloud: Cloud, neighbour: Instance) -> None:
+    """Amazon EC2 User Guide, "Terminate Amazon EC2 instances": its system shuts down first, on a network that works;
+    then its root volume and its own interface go with it."""
+    made = launch(cloud, neighbour)
+    host = booted(cloud, made)
+    directory = cloud.region.directory / "machines" / made.id
+    goodbye = f"/bin/bash -c 'sleep 1; echo farewell > /dev/udp/{neighbour.address}/9'"
+    host.run(["systemd-run", "--unit=polite", f"--property=ExecStop={goodbye}", "sleep", "infinity"])
+    waiting.until(lambda: host.run(["systemctl", "is-active", "polite"]).returncode == 0, 20)
+
+    with neighbour.captures(0x0800) as frames:
+        cloud.ec2.terminate_instances(InstanceIds=[made.id])
+        assert state(cloud, made) == "shutting-down"
+        with pytest.raises(ClientError, match="IncorrectInstanceState"):
+            cloud.ec2.stop_instances(InstanceIds=[made.id])
+        waiting.until(lambda: frames.has(b"farewell"), 30)
+    waiting.until(lambda: state(cloud, made) == "terminated", 40)
+    waiting.until(lambda: not directory.exists() and not Path(f"/proc/{host.leader}").exists(), 20)
+    assert not Path("/run/netns", made.namespace).exists()
+    with pytest.raises(ClientError, match="InvalidNetworkInterfaceID"):
+        cloud.ec2.describe_network_interfaces(NetworkInterfaceIds=[made.interface])
+
+
+def test_a_machine_has_the_name_resolution_and_metadata_of_its_vpc(cloud: Cloud, neighbour: Instance) -> None:
+    """Amazon VPC User Guide, "DNS attributes for your VPC"."""
+    host = booted(cloud, neighbour)
+    assert host.run(["getent", "hosts", "ssm.eu-west-1.amazonaws.com"]).stdout.split()[0] == "192.0.2.10"
+    assert host.run(["cat", "/var/lib/cloud/data/instance-id"]).stdout.strip() == neighbour.id

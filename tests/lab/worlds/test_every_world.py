@@ -1,0 +1,96 @@
+"""What every routed world keeps: revocation, replacement, reboot, sources, packet sizes.
+
+Shown in worlds `tenant` and `site`; those of a segment ask the same in their own modules. Does not prove that AWS
+itself accepts what is deployed.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from ipaddress import IPv4Address
+
+import pytest
+
+from drawbridge.trial.hosts import neighbours, start_client
+from drawbridge.trial.measure import arrives, ping
+from tests.support import promises, stacks, waiting
+from tests.support.commands import read
+from tests.support.promises import World
+from tests.support.stacks import configuration
+
+TUNNEL = promises.TUNNEL
+
+
+@pytest.fixture
+def name(world: World) -> str:
+    """The first client's."""
+    return world.deployed.settings.clients[0].name
+
+
+@pytest.fixture(scope="module", params=["tenant", "site"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    with stacks.throw_away(request.param) as stack:
+        yield World(stack, stacks.of(request.param))
+
+
+@pytest.mark.seed("9.4")
+def test_a_client_that_sends_from_an_address_not_its_own_is_dropped(world: World, name: str) -> None:
+    client, private, pool = world.client(name), world.private, world.deployed.settings.tunnel.pool
+    # Its own pool, so that only the gateway's OpenVPN can know that it is another's; somebody's outside; the VPC's.
+    for forged in (pool.network_address + 99, IPv4Address("198.51.100.99"), IPv4Address(private.address) + 7):
+        read(client, "ip", "address", "add", f"{forged}/32", "dev", "lo")
+        try:
+            command = ["ping", "-c", "2", "-i", "0.2", "-W", "1", "-I", str(forged), private.address]
+            send = partial(client.run, command)
+            # It leaves the client, and nothing of it comes out of the gateway, under whatever source.
+            assert arrives(client, f"icmp and src {forged}", send)
+            assert not arrives(private, "icmp[icmptype] == 8", send, timeout=2)
+        finally:
+            read(client, "ip", "address", "delete", f"{forged}/32", "dev", "lo")
+    assert arrives(private, "icmp[icmptype] == 8", lambda: ping(client, private.address, 2)), "the control"
+
+
+@pytest.mark.seed("9.5")
+def test_10_megabytes_pass_a_path_of_1500_bytes(world: World, name: str) -> None:
+    promises.transfer(world.client(name), world.private)
+
+
+@pytest.mark.seed("9.5")
+def test_10_megabytes_pass_a_path_of_1400_bytes(world: World) -> None:
+    """A client whose line takes no more, where nothing tells the sender so."""
+    clients = [*world.raw["drawbridge:clients"], {"name": "narrow", "at": "203.0.113.99"}]
+    stack = world.up(clients=clients)
+    number = len(clients) - 1
+    narrow = start_client(stack, number, "narrow", mtu=1400)
+    assert ping(narrow, world.private.address, TUNNEL) is not None
+    promises.narrow(narrow, stack.outputs["publicIp"])
+    promises.transfer(narrow, world.private)
+    world.up()
+
+
+@pytest.mark.seed("9.2")
+def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(world: World, name: str) -> None:
+    promises.replaced(world, name)
+
+
+@pytest.mark.seed("9.8")
+def test_after_a_reboot_the_gateway_is_the_same_and_clients_return(world: World, name: str) -> None:
+    client, gateway = world.client(name), world.deployed.gateway
+    before, leader = configuration(gateway), gateway.leader
+    world.deployed.client("ec2").reboot_instances(InstanceIds=[world.deployed.outputs["gatewayInstanceId"]])
+    again = waiting.until(lambda: ((h := world.deployed.gateway).leader != leader and h) or None, 60)
+    again.wait_booted(60)
+
+    assert ping(client, world.private.address, TUNNEL) is not None
+    assert configuration(again) == before
+    for name, address in neighbours(world.deployed.settings.clients[0]).items():
+        assert ping(world.deployed.region.host(name), world.private.address, TUNNEL) is not None, address
+
+
+@pytest.mark.seed("9.1")
+def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(world: World, name: str) -> None:
+    """Runs last: the client is then another."""
+    every = world.raw["drawbridge:clients"]
+    others = [entry for entry in every if entry["name"] != name]
+    stay = others or [{"name": "somebody", "at": "203.0.113.98"}]
+    # That the gateway looks by itself in time is shown once.
+    promises.cut_off(world, name, stay=stay, again=every, looks=world.deployed.settings.stack == "tenant")

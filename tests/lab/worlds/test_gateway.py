@@ -1,0 +1,427 @@
+"""Stack `lab` as a user has it: deployed by the program, booted from its user data, used through its tunnel.
+
+Does not prove that AWS itself accepts what is deployed; the lab's differences from AWS are listed in docs/lab.md.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from drawbridge.operate import bundle_probe
+from drawbridge.operate.account import PROJECT
+from drawbridge.trial.deployment import Deployment, deploy, engine
+from drawbridge.trial.hosts import fetch_bundle
+from drawbridge.trial.measure import ask, ping
+from lab.linux import within
+from lab.region import Host
+from openvpn.profile import inline
+from pki import tls_crypt
+from pki.authority import CertificateAuthority
+from tests.support import promises, stacks, waiting
+from tests.support.commands import read
+
+TUNNEL = 60.0
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Deployment]:
+    with stacks.throw_away("lab") as stack:
+        yield stack
+
+
+@pytest.fixture
+def alice(deployed: Deployment) -> Host:
+    host = deployed.region.host("alice")
+    assert ping(host, deployed.outputs["privateIp"], TUNNEL) is not None
+    return host
+
+
+@pytest.mark.seed("3.3")
+def test_a_client_gets_the_route_and_reaches_the_gateway_and_a_private_host(deployed: Deployment, alice: Host) -> None:
+    routes = read(alice, "ip", "route")
+
+    assert re.search(rf"^{re.escape('10.1.0.0/16')} via 10\.8\.0\.1 dev tun0", routes, re.MULTILINE)
+    assert ping(alice, deployed.outputs["privateIp"], 5) is not None
+    assert ping(alice, deployed.region.host("private-host").address, 5) is not None
+
+
+def test_control_without_the_tunnel_the_private_host_is_out_of_reach(deployed: Deployment, alice: Host) -> None:
+    private = deployed.region.host("private-host").address
+    read(alice, "systemctl", "stop", "openvpn-client@alice")
+    try:
+        assert ping(alice, private, 2) is None
+    finally:
+        read(alice, "systemctl", "start", "openvpn-client@alice")
+    assert ping(alice, private, TUNNEL) is not None
+
+
+@pytest.mark.seed("3.2")
+def test_the_server_is_routed_pushes_the_tenant_route_and_keeps_alive(deployed: Deployment, alice: Host) -> None:
+    config = read(deployed.gateway, "cat", "/etc/openvpn/server/server.conf").splitlines()
+    pushed = read(alice, "journalctl", "--no-pager", "-u", "openvpn-client@alice", "--grep", "PUSH: Received")
+
+    assert "dev tun0" in config and "keepalive 10 120" in config
+    assert any(line.startswith("server 10.8.0.0 255.255.255.0") for line in config)
+    assert "route 10.1.0.0 255.255.0.0" in pushed
+    assert "ping 10,ping-restart 120" in pushed
+    assert "redirect-gateway" not in pushed
+
+
+@pytest.mark.seed("3.1")
+def test_lifetimes_are_the_settings_and_the_authority_key_is_not_on_the_gateway(deployed: Deployment) -> None:
+    days = {"ca.crt": 3650, "server.crt": 825}
+    secrets = "/etc/openvpn/server/secrets"
+    for name, expected in days.items():
+        end = f"{secrets}/{name}"
+        assert (
+            deployed.gateway.run(
+                ["openssl", "x509", "-noout", "-checkend", str((expected - 2) * 86400), "-in", end]
+            ).returncode
+            == 0
+        )
+        assert (
+            deployed.gateway.run(
+                ["openssl", "x509", "-noout", "-checkend", str((expected + 2) * 86400), "-in", end]
+            ).returncode
+            == 1
+        )
+    held = deployed.client("ssm").get_parameter(Name=deployed.names.keys, WithDecryption=True)["Parameter"]["Value"]
+    everywhere = ("/etc", "/opt", "/var", "/run", "/root", "/usr/local")
+    line = promises.body(json.loads(held)["ca"]["key"])
+    found = deployed.gateway.run(["grep", "-rlF", "-e", line, *everywhere])
+    assert (found.returncode, found.stdout) == (1, "")
+    server_key = promises.body(read(deployed.gateway, "cat", f"{secrets}/server.key"))
+    control = deployed.gateway.run(["grep", "-rlF", "-e", server_key, *everywhere])
+    assert "server.key" in control.stdout  # the search would have found it
+
+
+@pytest.mark.seed("4.1")
+def test_a_nano_instance_with_the_elastic_ip_in_remote_enabled_at_boot_at_both_ends(
+    deployed: Deployment, alice: Host
+) -> None:
+    ec2 = deployed.client("ec2")
+    found = ec2.describe_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])["Reservations"][0]["Instances"][
+        0
+    ]
+    elastic = [address["PublicIp"] for address in ec2.describe_addresses()["Addresses"]]
+
+    assert re.fullmatch(r"t[34][a-z]?\.nano", found["InstanceType"])
+    assert [deployed.outputs["publicIp"]] == elastic
+    assert f"remote {elastic[0]} 1194" in read(alice, "cat", "/etc/openvpn/client/alice.conf")
+    assert read(deployed.gateway, "systemctl", "is-enabled", "openvpn-server@server").strip() == "enabled"
+    assert read(alice, "systemctl", "is-enabled", "openvpn-client@alice").strip() == "enabled"
+
+
+@pytest.mark.seed("0.15")
+def test_the_bundle_is_one_file_fetched_over_the_aws_api_with_the_clients_own_key(
+    deployed: Deployment, alice: Host
+) -> None:
+    held = deployed.client("ssm").get_parameter(Name=deployed.names.bundle("alice"), WithDecryption=True)["Parameter"]
+
+    assert read(alice, "cat", "/etc/openvpn/client/alice.conf") == held["Value"]
+    assert read(alice, "stat", "-c", "%a", "/etc/openvpn/client/alice.conf").strip() == "600"
+    own = deployed.names.bundle("alice")
+    assert _from(alice, f"ssm.get_parameter(Name='{own}', WithDecryption=True)") == "ok"
+    for other in (deployed.names.secret("server.key"), deployed.names.bundle("bob")):
+        assert _from(alice, f"ssm.get_parameter(Name='{other}', WithDecryption=True)") == "AccessDeniedException"
+
+
+@pytest.mark.seed("0.16")
+def test_a_restarted_server_has_its_client_back_by_itself_and_logs_to_the_journal(
+    deployed: Deployment, alice: Host
+) -> None:
+    before = read(alice, "systemctl", "show", "-P", "MainPID", "openvpn-client@alice")
+    read(deployed.gateway, "systemctl", "restart", "openvpn-server@server")
+
+    assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None
+    assert read(alice, "systemctl", "show", "-P", "MainPID", "openvpn-client@alice") == before
+    journal = read(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
+    assert journal.count("Initialization Sequence Completed") >= 2
+
+
+@pytest.mark.seed("0.17")
+def test_both_ends_start_at_boot(deployed: Deployment, alice: Host) -> None:
+    boot = read(alice, "cat", "/proc/sys/kernel/random/boot_id"), alice.leader
+    deployed.region.reboot_host("alice")
+    again = waiting.until(lambda: _rebooted(lambda: deployed.region.host("alice"), boot[1]), 30)
+
+    assert ping(again, deployed.outputs["privateIp"], TUNNEL) is not None
+
+
+@pytest.mark.seed("0.5")
+def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
+    before, leader = _configuration(deployed.gateway), deployed.gateway.leader
+    deployed.client("ec2").reboot_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])
+    again = waiting.until(lambda: _rebooted(lambda: deployed.gateway, leader), 30)
+    again.wait_booted(60)
+
+    assert ping(deployed.region.host("alice"), deployed.outputs["privateIp"], TUNNEL) is not None
+    assert _configuration(again) == before
+    assert read(again, "cloud-init", "status").strip() == "status: done"
+
+
+@pytest.mark.seed("9.3")
+def test_a_tunnel_client_cannot_reach_the_gateways_metadata(deployed: Deployment, alice: Host) -> None:
+    promises.no_metadata(deployed, alice, "tun0", deployed.region.host("private-host").address)
+
+
+@pytest.mark.seed("9.6")
+def test_no_private_key_is_where_others_read(deployed: Deployment, alice: Host) -> None:
+    promises.no_key_in_sight(deployed, alice, "alice")
+
+
+@pytest.mark.seed("9.7")
+def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(deployed: Deployment) -> None:
+    promises.narrow_role(deployed, "alice")
+
+
+def sessions(gateway: Host) -> list[str]:
+    """What OpenVPN has said of those who connected."""
+    unit = "openvpn-server@server"
+    return read(gateway, "journalctl", "-o", "cat", "-u", unit, "--grep", "Peer Connection Initiated").splitlines()
+
+
+def bundle_of(alice: Host) -> str:
+    return read(alice, "cat", "/etc/openvpn/client/alice.conf")
+
+
+def other(bundle: str) -> str:
+    """The same with the keys of another authority, whose gateway this is not."""
+    authority, now = CertificateAuthority.create("another", timedelta(days=1), datetime.now(UTC)), datetime.now(UTC)
+    leaf = authority.issue_client("alice", timedelta(days=1), now)
+    wrapped = tls_crypt.client_key(tls_crypt.server_key())
+    return inline(bundle.partition("<ca>")[0], authority.certificate, leaf.certificate, leaf.key, wrapped)
+
+
+def probed(deployed: Deployment, host: Host, bundle: str, *, aws: bool = False) -> bundle_probe.Verdict:
+    """What the probe says at a client's home; with `aws`, what AWS knows as well."""
+    found = within(host.namespace, lambda: bundle_probe.probe(bundle))
+    assert found.seconds < 2 * bundle_probe.PATIENCE, "it keeps its time, a loaded machine's apart"
+    return bundle_probe.explain(deployed.account, bundle, found) if aws else found
+
+
+@contextmanager
+def shut(deployed: Deployment) -> Iterator[None]:
+    """The tunnel's rule of the security group, made one for another port."""
+    ec2, group, tunnel = deployed.client("ec2"), deployed.outputs["securityGroupId"], deployed.settings.tunnel
+    mine = [{"Name": "group-id", "Values": [group]}]
+    (rule,) = [
+        one
+        for one in ec2.describe_security_group_rules(Filters=mine)["SecurityGroupRules"]
+        if not one["IsEgress"] and (one["IpProtocol"], one["FromPort"]) == (tunnel.protocol, tunnel.port)
+    ]
+    kept = {key: rule[key] for key in ("IpProtocol", "CidrIpv4", "Description")}
+
+    def move(port: int) -> None:
+        changed = {**kept, "FromPort": port, "ToPort": port}
+        change = {"SecurityGroupRuleId": rule["SecurityGroupRuleId"], "SecurityGroupRule": changed}
+        ec2.modify_security_group_rules(GroupId=group, SecurityGroupRules=[change])
+        deployed.region.settle()
+
+    move(9)
+    try:
+        yield
+    finally:
+        move(tunnel.port)
+
+
+@contextmanager
+def stopped(deployed: Deployment) -> Iterator[None]:
+    read(deployed.gateway, "systemctl", "stop", "openvpn-server@server")
+    try:
+        yield
+    finally:
+        read(deployed.gateway, "systemctl", "start", "openvpn-server@server")
+        # Its agent may have looked meanwhile, and then has reported it.
+        stacks.settled(deployed)
+
+
+@pytest.mark.seed("2.13")
+def test_a_probe_tells_a_wrong_address_from_a_wrong_configuration(deployed: Deployment, alice: Host) -> None:
+    bundle, address = bundle_of(alice), deployed.outputs["publicIp"]
+    before = sessions(deployed.gateway)
+
+    assert probed(deployed, alice, bundle).state == "fine"
+    # An address of the lab's Internet that nobody has.
+    assert probed(deployed, alice, bundle.replace(address, "198.51.100.250")).state == "address"
+    found = probed(deployed, alice, other(bundle))
+    assert found.state == "unanswered" and "another gateway's" in found.known
+    found = bundle_probe.explain(deployed.account, other(bundle), found)
+    assert found.state == "configuration" and "not the one that alice has now" in found.known
+    # The client's own session has lived all along, and the gateway has had no other.
+    assert ping(alice, deployed.outputs["privateIp"], 2) is not None
+    assert sessions(deployed.gateway) == before != []
+    with stopped(deployed):
+        assert probed(deployed, alice, bundle).state == "nothing"
+    with shut(deployed):
+        found = probed(deployed, alice, bundle, aws=True)
+        assert (found.state, "open to nobody" in found.known) == ("unanswered", True), found
+    assert probed(deployed, alice, bundle).state == "fine"
+
+
+@pytest.mark.seed("2.13")
+def test_the_probe_s_command_needs_no_right(deployed: Deployment, alice: Host, tmp_path: Path) -> None:
+    """Run by the command itself, without any capability; who may send no pings is told so."""
+    groups = "net.ipv4.ping_group_range"
+    before = read(alice, "sysctl", "-n", groups).strip()
+    good, lost = bundle_of(alice), bundle_of(alice).replace(deployed.outputs["publicIp"], "198.51.100.250")
+    for pings, text, status, state in (
+        ("0 2147483647", good, 0, "fine"),
+        ("0 2147483647", other(good), 1, "unanswered"),
+        ("1 0", lost, 1, "unanswered"),
+    ):
+        read(alice, "sysctl", "-q", "-w", f"{groups}={pings}")
+        bundle = tmp_path / "alice.ovpn"
+        bundle.write_text(text)
+        argv = ["ip", "netns", "exec", alice.namespace, "setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+        argv += [sys.executable, "-m", "drawbridge", "gateway", "probe", str(bundle), "--json"]
+        done = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, json.loads(done.stdout)["state"]) == (status, state), (pings, done.stdout)
+    assert "may not ask" in json.loads(done.stdout)["known"]
+    read(alice, "sysctl", "-q", "-w", f"{groups}={before}")
+
+
+@pytest.mark.seed("4.16")
+def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, alice: Host) -> None:
+    gateway, private = deployed.gateway, deployed.region.host("private-host").address
+    read(gateway, "systemctl", "stop", "drawbridge-metrics.timer")  # what it tells in between would not be seen here
+    told = figures(deployed)
+    connected = told["ConnectedClients", "server"]
+    assert connected >= 1
+    assert 824 < told["DaysLeft", "server"] <= 825 and 3649 < told["DaysLeft", "ca"] <= 3650
+    size = 500_000
+    answer = ask(alice, private, send=size)
+    assert answer is not None
+    told = figures(deployed)
+    assert told["BytesReceived", "server"] > size > told["BytesSent", "server"] > 0
+    # The control: each byte is told once.
+    waiting.until(lambda: figures(deployed)["BytesReceived", "server"] < size, 30)
+
+    read(alice, "systemctl", "stop", "openvpn-client@alice")
+    try:  # it says goodbye, and the server notices
+        waiting.until(lambda: figures(deployed)["ConnectedClients", "server"] < connected, 30)
+    finally:
+        read(alice, "systemctl", "start", "openvpn-client@alice")
+        read(gateway, "systemctl", "start", "drawbridge-metrics.timer")
+
+    point = "MetricData=[{'MetricName': 'X', 'Value': 1}]"
+    assert _from(gateway, f"cloudwatch.put_metric_data(Namespace='{deployed.names.metrics}', {point})") == "ok"
+    for foreign in ("Drawbridge/other", f"{deployed.names.metrics}/more", "AWS/EC2"):
+        said = _from(gateway, f"cloudwatch.put_metric_data(Namespace='{foreign}', {point})")
+        assert said in ("AccessDenied", "AccessDeniedException"), (foreign, said)
+
+
+def figures(deployed: Deployment) -> dict[tuple[str, str], float]:
+    """Have the gateway tell CloudWatch now; what CloudWatch has then of each metric, by its name and its dimension."""
+    read(deployed.gateway, "systemctl", "start", "drawbridge-metrics")
+    cloudwatch, namespace = deployed.client("cloudwatch"), deployed.names.metrics
+    found = {}
+    for metric in cloudwatch.list_metrics(Namespace=namespace)["Metrics"]:
+        if not metric["Dimensions"]:
+            continue
+        query = {"Metric": metric, "Period": 1, "Stat": "Maximum"}
+        now = datetime.now(UTC)
+        answer = cloudwatch.get_metric_data(
+            MetricDataQueries=[{"Id": "m", "MetricStat": query}],
+            StartTime=now - timedelta(minutes=10),
+            EndTime=now + timedelta(seconds=1),
+            ScanBy="TimestampDescending",
+        )
+        values = answer["MetricDataResults"][0]["Values"]
+        found[metric["MetricName"], metric["Dimensions"][0]["Value"]] = values[0]
+    return found
+
+
+def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
+    again = deploy(deployed.region, "lab", stacks.of("lab"), lambda _: None)
+
+    assert {verb for verb, count in again.changes.items() if count} == {"same"}
+
+
+@pytest.mark.seed("2.13")
+def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
+    """The stack is then another: what follows only takes it down."""
+    raw = stacks.of("lab")
+    raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "protocol": "tcp", "port": 443}
+    old = bundle_of(alice)
+    changed = stacks.settled(deploy(deployed.region, "lab", raw, lambda _: None))
+    fetch_bundle(changed, alice, "alice")
+    read(alice, "systemctl", "restart", "openvpn-client@alice")
+    private = deployed.region.host("private-host")
+    assert ping(alice, private.address, TUNNEL) is not None
+    assert "443" in read(deployed.gateway, "ss", "-Hltn", "sport = :443")
+    caps = read(deployed.gateway, "systemctl", "show", "-P", "CapabilityBoundingSet", "openvpn-server@server")
+    assert sorted(caps.split()) == ["cap_net_admin", "cap_net_bind_service"]
+    answer = ask(alice, private.address, take=1_000_000)
+    assert answer is not None and answer.taken == 1_000_000
+
+    bundle = bundle_of(alice)
+    assert probed(changed, alice, bundle).state == "fine"
+    assert probed(changed, alice, bundle.replace(changed.outputs["publicIp"], "198.51.100.250")).state == "address"
+    assert probed(changed, alice, other(bundle)).state == "configuration"
+    found = probed(changed, alice, old, aws=True)
+    assert found.state == "configuration" and "tcp 443" in found.known
+    with stopped(changed):
+        assert probed(changed, alice, bundle).state == "nothing"
+    with shut(changed):
+        assert probed(changed, alice, bundle).state == "unanswered"
+    assert probed(changed, alice, bundle).state == "fine"
+
+
+def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
+    """Runs last: it takes the stack away that the others use."""
+    config = stacks.of("lab")
+    with deployed.environment():
+        engine(deployed.region, "lab", config).destroy()
+    ec2, ssm = deployed.client("ec2"), deployed.client("ssm")
+    mine = [{"Name": "tag:Stack", "Values": ["lab"]}]
+
+    assert ssm.get_parameters_by_path(Path=deployed.names.root, Recursive=True)["Parameters"] == []
+    assert deployed.client("s3").list_buckets()["Buckets"] == []
+    assert [r["RoleName"] for r in deployed.client("iam").list_roles()["Roles"] if "drawbridge" in r["RoleName"]] == []
+    assert ec2.describe_addresses()["Addresses"] == []
+    assert ec2.describe_vpcs(Filters=mine)["Vpcs"] == []
+    waiting.until(
+        lambda: (
+            not any(
+                i["id"] == deployed.outputs["gatewayInstanceId"] and i["leader"]
+                for i in deployed.region.status()["instances"]
+            )
+        ),
+        20,
+    )
+
+
+def _from(host: Host, call: str) -> str:
+    """`ok`, or the error code of an AWS call made on a machine with the credentials it has there."""
+    return promises.called(host, call)[call]
+
+
+def _configuration(host: Host) -> str:
+    """All that configures a gateway: its files, its rules without their counters, its units, its forwarding."""
+    files = read(
+        host,
+        "sh",
+        "-c",
+        "find /etc/openvpn /etc/drawbridge /etc/ssh /etc/systemd /etc/sysctl.d -type f | sort | xargs sha256sum",
+    )
+    rules = re.sub(r"(packets|bytes) \d+", "", read(host, "nft", "list", "ruleset"))
+    units = read(host, "sh", "-c", "systemctl list-unit-files --state=enabled,masked --no-legend | sort")
+    return "\n".join((files, rules, units, read(host, "sysctl", "net.ipv4.ip_forward")))
+
+
+def _rebooted(find: Callable[[], Host], leader: int | None) -> Host | None:
+    """The machine once its PID 1 is another one."""
+    host = find()
+    return host if host.leader != leader else None
+
+
+def test_the_lab_keeps_its_directory_to_root(deployed: Deployment) -> None:
+    assert Path(deployed.region.directory).stat().st_mode & 0o077 == 0

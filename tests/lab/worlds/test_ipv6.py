@@ -1,0 +1,279 @@
+"""World `ipv6` by packets: addresses out of a delegated prefix that the IPv6 Internet sees, and reaches where it may.
+
+Does not prove that AWS hands a prefix to an interface as the lab does.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+import pytest
+
+from drawbridge.trial import ipv6, run
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.hosts import must, start_client
+from drawbridge.trial.ipv6 import SERVER6, address_of
+from drawbridge.trial.measure import arrives, ping, wait
+from lab.region import Host, Region
+from openvpn import profile as openvpn_profile
+from openvpn.segment_filter import link_local
+from pki.authority import CertificateAuthority
+from tests.support import promises, stacks
+from tests.support.promises import World
+
+TUNNEL = 60.0
+#: A client more, whose line takes 1,400 bytes.
+NARROW = {"name": "narrow"}
+RAW = stacks.of("ipv6")
+
+
+def bring(region: Region, raw: dict[str, Any]) -> Deployment:
+    return stacks.bring(region, "ipv6", raw)
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Deployment]:
+    with run.throw_away_region() as region:
+        yield bring(region, RAW)
+
+
+@pytest.fixture(scope="module")
+def server(deployed: Deployment) -> Host:
+    return ipv6.internet_host(deployed)
+
+
+@pytest.fixture
+def cabin(deployed: Deployment, server: Host) -> Host:
+    host = deployed.region.host("cabin")
+    address_of(host, "tap0")
+    assert ping(host, SERVER6, TUNNEL) is not None
+    return host
+
+
+@pytest.fixture
+def restored(deployed: Deployment) -> Iterator[None]:
+    yield
+    bring(deployed.region, RAW)
+
+
+def interface(deployed: Deployment) -> dict[str, Any]:
+    found = deployed.client("ec2").describe_network_interfaces(
+        NetworkInterfaceIds=[deployed.outputs["gatewayInterfaceId"]]
+    )
+    one: dict[str, Any] = found["NetworkInterfaces"][0]
+    return one
+
+
+def prefix(deployed: Deployment) -> IPv6Network:
+    (held,) = interface(deployed)["Ipv6Prefixes"]
+    return IPv6Network(held["Ipv6Prefix"])
+
+
+@pytest.mark.seed("2.5")
+def test_clients_get_addresses_of_the_prefix_by_push(deployed: Deployment, cabin: Host) -> None:
+    block = prefix(deployed)
+    addresses = {name: address_of(deployed.region.host(name), "tap0") for name in ("cabin", "barn")}
+    pushed = re.findall(r"PUSH_REPLY,([^']*)", must(cabin, "journalctl", "--no-pager", "-u", "openvpn-client@cabin"))[
+        -1
+    ]
+
+    assert block.prefixlen == 80 and all(address in block for address in addresses.values())
+    assert addresses["cabin"] == block[0x10] != addresses["barn"]
+    assert f"ifconfig-ipv6 {block[0x10]}/80 {block[1]}" in pushed and "route-ipv6 2000::/3" in pushed
+
+
+@pytest.mark.seed("2.6")
+def test_the_internet_sees_the_client_s_own_address_and_reaches_it(
+    deployed: Deployment, cabin: Host, server: Host
+) -> None:
+    address = address_of(cabin, "tap0")
+
+    assert arrives(server, f"icmp6 and src {address} and dst {SERVER6}", partial(ping, cabin, SERVER6, 5))
+    assert ping(server, address, 5) is not None
+    must(cabin, "systemctl", "stop", "openvpn-client@cabin")
+    try:
+        assert ping(cabin, SERVER6, 2) is None
+        assert ping(server, address, 2) is None
+    finally:
+        must(cabin, "systemctl", "start", "openvpn-client@cabin")
+
+
+@pytest.mark.seed("2.8")
+def test_the_interface_has_the_prefix_and_is_in_no_bridge(deployed: Deployment, cabin: Host) -> None:
+    gateway, block = deployed.gateway, prefix(deployed)
+    ports = json.loads(must(gateway, "ip", "-json", "link", "show", "master", "br0"))
+
+    assert interface(deployed)["SourceDestCheck"] is False
+    assert must(gateway, "sysctl", "-n", "net.ipv6.conf.all.forwarding").strip() == "1"
+    assert f"{block} dev br0" in must(gateway, "ip", "-6", "route")
+    assert [port["ifname"] for port in ports] == ["tap0"]
+
+
+@pytest.mark.seed("2.9")
+def test_only_the_tunnel_is_forwarded_for_and_only_as_far_as_it_is_open(
+    deployed: Deployment, cabin: Host, server: Host, restored: None
+) -> None:
+    gateway, address = deployed.gateway, address_of(cabin, "tap0")
+    for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        assert must(gateway, "sysctl", "-n", key).strip() == "1"
+    # From outside to where no client is: the filter lets it in, and nobody answers; to the VPC it is dropped.
+    assert ping(server, address, 5) is not None
+    raw = deepcopy(RAW)
+    del raw["drawbridge:tunnel"]["openTo"]
+    bring(deployed.region, raw)
+    assert ping(cabin, SERVER6, TUNNEL) is not None
+    assert ping(server, address, 2) is None
+
+
+def test_a_client_sends_from_its_own_ipv6_address_only(deployed: Deployment, cabin: Host, server: Host) -> None:
+    block, own = prefix(deployed), address_of(cabin, "tap0")
+    other = block[0xBAD]
+    must(cabin, "ip", "address", "add", f"{other}/128", "dev", "tap0", "nodad")
+    try:
+        for source, passes in ((own, True), (other, False)):
+            say = partial(cabin.run, ["ping", "-n", "-c", "2", "-W", "1", "-I", str(source), str(SERVER6)])
+            assert arrives(server, f"icmp6 and src {source}", say, timeout=2) == passes
+    finally:
+        must(cabin, "ip", "address", "delete", f"{other}/128", "dev", "tap0")
+
+
+def test_clients_do_not_reach_the_metadata_by_ipv6(deployed: Deployment, cabin: Host) -> None:
+    must(cabin, "ip", "-6", "route", "add", "fd00:ec2::254/128", "via", str(prefix(deployed)[1]), "dev", "tap0")
+    try:
+        asked = cabin.run(["curl", "-s", "-m", "2", "-g", "http://[fd00:ec2::254]/latest/meta-data/"])
+        assert (asked.returncode, asked.stdout) == (28, "")
+    finally:
+        must(cabin, "ip", "-6", "route", "delete", "fd00:ec2::254/128")
+    assert ping(cabin, SERVER6, 5) is not None
+
+
+@pytest.mark.seed("2.12")
+def test_a_second_client_comes_and_goes_and_the_first_loses_nothing(deployed: Deployment, cabin: Host) -> None:
+    barn, said = deployed.region.host("barn"), list[str]()
+    pings = ["ping", "-n", "-i", "0.1", "-c", "60", "-W", "1", str(SERVER6)]
+    watch = threading.Thread(target=lambda: said.append(cabin.run(pings, timeout=60).stdout))
+    watch.start()
+    must(barn, "systemctl", "restart", "openvpn-client@barn")
+    again = ping(barn, SERVER6, TUNNEL)
+    watch.join()
+
+    assert again is not None
+    assert "60 packets transmitted, 60 received" in said[0]
+
+
+@pytest.mark.seed("2.10")
+def test_without_keys_it_does_not_start_and_with_wrong_ones_it_carries_nothing(
+    deployed: Deployment, cabin: Host
+) -> None:
+    bundle = must(cabin, "cat", "/etc/openvpn/client/cabin.conf").replace("dev tap", "dev tap9\ndev-type tap")
+    bare = re.sub(r"<(ca|cert|key|tls-crypt-v2)>.*?</\1>\n", "", bundle, flags=re.DOTALL)
+    refused = cabin.run(["openvpn", "--config", "/dev/stdin"], stdin=bare)
+    assert refused.returncode == 1 and "Options error" in refused.stdout
+
+    now = datetime.now(UTC)
+    stranger = CertificateAuthority.create("stranger", timedelta(days=1), now)
+    leaf = stranger.issue_client("cabin", timedelta(days=1), now)
+    profile, ca, tls = bundle.partition("<ca>")[0], openvpn_profile.ca_of(bundle), openvpn_profile.tls_crypt_of(bundle)
+    wrong = openvpn_profile.inline(profile, ca, leaf.certificate, leaf.key, tls)
+    tried = cabin.run(["timeout", "10", "openvpn", "--config", "/dev/stdin", "--connect-retry-max", "1"], stdin=wrong)
+    assert "Initialization Sequence Completed" not in tried.stdout
+    assert "VERIFY ERROR" in must(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
+    # The control: with the right ones, it is the same file that the service runs on.
+    assert ping(cabin, SERVER6, TUNNEL) is not None
+
+
+@pytest.mark.seed("2.5")
+def test_where_a_whole_64_is_the_segment_s_clients_make_addresses_of_its_advertisements(
+    deployed: Deployment, server: Host
+) -> None:
+    """The last one in this region: its stack is then another."""
+    members = [deployed.region.host(name) for name in ("cabin", "barn")]
+    cabin = members[0]
+    assert '"dynamic":true' not in must(cabin, "ip", "-json", "-6", "address", "show", "dev", "tap0"), "the control"
+    raw = deepcopy(RAW)
+    raw["drawbridge:tunnel"]["ipv6"] = "advertised"
+    stack = bring(deployed.region, raw)
+    for host in members:
+        must(host, "systemctl", "restart", f"openvpn-client@{host.name}")
+    mine = {host.name: address_of(host, "tap0", made=True) for host in members}
+    given = address_of(cabin, "tap0")
+    block = IPv6Network((int(mine["cabin"]) & ~(2**64 - 1), 64))
+
+    assert given == block[0x10] and mine["barn"] in block and interface(stack)["Ipv6Prefixes"] == []
+    macs = {host.name: must(host, "cat", "/sys/class/net/tap0/address").strip() for host in members}
+    ends = {name: int(link_local(mac)) & (2**64 - 1) for name, mac in macs.items()}
+    assert {name: int(address) & (2**64 - 1) for name, address in mine.items()} == ends
+    assert "default via fe80::" in must(cabin, "ip", "-6", "route", "show", "dev", "tap0", "proto", "ra")
+    for host in members:
+        say = partial(host.run, ["ping", "-n", "-c", "3", "-W", "1", "-I", str(mine[host.name]), str(SERVER6)])
+        assert arrives(server, f"icmp6 and src {mine[host.name]}", say)
+        assert ping(server, mine[host.name], 10) is not None
+    # What another one has made is that one's.
+    must(cabin, "ip", "address", "add", f"{mine['barn']}/128", "dev", "tap0", "nodad")
+    forged = partial(cabin.run, ["ping", "-n", "-c", "2", "-W", "1", "-I", str(mine["barn"]), str(SERVER6)])
+    assert not arrives(server, f"icmp6 and src {mine['barn']}", forged, timeout=2)
+
+
+def test_a_routed_stack_has_ipv6_by_the_same_setting(deployed: Deployment, server: Host) -> None:
+    """In a region of its own: dual stack on tun, a client with a fixed address and one without."""
+    raw = deepcopy(RAW)
+    raw["drawbridge:tunnel"] = {"device": "tun", "ipv6": "delegated", "redirect": "ipv6"}
+    raw["drawbridge:clients"] = [{"name": "fixed", "address": "10.8.0.7"}, {"name": "any"}]
+    with run.throw_away_region() as region:
+        stack = bring(region, raw)
+        checks = ipv6.checks(stack)
+        block = prefix(stack)
+        addresses = [address_of(region.host(name), "tun0") for name in ("fixed", "any")]
+        assert [check for check in checks if not check.ok] == []
+        assert addresses[0] == block[7] and addresses[1] in IPv6Network((int(block[0x10000]), 112))
+        assert stack.settings.tunnel.pool == IPv4Network("10.8.0.0/24")
+        assert wait(lambda: ping(region.host("fixed"), stack.outputs["privateIp"], 2), 10)
+
+
+@pytest.fixture(scope="module")
+def world(deployed: Deployment) -> World:
+    """The stack as its file has it, for what changes it for good: those tests come last."""
+    return World(bring(deployed.region, RAW), RAW)
+
+
+@pytest.mark.seed("9.3")
+def test_clients_do_not_reach_the_gateway_s_metadata(world: World) -> None:
+    private = world.private.address
+    promises.no_metadata(world.deployed, world.client("cabin"), "tap0", private)
+
+
+@pytest.mark.seed("9.6")
+def test_no_private_key_is_where_others_read(world: World) -> None:
+    promises.no_key_in_sight(world.deployed, world.client("cabin"), "cabin")
+
+
+@pytest.mark.seed("9.7")
+def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(world: World) -> None:
+    promises.narrow_role(world.deployed, "cabin")
+
+
+@pytest.mark.seed("9.5")
+def test_10_megabytes_pass_paths_of_1500_and_of_1400_bytes(world: World) -> None:
+    promises.transfer(world.client("cabin"), world.private)
+    stack = world.up(clients=[*RAW["drawbridge:clients"], NARROW])
+    narrow = start_client(stack, len(RAW["drawbridge:clients"]), NARROW["name"], mtu=1400)
+    world.client(NARROW["name"])
+    promises.narrow(narrow, stack.outputs["publicIp"])
+    promises.transfer(narrow, world.private)
+
+
+@pytest.mark.seed("9.2")
+def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(world: World) -> None:
+    promises.replaced(world, NARROW["name"], clients=[*RAW["drawbridge:clients"], NARROW])
+
+
+@pytest.mark.seed("9.1")
+def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(world: World) -> None:
+    every = RAW["drawbridge:clients"]
+    promises.cut_off(world, NARROW["name"], stay=every, again=[*every, NARROW], looks=False)

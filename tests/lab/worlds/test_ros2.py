@@ -1,0 +1,433 @@
+"""World `ros2` by packets: one segment in the cloud, what may cross it and what may not.
+
+Does not prove anything about ROS 2 itself, only about Cyclone DDS, which it discovers with; nor about Windows clients.
+"""
+
+import json
+import re
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+
+from drawbridge.trial import run, segment
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.hosts import must, start_client
+from drawbridge.trial.measure import ping, wait
+from drawbridge.trial.segment import DATAGRAMS, Member, multicast
+from lab.region import Host
+from openvpn.segment_filter import COUNTERS, link_local
+from tests.support import promises, stacks, waiting
+from tests.support.promises import World
+
+TUNNEL = 60.0
+#: A client more, whose line takes 1,400 bytes.
+NARROW = {"name": "narrow"}
+GROUP = ("239.255.0.1", 7400)
+GROUP6 = ("ff02::ffff:efff:1", 7400)
+#: The only interface it is to use, and ports as the standard counts them (RTPS 2.2, 9.6.1.4.1).
+CYCLONE = (
+    "CYCLONEDDS_URI=<General><Interfaces><NetworkInterface name='tap0'/></Interfaces></General>"
+    "<Discovery><ParticipantIndex>auto</ParticipantIndex></Discovery>"
+)
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Deployment]:
+    with run.throw_away_region() as region:
+        yield bring(region, RAW)
+
+
+RAW = stacks.of("ros2")
+
+
+def bring(region: Any, raw: dict[str, Any]) -> Deployment:
+    return stacks.bring(region, "ros2", raw)
+
+
+@pytest.fixture
+def here(deployed: Deployment) -> tuple[Member, Member, Member]:
+    """The gateway, the desktop and the robot, each with its address."""
+    gateway, desktop, robot = segment.members(deployed)
+    assert ping(desktop.host, robot.address, TUNNEL) is not None
+    return gateway, desktop, robot
+
+
+@pytest.fixture(scope="module")
+def changed(deployed: Deployment) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Deploys the stack with other keys of its tunnel; afterwards it is as it was."""
+
+    def change(tunnel: dict[str, Any]) -> None:
+        raw = deepcopy(RAW)
+        raw["drawbridge:tunnel"] |= tunnel
+        bring(deployed.region, raw)
+
+    yield change
+
+
+@pytest.fixture
+def restored(deployed: Deployment) -> Iterator[None]:
+    yield
+    bring(deployed.region, RAW)
+
+
+@pytest.mark.seed("0.6")
+def test_a_segment_and_nothing_of_the_client_s_own_network_is_pushed(
+    deployed: Deployment, here: tuple[Member, Member, Member]
+) -> None:
+    _, desktop, _ = here
+    config = must(deployed.gateway, "cat", "/etc/openvpn/server/server.conf").splitlines()
+    pushed = re.findall(r"PUSH_REPLY,([^']*)", journal(desktop.host, "openvpn-client@ros_desktop"))[-1].split(",")
+
+    assert {"dev tap0", "dev-type tap"} <= set(config)
+    assert str(deployed.settings.tunnel.pool) == "192.168.255.0/24"
+    assert {option.split()[0] for option in pushed} <= {
+        *(
+            "route-gateway",
+            "route",
+            "ping",
+            "ping-restart",
+            "ifconfig",
+            "peer-id",
+            "cipher",
+            "protocol-flags",
+            "tun-mtu",
+        )
+    }
+    assert [option for option in pushed if option.startswith("route ")] == ["route 10.1.0.0 255.255.0.0"]
+
+
+@pytest.mark.seed("0.7")
+def test_default_route_and_resolvers_are_the_same_with_and_without_the_tunnel(
+    here: tuple[Member, Member, Member],
+) -> None:
+    def own() -> tuple[str, str]:
+        return must(here[1].host, "ip", "route", "show", "default"), must(here[1].host, "cat", "/etc/resolv.conf")
+
+    inside = own()
+    must(here[1].host, "systemctl", "stop", "openvpn-client@ros_desktop")
+    try:
+        outside = own()
+    finally:
+        must(here[1].host, "systemctl", "start", "openvpn-client@ros_desktop")
+    assert inside == outside
+    assert "default via" in inside[0] and "nameserver" in inside[1]
+
+
+@pytest.mark.seed("0.8")
+def test_both_ends_are_up_and_are_ethernet(here: tuple[Member, Member, Member]) -> None:
+    gateway, desktop, _ = here
+    for one in (gateway, desktop):
+        (link,) = json.loads(must(one.host, "ip", "-json", "link", "show", "dev", one.device))
+        assert {"BROADCAST", "MULTICAST", "UP", "LOWER_UP"} <= set(link["flags"])
+    assert str(gateway.address) == "192.168.255.1"
+
+
+def test_only_tunnels_are_ports_of_the_bridge(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+    """The VPC's interface is never one, so that the gateway keeps its address."""
+    ports = json.loads(must(deployed.gateway, "ip", "-json", "link", "show", "master", "br0"))
+    assert [port["ifname"] for port in ports] == ["tap0"]
+
+
+@pytest.mark.seed("0.9")
+def test_ping_both_ways(here: tuple[Member, Member, Member]) -> None:
+    gateway, desktop, robot = here
+    for one, other in ((gateway, desktop), (desktop, gateway), (desktop, robot), (robot, desktop)):
+        assert ping(one.host, other.address, 5) is not None, (one.name, other.name)
+
+
+@pytest.mark.seed("0.10")
+def test_neither_log_has_a_warning(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+    """Runs before the tests that give reasons for one."""
+    logs = {
+        one.name: journal(one.host, f"openvpn-{'server@server' if one.name == 'gateway' else f'client@{one.name}'}")
+        for one in here
+    }
+    for name, said in logs.items():
+        assert "Initialization Sequence Completed" in said  # the control: it is the log, and from the start
+        assert not re.search("warning", said.replace("WARNINGS", ""), re.IGNORECASE), name
+
+
+@pytest.mark.seed("0.11")
+@pytest.mark.parametrize("group", [GROUP, GROUP6], ids=["IPv4", "IPv6"])
+def test_multicast_reaches_everybody(here: tuple[Member, Member, Member], group: tuple[str, int]) -> None:
+    gateway, desktop, robot = here
+    for one, other in ((desktop, robot), (robot, desktop), (gateway, desktop), (desktop, gateway)):
+        assert multicast(one, other, *group) == DATAGRAMS, (one.name, other.name)
+
+
+@pytest.mark.seed("0.13")
+def test_dds_participants_find_each_other_and_talk(here: tuple[Member, Member, Member]) -> None:
+    """Cyclone DDS on both: discovery by multicast to port 7400, then unicast on 7410 and up."""
+    _, desktop, robot = here
+    for one in (desktop, robot):
+        must(one.host, "apt-get", "-q", "update")
+        must(one.host, "apt-get", "-q", "-y", "--no-install-recommends", "install", "cyclonedds-tools")
+    wanted = ["-Qminmatch:1", "-Qmaxwait:10", "-Qroundtrips:100"]
+    with segment.listening(desktop.host, "count", "tap0", "6", b"RTPS".hex()) as frames:
+        other = threading.Thread(
+            target=lambda: robot.host.run(["env", CYCLONE, "ddsperf", "-D", "6", "pong"], timeout=60)
+        )
+        other.start()
+        try:
+            capture = ["timeout", "5", "tcpdump", "-n", "-c", "400", "-i", "tap0", f"udp and src host {robot.address}"]
+            seen: list[str] = []
+            watcher = threading.Thread(target=lambda: seen.append(desktop.host.run(capture, timeout=60).stdout))
+            watcher.start()
+            done = desktop.host.run(["env", CYCLONE, "ddsperf", "-D", "5", *wanted, "ping"], timeout=60)
+        finally:
+            other.join()
+            watcher.join()
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"participant ros-robot:\d+: new", done.stdout)
+    assert frames() > 100
+    ports = {tuple(found) for found in re.findall(r"> ([\d.]+)\.(\d+): UDP", seen[0])}
+    assert ("239.255.0.1", "7400") in ports
+    assert any(host == str(desktop.address) and 7410 <= int(port) < 7500 for host, port in ports)
+
+
+@pytest.mark.seed("0.14")
+def test_one_file_without_a_passphrase(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+    bundle = must(here[1].host, "cat", "/etc/openvpn/client/ros_desktop.conf")
+
+    assert must(here[1].host, "ls", "/etc/openvpn/client").split() == ["ros_desktop.conf"]
+    assert "-----BEGIN PRIVATE KEY-----" in bundle and "ENCRYPTED" not in bundle
+    for tag in ("ca", "cert", "key", "tls-crypt-v2"):
+        assert f"<{tag}>" in bundle
+    assert not re.search(r"^(ca|cert|key|tls-crypt-v2|auth-user-pass|askpass)\b", bundle, re.MULTILINE)
+    assert f"remote {deployed.outputs['publicIp']} 1194" in bundle
+
+
+@pytest.mark.seed("0.4")
+def test_all_of_the_gateway_s_services_fit_its_memory(
+    deployed: Deployment, here: tuple[Member, Member, Member], record_property: Callable[[str, object], None]
+) -> None:
+    """Proportional set sizes: a page that several processes share counts once. The kernel's own is not among them."""
+    must(deployed.gateway, "systemctl", "start", "drawbridge-agent")
+    script = "cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {sum += $2} END {print sum}'"
+    resident = int(must(deployed.gateway, "sh", "-c", script)) / 1024
+    peak = int(must(deployed.gateway, "systemctl", "show", "-P", "MemoryMax", "drawbridge-agent")) / 2**20
+    record_property("gateway resident MiB", round(resident))
+    print(f"all services {resident:.0f} MiB, the agent at most {peak:.0f} MiB more while it runs")
+    assert resident + peak < 512
+
+
+@pytest.mark.seed("9.8")
+def test_the_gateway_reboots_into_the_same_segment(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+    before, leader = configuration(deployed.gateway), deployed.gateway.leader
+    deployed.client("ec2").reboot_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])
+    again = waiting.until(lambda: rebooted(deployed, leader), 30)
+    again.wait_booted(60)
+
+    assert ping(here[1].host, here[2].address, TUNNEL) is not None
+    assert wait(lambda: multicast(here[1], here[2], *GROUP) == DATAGRAMS, 20)
+    assert configuration(again) == before
+
+
+# What is not one's own
+
+
+@pytest.mark.seed("9.4")
+def test_a_client_sends_from_its_own_addresses_only(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+    """Frames made by hand, each beside one that differs only in being true."""
+    gateway, desktop, robot = here
+    own, other = mac(desktop), mac(robot)
+    nobody = bytes.fromhex("020000000099")
+    local, others_local = (link_local(":".join(f"{b:02x}" for b in one)) for one in (own, other))
+    everyone6 = IPv6Address("ff02::1")
+    tried = {
+        "hardware address of another": (udp(own, desktop, gateway, b"A1"), udp(other, desktop, gateway, b"A2")),
+        "hardware address of nobody": (udp(own, desktop, gateway, b"B1"), udp(nobody, desktop, gateway, b"B2")),
+        "network address of another": (udp(own, desktop, gateway, b"C1"), udp(own, robot, gateway, b"C2")),
+        "the gateway's": (udp(own, desktop, gateway, b"D1"), udp(own, gateway, gateway, b"D2")),
+        "ARP for another": (arp(own, own, desktop), arp(own, own, robot)),
+        "ARP with another's hardware address": (arp(own, own, desktop, 2), arp(own, other, robot)),
+        "neighbour of another": (
+            neighbour(own, local, local, everyone6, b"E1"),
+            neighbour(own, local, others_local, everyone6, b"E2"),
+        ),
+        "IPv6 from another": (
+            neighbour(own, local, local, everyone6, b"F1"),
+            neighbour(own, others_local, local, everyone6, b"F2"),
+        ),
+        "a router's word": (
+            neighbour(own, local, local, everyone6, b"G1"),
+            neighbour(own, local, local, everyone6, b"G2", kind=134),
+        ),
+    }
+    for what, (true, false) in tried.items():
+        for frame, passes in ((true, True), (false, False)):
+            with segment.listening(gateway.host, "count", "br0", "1.5", frame[6:].hex()) as arrived:
+                segment.send(desktop.host, "tap0", frame, times=3)
+            assert (arrived() > 0) == passes, what
+    dropped = counted(deployed)
+    assert dropped["spoofed"] >= 3 and dropped["foreign"] >= 3
+    # It had no effect on the other: nobody's way to it is bent.
+    assert ping(gateway.host, robot.address, 5) is not None
+    assert ping(robot.host, desktop.address, 5) is not None
+
+
+def test_multicast_that_is_not_named_stays_where_it_is(
+    deployed: Deployment,
+    here: tuple[Member, Member, Member],
+    changed: Callable[[dict[str, Any]], None],
+    restored: None,
+) -> None:
+    _, desktop, robot = here
+    refused = [("239.1.2.3", 7400), ("239.255.0.1", 7399), ("ff02::1:2", 547), ("ff05::7", 7400)]
+    for group in refused:
+        assert multicast(desktop, robot, *group, seconds=1) == 0, group
+    assert counted(deployed)["multicast"] >= len(refused) * DATAGRAMS
+    # The control: where nothing is named, it crosses.
+    changed({"multicast": []})
+    for group in refused:
+        assert multicast(desktop, robot, *group) == DATAGRAMS, group
+
+
+def test_broadcasts_pass_at_their_rate_and_no_faster(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+    gateway, desktop, _ = here
+    frame = arp(mac(desktop), mac(desktop), desktop)
+    with segment.listening(gateway.host, "count", "br0", "2", frame.hex()) as arrived:
+        segment.send(desktop.host, "tap0", frame, times=1000)
+    rate = deployed.settings.tunnel.broadcasts
+    assert rate <= arrived() <= 3 * rate
+    # Not 1,000 less what passed: a busy tunnel loses some of such a burst before the filter sees it.
+    assert counted(deployed)["broadcast"] >= rate
+
+
+@pytest.mark.seed("0.12")
+def test_control_without_a_way_between_clients_nothing_of_it_is_heard(
+    deployed: Deployment,
+    here: tuple[Member, Member, Member],
+    changed: Callable[[dict[str, Any]], None],
+    restored: None,
+) -> None:
+    gateway, desktop, robot = here
+    changed({"clientToClient": False})
+    waiting.until(lambda: "hairpin off" in must(deployed.gateway, "bridge", "-d", "link", "show", "dev", "tap0"), 10)
+
+    for group in (GROUP, GROUP6):
+        assert multicast(desktop, robot, *group) == 0
+        assert multicast(desktop, gateway, *group) == DATAGRAMS
+    assert ping(desktop.host, robot.address, 2) is None
+
+
+def journal(host: Host, unit: str) -> str:
+    return must(host, "journalctl", "--no-pager", "-o", "cat", "-u", unit)
+
+
+def rebooted(deployed: Deployment, leader: int | None) -> Host | None:
+    host = deployed.gateway
+    return host if host.leader != leader else None
+
+
+def configuration(gateway: Host) -> str:
+    """What makes the segment: devices, their places, the filter without what it counted."""
+    rules = must(gateway, "nft", "list", "ruleset")
+    bridge = must(gateway, "bridge", "-d", "link", "show")
+    address = must(gateway, "cat", "/sys/class/net/br0/address")
+    return re.sub(r"packets \d+ bytes \d+|\s*elements = \{[^}]*expires[^}]*\}|^\d+: ", "", rules + bridge + address)
+
+
+def counted(deployed: Deployment) -> dict[str, int]:
+    """Packets that the segment's filter dropped, by its reasons."""
+    table = must(deployed.gateway, "nft", "-j", "list", "counters", "table", "bridge", "drawbridge")
+    found = [entry["counter"] for entry in json.loads(table)["nftables"] if "counter" in entry]
+    counts = {entry["name"]: int(entry["packets"]) for entry in found}
+    assert set(counts) == set(COUNTERS)
+    return counts
+
+
+# Frames, as RFC 826, 768, 791 and 4861 have them
+
+EVERYONE = b"\xff" * 6
+
+
+def mac(one: Member) -> bytes:
+    return bytes.fromhex(must(one.host, "cat", f"/sys/class/net/{one.device}/address").replace(":", ""))
+
+
+def udp(source: bytes, one: Member, other: Member, text: bytes) -> bytes:
+    """A datagram to port 9 that claims to come from `one`."""
+    datagram = struct.pack("!HHHH", 9, 9, 8 + len(text), 0) + text
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0, *packed(one, other))
+    header = header[:10] + checksum(header) + header[12:]
+    return mac(other) + source + b"\x08\x00" + header + datagram
+
+
+def packed(one: Member, other: Member) -> tuple[bytes, bytes]:
+    return one.address.packed, other.address.packed
+
+
+def arp(source: bytes, hardware: bytes, one: Member, operation: int = 1) -> bytes:
+    """To all: `one` is at `hardware`."""
+    message = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + hardware + one.address.packed
+    return EVERYONE + source + b"\x08\x06" + message + bytes(6) + one.address.packed
+
+
+def neighbour(
+    source: bytes, one: IPv6Address, claimed: IPv6Address, other: IPv6Address, text: bytes, kind: int = 136
+) -> bytes:
+    """A neighbour's advertisement, or another kind of ICMPv6, that claims an address; `text` tells it apart."""
+    message = (
+        struct.pack("!BBHI", kind, 0, 0, 0x20000000) + claimed.packed + b"\x02\x01" + source + text.ljust(8, b"\1")
+    )
+    pseudo = one.packed + other.packed + struct.pack("!II", len(message), 58)
+    message = message[:2] + checksum(pseudo + message) + message[4:]
+    header = struct.pack("!IHBB", 0x60000000, len(message), 58, 255) + one.packed + other.packed
+    return b"\x33\x33" + other.packed[-4:] + source + b"\x86\xdd" + header + message
+
+
+def checksum(data: bytes) -> bytes:
+    """The Internet's (RFC 1071)."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data + bytes(len(data) % 2))) if len(data) % 2 == 0 else 0
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)
+
+
+@pytest.fixture(scope="module")
+def world(deployed: Deployment) -> World:
+    """The stack as its file has it, for what changes it for good: those tests come last."""
+    return World(bring(deployed.region, RAW), RAW)
+
+
+@pytest.mark.seed("9.3")
+def test_clients_do_not_reach_the_gateway_s_metadata(world: World) -> None:
+    private = world.private.address
+    promises.no_metadata(world.deployed, world.client("ros_desktop"), "tap0", private)
+
+
+@pytest.mark.seed("9.6")
+def test_no_private_key_is_where_others_read(world: World) -> None:
+    promises.no_key_in_sight(world.deployed, world.client("ros_desktop"), "ros_desktop")
+
+
+@pytest.mark.seed("9.7")
+def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(world: World) -> None:
+    promises.narrow_role(world.deployed, "ros_desktop")
+
+
+@pytest.mark.seed("9.5")
+def test_10_megabytes_pass_paths_of_1500_and_of_1400_bytes(world: World) -> None:
+    promises.transfer(world.client("ros_desktop"), world.private)
+    stack = world.up(clients=[*RAW["drawbridge:clients"], NARROW])
+    narrow = start_client(stack, len(RAW["drawbridge:clients"]), NARROW["name"], mtu=1400)
+    world.client(NARROW["name"])
+    promises.narrow(narrow, stack.outputs["publicIp"])
+    promises.transfer(narrow, world.private)
+
+
+@pytest.mark.seed("9.2")
+def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(world: World) -> None:
+    promises.replaced(world, NARROW["name"], clients=[*RAW["drawbridge:clients"], NARROW])
+
+
+@pytest.mark.seed("9.1")
+def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(world: World) -> None:
+    every = RAW["drawbridge:clients"]
+    promises.cut_off(world, NARROW["name"], stay=every, again=[*every, NARROW], looks=False)

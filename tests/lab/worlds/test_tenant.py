@@ -1,0 +1,246 @@
+"""World `tenant`: many private hosts behind one public address, reached by engineers and CI jobs through the tunnel.
+
+Does not prove that AWS itself accepts what is deployed. One machine answers for all 250 tenant hosts: each has its own
+address, but not its own kernel.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.measure import arrives, ask, ping, serve
+from lab.region import Host
+from tests.support import stacks, waiting
+from tests.support.commands import read
+from tests.support.stacks import configuration
+
+TUNNEL = 60.0
+POOL = "10.213.77.0/24"
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Deployment]:
+    with stacks.throw_away("tenant") as stack:
+        yield stack
+
+
+@pytest.fixture
+def engineer(deployed: Deployment) -> Host:
+    return connected(deployed, "engineer")
+
+
+@pytest.fixture
+def tenant(deployed: Deployment) -> Host:
+    """A host of the private network."""
+    return deployed.region.host("private-host")
+
+
+def connected(deployed: Deployment, name: str) -> Host:
+    host = deployed.region.host(name)
+    assert ping(host, deployed.outputs["privateIp"], TUNNEL) is not None
+    return host
+
+
+def table(gateway: Host) -> str:
+    """The gateway's own table, without what its counters have counted."""
+    listed = read(gateway, "nft", "-s", "list", "table", "inet", "drawbridge")
+    assert listed
+    return listed
+
+
+def source_dest_check(deployed: Deployment) -> bool:
+    interface = deployed.outputs["gatewayInterfaceId"]
+    found = deployed.client("ec2").describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"]
+    return bool(found[0]["SourceDestCheck"])
+
+
+@contextmanager
+def rules(gateway: Host, change: str) -> Iterator[None]:
+    """The gateway with other nftables rules for the length of a block."""
+    read(gateway, "nft", "-f", "/dev/stdin", stdin=change)
+    try:
+        yield
+    finally:
+        read(gateway, "systemctl", "reload", "drawbridge-nftables")
+
+
+@contextmanager
+def permitted(deployed: Deployment, **permission: object) -> Iterator[None]:
+    """The gateway's security group with one more permission for the length of a block."""
+    ec2, group = deployed.client("ec2"), deployed.outputs["securityGroupId"]
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[permission])
+    deployed.region.settle()
+    try:
+        yield
+    finally:
+        ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[permission])
+        deployed.region.settle()
+
+
+@pytest.mark.seed("3.3")
+def test_clients_get_the_route_and_reach_the_gateway(deployed: Deployment) -> None:
+    for name in ("engineer", "ci-job"):
+        host = connected(deployed, name)
+        assert re.search(r"^10\.180\.0\.0/16 via 10\.213\.77\.1 dev tun0", read(host, "ip", "route"), re.MULTILINE)
+
+
+@pytest.mark.seed("3.4")
+def test_another_tenant_sees_the_gateways_address_with_source_dest_check_on(
+    deployed: Deployment, engineer: Host, tenant: Host
+) -> None:
+    gateway = deployed.outputs["privateIp"]
+
+    assert source_dest_check(deployed)
+    assert ping(engineer, tenant.address, TUNNEL) is not None
+    assert arrives(tenant, f"icmp[icmptype] == 8 and src {gateway}", lambda: ping(engineer, tenant.address, 3))
+    answer = ask(engineer, tenant.address)
+    assert answer is not None and answer.source == gateway
+
+
+@pytest.mark.seed("3.5")
+def test_control_without_translation_the_same_ping_fails(deployed: Deployment, engineer: Host, tenant: Host) -> None:
+    # A flow that is known stays translated, so these are new ones: other pings, other connections.
+    assert ask(engineer, tenant.address) is not None
+    with rules(deployed.gateway, "flush chain inet drawbridge postrouting\n"):
+        assert ping(engineer, tenant.address, 3) is None
+        assert ask(engineer, tenant.address) is None
+        assert ping(engineer, deployed.outputs["privateIp"], 3) is not None
+    assert ping(engineer, tenant.address, 5) is not None
+
+
+@pytest.mark.seed("3.6")
+def test_input_drops_what_is_not_ssh_the_tunnel_icmp_or_a_reply(deployed: Deployment, engineer: Host) -> None:
+    """From the Internet, with the security group wide open, so that only the gateway's own filter is left."""
+    public, gateway = deployed.outputs["publicIp"], deployed.gateway
+    other = [2222, 3306, 5432, 8080, 30000]
+    for port in other:
+        serve(gateway, port)
+    anyone = [{"CidrIp": "0.0.0.0/0"}]
+    with permitted(deployed, IpProtocol="tcp", FromPort=0, ToPort=65535, IpRanges=anyone):
+        before = refused(gateway, "refused_input")
+        assert {port: ask(engineer, public, port=port, timeout=1) for port in other} == dict.fromkeys(other)
+        assert refused(gateway, "refused_input") >= before + len(other), "it was the gateway that dropped them"
+        # SSH, echo requests and the tunnel get in; the gateway's own questions are answered.
+        assert read(engineer, "timeout", "5", "bash", "-c", f"head -c 4 </dev/tcp/{public}/22") == "SSH-"
+        assert ping(engineer, public, 5) is not None
+        assert ping(engineer, deployed.outputs["privateIp"], 5) is not None
+        assert read(gateway, "curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://mirror.lab/")
+        # The control: without the filter the same ports answer.
+        with rules(gateway, "flush chain inet drawbridge input\nadd rule inet drawbridge input accept\n"):
+            assert all(ask(engineer, public, port=port) for port in other)
+
+
+@pytest.mark.seed("3.7")
+def test_forward_drops_what_is_not_from_the_tunnel_to_a_tenant_or_its_reply(
+    deployed: Deployment, engineer: Host, tenant: Host
+) -> None:
+    gateway, job = deployed.gateway, connected(deployed, "ci-job")
+    assert ask(engineer, tenant.address) is not None  # from the tunnel, and back from the tenants
+    outside, peer = "198.51.100.1", "10.213.77.11"
+    with via_tunnel(engineer, outside):
+        before = refused(gateway, "refused_forward")
+        assert ping(engineer, outside, 2) is None
+        assert refused(gateway, "refused_forward") > before
+        assert ping(engineer, peer, 2) is None
+        assert refused(gateway, "refused_forward") > before + 1
+        # The control: it is the filter that these meet, and one that lets them pass lets them through.
+        with rules(gateway, "insert rule inet drawbridge forward accept\n"):
+            assert ping(engineer, peer, 5) is not None
+            leaves = f"icmp and src {deployed.outputs['privateIp']} and dst {outside}"
+            assert arrives(gateway, leaves, lambda: ping(engineer, outside, 1))
+    assert ping(job, tenant.address, 5) is not None
+
+
+@pytest.mark.seed("3.8")
+def test_only_the_pool_is_translated_and_only_on_its_way_out_of_the_tunnel(
+    deployed: Deployment, engineer: Host, tenant: Host
+) -> None:
+    gateway, job = deployed.gateway, connected(deployed, "ci-job")
+    with rules(gateway, "insert rule inet drawbridge forward accept\n"):
+        # Into the tunnel: from one client to another, the source stays.
+        serve(job)
+        answer = ask(engineer, "10.213.77.11")
+        assert answer is not None and answer.source == "10.213.77.10"
+        # Out of it: translated.
+        answer = ask(engineer, tenant.address)
+        assert answer is not None and answer.source == deployed.outputs["privateIp"]
+        # A source that is not of the pool leaves as it is (and the VPC drops it, because the check is on).
+        stranger = "10.99.0.1"
+        read(gateway, "ip", "address", "add", f"{stranger}/32", "dev", "lo")
+        try:
+            leaves = f"icmp and src {stranger} and dst {tenant.address}"
+            asked = ["ping", "-c", "1", "-W", "1", "-I", stranger, tenant.address]
+            assert arrives(gateway, leaves, lambda: gateway.run(asked))
+        finally:
+            read(gateway, "ip", "address", "delete", f"{stranger}/32", "dev", "lo")
+
+
+@pytest.mark.seed("3.9", "9.8")
+def test_after_a_reboot_rules_and_clients_are_back_and_other_tables_untouched(
+    deployed: Deployment, engineer: Host, tenant: Host
+) -> None:
+    other = 'table inet other {\n    chain c {\n        comment "not ours"\n    }\n}\n'
+    read(deployed.gateway, "nft", "-f", "/dev/stdin", stdin=other)
+    rules_before, files = table(deployed.gateway), configuration(deployed.gateway)
+    read(deployed.gateway, "systemctl", "reload", "drawbridge-nftables")
+    assert table(deployed.gateway) == rules_before
+    assert "not ours" in read(deployed.gateway, "nft", "list", "table", "inet", "other")
+
+    leader = deployed.gateway.leader
+    pid = read(engineer, "systemctl", "show", "-P", "MainPID", "openvpn-client@engineer")
+    deployed.client("ec2").reboot_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])
+    again = waiting.until(lambda: ((h := deployed.gateway).leader != leader and h) or None, 60)
+    again.wait_booted(60)
+
+    assert ping(engineer, tenant.address, TUNNEL) is not None
+    assert read(engineer, "systemctl", "show", "-P", "MainPID", "openvpn-client@engineer") == pid
+    assert (table(again), configuration(again)) == (rules_before, files)
+
+
+@pytest.mark.seed("3.13")
+def test_more_than_250_tenants_are_addressed_through_one_tunnel(
+    deployed: Deployment, engineer: Host, tenant: Host
+) -> None:
+    ec2, private = deployed.client("ec2"), IPv4Address(tenant.address)
+    found = ec2.describe_network_interfaces(
+        Filters=[{"Name": "addresses.private-ip-address", "Values": [str(private)]}]
+    )
+    (interface,) = found["NetworkInterfaces"]
+    subnet = ec2.describe_subnets(SubnetIds=[interface["SubnetId"]])["Subnets"][0]
+    # AWS keeps the first four addresses and the last one of a subnet.
+    usable = list(IPv4Network(subnet["CidrBlock"]))[4:-1]
+    more = [str(address) for address in usable if address != private]
+    ec2.assign_private_ip_addresses(NetworkInterfaceId=interface["NetworkInterfaceId"], PrivateIpAddresses=more)
+    deployed.region.settle()
+    read(tenant, "ip", "-batch", "-", stdin="".join(f"address add {address}/32 dev lo\n" for address in more))
+
+    script = (
+        "import concurrent.futures as f, subprocess as s, sys\n"
+        "ask = lambda a: s.run(['ping', '-n', '-c', '1', '-W', '5', a], stdout=s.DEVNULL).returncode == 0\n"
+        "with f.ThreadPoolExecutor(16) as pool: print(sum(pool.map(ask, sys.stdin.read().split())))\n"
+    )
+    answered = int(read(engineer, "python3", "-c", script, stdin="\n".join([str(private), *more])))
+    assert answered == len(usable) == 251
+
+
+@contextmanager
+def via_tunnel(host: Host, *addresses: str) -> Iterator[None]:
+    """A client that sends these addresses' packets into the tunnel, whatever was pushed."""
+    for address in addresses:
+        read(host, "ip", "route", "replace", f"{address}/32", "via", "10.213.77.1", "dev", "tun0")
+    try:
+        yield
+    finally:
+        for address in addresses:
+            read(host, "ip", "route", "delete", f"{address}/32")
+
+
+def refused(gateway: Host, counter: str) -> int:
+    """Packets that a counter of the gateway's has counted."""
+    listed = json.loads(read(gateway, "nft", "-j", "list", "counter", "inet", "drawbridge", counter))["nftables"]
+    return int(next(entry["counter"]["packets"] for entry in listed if "counter" in entry))

@@ -1,0 +1,261 @@
+"""What every world keeps (rows 9.x), for the tests of any of them to ask.
+
+A failed promise fails the test that asks. Nothing here proves that AWS itself accepts what is deployed.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drawbridge.trial.deployment import Deployment, deploy
+from drawbridge.trial.hosts import fetch_bundle, install_kit
+from drawbridge.trial.measure import arrives, ask, ping
+from lab.region import Host
+from openvpn.profile import certificate_of
+from pki.authority import Certificate
+from tests.support import stacks, waiting
+from tests.support.commands import read
+
+TUNNEL = 60.0
+#: Another key of the operator's is other user data, and that means another machine.
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+#: A line that only a private key in clear has.
+PRIVATE = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY|OpenVPN tls-crypt-v2 (server|client) key)-----")
+
+
+@dataclass
+class World:
+    """A world's stack, as it is deployed now."""
+
+    deployed: Deployment
+    raw: dict[str, Any]
+
+    def up(self, **sections: Any) -> Deployment:
+        """Deploy it with other sections, and wait until its gateway runs that."""
+        made = self.deploy(**sections)
+        self.deployed = stacks.settled(made)
+        return made
+
+    def deploy(self, **sections: Any) -> Deployment:
+        """Deploy it with other sections, and leave it to the gateway when it looks."""
+        config = {**self.raw, **{f"drawbridge:{key}": value for key, value in sections.items()}}
+        return deploy(self.deployed.region, self.deployed.settings.stack, config, lambda _: None)
+
+    def client(self, name: str) -> Host:
+        """A client's machine, its tunnel up."""
+        host = self.deployed.region.host(name)
+        assert ping(host, self.deployed.outputs["privateIp"], TUNNEL) is not None
+        return host
+
+    @property
+    def private(self) -> Host:
+        return self.deployed.region.host("private-host")
+
+
+def config_of(name: str) -> str:
+    """A client's bundle on its machine."""
+    return f"/etc/openvpn/client/{name}.conf"
+
+
+def replaced(world: World, name: str, **sections: Any) -> None:
+    """Replace the gateway's machine: the addresses stay, and a client is back with what it had (9.2)."""
+    client, before = world.client(name), world.deployed.outputs
+    unit, bundle = f"openvpn-client@{name}", read(client, "sha256sum", config_of(name))
+    pid = read(client, "systemctl", "show", "-P", "MainPID", unit)
+    gateway = world.raw.get("drawbridge:gateway") or {}
+    # So it stays: to take it back would be one machine more.
+    world.raw = {**world.raw, "drawbridge:gateway": {**gateway, "sshKey": OTHER_KEY}}
+    stack = world.up(**sections)
+
+    assert stack.outputs["gatewayInstanceId"] != before["gatewayInstanceId"]
+    assert {k: stack.outputs[k] for k in ("publicIp", "privateIp", "gatewayInterfaceId")} == {
+        k: before[k] for k in ("publicIp", "privateIp", "gatewayInterfaceId")
+    }
+    # The old one said goodbye, so that nobody waits for keepalive's 120 s of silence.
+    log = read(client, "journalctl", "--no-pager", "--unit", unit)
+    assert "Connection reset command was pushed by server" in log
+    assert ping(client, world.private.address, TUNNEL) is not None
+    assert read(client, "sha256sum", config_of(name)) == bundle
+    assert read(client, "systemctl", "show", "-P", "MainPID", unit) == pid
+
+
+def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any], looks: bool = True) -> None:
+    """Take a client out of the stack file, and put it in again (9.1).
+
+    `stay` are the clients without it, `again` those with it. The gateway looks by itself, or is told to.
+    """
+    client, private, stack = world.client(name), world.private, world.deployed
+    old = "/etc/openvpn/old.ovpn"
+    read(client, "cp", "-p", config_of(name), old)
+    assert ping(client, private.address, 5) is not None  # its session lives
+
+    world.deployed = world.deploy(clients=stay)
+    if not looks:
+        stacks.settled(world.deployed)
+    waiting.until(lambda: ping(client, stack.outputs["privateIp"], 1) is None, 60)  # cut, within the 60 s
+    entry = next(one for one in stack.settings.clients if one.name == name)
+    # Where the tunnel was open to its address alone, it is now shut: OpenVPN does not even hear of it.
+    refused(world, client, old, heard=entry.at is None)
+
+    world.up(clients=again)
+    refused(world, client, old)  # under a name that is good
+    if entry.lan or entry.at:  # a site's IAM user is another one, too
+        install_kit(world.deployed, client, name)
+    else:
+        fetch_bundle(world.deployed, client, name)
+    read(client, "systemctl", "restart", f"openvpn-client@{name}")
+    assert ping(client, private.address, TUNNEL) is not None
+
+
+def refused(world: World, client: Host, bundle: str, *, heard: bool = True) -> None:
+    """The gateway says that a bundle's certificate is revoked, or is never asked; no tunnel comes of it."""
+    serial = Certificate.read(certificate_of(read(client, "cat", bundle))).serial
+    gateway, device, unit = world.deployed.gateway, world.deployed.settings.tunnel.device, f"old-{secrets.token_hex(4)}"
+
+    def told() -> int:
+        log = read(gateway, "journalctl", "--no-pager", "-o", "cat", "-u", "openvpn-server@server")
+        return log.count(f"serial={serial} is revoked")
+
+    before = told()
+    argv = ["openvpn", "--config", bundle, "--dev", f"{device}9", "--dev-type", device]
+    if not heard:
+        said = client.run(["timeout", "10", *argv]).stdout
+        assert "link remote" in said and "Initialization Sequence Completed" not in said
+        assert told() == before
+        return
+    read(client, "systemd-run", "--quiet", f"--unit={unit}", *argv)
+    try:
+        waiting.until(lambda: told() > before, 30)
+        said = read(client, "journalctl", "--no-pager", "-o", "cat", "-u", unit)
+        assert "link remote" in said and "Initialization Sequence Completed" not in said
+    finally:
+        client.run(["systemctl", "stop", unit])
+
+
+def transfer(client: Host, private: Host) -> None:
+    """Ten megabytes pass each way, in packets that must not be fragmented, as TCP sends them (9.5)."""
+    assert client.run(["sysctl", "-n", "net.ipv4.ip_no_pmtu_disc"]).stdout.strip() == "0"
+    size = 10_000_000
+    for way in ({"take": size}, {"send": size}):
+        answer = ask(client, private.address, timeout=20, **way)
+        assert answer is not None and answer.taken == way.get("take", 0)
+    assert arrives(client, "tcp and ip[6] & 0x40 != 0", lambda: ask(client, private.address))
+
+
+def narrow(client: Host, server: str) -> None:
+    """The control for a line of 1,400 bytes: it takes no 1,408."""
+    too_big = ["ping", "-c", "1", "-W", "1", "-M", "do", "-s", "1380", server]
+    assert client.run(too_big).returncode != 0
+
+
+def no_metadata(deployed: Deployment, client: Host, device: str, beyond: str) -> None:
+    """A client that sends packets for the metadata into the tunnel has no answer; `beyond` it reaches (9.3)."""
+    server = str(deployed.settings.tunnel.pool.network_address + 1)
+    read(client, "ip", "route", "replace", "169.254.169.254/32", "via", server, "dev", device)
+    try:
+        put = ["curl", "-s", "-m", "3", "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60"]
+        before = _dropped(deployed.gateway)
+        asked = client.run([*put, "http://169.254.169.254/latest/api/token"])
+        assert (asked.returncode, asked.stdout) == (28, "")  # curl's 28: timed out
+        assert _dropped(deployed.gateway) > before  # it was this firewall that dropped it
+    finally:
+        read(client, "ip", "route", "delete", "169.254.169.254/32")
+    # Controls: the service answers the gateway itself, and the same tunnel carries what is allowed.
+    assert read(deployed.gateway, *put, "http://169.254.169.254/latest/api/token")
+    assert ping(client, beyond, 5) is not None
+
+
+def no_key_in_sight(deployed: Deployment, client: Host, name: str) -> None:
+    """No private key is in user data, state, outputs or any log (9.6)."""
+    ec2, gateway = deployed.client("ec2"), deployed.gateway
+    data = ec2.describe_instance_attribute(InstanceId=deployed.outputs["gatewayInstanceId"], Attribute="userData")
+    machine = next((deployed.region.directory / "machines").glob(f"{deployed.outputs['gatewayInstanceId']}*"))
+    texts = {
+        "user data": data["UserData"]["Value"],
+        "user data on the machine": read(gateway, "cat", "/var/lib/cloud/instance/user-data.txt"),
+        "Pulumi state": (deployed.region.stacks / f"{deployed.settings.stack}.json").read_text(),
+        "stack outputs": json.dumps(deployed.outputs),
+        "the gateway's journal": read(gateway, "journalctl", "--no-pager"),
+        "cloud-init's logs": read(gateway, "sh", "-c", "cat /var/log/cloud-init*.log"),
+        "the client's journal": read(client, "journalctl", "--no-pager"),
+        "the console": (machine / "console.log").read_text(errors="replace"),
+        "the region's log": (deployed.region.directory / "log").read_text(),
+    }
+    held = [read(gateway, "cat", f"/etc/openvpn/server/secrets/{one}") for one in ("server.key", "tls-crypt-v2.key")]
+    held.append(read(client, "cat", config_of(name)).partition("<key>")[2])
+    assert all(PRIVATE.search(secret) for secret in held[:2])  # the control: the pattern finds a key
+    bodies = [body(secret) for secret in held]
+
+    for where, text in texts.items():
+        assert text or where in ("the console", "the region's log"), where
+        assert not PRIVATE.search(text), where
+        assert not any(one in text for one in bodies), where
+
+
+def narrow_role(deployed: Deployment, name: str) -> None:
+    """The instance's role reads what its gateway needs, and nothing else (9.7); `name` is a client's."""
+    gateway, names, bucket = deployed.gateway, deployed.names, deployed.outputs["bucket"]
+    key = names.release_key(deployed.outputs["release"])
+    allowed = [
+        f"ssm.get_parameter(Name='{names.release}')",
+        f"ssm.get_parameters_by_path(Path='{names.gateway}', WithDecryption=True)",
+        f"s3.get_object(Bucket='{bucket}', Key='{key}')",
+        f"ssm.put_parameter(Name='{names.report}', Value='{{}}', Type='String', Overwrite=True)",
+    ]
+    denied = [
+        f"ssm.get_parameters_by_path(Path='{names.authority}', WithDecryption=True)",
+        f"ssm.get_parameters_by_path(Path='{names.root}', Recursive=True, WithDecryption=True)",
+        f"ssm.get_parameter(Name='{names.bundle(name)}', WithDecryption=True)",
+        "ssm.get_parameter(Name='/drawbridge/other/gateway/server.key', WithDecryption=True)",
+        f"ssm.put_parameter(Name='{names.release}', Value='x', Type='String', Overwrite=True)",
+        f"ssm.delete_parameter(Name='{names.report}')",
+        f"s3.put_object(Bucket='{bucket}', Key='{key}', Body=b'')",
+        f"s3.list_objects_v2(Bucket='{bucket}')",
+        "s3.list_buckets()",
+        "ec2.describe_instances()",
+        "iam.list_users()",
+    ]
+    ssm = deployed.client("ssm")
+    report = ssm.get_parameter(Name=names.report)["Parameter"]["Value"]
+    try:
+        said = called(gateway, *allowed, *denied)
+        assert {call: said[call] for call in allowed} == dict.fromkeys(allowed, "ok")
+        assert {call: code for call, code in said.items() if call in denied and code == "ok"} == {}
+    finally:
+        # What the gateway has reported once it does not report again.
+        ssm.put_parameter(Name=names.report, Value=report, Type="String", Overwrite=True)
+
+
+def called(host: Host, *calls: str) -> dict[str, str]:
+    """What became of AWS calls made on a machine with the credentials it has there: `ok`, or the error's code."""
+    script = (
+        "import boto3, json, sys, botocore.exceptions as e\n"
+        "names = ('ssm', 's3', 'ec2', 'iam', 'cloudwatch')\n"
+        "ssm, s3, ec2, iam, cloudwatch = (boto3.client(s, region_name='eu-west-1') for s in names)\n"
+        "said = {}\n"
+        "for call in json.load(sys.stdin):\n"
+        "    try:\n        eval(call)\n        said[call] = 'ok'\n"
+        "    except e.ClientError as error:\n        said[call] = error.response['Error']['Code']\n"
+        "print(json.dumps(said))\n"
+    )
+    said: dict[str, str] = json.loads(read(host, "python3", "-c", script, stdin=json.dumps(calls)))
+    return said
+
+
+def body(pem: str) -> str:
+    """A line that no other key has, of a PEM private key.
+
+    Not the first: that is mostly what kind of key it is.
+    """
+    return PRIVATE.split(pem)[-1].split()[1]
+
+
+def _dropped(gateway: Host) -> int:
+    """Packets that the gateway's firewall has dropped on their way to metadata."""
+    table = read(gateway, "nft", "list", "table", "inet", "drawbridge")
+    return sum(int(count) for count in re.findall(r"packets (\d+) bytes \d+ drop", table)) + sum(
+        int(count) for count in re.findall(r"counter \w*metadata\w* \{\s*packets (\d+)", table)
+    )

@@ -1,0 +1,54 @@
+"""Stacks as tests of worlds have them: deployed, their hosts in place, their gateway running what was asked."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from drawbridge.operate.account import stack_file
+from drawbridge.trial import run
+from drawbridge.trial.deployment import Deployment, deploy
+from drawbridge.trial.hosts import place_hosts
+from drawbridge.trial.routed import wait_report
+from lab.errors import LabError
+from lab.region import Host, Region
+from settings.source import read_stack_file
+from tests.support.commands import read
+
+
+def of(world: str) -> dict[str, Any]:
+    """A world's configuration, as its stack file has it."""
+    return read_stack_file(stack_file(world))
+
+
+def bring(region: Region, stack: str, raw: Mapping[str, Any]) -> Deployment:
+    """Deploy a stack, or what it is now, and wait until its gateway runs that; hosts that lack are placed."""
+    made = deploy(region, stack, raw, lambda _: None)
+    place_hosts(made, lambda _: None)
+    return settled(made)
+
+
+def settled(made: Deployment) -> Deployment:
+    """Wait until a stack's gateway runs what was deployed: it is told to look now, as its timer does every 30 s."""
+    gateway = made.gateway
+    if gateway.leader:
+        with contextlib.suppress(LabError):  # it may be on its way up or down: then it looks by itself
+            gateway.run(["systemctl", "start", "drawbridge-agent"])
+    said = wait_report(made, made.outputs["release"])
+    assert said.get("state") == "ready", f"{said}\n{made.gateway.run(['journalctl', '--no-pager', '-n', '60']).stdout}"
+    return made
+
+
+@contextmanager
+def throw_away(world: str) -> Iterator[Deployment]:
+    """A world's own stack file, deployed into a region that is gone when the block ends."""
+    with run.throw_away_region() as region:
+        yield bring(region, world, of(world))
+
+
+def configuration(host: Host) -> str:
+    """All that configures a gateway, by the digest of each file."""
+    script = (
+        "find -L /etc/openvpn /etc/drawbridge /etc/sysctl.d /opt/drawbridge/current -type f | sort | xargs sha256sum"
+    )
+    return read(host, "sh", "-c", script)
