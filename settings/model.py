@@ -195,6 +195,14 @@ class Client(Section):
     bridge: Bridge | None = None
     """Makes its host a bridge between the segment and `lan`."""
 
+    def needs_kit(self, tunnel: Tunnel) -> bool:
+        """Return whether its machine is set up by a kit, and so needs an IAM user to fetch it with.
+
+        Kits are for Debian: of a site, of a bridge, of a host that keeps the rule for its own address up to date, and
+        of a bonded host.
+        """
+        return self.system == "linux" and bool(self.lan or self.at or self.bridge or tunnel.links > 1)
+
 
 class Lifetimes(Section):
     """Validity of certificates, days."""
