@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime import settings as sdk
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 
+from endpoint import endpoint_of, remote_endpoint
 from engine.provider.catalog import Diff, Provider
 from engine.provider.dynamic import PROVIDER_KEY, Dynamic, is_dynamic
 from engine.provider.kind import Aws, ProviderError
@@ -669,28 +669,21 @@ class _Run:
 
 
 def loopback_endpoint(environment: Mapping[str, str]) -> str:
-    """Give the AWS endpoint of the environment.
+    """Return the AWS endpoint of the environment.
 
     Raises:
         EngineError: there is none, or one that is not on loopback.
     """
-    endpoint = environment.get("AWS_ENDPOINT_URL", "")
-    if not endpoint:
-        raise EngineError("AWS_ENDPOINT_URL is not set; the embedded engine deploys into a lab only, never to AWS")
-    names = {
-        "AWS_ENDPOINT_URL": endpoint,
-        **{k: v for k, v in environment.items() if k.startswith("AWS_ENDPOINT_URL_")},
-    }
-    for name, url in names.items():
-        host = urlsplit(url).hostname or ""
-        try:
-            local = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            local = host == "localhost"
-        if not local:
-            raise EngineError(
-                f"{name} names {host or url}, which is not loopback; the embedded engine never deploys to AWS"
-            )
+    if remote := remote_endpoint(environment):
+        host = urlsplit(remote.url).hostname or remote.url
+        raise EngineError(
+            f"{remote.source} names {host}, which is not loopback; the embedded engine never deploys to AWS"
+        )
+    endpoint = endpoint_of(environment)
+    if endpoint is None:
+        raise EngineError(
+            "AWS_ENDPOINT_URL is not set, or is ignored; the embedded engine deploys into a lab only, never to AWS"
+        )
     return endpoint
 
 

@@ -20,7 +20,7 @@ from botocore.config import Config
 import contract
 from drawbridge import errors
 from drawbridge.operate import ssh
-from endpoint import is_loopback
+from endpoint import remote_endpoint
 
 LAB = "lab"
 """The stack of the region on this machine."""
@@ -121,11 +121,10 @@ def _lab(environ: Mapping[str, str]) -> Account:
     from drawbridge.trial import deployment
     from lab import linux, region
 
-    endpoint = environ.get("AWS_ENDPOINT_URL")
-    if endpoint and not is_loopback(endpoint):
+    if remote := remote_endpoint(environ):
         raise errors.StackError(
-            f"stack {LAB} lives on this machine, and AWS_ENDPOINT_URL is {endpoint}",
-            "unset AWS_ENDPOINT_URL, or name another stack with --stack",
+            f"stack {LAB} lives on this machine, and {remote.source} is {remote.url}",
+            f"unset {remote.source}, or name another stack with --stack",
         )
     running = region.connect()
     if running is None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from endpoint import endpoint_of
 from settings.model import Client, Gateway, Lifetimes, Network, Tunnel
 from settings.parse import check_vpc_overlap, parse
 from settings.problems import Problem, SettingsError
@@ -538,27 +537,7 @@ def test_the_lab_stack_goes_nowhere_else(endpoint: str | None) -> None:
     assert problems(stack="dev", endpoint=endpoint) == []
 
 
-LOOP, AWS = "http://127.0.0.1:5000", "https://ssm.eu-west-1.amazonaws.com"
-
-
-@pytest.mark.parametrize(
-    ("environ", "raw", "expected"),
-    [
-        ({}, {}, None),
-        ({"AWS_ENDPOINT_URL": LOOP}, {}, LOOP),
-        ({"AWS_ENDPOINT_URL": ""}, {}, None),
-        ({"AWS_ENDPOINT_URL": LOOP, "AWS_ENDPOINT_URL_SSM": AWS}, {}, AWS),
-        ({"AWS_ENDPOINT_URL": LOOP, "AWS_ENDPOINT_URL_SSM": LOOP}, {}, LOOP),
-        ({"AWS_ENDPOINT_URL": LOOP, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}, {}, None),
-        ({"AWS_ENDPOINT_URL": LOOP}, {"aws:endpoints": [{"ec2": LOOP, "ssm": AWS}]}, AWS),
-        ({"AWS_ENDPOINT_URL": LOOP}, {"aws:endpoints": json.dumps([{"ec2": AWS}])}, AWS),
-        ({"AWS_ENDPOINT_URL": LOOP}, {"aws:endpoints": [{"ec2": LOOP}]}, LOOP),
-        # Dynamic resources do not see this one.
-        ({}, {"aws:endpoints": [{"ec2": LOOP}]}, None),
-    ],
-)
-def test_endpoint(environ: dict[str, str], raw: dict[str, object], expected: str | None) -> None:
-    assert endpoint_of(environ, raw) == expected
+LOOP = "http://127.0.0.1:5000"
 
 
 def test_a_vpc_found_out_later_is_held_against_the_rest() -> None:

@@ -329,6 +329,8 @@ def test_only_a_loopback_endpoint_will_do(lab: Lab, monkeypatch: pytest.MonkeyPa
     assert loopback_endpoint({"AWS_ENDPOINT_URL": "http://[::1]:4566"}) == "http://[::1]:4566"
     with pytest.raises(EngineError, match=r"AWS_ENDPOINT_URL_S3 names example\.com"):
         loopback_endpoint({"AWS_ENDPOINT_URL": "http://localhost:1", "AWS_ENDPOINT_URL_S3": "https://example.com"})
+    with pytest.raises(EngineError, match="is ignored"):
+        loopback_endpoint({"AWS_ENDPOINT_URL": "http://[::1]:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"})
     for endpoint in ("https://ec2.eu-west-1.amazonaws.com", "http://127.0.0.1.example.com", "http://10.0.0.1"):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         with pytest.raises(EngineError, match="not loopback"):
