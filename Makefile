@@ -1,7 +1,7 @@
 # make lab         set up what is missing, deploy stack `lab` into a region on this machine, show who reaches whom
 # make test        every test (root, /dev/net/tun); ends with the behaviours that hold
 # make test-unit   the tests that need neither root nor /dev/net/tun
-# make check       lint, format, types, shell scripts, import rules
+# make check       lint, format, types, shell scripts, pinned versions, import rules, words, links: no root, no network
 # make bench       figures of the lab
 # make clean       take the lab down, remove .venv and caches
 #
@@ -40,6 +40,7 @@ check: setup-python
 	$(BIN)/mypy
 	$(SHELL_SCRIPTS) | xargs shellcheck
 	$(BIN)/python tools/pin.py --check
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q tests/unit/test_imports.py tests/unit/test_words.py tests/unit/test_docs.py
 
 bench: setup
@@ -47,5 +48,5 @@ bench: setup
 
 clean:
 	@if [ -x $(BIN)/drawbridge ]; then $(BIN)/drawbridge lab down; fi
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

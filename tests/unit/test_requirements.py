@@ -1,32 +1,29 @@
-"""The pinned packages are those the code imports, and all they need. Does not prove that they can be downloaded."""
+"""Compare the pinned packages with what the code imports. Does not prove that they can be downloaded."""
 
-import ast
 import re
 import sys
-import tomllib
 from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tests.unit.test_imports import MAY_USE, imported, sources
+from tests.support.sources import PACKAGES, PYPROJECT, ROOT, imports, python_files, source_files
 
-ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RUNTIME: list[str] = PROJECT["project"]["dependencies"]
-DEV: list[str] = PROJECT["dependency-groups"]["dev"]
+RUNTIME: list[str] = PYPROJECT["project"]["dependencies"]
+DEV: list[str] = PYPROJECT["dependency-groups"]["dev"]
 
-#: Needed without being imported: the build of the editable install.
+#: Needed without an import: the build of the editable install.
 TOOLS = {"setuptools"}
 
 
 def canonical(name: str) -> str:
+    """Return a package's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def names(wanted: Iterable[str]) -> set[str]:
-    return {canonical(Requirement(line).name) for line in wanted}
+def names(requirements: Iterable[str]) -> set[str]:
+    return {canonical(Requirement(line).name) for line in requirements}
 
 
 def pinned(file: str) -> list[str]:
@@ -34,15 +31,13 @@ def pinned(file: str) -> list[str]:
 
 
 def distributions(paths: Iterable[Path]) -> set[str]:
-    """Packages that files import from, as a package index calls them."""
-    known = packages_distributions()
-    tops = {name for path in paths for _, name in imported(ast.parse(path.read_text()))}
-    # `google` is shared by several packages: any one of those asked for will do.
-    return {canonical(name) for top in tops - {"google"} for name in known.get(top, ()) if top not in own()}
-
-
-def own() -> set[str]:
-    return {*MAY_USE, "tests"}
+    """Return the installed packages that files import from, by the names an index gives them."""
+    providers = packages_distributions()
+    modules = (
+        {name for path in paths for _, name in imports(path)} - PACKAGES - {path.stem for path in ROOT.glob("*.py")}
+    )
+    # `google` is shared by several packages: any one of those that are required will do.
+    return {canonical(name) for module in modules - {"google"} for name in providers.get(module, ())}
 
 
 def test_every_line_is_one_exact_version() -> None:
@@ -51,25 +46,24 @@ def test_every_line_is_one_exact_version() -> None:
             assert re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", line), f"{file}: {line}"
 
 
-def test_what_the_code_imports_is_asked_for() -> None:
-    found = distributions(path for _, path in sources(ROOT))
-    assert found - names(RUNTIME) - {"urllib3"} == set()  # urllib3: the agent's, on the gateway, where boto3 brings it.
+def test_every_import_of_the_code_is_a_dependency() -> None:
+    # urllib3 is the agent's: it runs on the gateway, where boto3 brings it.
+    assert distributions(source_files()) - names(RUNTIME) - {"urllib3"} == set()
 
 
-def test_what_is_asked_for_is_imported() -> None:
-    found = distributions(path for _, path in sources(ROOT))
-    assert names(RUNTIME) - found - TOOLS - {"protobuf"} == set()
+def test_every_dependency_is_imported() -> None:
+    assert names(RUNTIME) - distributions(source_files()) - TOOLS - {"protobuf"} == set()
 
 
-def test_what_the_tests_import_is_asked_for() -> None:
-    assert distributions((ROOT / "tests").rglob("*.py")) - names([*RUNTIME, *DEV]) == set()
+def test_every_import_of_the_tests_is_a_dependency() -> None:
+    assert distributions(python_files(ROOT / "tests")) - names([*RUNTIME, *DEV]) == set()
 
 
-def test_what_is_asked_for_is_pinned() -> None:
+def test_every_dependency_is_pinned() -> None:
     assert names(RUNTIME) <= names(pinned("requirements.txt"))
     assert names(DEV) <= names([*pinned("requirements.txt"), *pinned("requirements-dev.txt")])
 
 
 def test_this_python_is_one_of_those_supported() -> None:
     assert sys.version_info >= (3, 11)
-    assert PROJECT["project"]["requires-python"] == ">=3.11"
+    assert PYPROJECT["project"]["requires-python"] == ">=3.11"
