@@ -96,16 +96,16 @@ def of_segment(tunnel: Tunnel, client: str, *, remote: str, server_name: str, li
 
     `lines` are the client's network interfaces by link, where its routes alone do not tell them apart.
     """
-    ends = tuple(
-        Link(number=n, port=one.port, peer=server_name, remote=remote, line=lines[n] if lines else None, shared=True)
-        for n, one in enumerate(tunnel.processes)
+    links = tuple(
+        Link(number=n, port=port, peer=server_name, remote=remote, line=lines[n] if lines else None, shared=True)
+        for n, port in enumerate(tunnel.listener.ports)
     )
     return Bond(
         group=f"{tunnel.pool}",
         host=client,
         address=IPv4Interface((tunnel.addresses[client], tunnel.pool.prefixlen)),
         mode=tunnel.bond or "balance-alb",
-        links=ends,
+        links=links,
         gateway=f"{tunnel.address}",
         routes=tunnel.routes,
         keepalive=tunnel.keepalive,

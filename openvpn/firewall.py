@@ -60,8 +60,8 @@ def render_nftables(
     }
     values = {
         "TUNNEL": tunnel.interface,
-        "PROTOCOL": tunnel.protocol,
-        "PORT": tunnel.port if tunnel.links == 1 else f"{tunnel.port}-{tunnel.port + tunnel.links - 1}",
+        "PROTOCOL": tunnel.listener.protocol,
+        "PORT": "-".join(map(str, dict.fromkeys(tunnel.listener.port_range))),
         "MSS": (mss := tunnel.path_mtu - OVERHEAD - (_ETHERNET if tap else 0)),
         "MSS6": mss - _LONGER,
         # On a segment hosts have link-local addresses, and need them to find each other.

@@ -45,7 +45,7 @@ def render(client: Client, tunnel: Tunnel, host: Host) -> Mapping[str, str]:
         "etc/drawbridge/bridge.env": f"NIC={host.interface or ''}\nTIMEOUT={host.timeout}\n",
         "etc/drawbridge/site.nft": render_nftables(tunnel),
         f"etc/systemd/system/openvpn-client@{client.name}.service.d/drawbridge.conf": _unit(
-            persistent, tunnel.protocol
+            persistent, tunnel.listener.protocol
         ),
     }
     return files | ({f"{PLACE}/{TAP}.network": _PORT} if persistent else {})

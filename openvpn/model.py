@@ -5,11 +5,13 @@ together (overlaps, names, ranges) is judged where they come from, in the settin
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from itertools import pairwise
 from typing import Literal
+
+from openvpn.listener import Listener
 
 #: Offset of the addresses that OpenVPN hands out by itself: behind a /16 of IPv4 addresses, the largest pool there is.
 DYNAMIC6 = 1 << 16
@@ -56,25 +58,29 @@ class Multicast:
     ports: tuple[int, int] = (0, 65535)
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One OpenVPN server process of a tunnel."""
+
+    instance: str
+    """systemd's instance of its unit: `openvpn-server@<instance>`."""
+    adapter: str
+    """Network interface that it reads and writes."""
+    port: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tunnel:
-    """One OpenVPN server process and those who may connect to it."""
+    """What a gateway offers, and the clients who may connect to it."""
 
-    instance: str = "server"
-    """Name of the process: `openvpn-server@<instance>`."""
     device: Literal["tun", "tap"] = "tun"
     """`tun` routes; `tap` is one Ethernet segment, whose ports meet in a bridge on the gateway."""
     within: str | None = None
     """The interface that has the tunnel's addresses, where it is none of OpenVPN's own: a bond."""
-    link: int = 0
-    """Number of the process's device: several may be ports of one bridge."""
-    links: int = 1
-    """Processes that serve one segment, each on a port of its own: hosts bond their tunnels to all of them."""
     bond: Mode | None = None
     """How hosts spread what they send over several links."""
-    protocol: Literal["udp", "tcp"] = "udp"
-    """What carries the tunnel; TCP gets through where nothing else does, and is slower."""
-    port: int = 1194
+    listener: Listener = field(default_factory=Listener)
+    """Transport protocol, and a port for each process; hosts of a segment bond their tunnels to all of them."""
     pool: IPv4Network
     """Network of the tunnel, /16 to /29 as OpenVPN takes them; the server has its first address."""
     routes: tuple[IPv4Network, ...] = ()
@@ -113,34 +119,32 @@ class Tunnel:
     """Smallest path, in bytes, over which TCP in the tunnel passes without a fragment."""
 
     @property
-    def adapter(self) -> str:
-        """Network interface that OpenVPN reads and writes."""
-        return f"{self.device}{self.link}"
+    def processes(self) -> tuple[Process, ...]:
+        """The OpenVPN processes, one for each of the listener's ports; all serve the same clients."""
+        return tuple(
+            Process(instance=f"server{number or ''}", adapter=f"{self.device}{number}", port=port)
+            for number, port in enumerate(self.listener.ports)
+        )
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Those of all processes."""
+        """Network interfaces of all processes."""
         return tuple(process.adapter for process in self.processes)
 
     @property
-    def processes(self) -> "tuple[Tunnel, ...]":
-        """What each process serves: all the same, on ports that follow each other."""
-        if self.links == 1:
-            return (self,)
-        others = (
-            replace(self, instance=f"{self.instance}{n}", link=n, port=self.port + n) for n in range(1, self.links)
-        )
-        return (self, *others) if self.link == 0 else (self,)
+    def is_bonded(self) -> bool:
+        """Whether several processes serve one segment."""
+        return len(self.listener.ports) > 1
 
     @property
     def interface(self) -> str:
         """Network interface that has the gateway's address in the tunnel: of a segment, its bridge."""
-        return self.within or (BRIDGE if self.device == "tap" else self.adapter)
+        return self.within or (BRIDGE if self.device == "tap" else self.processes[0].adapter)
 
     @property
     def address(self) -> IPv4Address:
         """The server's own address in the tunnel: the first, or, where bonded hosts have that, the last."""
-        return self.pool.network_address + 1 if self.links == 1 else self.pool.broadcast_address - 1
+        return self.pool.broadcast_address - 1 if self.is_bonded else self.pool.network_address + 1
 
     @property
     def max_clients(self) -> int:
@@ -229,9 +233,9 @@ class Tunnel:
     @property
     def hardware(self) -> Mapping[str, tuple[str, ...]]:
         """All addresses that frames of each client of a segment may come from, by its name."""
-        if self.links == 1:
-            return {name: (mac,) for name, mac in self.macs.items()}
-        return {name: bond_addresses(f"{self.pool}", name, self.links) for name in self.macs}
+        if self.is_bonded:
+            return {name: bond_addresses(f"{self.pool}", name, len(self.listener.ports)) for name in self.macs}
+        return {name: (mac,) for name, mac in self.macs.items()}
 
     @property
     def lans(self) -> tuple[IPv4Network, ...]:

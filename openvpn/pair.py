@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv4Network
 
 from openvpn.bond import BOND, Bond, Link, render
+from openvpn.listener import Listener
 from openvpn.model import Client, Mode, Paths, Tunnel, text
 
 #: The gateways, each by its certificate's common name at the other one.
@@ -65,7 +66,7 @@ def tunnel(here: int, bond: Bond, networks: tuple[IPv4Network, ...]) -> Tunnel:
     other = Client(name=NAMES[1 - here], address=bond.other, lan=networks, reachable=networks)
     return Tunnel(
         within=BOND,
-        port=bond.links[here].port,
+        listener=Listener("udp", (bond.links[here].port,)),
         pool=bond.address.network,
         nat=False,
         clients=(other,),

@@ -90,8 +90,8 @@ def _profile(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iter
     yield f"dev {tunnel.device}"
     if tunnel.device == "tap" and not any(one.mac or one.bridge for one in tunnel.clients if one.name == client):
         yield f"lladdr {tunnel.macs[client]}"
-    yield f"proto {tunnel.protocol}"
-    yield f"remote {remote} {tunnel.port}"
+    yield f"proto {tunnel.listener.protocol}"
+    yield f"remote {remote} {tunnel.listener.ports[0]}"
     yield "nobind"
     yield "resolv-retry infinite"
     # By default a client that finds nobody asks at ever longer intervals, up to minutes, and is back long after the
@@ -107,7 +107,7 @@ def _profile(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iter
     # By default a refusal ends the client with exit status 0, and no service manager starts it again.
     yield "auth-retry nointeract"
     yield "auth-nocache"
-    if tunnel.protocol == "udp":
+    if tunnel.listener.protocol == "udp":
         # Over TCP the end of the connection says it.
         yield "explicit-exit-notify 1"
     # The server pushes its MTU to 2.6 and later; older clients have it from here.

@@ -5,15 +5,17 @@ Source: the reference manual for OpenVPN 2.6, openvpn(8); the reasons for option
 
 from collections.abc import Iterator
 
-from openvpn.model import Client, Paths, Tunnel, netmask, text
+from openvpn.model import Client, Paths, Process, Tunnel, netmask, text
 
 
-def render_server(tunnel: Tunnel) -> str:
-    """Return the server's configuration; it names the files of `Paths` and holds no secret.
+def render_server(tunnel: Tunnel, process: Process | None = None) -> str:
+    """Return the configuration of one of the tunnel's processes, by default the first one.
 
+    It names the files of `Paths` and holds no secret.
     It changes with the networks behind clients, and not when a client without one comes or goes.
     """
-    return text(f"OpenVPN server '{tunnel.instance}'", _server(tunnel, Paths(tunnel.instance)))
+    process = process or tunnel.processes[0]
+    return text(f"OpenVPN server '{process.instance}'", _server(tunnel, process, Paths(process.instance)))
 
 
 def render_ccd(client: Client, tunnel: Tunnel) -> str:
@@ -21,11 +23,12 @@ def render_ccd(client: Client, tunnel: Tunnel) -> str:
     return text(f"client {client.name}", _ccd(client, tunnel))
 
 
-def _server(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
-    yield f"dev {tunnel.adapter}"
+def _server(tunnel: Tunnel, process: Process, paths: Paths) -> Iterator[str]:
+    protocol = tunnel.listener.protocol
+    yield f"dev {process.adapter}"
     yield f"dev-type {tunnel.device}"
-    yield "proto udp" if tunnel.protocol == "udp" else "proto tcp-server"
-    yield f"port {tunnel.port}"
+    yield "proto udp" if protocol == "udp" else "proto tcp-server"
+    yield f"port {process.port}"
     # The kernel module is another for 2.6 than for 2.7, and is built anew for each kernel; without it, neither matters.
     yield "disable-dco"
 
@@ -47,7 +50,7 @@ def _server(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
     yield f"max-clients {tunnel.max_clients}"
 
     yield "keepalive {} {}".format(*tunnel.keepalive)
-    if tunnel.protocol == "udp":
+    if protocol == "udp":
         yield "explicit-exit-notify 1"
     else:
         # A small packet does not wait for one that would fill a segment; clients are told the same.
@@ -81,9 +84,9 @@ def _segment(tunnel: Tunnel) -> Iterator[str]:
     # The bridge has the server's address, not the device, which is a port of it.
     yield "mode server"
     yield "tls-server"
-    if tunnel.links == 1:
+    if not tunnel.is_bonded:
         yield f'push "route-gateway {tunnel.address}"'
-    if tunnel.bridged and tunnel.protocol == "udp":
+    if tunnel.bridged and tunnel.listener.protocol == "udp":
         # A LAN's largest frames are larger in the tunnel than the Internet takes, which is to part them, not to refuse.
         yield "mtu-disc no"
     # OpenVPN tells clients apart by certificate, so it is here that each is held to its own hardware address.
@@ -92,7 +95,7 @@ def _segment(tunnel: Tunnel) -> Iterator[str]:
 
 
 def _pushed(tunnel: Tunnel) -> Iterator[str]:
-    if tunnel.links > 1:
+    if tunnel.is_bonded:
         return  # A bonded host's addresses and routes are its bond's, not its tunnels'.
     yield from (f'push "route {netmask(network)}"' for network in tunnel.routes)
     if tunnel.client_to_client:
@@ -107,7 +110,7 @@ def _pushed(tunnel: Tunnel) -> Iterator[str]:
 
 
 def _ccd(client: Client, tunnel: Tunnel) -> Iterator[str]:
-    if tunnel.links > 1 or client.bridge:
+    if tunnel.is_bonded or client.bridge:
         return  # Their hosts' addresses are no tunnel's.
     address = tunnel.addresses[client.name] if tunnel.device == "tap" else client.address
     if address:

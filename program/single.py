@@ -19,6 +19,7 @@ from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
 from kits import bridge, links, site
 from openvpn import bond, lan_bridge
+from openvpn.listener import Listener
 from openvpn.model import GLOBAL6, Client, Multicast, Tunnel
 from openvpn.profile import render_profile
 from openvpn.site_filter import outside
@@ -72,9 +73,9 @@ def place(config: Settings, tunnel: Tunnel) -> Network:
         stack=config.stack,
         region=config.region,
         **config.network.model_dump(exclude={"domain"}),
-        port=tunnel.port,
-        protocol=tunnel.protocol,
-        links=tunnel.links,
+        port=tunnel.listener.ports[0],
+        protocol=tunnel.listener.protocol,
+        links=len(tunnel.listener.ports),
         ssh=bool(doors.admin_from or doors.admin_at),
         behind=tunnel.routed,
         ipv6=config.tunnel.has_ipv6,
@@ -89,9 +90,9 @@ def guard(config: Settings, tunnel: Tunnel, network: Network) -> Firewall:
     args = FirewallArgs(
         stack=config.stack,
         vpc_id=network.vpc_id,
-        port=tunnel.port,
-        protocol=tunnel.protocol,
-        links=tunnel.links,
+        port=tunnel.listener.ports[0],
+        protocol=tunnel.listener.protocol,
+        links=len(tunnel.listener.ports),
         admin_from=config.gateway.admin_from,
         admin_at=config.gateway.admin_at,
         allow_from=config.gateway.allow_from,
@@ -208,7 +209,10 @@ def offer(config: Settings) -> Tunnel:
     others = {"at", "lines", "bridge"}
     clients = tuple(Client(**c.model_dump(exclude=others), bridge=bool(c.bridge)) for c in config.clients)
     groups = tuple(Multicast(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
-    values = config.tunnel.model_dump(exclude={"vpc", "multicast", "redirect", "ipv6", "open_to"})
+    values = config.tunnel.model_dump(
+        exclude={"vpc", "multicast", "redirect", "ipv6", "open_to", "port", "protocol", "links"}
+    )
+    values["listener"] = Listener.consecutive(config.tunnel.protocol, config.tunnel.port, config.tunnel.links)
     if config.tunnel.links > 1:
         # A host has to know within seconds that a link is gone: the other one is there.
         values |= {"keepalive": (1, 5), "mtu": bond.MTU}
@@ -252,7 +256,7 @@ def kit_of(
     told = next(one.bridge for one in config.clients if one.name == client.name)
     rule, what = firewall.doors.get(client.name), contract.door(client.name)
     of_rule = {"GROUP": firewall.security_group_id, "RULE": rule.security_group_rule_id} if rule else {}
-    known = {"PROTOCOL": tunnel.protocol, "PORT": str(tunnel.port), "DOOR": what}
+    known = {"PROTOCOL": tunnel.listener.protocol, "PORT": str(tunnel.listener.ports[0]), "DOOR": what}
     door = pulumi.Output.all(**of_rule, **known) if rule else None
     here = {"stack": config.stack, "region": config.region}
 
@@ -266,7 +270,7 @@ def kit_of(
 
 def bonded(tunnel: Tunnel) -> list[str]:
     """Return the clients that hold their address over several links."""
-    return [client.name for client in tunnel.clients] if tunnel.links > 1 else []
+    return [client.name for client in tunnel.clients] if tunnel.is_bonded else []
 
 
 def bond_kit(config: Settings, name: str, tunnel: Tunnel, ip: pulumi.Output[str]) -> pulumi.Output[bytes]:

@@ -88,7 +88,10 @@ def _processes(tunnel: Tunnel, links: Links | None) -> dict[str, object]:
 
 
 def _served(tunnel: Tunnel) -> dict[str, str]:
-    return {f"etc/openvpn/server/{one.instance}.conf": server.render_server(one) for one in tunnel.processes}
+    return {
+        Paths(process.instance).config.lstrip("/"): server.render_server(tunnel, process)
+        for process in tunnel.processes
+    }
 
 
 def _segment(tunnel: Tunnel) -> dict[str, str]:
@@ -109,7 +112,8 @@ CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 
 def _low_port(tunnel: Tunnel) -> dict[str, str]:
     """What only a port below 1,024 needs."""
-    return {"etc/systemd/system/openvpn-server@.service.d/low-port.conf": LOW_PORT} if tunnel.port < 1024 else {}
+    needed = tunnel.listener.ports[0] < 1024
+    return {"etc/systemd/system/openvpn-server@.service.d/low-port.conf": LOW_PORT} if needed else {}
 
 
 def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> bytes:

@@ -19,6 +19,7 @@ import pytest
 from drawbridge import errors
 from drawbridge.operate import bundle_probe
 from lab.linux import within
+from openvpn.listener import Listener
 from openvpn.model import Tunnel
 from openvpn.profile import inline, render_profile
 from pki import tls_crypt
@@ -92,7 +93,7 @@ def start(
     def run(*options: str) -> Server:
         directory = tmp_path_factory.mktemp("server")
         port = next(PORTS)
-        tunnel = Tunnel(pool=IPv4Network("10.8.0.0/24"), protocol=protocol, port=port)
+        tunnel = Tunnel(pool=IPv4Network("10.8.0.0/24"), listener=Listener(protocol, (port,)))
         server = Server(tunnel, authority, tls_crypt.server_key(), directory, namespace)
         leaf = authority.issue_server(NAME, DAY, datetime.now(UTC))
         files = {"ca": authority.certificate, "cert": leaf.certificate, "key": leaf.key, "tls-crypt-v2": server.key}
@@ -140,7 +141,7 @@ def test_a_server_that_remembers_nobody_is_asked_as_it_wants(start: Callable[...
 
 def test_another_gateway_s_key(server: Server) -> None:
     found = server.probe(server.bundle(key=tls_crypt.server_key()))
-    if server.tunnel.protocol == "tcp":
+    if server.tunnel.listener.protocol == "tcp":
         assert (found.state, found.known.split(",")[0]) == ("configuration", "something listens")
     else:
         assert found.state == "unanswered" and "either the bundle is another gateway's" in found.known
@@ -170,7 +171,9 @@ def test_a_certificate_that_the_gateway_refuses(server: Server, monkeypatch: pyt
 
 
 def test_nothing_listens(server: Server) -> None:
-    shut = replace(server, tunnel=replace(server.tunnel, port=next(PORTS)))
+    shut = replace(
+        server, tunnel=replace(server.tunnel, listener=replace(server.tunnel.listener, ports=(next(PORTS),)))
+    )
     found = shut.probe(shut.bundle())
     assert found.state == "nothing" and "nothing listens" in found.known
 

@@ -19,6 +19,7 @@ import pytest
 
 from openvpn import sysctl
 from openvpn.firewall import COUNTERS, TABLE, render_nftables
+from openvpn.listener import Listener
 from openvpn.model import Client, Tunnel
 
 VPC = (IPv4Network("10.1.0.0/16"),)
@@ -187,7 +188,7 @@ def test_load_leaves_other_tables_alone_and_ours_once(network: Network) -> None:
 def test_broken_text_changes_nothing(network: Network) -> None:
     network.load(render())
     before = network.at(network.gateway, "nft", "list", "ruleset").stdout
-    broken = render(replace(TUNNEL, port=1195)).replace("masquerade", "masquerode")
+    broken = render(replace(TUNNEL, listener=Listener("udp", (1195,)))).replace("masquerade", "masquerode")
     assert network.load(broken, check=False).returncode != 0
     assert network.at(network.gateway, "nft", "list", "ruleset").stdout == before
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openvpn.model import Client, Paths, Tunnel, netmask
+from openvpn.listener import Listener
+from openvpn.model import Client, Paths, Process, Tunnel, netmask
 
 POOL = IPv4Network("10.8.0.0/24")
 
@@ -84,3 +85,9 @@ def test_paths_of_two_instances_differ_where_they_must() -> None:
 
 def test_netmask() -> None:
     assert netmask(IPv4Network("192.168.1.128/25")) == "192.168.1.128 255.255.255.128"
+
+
+def test_each_port_of_the_listener_has_a_process_of_its_own() -> None:
+    tunnel = Tunnel(pool=POOL, device="tap", listener=Listener.consecutive("udp", 5000, 2))
+    assert tunnel.processes == (Process("server", "tap0", 5000), Process("server1", "tap1", 5001))
+    assert Tunnel(pool=POOL).processes == (Process("server", "tun0", 1194),)

@@ -13,7 +13,8 @@ import pytest
 
 import openvpn.model
 from openvpn import sysctl
-from openvpn.model import Client, Tunnel
+from openvpn.listener import Listener
+from openvpn.model import Client, Process, Tunnel
 from openvpn.profile import BundleError, ca_of, certificate_of, inline, key_of, render_profile, tls_crypt_of
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
@@ -86,14 +87,15 @@ def test_server_s_text_does_not_change_with_clients_below_the_dynamic_range() ->
 
 
 def test_another_instance_port_and_verbosity() -> None:
-    text = render_server(Tunnel(pool=TUNNEL.pool, instance="second", port=1195, verb=5, keepalive=(5, 20)))
+    text = render_server(Tunnel(pool=TUNNEL.pool, verb=5, keepalive=(5, 20)), Process("second", "tun1", 1195))
     found = options(text)
-    assert {"port 1195", "verb 5", "keepalive 5 20", "management /run/openvpn-second/mgmt.sock unix"} <= set(found)
+    assert {"dev tun1", "port 1195", "verb 5", "keepalive 5 20"} <= set(found)
+    assert "management /run/openvpn-second/mgmt.sock unix" in found
     assert "/run/openvpn-server" not in text
 
 
 def test_over_tcp_the_connection_s_end_is_the_farewell() -> None:
-    tunnel = Tunnel(pool=TUNNEL.pool, protocol="tcp", port=443)
+    tunnel = Tunnel(pool=TUNNEL.pool, listener=Listener("tcp", (443,)))
     server, profile = set(options(render_server(tunnel))), set(options(render_profile(tunnel, REMOTE, SERVER)))
     plain = Tunnel(pool=TUNNEL.pool)
     assert server ^ set(options(render_server(plain))) == {

@@ -107,7 +107,7 @@ class Site:
     def server(self, identity: Leaf | None = None, *options: str) -> Process:
         """Start the server on what the gateway would have, and return it once it is up."""
         identity = identity or self.authority.issue_server(SERVER_NAME, timedelta(days=1), datetime.now(UTC))
-        paths = Paths(TUNNEL.instance)
+        paths = Paths(TUNNEL.processes[0].instance)
         text = render_server(TUNNEL)
         for place in (paths.root, paths.runtime, str(Path(paths.addresses).parent)):
             text = text.replace(place, str(self.directory))

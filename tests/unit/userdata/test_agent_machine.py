@@ -17,6 +17,7 @@ import pytest
 from moto import mock_aws
 
 from contract import GATEWAY_SECRETS, Names
+from openvpn.listener import Listener
 from openvpn.model import Tunnel
 from tests.support import gateway
 from userdata import cloud_config
@@ -469,7 +470,7 @@ def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatc
     world.run()
     before = world.root.with_name("before")
     shutil.copytree(world.root, before, symlinks=True)
-    tunnel = Tunnel(pool=gateway.TUNNEL.pool, port=1195, clients=gateway.TUNNEL.clients)
+    tunnel = Tunnel(pool=gateway.TUNNEL.pool, listener=Listener("udp", (1195,)), clients=gateway.TUNNEL.clients)
     new = world.publish(gateway.build(tunnel, revoked=[9]))
     effects: list[tuple[Any, str]] = [(agent, "write"), (shutil, "rmtree"), (os, "chown"), (os, "fsync")]
     effects += [(Path, name) for name in ("rename", "unlink", "mkdir", "symlink_to")]
