@@ -28,11 +28,11 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
     """
     from settings.parse import parse
     from settings.problems import SettingsError
-    from settings.source import read_stack_file
+    from settings.stack_file import read_stack_file, stack_name
 
     try:
         raw = read_stack_file(stack_file)
-        name = stack_file.stem.removeprefix("Pulumi.")
+        name = stack_name(stack_file)
         parsed = parse(raw, stack=name, endpoint="http://127.0.0.1")
     except SettingsError as error:
         raise errors.StackError(str(error)) from error

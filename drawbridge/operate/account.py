@@ -106,7 +106,7 @@ def stack_file(stack: str) -> Path:
 def region_of(stack: str) -> str | None:
     """The region a stack's file names; None where there is no such file or no region in it."""
     from settings.problems import SettingsError
-    from settings.source import read_stack_file
+    from settings.stack_file import read_stack_file
 
     try:
         return read_stack_file(stack_file(stack)).get("aws:region")

@@ -17,7 +17,7 @@ from drawbridge.trial.deployment import Progress, deploy
 from drawbridge.trial.hosts import place_hosts
 from lab import region as labs
 from settings.parse import parse
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file, stack_name
 
 
 def up(stack: str, progress: Progress) -> list[Check]:
@@ -39,7 +39,7 @@ def try_stack(path: Path, progress: Progress) -> list[Check]:
     Raises:
         As `up`. Nothing is left behind in any case.
     """
-    stack = path.stem.removeprefix("Pulumi.")
+    stack = stack_name(path)
     raw = read_stack_file(path)
     parse(raw, stack=stack, endpoint="http://127.0.0.1")
     with throw_away_region(progress) as running:

@@ -22,7 +22,7 @@ from pulumi.runtime.settings import configure
 from engine.provider.mocks import ProviderMocks
 from lab.api import moto_patches
 from lab.api.moto_account import leave_bucket_policies_alone, publish_images
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.support.loops import event_loop
 
 ROOT = Path(__file__).parents[2]

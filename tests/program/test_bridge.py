@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import contract
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws
 from tests.program.test_worlds import archive
 

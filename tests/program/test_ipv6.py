@@ -10,7 +10,7 @@ import pulumi
 import pytest
 
 import contract
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws_with_ipv6
 
 RAW = read_stack_file(ROOT / "stacks/Pulumi.ipv6.yaml")

@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 import contract
 from engine.engine import Engine, Result
 from lab.api.moto_account import leave_bucket_policies_alone, publish_images
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
 
 NAMES = contract.Names("lab")

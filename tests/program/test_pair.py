@@ -10,7 +10,7 @@ import pytest
 import contract
 from openvpn.profile import ca_of, certificate_of
 from pki.authority import Certificate
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deploy, Deployment, deploy_into_moto, empty_aws
 from tests.program.test_worlds import archive
 

@@ -9,7 +9,7 @@ import pytest
 
 import contract
 from openvpn import profile as bundles
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deploy, Deployment
 
 NAMES = contract.Names("dev")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import contract
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws
 
 SITE = contract.Names("home-lan")

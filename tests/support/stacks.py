@@ -12,7 +12,7 @@ from drawbridge.trial.hosts import place_hosts
 from drawbridge.trial.routed import wait_report
 from lab.errors import LabError
 from lab.region import Host, Region
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.support.commands import read
 
 

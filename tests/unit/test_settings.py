@@ -11,7 +11,7 @@ import yaml
 from settings.model import Client, Gateway, Lifetimes, Network, Tunnel
 from settings.parse import check_vpc_overlap, parse
 from settings.problems import Problem, SettingsError
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 
 STACKS = sorted(Path(__file__).parents[2].glob("stacks/Pulumi.*.yaml"))
 

@@ -28,7 +28,7 @@ from lab.errors import LabError
 from lab.linux import ip_batch
 from lab.region import Host, Region
 from openvpn.segment_filter import link_local
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.lab.worlds.test_ros2 import arp, counted, mac, neighbour, udp
 from tests.support import waiting
 

@@ -18,7 +18,7 @@ from drawbridge.trial.hosts import start_client, start_private_host
 from drawbridge.trial.measure import ask, ping, serve
 from drawbridge.trial.routed import wait_report
 from lab.region import Host, Region
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.support.commands import read
 
 TUNNEL = 60.0

@@ -17,7 +17,7 @@ from drawbridge.trial.routed import wait_report
 from drawbridge.trial.run import throw_away_region
 from lab.linux import nft, run
 from lab.region import Host
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.support.pair import must
 from tests.support.waiting import until
 

@@ -19,7 +19,7 @@ from drawbridge.trial.measure import arrives, datagram
 from drawbridge.trial.routed import wait_report
 from drawbridge.trial.run import throw_away_region
 from lab.region import Host
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 from tests.support.pair import must
 
 A, B = "10.0.0.1", "10.0.0.2"

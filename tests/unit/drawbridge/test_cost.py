@@ -14,7 +14,7 @@ from drawbridge.operate import cost
 from drawbridge.operate.account import stack_file
 from settings.model import Settings
 from settings.parse import parse
-from settings.source import read_stack_file
+from settings.stack_file import read_stack_file
 
 
 def site(**gateway: object) -> Settings:
