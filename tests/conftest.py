@@ -7,11 +7,13 @@ does by itself (gRPC's channels).
 
 import ipaddress
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["tests.support.seeds"]
@@ -22,6 +24,11 @@ PROCESS_EVENTS = frozenset(
     {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
 )
 SOCKET_EVENTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 class ForbiddenError(BaseException):
@@ -79,6 +86,20 @@ def guard(request: pytest.FixtureRequest) -> Iterator[Guard]:
     GUARD.network = node.path.is_relative_to(HERE / "lab")
     yield GUARD
     GUARD.processes = GUARD.network = True
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt the test, and the programs it starts, in a run that was started as a background job too.
+
+    A shell without job control has its background jobs ignore SIGINT, and Python then leaves it ignored.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

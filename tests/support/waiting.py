@@ -1,17 +1,48 @@
-"""Waiting for what happens by itself: for a condition, within a bound, never for a time."""
+"""Wait for a condition within a bound, and measure what the machine itself was late."""
 
+import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
+_STEP = 0.05
+
 
 def until(condition: Callable[[], T | None], seconds: float) -> T:
-    """What `condition` returns once it is true; fails the test after `seconds`."""
+    """Return the first true value of `condition`; raise AssertionError if there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         time.sleep(0.1)
     raise AssertionError(f"not within {seconds:.0f} s: {getattr(condition, '__name__', condition)}")
+
+
+class Lateness:
+    """Seconds for which a busy machine kept this process waiting while the block ran.
+
+    A limit in seconds that is part of a behaviour (a keepalive time) is judged without them: on an idle machine they
+    come to some milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._measure, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _measure(self) -> None:
+        begin = time.monotonic()
+        while not self._ended.wait(_STEP):
+            now = time.monotonic()
+            self.seconds += max(0.0, now - begin - _STEP)
+            begin = now

@@ -1,11 +1,13 @@
 """The limits of `tests/conftest.py`: each is broken here. Does not cover what C libraries do by themselves."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 
 import boto3
+import hypothesis
 import pytest
 
 from tests import conftest
@@ -56,3 +58,23 @@ def test_the_developers_aws_settings_stay_outside() -> None:
         "AWS_EC2_METADATA_DISABLED",
     }
     assert boto3.Session().get_credentials() is None
+
+
+def test_an_interrupt_arrives() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.allow_subprocess
+def test_an_interrupt_arrives_in_a_background_job_too() -> None:
+    """A shell starts background jobs with SIGINT ignored."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_an_interrupt_arrives"]
+    script = "trap '' INT; exec \"$@\""
+    job = subprocess.run(
+        ["sh", "-c", script, "sh", *argv], cwd=conftest.HERE.parent, capture_output=True, text=True, check=False
+    )
+    assert job.returncode == 0, job.stdout
+
+
+def test_no_property_test_has_a_deadline() -> None:
+    assert hypothesis.settings().deadline is None

@@ -18,10 +18,11 @@ from lab.region import Host
 from openvpn.model import Mode
 from tests.support import pair as pairs
 from tests.support.pair import Pair, boot_id, must, wait_bonded, wait_links
-from tests.support.waiting import until
+from tests.support.waiting import Lateness, until
 
 LEFT, RIGHT = "10.0.0.1", "10.0.0.2"
-#: Seconds of silence after which a link leaves the bond (`Bond.keepalive`). The goal is 1 more, the rest is measuring.
+#: Seconds of silence after which a link leaves the bond (`Bond.keepalive`). The goal is 1 more, the rest is measuring;
+#: what a busy machine is late comes on top (`Lateness`).
 KEEPALIVE, SLACK = 5.0, 1.5
 UNITS = ("drawbridge-link@ovn0", "drawbridge-link@ovn1")
 
@@ -106,14 +107,16 @@ def test_a_link_that_is_stopped_leaves_the_bond_and_traffic_goes_on(
     tap = unit.rpartition("@")[2]
     other = "ovn0" if tap == "ovn1" else "ovn1"
 
-    stopped = pings(pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", unit))
+    with Lateness() as late_stop:
+        stopped = pings(pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", unit))
     for host in pair.hosts:
-        wait_links(host, other, seconds=2)
-    started = pings(pair.left, RIGHT, 8, meanwhile=lambda: must(pair.left, "systemctl", "start", unit))
+        wait_links(host, other)
+    with Lateness() as late_start:
+        started = pings(pair.left, RIGHT, 8, meanwhile=lambda: must(pair.left, "systemctl", "start", unit))
 
     record_property("gap", f"{tap} stopped: {stopped}; started: {started}")
-    assert stopped.gap <= 1.0 + 0.2, stopped
-    assert started.gap <= 1.0, started
+    assert stopped.gap <= 1.0 + 0.2 + late_stop.seconds, (stopped, late_stop.seconds)
+    assert started.gap <= 1.0 + late_start.seconds, (started, late_start.seconds)
     wait_bonded(pair)
 
 
@@ -124,22 +127,24 @@ def test_a_far_end_that_falls_silent_is_out_of_the_bond_within_the_keepalive_tim
 ) -> None:
     other = "ovn0" if tap == "ovn1" else "ovn1"
     try:
-        silent = pings(pair.left, RIGHT, 12, meanwhile=lambda: drop(pair, line))
+        with Lateness() as late:
+            silent = pings(pair.left, RIGHT, 12, meanwhile=lambda: drop(pair, line))
         for host in pair.hosts:
-            wait_links(host, other, seconds=2)
+            wait_links(host, other)
     finally:
         pass_again(pair, line)
     record_property("gap", f"{tap} silent: {silent}")
-    assert 1.0 < silent.gap <= KEEPALIVE + SLACK, silent
+    assert 1.0 < silent.gap <= KEEPALIVE + SLACK + late.seconds, (silent, late.seconds)
     wait_bonded(pair)
 
 
 def test_a_tunnel_killed_at_one_end_costs_at_most_the_keepalive_time(pair: Pair) -> None:
     kill = ["sh", "-c", f"kill -9 $(systemctl show --property MainPID --value {UNITS[1]})"]
 
-    killed = pings(pair.left, RIGHT, 10, meanwhile=lambda: must(pair.right, *kill))
+    with Lateness() as late:
+        killed = pings(pair.left, RIGHT, 10, meanwhile=lambda: must(pair.right, *kill))
 
-    assert killed.gap <= KEEPALIVE + SLACK, killed
+    assert killed.gap <= KEEPALIVE + SLACK + late.seconds, (killed, late.seconds)
     wait_bonded(pair)
 
 
@@ -171,7 +176,7 @@ def test_one_host_without_any_way_in_still_has_the_other_link(pair: Pair) -> Non
             must(host, "systemctl", "restart", UNITS[0])
         run("ip", "netns", "exec", router, "conntrack", "--flush")
         for host in pair.hosts:
-            wait_links(host, "ovn1", seconds=20)
+            wait_links(host, "ovn1")
         assert pings(pair.left, RIGHT, 3).lost == 0
         assert pings(pair.right, LEFT, 3).lost == 0
     finally:
@@ -198,10 +203,11 @@ def test_a_host_that_changes_networks_comes_back_by_itself(pair: Pair) -> None:
     """The left host calls over its second line: that line gets another public address."""
     region = pair.region
     moved = IPv4Address("203.0.113.90")
-    during = pings(pair.left, RIGHT, 10, meanwhile=lambda: region.move("left1", moved))
+    with Lateness() as late:
+        during = pings(pair.left, RIGHT, 10, meanwhile=lambda: region.move("left1", moved))
     try:
         wait_bonded(pair)
-        assert during.gap <= KEEPALIVE + SLACK, during
+        assert during.gap <= KEEPALIVE + SLACK + late.seconds, (during, late.seconds)
         assert pings(pair.left, RIGHT, 3).lost == 0
     finally:
         region.move("left1", pairs.public(0, 1))
@@ -261,7 +267,7 @@ def test_both_links_down_and_back(pair: Pair) -> None:
     for line in ("left0", "left1"):
         drop(pair, line)
     try:
-        wait_links(pair.left, seconds=KEEPALIVE + 3)
+        wait_links(pair.left)
         assert pings(pair.left, RIGHT, 1).gap > 0.5
     finally:
         for line in ("left0", "left1"):
@@ -299,8 +305,9 @@ def test_other_modes_lose_nothing_either(pair: Pair, mode: Mode) -> None:
         for host, other in ((pair.left, RIGHT), (pair.right, LEFT)):
             assert mode in must(host, "cat", "/sys/class/net/bond0/bonding/mode")
             assert pings(host, other, 4).lost == 0
-        stopped = pings(pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", UNITS[0]))
-        assert stopped.gap <= 1.0 + 0.2, stopped
+        with Lateness() as late:
+            stopped = pings(pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", UNITS[0]))
+        assert stopped.gap <= 1.0 + 0.2 + late.seconds, (stopped, late.seconds)
         must(pair.left, "systemctl", "start", UNITS[0])
         wait_bonded(pair)
         # Killed, a tunnel is gone at one end alone: this one takes the other link, the far end may stay with the old.

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openvpn import segment_bridge, segment_filter
@@ -35,7 +35,6 @@ def test_each_client_has_an_address_and_a_hardware_address_that_its_profile_sets
     assert tunnel.macs["robot"] == "00:ff:5e:00:53:01"
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.text("abcdefgh", min_size=1, max_size=3), min_size=1, max_size=40, unique=True))
 def test_addresses_are_apart_and_one_client_more_moves_none(names: list[str]) -> None:
     def addresses(count: int) -> dict[str, IPv4Address]:
