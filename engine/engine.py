@@ -1,8 +1,8 @@
-"""An embedded engine: runs a Pulumi program against the lab's AWS where no Pulumi CLI is installed.
+"""Run a Pulumi program against an AWS API on this machine where no Pulumi CLI is installed.
 
-It implements the SDK's resource monitor in this process and deploys through `engine.provider`. It is for the lab alone:
-it refuses an AWS endpoint that is not on loopback. Resources are worked on one at a time. What it does not do (imports,
-transforms, hooks, remote components) it refuses by name.
+The engine implements the SDK's resource monitor in this process and deploys through `engine.provider`. It refuses an
+AWS endpoint that is not on loopback. Resources are deployed one at a time. Imports, transforms, hooks and remote
+components are not supported; a program that uses them gets an error that names the option.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pulumi.runtime.proto import engine_pb2, resource_pb2
 from endpoint import endpoint_of, remote_endpoint
 from engine.provider.catalog import Diff, Provider
 from engine.provider.dynamic import PROVIDER_KEY, Dynamic, is_dynamic
-from engine.provider.kind import Aws, ProviderError
+from engine.provider.resource_type import Aws, ProviderError
 from engine.provider.values import (
     UNKNOWN,
     Props,
@@ -47,69 +47,69 @@ from engine.provider.values import (
     secret,
     to_struct,
 )
-from engine.state import Entry, Snapshot, StateError, Store, deletion_order, doom
+from engine.state import Entry, Snapshot, StateError, Store, deletion_order, mark_pending_delete
 
 Operation = Literal["create", "update", "replace", "delete", "same"]
 STACK = "pulumi:pulumi:Stack"
 
 
 class EngineError(Exception):
-    """A run ended without reaching its end. The text is for people; what was done until then is in the state."""
+    """A run failed. The text is for the user; the state holds everything that was done before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """What happened, or in a preview would happen, to one resource."""
+    """One resource's operation: done by `up` or `destroy`, planned by `preview`."""
 
     operation: Operation
     urn: str
     type: str
     name: str
     changed: tuple[str, ...] = ()
-    """Inputs that made the difference."""
+    """Inputs whose change caused the operation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Progress: a step that begins or ends, or a line for the user."""
+    """Progress of a run: a step begins or ends, or there is a message for the user."""
 
     kind: Literal["begin", "end", "info", "warning", "error"]
     text: str
     step: Step | None = None
     seconds: float = 0.0
-    """How long an ended step took."""
+    """Duration of an ended step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """A run that reached its end."""
+    """The outcome of a run that succeeded."""
 
     outputs: Props
-    """The stack's outputs; secrets in clear, and None where a preview does not know a value yet."""
+    """The stack's outputs: secrets in clear text, None for a value that a preview cannot know."""
     changes: dict[str, int]
-    """How many resources (components not counted) by operation: create, update, replace, delete, same."""
+    """Number of resources, without components, by operation: create, update, replace, delete, same."""
     steps: list[Step]
     secret_outputs: frozenset[str] = frozenset()
     """Names of the outputs that are secret."""
 
 
-def _nothing(event: Event) -> None:
-    """Take an event and drop it."""
+def _ignore_event(event: Event) -> None:
+    """Discard an event."""
 
 
 class Engine:
-    """Runs one stack of one program.
+    """Runs one stack of a Pulumi program.
 
     Args:
-        program: directory that holds `__main__.py`, or that file.
+        program: directory that contains `__main__.py`, or that file.
         project: project name.
         stack: stack name.
-        config: the stack's configuration, `namespace:key` to value; structured values are handed over as JSON, as
-            Pulumi does. A key without a namespace belongs to the project.
-        state: the state file; its directory is made where absent.
-        events: called with progress, from several threads but never from two at once.
+        config: the stack's configuration, `namespace:key` to value. Structured values reach the program as JSON, as
+            with Pulumi. A key without a namespace gets the project's.
+        state: the state file; its directory is created if needed.
+        events: receives progress, from several threads but never from two at once.
 
-    Every run raises `EngineError`; a `pulumi.RunError` of the program passes through unchanged.
+    A run that fails raises `EngineError`; a `pulumi.RunError` of the program passes through unchanged.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Engine:
         stack: str,
         config: Mapping[str, object],
         state: Path,
-        events: Callable[[Event], None] = _nothing,
+        events: Callable[[Event], None] = _ignore_event,
     ) -> None:
         self.program = program / "__main__.py" if program.is_dir() else program
         self.project = project
@@ -130,24 +130,24 @@ class Engine:
         self.events = events
 
     def up(self, *, refresh: bool = False) -> Result:
-        """Deploy: bring AWS to what the program says. With `refresh`, first look for what is gone, to make it anew."""
+        """Deploy the program; with `refresh`, first drop resources from the state that AWS no longer has."""
         return self._run(preview=False, refresh=refresh)
 
     def preview(self) -> Result:
-        """Say what `up` would do; change nothing."""
+        """Return what `up` would do, and change nothing."""
         return self._run(preview=True, refresh=False)
 
     def destroy(self) -> Result:
-        """Delete everything the state holds, and then the state."""
+        """Delete every resource of the state, then the state itself."""
         with self._prepared() as (snapshot, provider, dynamic):
             run = _Run(self, snapshot, provider, dynamic, preview=False)
             run.recover()
             run.delete(snapshot.entries)
-            self.store.forget()
+            self.store.remove()
             return run.result({})
 
     def outputs(self) -> Props:
-        """Give the stack's outputs as the last `up` left them, secrets in clear."""
+        """Return the stack's outputs after the last `up`, secrets in clear text."""
         try:
             return dict(plain(self.store.load().outputs))
         except StateError as error:
@@ -166,7 +166,7 @@ class Engine:
 
     def _run(self, *, preview: bool, refresh: bool) -> Result:
         if not self.program.is_file():
-            raise EngineError(f"there is no program at {self.program}")
+            raise EngineError(f"program {self.program} does not exist")
         with self._prepared() as (snapshot, provider, dynamic):
             run = _Run(self, snapshot, provider, dynamic, preview=preview)
             if not preview:
@@ -174,14 +174,14 @@ class Engine:
             if refresh:
                 run.refresh()
             outputs = self._execute(run)
-            run.delete(run.leftovers())
+            run.delete(run.orphans())
             if not preview:
                 snapshot.outputs = outputs
                 self.store.save(snapshot)
             return run.result(outputs)
 
     def _execute(self, run: _Run) -> Props:
-        """Run the program in a thread of its own, so that all the SDK keeps in context variables ends with it."""
+        """Run the program in its own thread, so that the SDK's context variables end with it."""
         failure: list[BaseException] = []
 
         def body() -> None:
@@ -192,13 +192,13 @@ class Engine:
             finally:
                 ended.set()
 
-        # Not join: interrupted once, it takes the thread for ended.
+        # Not Thread.join: after an interruption it would report the thread as ended.
         ended = threading.Event()
         threading.Thread(target=body, name="pulumi-program").start()
         try:
             ended.wait()
         except BaseException as interruption:
-            # The call under way ends and is remembered; no other begins.
+            # The current call finishes and is saved; no other call starts.
             run.failure = interruption
             ended.wait()
             raise
@@ -213,7 +213,7 @@ class Engine:
         return run.stack_outputs
 
     def _program(self, run: _Run) -> None:
-        # After a failure there are futures that nobody asks for: no news for the user.
+        # A failed program leaves futures unawaited; asyncio's log of them is of no use to the user.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         pulumi.runtime.set_all_config(self.config)
         sdk.configure(
@@ -233,7 +233,7 @@ class Engine:
             loop.set_default_executor(executor)
             try:
                 program = str(self.program)
-                # The SDK takes any callable; only its annotation wants an awaitable or None back.
+                # The SDK accepts any callable, but its annotation expects an awaitable or None.
                 body = cast(Callable[[], None], lambda: runpy.run_path(program, run_name="__main__"))
                 loop.run_until_complete(pulumi.runtime.run_in_stack(body))
             finally:
@@ -243,7 +243,7 @@ class Engine:
 
 @dataclass(eq=False)
 class _Run:
-    """One run: the SDK's resource monitor and engine, and what both need to know."""
+    """One run: implements the SDK's resource monitor and engine services."""
 
     engine: Engine
     snapshot: Snapshot
@@ -258,13 +258,13 @@ class _Run:
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._registered: set[str] = set()
-        self._gone_before: set[str] = set()  # URNs deleted early for a replacement
+        self._deleted_early: set[str] = set()  # URNs deleted early for a replacement
         self._index()
 
     def _index(self) -> None:
-        self._known = {entry.urn: entry for entry in self.snapshot.entries if not entry.doomed}
+        self._entries_by_urn = {entry.urn: entry for entry in self.snapshot.entries if not entry.pending_delete}
 
-    # What the SDK calls. Names and messages are those of the protocol.
+    # Called by the SDK; names and messages are those of Pulumi's gRPC protocol.
 
     def GetDeploymentInfo(self, request: empty_pb2.Empty) -> resource_pb2.DeploymentInfo:
         return resource_pb2.DeploymentInfo(
@@ -284,7 +284,7 @@ class _Run:
             if request.urn == self._urn(STACK, f"{self.engine.project}-{self.engine.stack}", ""):
                 self.stack_outputs = outputs
             elif not self.preview:
-                entry = self._known[request.urn]
+                entry = self._entries_by_urn[request.urn]
                 if entry.outputs != outputs:
                     self._replace(entry, replace(entry, outputs=outputs))
             return empty_pb2.Empty()
@@ -299,10 +299,10 @@ class _Run:
             urn = self._urn(request.type, request.name, request.parent)
             if request.id == UNKNOWN:
                 return resource_pb2.ReadResourceResponse(urn=urn)
-            found = self.provider.read(request.type, request.name, request.id, plain(from_struct(request.properties)))
-            if found is None:
-                raise EngineError(f"{request.type} {request.name}: there is no {request.id}")
-            return resource_pb2.ReadResourceResponse(urn=urn, properties=to_struct(found))
+            outputs = self.provider.read(request.type, request.name, request.id, plain(from_struct(request.properties)))
+            if outputs is None:
+                raise EngineError(f"{request.type} {request.name}: {request.id} does not exist")
+            return resource_pb2.ReadResourceResponse(urn=urn, properties=to_struct(outputs))
 
     def RegisterPackage(self, request: resource_pb2.RegisterPackageRequest) -> resource_pb2.RegisterPackageResponse:
         raise EngineError(f"the embedded engine runs no parameterized package ({request.name})")
@@ -313,13 +313,13 @@ class _Run:
     def Log(self, request: engine_pb2.LogRequest) -> empty_pb2.Empty:
         match request.severity:
             case engine_pb2.INFO:
-                self._tell(Event(kind="info", text=request.message))
+                self._emit(Event(kind="info", text=request.message))
             case engine_pb2.WARNING:
-                self._tell(Event(kind="warning", text=request.message))
+                self._emit(Event(kind="warning", text=request.message))
             case engine_pb2.ERROR:
                 # Pulumi lets a run fail that logged an error.
                 self.errors.append(request.message)
-                self._tell(Event(kind="error", text=request.message))
+                self._emit(Event(kind="error", text=request.message))
         return empty_pb2.Empty()
 
     def RequirePulumiVersion(self, request: engine_pb2.RequirePulumiVersionRequest) -> empty_pb2.Empty:
@@ -328,59 +328,59 @@ class _Run:
     # Before and after the program.
 
     def recover(self) -> None:
-        """Look for what creations that were cut off have left, and take it over."""
-        for entry in list(self.snapshot.creating):
-            known = [other.id for other in self.snapshot.entries if other.type == entry.type]
-            found = None
+        """Adopt the resources of interrupted creations."""
+        for entry in list(self.snapshot.pending_operations):
+            owned_ids = [other.id for other in self.snapshot.entries if other.type == entry.type]
+            found_id = None
             if not is_dynamic(entry.type):
-                found = self.provider.find(entry.type, entry.name, plain(entry.inputs), known)
-            self.snapshot.creating.remove(entry)
-            if found is not None:
-                self.snapshot.entries.append(replace(entry, id=found, outputs=dict(entry.inputs), unsure=True))
-                self._tell(
-                    Event(kind="info", text=f"took over {entry.type} {entry.name} ({found}) of a run that was cut off")
+                found_id = self.provider.find(entry.type, entry.name, plain(entry.inputs), owned_ids)
+            self.snapshot.pending_operations.remove(entry)
+            if found_id is not None:
+                self.snapshot.entries.append(replace(entry, id=found_id, outputs=dict(entry.inputs), needs_update=True))
+                self._emit(
+                    Event(kind="info", text=f"adopted {entry.type} {entry.name} ({found_id}) of an interrupted run")
                 )
             elif is_dynamic(entry.type):
-                text = f"{entry.type} {entry.name}: its creation was cut off; what it may have left is its own to find"
-                self._tell(Event(kind="warning", text=text))
+                text = f"{entry.type} {entry.name}: the creation was interrupted; its provider must find what it left"
+                self._emit(Event(kind="warning", text=text))
             self._save()
         self._index()
 
     def refresh(self) -> None:
-        """Forget what AWS no longer has, and take over what it says of the rest."""
-        for entry in [e for e in self.snapshot.entries if e.custom and not e.doomed and e.id]:
+        """Drop entries that AWS no longer has, and update the outputs of the others."""
+        for entry in [e for e in self.snapshot.entries if e.custom and not e.pending_delete and e.id]:
             if entry.type.startswith("pulumi:"):
                 continue
             if is_dynamic(entry.type):
-                found = self.dynamic.read(entry.id, plain(entry.outputs))
+                outputs = self.dynamic.read(entry.id, plain(entry.outputs))
             else:
-                found = self.provider.read(entry.type, entry.name, entry.id, plain(entry.inputs))
-            if found is None:
-                self._tell(Event(kind="info", text=f"{entry.type} {entry.name} ({entry.id}) is gone"))
+                outputs = self.provider.read(entry.type, entry.name, entry.id, plain(entry.inputs))
+            if outputs is None:
+                self._emit(Event(kind="info", text=f"{entry.type} {entry.name} ({entry.id}) no longer exists"))
                 self.snapshot.entries.remove(entry)
-                self._known.pop(entry.urn)
+                self._entries_by_urn.pop(entry.urn)
             else:
-                hidden = {key for key, value in entry.outputs.items() if has_secret(value)}
-                marked = {key: secret(value) if key in hidden else value for key, value in found.items()}
-                self._replace(entry, replace(entry, outputs={**entry.outputs, **marked}))
+                secret_keys = {key for key, value in entry.outputs.items() if has_secret(value)}
+                new_outputs = {key: secret(value) if key in secret_keys else value for key, value in outputs.items()}
+                self._replace(entry, replace(entry, outputs={**entry.outputs, **new_outputs}))
         self._save()
 
-    def leftovers(self) -> list[Entry]:
-        """Give what the state holds and the program no longer says."""
-        return [e for e in self.snapshot.entries if e.doomed or e.urn not in self._registered]
+    def orphans(self) -> list[Entry]:
+        """Return the entries that are in the state but no longer in the program."""
+        return [e for e in self.snapshot.entries if e.pending_delete or e.urn not in self._registered]
 
     def delete(self, entries: list[Entry]) -> None:
-        """Delete resources, each before what it needs."""
+        """Delete resources, each before those it depends on."""
         for entry in deletion_order(entries):
             self._delete(entry)
 
     def result(self, outputs: Props) -> Result:
-        """Sum the run up."""
+        """Return the run's result."""
         names: tuple[Operation, ...] = ("create", "update", "replace", "delete", "same")
         changes: dict[str, int] = {name: sum(step.operation == name for step in self.steps) for name in names}
         shown = {key: None if has_unknown(value) else plain(value) for key, value in outputs.items()}
-        hidden = frozenset(key for key, value in outputs.items() if has_secret(value))
-        return Result(outputs=shown, changes=changes, steps=list(self.steps), secret_outputs=hidden)
+        secret_names = frozenset(key for key, value in outputs.items() if has_secret(value))
+        return Result(outputs=shown, changes=changes, steps=list(self.steps), secret_outputs=secret_names)
 
     # One resource.
 
@@ -391,11 +391,11 @@ class _Run:
         for option in ("importId", "remote", "transforms", "deletedWith", "replace_with"):
             if getattr(request, option, None):
                 raise EngineError(
-                    f"{request.type} {request.name}: the embedded engine does not know the option {option}"
+                    f"{request.type} {request.name}: the embedded engine does not support the option {option}"
                 )
-        old = self._known.pop(urn, None)
+        old = self._entries_by_urn.pop(urn, None)
         for alias in () if old else self._aliases(request):
-            old = old or self._known.pop(alias, None)
+            old = old or self._entries_by_urn.pop(alias, None)
         if old is not None and old.urn != urn:
             renamed = replace(old, urn=urn)
             self.snapshot.entries[self.snapshot.entries.index(old)] = old = renamed
@@ -422,38 +422,40 @@ class _Run:
         self, request: resource_pb2.RegisterResourceRequest, entry: Entry, old: Entry | None, wire: Props
     ) -> Entry:
         news = self._check(entry, plain(old.inputs) if old else {}, plain(wire))
-        hidden = {key for key, value in wire.items() if has_secret(value)}
-        entry = replace(entry, inputs=_mark(news, hidden))
-        hidden |= set(request.additionalSecretOutputs)
+        secret_keys = {key for key, value in wire.items() if has_secret(value)}
+        entry = replace(entry, inputs=_mark(news, secret_keys))
+        secret_keys |= set(request.additionalSecretOutputs)
         if old is None:
-            early = entry.urn in self._gone_before
-            return self._create(entry, news, hidden, "replace" if early else "create", None)
+            was_deleted = entry.urn in self._deleted_early
+            return self._create(entry, news, secret_keys, "replace" if was_deleted else "create", None)
         diff = self._diff(entry, old, news)
         forced = _matching(request.replaceOnChanges, diff.changed)
         replaces = tuple(sorted({*diff.replaces, *forced}))
         if replaces:
-            first = request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else diff.delete_first
+            delete_first = (
+                request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else diff.delete_before_replace
+            )
             if old.protect:
                 raise EngineError(
                     f"{old.type} {old.name} is protected, and {', '.join(replaces)} cannot change in place"
                 )
-            if first:
+            if delete_first:
                 self._delete_with_dependents(old)
-                return self._create(entry, news, hidden, "replace", None, replaces)
-            return self._create(entry, news, hidden, "replace", old, replaces)
-        if diff.changed or old.unsure:
-            return self._update(entry, old, news, hidden, diff.changed)
+                return self._create(entry, news, secret_keys, "replace", None, replaces)
+            return self._create(entry, news, secret_keys, "replace", old, replaces)
+        if diff.changed or old.needs_update:
+            return self._update(entry, old, news, secret_keys, diff.changed)
         step = self._step("same", entry)
-        kept = replace(entry, id=old.id, outputs=old.outputs)
-        self._put(old, kept)
+        unchanged = replace(entry, id=old.id, outputs=old.outputs)
+        self._put(old, unchanged)
         self.steps.append(step)
-        return kept
+        return unchanged
 
     def _check(self, entry: Entry, olds: Props, news: Props) -> Props:
         if entry.type.startswith("pulumi:providers:"):
             return news
         if is_dynamic(entry.type):
-            with self._named(entry):
+            with self._naming(entry):
                 return news if has_unknown(news) else self.dynamic.check(olds, news)
         return self.provider.check(entry.type, entry.name, olds, news)
 
@@ -463,7 +465,7 @@ class _Run:
             changed = tuple(k for k in {**olds, **news} if comparable(olds.get(k)) != comparable(news.get(k)))
             return Diff(changed=changed)
         if is_dynamic(entry.type):
-            with self._named(entry):
+            with self._naming(entry):
                 return self.dynamic.diff(old.id, plain(old.outputs), news, olds)
         return self.provider.diff(entry.type, olds, news)
 
@@ -471,105 +473,105 @@ class _Run:
         self,
         entry: Entry,
         news: Props,
-        hidden: set[str],
+        secret_keys: set[str],
         operation: Operation,
         replaced: Entry | None,
         changed: tuple[str, ...] = (),
     ) -> Entry:
-        with self._doing(operation, entry, changed):
+        with self._reporting(operation, entry, changed):
             if self.preview:
                 if replaced is not None:
                     self.snapshot.entries.remove(replaced)
-                made = replace(entry, outputs=_mark(news, hidden))
-                self.snapshot.entries.append(made)
-                return made
-            self.snapshot.creating.append(entry)
+                created = replace(entry, outputs=_mark(news, secret_keys))
+                self.snapshot.entries.append(created)
+                return created
+            self.snapshot.pending_operations.append(entry)
             self._save()
             try:
                 if entry.type.startswith("pulumi:providers:"):
                     id, outputs = f"{entry.name}-id", dict(news)
                 elif is_dynamic(entry.type):
-                    with self._named(entry):
+                    with self._naming(entry):
                         id, outputs = self.dynamic.create(news)
                 else:
                     id, outputs = self.provider.create(entry.type, entry.name, news)
             except ProviderError as error:
-                # Else the record stays: AWS may have made the thing and refused what came after.
-                if error.taken:
-                    self.snapshot.creating.remove(entry)
+                # After any other error the record stays: AWS may have created the resource and refused a later call.
+                if error.already_exists:
+                    self.snapshot.pending_operations.remove(entry)
                     self._save()
                 raise
-            made = replace(entry, id=id, outputs=_mark(outputs, hidden))
-            self.snapshot.creating.remove(entry)
+            created = replace(entry, id=id, outputs=_mark(outputs, secret_keys))
+            self.snapshot.pending_operations.remove(entry)
             if replaced is not None:
-                self.snapshot.entries[self.snapshot.entries.index(replaced)] = doom(replaced)
-            self.snapshot.entries.append(made)
+                self.snapshot.entries[self.snapshot.entries.index(replaced)] = mark_pending_delete(replaced)
+            self.snapshot.entries.append(created)
             self._save()
-            return made
+            return created
 
-    def _update(self, entry: Entry, old: Entry, news: Props, hidden: set[str], changed: tuple[str, ...]) -> Entry:
-        with self._doing("update", entry, changed):
+    def _update(self, entry: Entry, old: Entry, news: Props, secret_keys: set[str], changed: tuple[str, ...]) -> Entry:
+        with self._reporting("update", entry, changed):
             if self.preview:
-                # What a dynamic provider will answer is unknown; an AWS type mostly keeps what it has.
-                kept = {} if is_dynamic(entry.type) else plain(old.outputs)
-                made = replace(entry, id=old.id, outputs=_mark({**kept, **news}, hidden))
+                # A dynamic provider's outputs are unknown; an AWS resource mostly keeps its outputs.
+                old_outputs = {} if is_dynamic(entry.type) else plain(old.outputs)
+                updated = replace(entry, id=old.id, outputs=_mark({**old_outputs, **news}, secret_keys))
             elif is_dynamic(entry.type):
-                with self._named(entry):
+                with self._naming(entry):
                     outputs = self.dynamic.update(old.id, plain(old.outputs), news)
-                made = replace(entry, id=old.id, outputs=_mark(outputs, hidden))
+                updated = replace(entry, id=old.id, outputs=_mark(outputs, secret_keys))
             elif entry.type.startswith("pulumi:providers:"):
-                made = replace(entry, id=old.id, outputs=_mark(news, hidden))
+                updated = replace(entry, id=old.id, outputs=_mark(news, secret_keys))
             else:
-                olds = {} if old.unsure else plain(old.inputs)
+                olds = {} if old.needs_update else plain(old.inputs)
                 outputs = self.provider.update(entry.type, entry.name, old.id, olds, news)
-                once = {
+                creation_only = {
                     k: v for k, v in old.outputs.items() if k not in outputs and has_secret(v)
-                }  # told at creation only
-                made = replace(entry, id=old.id, outputs={**once, **_mark(outputs, hidden)})
-            self._put(old, made)
+                }  # AWS returns these at creation only
+                updated = replace(entry, id=old.id, outputs={**creation_only, **_mark(outputs, secret_keys)})
+            self._put(old, updated)
             self._save()
-            return made
+            return updated
 
     def _delete(self, entry: Entry, operation: Operation = "delete") -> None:
-        if entry.protect and not entry.doomed:
-            raise EngineError(
-                f"{entry.type} {entry.name} is protected; take the protection off before it can be deleted"
-            )
+        if entry.protect and not entry.pending_delete:
+            raise EngineError(f"{entry.type} {entry.name} is protected; remove the protection before you delete it")
         if not entry.custom or entry.retain or entry.type.startswith("pulumi:providers:"):
             self.snapshot.entries.remove(entry)
             self._save()
             return
-        # The old half of a replacement is part of that step, not one of its own.
-        silent = entry.doomed or operation == "replace"
-        with contextlib.nullcontext() if silent else self._doing("delete", entry):
+        # Deleting the old half of a replacement belongs to the replacement's step.
+        silent = entry.pending_delete or operation == "replace"
+        with contextlib.nullcontext() if silent else self._reporting("delete", entry):
             if not self.preview:
                 if is_dynamic(entry.type):
-                    with self._named(entry):
+                    with self._naming(entry):
                         self.dynamic.delete(entry.id, plain(entry.outputs))
                 else:
-                    # Inputs are the last word: an update that failed half-way has not reached the outputs.
+                    # Inputs win over outputs, which an update that failed half-way has not reached.
                     self.provider.delete(entry.type, entry.name, entry.id, plain({**entry.outputs, **entry.inputs}))
             self.snapshot.entries.remove(entry)
             self._save()
 
     def _delete_with_dependents(self, old: Entry) -> None:
-        """Delete a resource that must go first, and before it those that would have to be replaced with it."""
-        doomed, queue = [old], [old.urn]
+        """Delete a resource before its replacement, and first the dependents that must be replaced with it."""
+        to_delete, queue = [old], [old.urn]
         while queue:
             urn = queue.pop()
             for entry in self.snapshot.entries:
-                if entry in doomed or not entry.custom or entry.doomed:
+                if entry in to_delete or not entry.custom or entry.pending_delete:
                     continue
                 keys = [key for key, urns in entry.property_dependencies.items() if urn in urns]
                 if keys and self._would_replace(entry, keys):
-                    doomed.append(entry)
+                    to_delete.append(entry)
                     queue.append(entry.urn)
-        for entry in deletion_order(doomed):
+        for entry in deletion_order(to_delete):
             if entry.urn in self._registered and entry is not old:
-                raise EngineError(f"{entry.type} {entry.name} must go before {old.name} and was already deployed")
+                raise EngineError(
+                    f"{entry.type} {entry.name} must be deleted before {old.name}, but is already deployed"
+                )
             self._delete(entry, "replace")
-            self._known.pop(entry.urn, None)
-            self._gone_before.add(entry.urn)
+            self._entries_by_urn.pop(entry.urn, None)
+            self._deleted_early.add(entry.urn)
 
     def _would_replace(self, entry: Entry, keys: list[str]) -> bool:
         if entry.type.startswith("pulumi:providers:"):
@@ -580,7 +582,7 @@ class _Run:
             return bool(self.dynamic.diff(entry.id, plain(entry.outputs), news, olds).replaces)
         return bool(self.provider.diff(entry.type, olds, news).replaces)
 
-    # Small things.
+    # Helpers.
 
     def _urn(self, type: str, name: str, parent: str) -> str:
         chain = parent.split("::")[2] if parent else ""
@@ -602,7 +604,7 @@ class _Run:
         for path in request.ignoreChanges:
             if "." in path or "[" in path:
                 raise EngineError(
-                    f"{request.name}: the embedded engine ignores changes of whole inputs only, not {path}"
+                    f"{request.name}: the embedded engine can ignore changes of a whole input only, not of {path}"
                 )
             if old is not None:
                 wire.pop(path, None)
@@ -614,22 +616,22 @@ class _Run:
         return resource_pb2.RegisterResourceResponse(urn=entry.urn, id=entry.id, object=to_struct(shown))
 
     def _put(self, old: Entry | None, new: Entry) -> None:
-        """Enter a resource at the end, where all it needs is before it."""
+        """Append an entry, so that it comes after everything it depends on."""
         if old is not None:
             self.snapshot.entries.remove(old)
         self.snapshot.entries.append(new)
         if not new.custom:
-            self._known[new.urn] = new  # its outputs are still to come
+            self._entries_by_urn[new.urn] = new  # RegisterResourceOutputs comes later
 
     def _replace(self, old: Entry, new: Entry) -> None:
         self.snapshot.entries[self.snapshot.entries.index(old)] = new
-        self._known[new.urn] = new
+        self._entries_by_urn[new.urn] = new
 
     def _save(self) -> None:
         if not self.preview:
             self.engine.store.save(self.snapshot)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         with self._lock:
             self.engine.events(event)
 
@@ -638,18 +640,18 @@ class _Run:
         return Step(operation=operation, urn=entry.urn, type=entry.type, name=entry.name, changed=changed)
 
     @contextlib.contextmanager
-    def _doing(self, operation: Operation, entry: Entry, changed: tuple[str, ...] = ()) -> Iterator[None]:
+    def _reporting(self, operation: Operation, entry: Entry, changed: tuple[str, ...] = ()) -> Iterator[None]:
         step = self._step(operation, entry, changed)
         text = f"{operation} {entry.type} {entry.name}"
-        self._tell(Event(kind="begin", text=text, step=step))
+        self._emit(Event(kind="begin", text=text, step=step))
         begun = time.monotonic()
         yield
         self.steps.append(step)
-        self._tell(Event(kind="end", text=text, step=step, seconds=time.monotonic() - begun))
+        self._emit(Event(kind="end", text=text, step=step, seconds=time.monotonic() - begun))
 
     @contextlib.contextmanager
-    def _named(self, entry: Entry) -> Iterator[None]:
-        """Put the resource's name before an error of a dynamic provider's own code."""
+    def _naming(self, entry: Entry) -> Iterator[None]:
+        """Prefix an error of a dynamic provider's code with the resource's name."""
         try:
             yield
         except Exception as error:
@@ -657,7 +659,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        """One call at a time, and none after a failure: what is under way elsewhere must not go on."""
+        """Serialize calls, and refuse every call after a failure."""
         with self._lock:
             if self.failure is not None:
                 raise EngineError("the run has failed")
@@ -669,10 +671,10 @@ class _Run:
 
 
 def loopback_endpoint(environment: Mapping[str, str]) -> str:
-    """Return the AWS endpoint of the environment.
+    """Return the AWS endpoint that the environment names.
 
     Raises:
-        EngineError: there is none, or one that is not on loopback.
+        EngineError: no endpoint is set, or one of them is not on loopback.
     """
     if remote := remote_endpoint(environment):
         host = urlsplit(remote.url).hostname or remote.url
@@ -681,9 +683,7 @@ def loopback_endpoint(environment: Mapping[str, str]) -> str:
         )
     endpoint = endpoint_of(environment)
     if endpoint is None:
-        raise EngineError(
-            "AWS_ENDPOINT_URL is not set, or is ignored; the embedded engine deploys into a lab only, never to AWS"
-        )
+        raise EngineError("AWS_ENDPOINT_URL is not set, or is ignored; the embedded engine never deploys to AWS itself")
     return endpoint
 
 
@@ -693,8 +693,8 @@ def _text(key: str, value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _mark(props: Props, hidden: set[str]) -> Props:
-    return {k: secret(plain(v)) if k in hidden and not is_secret(v) else v for k, v in props.items()}
+def _mark(props: Props, secret_keys: set[str]) -> Props:
+    return {k: secret(plain(v)) if k in secret_keys and not is_secret(v) else v for k, v in props.items()}
 
 
 def _matching(paths: Any, changed: tuple[str, ...]) -> tuple[str, ...]:
@@ -707,16 +707,16 @@ def _provider_urns(request: resource_pb2.RegisterResourceRequest) -> list[str]:
 
 
 def _as_engine_error(error: BaseException) -> EngineError:
-    """Tell a failure: ours by its text, a program's with where it happened."""
+    """Return the failure as an EngineError; an error of the program gets its file and line."""
     if isinstance(error, EngineError):
         return error
     if isinstance(error, ProviderError | StateError):
         wrapped = EngineError(str(error))
     elif isinstance(error, SystemExit):
-        wrapped = EngineError(f"the program ended itself with exit code {error.code}")
+        wrapped = EngineError(f"the program ended with exit code {error.code}")
     else:
-        where = traceback.extract_tb(error.__traceback__)
-        last = where[-1] if where else None
+        frames = traceback.extract_tb(error.__traceback__)
+        last = frames[-1] if frames else None
         place = f" ({last.filename}:{last.lineno})" if last else ""
         wrapped = EngineError(f"the program failed: {type(error).__name__}: {error}{place}")
     wrapped.__cause__ = error
@@ -725,7 +725,7 @@ def _as_engine_error(error: BaseException) -> EngineError:
 
 @contextlib.contextmanager
 def _importable(directory: Path) -> Iterator[None]:
-    """Let the program import its neighbours and find its files, as the CLI does: by path and working directory."""
+    """Set sys.path and the working directory to the program's directory, as the Pulumi CLI does."""
     entry = str(directory.resolve())
     sys.path.insert(0, entry)
     try:

@@ -1,7 +1,7 @@
-"""The embedded engine's memory: one JSON file, written whole and atomically after every step, secrets sealed.
+"""Keep the embedded engine's state: one JSON file, replaced atomically after every step, with encrypted secrets.
 
-The file survives a kill at any point: it is either the old or the new one. It is not synced to the disk, so a power cut
-may lose it; it is for a lab that such a cut ends anyway.
+A process killed at any point leaves the old or the new file. The file is not synced to the disk, so a power failure may
+lose it; the AWS API on this machine that it describes does not survive one either.
 """
 
 import fcntl
@@ -18,36 +18,37 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from engine.provider.values import SECRET, SIGNATURE, Props, is_secret
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the file's layout; it grows when a key is renamed."""
 
 
 class StateError(Exception):
-    """The state cannot be used: locked by another run, damaged, or its key is gone."""
+    """The state cannot be used: locked by another run, damaged, of another format, or without its key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One resource as the last run left it."""
+    """One resource after the last run."""
 
     urn: str
     type: str
     custom: bool
     id: str = ""
     inputs: Props = field(default_factory=dict)
-    """What the program gave, completed by the provider (wire values)."""
+    """The program's inputs, completed by the provider (wire values)."""
     outputs: Props = field(default_factory=dict)
     parent: str = ""
     dependencies: tuple[str, ...] = ()
-    """URNs of what it needs."""
+    """URNs of the resources it depends on."""
     property_dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The same by input."""
+    """The same, by input."""
     protect: bool = False
     retain: bool = False
-    """Forget it instead of deleting it."""
-    doomed: bool = False
-    """It was replaced and waits to be deleted."""
-    unsure: bool = False
-    """It was found after a creation that was cut off; its changeable inputs may not be applied yet."""
+    """Remove it from the state without deleting it."""
+    pending_delete: bool = False
+    """It has been replaced and must still be deleted."""
+    needs_update: bool = False
+    """It was adopted after an interrupted creation; `updatable` inputs may not be applied yet."""
 
     @property
     def name(self) -> str:
@@ -57,16 +58,16 @@ class Entry:
 
 @dataclass(slots=True)
 class Snapshot:
-    """All that is remembered of a stack."""
+    """The state of a stack."""
 
     entries: list[Entry] = field(default_factory=list)
-    creating: list[Entry] = field(default_factory=list)
-    """Creations under way: what they made is unknown until they return."""
+    pending_operations: list[Entry] = field(default_factory=list)
+    """Creations that have not returned yet; a run that died here may have created the resource."""
     outputs: Props = field(default_factory=dict)
 
 
 class Store:
-    """A snapshot's file, with its lock and its key.
+    """The file of a snapshot, its lock and its key.
 
     Args:
         path: the state file; beside it lie PATH.key (the secrets' key, mode 0600) and, while a run lasts, PATH.lock.
@@ -80,10 +81,10 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the state for one run; a killed run lets go of it.
+        """Lock the state for one run; the kernel releases the lock of a killed process.
 
         Raises:
-            StateError: another run holds it.
+            StateError: another run has the lock.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
@@ -94,7 +95,7 @@ class Store:
                 holder = os.read(descriptor, 32).decode() or "?"
                 os.close(descriptor)
                 raise StateError(f"another run (process {holder}) is using {self.path}; wait for it to end") from None
-            # The file may have been unlinked between open and flock: then the lock is on nothing.
+            # The file may have been unlinked between open and flock; such a lock protects nothing.
             if self._lock.exists() and self._lock.stat().st_ino == os.fstat(descriptor).st_ino:
                 break
             os.close(descriptor)
@@ -107,43 +108,46 @@ class Store:
             os.close(descriptor)
 
     def load(self) -> Snapshot:
-        """Read the snapshot; an absent file is an empty one.
+        """Return the snapshot; an absent file is an empty one.
 
         Raises:
-            StateError: the file is damaged or its key is gone.
+            StateError: the file is damaged, of another format, or its key is missing.
         """
         try:
             raw = json.loads(self.path.read_text())
             if raw["format"] != FORMAT:
-                raise StateError(f"{self.path} has format {raw['format']}, this engine writes {FORMAT}")
+                raise StateError(
+                    f"{self.path} has format {raw['format']}, but this engine reads format {FORMAT} only; "
+                    "destroy the stack with the version that wrote the file, or remove the file with its AWS endpoint"
+                )
             opened = self._open(raw)
             return Snapshot(
                 entries=[_entry(row) for row in opened["entries"]],
-                creating=[_entry(row) for row in opened["creating"]],
+                pending_operations=[_entry(row) for row in opened["pending_operations"]],
                 outputs=opened["outputs"],
             )
         except FileNotFoundError:
             return Snapshot()
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(
-                f"{self.path} is damaged ({type(error).__name__}); remove it once what it made is gone"
+                f"{self.path} is damaged ({type(error).__name__}); delete its resources, then remove the file"
             ) from error
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write the snapshot in one piece, mode 0600."""
-        whole = {
+        """Replace the file atomically, mode 0600."""
+        document = {
             "format": FORMAT,
             "entries": [asdict(entry) for entry in snapshot.entries],
-            "creating": [asdict(entry) for entry in snapshot.creating],
+            "pending_operations": [asdict(entry) for entry in snapshot.pending_operations],
             "outputs": snapshot.outputs,
         }
-        text = json.dumps(self._seal(whole), indent=1)
+        text = json.dumps(self._seal(document), indent=1)
         draft = self.path.with_name(self.path.name + ".new")
         _write(draft, text.encode(), os.O_TRUNC)
         draft.replace(self.path)
 
-    def forget(self) -> None:
-        """Remove file and key."""
+    def remove(self) -> None:
+        """Remove the file and its key."""
         self.path.unlink(missing_ok=True)
         self._key.unlink(missing_ok=True)
 
@@ -154,7 +158,7 @@ class Store:
             try:
                 self._fernet = Fernet(self._key.read_bytes())
             except FileNotFoundError:
-                raise StateError(f"{self.path} holds secrets and its key {self._key} is gone") from None
+                raise StateError(f"{self.path} holds secrets, but its key {self._key} is missing") from None
         return self._fernet
 
     def _seal(self, value: Any) -> Any:
@@ -173,7 +177,7 @@ class Store:
                     "value": json.loads(self._cipher(make=False).decrypt(value["sealed"].encode())),
                 }
             except InvalidToken:
-                raise StateError(f"{self.path} was not sealed with the key {self._key}") from None
+                raise StateError(f"{self.path} was not encrypted with the key {self._key}") from None
         if isinstance(value, dict):
             return {key: self._open(item) for key, item in value.items()}
         return [self._open(item) for item in value] if isinstance(value, list) else value
@@ -191,7 +195,7 @@ def _write(path: Path, content: bytes, flag: int) -> None:
 
 
 def deletion_order(entries: Sequence[Entry]) -> list[Entry]:
-    """Sort so that nothing goes before what needs it."""
+    """Return the entries in an order in which dependents come before their dependencies."""
     by_urn: dict[str, list[int]] = {}
     for index, entry in enumerate(entries):
         by_urn.setdefault(entry.urn, []).append(index)
@@ -199,18 +203,18 @@ def deletion_order(entries: Sequence[Entry]) -> list[Entry]:
     for index, entry in enumerate(entries):
         needs: list[int] = []
         for urn in (*entry.dependencies, *([entry.parent] if entry.parent else ())):
-            found = by_urn.get(urn, [])
-            # Of a replaced resource the old one needs the old ones, the new one the new.
-            alike = [other for other in found if entries[other].doomed == entry.doomed]
-            needs += [other for other in alike or found if other != index]
+            candidates = by_urn.get(urn, [])
+            # An entry that is pending deletion depends on others of that kind, a current one on current ones.
+            same_generation = [other for other in candidates if entries[other].pending_delete == entry.pending_delete]
+            needs += [other for other in same_generation or candidates if other != index]
         graph[index] = needs
     try:
         order = list(TopologicalSorter(graph).static_order())
-    except CycleError:  # dependencies that turned round between two runs: what came last goes first
+    except CycleError:  # dependencies reversed between two runs: newest first
         order = list(range(len(entries)))
     return [entries[index] for index in reversed(order)]
 
 
-def doom(entry: Entry) -> Entry:
-    """Mark an entry as replaced."""
-    return replace(entry, doomed=True)
+def mark_pending_delete(entry: Entry) -> Entry:
+    """Return the entry, marked as replaced."""
+    return replace(entry, pending_delete=True)

@@ -1,14 +1,24 @@
-"""The provider: every AWS type and function by its token, with Pulumi's rules around them."""
+"""Provide every AWS type and function by its token, with Pulumi's rules for checks and diffs."""
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-# Imported for their effect: each enters its types into KINDS.
+# Imported for their effect: each module registers its types.
 from engine.provider import compute, iam, route53, s3, security, ssm, vpc  # noqa: F401
 from engine.provider.invokes import INVOKES
-from engine.provider.kind import KINDS, Aws, BotoCoreError, ClientError, Kind, ProviderError, absent, reason, taken
+from engine.provider.resource_type import (
+    RESOURCE_TYPES,
+    Aws,
+    BotoCoreError,
+    ClientError,
+    ProviderError,
+    ResourceType,
+    already_exists,
+    error_text,
+    not_found,
+)
 from engine.provider.values import Props, comparable, has_unknown
 
 T = TypeVar("T")
@@ -16,14 +26,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diff:
-    """What a change of inputs means for a resource."""
+    """Consequences of a change of inputs."""
 
     changed: tuple[str, ...] = ()
     """Inputs that differ."""
     replaces: tuple[str, ...] = ()
-    """Those among them that need a new resource."""
-    delete_first: bool = False
-    """The old resource must go before the new one can be."""
+    """Those among them that need a replacement."""
+    delete_before_replace: bool = False
+    """The old resource must be deleted before the new one is created."""
 
 
 class Provider:
@@ -36,132 +46,134 @@ class Provider:
 
     def __init__(self, aws: Aws | None = None) -> None:
         self.aws = aws or Aws()
-        self._kinds: dict[str, Kind] = {}
+        self._resource_types: dict[str, ResourceType] = {}
 
-    def kind(self, token: str) -> Kind:
-        """Give the handler of a type."""
-        if token not in KINDS:
-            raise ProviderError(f"{token}: the lab's provider does not know this type")
-        return self._kinds.setdefault(token, KINDS[token](self.aws))
+    def resource_type(self, token: str) -> ResourceType:
+        """Return the handler of a type."""
+        if token not in RESOURCE_TYPES:
+            raise ProviderError(f"{token}: this provider does not know this type")
+        return self._resource_types.setdefault(token, RESOURCE_TYPES[token](self.aws))
 
     def check(self, token: str, name: str, olds: Props, news: Props) -> Props:
-        """Validate inputs and complete them: defaults, and a name (kept from the old inputs) where none is given."""
-        kind = self.kind(token)
-        understood = {key.split(".")[0] for key in kind.fixed | kind.changeable}
+        """Return the inputs with defaults and a generated name, which is kept from the old inputs."""
+        resource_type = self.resource_type(token)
+        understood = {key.split(".")[0] for key in resource_type.replace_on_change | resource_type.updatable}
         unknown = sorted(key for key in news if key not in understood and not key.startswith("__"))
         if unknown:
-            raise ProviderError(f"{token} {name}: the lab's provider does not know the input {', '.join(unknown)}")
-        inputs = {**kind.defaults, **news}
-        if kind.auto_name and kind.auto_name not in inputs:
-            inputs[kind.auto_name] = olds.get(kind.auto_name) or f"{name}-{secrets.token_hex(4)[:7]}"
+            raise ProviderError(f"{token} {name}: this provider does not know the input {', '.join(unknown)}")
+        inputs = {**resource_type.defaults, **news}
+        if resource_type.autoname and resource_type.autoname not in inputs:
+            inputs[resource_type.autoname] = olds.get(resource_type.autoname) or f"{name}-{secrets.token_hex(4)[:7]}"
         return inputs
 
     def diff(self, token: str, olds: Props, news: Props) -> Diff:
-        """Compare two checked inputs. An unknown new value counts as changed."""
-        kind = self.kind(token)
+        """Compare two checked inputs. A new value that is unknown counts as changed."""
+        resource_type = self.resource_type(token)
         keys = sorted(set(olds) | set(news))
         changed = tuple(
             k for k in keys if has_unknown(news.get(k)) or comparable(olds.get(k)) != comparable(news.get(k))
         )
-        fixed = set(kind.fixed)
+        replacing = set(resource_type.replace_on_change)
         if news.get("userDataReplaceOnChange"):
-            fixed |= {"userData", "userDataBase64"}
-        replaces = tuple(key for key in changed if key in fixed or _member_differs(key, fixed, olds, news))
-        # A name that stays cannot be had twice at once.
-        same_name = kind.auto_name is not None and kind.auto_name not in changed
+            replacing |= {"userData", "userDataBase64"}
+        replaces = tuple(key for key in changed if key in replacing or _member_differs(key, replacing, olds, news))
+        # Two resources cannot have the same name at once.
+        same_name = resource_type.autoname is not None and resource_type.autoname not in changed
         return Diff(
-            changed=changed, replaces=replaces, delete_first=bool(replaces) and (kind.delete_first or same_name)
+            changed=changed,
+            replaces=replaces,
+            delete_before_replace=bool(replaces) and (resource_type.delete_before_replace or same_name),
         )
 
     def create(self, token: str, name: str, inputs: Props) -> tuple[str, Props]:
-        """Make a resource; return its id and outputs."""
-        kind = self.kind(token)
+        """Create a resource and return its id and outputs."""
+        resource_type = self.resource_type(token)
 
-        def make() -> tuple[str, Props]:
-            id = kind.create(inputs)
-            return id, self._outputs(kind, id, inputs)
+        def create_resource() -> tuple[str, Props]:
+            id = resource_type.create(inputs)
+            return id, self._outputs(resource_type, id, inputs)
 
-        return self._told(token, name, make)
+        return self._translate_errors(token, name, create_resource)
 
     def read(self, token: str, name: str, id: str, inputs: Props) -> Props | None:
-        """Ask AWS for a resource's outputs; None where it is gone."""
-        kind = self.kind(token)
+        """Return a resource's outputs, or None if it does not exist."""
+        resource_type = self.resource_type(token)
 
-        def look() -> Props | None:
+        def read_outputs() -> Props | None:
             try:
-                found = kind.read(id, inputs)
+                outputs = resource_type.read(id, inputs)
             except ClientError as error:
-                if absent(error):
+                if not_found(error):
                     return None
                 raise
-            return None if found is None else {**found, **inputs}
+            return None if outputs is None else {**outputs, **inputs}
 
-        return self._told(token, name, look)
+        return self._translate_errors(token, name, read_outputs)
 
     def update(self, token: str, name: str, id: str, olds: Props, news: Props) -> Props:
-        """Bring a resource from the old inputs to the new; return its outputs. No old inputs: apply everything."""
-        kind = self.kind(token)
+        """Change a resource from the old inputs to the new and return its outputs; `{}` as old inputs applies all."""
+        resource_type = self.resource_type(token)
 
-        def apply() -> Props:
-            kind.update(id, olds, news)
-            return self._outputs(kind, id, news)
+        def update_resource() -> Props:
+            resource_type.update(id, olds, news)
+            return self._outputs(resource_type, id, news)
 
-        return self._told(token, name, apply)
+        return self._translate_errors(token, name, update_resource)
 
     def delete(self, token: str, name: str, id: str, outputs: Props) -> None:
-        """Remove a resource; one that is already gone is fine."""
-        kind = self.kind(token)
+        """Delete a resource; it may already be deleted."""
+        resource_type = self.resource_type(token)
 
-        def remove() -> None:
+        def delete_resource() -> None:
             try:
-                kind.delete(id, outputs)
+                resource_type.delete(id, outputs)
             except ClientError as error:
-                if not absent(error):
+                if not not_found(error):
                     raise
 
-        self._told(token, name, remove)
+        self._translate_errors(token, name, delete_resource)
 
-    def find(self, token: str, name: str, inputs: Props, known: Sequence[str] = ()) -> str | None:
-        """Look for what a creation that was cut off may have left; `known` are ids that belong to somebody."""
-        kind = self.kind(token)
+    def find(self, token: str, name: str, inputs: Props, owned_ids: Sequence[str] = ()) -> str | None:
+        """Return the id of the resource that an interrupted creation left; `owned_ids` are other resources'."""
+        resource_type = self.resource_type(token)
 
-        def look() -> str | None:
+        def find_id() -> str | None:
             try:
-                found = [id for id in kind.find(inputs) if id not in known]
+                ids = [id for id in resource_type.find(inputs) if id not in owned_ids]
             except ClientError as error:
-                if absent(error):
+                if not_found(error):
                     return None
                 raise
-            return found[0] if len(found) == 1 else None
+            return ids[0] if len(ids) == 1 else None
 
-        return self._told(token, name, look)
+        return self._translate_errors(token, name, find_id)
 
     def invoke(self, token: str, arguments: Mapping[str, Any]) -> Props:
-        """Call a function of the provider."""
+        """Return the answer of a function of the provider."""
         if token not in INVOKES:
-            raise ProviderError(f"{token}: the lab's provider does not know this function")
-        return self._told(token, "", lambda: INVOKES[token](self.aws, dict(arguments)))
+            raise ProviderError(f"{token}: this provider does not know this function")
+        return self._translate_errors(token, "", lambda: INVOKES[token](self.aws, dict(arguments)))
 
     @staticmethod
-    def _outputs(kind: Kind, id: str, inputs: Props) -> Props:
-        return {**(kind.read(id, inputs) or {}), **inputs}
+    def _outputs(resource_type: ResourceType, id: str, inputs: Props) -> Props:
+        return {**(resource_type.read(id, inputs) or {}), **inputs}
 
     @staticmethod
-    def _told(token: str, name: str, action: Callable[[], T]) -> T:
+    def _translate_errors(token: str, name: str, action: Callable[[], T]) -> T:
         try:
             return action()
         except ProviderError as error:
             raise ProviderError(f"{token} {name}".rstrip() + f": {error}") from error
         except (ClientError, BotoCoreError) as error:
-            told = ProviderError(f"{token} {name}".rstrip() + f": {reason(error)}")
-            told.taken = taken(error)
-            raise told from error
+            translated = ProviderError(f"{token} {name}".rstrip() + f": {error_text(error)}")
+            translated.already_exists = already_exists(error)
+            raise translated from error
         except KeyError as error:
-            raise ProviderError(f"{token} {name}".rstrip() + f": the input {error.args[0]} is missing") from error
+            raise ProviderError(f"{token} {name}".rstrip() + f": the input {error.args[0]} is required") from error
 
 
-def _member_differs(key: str, fixed: set[str], olds: Props, news: Props) -> bool:
-    """Say whether a fixed member of a structured input differs."""
+def _member_differs(key: str, replacing: set[str], olds: Props, news: Props) -> bool:
+    """Return whether a member that needs a replacement differs."""
     before, after = olds.get(key) or {}, news.get(key) or {}
-    members = [path.partition(".")[2] for path in fixed if path.startswith(f"{key}.")]
+    members = [path.partition(".")[2] for path in replacing if path.startswith(f"{key}.")]
     return any(has_unknown(after) or before.get(member) != after.get(member) for member in members)

@@ -1,22 +1,31 @@
-"""Network interfaces, Elastic IPs, instances, key pairs."""
+"""Manage network interfaces, Elastic IPs, instances and key pairs."""
 
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engine.provider.kind import ClientError, Ec2Kind, Kind, ProviderError, differs, register, some, tag_outputs
+from engine.provider.resource_type import (
+    ClientError,
+    Ec2ResourceType,
+    ProviderError,
+    ResourceType,
+    differs,
+    register,
+    tag_outputs,
+    without_none,
+)
 from engine.provider.values import Props
 
 WAIT = {"Delay": 1, "MaxAttempts": 120}
-"""Seconds between looks, and how many looks, at an instance that changes its state."""
+"""Seconds between polls and number of polls while an instance changes state."""
 
 
 @register
-class NetworkInterface(Ec2Kind):
+class NetworkInterface(Ec2ResourceType):
     token = "aws:ec2/networkInterface:NetworkInterface"
-    fixed = frozenset({"subnetId", "privateIps", "privateIp", "interfaceType"})
-    changeable = frozenset(
+    replace_on_change = frozenset({"subnetId", "privateIps", "privateIp", "interfaceType"})
+    updatable = frozenset(
         {"securityGroups", "sourceDestCheck", "description", "tags"}
         | {"ipv6PrefixCount", "ipv6Prefixes", "ipv6AddressCount", "ipv6Addresses"}
     )
@@ -25,8 +34,8 @@ class NetworkInterface(Ec2Kind):
 
     def create(self, inputs: Props) -> str:
         addresses = inputs.get("privateIps") or ([inputs["privateIp"]] if inputs.get("privateIp") else [])
-        made = self.ec2.create_network_interface(
-            **some(
+        response = self.ec2.create_network_interface(
+            **without_none(
                 SubnetId=inputs["subnetId"],
                 PrivateIpAddress=addresses[0] if addresses else None,
                 Groups=inputs.get("securityGroups"),
@@ -35,7 +44,7 @@ class NetworkInterface(Ec2Kind):
             ),
             **self.tagging(inputs),
         )["NetworkInterface"]
-        id = str(made["NetworkInterfaceId"])
+        id = str(response["NetworkInterfaceId"])
         if addresses[1:]:
             self.ec2.assign_private_ip_addresses(NetworkInterfaceId=id, PrivateIpAddresses=addresses[1:])
         applied = {key: inputs.get(key) for key in ("tags", "securityGroups", "description")}
@@ -59,23 +68,23 @@ class NetworkInterface(Ec2Kind):
         )
 
     def _assign(
-        self, id: str, key: str, member: str, argument: str, wanted: list[str] | None, count: int | None
+        self, id: str, key: str, member: str, argument: str, values: list[str] | None, count: int | None
     ) -> None:
         """Bring the interface to these IPv6 addresses or prefixes, or to this many of AWS's choice."""
-        if wanted is None and count is None:
+        if values is None and count is None:
             return
-        have = self._ipv6(self.item(id) or {}, member, key)
-        gone = [value for value in have if wanted is not None and value not in wanted]
-        gone += have[count:] if wanted is None and count is not None else []
-        new = [value for value in wanted or () if value not in have]
-        if gone:
-            self.ec2.unassign_ipv6_addresses(NetworkInterfaceId=id, **{argument: gone})
-        if new:
-            self.ec2.assign_ipv6_addresses(NetworkInterfaceId=id, **{argument: new})
-        if count is not None and count > len(have):
-            self.ec2.assign_ipv6_addresses(NetworkInterfaceId=id, **{f"{key}Count": count - len(have)})
+        present = self._ipv6(self.item(id) or {}, member, key)
+        surplus = [value for value in present if values is not None and value not in values]
+        surplus += present[count:] if values is None and count is not None else []
+        missing = [value for value in values or () if value not in present]
+        if surplus:
+            self.ec2.unassign_ipv6_addresses(NetworkInterfaceId=id, **{argument: surplus})
+        if missing:
+            self.ec2.assign_ipv6_addresses(NetworkInterfaceId=id, **{argument: missing})
+        if count is not None and count > len(present):
+            self.ec2.assign_ipv6_addresses(NetworkInterfaceId=id, **{f"{key}Count": count - len(present)})
         after = self._ipv6(self.item(id) or {}, member, key)
-        if len(after) < (count or 0) or not set(new) <= set(after):
+        if len(after) < (count or 0) or not set(missing) <= set(after):
             raise ProviderError(f"{id}: the AWS API took the request for {member} and assigned none")
 
     @staticmethod
@@ -113,10 +122,10 @@ class NetworkInterface(Ec2Kind):
 
 
 @register
-class Eip(Ec2Kind):
+class Eip(Ec2ResourceType):
     token = "aws:ec2/eip:Eip"
-    fixed = frozenset({"domain"})
-    changeable = frozenset({"networkInterface", "instance", "associateWithPrivateIp", "tags"})
+    replace_on_change = frozenset({"domain"})
+    updatable = frozenset({"networkInterface", "instance", "associateWithPrivateIp", "tags"})
     resource, describe, items, id_key = "elastic-ip", "describe_addresses", "Addresses", "AllocationId"
     defaults = {"domain": "vpc"}  # noqa: RUF012 - ClassVar[Mapping] in the base
 
@@ -126,8 +135,8 @@ class Eip(Ec2Kind):
         return id
 
     def item(self, id: str) -> dict[str, Any] | None:
-        found = [a for a in self.ec2.describe_addresses()["Addresses"] if a.get("AllocationId") == id]
-        return found[0] if found else None
+        addresses = [a for a in self.ec2.describe_addresses()["Addresses"] if a.get("AllocationId") == id]
+        return addresses[0] if addresses else None
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
@@ -139,7 +148,7 @@ class Eip(Ec2Kind):
                 self.ec2.associate_address(
                     AllocationId=id,
                     AllowReassociation=True,
-                    **some(
+                    **without_none(
                         NetworkInterfaceId=news.get("networkInterface"),
                         InstanceId=news.get("instance"),
                         PrivateIpAddress=news.get("associateWithPrivateIp"),
@@ -168,27 +177,29 @@ class Eip(Ec2Kind):
 
 
 @register
-class EipAssociation(Kind):
+class EipAssociation(ResourceType):
     token = "aws:ec2/eipAssociation:EipAssociation"
-    fixed = frozenset({"allocationId", "networkInterfaceId", "instanceId", "privateIpAddress", "allowReassociation"})
-    delete_first = True  # an address has one association
-    named = True
+    replace_on_change = frozenset(
+        {"allocationId", "networkInterfaceId", "instanceId", "privateIpAddress", "allowReassociation"}
+    )
+    delete_before_replace = True  # an address has one association
+    id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
-        made = self.aws.client("ec2").associate_address(
+        response = self.aws.client("ec2").associate_address(
             AllocationId=inputs["allocationId"],
-            **some(
+            **without_none(
                 NetworkInterfaceId=inputs.get("networkInterfaceId"),
                 InstanceId=inputs.get("instanceId"),
                 PrivateIpAddress=inputs.get("privateIpAddress"),
                 AllowReassociation=inputs.get("allowReassociation"),
             ),
         )
-        return str(made["AssociationId"])
+        return str(response["AssociationId"])
 
     def _address(self, allocation: str) -> dict[str, Any]:
-        found = self.aws.client("ec2").describe_addresses()["Addresses"]
-        return next((a for a in found if a.get("AllocationId") == allocation), {})
+        addresses = self.aws.client("ec2").describe_addresses()["Addresses"]
+        return next((a for a in addresses if a.get("AllocationId") == allocation), {})
 
     def read(self, id: str, inputs: Props) -> Props | None:
         address = self._address(inputs["allocationId"])
@@ -206,9 +217,9 @@ class EipAssociation(Kind):
 
     def find(self, inputs: Props) -> list[str]:
         address = self._address(inputs["allocationId"])
-        wanted = inputs.get("networkInterfaceId", address.get("NetworkInterfaceId"))
-        fits = address.get("AssociationId") and address.get("NetworkInterfaceId") == wanted
-        return [str(address["AssociationId"])] if fits else []
+        interface = inputs.get("networkInterfaceId", address.get("NetworkInterfaceId"))
+        is_associated = address.get("AssociationId") and address.get("NetworkInterfaceId") == interface
+        return [str(address["AssociationId"])] if is_associated else []
 
 
 METADATA = {
@@ -221,13 +232,13 @@ METADATA = {
 
 
 @register
-class Instance(Ec2Kind):
+class Instance(Ec2ResourceType):
     token = "aws:ec2/instance:Instance"
-    fixed = frozenset(
+    replace_on_change = frozenset(
         {"ami", "subnetId", "networkInterfaces", "primaryNetworkInterface", "keyName", "privateIp", "availabilityZone"}
         | {"associatePublicIpAddress", "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId"}
     )
-    changeable = frozenset(
+    updatable = frozenset(
         {
             "instanceType",
             "userData",
@@ -253,27 +264,27 @@ class Instance(Ec2Kind):
 
     def _all(self) -> list[dict[str, Any]]:
         """Describe every instance that is not gone (a terminated one is listed for an hour)."""
-        found = self.ec2.describe_instances()["Reservations"]
-        items = [item for reservation in found for item in reservation["Instances"]]
+        reservations = self.ec2.describe_instances()["Reservations"]
+        items = [item for reservation in reservations for item in reservation["Instances"]]
         return [item for item in items if item["State"]["Name"] not in ("terminated", "shutting-down")]
 
     def create(self, inputs: Props) -> str:
         primary = (inputs.get("primaryNetworkInterface") or {}).get("networkInterfaceId")
-        given = inputs.get("networkInterfaces") or (
+        attachments = inputs.get("networkInterfaces") or (
             [{"networkInterfaceId": primary, "deviceIndex": 0}] if primary else []
         )
-        arguments: dict[str, Any] = some(
+        arguments: dict[str, Any] = without_none(
             ImageId=inputs["ami"],
             InstanceType=inputs["instanceType"],
             KeyName=inputs.get("keyName"),
             UserData=self._user_data(inputs),
             DisableApiTermination=inputs.get("disableApiTermination"),
         )
-        if given:
-            arguments["NetworkInterfaces"] = [self._attachment(row) for row in given]
+        if attachments:
+            arguments["NetworkInterfaces"] = [self._attachment(row) for row in attachments]
         elif inputs.get("associatePublicIpAddress") is not None:
             arguments["NetworkInterfaces"] = [
-                some(
+                without_none(
                     DeviceIndex=0,
                     SubnetId=inputs.get("subnetId"),
                     AssociatePublicIpAddress=inputs["associatePublicIpAddress"],
@@ -282,7 +293,7 @@ class Instance(Ec2Kind):
                 )
             ]
         else:
-            arguments |= some(
+            arguments |= without_none(
                 SubnetId=inputs.get("subnetId"),
                 SecurityGroupIds=inputs.get("vpcSecurityGroupIds"),
                 PrivateIpAddress=inputs.get("privateIp"),
@@ -312,7 +323,7 @@ class Instance(Ec2Kind):
 
     @staticmethod
     def _attachment(row: Props) -> dict[str, Any]:
-        return some(
+        return without_none(
             NetworkInterfaceId=row["networkInterfaceId"],
             DeviceIndex=row.get("deviceIndex", 0),
             DeleteOnTermination=row.get("deleteOnTermination"),
@@ -337,7 +348,7 @@ class Instance(Ec2Kind):
             "DeviceName": device.get("deviceName")
             or (images[0].get("RootDeviceName") if images else None)
             or "/dev/xvda",
-            "Ebs": some(
+            "Ebs": without_none(
                 VolumeSize=device.get("volumeSize"),
                 VolumeType=device.get("volumeType"),
                 Encrypted=device.get("encrypted"),
@@ -389,15 +400,15 @@ class Instance(Ec2Kind):
                 raise
             modify(InstanceId=id, UserData={"Value": base64.b64encode(content)})
 
-    def _resize(self, id: str, wanted: Props) -> None:
+    def _resize(self, id: str, device: Props) -> None:
         item = self.item(id) or {}
         volumes = {row["DeviceName"]: row["Ebs"]["VolumeId"] for row in item.get("BlockDeviceMappings") or ()}
         root = volumes.get(item.get("RootDeviceName", "")) or next(iter(volumes.values()), None)
-        changes = some(
-            Size=wanted.get("volumeSize"),
-            VolumeType=wanted.get("volumeType"),
-            Iops=wanted.get("iops"),
-            Throughput=wanted.get("throughput"),
+        changes = without_none(
+            Size=device.get("volumeSize"),
+            VolumeType=device.get("volumeType"),
+            Iops=device.get("iops"),
+            Throughput=device.get("throughput"),
         )
         if root and changes:
             self.ec2.modify_volume(VolumeId=root, **changes)
@@ -413,8 +424,8 @@ class Instance(Ec2Kind):
             self.ec2.get_waiter("instance_running").wait(InstanceIds=[id], WaiterConfig=WAIT)
 
     def _profile(self, id: str, name: str | None) -> None:
-        mine = [{"Name": "instance-id", "Values": [id]}]
-        rows = self.ec2.describe_iam_instance_profile_associations(Filters=mine)["IamInstanceProfileAssociations"]
+        filters = [{"Name": "instance-id", "Values": [id]}]
+        rows = self.ec2.describe_iam_instance_profile_associations(Filters=filters)["IamInstanceProfileAssociations"]
         if rows and name:
             self.ec2.replace_iam_instance_profile_association(
                 AssociationId=rows[0]["AssociationId"], IamInstanceProfile={"Name": name}
@@ -445,8 +456,8 @@ class Instance(Ec2Kind):
     def find(self, inputs: Props) -> list[str]:
         if not inputs.get("tags"):
             return []
-        wanted = inputs["tags"]
-        return [i["InstanceId"] for i in self._all() if tag_outputs(i.get("Tags"))["tags"] == wanted]
+        tags = inputs["tags"]
+        return [i["InstanceId"] for i in self._all() if tag_outputs(i.get("Tags"))["tags"] == tags]
 
     def delete(self, id: str, outputs: Props) -> None:
         self.ec2.terminate_instances(InstanceIds=[id])
@@ -454,13 +465,13 @@ class Instance(Ec2Kind):
 
 
 @register
-class KeyPair(Ec2Kind):
+class KeyPair(Ec2ResourceType):
     token = "aws:ec2/keyPair:KeyPair"
-    fixed = frozenset({"keyName", "publicKey"})
-    changeable = frozenset({"tags"})
-    auto_name = "keyName"
+    replace_on_change = frozenset({"keyName", "publicKey"})
+    updatable = frozenset({"tags"})
+    autoname = "keyName"
     resource, describe, items, id_key = "key-pair", "describe_key_pairs", "KeyPairs", "KeyName"
-    named = True
+    id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
         material = inputs["publicKey"].encode()

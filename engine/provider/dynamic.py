@@ -1,4 +1,4 @@
-"""Dynamic resources, run in this process: the provider rides pickled among the resource's inputs."""
+"""Run Python's dynamic resources in this process; the inputs contain the pickled provider."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pulumi.dynamic import Config, ConfigureRequest, ResourceProvider
 from pulumi.runtime._serialization import _deserialize
 
 from engine.provider.catalog import Diff
-from engine.provider.kind import ProviderError
+from engine.provider.resource_type import ProviderError
 from engine.provider.values import Props, comparable, has_unknown
 
 PREFIX = "pulumi-python:dynamic"
@@ -19,12 +19,12 @@ PROVIDER_KEY = "__provider"
 
 
 def is_dynamic(token: str) -> bool:
-    """Say whether a type is a dynamic resource of Python."""
+    """Return whether a type is a dynamic resource of Python."""
     return token.startswith(PREFIX)
 
 
 class Dynamic:
-    """The five verbs on dynamic resources, with the SDK's meaning. Errors of the provider's own code pass through.
+    """Check, diff, create, read, update and delete dynamic resources. Errors of the provider's code pass through.
 
     Args:
         project: name of the project, for the configuration a provider sees.
@@ -39,7 +39,7 @@ class Dynamic:
     def _provider(self, props: Props) -> ResourceProvider:
         text = props.get(PROVIDER_KEY)
         if not isinstance(text, str):
-            raise ProviderError("a dynamic resource came without its provider")
+            raise ProviderError("the dynamic resource has no provider among its inputs")
         if text not in self._loaded:
             provider: ResourceProvider = _deserialize(lambda: dill.loads(base64.b64decode(text)))
             provider.configure(ConfigureRequest(Config(self._config, self._project)))
@@ -47,10 +47,10 @@ class Dynamic:
         return self._loaded[text]
 
     def check(self, olds: Props, news: Props) -> Props:
-        """Let the provider validate and complete the inputs.
+        """Return the inputs after the provider has validated and completed them.
 
         Raises:
-            ProviderError: it named failures.
+            ProviderError: the provider reported failures.
         """
         result = self._provider(news).check(olds, news)
         if result.failures:
@@ -59,9 +59,9 @@ class Dynamic:
         return {**result.inputs, PROVIDER_KEY: news[PROVIDER_KEY]}
 
     def diff(self, id: str, olds: Props, news: Props, old_inputs: Props) -> Diff:
-        """Ask the provider what the change means; where it does not say, compare the inputs.
+        """Return the provider's diff; if the provider does not decide, compare the inputs.
 
-        The provider's own code changes its pickled text without changing the resource, so that text alone is no change.
+        A change of the provider's code alone changes its pickled text, but not the resource.
         """
         result = self._provider(news).diff(id, olds, news)
         replaces = tuple(result.replaces or ())
@@ -74,25 +74,25 @@ class Dynamic:
         elif result.changes:
             changed = changed or replaces or ("*",)
         changed = changed if not replaces else tuple(sorted({*changed, *replaces}))
-        return Diff(changed=changed, replaces=replaces, delete_first=bool(result.delete_before_replace))
+        return Diff(changed=changed, replaces=replaces, delete_before_replace=bool(result.delete_before_replace))
 
     def create(self, inputs: Props) -> tuple[str, Props]:
-        """Make it; return id and outputs."""
+        """Create the resource and return its id and outputs."""
         result = self._provider(inputs).create(inputs)
         return str(result.id), self._outs(result.outs, inputs)
 
     def read(self, id: str, props: Props) -> Props | None:
-        """Ask for its outputs; None where it is gone."""
+        """Return the resource's outputs, or None if it does not exist."""
         result = self._provider(props).read(id, props)
         return self._outs(result.outs, props) if result.id else None
 
     def update(self, id: str, olds: Props, news: Props) -> Props:
-        """Change it; return outputs."""
+        """Update the resource and return its outputs."""
         result = self._provider(news).update(id, olds, news)
         return self._outs(result.outs, news)
 
     def delete(self, id: str, props: Props) -> None:
-        """Remove it."""
+        """Delete the resource."""
         self._provider(props).delete(id, props)
 
     @staticmethod

@@ -1,14 +1,23 @@
-"""Roles, policies, instance profiles, users and their keys."""
+"""Manage IAM roles, policies, instance profiles, users and access keys."""
 
 from typing import Any
 
-from engine.provider.kind import Kind, differs, or_none, register, some, tag_changes, tag_list, tag_outputs
+from engine.provider.resource_type import (
+    ResourceType,
+    differs,
+    none_if_not_found,
+    register,
+    tag_changes,
+    tag_list,
+    tag_outputs,
+    without_none,
+)
 from engine.provider.values import Props, secret
 from engine.provider.vpc import document
 
 
-class _Iam(Kind):
-    named = True
+class _Iam(ResourceType):
+    id_from_inputs = True
 
     @property
     def iam(self) -> Any:
@@ -16,11 +25,11 @@ class _Iam(Kind):
         return self.aws.client("iam")
 
     def _retag(self, noun: str, argument: dict[str, str], olds: Props, news: Props) -> None:
-        gone, wanted = tag_changes(olds, news)
-        if gone:
-            getattr(self.iam, f"untag_{noun}")(**argument, TagKeys=gone)
-        if wanted:
-            getattr(self.iam, f"tag_{noun}")(**argument, Tags=tag_list(wanted))
+        removed, changed = tag_changes(olds, news)
+        if removed:
+            getattr(self.iam, f"untag_{noun}")(**argument, TagKeys=removed)
+        if changed:
+            getattr(self.iam, f"tag_{noun}")(**argument, Tags=tag_list(changed))
 
     def find(self, inputs: Props) -> list[str]:
         id = self._natural(inputs)
@@ -33,18 +42,18 @@ class _Iam(Kind):
 @register
 class Role(_Iam):
     token = "aws:iam/role:Role"
-    fixed = frozenset({"name", "path"})
-    changeable = frozenset(
+    replace_on_change = frozenset({"name", "path"})
+    updatable = frozenset(
         {"assumeRolePolicy", "description", "maxSessionDuration", "permissionsBoundary", "forceDetachPolicies", "tags"}
     )
-    auto_name = "name"
+    autoname = "name"
 
     def create(self, inputs: Props) -> str:
         self.iam.create_role(
             RoleName=inputs["name"],
             AssumeRolePolicyDocument=document(inputs["assumeRolePolicy"]),
             Tags=tag_list(inputs.get("tags")),
-            **some(
+            **without_none(
                 Path=inputs.get("path"),
                 Description=inputs.get("description"),
                 MaxSessionDuration=inputs.get("maxSessionDuration"),
@@ -54,10 +63,10 @@ class Role(_Iam):
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = or_none(self.iam.get_role, RoleName=id)
-        if found is None:
+        response = none_if_not_found(self.iam.get_role, RoleName=id)
+        if response is None:
             return None
-        role = found["Role"]
+        role = response["Role"]
         return {
             "arn": role["Arn"],
             "name": role["RoleName"],
@@ -72,8 +81,10 @@ class Role(_Iam):
         if differs(olds, news, "assumeRolePolicy"):
             self.iam.update_assume_role_policy(RoleName=id, PolicyDocument=document(news["assumeRolePolicy"]))
         if differs(olds, news, "description", "maxSessionDuration"):
-            given = some(Description=news.get("description"), MaxSessionDuration=news.get("maxSessionDuration"))
-            self.iam.update_role(RoleName=id, **given)
+            settings = without_none(
+                Description=news.get("description"), MaxSessionDuration=news.get("maxSessionDuration")
+            )
+            self.iam.update_role(RoleName=id, **settings)
         if differs(olds, news, "permissionsBoundary"):
             if news.get("permissionsBoundary"):
                 self.iam.put_role_permissions_boundary(RoleName=id, PermissionsBoundary=news["permissionsBoundary"])
@@ -91,10 +102,10 @@ class Role(_Iam):
 
 
 class _InlinePolicy(_Iam):
-    changeable = frozenset({"policy"})
-    auto_name = "name"
+    updatable = frozenset({"policy"})
+    autoname = "name"
     owner: str
-    """The noun in IAM's calls, and the input that names whose policy it is."""
+    """The noun in IAM's calls, and the input that names the policy's owner."""
 
     def create(self, inputs: Props) -> str:
         self._put(inputs)
@@ -113,8 +124,8 @@ class _InlinePolicy(_Iam):
     def read(self, id: str, inputs: Props) -> Props | None:
         owner, _, name = id.partition(":")
         get = getattr(self.iam, f"get_{self.owner}_policy")
-        found = or_none(get, **self._whose(owner), PolicyName=name)
-        return None if found is None else {"name": name, self.owner: owner}
+        response = none_if_not_found(get, **self._whose(owner), PolicyName=name)
+        return None if response is None else {"name": name, self.owner: owner}
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         if differs(olds, news, "policy"):
@@ -128,41 +139,41 @@ class _InlinePolicy(_Iam):
 @register
 class RolePolicy(_InlinePolicy):
     token = "aws:iam/rolePolicy:RolePolicy"
-    fixed = frozenset({"name", "role"})
+    replace_on_change = frozenset({"name", "role"})
     owner = "role"
 
 
 @register
 class UserPolicy(_InlinePolicy):
     token = "aws:iam/userPolicy:UserPolicy"
-    fixed = frozenset({"name", "user"})
+    replace_on_change = frozenset({"name", "user"})
     owner = "user"
 
 
 @register
 class Policy(_Iam):
     token = "aws:iam/policy:Policy"
-    fixed = frozenset({"name", "path", "description"})
-    changeable = frozenset({"policy", "tags"})
-    auto_name = "name"
+    replace_on_change = frozenset({"name", "path", "description"})
+    updatable = frozenset({"policy", "tags"})
+    autoname = "name"
 
     def create(self, inputs: Props) -> str:
-        made = self.iam.create_policy(
+        response = self.iam.create_policy(
             PolicyName=inputs["name"],
             PolicyDocument=document(inputs["policy"]),
             Tags=tag_list(inputs.get("tags")),
-            **some(Path=inputs.get("path"), Description=inputs.get("description")),
+            **without_none(Path=inputs.get("path"), Description=inputs.get("description")),
         )
-        return str(made["Policy"]["Arn"])
+        return str(response["Policy"]["Arn"])
 
     def _natural(self, inputs: Props) -> str:
         return f"arn:aws:iam::{self.aws.account}:policy{inputs.get('path', '/')}{inputs['name']}"
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = or_none(self.iam.get_policy, PolicyArn=id)
-        if found is None:
+        response = none_if_not_found(self.iam.get_policy, PolicyArn=id)
+        if response is None:
             return None
-        policy = found["Policy"]
+        policy = response["Policy"]
         return {
             "arn": policy["Arn"],
             "name": policy["PolicyName"],
@@ -174,7 +185,7 @@ class Policy(_Iam):
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         if differs(olds, news, "policy"):
-            self._prune(id, keep=4)  # AWS holds five versions and refuses a sixth
+            self._prune(id, keep=4)  # AWS keeps at most five versions
             self.iam.create_policy_version(PolicyArn=id, PolicyDocument=document(news["policy"]), SetAsDefault=True)
         self._retag("policy", {"PolicyArn": id}, olds, news)
 
@@ -192,7 +203,7 @@ class Policy(_Iam):
 @register
 class RolePolicyAttachment(_Iam):
     token = "aws:iam/rolePolicyAttachment:RolePolicyAttachment"
-    fixed = frozenset({"role", "policyArn"})
+    replace_on_change = frozenset({"role", "policyArn"})
 
     def _natural(self, inputs: Props) -> str:
         return f"{inputs['role']}/{inputs['policyArn']}"
@@ -203,8 +214,8 @@ class RolePolicyAttachment(_Iam):
 
     def read(self, id: str, inputs: Props) -> Props | None:
         role, _, arn = id.partition("/")
-        found = or_none(self.iam.list_attached_role_policies, RoleName=role)
-        attached = [row["PolicyArn"] for row in (found or {}).get("AttachedPolicies", ())]
+        response = none_if_not_found(self.iam.list_attached_role_policies, RoleName=role)
+        attached = [row["PolicyArn"] for row in (response or {}).get("AttachedPolicies", ())]
         return {} if arn in attached else None
 
     def delete(self, id: str, outputs: Props) -> None:
@@ -215,22 +226,24 @@ class RolePolicyAttachment(_Iam):
 @register
 class InstanceProfile(_Iam):
     token = "aws:iam/instanceProfile:InstanceProfile"
-    fixed = frozenset({"name", "path"})
-    changeable = frozenset({"role", "tags"})
-    auto_name = "name"
+    replace_on_change = frozenset({"name", "path"})
+    updatable = frozenset({"role", "tags"})
+    autoname = "name"
 
     def create(self, inputs: Props) -> str:
         self.iam.create_instance_profile(
-            InstanceProfileName=inputs["name"], Tags=tag_list(inputs.get("tags")), **some(Path=inputs.get("path"))
+            InstanceProfileName=inputs["name"],
+            Tags=tag_list(inputs.get("tags")),
+            **without_none(Path=inputs.get("path")),
         )
         self.update(inputs["name"], {"tags": inputs.get("tags")}, inputs)
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = or_none(self.iam.get_instance_profile, InstanceProfileName=id)
-        if found is None:
+        response = none_if_not_found(self.iam.get_instance_profile, InstanceProfileName=id)
+        if response is None:
             return None
-        profile = found["InstanceProfile"]
+        profile = response["InstanceProfile"]
         roles = profile.get("Roles") or []
         return {
             "arn": profile["Arn"],
@@ -261,21 +274,21 @@ class InstanceProfile(_Iam):
 @register
 class User(_Iam):
     token = "aws:iam/user:User"
-    fixed = frozenset({"name", "path"})
-    changeable = frozenset({"tags", "forceDestroy"})
-    auto_name = "name"
+    replace_on_change = frozenset({"name", "path"})
+    updatable = frozenset({"tags", "forceDestroy"})
+    autoname = "name"
 
     def create(self, inputs: Props) -> str:
         self.iam.create_user(
-            UserName=inputs["name"], Tags=tag_list(inputs.get("tags")), **some(Path=inputs.get("path"))
+            UserName=inputs["name"], Tags=tag_list(inputs.get("tags")), **without_none(Path=inputs.get("path"))
         )
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = or_none(self.iam.get_user, UserName=id)
-        if found is None:
+        response = none_if_not_found(self.iam.get_user, UserName=id)
+        if response is None:
             return None
-        user = found["User"]
+        user = response["User"]
         outputs = {"arn": user["Arn"], "name": user["UserName"], "path": user["Path"], "uniqueId": user["UserId"]}
         return outputs | tag_outputs(user.get("Tags"))
 
@@ -292,26 +305,26 @@ class User(_Iam):
 @register
 class AccessKey(_Iam):
     token = "aws:iam/accessKey:AccessKey"
-    fixed = frozenset({"user"})
-    changeable = frozenset({"status"})
+    replace_on_change = frozenset({"user"})
+    updatable = frozenset({"status"})
 
     def __init__(self, aws: Any) -> None:
         super().__init__(aws)
-        self._made: dict[str, str] = {}
+        self._secrets: dict[str, str] = {}
 
     def create(self, inputs: Props) -> str:
         key = self.iam.create_access_key(UserName=inputs["user"])["AccessKey"]
-        self._made[key["AccessKeyId"]] = key["SecretAccessKey"]
+        self._secrets[key["AccessKeyId"]] = key["SecretAccessKey"]
         self.update(key["AccessKeyId"], {}, inputs)
         return str(key["AccessKeyId"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = or_none(self.iam.list_access_keys, UserName=inputs["user"])
-        for key in (found or {}).get("AccessKeyMetadata", ()):
+        response = none_if_not_found(self.iam.list_access_keys, UserName=inputs["user"])
+        for key in (response or {}).get("AccessKeyMetadata", ()):
             if key["AccessKeyId"] == id:
-                # AWS tells the secret once, to who makes the key.
-                told = {"secret": secret(self._made.pop(id))} if id in self._made else {}
-                return {"status": key["Status"], "createDate": key["CreateDate"].isoformat(), **told}
+                # AWS returns the secret once, at creation.
+                secret_output = {"secret": secret(self._secrets.pop(id))} if id in self._secrets else {}
+                return {"status": key["Status"], "createDate": key["CreateDate"].isoformat(), **secret_output}
         return None
 
     def update(self, id: str, olds: Props, news: Props) -> None:
@@ -322,4 +335,4 @@ class AccessKey(_Iam):
         self.iam.delete_access_key(UserName=outputs["user"], AccessKeyId=id)
 
     def find(self, inputs: Props) -> list[str]:
-        return []  # a key whose secret nobody heard is of no use; the user's forceDestroy removes it
+        return []  # the secret is lost, so the key is useless; the user's forceDestroy removes it

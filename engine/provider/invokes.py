@@ -1,25 +1,25 @@
-"""Functions of the provider: look-ups that make nothing."""
+"""Answer the provider's functions, which only look things up."""
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engine.provider.kind import Aws, ProviderError, tag_map
+from engine.provider.resource_type import Aws, ProviderError, tag_map
 from engine.provider.values import Props, secret
 
 Invoke = Callable[[Aws, Props], Props]
 INVOKES: dict[str, Invoke] = {}
 
 
-def invoke(token: str, *arguments: str) -> Callable[[Invoke], Invoke]:
-    """Decorator: enter a function under its token with the arguments it understands."""
+def invoke(token: str, *argument_names: str) -> Callable[[Invoke], Invoke]:
+    """Register the decorated function under its token, with the names of the arguments it accepts."""
 
     def enter(function: Invoke) -> Invoke:
-        def checked(aws: Aws, given: Props) -> Props:
-            unknown = sorted(set(given) - set(arguments))
+        def checked(aws: Aws, arguments: Props) -> Props:
+            unknown = sorted(set(arguments) - set(argument_names))
             if unknown:
-                raise ProviderError(f"{token}: the lab's provider does not know the argument {', '.join(unknown)}")
-            return function(aws, given)
+                raise ProviderError(f"{token}: this provider does not know the argument {', '.join(unknown)}")
+            return function(aws, arguments)
 
         INVOKES[token] = checked
         return function
@@ -28,100 +28,107 @@ def invoke(token: str, *arguments: str) -> Callable[[Invoke], Invoke]:
 
 
 @invoke("aws:index/getCallerIdentity:getCallerIdentity")
-def caller_identity(aws: Aws, given: Props) -> Props:
-    """Say who calls."""
-    who = aws.client("sts").get_caller_identity()
-    return {"accountId": who["Account"], "arn": who["Arn"], "userId": who["UserId"], "id": who["Account"]}
+def caller_identity(aws: Aws, arguments: Props) -> Props:
+    """Return the caller's account, ARN and user id."""
+    identity = aws.client("sts").get_caller_identity()
+    return {
+        "accountId": identity["Account"],
+        "arn": identity["Arn"],
+        "userId": identity["UserId"],
+        "id": identity["Account"],
+    }
 
 
 @invoke("aws:index/getRegion:getRegion", "name", "region")
-def region(aws: Aws, given: Props) -> Props:
-    """Name the region."""
-    name = given.get("region") or given.get("name") or aws.region
+def region(aws: Aws, arguments: Props) -> Props:
+    """Return the region's name."""
+    name = arguments.get("region") or arguments.get("name") or aws.region
     return {"id": name, "name": name, "region": name, "endpoint": f"ec2.{name}.amazonaws.com", "description": name}
 
 
 @invoke("aws:index/getPartition:getPartition")
-def partition(aws: Aws, given: Props) -> Props:
-    """Name the partition."""
+def partition(aws: Aws, arguments: Props) -> Props:
+    """Return the partition, which is always `aws`."""
     return {"id": "aws", "partition": "aws", "dnsSuffix": "amazonaws.com", "reverseDnsPrefix": "com.amazonaws"}
 
 
 @invoke("aws:index/getAvailabilityZones:getAvailabilityZones", "state")
-def availability_zones(aws: Aws, given: Props) -> Props:
-    """List the zones of the region, those in a state where one is given."""
+def availability_zones(aws: Aws, arguments: Props) -> Props:
+    """Return the region's zones, optionally those in one state."""
     zones = aws.client("ec2").describe_availability_zones()["AvailabilityZones"]
-    zones = [zone for zone in zones if given.get("state") in (None, zone["State"])]
+    zones = [zone for zone in zones if arguments.get("state") in (None, zone["State"])]
     return {
         "id": aws.region,
         "names": [zone["ZoneName"] for zone in zones],
         "zoneIds": [zone["ZoneId"] for zone in zones],
         "groupNames": [zone.get("GroupName", aws.region) for zone in zones],
-        **given,
+        **arguments,
     }
 
 
 @invoke("aws:ssm/getParameter:getParameter", "name", "withDecryption")
-def parameter(aws: Aws, given: Props) -> Props:
-    """Read one parameter; a SecureString's value comes as a secret."""
-    decrypt = given.get("withDecryption", True)
-    found = aws.client("ssm").get_parameter(Name=given["name"], WithDecryption=decrypt)["Parameter"]
-    secure = found["Type"] == "SecureString"
+def parameter(aws: Aws, arguments: Props) -> Props:
+    """Return one parameter; the value of a SecureString is a secret."""
+    decrypt = arguments.get("withDecryption", True)
+    response = aws.client("ssm").get_parameter(Name=arguments["name"], WithDecryption=decrypt)["Parameter"]
+    secure = response["Type"] == "SecureString"
     return {
-        "id": given["name"],
-        "name": given["name"],
-        "arn": found.get("ARN", ""),
-        "type": found["Type"],
-        "value": secret(found["Value"]) if secure else found["Value"],
-        "insecureValue": "" if secure else found["Value"],
-        "version": found["Version"],
+        "id": arguments["name"],
+        "name": arguments["name"],
+        "arn": response.get("ARN", ""),
+        "type": response["Type"],
+        "value": secret(response["Value"]) if secure else response["Value"],
+        "insecureValue": "" if secure else response["Value"],
+        "version": response["Version"],
         "withDecryption": decrypt,
     }
 
 
-def _filters(given: Props, **names: str) -> list[dict[str, Any]]:
-    filters = [{"Name": row["name"], "Values": row["values"]} for row in given.get("filters") or ()]
-    filters += [{"Name": f"tag:{key}", "Values": [value]} for key, value in (given.get("tags") or {}).items()]
-    return filters + [{"Name": name, "Values": [str(given[key])]} for key, name in names.items() if key in given]
+def _filters(arguments: Props, **names: str) -> list[dict[str, Any]]:
+    filters = [{"Name": row["name"], "Values": row["values"]} for row in arguments.get("filters") or ()]
+    filters += [{"Name": f"tag:{key}", "Values": [value]} for key, value in (arguments.get("tags") or {}).items()]
+    return filters + [
+        {"Name": name, "Values": [str(arguments[key])]} for key, name in names.items() if key in arguments
+    ]
 
 
-def _one(found: list[dict[str, Any]], noun: str) -> dict[str, Any]:
-    if len(found) != 1:
-        raise ProviderError(f"{len(found)} {noun}s match where one must")
-    return found[0]
+def _one(items: list[dict[str, Any]], noun: str) -> dict[str, Any]:
+    if len(items) != 1:
+        raise ProviderError(f"{len(items)} {noun}s match, but exactly one must match")
+    return items[0]
 
 
 @invoke("aws:ec2/getVpc:getVpc", "id", "cidrBlock", "default", "filters", "tags", "state")
-def vpc(aws: Aws, given: Props) -> Props:
-    """Find one VPC."""
+def vpc(aws: Aws, arguments: Props) -> Props:
+    """Return the one VPC that matches."""
     ec2 = aws.client("ec2")
-    ids = {"VpcIds": [given["id"]]} if "id" in given else {}
-    filters = _filters(given, cidrBlock="cidr", state="state")
-    if "default" in given:
-        filters.append({"Name": "isDefault", "Values": [str(given["default"]).lower()]})
-    found = _one(ec2.describe_vpcs(**ids, Filters=filters)["Vpcs"], "VPC")
-    id = found["VpcId"]
+    ids = {"VpcIds": [arguments["id"]]} if "id" in arguments else {}
+    filters = _filters(arguments, cidrBlock="cidr", state="state")
+    if "default" in arguments:
+        filters.append({"Name": "isDefault", "Values": [str(arguments["default"]).lower()]})
+    item = _one(ec2.describe_vpcs(**ids, Filters=filters)["Vpcs"], "VPC")
+    id = item["VpcId"]
     tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [id]}])["RouteTables"]
-    main = [t["RouteTableId"] for t in tables if any(a.get("Main") for a in t["Associations"])]
+    main_tables = [t["RouteTableId"] for t in tables if any(a.get("Main") for a in t["Associations"])]
     attribute = ec2.describe_vpc_attribute
-    six = _ipv6(found)
+    ipv6_range = _ipv6(item)
     return {
         "id": id,
         "arn": aws.arn("ec2", f"vpc/{id}"),
-        "cidrBlock": found["CidrBlock"],
+        "cidrBlock": item["CidrBlock"],
         "cidrBlockAssociations": [
             {
                 "associationId": row["AssociationId"],
                 "cidrBlock": row["CidrBlock"],
                 "state": row["CidrBlockState"]["State"],
             }
-            for row in found.get("CidrBlockAssociationSet") or ()
+            for row in item.get("CidrBlockAssociationSet") or ()
         ],
-        "default": bool(found.get("IsDefault")),
-        "dhcpOptionsId": found.get("DhcpOptionsId", ""),
-        "instanceTenancy": found.get("InstanceTenancy", "default"),
-        "ownerId": found.get("OwnerId", aws.account),
-        "state": found["State"],
+        "default": bool(item.get("IsDefault")),
+        "dhcpOptionsId": item.get("DhcpOptionsId", ""),
+        "instanceTenancy": item.get("InstanceTenancy", "default"),
+        "ownerId": item.get("OwnerId", aws.account),
+        "state": item["State"],
         "ipv6CidrBlockAssociations": [
             {
                 "associationId": row["AssociationId"],
@@ -132,71 +139,71 @@ def vpc(aws: Aws, given: Props) -> Props:
                 "networkBorderGroup": row.get("NetworkBorderGroup", ""),
                 "state": row["Ipv6CidrBlockState"]["State"],
             }
-            for row in found.get("Ipv6CidrBlockAssociationSet") or ()
+            for row in item.get("Ipv6CidrBlockAssociationSet") or ()
         ],
-        "ipv6CidrBlock": six.get("Ipv6CidrBlock", ""),
-        "ipv6AssociationId": six.get("AssociationId", ""),
-        "mainRouteTableId": main[0] if main else "",
+        "ipv6CidrBlock": ipv6_range.get("Ipv6CidrBlock", ""),
+        "ipv6AssociationId": ipv6_range.get("AssociationId", ""),
+        "mainRouteTableId": main_tables[0] if main_tables else "",
         "enableDnsSupport": attribute(VpcId=id, Attribute="enableDnsSupport")["EnableDnsSupport"]["Value"],
         "enableDnsHostnames": attribute(VpcId=id, Attribute="enableDnsHostnames")["EnableDnsHostnames"]["Value"],
-        "tags": tag_map(found.get("Tags")),
+        "tags": tag_map(item.get("Tags")),
     }
 
 
-def _ipv6(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The IPv6 range of a VPC or subnet."""
-    return next(iter(found.get("Ipv6CidrBlockAssociationSet") or ()), {})
+def _ipv6(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the first IPv6 range of a VPC or subnet."""
+    return next(iter(item.get("Ipv6CidrBlockAssociationSet") or ()), {})
 
 
 @invoke(
     "aws:ec2/getSubnet:getSubnet",
     *("id", "vpcId", "cidrBlock", "availabilityZone", "defaultForAz", "filters", "tags", "state"),
 )
-def subnet(aws: Aws, given: Props) -> Props:
-    """Find one subnet."""
-    ids = {"SubnetIds": [given["id"]]} if "id" in given else {}
+def subnet(aws: Aws, arguments: Props) -> Props:
+    """Return the one subnet that matches."""
+    ids = {"SubnetIds": [arguments["id"]]} if "id" in arguments else {}
     filters = _filters(
-        given, vpcId="vpc-id", cidrBlock="cidr-block", availabilityZone="availability-zone", state="state"
+        arguments, vpcId="vpc-id", cidrBlock="cidr-block", availabilityZone="availability-zone", state="state"
     )
-    found = _one(aws.client("ec2").describe_subnets(**ids, Filters=filters)["Subnets"], "subnet")
-    six = _ipv6(found)
+    item = _one(aws.client("ec2").describe_subnets(**ids, Filters=filters)["Subnets"], "subnet")
+    ipv6_range = _ipv6(item)
     return {
-        "id": found["SubnetId"],
-        "arn": aws.arn("ec2", f"subnet/{found['SubnetId']}"),
-        "vpcId": found["VpcId"],
-        "cidrBlock": found["CidrBlock"],
-        "availabilityZone": found["AvailabilityZone"],
-        "availabilityZoneId": found.get("AvailabilityZoneId", ""),
-        "ipv6CidrBlock": six.get("Ipv6CidrBlock", ""),
-        "ipv6CidrBlockAssociationId": six.get("AssociationId", ""),
-        "availableIpAddressCount": found.get("AvailableIpAddressCount", 0),
-        "mapPublicIpOnLaunch": bool(found.get("MapPublicIpOnLaunch")),
-        "defaultForAz": bool(found.get("DefaultForAz")),
-        "ownerId": found.get("OwnerId", aws.account),
-        "state": found["State"],
-        "tags": tag_map(found.get("Tags")),
+        "id": item["SubnetId"],
+        "arn": aws.arn("ec2", f"subnet/{item['SubnetId']}"),
+        "vpcId": item["VpcId"],
+        "cidrBlock": item["CidrBlock"],
+        "availabilityZone": item["AvailabilityZone"],
+        "availabilityZoneId": item.get("AvailabilityZoneId", ""),
+        "ipv6CidrBlock": ipv6_range.get("Ipv6CidrBlock", ""),
+        "ipv6CidrBlockAssociationId": ipv6_range.get("AssociationId", ""),
+        "availableIpAddressCount": item.get("AvailableIpAddressCount", 0),
+        "mapPublicIpOnLaunch": bool(item.get("MapPublicIpOnLaunch")),
+        "defaultForAz": bool(item.get("DefaultForAz")),
+        "ownerId": item.get("OwnerId", aws.account),
+        "state": item["State"],
+        "tags": tag_map(item.get("Tags")),
     }
 
 
 @invoke("aws:ec2/getRouteTable:getRouteTable", "routeTableId", "subnetId", "vpcId", "filters", "tags")
-def route_table(aws: Aws, given: Props) -> Props:
-    """Find one route table."""
+def route_table(aws: Aws, arguments: Props) -> Props:
+    """Return the one route table that matches."""
     names = {"routeTableId": "route-table-id", "subnetId": "association.subnet-id", "vpcId": "vpc-id"}
-    found = _one(
-        aws.client("ec2").describe_route_tables(Filters=_filters(given, **names))["RouteTables"], "route table"
+    item = _one(
+        aws.client("ec2").describe_route_tables(Filters=_filters(arguments, **names))["RouteTables"], "route table"
     )
     return {
-        "id": found["RouteTableId"],
-        "routeTableId": found["RouteTableId"],
-        "vpcId": found["VpcId"],
-        "arn": aws.arn("ec2", f"route-table/{found['RouteTableId']}"),
-        "ownerId": found.get("OwnerId", aws.account),
-        "tags": tag_map(found.get("Tags")),
+        "id": item["RouteTableId"],
+        "routeTableId": item["RouteTableId"],
+        "vpcId": item["VpcId"],
+        "arn": aws.arn("ec2", f"route-table/{item['RouteTableId']}"),
+        "ownerId": item.get("OwnerId", aws.account),
+        "tags": tag_map(item.get("Tags")),
     }
 
 
 def _values(value: Any) -> Any:
-    """Spell a list of one as AWS's documents do: alone."""
+    """Return the item of a list of one, as AWS writes policy documents."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
@@ -207,10 +214,10 @@ def _principals(rows: list[Props]) -> Any:
 
 
 @invoke("aws:iam/getPolicyDocument:getPolicyDocument", "statements", "version", "policyId")
-def policy_document(aws: Aws, given: Props) -> Props:
-    """Spell a policy document out of statements; nothing is asked of AWS."""
+def policy_document(aws: Aws, arguments: Props) -> Props:
+    """Return a policy document made of the statements; no AWS call is made."""
     statements = []
-    for row in given.get("statements") or ():
+    for row in arguments.get("statements") or ():
         statement: Props = {"Effect": row.get("effect", "Allow")}
         for key, name in (("sid", "Sid"), ("actions", "Action"), ("notActions", "NotAction")):
             if row.get(key):
@@ -225,13 +232,13 @@ def policy_document(aws: Aws, given: Props) -> Props:
             tests = statement.setdefault("Condition", {}).setdefault(condition["test"], {})
             tests[condition["variable"]] = _values(condition["values"])
         statements.append(statement)
-    document = {"Version": given.get("version", "2012-10-17"), "Statement": statements}
-    if given.get("policyId"):
-        document["Id"] = given["policyId"]
+    document = {"Version": arguments.get("version", "2012-10-17"), "Statement": statements}
+    if arguments.get("policyId"):
+        document["Id"] = arguments["policyId"]
     return {
         "id": "policy",
         "json": json.dumps(document, indent=2),
         "minifiedJson": json.dumps(document, separators=(",", ":")),
         "version": document["Version"],
-        **{key: value for key, value in given.items() if key == "statements"},
+        **{key: value for key, value in arguments.items() if key == "statements"},
     }

@@ -1,4 +1,4 @@
-"""The provider as the SDK's mocks: a program under test makes real resources in an in-process (or loopback) AWS."""
+"""Offer the provider as the SDK's mocks: a program under test creates resources in an in-process or loopback AWS."""
 
 import threading
 from typing import Any
@@ -7,18 +7,17 @@ from pulumi.runtime import mocks
 
 from engine.provider.catalog import Provider
 from engine.provider.dynamic import PROVIDER_KEY, Dynamic, is_dynamic
-from engine.provider.kind import Aws, ProviderError
+from engine.provider.resource_type import Aws, ProviderError
 from engine.provider.values import Props, from_sdk, has_secret, is_secret, known, plain, secret
 
 
 class ProviderMocks(mocks.Mocks):
     """Mocks that create through `engine.provider`; to be used inside `moto.mock_aws()`.
 
-    `pulumi.runtime.set_mocks(ProviderMocks(region="eu-west-1"), project="drawbridge", stack="lab")`
+    `pulumi.runtime.set_mocks(ProviderMocks("eu-west-1", project="demo"), project="demo", stack="dev")`
 
-    Nothing is answered that the provider does not know: an unknown type, input or function raises `ProviderError`.
-    Dynamic resources run in-process. `created` lists what was made, in order, as (type, name, id, outputs without
-    secret tags).
+    An unknown type, input or function raises `ProviderError`. Dynamic resources run in-process. `created` lists the
+    resources in order of creation, as (type, name, id, outputs without secret tags).
 
     Args:
         region: AWS region; None takes it from the environment.
@@ -31,7 +30,7 @@ class ProviderMocks(mocks.Mocks):
         self,
         region: str | None = None,
         *,
-        project: str = "drawbridge",
+        project: str,
         config: dict[str, str] | None = None,
         preview: bool = False,
     ) -> None:
@@ -39,7 +38,7 @@ class ProviderMocks(mocks.Mocks):
         self.created: list[tuple[str, str, str, Props]] = []
         self._dynamic = Dynamic(project, config or {})
         self._preview = preview
-        # The SDK calls from several threads; one at a time keeps what is made in a reproducible order.
+        # The SDK calls from several threads; one at a time makes the order of creation reproducible.
         self._lock = threading.Lock()
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
@@ -55,8 +54,8 @@ class ProviderMocks(mocks.Mocks):
                 id, outputs = ("", known(checked)) if self._preview else self._dynamic.create(checked)
             elif args.typ.startswith("aws:"):
                 checked = self.provider.check(args.typ, args.name, {}, bare)
-                make = self.provider.create
-                id, outputs = ("", known(checked)) if self._preview else make(args.typ, args.name, checked)
+                create = self.provider.create
+                id, outputs = ("", known(checked)) if self._preview else create(args.typ, args.name, checked)
             else:
                 raise ProviderError(f"{args.typ} {args.name}: neither an AWS type nor a dynamic resource")
             self.created.append((args.typ, args.name, id, plain(outputs)))

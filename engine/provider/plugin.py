@@ -1,4 +1,4 @@
-"""The provider behind Pulumi's own engine: what `pulumi-resource-aws` serves.
+"""Serve the provider to Pulumi's own engine, as the executable `pulumi-resource-aws`.
 
 An unknown value of a preview and a secret are tagged in the SDK's `PropertyValue`; here they become the wire values the
 provider takes, and back. What the engine keeps for a resource includes its inputs under `__inputs`, so that a diff
@@ -14,7 +14,7 @@ from pulumi.provider.experimental import provider as protocol
 from pulumi.provider.experimental.property_value import PropertyValue, PropertyValueType
 
 from engine.provider.catalog import Provider
-from engine.provider.kind import Aws, ProviderError
+from engine.provider.resource_type import Aws, ProviderError
 from engine.provider.values import UNKNOWN, Props, fingerprint, from_sdk, has_secret, is_secret, known, plain, secret
 
 INPUTS = "__inputs"
@@ -23,7 +23,7 @@ VERSION = "7.51.1"
 
 
 def to_wire(value: PropertyValue) -> Any:
-    """Turn the SDK's value into a wire value."""
+    """Return the SDK's value as a wire value."""
     inner: Any
     match value.type:
         case PropertyValueType.COMPUTED:
@@ -33,19 +33,19 @@ def to_wire(value: PropertyValue) -> Any:
         case PropertyValueType.MAP:
             inner = wire_map(value.value)  # type: ignore[arg-type]
         case PropertyValueType.RESOURCE:
-            raise ProviderError("a resource was given where its id is wanted")
+            raise ProviderError("a resource was given; give its id")
         case _:
             inner = from_sdk(value.value)
     return secret(inner) if value.is_secret else inner
 
 
 def wire_map(values: Mapping[str, PropertyValue]) -> Props:
-    """Turn a map of the SDK's values into wire values; nulls are dropped as if never set."""
+    """Return a map of the SDK's values as wire values, without nulls."""
     return {key: to_wire(value) for key, value in values.items() if value.type is not PropertyValueType.NULL}
 
 
 def from_wire(value: Any) -> PropertyValue:
-    """Turn a wire value into the SDK's. An unknown stays its string, as the SDK cannot marshal its own `Computed`."""
+    """Return a wire value as the SDK's. An unknown stays a string: the SDK cannot marshal its own `Computed`."""
     if is_secret(value):
         return from_wire(value["value"]).with_secret(True)
     if isinstance(value, dict):
@@ -57,7 +57,7 @@ def from_wire(value: Any) -> PropertyValue:
 
 
 def sdk_map(props: Mapping[str, Any]) -> dict[str, PropertyValue]:
-    """Turn wire values into a map of the SDK's."""
+    """Return wire values as a map of the SDK's."""
     return {key: from_wire(value) for key, value in props.items()}
 
 
@@ -71,7 +71,7 @@ class AwsPlugin(protocol.Provider):
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
         self._provider = Provider(Aws(None, endpoint))
-        # The engine asks in parallel; the work is done in one thread at a time, as in the embedded engine.
+        # Pulumi's engine calls in parallel; one call at a time runs, as in the embedded engine.
         self._turn = asyncio.Lock()
 
     async def _do(self, function: Any, *arguments: Any) -> Any:
@@ -107,7 +107,7 @@ class AwsPlugin(protocol.Provider):
             changes=bool(diff.changed),
             diffs=list(diff.changed),
             replaces=list(diff.replaces),
-            delete_before_replace=diff.delete_first,
+            delete_before_replace=diff.delete_before_replace,
             detailed_diff={key: _detail(key, olds, news, key in diff.replaces) for key in diff.changed},
         )
 
@@ -121,11 +121,11 @@ class AwsPlugin(protocol.Provider):
     async def read(self, request: protocol.ReadRequest) -> protocol.ReadResponse:
         state = wire_map(request.properties)
         inputs = plain(state).get(INPUTS) or plain(wire_map(request.inputs)) or plain(state)
-        found = await self._do(self._provider.read, _type(request.urn), request.name, request.resource_id, inputs)
-        if found is None:
+        outputs = await self._do(self._provider.read, _type(request.urn), request.name, request.resource_id, inputs)
+        if outputs is None:
             return protocol.ReadResponse(resource_id="")
         marked = state.get(INPUTS, inputs)
-        return protocol.ReadResponse(request.resource_id, _state(found, plain(marked)), request.inputs)
+        return protocol.ReadResponse(request.resource_id, _state(outputs, plain(marked)), request.inputs)
 
     async def update(self, request: protocol.UpdateRequest) -> protocol.UpdateResponse:
         state = wire_map(request.olds)
@@ -151,7 +151,7 @@ class AwsPlugin(protocol.Provider):
 
 
 def _type(urn: str) -> str:
-    """Give the resource's own type out of a URN, whose type part lists the parents' too."""
+    """Return the resource's type from a URN, whose type part lists the parents' types too."""
     return urn.split("::")[2].split("$")[-1]
 
 
@@ -161,6 +161,6 @@ def _detail(key: str, olds: Props, news: Props, replaces: bool) -> protocol.Prop
 
 
 def _state(outputs: Props, wire: Props) -> dict[str, PropertyValue]:
-    """Give what the engine is to keep: outputs, secret where the input was, and the inputs themselves."""
+    """Return what the engine saves: the outputs, secret where the input was secret, and the inputs."""
     marked = {k: secret(plain(v)) if has_secret(wire.get(k)) and not is_secret(v) else v for k, v in outputs.items()}
     return sdk_map({**marked, INPUTS: wire})

@@ -1,17 +1,26 @@
-"""Hosted zones and their records."""
+"""Manage hosted zones and their records."""
 
 from typing import Any
 
-from engine.provider.kind import Kind, absent, differs, register, some, tag_changes, tag_list, tag_map
+from engine.provider.resource_type import (
+    ResourceType,
+    differs,
+    not_found,
+    register,
+    tag_changes,
+    tag_list,
+    tag_map,
+    without_none,
+)
 from engine.provider.values import Props
 
 
 @register
-class Zone(Kind):
+class Zone(ResourceType):
     token = "aws:route53/zone:Zone"
-    fixed = frozenset({"name", "vpcs"})
-    changeable = frozenset({"comment", "forceDestroy", "tags"})
-    named = True
+    replace_on_change = frozenset({"name", "vpcs"})
+    updatable = frozenset({"comment", "forceDestroy", "tags"})
+    id_from_inputs = True
 
     @property
     def route53(self) -> Any:
@@ -20,13 +29,13 @@ class Zone(Kind):
 
     def create(self, inputs: Props) -> str:
         vpcs = [{"VPCRegion": vpc.get("vpcRegion") or self.aws.region, "VPCId": vpc["vpcId"]} for vpc in inputs["vpcs"]]
-        made = self.route53.create_hosted_zone(
+        response = self.route53.create_hosted_zone(
             Name=inputs["name"],
             CallerReference=f"{inputs['name']} {vpcs[0]['VPCId']}",
-            HostedZoneConfig=some(Comment=inputs.get("comment"), PrivateZone=True),
+            HostedZoneConfig=without_none(Comment=inputs.get("comment"), PrivateZone=True),
             VPC=vpcs[0],
         )
-        id = str(made["HostedZone"]["Id"]).rpartition("/")[2]
+        id = str(response["HostedZone"]["Id"]).rpartition("/")[2]
         for vpc in vpcs[1:]:
             self.route53.associate_vpc_with_hosted_zone(HostedZoneId=id, VPC=vpc)
         self.update(id, {}, inputs)
@@ -34,55 +43,55 @@ class Zone(Kind):
 
     def read(self, id: str, inputs: Props) -> Props | None:
         try:
-            found = self.route53.get_hosted_zone(Id=id)
+            response = self.route53.get_hosted_zone(Id=id)
         except Exception as error:
-            if absent(error):
+            if not_found(error):
                 return None
             raise
         tags = self.route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id)
         mapped = tag_map(tags["ResourceTagSet"]["Tags"])
-        servers = found.get("DelegationSet", {}).get("NameServers", [])
+        servers = response.get("DelegationSet", {}).get("NameServers", [])
         return {"arn": f"arn:aws:route53:::hostedzone/{id}", "zoneId": id, "nameServers": servers, "tagsAll": mapped}
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         if olds and differs(olds, news, "comment"):
             self.route53.update_hosted_zone_comment(Id=id, Comment=news.get("comment") or "")
-        gone, wanted = tag_changes(olds, news)
-        change = some(RemoveTagKeys=gone or None, AddTags=tag_list(wanted) if wanted else None)
+        removed, changed = tag_changes(olds, news)
+        change = without_none(RemoveTagKeys=removed or None, AddTags=tag_list(changed) if changed else None)
         if change:
             self.route53.change_tags_for_resource(ResourceType="hostedzone", ResourceId=id, **change)
 
     def delete(self, id: str, outputs: Props) -> None:
         if outputs.get("forceDestroy"):
-            for found in self.route53.list_resource_record_sets(HostedZoneId=id)["ResourceRecordSets"]:
-                if found["Type"] not in ("NS", "SOA"):
-                    _change(self.route53, id, "DELETE", found)
+            for record in self.route53.list_resource_record_sets(HostedZoneId=id)["ResourceRecordSets"]:
+                if record["Type"] not in ("NS", "SOA"):
+                    _change(self.route53, id, "DELETE", record)
         self.route53.delete_hosted_zone(Id=id)
 
     def find(self, inputs: Props) -> list[str]:
         zones = self.route53.list_hosted_zones_by_vpc(
             VPCId=inputs["vpcs"][0]["vpcId"], VPCRegion=inputs["vpcs"][0].get("vpcRegion") or self.aws.region
         )
-        wanted = inputs["name"].rstrip(".") + "."
-        return [zone["HostedZoneId"] for zone in zones["HostedZoneSummaries"] if zone["Name"] == wanted]
+        name = inputs["name"].rstrip(".") + "."
+        return [zone["HostedZoneId"] for zone in zones["HostedZoneSummaries"] if zone["Name"] == name]
 
 
 @register
-class Record(Kind):
+class Record(ResourceType):
     token = "aws:route53/record:Record"
-    fixed = frozenset({"zoneId", "name", "type"})
-    changeable = frozenset({"ttl", "records"})
-    named = True
+    replace_on_change = frozenset({"zoneId", "name", "type"})
+    updatable = frozenset({"ttl", "records"})
+    id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
         self.update("", {}, inputs)
         return f"{inputs['zoneId']}_{inputs['name']}_{inputs['type']}"
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = self.aws.client("route53").list_resource_record_sets(HostedZoneId=inputs["zoneId"])
+        response = self.aws.client("route53").list_resource_record_sets(HostedZoneId=inputs["zoneId"])
         name = inputs["name"].rstrip(".") + "."
-        mine = [r for r in found["ResourceRecordSets"] if (r["Name"], r["Type"]) == (name, inputs["type"])]
-        return {"fqdn": inputs["name"]} if mine else None
+        records = [r for r in response["ResourceRecordSets"] if (r["Name"], r["Type"]) == (name, inputs["type"])]
+        return {"fqdn": inputs["name"]} if records else None
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         _change(self.aws.client("route53"), news["zoneId"], "UPSERT", _set(news))
@@ -91,8 +100,8 @@ class Record(Kind):
         _change(self.aws.client("route53"), outputs["zoneId"], "DELETE", _set(outputs))
 
     def find(self, inputs: Props) -> list[str]:
-        found = self.read("", inputs)
-        return [f"{inputs['zoneId']}_{inputs['name']}_{inputs['type']}"] if found else []
+        outputs = self.read("", inputs)
+        return [f"{inputs['zoneId']}_{inputs['name']}_{inputs['type']}"] if outputs else []
 
 
 def _set(inputs: Props) -> dict[str, Any]:

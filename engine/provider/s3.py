@@ -1,17 +1,25 @@
-"""Buckets, what guards them, and objects."""
+"""Manage buckets, their settings, and objects."""
 
 import base64
 import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from engine.provider.kind import Kind, differs, or_none, register, some, tag_list, tag_map
+from engine.provider.resource_type import (
+    ResourceType,
+    differs,
+    none_if_not_found,
+    register,
+    tag_list,
+    tag_map,
+    without_none,
+)
 from engine.provider.values import Props, body
 from engine.provider.vpc import document
 
 
-class _S3(Kind):
-    named = True
+class _S3(ResourceType):
+    id_from_inputs = True
 
     @property
     def s3(self) -> Any:
@@ -22,22 +30,22 @@ class _S3(Kind):
 @register
 class Bucket(_S3):
     token = "aws:s3/bucket:Bucket"
-    fixed = frozenset({"bucket", "objectLockEnabled"})
-    changeable = frozenset({"forceDestroy", "tags"})
-    auto_name = "bucket"
+    replace_on_change = frozenset({"bucket", "objectLockEnabled"})
+    updatable = frozenset({"forceDestroy", "tags"})
+    autoname = "bucket"
 
     def create(self, inputs: Props) -> str:
         region = self.aws.region
         place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        lock = some(ObjectLockEnabledForBucket=inputs.get("objectLockEnabled"))
+        lock = without_none(ObjectLockEnabledForBucket=inputs.get("objectLockEnabled"))
         self.s3.create_bucket(Bucket=inputs["bucket"], **place, **lock)
         self.update(inputs["bucket"], {}, inputs)
         return str(inputs["bucket"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        if or_none(self.s3.head_bucket, Bucket=id) is None:
+        if none_if_not_found(self.s3.head_bucket, Bucket=id) is None:
             return None
-        tags = tag_map((or_none(self.s3.get_bucket_tagging, Bucket=id) or {}).get("TagSet"))
+        tags = tag_map((none_if_not_found(self.s3.get_bucket_tagging, Bucket=id) or {}).get("TagSet"))
         region = self.aws.region
         return {
             "arn": f"arn:aws:s3:::{id}",
@@ -67,14 +75,14 @@ class Bucket(_S3):
         self.s3.delete_bucket(Bucket=id)
 
     def find(self, inputs: Props) -> list[str]:
-        names = [row["Name"] for row in self.s3.list_buckets()["Buckets"]]  # one's own only
+        names = [row["Name"] for row in self.s3.list_buckets()["Buckets"]]
         return [inputs["bucket"]] if inputs["bucket"] in names else []
 
 
 class _Part(_S3):
-    """A setting of a bucket: one a bucket, so its id is the bucket's name."""
+    """A setting that a bucket has once; its id is the bucket's name."""
 
-    fixed = frozenset({"bucket"})
+    replace_on_change = frozenset({"bucket"})
 
     def create(self, inputs: Props) -> str:
         self._put(inputs)
@@ -84,7 +92,7 @@ class _Part(_S3):
         self._put(news)
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        return {} if or_none(self._get, Bucket=id) is not None else None
+        return {} if none_if_not_found(self._get, Bucket=id) is not None else None
 
     def find(self, inputs: Props) -> list[str]:
         return [inputs["bucket"]] if self.read(inputs["bucket"], inputs) is not None else []
@@ -108,11 +116,11 @@ BLOCKS = {
 @register
 class BucketPublicAccessBlock(_Part):
     token = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
-    changeable = frozenset(BLOCKS)
+    updatable = frozenset(BLOCKS)
 
     def _put(self, inputs: Props) -> None:
-        wanted = {name: bool(inputs.get(key)) for key, name in BLOCKS.items()}
-        self.s3.put_public_access_block(Bucket=inputs["bucket"], PublicAccessBlockConfiguration=wanted)
+        configuration = {name: bool(inputs.get(key)) for key, name in BLOCKS.items()}
+        self.s3.put_public_access_block(Bucket=inputs["bucket"], PublicAccessBlockConfiguration=configuration)
 
     @property
     def _get(self) -> Callable[..., Any]:
@@ -125,15 +133,17 @@ class BucketPublicAccessBlock(_Part):
 @register
 class BucketServerSideEncryptionConfiguration(_Part):
     token = "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
-    changeable = frozenset({"rules"})
+    updatable = frozenset({"rules"})
 
     def _put(self, inputs: Props) -> None:
         rules = []
         for rule in inputs["rules"]:
             default = rule.get("applyServerSideEncryptionByDefault") or {}
-            algorithm = some(SSEAlgorithm=default.get("sseAlgorithm"), KMSMasterKeyID=default.get("kmsMasterKeyId"))
+            algorithm = without_none(
+                SSEAlgorithm=default.get("sseAlgorithm"), KMSMasterKeyID=default.get("kmsMasterKeyId")
+            )
             rules.append(
-                some(
+                without_none(
                     ApplyServerSideEncryptionByDefault=algorithm or None, BucketKeyEnabled=rule.get("bucketKeyEnabled")
                 )
             )
@@ -150,7 +160,7 @@ class BucketServerSideEncryptionConfiguration(_Part):
 @register
 class BucketPolicy(_Part):
     token = "aws:s3/bucketPolicy:BucketPolicy"
-    changeable = frozenset({"policy"})
+    updatable = frozenset({"policy"})
 
     def _put(self, inputs: Props) -> None:
         self.s3.put_bucket_policy(Bucket=inputs["bucket"], Policy=document(inputs["policy"]))
@@ -166,11 +176,11 @@ class BucketPolicy(_Part):
 @register
 class BucketVersioning(_Part):
     token = "aws:s3/bucketVersioning:BucketVersioning"
-    changeable = frozenset({"versioningConfiguration"})
+    updatable = frozenset({"versioningConfiguration"})
 
     def _put(self, inputs: Props) -> None:
         status = inputs["versioningConfiguration"]["status"]
-        if status != "Disabled":  # a bucket that never had it cannot be told to have none
+        if status != "Disabled":  # S3 takes no Disabled: it is the state of a bucket that was never versioned
             self.s3.put_bucket_versioning(Bucket=inputs["bucket"], VersioningConfiguration={"Status": status})
 
     @property
@@ -185,7 +195,7 @@ class BucketVersioning(_Part):
 @register
 class BucketOwnershipControls(_Part):
     token = "aws:s3/bucketOwnershipControls:BucketOwnershipControls"
-    changeable = frozenset({"rule"})
+    updatable = frozenset({"rule"})
 
     def _put(self, inputs: Props) -> None:
         rules = [{"ObjectOwnership": inputs["rule"]["objectOwnership"]}]
@@ -202,7 +212,7 @@ class BucketOwnershipControls(_Part):
 @register
 class BucketLifecycleConfiguration(_Part):
     token = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
-    changeable = frozenset({"rules"})
+    updatable = frozenset({"rules"})
 
     def _put(self, inputs: Props) -> None:
         rules = []
@@ -216,10 +226,11 @@ class BucketLifecycleConfiguration(_Part):
                     "Status": rule["status"],
                     "Filter": {"Prefix": (rule.get("filter") or {}).get("prefix", rule.get("prefix", ""))},
                 }
-                | some(
-                    Expiration=some(Days=days.get("days"), Date=days.get("date")) or None,
-                    NoncurrentVersionExpiration=some(NoncurrentDays=old.get("noncurrentDays")) or None,
-                    AbortIncompleteMultipartUpload=some(DaysAfterInitiation=upload.get("daysAfterInitiation")) or None,
+                | without_none(
+                    Expiration=without_none(Days=days.get("days"), Date=days.get("date")) or None,
+                    NoncurrentVersionExpiration=without_none(NoncurrentDays=old.get("noncurrentDays")) or None,
+                    AbortIncompleteMultipartUpload=without_none(DaysAfterInitiation=upload.get("daysAfterInitiation"))
+                    or None,
                 )
             )
         put = self.s3.put_bucket_lifecycle_configuration
@@ -236,8 +247,8 @@ class BucketLifecycleConfiguration(_Part):
 @register
 class BucketObjectv2(_S3):
     token = "aws:s3/bucketObjectv2:BucketObjectv2"
-    fixed = frozenset({"bucket", "key"})
-    changeable = frozenset(
+    replace_on_change = frozenset({"bucket", "key"})
+    updatable = frozenset(
         {"content", "contentBase64", "source", "sourceHash", "contentType", "contentEncoding", "cacheControl"}
         | {"serverSideEncryption", "metadata", "tags", "forceDestroy"}
     )
@@ -254,7 +265,7 @@ class BucketObjectv2(_S3):
             Key=inputs["key"],
             Body=content,
             ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode(),
-            **some(
+            **without_none(
                 ContentType=inputs.get("contentType"),
                 ContentEncoding=inputs.get("contentEncoding"),
                 CacheControl=inputs.get("cacheControl"),
@@ -266,15 +277,15 @@ class BucketObjectv2(_S3):
 
     def read(self, id: str, inputs: Props) -> Props | None:
         bucket, _, key = id.partition("/")
-        found = or_none(self.s3.head_object, Bucket=bucket, Key=key)
-        if found is None:
+        response = none_if_not_found(self.s3.head_object, Bucket=bucket, Key=key)
+        if response is None:
             return None
         tags = inputs.get("tags") or {}
         return {
             "arn": f"arn:aws:s3:::{bucket}/{key}",
-            "etag": found["ETag"].strip('"'),
-            "versionId": found.get("VersionId", ""),
-            "contentType": found.get("ContentType", ""),
+            "etag": response["ETag"].strip('"'),
+            "versionId": response.get("VersionId", ""),
+            "contentType": response.get("ContentType", ""),
             "tagsAll": tags,
         }
 

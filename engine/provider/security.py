@@ -1,9 +1,19 @@
-"""Security groups and their rules, network ACLs."""
+"""Manage security groups and their rules, and network ACLs."""
 
 from collections.abc import Callable
 from typing import Any
 
-from engine.provider.kind import ClientError, Ec2Kind, Kind, ProviderError, differs, register, some, tag_outputs, taken
+from engine.provider.resource_type import (
+    ClientError,
+    Ec2ResourceType,
+    ProviderError,
+    ResourceType,
+    already_exists,
+    differs,
+    register,
+    tag_outputs,
+    without_none,
+)
 from engine.provider.values import Props
 
 ANYWHERE = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
@@ -11,22 +21,22 @@ ANYWHERE6 = {"IpProtocol": "-1", "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
 
 
 @register
-class SecurityGroup(Ec2Kind):
-    """A group starts with no rule at all, as Pulumi's does: AWS's own 'all egress' is taken away."""
+class SecurityGroup(Ec2ResourceType):
+    """A security group, created without AWS's default egress rule, as Pulumi does."""
 
     token = "aws:ec2/securityGroup:SecurityGroup"
-    fixed = frozenset({"name", "description", "vpcId"})
-    changeable = frozenset({"ingress", "egress", "tags", "revokeRulesOnDelete"})
-    auto_name = "name"
+    replace_on_change = frozenset({"name", "description", "vpcId"})
+    updatable = frozenset({"ingress", "egress", "tags", "revokeRulesOnDelete"})
+    autoname = "name"
     defaults = {"description": "Managed by Pulumi"}  # noqa: RUF012 - ClassVar[Mapping] in the base
     resource, describe, items, id_key = "security-group", "describe_security_groups", "SecurityGroups", "GroupId"
 
     def create(self, inputs: Props) -> str:
-        made = self.ec2.create_security_group(
-            **some(GroupName=inputs["name"], Description=inputs["description"], VpcId=inputs.get("vpcId")),
+        response = self.ec2.create_security_group(
+            **without_none(GroupName=inputs["name"], Description=inputs["description"], VpcId=inputs.get("vpcId")),
             **self.tagging(inputs),
         )
-        id = str(made["GroupId"])
+        id = str(response["GroupId"])
         self.update(id, {"tags": inputs.get("tags")}, inputs)
         return id
 
@@ -39,11 +49,11 @@ class SecurityGroup(Ec2Kind):
             ("egress", self.ec2.authorize_security_group_egress, self.ec2.revoke_security_group_egress),
         ):
             before, after = olds.get(key) or [], news.get(key) or []
-            gone = [permission(rule, id) for rule in before if rule not in after]
-            new = [permission(rule, id) for rule in after if rule not in before]
-            if gone:
-                revoke(GroupId=id, IpPermissions=gone)
-            for rule in new:
+            removed = [permission(rule, id) for rule in before if rule not in after]
+            added = [permission(rule, id) for rule in after if rule not in before]
+            if removed:
+                revoke(GroupId=id, IpPermissions=removed)
+            for rule in added:
                 self._authorize(authorize, id, rule)
 
     @staticmethod
@@ -51,17 +61,17 @@ class SecurityGroup(Ec2Kind):
         try:
             authorize(GroupId=id, IpPermissions=[rule])
         except ClientError as error:
-            if not taken(error):  # a creation that was cut off may have got this far
+            if not already_exists(error):  # a creation that was cut off may have got this far
                 raise
 
     def _revoke_default(self, id: str) -> None:
-        """Take away the rules that AWS puts into every new group: all out, by IPv6 too where the VPC has it."""
+        """Revoke the egress rules of a new group: IPv4, and IPv6 if the VPC has it."""
         item = self.item(id) or {}
         rules = [r for r in item.get("IpPermissionsEgress") or () if r["IpProtocol"] == "-1"]
-        four = [held["CidrIp"] for rule in rules for held in rule.get("IpRanges") or ()]
-        six = [held["CidrIpv6"] for rule in rules for held in rule.get("Ipv6Ranges") or ()]
-        for there, anywhere in (("0.0.0.0/0" in four, ANYWHERE), ("::/0" in six, ANYWHERE6)):
-            if there:
+        ranges = [row["CidrIp"] for rule in rules for row in rule.get("IpRanges") or ()]
+        ranges6 = [row["CidrIpv6"] for rule in rules for row in rule.get("Ipv6Ranges") or ()]
+        for present, anywhere in (("0.0.0.0/0" in ranges, ANYWHERE), ("::/0" in ranges6, ANYWHERE6)):
+            if present:
                 self.ec2.revoke_security_group_egress(GroupId=id, IpPermissions=[anywhere])
 
     def outputs(self, item: dict[str, Any]) -> Props:
@@ -78,8 +88,8 @@ class SecurityGroup(Ec2Kind):
 
 
 def permission(rule: Props, group: str) -> dict[str, Any]:
-    """Turn an inline rule into EC2's IpPermission."""
-    described = some(Description=rule.get("description") or None)
+    """Return an inline rule as EC2's IpPermission."""
+    described = without_none(Description=rule.get("description") or None)
     groups = [*(rule.get("securityGroups") or ()), *([group] if rule.get("self") else ())]
     protocol = str(rule["protocol"])
     ports = {} if protocol in ("-1", "all") else {"FromPort": rule["fromPort"], "ToPort": rule["toPort"]}
@@ -93,43 +103,45 @@ def permission(rule: Props, group: str) -> dict[str, Any]:
     }
 
 
-class _GroupRule(Ec2Kind):
-    """One rule of a security group, with an id and tags of its own."""
+class _GroupRule(Ec2ResourceType):
+    """A rule of a security group, with its own id and tags."""
 
     # AWS could change most of a rule in place. moto does so for IPv4 ranges with ports only and says nothing of the
     # rest: packets would meet other rules than the program's. So a rule that changes is another rule.
-    fixed = frozenset(
+    replace_on_change = frozenset(
         {"securityGroupId", "cidrIpv4", "cidrIpv6", "prefixListId", "referencedSecurityGroupId"}
         | {"ipProtocol", "fromPort", "toPort", "description"}
     )
-    changeable = frozenset({"tags"})
-    delete_first = True  # a group has a rule once, whatever its description
+    updatable = frozenset({"tags"})
+    delete_before_replace = True  # a group has a rule once, whatever its description
     resource, describe = "security-group-rule", "describe_security_group_rules"
     items, id_key = "SecurityGroupRules", "SecurityGroupRuleId"
     egress: bool
 
     def create(self, inputs: Props) -> str:
         direction = "egress" if self.egress else "ingress"
-        described = some(Description=inputs.get("description") or None)
+        described = without_none(Description=inputs.get("description") or None)
         sources = {
             "cidrIpv4": ("IpRanges", "CidrIp"),
             "cidrIpv6": ("Ipv6Ranges", "CidrIpv6"),
             "prefixListId": ("PrefixListIds", "PrefixListId"),
             "referencedSecurityGroupId": ("UserIdGroupPairs", "GroupId"),
         }
-        given = {name: [{key: inputs[k]} | described] for k, (name, key) in sources.items() if inputs.get(k)}
-        if len(given) != 1:
+        sources_given = {name: [{key: inputs[k]} | described] for k, (name, key) in sources.items() if inputs.get(k)}
+        if len(sources_given) != 1:
             raise ProviderError(f"a security group rule needs one of {', '.join(sources)}")
-        made = getattr(self.ec2, f"authorize_security_group_{direction}")(
+        response = getattr(self.ec2, f"authorize_security_group_{direction}")(
             GroupId=inputs["securityGroupId"],
-            IpPermissions=[{**self._protocol(inputs), **given}],
+            IpPermissions=[{**self._protocol(inputs), **sources_given}],
             **self.tagging(inputs),
         )
-        return str(made["SecurityGroupRules"][0]["SecurityGroupRuleId"])
+        return str(response["SecurityGroupRules"][0]["SecurityGroupRuleId"])
 
     @staticmethod
     def _protocol(inputs: Props) -> dict[str, Any]:
-        return some(IpProtocol=str(inputs["ipProtocol"]), FromPort=inputs.get("fromPort"), ToPort=inputs.get("toPort"))
+        return without_none(
+            IpProtocol=str(inputs["ipProtocol"]), FromPort=inputs.get("fromPort"), ToPort=inputs.get("toPort")
+        )
 
     def outputs(self, item: dict[str, Any]) -> Props:
         return {
@@ -173,13 +185,13 @@ PROTOCOLS = {"all": "-1", "icmp": "1", "tcp": "6", "udp": "17", "icmpv6": "58"}
 
 
 def acl_entry(rule: Props) -> dict[str, Any]:
-    """Turn an ACL rule into the arguments of CreateNetworkAclEntry.
+    """Return an ACL rule as the arguments of CreateNetworkAclEntry.
 
-    The keys are those of the rule resource; inline rules spell three of them otherwise (ruleNo, action, protocol).
+    The keys are those of the rule resource; inline rules have other names for two of them (ruleNo, action).
     """
     protocol = str(rule["protocol"])
     number = PROTOCOLS.get(protocol, protocol)
-    entry = some(
+    entry = without_none(
         RuleNumber=rule.get("ruleNumber", rule.get("ruleNo")),
         Protocol=number,
         RuleAction=rule.get("ruleAction", rule.get("action")),
@@ -194,10 +206,10 @@ def acl_entry(rule: Props) -> dict[str, Any]:
 
 
 @register
-class NetworkAcl(Ec2Kind):
+class NetworkAcl(Ec2ResourceType):
     token = "aws:ec2/networkAcl:NetworkAcl"
-    fixed = frozenset({"vpcId"})
-    changeable = frozenset({"subnetIds", "ingress", "egress", "tags"})
+    replace_on_change = frozenset({"vpcId"})
+    updatable = frozenset({"subnetIds", "ingress", "egress", "tags"})
     resource, describe, items, id_key = "network-acl", "describe_network_acls", "NetworkAcls", "NetworkAclId"
 
     def create(self, inputs: Props) -> str:
@@ -218,9 +230,9 @@ class NetworkAcl(Ec2Kind):
                 self.ec2.delete_network_acl_entry(NetworkAclId=id, RuleNumber=number, Egress=egress)
             for number, rule in after.items():
                 if before.get(number) != rule:
-                    there = (egress, int(number)) in present
-                    verb = self.ec2.replace_network_acl_entry if there else self.ec2.create_network_acl_entry
-                    verb(NetworkAclId=id, Egress=egress, **acl_entry(rule))
+                    exists = (egress, int(number)) in present
+                    write = self.ec2.replace_network_acl_entry if exists else self.ec2.create_network_acl_entry
+                    write(NetworkAclId=id, Egress=egress, **acl_entry(rule))
         if differs(olds, news, "subnetIds"):
             before_subnets, after_subnets = set(olds.get("subnetIds") or ()), set(news.get("subnetIds") or ())
             for subnet in sorted(after_subnets - before_subnets):
@@ -247,7 +259,7 @@ class NetworkAcl(Ec2Kind):
 
 
 def associate(ec2: Any, subnet: str, acl: str | None) -> str:
-    """Put a subnet under an ACL (None: the VPC's default) and return the association's id."""
+    """Associate a subnet with an ACL (None: the VPC's default ACL) and return the association's id."""
     acls = ec2.describe_network_acls()["NetworkAcls"]
     for current in acls:
         for row in current.get("Associations") or []:
@@ -262,19 +274,19 @@ def associate(ec2: Any, subnet: str, acl: str | None) -> str:
                 AssociationId=row["NetworkAclAssociationId"], NetworkAclId=target
             )
             return str(moved["NewAssociationId"])
-    raise ProviderError(f"{subnet} is under no network ACL; does it exist?")
+    raise ProviderError(f"{subnet} has no network ACL; does the subnet exist?")
 
 
 @register
-class NetworkAclRule(Kind):
+class NetworkAclRule(ResourceType):
     token = "aws:ec2/networkAclRule:NetworkAclRule"
-    fixed = frozenset(
+    replace_on_change = frozenset(
         {"networkAclId", "ruleNumber", "egress", "protocol", "ruleAction", "cidrBlock", "ipv6CidrBlock"}
         | {"fromPort", "toPort", "icmpType", "icmpCode"}
     )
     defaults = {"egress": False}  # noqa: RUF012 - ClassVar[Mapping] in the base
-    delete_first = True  # a number is taken once a direction
-    named = True
+    delete_before_replace = True  # a rule number is unique per direction
+    id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
         self.aws.client("ec2").create_network_acl_entry(
@@ -289,8 +301,8 @@ class NetworkAclRule(Kind):
     def read(self, id: str, inputs: Props) -> Props | None:
         acls = self.aws.client("ec2").describe_network_acls(NetworkAclIds=[inputs["networkAclId"]])["NetworkAcls"]
         entries = acls[0]["Entries"] if acls else []
-        wanted = (int(inputs["ruleNumber"]), bool(inputs["egress"]))
-        return {} if any((int(e["RuleNumber"]), bool(e["Egress"])) == wanted for e in entries) else None
+        key = (int(inputs["ruleNumber"]), bool(inputs["egress"]))
+        return {} if any((int(e["RuleNumber"]), bool(e["Egress"])) == key for e in entries) else None
 
     def delete(self, id: str, outputs: Props) -> None:
         self.aws.client("ec2").delete_network_acl_entry(
@@ -302,10 +314,10 @@ class NetworkAclRule(Kind):
 
 
 @register
-class NetworkAclAssociation(Kind):
+class NetworkAclAssociation(ResourceType):
     token = "aws:ec2/networkAclAssociation:NetworkAclAssociation"
-    fixed = frozenset({"networkAclId", "subnetId"})
-    named = True
+    replace_on_change = frozenset({"networkAclId", "subnetId"})
+    id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
         return associate(self.aws.client("ec2"), inputs["subnetId"], inputs["networkAclId"])

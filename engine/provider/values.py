@@ -1,4 +1,4 @@
-"""Property values as they cross Pulumi's wire, as plain Python.
+"""Convert property values between Pulumi's wire format and plain Python.
 
 A wire value is JSON: None, bool, number, str, list, dict. Two things ride on it as tagged dicts (secret, asset) and one
 as a fixed string (unknown: known only after an update). The tags are those of Pulumi's deployment protocol.
@@ -24,13 +24,13 @@ RESOURCE: str = rpc._special_resource_sig
 
 
 def from_struct(struct: struct_pb2.Struct) -> Props:
-    """Turn a wire struct into plain Python; null members are dropped as if they were never set."""
+    """Return a wire struct as plain Python, without null members."""
     fields = {key: from_value(value) for key, value in struct.fields.items()}
     return {key: value for key, value in fields.items() if value is not None}
 
 
 def from_value(value: struct_pb2.Value) -> Any:
-    """Turn one wire value into plain Python; whole numbers become int."""
+    """Return one wire value as plain Python; whole numbers become int."""
     match value.WhichOneof("kind"):
         case "struct_value":
             return from_struct(value.struct_value)
@@ -48,55 +48,55 @@ def from_value(value: struct_pb2.Value) -> Any:
 
 
 def to_struct(props: Mapping[str, Any]) -> struct_pb2.Struct:
-    """Turn plain Python into a wire struct."""
+    """Return plain Python as a wire struct."""
     struct = struct_pb2.Struct()
     struct.update({key: value for key, value in props.items() if value is not None})
     return struct
 
 
 def secret(value: Any) -> Props:
-    """Tag a value as a secret."""
+    """Return the value tagged as a secret."""
     return {SIGNATURE: SECRET, "value": value}
 
 
 def is_secret(value: Any) -> bool:
-    """Say whether the value itself carries the secret tag."""
+    """Return whether the value itself has the secret tag."""
     return isinstance(value, dict) and value.get(SIGNATURE) == SECRET
 
 
 def has_secret(value: Any) -> bool:
-    """Say whether a secret is anywhere inside."""
+    """Return whether the value contains a secret at any depth."""
     if isinstance(value, dict):
         return is_secret(value) or any(has_secret(item) for item in value.values())
     return isinstance(value, list) and any(has_secret(item) for item in value)
 
 
 def plain(value: Any) -> Any:
-    """Take the secret tags off, at every depth."""
+    """Return the value without secret tags, at every depth."""
     if isinstance(value, dict):
         return plain(value["value"]) if is_secret(value) else {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def has_unknown(value: Any) -> bool:
-    """Say whether anything inside is known only after an update."""
+    """Return whether the value contains something that is known only after an update."""
     if isinstance(value, dict):
         return any(has_unknown(item) for item in value.values())
     return any(has_unknown(item) for item in value) if isinstance(value, list) else bool(value == UNKNOWN)
 
 
 def known(props: Mapping[str, Any]) -> Props:
-    """Keep the members that hold nothing unknown."""
+    """Return the members that contain nothing unknown."""
     return {key: value for key, value in props.items() if not has_unknown(value)}
 
 
 def is_asset(value: Any) -> bool:
-    """Say whether the value is an asset or archive on the wire."""
+    """Return whether the value is an asset or archive on the wire."""
     return isinstance(value, dict) and value.get(SIGNATURE) in ASSETS
 
 
 def asset_content(asset: Mapping[str, Any]) -> bytes:
-    """Read the bytes of an asset (text, or a file's path).
+    """Return the bytes of an asset (text, or a file's path).
 
     Raises:
         ValueError: the asset is neither text nor a file.
@@ -110,7 +110,7 @@ def asset_content(asset: Mapping[str, Any]) -> bytes:
 
 
 def fingerprint(value: Any) -> Any:
-    """Replace each asset by a hash of its content, so that two states of one file compare unequal."""
+    """Return the value with each asset's content hash, so that two versions of a file compare unequal."""
     if is_asset(value):
         return {**value, "hash": hashlib.sha256(asset_content(value)).hexdigest()}
     if isinstance(value, dict):
@@ -119,7 +119,7 @@ def fingerprint(value: Any) -> Any:
 
 
 def comparable(value: Any) -> Any:
-    """Reduce a value to what two runs are compared by: no secret tags, assets by their hash alone."""
+    """Return the part of a value that a diff compares: no secret tags, assets by their hash alone."""
     if is_asset(value) and "hash" in value:
         return value["hash"]
     if isinstance(value, dict):
@@ -128,7 +128,7 @@ def comparable(value: Any) -> Any:
 
 
 def from_sdk(value: Any) -> Any:
-    """Turn what the SDK hands to mocks (Asset objects, Unknown) into a wire value."""
+    """Return a value that the SDK passes to mocks (Asset objects, Unknown) as a wire value."""
     if isinstance(value, dict):
         return {key: from_sdk(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -143,7 +143,7 @@ def from_sdk(value: Any) -> Any:
 
 
 def body(content: Any, content_base64: Any, source: Any) -> bytes:
-    """Give the bytes of an object from the one of its three inputs that is set."""
+    """Return the bytes of an object from whichever of its three inputs is set."""
     if source is not None:
         return asset_content(source) if isinstance(source, dict) else Path(source).read_bytes()
     return base64.b64decode(content_base64) if content_base64 is not None else str(content or "").encode()

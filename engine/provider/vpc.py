@@ -1,35 +1,45 @@
-"""VPC, subnets, gateways, route tables, routes and endpoints."""
+"""Manage VPCs, subnets, gateways, route tables, routes and endpoints."""
 
 import json
 from typing import Any
 
-from engine.provider.kind import ClientError, Ec2Kind, Kind, ProviderError, absent, differs, register, some, tag_outputs
+from engine.provider.resource_type import (
+    ClientError,
+    Ec2ResourceType,
+    ProviderError,
+    ResourceType,
+    differs,
+    not_found,
+    register,
+    tag_outputs,
+    without_none,
+)
 from engine.provider.values import Props
 
 
 @register
-class Vpc(Ec2Kind):
+class Vpc(Ec2ResourceType):
     token = "aws:ec2/vpc:Vpc"
-    fixed = frozenset({"cidrBlock", "instanceTenancy", "assignGeneratedIpv6CidrBlock"})
-    changeable = frozenset({"enableDnsSupport", "enableDnsHostnames", "tags"})
+    replace_on_change = frozenset({"cidrBlock", "instanceTenancy", "assignGeneratedIpv6CidrBlock"})
+    updatable = frozenset({"enableDnsSupport", "enableDnsHostnames", "tags"})
     resource, describe, items, id_key = "vpc", "describe_vpcs", "Vpcs", "VpcId"
 
     def create(self, inputs: Props) -> str:
-        made = self.ec2.create_vpc(
-            **some(
+        response = self.ec2.create_vpc(
+            **without_none(
                 CidrBlock=inputs.get("cidrBlock"),
                 InstanceTenancy=inputs.get("instanceTenancy"),
                 AmazonProvidedIpv6CidrBlock=inputs.get("assignGeneratedIpv6CidrBlock"),
             ),
             **self.tagging(inputs),
         )
-        id = str(made["Vpc"]["VpcId"])
+        id = str(response["Vpc"]["VpcId"])
         self.update(id, {"tags": inputs.get("tags")}, inputs)
         return id
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
-        # Support first: AWS refuses host names while it is off.
+        # DNS support first: AWS refuses host names without it.
         for key, argument in (("enableDnsSupport", "EnableDnsSupport"), ("enableDnsHostnames", "EnableDnsHostnames")):
             if key in news and differs(olds, news, key):
                 self.ec2.modify_vpc_attribute(VpcId=id, **{argument: {"Value": news[key]}})
@@ -50,11 +60,11 @@ class Vpc(Ec2Kind):
         outputs = super().read(id, inputs)
         if outputs is None:
             return None
-        mine = [{"Name": "vpc-id", "Values": [id]}]
-        tables = self.ec2.describe_route_tables(Filters=mine)["RouteTables"]
+        filters = [{"Name": "vpc-id", "Values": [id]}]
+        tables = self.ec2.describe_route_tables(Filters=filters)["RouteTables"]
         main = [t["RouteTableId"] for t in tables if any(a.get("Main") for a in t["Associations"])]
-        groups = self.ec2.describe_security_groups(Filters=mine)["SecurityGroups"]
-        acls = self.ec2.describe_network_acls(Filters=mine)["NetworkAcls"]
+        groups = self.ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+        acls = self.ec2.describe_network_acls(Filters=filters)["NetworkAcls"]
         attribute = self.ec2.describe_vpc_attribute
         return outputs | {
             "mainRouteTableId": main[0] if main else "",
@@ -70,15 +80,17 @@ class Vpc(Ec2Kind):
 
 
 @register
-class Subnet(Ec2Kind):
+class Subnet(Ec2ResourceType):
     token = "aws:ec2/subnet:Subnet"
-    fixed = frozenset({"vpcId", "cidrBlock", "availabilityZone", "availabilityZoneId", "ipv6CidrBlock", "ipv6Native"})
-    changeable = frozenset({"mapPublicIpOnLaunch", "assignIpv6AddressOnCreation", "tags"})
+    replace_on_change = frozenset(
+        {"vpcId", "cidrBlock", "availabilityZone", "availabilityZoneId", "ipv6CidrBlock", "ipv6Native"}
+    )
+    updatable = frozenset({"mapPublicIpOnLaunch", "assignIpv6AddressOnCreation", "tags"})
     resource, describe, items, id_key = "subnet", "describe_subnets", "Subnets", "SubnetId"
 
     def create(self, inputs: Props) -> str:
-        made = self.ec2.create_subnet(
-            **some(
+        response = self.ec2.create_subnet(
+            **without_none(
                 VpcId=inputs["vpcId"],
                 CidrBlock=inputs.get("cidrBlock"),
                 AvailabilityZone=inputs.get("availabilityZone"),
@@ -88,7 +100,7 @@ class Subnet(Ec2Kind):
             ),
             **self.tagging(inputs),
         )
-        id = str(made["Subnet"]["SubnetId"])
+        id = str(response["Subnet"]["SubnetId"])
         self.update(id, {"tags": inputs.get("tags")}, inputs)
         return id
 
@@ -106,7 +118,7 @@ class Subnet(Ec2Kind):
         return {
             "arn": self.aws.arn("ec2", f"subnet/{item['SubnetId']}"),
             "vpcId": item["VpcId"],
-            # An IPv6-only one has none.
+            # None for an IPv6-only subnet.
             "cidrBlock": item.get("CidrBlock") or None,
             "ipv6Native": bool(item.get("Ipv6Native")),
             "availabilityZone": item["AvailabilityZone"],
@@ -123,9 +135,9 @@ class Subnet(Ec2Kind):
 
 
 @register
-class InternetGateway(Ec2Kind):
+class InternetGateway(Ec2ResourceType):
     token = "aws:ec2/internetGateway:InternetGateway"
-    changeable = frozenset({"vpcId", "tags"})
+    updatable = frozenset({"vpcId", "tags"})
     resource, describe = "internet-gateway", "describe_internet_gateways"
     items, id_key = "InternetGateways", "InternetGatewayId"
 
@@ -159,16 +171,16 @@ class InternetGateway(Ec2Kind):
 
 
 @register
-class EgressOnlyInternetGateway(Ec2Kind):
+class EgressOnlyInternetGateway(Ec2ResourceType):
     token = "aws:ec2/egressOnlyInternetGateway:EgressOnlyInternetGateway"
-    fixed = frozenset({"vpcId"})
-    changeable = frozenset({"tags"})
+    replace_on_change = frozenset({"vpcId"})
+    updatable = frozenset({"tags"})
     resource, describe = "egress-only-internet-gateway", "describe_egress_only_internet_gateways"
     items, id_key = "EgressOnlyInternetGateways", "EgressOnlyInternetGatewayId"
 
     def create(self, inputs: Props) -> str:
-        made = self.ec2.create_egress_only_internet_gateway(VpcId=inputs["vpcId"], **self.tagging(inputs))
-        return str(made["EgressOnlyInternetGateway"]["EgressOnlyInternetGatewayId"])
+        response = self.ec2.create_egress_only_internet_gateway(VpcId=inputs["vpcId"], **self.tagging(inputs))
+        return str(response["EgressOnlyInternetGateway"]["EgressOnlyInternetGatewayId"])
 
     def outputs(self, item: dict[str, Any]) -> Props:
         return {"vpcId": next((a["VpcId"] for a in item.get("Attachments") or ()), "")}
@@ -178,15 +190,15 @@ class EgressOnlyInternetGateway(Ec2Kind):
 
 
 @register
-class RouteTable(Ec2Kind):
+class RouteTable(Ec2ResourceType):
     token = "aws:ec2/routeTable:RouteTable"
-    fixed = frozenset({"vpcId"})
-    changeable = frozenset({"tags"})
+    replace_on_change = frozenset({"vpcId"})
+    updatable = frozenset({"tags"})
     resource, describe, items, id_key = "route-table", "describe_route_tables", "RouteTables", "RouteTableId"
 
     def create(self, inputs: Props) -> str:
-        made = self.ec2.create_route_table(VpcId=inputs["vpcId"], **self.tagging(inputs))
-        return str(made["RouteTable"]["RouteTableId"])
+        response = self.ec2.create_route_table(VpcId=inputs["vpcId"], **self.tagging(inputs))
+        return str(response["RouteTable"]["RouteTableId"])
 
     def outputs(self, item: dict[str, Any]) -> Props:
         return {
@@ -199,8 +211,8 @@ class RouteTable(Ec2Kind):
         self.ec2.delete_route_table(RouteTableId=id)
 
 
-class _Association(Kind):
-    """A row of some route table's associations."""
+class _Association(ResourceType):
+    """An association of a route table with a subnet, a gateway or a VPC."""
 
     def _tables(self) -> list[dict[str, Any]]:
         return list(self.aws.client("ec2").describe_route_tables()["RouteTables"])
@@ -213,19 +225,19 @@ class _Association(Kind):
 @register
 class RouteTableAssociation(_Association):
     token = "aws:ec2/routeTableAssociation:RouteTableAssociation"
-    fixed = frozenset({"subnetId", "gatewayId", "routeTableId"})
-    delete_first = True  # a subnet has one table
-    named = True
+    replace_on_change = frozenset({"subnetId", "gatewayId", "routeTableId"})
+    delete_before_replace = True  # a subnet has one route table
+    id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
-        target = some(SubnetId=inputs.get("subnetId"), GatewayId=inputs.get("gatewayId"))
-        made = self.aws.client("ec2").associate_route_table(RouteTableId=inputs["routeTableId"], **target)
-        return str(made["AssociationId"])
+        target = without_none(SubnetId=inputs.get("subnetId"), GatewayId=inputs.get("gatewayId"))
+        response = self.aws.client("ec2").associate_route_table(RouteTableId=inputs["routeTableId"], **target)
+        return str(response["AssociationId"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
         row = self._association(id)
         ends = {} if row is None else {"subnetId": row.get("SubnetId"), "gatewayId": row.get("GatewayId")}
-        return None if row is None else some(routeTableId=row["RouteTableId"], **ends)
+        return None if row is None else without_none(routeTableId=row["RouteTableId"], **ends)
 
     def delete(self, id: str, outputs: Props) -> None:
         self.aws.client("ec2").disassociate_route_table(AssociationId=id)
@@ -233,22 +245,26 @@ class RouteTableAssociation(_Association):
     def find(self, inputs: Props) -> list[str]:
         rows = [row for t in self._tables() if t["RouteTableId"] == inputs["routeTableId"] for row in t["Associations"]]
         ends = ("SubnetId", "subnetId"), ("GatewayId", "gatewayId")
-        mine = [r for r in rows if any(r.get(here) and r.get(here) == inputs.get(there) for here, there in ends)]
-        return [r["RouteTableAssociationId"] for r in mine]
+        matching = [
+            r
+            for r in rows
+            if any(r.get(aws_key) and r.get(aws_key) == inputs.get(input_key) for aws_key, input_key in ends)
+        ]
+        return [r["RouteTableAssociationId"] for r in matching]
 
 
 @register
 class MainRouteTableAssociation(_Association):
     token = "aws:ec2/mainRouteTableAssociation:MainRouteTableAssociation"
-    fixed = frozenset({"vpcId", "routeTableId"})
+    replace_on_change = frozenset({"vpcId", "routeTableId"})
 
     def create(self, inputs: Props) -> str:
         row = self._main(inputs["vpcId"])
-        made = self.aws.client("ec2").replace_route_table_association(
+        response = self.aws.client("ec2").replace_route_table_association(
             AssociationId=row["RouteTableAssociationId"], RouteTableId=inputs["routeTableId"]
         )
-        # The table that was main is needed to undo this; only the id lives on when AWS has forgotten it.
-        return f"{made['NewAssociationId']}:{row['RouteTableId']}"
+        # Deletion restores the former main table, so the id carries that table's id.
+        return f"{response['NewAssociationId']}:{row['RouteTableId']}"
 
     def read(self, id: str, inputs: Props) -> Props | None:
         association, original = id.split(":")
@@ -279,12 +295,12 @@ ROUTE_TARGETS = {
 
 
 @register
-class Route(Kind):
+class Route(ResourceType):
     token = "aws:ec2/route:Route"
-    fixed = frozenset({"routeTableId", "destinationCidrBlock", "destinationIpv6CidrBlock"})
-    changeable = frozenset(ROUTE_TARGETS)
-    delete_first = True  # a table has one route a destination
-    named = True
+    replace_on_change = frozenset({"routeTableId", "destinationCidrBlock", "destinationIpv6CidrBlock"})
+    updatable = frozenset(ROUTE_TARGETS)
+    delete_before_replace = True  # a route table has one route for a destination
+    id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
         self.aws.client("ec2").create_route(**self._where(inputs), **self._target(inputs))
@@ -297,7 +313,7 @@ class Route(Kind):
                 route.get("DestinationIpv6CidrBlock") or ""
             ) == inputs.get("destinationIpv6CidrBlock", ""):
                 targets = {key: route.get(name) for key, name in ROUTE_TARGETS.items()}
-                return some(**targets) | {
+                return without_none(**targets) | {
                     "state": route.get("State", "active"),
                     "origin": route.get("Origin", "CreateRoute"),
                     "instanceId": route.get("InstanceId", ""),
@@ -315,7 +331,7 @@ class Route(Kind):
         try:
             return [self._id(inputs)] if self.read("", inputs) else []
         except ClientError as error:
-            if absent(error):
+            if not_found(error):
                 return []
             raise
 
@@ -326,7 +342,7 @@ class Route(Kind):
 
     @staticmethod
     def _where(inputs: Props) -> dict[str, Any]:
-        return some(
+        return without_none(
             RouteTableId=inputs["routeTableId"],
             DestinationCidrBlock=inputs.get("destinationCidrBlock") or None,
             DestinationIpv6CidrBlock=inputs.get("destinationIpv6CidrBlock") or None,
@@ -336,21 +352,21 @@ class Route(Kind):
     def _target(inputs: Props) -> dict[str, Any]:
         targets = {name: inputs[key] for key, name in ROUTE_TARGETS.items() if inputs.get(key)}
         if len(targets) != 1:
-            raise ProviderError(f"a route needs one target, one of {', '.join(ROUTE_TARGETS)}")
+            raise ProviderError(f"a route needs exactly one target of {', '.join(ROUTE_TARGETS)}")
         return targets
 
 
 @register
-class VpcEndpoint(Ec2Kind):
+class VpcEndpoint(Ec2ResourceType):
     token = "aws:ec2/vpcEndpoint:VpcEndpoint"
-    fixed = frozenset({"vpcId", "serviceName", "vpcEndpointType"})
-    changeable = frozenset({"routeTableIds", "subnetIds", "securityGroupIds", "policy", "privateDnsEnabled", "tags"})
+    replace_on_change = frozenset({"vpcId", "serviceName", "vpcEndpointType"})
+    updatable = frozenset({"routeTableIds", "subnetIds", "securityGroupIds", "policy", "privateDnsEnabled", "tags"})
     defaults = {"vpcEndpointType": "Gateway"}  # noqa: RUF012 - ClassVar[Mapping] in the base
     resource, describe, items, id_key = "vpc-endpoint", "describe_vpc_endpoints", "VpcEndpoints", "VpcEndpointId"
 
     def create(self, inputs: Props) -> str:
-        made = self.ec2.create_vpc_endpoint(
-            **some(
+        response = self.ec2.create_vpc_endpoint(
+            **without_none(
                 VpcId=inputs["vpcId"],
                 ServiceName=inputs["serviceName"],
                 VpcEndpointType=inputs.get("vpcEndpointType"),
@@ -362,7 +378,7 @@ class VpcEndpoint(Ec2Kind):
             ),
             **self.tagging(inputs),
         )
-        return str(made["VpcEndpoint"]["VpcEndpointId"])
+        return str(response["VpcEndpoint"]["VpcEndpointId"])
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
@@ -401,7 +417,7 @@ class VpcEndpoint(Ec2Kind):
 
     def read(self, id: str, inputs: Props) -> Props | None:
         item = self.item(id)
-        # AWS keeps telling of an endpoint for a while after it is gone.
+        # AWS lists an endpoint for a while after its deletion.
         if item is None or str(item.get("State", "")).lower() in ("deleting", "deleted"):
             return None
         return self.outputs(item) | tag_outputs(item.get("Tags"))
@@ -411,18 +427,20 @@ class VpcEndpoint(Ec2Kind):
 
 
 @register
-class VpcEndpointRouteTableAssociation(Kind):
+class VpcEndpointRouteTableAssociation(ResourceType):
     token = "aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation"
-    fixed = frozenset({"vpcEndpointId", "routeTableId"})
-    named = True
+    replace_on_change = frozenset({"vpcEndpointId", "routeTableId"})
+    id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
         self._modify(inputs, "AddRouteTableIds")
         return f"a-{inputs['vpcEndpointId']}_{inputs['routeTableId']}"
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        found = self.aws.client("ec2").describe_vpc_endpoints(VpcEndpointIds=[inputs["vpcEndpointId"]])["VpcEndpoints"]
-        return {} if found and inputs["routeTableId"] in (found[0].get("RouteTableIds") or ()) else None
+        endpoints = self.aws.client("ec2").describe_vpc_endpoints(VpcEndpointIds=[inputs["vpcEndpointId"]])[
+            "VpcEndpoints"
+        ]
+        return {} if endpoints and inputs["routeTableId"] in (endpoints[0].get("RouteTableIds") or ()) else None
 
     def delete(self, id: str, outputs: Props) -> None:
         self._modify(outputs, "RemoveRouteTableIds")
@@ -438,5 +456,5 @@ class VpcEndpointRouteTableAssociation(Kind):
 
 
 def document(policy: Any) -> str | None:
-    """Give a policy as JSON text, whether the program wrote text or a structure."""
+    """Return a policy as JSON text, given as text or as a structure."""
     return policy if policy is None or isinstance(policy, str) else json.dumps(policy)

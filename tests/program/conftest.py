@@ -70,7 +70,7 @@ Deploy = Callable[..., Deployment]
 def deploy_into_moto(config: Mapping[str, object], stack: str) -> Deployment:
     """Run the program for a configuration as a stack file has it; inside `mock_aws`."""
     set_all_config({k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()})
-    own = ProviderMocks(REGION)
+    own = ProviderMocks(REGION, project="drawbridge")
     monitor = Exports(own)
     # Not set_mocks: it makes a root stack of its own, and the program runs in one.
     configure(

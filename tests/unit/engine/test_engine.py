@@ -1,4 +1,4 @@
-"""The embedded engine on moto: what a run does, in which order, and what it remembers.
+"""Test the embedded engine on moto: operations, their order, and the state.
 
 Does not prove that Pulumi's own engine does the same (tests/program/test_pulumi_cli.py does), nor that AWS accepts it.
 """
@@ -81,7 +81,7 @@ def test_preview_promises_what_up_does_and_touches_nothing(lab: Lab) -> None:
     assert lab.engine({"cidr": "10.1.0.0/20"}).up().changes == promised.changes
 
 
-def test_a_changeable_input_is_updated_in_place(lab: Lab) -> None:
+def test_an_updatable_input_is_updated_in_place(lab: Lab) -> None:
     lab.write(NETWORK)
     before = lab.engine().up().outputs["vpc"]
     result = lab.engine({"tag": "b"}).up()
@@ -169,7 +169,7 @@ def test_secrets_are_sealed_in_the_state_and_come_back(lab: Lab) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in lab.state.parent.iterdir()}
     assert modes == {"lab.json": 0o600, "lab.json.key": 0o600}
     (lab.state.parent / "lab.json.key").unlink()
-    with pytest.raises(EngineError, match=r"its key .* is gone"):
+    with pytest.raises(EngineError, match=r"its key .* is missing"):
         lab.engine().up()
 
 
@@ -191,7 +191,7 @@ def test_ignored_changes_alias_and_protection(lab: Lab) -> None:
     assert list(lab.vpcs()) == ["10.1.0.0/16"]
 
 
-def test_retained_resources_are_forgotten_not_deleted(lab: Lab) -> None:
+def test_retained_resources_leave_the_state_but_are_not_deleted(lab: Lab) -> None:
     lab.write('aws.ec2.Vpc("net", cidr_block="10.1.0.0/16", opts=ResourceOptions(retain_on_delete=True))')
     lab.engine().up()
     lab.engine().destroy()
@@ -270,12 +270,16 @@ def test_configuration_reaches_the_program_as_pulumi_hands_it_over(lab: Lab) -> 
         ),
         ('aws.ec2.Vpc("a", cidr_block="x")', EngineError, "aws:ec2/vpc:Vpc a: CreateVpc: InvalidParameterValue"),
         ('aws.ec2.Vpc("a", ipv4_ipam_pool_id="p")', EngineError, "does not know the input ipv4IpamPoolId"),
-        ('aws.sqs.Queue("a")', EngineError, "aws:sqs/queue:Queue: the lab's provider does not know this type"),
-        ("aws.get_regions()", EngineError, "getRegions: the lab's provider does not know this function"),
-        ('aws.ec2.Vpc("a", opts=ResourceOptions(import_="vpc-1"))', EngineError, "does not know the option importId"),
+        ('aws.sqs.Queue("a")', EngineError, "aws:sqs/queue:Queue: this provider does not know this type"),
+        ("aws.get_regions()", EngineError, "getRegions: this provider does not know this function"),
+        (
+            'aws.ec2.Vpc("a", opts=ResourceOptions(import_="vpc-1"))',
+            EngineError,
+            "does not support the option importId",
+        ),
     ],
 )
-def test_failures_are_told_in_a_line(lab: Lab, program: str, error: type[Exception], message: str) -> None:
+def test_a_failure_is_one_line(lab: Lab, program: str, error: type[Exception], message: str) -> None:
     lab.write(program)
     with pytest.raises(error, match=message) as caught:
         lab.engine().up()
@@ -295,7 +299,7 @@ def test_a_failed_run_keeps_what_it_made_and_the_next_goes_on(lab: Lab) -> None:
     assert len(lab.vpcs()) == 1
 
 
-def test_a_name_that_somebody_has_is_not_taken_over(lab: Lab) -> None:
+def test_an_existing_resource_of_another_owner_is_not_adopted(lab: Lab) -> None:
     lab.client("ssm").put_parameter(Name="/theirs", Type="String", Value="theirs")
     lab.write('aws.ssm.Parameter("p", name="/theirs", type="String", value="mine")')
     for _ in range(2):
@@ -313,7 +317,7 @@ def test_two_runs_at_once_are_refused(lab: Lab, run: Callable[..., object]) -> N
     run(lab.engine())
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 1, "entries": [{}]}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 2, "entries": [{}]}'])
 def test_a_damaged_state_is_named_and_kept(lab: Lab, text: str) -> None:
     lab.write(NETWORK)
     lab.state.parent.mkdir()
@@ -321,6 +325,14 @@ def test_a_damaged_state_is_named_and_kept(lab: Lab, text: str) -> None:
     with pytest.raises(EngineError, match=r"lab\.json"):
         lab.engine().up()
     assert lab.state.read_text() == text
+
+
+def test_a_state_of_an_older_format_is_refused_with_the_remedy(lab: Lab) -> None:
+    lab.write(NETWORK)
+    lab.state.parent.mkdir()
+    lab.state.write_text('{"format": 1, "entries": [], "creating": [], "outputs": {}}')
+    with pytest.raises(EngineError, match="has format 1, but this engine reads format 2 only; destroy the stack with"):
+        lab.engine().up()
 
 
 def test_only_a_loopback_endpoint_will_do(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,12 +351,12 @@ def test_only_a_loopback_endpoint_will_do(lab: Lab, monkeypatch: pytest.MonkeyPa
         lab.engine().destroy()
 
 
-def test_no_program_is_said(lab: Lab) -> None:
-    with pytest.raises(EngineError, match="there is no program at"):
+def test_a_missing_program_is_an_error(lab: Lab) -> None:
+    with pytest.raises(EngineError, match=r"program .* does not exist"):
         lab.engine().up()
 
 
-def test_events_tell_begin_and_end(lab: Lab) -> None:
+def test_events_report_begin_and_end(lab: Lab) -> None:
     lab.write('aws.ec2.Vpc("net", cidr_block="10.1.0.0/16"); pulumi.log.info("hello")')
     lab.engine().up()
     kinds = [(event.kind, event.text) for event in lab.events]
@@ -358,10 +370,10 @@ def test_the_state_is_plain_json_that_names_dependencies(lab: Lab) -> None:
     raw = json.loads(lab.state.read_text())
     by_name = {entry["urn"].rsplit("::", 1)[1]: entry for entry in raw["entries"]}
     assert by_name["sub"]["dependencies"] == [by_name["net"]["urn"]]
-    assert raw["creating"] == []
+    assert raw["pending_operations"] == []
 
 
-def test_an_interruption_lets_the_call_under_way_end_and_begins_no_other(lab: Lab) -> None:
+def test_after_an_interruption_the_current_call_finishes_and_no_other_starts(lab: Lab) -> None:
     lab.write(NETWORK)
     engine = lab.engine()
 

@@ -1,4 +1,4 @@
-"""The embedded engine killed with SIGKILL in the middle of a step: nothing is made twice, nothing is left behind.
+"""Kill the embedded engine with SIGKILL in the middle of a step: nothing is created twice, nothing is left.
 
 Does not prove anything about a power cut: the state file is not synced to the disk.
 """
@@ -71,7 +71,7 @@ def killed(lab: Lab, where: str, name: str, verb: str = "up") -> None:
 
 @pytest.mark.allow_subprocess  # only a process of its own can be killed
 @pytest.mark.parametrize(
-    ("where", "name", "took_over"),
+    ("where", "name", "adopted"),
     [
         ("create-before", "net", False),
         ("create-after", "net", True),
@@ -81,12 +81,12 @@ def killed(lab: Lab, where: str, name: str, verb: str = "up") -> None:
         ("create-after", "object", True),
     ],
 )
-def test_a_creation_cut_off_is_taken_over(lab: Lab, where: str, name: str, took_over: bool) -> None:
+def test_an_interrupted_creation_is_adopted(lab: Lab, where: str, name: str, adopted: bool) -> None:
     lab.write(PROGRAM)
     killed(lab, where, name)
-    assert [entry.name for entry in Store(lab.state).load().creating] == [name]
+    assert [entry.name for entry in Store(lab.state).load().pending_operations] == [name]
     result = lab.engine().up()
-    assert any("took over" in event.text for event in lab.events) is took_over
+    assert any("adopted" in event.text for event in lab.events) is adopted
     assert lab.vpcs() == {"10.1.0.0/16": result.outputs["vpc"]}
     assert lab.client("ec2").describe_vpc_attribute(VpcId=result.outputs["vpc"], Attribute="enableDnsHostnames")[
         "EnableDnsHostnames"
@@ -97,7 +97,7 @@ def test_a_creation_cut_off_is_taken_over(lab: Lab, where: str, name: str, took_
 
 
 @pytest.mark.allow_subprocess
-def test_destroy_finds_what_a_cut_off_creation_left(lab: Lab) -> None:
+def test_destroy_deletes_what_an_interrupted_creation_left(lab: Lab) -> None:
     lab.write(PROGRAM)
     killed(lab, "create-after", "net")
     assert len(lab.vpcs()) == 1
@@ -107,7 +107,7 @@ def test_destroy_finds_what_a_cut_off_creation_left(lab: Lab) -> None:
 
 @pytest.mark.allow_subprocess
 @pytest.mark.parametrize("where", ["delete-before", "delete-after"])
-def test_a_deletion_cut_off_is_finished(lab: Lab, where: str) -> None:
+def test_an_interrupted_deletion_is_finished(lab: Lab, where: str) -> None:
     lab.write(PROGRAM)
     lab.engine().up()
     killed(lab, where, "sub", "destroy")
@@ -116,7 +116,7 @@ def test_a_deletion_cut_off_is_finished(lab: Lab, where: str) -> None:
 
 
 @pytest.mark.allow_subprocess
-def test_a_replacement_cut_off_leaves_no_old_one(lab: Lab) -> None:
+def test_an_interrupted_replacement_leaves_no_old_resource(lab: Lab) -> None:
     lab.write(PROGRAM)
     lab.engine().up()
     lab.write(PROGRAM.replace("10.1.0.0/16", "10.1.0.0/20"))

@@ -1,4 +1,4 @@
-"""The lab's provider on in-process moto: each type made, read, changed and deleted, and what it refuses.
+"""The provider on in-process moto: each type created, read, changed and deleted, and what it refuses.
 
 Does not prove that AWS accepts the calls, nor what moto does not model (IPv6 prefixes, stopped machines' real state).
 """
@@ -12,7 +12,7 @@ import pytest
 from moto import mock_aws
 
 from engine.provider.catalog import Diff, Provider
-from engine.provider.kind import KINDS, Aws, ProviderError
+from engine.provider.resource_type import RESOURCE_TYPES, Aws, ProviderError
 from engine.provider.values import UNKNOWN, Props, secret
 
 REGION = "eu-west-1"
@@ -222,7 +222,7 @@ def world(provider: Provider) -> World:
 
 
 def test_every_type_is_in_the_world() -> None:
-    assert {f"aws:{kind}" for kind, _ in WORLD.values()} == set(KINDS)
+    assert {f"aws:{kind}" for kind, _ in WORLD.values()} == set(RESOURCE_TYPES)
 
 
 def test_every_type_is_made_read_found_again_and_deleted(world: World) -> None:
@@ -233,7 +233,7 @@ def test_every_type_is_made_read_found_again_and_deleted(world: World) -> None:
         assert world.read(name) is not None, name
         assert world.provider.diff(f"aws:{WORLD[name][0]}", world.inputs[name], world.inputs[name]) == Diff(), name
         token = f"aws:{WORLD[name][0]}"
-        if KINDS[token].named and name != "access":
+        if RESOURCE_TYPES[token].id_from_inputs and name != "access":
             assert world.provider.find(token, name, world.inputs[name]) == world.ids[name], name
     for name in reversed(WORLD):
         world.delete(name)
@@ -282,7 +282,7 @@ def test_routes_change_target_in_place_and_destination_by_replacement(world: Wor
     targets = {r["DestinationCidrBlock"]: r.get("NetworkInterfaceId") for r in tables[0]["Routes"]}
     assert targets["0.0.0.0/0"] == world.ids["card"]
     moved = world.change("default", destinationCidrBlock="10.8.0.0/24")
-    assert (moved.replaces, moved.delete_first) == (("destinationCidrBlock",), True)
+    assert (moved.replaces, moved.delete_before_replace) == (("destinationCidrBlock",), True)
 
 
 def test_an_interface_changes_its_check_groups_and_address_in_place(world: World) -> None:
@@ -355,8 +355,8 @@ def test_a_name_of_its_own_is_drawn_once_and_kept(provider: Provider) -> None:
     assert first == again != other
     assert first["name"].startswith("role-")
     kept = provider.diff("aws:iam/role:Role", {"name": "n", "path": "/"}, {"name": "n", "path": "/x/"})
-    assert kept.delete_first  # one name cannot be had twice at once
-    assert not provider.diff("aws:iam/role:Role", {"name": "n"}, {"name": "m"}).delete_first
+    assert kept.delete_before_replace  # one name cannot be had twice at once
+    assert not provider.diff("aws:iam/role:Role", {"name": "n"}, {"name": "m"}).delete_before_replace
 
 
 def test_an_unknown_value_counts_as_changed_and_a_secret_tag_does_not(provider: Provider) -> None:
@@ -370,9 +370,9 @@ def test_an_unknown_value_counts_as_changed_and_a_secret_tag_does_not(provider: 
     [
         ("aws:sqs/queue:Queue", {}, "does not know this type"),
         ("aws:ec2/vpc:Vpc", {"cidrBlock": "10.0.0.0/16", "typo": 1}, "Vpc thing: .* does not know the input typo"),
-        ("aws:ec2/subnet:Subnet", {"cidrBlock": "10.0.0.0/24"}, "Subnet thing: the input vpcId is missing"),
+        ("aws:ec2/subnet:Subnet", {"cidrBlock": "10.0.0.0/24"}, "Subnet thing: the input vpcId is required"),
         ("aws:ec2/subnet:Subnet", {"vpcId": "vpc-1", "cidrBlock": "10.0.0.0/24"}, "thing: CreateSubnet: InvalidVpcID"),
-        ("aws:ec2/route:Route", {"routeTableId": "r", "destinationCidrBlock": "0.0.0.0/0"}, "needs one target"),
+        ("aws:ec2/route:Route", {"routeTableId": "r", "destinationCidrBlock": "0.0.0.0/0"}, "needs exactly one target"),
         (
             "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
             {"securityGroupId": "g"},
@@ -391,7 +391,7 @@ def test_an_error_holds_no_value_that_was_sent(provider: Provider) -> None:
     with pytest.raises(ProviderError, match="ParameterAlreadyExists") as caught:
         provider.create("aws:ssm/parameter:Parameter", "p", inputs)
     assert "hush" not in str(caught.value)
-    assert caught.value.taken
+    assert caught.value.already_exists
 
 
 def test_functions_answer_and_unknown_ones_raise(world: World) -> None:
@@ -409,7 +409,7 @@ def test_functions_answer_and_unknown_ones_raise(world: World) -> None:
     boto3.client("ssm").put_parameter(Name="/s", Type="SecureString", Value="x")
     assert call("aws:ssm/getParameter:getParameter", {"name": "/s"})["value"] == secret("x")
     for token, arguments, message in (
-        ("aws:ec2/getVpc:getVpc", {"tags": {"Name": "nobody"}}, "0 VPCs match where one must"),
+        ("aws:ec2/getVpc:getVpc", {"tags": {"Name": "nobody"}}, "0 VPCs match, but exactly one must match"),
         ("aws:ec2/getVpc:getVpc", {"colour": 1}, "does not know the argument colour"),
         ("aws:ec2/getMoon:getMoon", {}, "does not know this function"),
         ("aws:ssm/getParameter:getParameter", {"name": "/no"}, "GetParameter: ParameterNotFound"),

@@ -1,4 +1,4 @@
-"""The provider's other faces: the SDK's mocks, Pulumi's provider protocol, and the executable that serves it.
+"""Test the provider's other interfaces: the SDK's mocks, Pulumi's provider protocol, and the executable.
 
 Does not prove that Pulumi's engine is content with them: tests/program/test_pulumi_cli.py does, where there is one.
 """
@@ -18,9 +18,9 @@ from pulumi.provider.experimental import provider as protocol
 from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.runtime import mocks
 
-from engine.provider.kind import ProviderError
 from engine.provider.mocks import ProviderMocks
 from engine.provider.plugin import AwsPlugin, from_wire, sdk_map, to_wire, wire_map
+from engine.provider.resource_type import ProviderError
 from engine.provider.values import UNKNOWN, comparable, fingerprint, from_sdk, has_secret, has_unknown, plain, secret
 
 REGION = "eu-west-1"
@@ -44,7 +44,7 @@ def asked(type: str, inputs: dict[str, Any], *, custom: bool = True) -> mocks.Mo
 
 @pytest.mark.usefixtures("aws")
 def test_mocks_make_the_real_thing_and_keep_secrets_secret() -> None:
-    own = ProviderMocks(REGION)
+    own = ProviderMocks(REGION, project="demo")
     id, outputs = own.new_resource(asked(VPC, {"cidrBlock": "10.1.0.0/16"}))
     assert boto3.client("ec2").describe_vpcs(VpcIds=[str(id)])["Vpcs"][0]["CidrBlock"] == outputs["cidrBlock"]
     inputs = {"name": "/p", "type": "SecureString", "value": secret("x")}
@@ -56,7 +56,7 @@ def test_mocks_make_the_real_thing_and_keep_secrets_secret() -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_mocks_take_assets_and_refuse_what_they_do_not_know() -> None:
-    own = ProviderMocks(REGION)
+    own = ProviderMocks(REGION, project="demo")
     own.new_resource(asked("aws:s3/bucket:Bucket", {"bucket": "bucket"}))
     own.new_resource(
         asked(
@@ -76,7 +76,9 @@ def test_mocks_take_assets_and_refuse_what_they_do_not_know() -> None:
 
 
 def test_mocks_in_a_preview_make_nothing() -> None:
-    id, outputs = ProviderMocks(REGION, preview=True).new_resource(asked(VPC, {"cidrBlock": "10.1.0.0/16"}))
+    id, outputs = ProviderMocks(REGION, project="demo", preview=True).new_resource(
+        asked(VPC, {"cidrBlock": "10.1.0.0/16"})
+    )
     assert (id, outputs) == ("", {"cidrBlock": "10.1.0.0/16"})
 
 
@@ -152,7 +154,7 @@ def test_the_protocol_carries_a_resource_through_its_life(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("endpoint", "message"), [("https://example.com", "not loopback"), (None, "AWS_ENDPOINT_URL is not set")]
 )
-def test_the_plugin_refuses_to_serve_anything_but_a_lab(endpoint: str | None, message: str) -> None:
+def test_the_plugin_refuses_to_serve_an_endpoint_elsewhere(endpoint: str | None, message: str) -> None:
     extra = {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
     ended = subprocess.run(
         [PLUGIN, "127.0.0.1:1"], env={**os.environ, **extra}, capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""What every AWS type shares: its inputs, which of them are fixed, and five verbs on boto3."""
+"""Define the base of every AWS type: its inputs, and create, read, update, delete and find on boto3."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from engine.provider.values import Props
 
 
 class ProviderError(Exception):
-    """A resource cannot be handled: unknown type or input, or AWS said no. The text names type, resource and reason."""
+    """A type or input is unknown, or AWS returned an error. The text names the type, the resource and the reason."""
 
-    taken: bool = False
-    """AWS said no because there is such a thing already: whatever is found there is not ours."""
-
-
-#: Error codes that say "there is no such thing" without the words "NotFound" or "NoSuch".
-ABSENT_CODES = frozenset({"404", "InvalidNetworkAclEntry.NotFound", "InvalidAttachmentID.NotFound"})
+    already_exists: bool = False
+    """AWS refused because the resource already exists, so the existing one is not ours."""
 
 
-def absent(error: Exception) -> bool:
-    """Say whether an AWS error means that the thing is not there."""
+#: Error codes that mean "not found" and contain neither "NotFound" nor "NoSuch".
+NOT_FOUND_CODES = frozenset({"404", "InvalidNetworkAclEntry.NotFound", "InvalidAttachmentID.NotFound"})
+
+
+def not_found(error: Exception) -> bool:
+    """Return whether an AWS error means that the resource does not exist."""
     if not isinstance(error, ClientError):
         return False
     code = str(error.response.get("Error", {}).get("Code", ""))
-    return "NotFound" in code or "NoSuch" in code or code in ABSENT_CODES
+    return "NotFound" in code or "NoSuch" in code or code in NOT_FOUND_CODES
 
 
-def or_none(call: Callable[..., Any], **arguments: Any) -> Any:
-    """What AWS answers to a call, or None where it says that there is no such thing."""
+def none_if_not_found(call: Callable[..., Any], **arguments: Any) -> Any:
+    """Return AWS's answer to a call, or None if the resource does not exist."""
     try:
         return call(**arguments)
     except Exception as error:
-        if absent(error):
+        if not_found(error):
             return None
         raise
 
 
-def taken(error: Exception) -> bool:
-    """Say whether an AWS error means that there is such a thing already."""
+def already_exists(error: Exception) -> bool:
+    """Return whether an AWS error means that the resource already exists."""
     if not isinstance(error, ClientError):
         return False
     code = str(error.response.get("Error", {}).get("Code", ""))
     return any(word in code for word in ("AlreadyExists", "AlreadyOwned", "AlreadyAssociated", "Duplicate"))
 
 
-def reason(error: Exception) -> str:
-    """Give an AWS error in one line, without the values that were sent."""
+def error_text(error: Exception) -> str:
+    """Return an AWS error as one line, without the values that were sent."""
     if isinstance(error, ClientError):
         detail = error.response.get("Error", {})
         return f"{error.operation_name}: {detail.get('Code', '?')}: {detail.get('Message', '')}"
@@ -63,13 +63,13 @@ def reason(error: Exception) -> str:
 
 @cache
 def _loader() -> Loader:
-    """Give the reader of the services' models: half a second a service, so once a process."""
+    """Return the loader of the services' models; parsing takes half a second a service, so it is shared."""
     loader: Loader = create_loader()
     return loader
 
 
 class Aws:
-    """Clients of one region, made when first needed.
+    """boto3 clients of one region, created on first use.
 
     Args:
         region: region name; None takes AWS_REGION, then AWS_DEFAULT_REGION.
@@ -84,7 +84,7 @@ class Aws:
         self._account: str | None = None
 
     def client(self, service: str) -> Any:
-        """Give the boto3 client of a service."""
+        """Return the boto3 client of a service."""
         with self._lock:
             if service not in self._clients:
                 config = Config(
@@ -99,102 +99,102 @@ class Aws:
 
     @property
     def account(self) -> str:
-        """The account's twelve digits."""
+        """The account id, twelve digits."""
         if self._account is None:
             self._account = str(self.client("sts").get_caller_identity()["Account"])
         return self._account
 
     def arn(self, service: str, resource: str) -> str:
-        """Spell the ARN of a resource of this account and region."""
+        """Return the ARN of a resource of this account and region."""
         return f"arn:aws:{service}:{self.region}:{self.account}:{resource}"
 
 
-class Kind:
-    """One AWS type. Inputs and outputs are Pulumi's, camelCase; ids are AWS's.
+class ResourceType:
+    """An AWS resource type. Inputs and outputs have Pulumi's names (camelCase); ids are AWS's.
 
-    `create` makes the thing with everything that cannot be changed later, then calls `update` for the rest; `update`
-    with no old inputs applies every changeable input, so it also finishes a creation that was cut off.
+    `create` creates the resource, then applies what AWS takes in later calls only. `update` without old inputs applies
+    every updatable input, and so completes an interrupted creation.
     """
 
     token: ClassVar[str]
     """Pulumi's type token."""
-    fixed: ClassVar[frozenset[str]] = frozenset()
-    """Inputs whose change needs a new resource; `a.b` is the member b of the input a."""
-    changeable: ClassVar[frozenset[str]] = frozenset()
-    """Inputs that `update` applies."""
-    auto_name: ClassVar[str | None] = None
-    """Input that gets a name of its own when the program gives none."""
+    replace_on_change: ClassVar[frozenset[str]] = frozenset()
+    """Inputs whose change replaces the resource; `a.b` is the member b of the input a."""
+    updatable: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that `update` changes in place."""
+    autoname: ClassVar[str | None] = None
+    """Input that gets a generated name when the program gives none."""
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Inputs that have a value when the program gives none."""
-    delete_first: ClassVar[bool] = False
-    """The old one must go before the new one can be."""
-    named: ClassVar[bool] = False
-    """The inputs alone decide the id, so `find` needs no tags."""
+    """Values of inputs that the program leaves out."""
+    delete_before_replace: ClassVar[bool] = False
+    """A replacement must delete the old resource before it creates the new one."""
+    id_from_inputs: ClassVar[bool] = False
+    """The inputs alone determine the id, so `find` needs no tags."""
 
     def __init__(self, aws: Aws) -> None:
         self.aws = aws
 
     def create(self, inputs: Props) -> str:
-        """Make the resource and return its id."""
+        """Create the resource and return its id."""
         raise NotImplementedError
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        """Return what AWS says about it as outputs, None where it is gone."""
+        """Return the outputs that AWS reports, or None if the resource does not exist."""
         raise NotImplementedError
 
     def update(self, id: str, olds: Props, news: Props) -> None:
-        """Apply the changeable inputs that differ."""
+        """Apply the updatable inputs that differ."""
 
     def delete(self, id: str, outputs: Props) -> None:
-        """Remove it. An error that says it is not there is taken as done by the caller."""
+        """Delete the resource. The caller ignores an error that says it does not exist."""
         raise NotImplementedError
 
     def find(self, inputs: Props) -> list[str]:
-        """Return the ids of what a creation with these inputs, cut off half-way, may have left."""
+        """Return the ids of resources that an interrupted creation with these inputs may have left."""
         return []
 
 
 def differs(olds: Props, news: Props, *keys: str) -> bool:
-    """Say whether one of the keys has another value now."""
+    """Return whether one of the keys has a different value."""
     return any(olds.get(key) != news.get(key) for key in keys)
 
 
 def tag_list(tags: Mapping[str, str] | None) -> list[dict[str, str]]:
-    """Turn {key: value} into AWS's list."""
+    """Return {key: value} as AWS's list of tags."""
     return [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
 
 
 def tag_map(tags: Iterable[Mapping[str, str]] | None) -> dict[str, str]:
-    """Turn AWS's list into {key: value}, without AWS's own tags."""
+    """Return AWS's list of tags as {key: value}, without AWS's own `aws:` tags."""
     return {tag["Key"]: tag["Value"] for tag in tags or () if not tag["Key"].startswith("aws:")}
 
 
 def tag_outputs(tags: Iterable[Mapping[str, str]] | None) -> Props:
-    """Spell tags as Pulumi's two outputs."""
+    """Return tags as Pulumi's outputs `tags` and `tagsAll`."""
     mapping = tag_map(tags)
     return {"tags": mapping, "tagsAll": mapping}
 
 
 def tag_changes(olds: Props, news: Props) -> tuple[list[str], dict[str, str]]:
-    """Give the tag keys to remove and the tags to set between two inputs."""
+    """Return the tag keys to remove and the tags to set to get from the old inputs to the new."""
     before, after = olds.get("tags") or {}, news.get("tags") or {}
     return [key for key in before if key not in after], {k: v for k, v in after.items() if before.get(k) != v}
 
 
-def some(**arguments: Any) -> dict[str, Any]:
-    """Keep the arguments that are set, as boto3 takes no None."""
+def without_none(**arguments: Any) -> dict[str, Any]:
+    """Return the arguments that are not None, which boto3 does not accept."""
     return {key: value for key, value in arguments.items() if value is not None}
 
 
-class Ec2Kind(Kind):
-    """A type of EC2 that a describe call lists and that carries tags."""
+class Ec2ResourceType(ResourceType):
+    """An EC2 type that has tags and a describe call."""
 
     resource: ClassVar[str]
-    """Its name in TagSpecifications and ARNs."""
+    """EC2's name of the type in TagSpecifications and ARNs."""
     describe: ClassVar[str]
-    """boto3 method that lists it."""
+    """boto3 method that describes resources of the type."""
     items: ClassVar[str]
-    """Member of the answer that holds the list."""
+    """Member of the response that holds the list."""
     id_key: ClassVar[str]
     """Member of an item that holds the id; the describe call's argument is this plus `s`."""
 
@@ -204,30 +204,30 @@ class Ec2Kind(Kind):
         return self.aws.client("ec2")
 
     def tagging(self, inputs: Props) -> dict[str, Any]:
-        """Give the TagSpecifications argument, so that a resource is never without its tags."""
+        """Return the TagSpecifications argument, so that a resource has its tags from the start."""
         tags = tag_list(inputs.get("tags"))
         return {"TagSpecifications": [{"ResourceType": self.resource, "Tags": tags}]} if tags else {}
 
     def retag(self, id: str, olds: Props, news: Props) -> None:
-        """Bring the tags from the old inputs to the new."""
-        gone, wanted = tag_changes(olds, news)
-        if gone:
-            self.ec2.delete_tags(Resources=[id], Tags=[{"Key": key} for key in gone])
-        if wanted:
-            self.ec2.create_tags(Resources=[id], Tags=tag_list(wanted))
+        """Change the tags from the old inputs to the new."""
+        removed, changed = tag_changes(olds, news)
+        if removed:
+            self.ec2.delete_tags(Resources=[id], Tags=[{"Key": key} for key in removed])
+        if changed:
+            self.ec2.create_tags(Resources=[id], Tags=tag_list(changed))
 
     def item(self, id: str) -> dict[str, Any] | None:
-        """Describe one."""
+        """Return the description of one resource, or None if it does not exist."""
         try:
-            found = getattr(self.ec2, self.describe)(**{f"{self.id_key}s": [id]})[self.items]
+            items = getattr(self.ec2, self.describe)(**{f"{self.id_key}s": [id]})[self.items]
         except ClientError as error:
-            if absent(error):
+            if not_found(error):
                 return None
             raise
-        return found[0] if found else None
+        return items[0] if items else None
 
     def outputs(self, item: dict[str, Any]) -> Props:
-        """Spell a described item as outputs."""
+        """Return a described item as outputs."""
         raise NotImplementedError
 
     def read(self, id: str, inputs: Props) -> Props | None:
@@ -240,40 +240,40 @@ class Ec2Kind(Kind):
     def find(self, inputs: Props) -> list[str]:
         if not inputs.get("tags"):
             return []
-        found = []
+        ids = []
         for item in getattr(self.ec2, self.describe)()[self.items]:
             outputs = self.outputs(item)
-            wanted = {key: inputs[key] for key in self.fixed if key in inputs and key in outputs}
-            if tag_map(item.get("Tags")) == inputs["tags"] and all(outputs[k] == v for k, v in wanted.items()):
-                found.append(str(item[self.id_key]))
-        return found
+            expected = {key: inputs[key] for key in self.replace_on_change if key in inputs and key in outputs}
+            if tag_map(item.get("Tags")) == inputs["tags"] and all(outputs[k] == v for k, v in expected.items()):
+                ids.append(str(item[self.id_key]))
+        return ids
 
 
-KINDS: dict[str, type[Kind]] = {}
+RESOURCE_TYPES: dict[str, type[ResourceType]] = {}
 
 
-def register(kind: type[Kind]) -> type[Kind]:
-    """Class decorator: enter a type into the registry under its token."""
-    KINDS[kind.token] = kind
+def register(kind: type[ResourceType]) -> type[ResourceType]:
+    """Register the decorated type under its token."""
+    RESOURCE_TYPES[kind.token] = kind
     return kind
 
 
 __all__ = [
-    "KINDS",
+    "RESOURCE_TYPES",
     "Aws",
     "BotoCoreError",
     "ClientError",
-    "Ec2Kind",
-    "Kind",
+    "Ec2ResourceType",
     "ProviderError",
-    "absent",
+    "ResourceType",
+    "already_exists",
     "differs",
-    "reason",
+    "error_text",
+    "not_found",
     "register",
-    "some",
     "tag_changes",
     "tag_list",
     "tag_map",
     "tag_outputs",
-    "taken",
+    "without_none",
 ]
