@@ -32,8 +32,10 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
-from lab.api import moto_account, moto_patches, tls, validation
-from lab.api.iam import ACCOUNT, Call, Denied, SignedRequest, authorize, signature_of
+from lab.api import moto_patches, moto_state, tls
+from lab.api.errors import ApiError
+from lab.api.iam import ACCOUNT, Call, SignedRequest, authorize, parse_signature
+from lab.api.validation.packets import check_packet_parameters
 from lab.errors import LabError
 from lab.linux import Process, allow_many_machines, delete_namespace, listen
 from lab.machines import container, image
@@ -80,10 +82,10 @@ class Region:
     def __init__(self, directory: Path, settings: Settings) -> None:
         self.directory = directory
         self.settings = settings
-        self.keys = moto_account.Keys()
+        self.keys = moto_state.AccessKeys()
         self.image = image.ensure(LOG.info)
         self.fabric = fabric.Fabric(prefix=f"{settings.name}-")
-        self.authority = tls.Authority.create()
+        self.authority = tls.EndpointAuthority()
         self.machines: dict[str, Machine] = {}
         self.premises: dict[str, Premises] = {}
         self.hosts: dict[str, Placed] = {}
@@ -105,9 +107,8 @@ class Region:
         self._launches: dict[str, tuple[bytes | None, str | None, str | None]] = {}
         self._kernel: type[Machine] = Machine  # what instances become that are launched from now on
         self._kernels: dict[str, type[Machine]] = {}
-        moto_patches.mend()
-        moto_patches.terminate_once_down(self._runs)
-        moto_account.leave_bucket_policies_alone()
+        moto_patches.apply()
+        moto_patches.apply(moto_patches.defer_termination(self._runs))
 
     # --- the API ------------------------------------------------------------------------------------------------------
 
@@ -122,23 +123,26 @@ class Region:
         if request.headers.get("host") == CHECK_IP:
             return Response(f"{request.source}\n", mimetype="text/plain")(environ, start_response)
         with self._moto_lock:
-            signature = signature_of(request)
+            signature = parse_signature(request)
             region = signature.region if signature else "us-east-1"
             if region not in self._seen:
-                moto_account.publish_images(region)
+                moto_state.publish_images(region)
                 self._seen.add(region)
             try:
-                call = authorize(request, self.keys.principal, moto_account.bucket_policy, moto_account.passed_roles)
-                if call and call.service == "ec2":
-                    validation.check(call.action.partition(":")[2], call.parameters, moto_patches.finder(region))
-            except Denied as denied:
+                call = authorize(
+                    request, self.keys.find_principal, moto_state.find_bucket_policy, moto_state.list_passed_roles
+                )
+                if call.service == "ec2":
+                    exists = moto_state.reference_finder(region)
+                    check_packet_parameters(call.action.partition(":")[2], call.parameters, exists)
+            except ApiError as denied:
                 LOG.info("denied: %s", denied)
                 return _refusal(denied, signature.service if signature else "")(environ, start_response)
             try:
                 parts = list(self._moto(environ, start_response))
             except Exception:
                 LOG.error("%s failed: %s", call.action if call else "a call", traceback.format_exc())
-                failure = Denied("InternalError", "An internal error has occurred; the lab's log has it")
+                failure = ApiError("InternalError", "An internal error has occurred; the lab's log has it")
                 return _refusal(failure, signature.service if signature else "", 500)(environ, start_response)
             if call and call.service == "ec2":
                 self._after(call, region)
@@ -152,10 +156,10 @@ class Region:
         on = [instance for instance in named if self._runs(instance)]
         match call.action.partition(":")[2]:
             case "TerminateInstances":
-                moto_patches.detach_terminated(region)
+                moto_state.detach_terminated_interfaces(region)
             case "StopInstances":
                 for instance in on:
-                    moto_patches.powering_down(region, instance)
+                    moto_state.mark_stopping(region, instance)
             case "RebootInstances":
                 for instance in on:
                     self.machines[instance].reboot()
@@ -188,8 +192,8 @@ class Region:
             service,
             region_name=region,
             endpoint_url=f"http://127.0.0.1:{self.settings.port}",
-            aws_access_key_id=self.keys.own,
-            aws_secret_access_key=self.keys.own_secret,
+            aws_access_key_id=self.keys.lab_key,
+            aws_secret_access_key=self.keys.lab_secret,
         )
 
     # --- Linux follows ------------------------------------------------------------------------------------------------
@@ -265,7 +269,7 @@ class Region:
                     if machine:
                         machine.stop()
                     with self._moto_lock:
-                        moto_patches.powered_off(region, name)
+                        moto_state.mark_powered_off(region, name)
                     self.touch()
                 elif instance.boots and self.settings.boots and not (machine and machine.running):
                     self._power_on(self.states[region], instance)
@@ -289,7 +293,7 @@ class Region:
                 machine.forget()
                 self._power_on(self.states[region], self.states[region].instances[name])
         with self._moto_lock:
-            moto_patches.root_volume_replaced(region, name)
+            moto_state.complete_root_volume_tasks(region, name)
 
     def _power_on(self, state: network_state.State, instance: network_state.Instance) -> None:
         interfaces = list(fabric.interfaces_of(state, instance.id))
@@ -319,7 +323,7 @@ class Region:
         """A machine that powers itself off is a stopped instance."""
         if not self._stopping:
             with self._moto_lock:
-                moto_patches.powered_off(self._home[instance], instance)
+                moto_state.mark_powered_off(self._home[instance], instance)
             self.touch()
 
     def _close_vpc(self, name: str) -> None:
@@ -343,7 +347,7 @@ class Region:
 
         def zones() -> list[dns.Zone]:
             with self._moto_lock:
-                return moto_account.private_zones(region, name)
+                return moto_state.list_private_zones(region, name)
 
         def inside(address: str) -> bool:
             known = self.states[region].vpcs.get(name)
@@ -403,7 +407,7 @@ class Region:
         ends, held = self._issued.get((instance, role), (0.0, {}))
         if ends - time.time() > 3600:
             return held
-        if not moto_account.trusts_ec2(role):
+        if not moto_state.is_assumable_by_ec2(role):
             raise metadata.NoCredentials(f"EC2 cannot assume the role {role}: its trust policy does not name EC2")
         sts = self.client("sts", self._home[instance])
         issued = sts.assume_role(
@@ -579,7 +583,7 @@ class Region:
         self.fabric.open_internet()
         internet = self.fabric.internet
         serve(self, listen(None, "127.0.0.1", self.settings.port))
-        context = self.authority.server_context()
+        context = self.authority.create_server_context()
         for address in (fabric.API, fabric.S3):
             serve(self, listen(internet, address, 443), context)
         serve(files(self.image.mirror, "/debian/"), listen(internet, fabric.MIRROR, 80))
@@ -602,7 +606,7 @@ class Region:
         iam = self.client("iam", "us-east-1")
         iam.create_user(UserName="operator")
         iam.put_user_policy(
-            UserName="operator", PolicyName="administrator", PolicyDocument=json.dumps(moto_account.ADMINISTRATOR)
+            UserName="operator", PolicyName="administrator", PolicyDocument=json.dumps(moto_state.ADMINISTRATOR_POLICY)
         )
         key = iam.create_access_key(UserName="operator")["AccessKey"]
         return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
@@ -680,7 +684,7 @@ def _changes_packets(call: Call) -> bool:
     return call.service == "ec2" and not call.action.partition(":")[2].startswith(_READ_ONLY)
 
 
-def _refusal(denied: Denied, service: str, status: int = 403) -> Response:
+def _refusal(denied: ApiError, service: str, status: int = 403) -> Response:
     """A refusal in the protocol of the service asked."""
     code, message = denied.code, escape(str(denied))
     if service == "s3":

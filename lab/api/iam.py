@@ -1,9 +1,8 @@
-"""IAM as AWS enforces it on every call: who signed, and whether their policies allow this action on this resource.
+"""Judge each call as IAM does: its signature, and whether the principal's policies allow the action on the resources.
 
-moto keeps users, roles and policies but looks neither at `Resource` nor at `Condition` of a statement; a gateway's
-role must not read another's secrets, so both are judged here, in front of moto. What a request touches is known for
-the services in `resources`; elsewhere the resource is ``*``, which a statement that names ARNs does not allow: a
-missing case refuses, it never lets through.
+moto keeps users, roles and policies but reads neither `Resource` nor `Condition` of a statement, so both are judged
+here, in front of moto. `list_resources` knows the resources of a call for some services; for the others the resource is
+``*``, which a statement that names ARNs does not allow: a missing case refuses the call.
 
 Sources: AWS IAM User Guide, "Policy evaluation logic", "IAM JSON policy elements: Condition operators"; Service
 Authorization Reference for actions and resource types; "Create a signed AWS API request" (Signature Version 4).
@@ -21,19 +20,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lab.api.errors import ApiError
+
 ACCOUNT = "123456789012"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who signs with an access key."""
+    """The user, role or account that an access key belongs to."""
 
     arn: str
     secret: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
     policies: tuple[Mapping[str, Any], ...] = ()
     root: bool = False
-    """Whether no policy is asked (the lab's own reading of its state)."""
+    """Whether no policy applies (the lab reads its own state so)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,95 +51,99 @@ class Call:
     """As the request has them; empty for S3."""
 
 
-class Denied(Exception):
-    """The request is refused; `code` is the error AWS answers with."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 # --- policies ---------------------------------------------------------------------------------------------------------
 
 
-def allowed(policies: Iterable[Mapping[str, Any]], call: Call) -> bool:
-    """Whether identity policies allow a call on each of its resources: an explicit Deny wins, no Allow is a denial."""
-    statements = [statement for policy in policies for statement in _listed(policy.get("Statement", []))]
+def is_allowed(policies: Iterable[Mapping[str, Any]], call: Call) -> bool:
+    """Return whether identity policies allow a call on each of its resources.
+
+    An explicit Deny wins, and without an Allow the call is denied.
+    """
+    statements = [statement for policy in policies for statement in _as_list(policy.get("Statement", []))]
     for resource in call.resources:
-        matching = [s for s in statements if _covers(s, call, resource)]
+        matching = [s for s in statements if _statement_applies(s, call, resource)]
         if any(s["Effect"] == "Deny" for s in matching) or not any(s["Effect"] == "Allow" for s in matching):
             return False
     return True
 
 
-def denied_by(policy: Mapping[str, Any], call: Call) -> bool:
-    """Whether a resource's own policy (a bucket's) denies a call."""
+def is_denied_by(policy: Mapping[str, Any], call: Call) -> bool:
+    """Return whether a resource's own policy (a bucket's) denies a call."""
     return any(
-        s["Effect"] == "Deny" and any(_covers(s, call, resource) for resource in call.resources)
-        for s in _listed(policy.get("Statement", []))
+        s["Effect"] == "Deny" and any(_statement_applies(s, call, resource) for resource in call.resources)
+        for s in _as_list(policy.get("Statement", []))
     )
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _covers(statement: Mapping[str, Any], call: Call, resource: str) -> bool:
-    actions = _listed(statement.get("Action", []))
+def _statement_applies(statement: Mapping[str, Any], call: Call, resource: str) -> bool:
+    actions = _as_list(statement.get("Action", []))
     if "NotAction" in statement:
-        covered = not any(_like(call.action.lower(), a.lower()) for a in _listed(statement["NotAction"]))
+        covered = not any(_matches(call.action.lower(), a.lower()) for a in _as_list(statement["NotAction"]))
     else:
-        covered = any(_like(call.action.lower(), action.lower()) for action in actions)
+        covered = any(_matches(call.action.lower(), action.lower()) for action in actions)
     if not covered:
         return False
     if "NotResource" in statement:
-        if any(_like(resource, _filled_in(pattern, call.context)) for pattern in _listed(statement["NotResource"])):
+        if _matches_any(resource, statement["NotResource"], call.context):
             return False
-    elif not any(_like(resource, _filled_in(p, call.context)) for p in _listed(statement.get("Resource", []))):
+    elif not _matches_any(resource, statement.get("Resource", []), call.context):
         return False
     deny = statement["Effect"] == "Deny"
     return all(
-        _condition(operator, key, _listed(values), call.context, unknown=deny)
+        _condition_holds(operator, key, _as_list(values), call.context, unknown=deny)
         for operator, keys in statement.get("Condition", {}).items()
         for key, values in keys.items()
     )
 
 
-def _like(value: str, pattern: str) -> bool:
-    """IAM's wildcards: ``*`` any text, ``?`` one character; nothing else is special."""
+def _matches_any(resource: str, patterns: Any, context: Mapping[str, str]) -> bool:
+    return any(_matches(resource, _substitute_variables(pattern, context)) for pattern in _as_list(patterns))
+
+
+def _matches(value: str, pattern: str) -> bool:
+    """Match IAM's wildcards: ``*`` any text, ``?`` one character; nothing else is special."""
     return fnmatch.fnmatchcase(value, pattern.replace("[", "[[]"))
 
 
-def _condition(operator: str, key: str, wanted: Sequence[Any], context: Mapping[str, str], *, unknown: bool) -> bool:
-    """One condition. An operator not known here counts as `unknown`: it never makes an Allow apply nor a Deny not."""
+def _condition_holds(
+    operator: str, key: str, expected: Sequence[Any], context: Mapping[str, str], *, unknown: bool
+) -> bool:
+    """Return whether a condition holds; `unknown` for an operator that this module does not know.
+
+    So an unknown operator neither makes an Allow apply nor keeps a Deny from applying.
+    """
     operator = operator.removeprefix("ForAnyValue:").removeprefix("ForAllValues:")
     if_exists = operator.endswith("IfExists")
     operator = operator.removesuffix("IfExists")
     present = next((value for name, value in context.items() if name.lower() == key.lower()), None)
     if operator == "Null":
-        return (present is None) == (str(wanted[0]).lower() == "true")
+        return (present is None) == (str(expected[0]).lower() == "true")
     negated = "Not" in operator
     if present is None:
         return if_exists or negated
-    text = [_filled_in(str(value), context) for value in wanted]
+    texts = [_substitute_variables(str(value), context) for value in expected]
     if ordered := _ORDERED.fullmatch(operator):
-        return any(_compares(ordered["kind"], ordered["how"], present, value) for value in text)
+        return any(_compare(ordered["kind"], ordered["how"], present, value) for value in texts)
     match operator:
         case "StringEquals" | "ArnEquals":
-            return present in text if operator == "StringEquals" else any(_like(present, t) for t in text)
+            return present in texts if operator == "StringEquals" else any(_matches(present, t) for t in texts)
         case "StringNotEquals":
-            return present not in text
+            return present not in texts
         case "StringEqualsIgnoreCase" | "StringNotEqualsIgnoreCase":
-            return (present.lower() in [value.lower() for value in text]) != negated
+            return (present.lower() in [value.lower() for value in texts]) != negated
         case "StringLike" | "ArnLike":
-            return any(_like(present, pattern) for pattern in text)
+            return any(_matches(present, pattern) for pattern in texts)
         case "StringNotLike" | "ArnNotLike":
-            return not any(_like(present, pattern) for pattern in text)
+            return not any(_matches(present, pattern) for pattern in texts)
         case "Bool":
-            return present.lower() in [value.lower() for value in text]
+            return present.lower() in [value.lower() for value in texts]
         case "IpAddress" | "NotIpAddress":
-            inside = any(ipaddress.ip_address(present) in ipaddress.ip_network(cidr, strict=False) for cidr in text)
-            return inside == (operator == "IpAddress")
+            networks = [ipaddress.ip_network(cidr, strict=False) for cidr in texts]
+            return any(ipaddress.ip_address(present) in network for network in networks) == (operator == "IpAddress")
         case _:
             return unknown
 
@@ -147,28 +152,28 @@ _ORDERED = re.compile(r"(?P<kind>Numeric|Date)(?P<how>(Not)?Equals|(LessThan|Gre
 _VARIABLE = re.compile(r"\$\{([A-Za-z0-9:/-]+|[*?$])\}")
 
 
-def _filled_in(text: str, context: Mapping[str, str]) -> str:
-    """A policy's text with its variables' values; one without a value matches nothing ("Policy variables")."""
-    known = {name.lower(): value for name, value in context.items()}
-    return _VARIABLE.sub(lambda found: known.get(found[1].lower(), found[1] if found[1] in "*?$" else "\0"), text)
+def _substitute_variables(text: str, context: Mapping[str, str]) -> str:
+    """Return a policy's text with its variables replaced; one without a value matches nothing."""
+    values = {name.lower(): value for name, value in context.items()}
+    return _VARIABLE.sub(lambda match: values.get(match[1].lower(), match[1] if match[1] in "*?$" else "\0"), text)
 
 
-def _compares(kind: str, how: str, present: str, wanted: str) -> bool:
+def _compare(kind: str, how: str, present: str, expected: str) -> bool:
     try:
-        one, other = (_number(kind, text) for text in (present, wanted))
+        left, right = (_parse_ordered(kind, text) for text in (present, expected))
     except ValueError:
         return False
     return {
-        "Equals": one == other,
-        "NotEquals": one != other,
-        "LessThan": one < other,
-        "LessThanEquals": one <= other,
-        "GreaterThan": one > other,
-        "GreaterThanEquals": one >= other,
+        "Equals": left == right,
+        "NotEquals": left != right,
+        "LessThan": left < right,
+        "LessThanEquals": left <= right,
+        "GreaterThan": left > right,
+        "GreaterThanEquals": left >= right,
     }[how]
 
 
-def _number(kind: str, text: str) -> float:
+def _parse_ordered(kind: str, text: str) -> float:
     if kind == "Numeric" or text.isdecimal():
         return float(text)
     return datetime.datetime.fromisoformat(text).timestamp()
@@ -179,7 +184,7 @@ def _number(kind: str, text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """An HTTP request with the parts of it that Signature Version 4 covers."""
+    """The parts of an HTTP request that Signature Version 4 covers."""
 
     method: str
     path: str
@@ -200,7 +205,7 @@ _AUTHORIZATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Who signed what part of a request, for which service."""
+    """A request's signature: the key, the service and the headers that it covers."""
 
     key: str
     date: str
@@ -211,11 +216,11 @@ class Signature:
     presigned: bool
 
 
-def signature_of(request: SignedRequest) -> Signature | None:
-    """A request's signature, from its header or (presigned URLs) its query; None where it is anonymous."""
+def parse_signature(request: SignedRequest) -> Signature | None:
+    """Return a request's signature, from its header or (presigned URLs) its query; None if it is anonymous."""
     query = dict(urllib.parse.parse_qsl(request.query, keep_blank_values=True))
-    if found := _AUTHORIZATION.match(request.headers.get("authorization", "")):
-        credential, headers, value = found.group("credential", "headers", "signature")
+    if match := _AUTHORIZATION.match(request.headers.get("authorization", "")):
+        credential, headers, value = match.group("credential", "headers", "signature")
         presigned = False
     elif query.get("X-Amz-Algorithm") == "AWS4-HMAC-SHA256":
         credential, headers, value = query["X-Amz-Credential"], query["X-Amz-SignedHeaders"], query["X-Amz-Signature"]
@@ -229,8 +234,8 @@ def signature_of(request: SignedRequest) -> Signature | None:
     return Signature(key, date, region, service, tuple(headers.split(";")), value, presigned)
 
 
-def verify(request: SignedRequest, signature: Signature, secret: str) -> bool:
-    """Whether a request was signed with this secret key (Signature Version 4)."""
+def verify_signature(request: SignedRequest, signature: Signature, secret: str) -> bool:
+    """Return whether a request was signed with this secret key (Signature Version 4)."""
     query = urllib.parse.parse_qsl(request.query, keep_blank_values=True)
     if signature.presigned:
         query = [(name, value) for name, value in query if name != "X-Amz-Signature"]
@@ -264,53 +269,52 @@ def verify(request: SignedRequest, signature: Signature, secret: str) -> bool:
 
 def authorize(
     request: SignedRequest,
-    principal_of: Callable[[str], Principal | None],
-    bucket_policy: Callable[[str], Mapping[str, Any] | None],
-    implied: Callable[[Call], Iterable[Call]] = lambda _: (),
-) -> Call | None:
-    """Judge one request; the call it makes, or None for an anonymous request AWS would answer (presigned posts, STS
-    web identity).
+    find_principal: Callable[[str], Principal | None],
+    find_bucket_policy: Callable[[str], Mapping[str, Any] | None],
+    list_implied: Callable[[Call], Iterable[Call]] = lambda _: (),
+) -> Call:
+    """Check a request's signature and its principal's policies, and return the call it makes.
 
     Args:
-        principal_of: who an access key belongs to.
-        bucket_policy: a bucket's policy, parsed.
-        implied: what else the principal must be allowed for a call, such as handing a role on.
+        find_principal: returns the principal of an access key.
+        find_bucket_policy: returns a bucket's policy.
+        list_implied: returns further calls that the principal must be allowed to make, such as iam:PassRole.
 
     Raises:
-        Denied: the key is unknown, the signature or token wrong, or a policy does not allow it.
+        ApiError: the key is unknown, the signature or token wrong, or a policy does not allow it.
     """
-    signature = signature_of(request)
+    signature = parse_signature(request)
     if signature is None:
-        raise Denied("MissingAuthenticationToken", "Request is missing Authentication Token")
-    principal = principal_of(signature.key)
+        raise ApiError("MissingAuthenticationToken", "Request is missing Authentication Token")
+    principal = find_principal(signature.key)
     if principal is None:
-        raise Denied("InvalidClientTokenId", "The security token included in the request is invalid.")
+        raise ApiError("InvalidClientTokenId", "The security token included in the request is invalid.")
     presented = request.headers.get("x-amz-security-token")
     if signature.presigned:
         presented = dict(urllib.parse.parse_qsl(request.query)).get("X-Amz-Security-Token", presented)
     if presented != principal.token:
-        raise Denied("InvalidClientTokenId", "The security token included in the request is invalid.")
-    if not verify(request, signature, principal.secret):
-        raise Denied("SignatureDoesNotMatch", "The request signature does not match the secret key.")
-    call = call_of(request, signature)
+        raise ApiError("InvalidClientTokenId", "The security token included in the request is invalid.")
+    if not verify_signature(request, signature, principal.secret):
+        raise ApiError("SignatureDoesNotMatch", "The request signature does not match the secret key.")
+    call = parse_call(request, signature)
     if principal.root or call.action == "sts:GetCallerIdentity":
         return call
-    who = {"aws:PrincipalArn": principal.arn, "aws:username": principal.arn.rsplit("/", 1)[-1]}
-    for judged in (call, *implied(call)):
+    identity = {"aws:PrincipalArn": principal.arn, "aws:username": principal.arn.rsplit("/", 1)[-1]}
+    for judged in (call, *list_implied(call)):
         message = (
             f"User: {principal.arn} is not authorized to perform: {judged.action} on resource: {judged.resources[0]}"
         )
-        if not allowed(principal.policies, replace(judged, context={**who, **judged.context})):
-            raise Denied("AccessDeniedException", message)
+        if not is_allowed(principal.policies, replace(judged, context={**identity, **judged.context})):
+            raise ApiError("AccessDeniedException", message)
     if call.service == "s3" and call.resources[0] != "*":
-        policy = bucket_policy(call.resources[0].removeprefix("arn:aws:s3:::").split("/")[0])
-        if policy and denied_by(policy, call):
-            raise Denied("AccessDeniedException", message)
+        policy = find_bucket_policy(call.resources[0].removeprefix("arn:aws:s3:::").split("/")[0])
+        if policy and is_denied_by(policy, call):
+            raise ApiError("AccessDeniedException", message)
     return call
 
 
-def call_of(request: SignedRequest, signature: Signature) -> Call:
-    """The action and resources of a request, for the services whose resources are told apart."""
+def parse_call(request: SignedRequest, signature: Signature) -> Call:
+    """Return the call that a request makes, with its resources for the services that `list_resources` knows."""
     now = datetime.datetime.now(datetime.UTC)
     context = {
         "aws:SecureTransport": str(request.secure).lower(),
@@ -320,22 +324,22 @@ def call_of(request: SignedRequest, signature: Signature) -> Call:
         "aws:EpochTime": str(int(now.timestamp())),
     }
     if signature.service == "s3":
-        action, found = _s3(request)
+        action, arns = _parse_s3(request)
         query = dict(urllib.parse.parse_qsl(request.query))
         if "prefix" in query:
             context["s3:prefix"] = query["prefix"]
-        return Call("s3", f"s3:{action}", tuple(found), context)
-    parameters = _parameters(request)
+        return Call("s3", f"s3:{action}", tuple(arns), context)
+    parameters = _parse_parameters(request)
     action = parameters.pop("Action", "")
-    found = resources(signature.service, action, parameters, signature.region)
+    arns = list_resources(signature.service, action, parameters, signature.region)
     if signature.service == "monitoring":
         context["cloudwatch:namespace"] = str(parameters.get("Namespace", ""))
     prefix = {"monitoring": "cloudwatch"}.get(signature.service, signature.service)
-    return Call(signature.service, f"{prefix}:{action}", tuple(found), context, parameters)
+    return Call(signature.service, f"{prefix}:{action}", tuple(arns), context, parameters)
 
 
-def _parameters(request: SignedRequest) -> dict[str, Any]:
-    """Parameters of a query-protocol (EC2, IAM, STS) or JSON-protocol (SSM, logs) request, `Action` among them."""
+def _parse_parameters(request: SignedRequest) -> dict[str, Any]:
+    """Return the parameters of a query (EC2, IAM, STS) or JSON (SSM, logs) request, `Action` among them."""
     if target := request.headers.get("x-amz-target"):
         body = json.loads(request.body or b"{}")
         return {**body, "Action": target.rsplit(".", 1)[-1]}
@@ -345,11 +349,11 @@ def _parameters(request: SignedRequest) -> dict[str, Any]:
     return dict(form)
 
 
-def resources(service: str, action: str, parameters: Mapping[str, Any], region: str) -> list[str]:
-    """ARNs a call touches; ``*`` where the service has none for the action, or it is not told apart here."""
+def list_resources(service: str, action: str, parameters: Mapping[str, Any], region: str) -> list[str]:
+    """Return the ARNs that a call touches; ``*`` where the action has none or this module does not know them."""
     if service == "ssm":
         path = parameters.get("Path")
-        named = [*_listed(parameters.get("Name") or []), *_listed(parameters.get("Names") or [])]
+        named = [*_as_list(parameters.get("Name") or []), *_as_list(parameters.get("Names") or [])]
         names = [str(path).rstrip("/") or "/"] if path else [str(name).split(":")[0] for name in named]
         if names and action.endswith(("Parameter", "Parameters", "ParametersByPath", "ParameterHistory")):
             return [f"arn:aws:ssm:{region}:{ACCOUNT}:parameter/{name.lstrip('/')}" for name in names]
@@ -367,7 +371,7 @@ def resources(service: str, action: str, parameters: Mapping[str, Any], region: 
             ("RouteTableId", "route-table"),
             ("AllocationId", "elastic-ip"),
         )
-        found = [
+        arns = [
             f"arn:aws:ec2:{region}:{ACCOUNT}:{kind}/{value}"
             for key, kind in kinds
             for name, value in parameters.items()
@@ -375,9 +379,9 @@ def resources(service: str, action: str, parameters: Mapping[str, Any], region: 
         ]
         if action == "ModifySecurityGroupRules":
             changed = [v for name, v in parameters.items() if name.endswith(".SecurityGroupRuleId")]
-            found += [f"arn:aws:ec2:{region}:{ACCOUNT}:security-group-rule/{rule}" for rule in changed]
-        if found:
-            return found
+            arns += [f"arn:aws:ec2:{region}:{ACCOUNT}:security-group-rule/{rule}" for rule in changed]
+        if arns:
+            return arns
     elif service == "logs" and "logGroupName" in parameters:
         return [f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{parameters['logGroupName']}"]
     return ["*"]
@@ -396,8 +400,8 @@ _S3_SUBRESOURCES = {
 }
 
 
-def _s3(request: SignedRequest) -> tuple[str, list[str]]:
-    """Action and resource of an S3 request, by path or by virtual host."""
+def _parse_s3(request: SignedRequest) -> tuple[str, list[str]]:
+    """Return action and ARNs of an S3 request, by path or by virtual host."""
     host = request.headers.get("host", "").split(":")[0]
     path = urllib.parse.unquote(request.path).lstrip("/")
     hosted = re.fullmatch(r"(.+?)\.s3[.-].*", host)

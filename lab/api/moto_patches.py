@@ -1,19 +1,20 @@
-"""What EC2 does and moto does not: mended in moto's own objects, once a process.
+"""Patch moto where it differs from AWS.
 
-Each function below is one thing AWS does, named after it. Only this module and `lab.api.moto_account` know how moto is
-made.
+Each function that `PATCHES` lists is one difference. `apply` puts patches in force for good, `patched` for the time of
+a ``with`` block. Only this module and `lab.api.moto_state` know how moto is built.
 
 Sources: Amazon EC2 User Guide, "Assign prefixes to network interfaces", "Replace the root volume for an Amazon EC2
 instance", "Instance lifecycle", "Elastic IP addresses"; Amazon VPC User Guide, "IP addressing for your VPCs and
 subnets".
 """
 
+import contextlib
 import copy
 import functools
 import ipaddress
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -30,52 +31,94 @@ from moto.ec2.responses.elastic_ip_addresses import ElasticIPAddresses
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.network_acls import NetworkACLs
+from moto.iam.access_control import PermissionResult
+from moto.s3.models import FakeBucket
 
 from lab.api.iam import ACCOUNT
+from lab.api.moto_state import root_volume_tasks
 from lab.errors import LabError
 
 #: Set aside for tests of networks (RFC 2544), so none of its addresses is anybody's.
 _BENCHMARKING = IPv4Network("198.18.0.0/15")
-_PRIMARY = "Primary network interface"
 
 
-def mend() -> None:
-    """Mend everything. Later calls change nothing.
+class Patches:
+    """Attributes of moto's objects that were replaced, in that order, so that the replacement can be undone."""
+
+    def __init__(self) -> None:
+        self._originals: list[tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Set an attribute of a module or class, which need not have it yet."""
+        self._originals.append((owner, name, vars(owner).get(name, _MISSING)))
+        setattr(owner, name, value)
+
+    def wrap(self, owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+        """Decorate a function that replaces `owner.name` and gets the original as its first argument.
+
+        Raises:
+            LabError: moto has no such function.
+        """
+        original = getattr(owner, name, None)
+        if original is None:
+            raise LabError(
+                f"the installed moto has no {owner.__name__}.{name}; install the version that requirements.txt names"
+            )
+
+        def decorate(replacement: Callable[..., Any]) -> None:
+            @functools.wraps(original)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return replacement(original, *args, **kwargs)
+
+            self.set(owner, name, call)
+
+        return decorate
+
+    def undo(self) -> None:
+        """Put every original back."""
+        while self._originals:
+            owner, name, original = self._originals.pop()
+            if original is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+Patch = Callable[[Patches], None]
+_MISSING = object()
+_applied: set[Patch] = set()
+
+
+def apply(*patches: Patch) -> None:
+    """Apply patches, by default all of them, for the rest of the process. Idempotent.
 
     Raises:
-        LabError: this moto is made otherwise than the one this module knows.
+        LabError: this moto is built otherwise than the one this module knows.
     """
-    if not hasattr(NetworkInterface, _DELEGATION6.attribute):
-        _defaults_are_whole()
-        _parameters_are_read()
-        _public_addresses_are_reachable()
-        _private_addresses_are_free()
-        _interfaces_have_prefixes()
-        _elastic_addresses_move()
-        _states_are_respected()
-        _routes_stay_outside_the_vpc()
-        _metadata_options_are_kept()
-        _root_volumes_are_replaced()
+    for patch in patches or PATCHES:
+        if patch not in _applied:
+            patch(Patches())
+            _applied.add(patch)
 
 
-def _wrapped(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
-    """Decorator: the function is what `owner.name` is from now on, with the original as its first argument."""
-    original = getattr(owner, name, None)
-    if original is None:
-        raise LabError(f"this moto has no {owner.__name__}.{name}; lab/mends.py must learn how it does that now")
-
-    def decorate(replacement: Callable[..., Any]) -> None:
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return replacement(original, *args, **kwargs)
-
-        setattr(owner, name, call)
-
-    return decorate
+@contextlib.contextmanager
+def patched(*patches: Patch) -> Iterator[None]:
+    """Apply patches, by default all of them, and undo them afterwards."""
+    replaced = Patches()
+    try:
+        for patch in patches or PATCHES:
+            if patch not in _applied:
+                patch(replaced)
+        yield
+    finally:
+        replaced.undo()
 
 
-def _defaults_are_whole() -> None:
-    """A VPC's default group lets its members in; where the VPC has IPv6, its default ACL allows that too."""
+# --- VPCs -------------------------------------------------------------------------------------------------------------
+
+
+def complete_vpc_defaults(patches: Patches) -> None:
+    """Let members of a VPC's default group in, and IPv6 through its default ACL where the VPC has IPv6."""
 
     def allow_ipv6(backend: Any, vpc: str) -> None:
         for acl in backend.network_acls.values():
@@ -91,17 +134,17 @@ def _defaults_are_whole() -> None:
                         port_range_from=None, port_range_to=None,
                     )  # fmt: skip
 
-    @_wrapped(VPCBackend, "create_vpc")
+    @patches.wrap(VPCBackend, "create_vpc")
     def create(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-        made = original(self, *args, **kwargs)
-        group = self.get_security_group_from_name("default", vpc_id=made.id)
+        vpc = original(self, *args, **kwargs)
+        group = self.get_security_group_from_name("default", vpc_id=vpc.id)
         if not group.ingress_rules:
             self.authorize_security_group_ingress(group.id, "-1", None, None, [], source_groups=[{"GroupId": group.id}])
-        if made.get_cidr_block_association_set(ipv6=True):
-            allow_ipv6(self, made.id)
-        return made
+        if vpc.get_cidr_block_association_set(ipv6=True):
+            allow_ipv6(self, vpc.id)
+        return vpc
 
-    @_wrapped(VPCBackend, "associate_vpc_cidr_block")
+    @patches.wrap(VPCBackend, "associate_vpc_cidr_block")
     def associate(original: Any, self: Any, vpc_id: str, *args: Any, **kwargs: Any) -> Any:
         answer = original(self, vpc_id, *args, **kwargs)
         if self.get_vpc(vpc_id).get_cidr_block_association_set(ipv6=True):
@@ -109,19 +152,19 @@ def _defaults_are_whole() -> None:
         return answer
 
 
-def _parameters_are_read() -> None:
-    """ICMP types of ACL entries count, and an endpoint's route tables that come later have its route."""
+def read_ignored_parameters(patches: Patches) -> None:
+    """Read the ICMP types of ACL entries, and route for endpoints' later route tables."""
     for name in ("create_network_acl_entry", "replace_network_acl_entry"):
 
         def entry(original: Any, self: Any) -> Any:
-            plain = self._get_param
+            read = self._get_param
             names = {"Icmp.Code": "IcmpTypeCode.Code", "Icmp.Type": "IcmpTypeCode.Type"}
-            self._get_param = lambda key, *args, **kwargs: plain(names.get(key, key), *args, **kwargs)
+            self._get_param = lambda key, *args, **kwargs: read(names.get(key, key), *args, **kwargs)
             return original(self)
 
-        _wrapped(NetworkACLs, name)(entry)
+        patches.wrap(NetworkACLs, name)(entry)
 
-    @_wrapped(VPCBackend, "modify_vpc_endpoint")
+    @patches.wrap(VPCBackend, "modify_vpc_endpoint")
     def modify(original: Any, self: Any, vpc_id: str, *args: Any, **kwargs: Any) -> Any:
         endpoint = self.describe_vpc_endpoints(vpc_end_point_ids=[vpc_id])[0]
         before = set(endpoint.route_table_ids)
@@ -134,11 +177,43 @@ def _parameters_are_read() -> None:
         return answer
 
 
+def check_routes_inside_vpc(patches: Patches) -> None:
+    """Refuse routes inside the VPC's ranges, except for a whole subnet or range to a network interface.
+
+    Source: Amazon VPC User Guide, "Subnet route tables" (rules and considerations) and "Gateway route tables".
+    moto takes every route whose target is an interface.
+    """
+
+    @patches.wrap(RouteBackend, "create_route")
+    def create(original: Any, self: Any, route_table_id: str, *args: Any, **kwargs: Any) -> Any:
+        ipv4, ipv6 = (*args, None, None)[:2]
+        text = ipv4 or ipv6 or kwargs.get("destination_cidr_block") or kwargs.get("destination_ipv6_cidr_block")
+        if text and not kwargs.get("local"):
+            destination, table = ipaddress.ip_network(text, strict=False), self.get_route_table(route_table_id)
+            associations = self.get_vpc(table.vpc_id)._cidr_block_association_set.values()
+            ranges = [ipaddress.ip_network(association["cidr_block"]) for association in associations]
+            subnets = [
+                ipaddress.ip_network(cidr)
+                for subnet in self.describe_subnets(filters={"vpc-id": table.vpc_id})
+                for cidr in (
+                    subnet.cidr_block,
+                    *(e["ipv6CidrBlock"] for e in subnet.ipv6_cidr_block_associations.values()),
+                )
+                if cidr
+            ]
+            inside = any(destination.version == r.version and destination.subnet_of(r) for r in ranges)  # type: ignore[arg-type]
+            if inside and destination not in (*ranges, *subnets):
+                raise InvalidParameterValueError(f"({text}) for parameter destinationCidrBlock: not a whole subnet; it")
+            if inside and not any(kwargs.get(key) for key in ("interface_id", "nat_gateway_id", "vpc_endpoint_id")):
+                raise InvalidParameterValueError(f"({text}) for parameter destinationCidrBlock: not an interface; it")
+        return original(self, route_table_id, *args, **kwargs)
+
+
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-def _public_addresses_are_reachable() -> None:
-    """Public addresses are such that packets can go to: moto's own are of 127.0.0.0/8."""
+def draw_routable_public_addresses(patches: Patches) -> None:
+    """Draw public addresses that packets can be sent to: moto's own are of 127.0.0.0/8."""
     used: set[IPv4Address] = set()
 
     def usable(address: IPv4Address) -> bool:
@@ -150,61 +225,65 @@ def _public_addresses_are_reachable() -> None:
         used.add(address)
         return str(address)
 
-    _wrapped(elastic_ip_addresses, "random_ip")(draw)
-    _wrapped(elastic_network_interfaces, "random_public_ip")(draw)
+    patches.wrap(elastic_ip_addresses, "random_ip")(draw)
+    patches.wrap(elastic_network_interfaces, "random_public_ip")(draw)
 
 
-def _private_addresses_are_free() -> None:
-    """A drawn private address is nobody else's: neither another interface's nor AWS's, the first four and the last."""
+def draw_free_private_addresses(patches: Patches) -> None:
+    """Draw private addresses that no interface has and AWS does not reserve (the first four and the last)."""
 
-    @_wrapped(elastic_network_interfaces, "random_private_ip")
+    @patches.wrap(elastic_network_interfaces, "random_private_ip")
     def draw(original: Any, cidr: str | None = None, ipv6: bool = False) -> str:
         if cidr is None:
             return str(original(cidr, ipv6))
         subnet = ipaddress.ip_network(cidr)
         if isinstance(subnet, IPv6Network):
             return str(_free_address6(subnet))
-        taken = {entry["PrivateIpAddress"] for interface in _interfaces() for entry in interface.private_ip_addresses}
-        prefixes = [IPv4Network(text) for interface in _interfaces() for text in _DELEGATION4.of(interface)]
-        usable = [address for address in list(subnet)[4:-1] if str(address) not in taken]
+        interfaces = _list_interfaces()
+        assigned = {entry["PrivateIpAddress"] for interface in interfaces for entry in interface.private_ip_addresses}
+        prefixes = [IPv4Network(text) for interface in interfaces for text in _DELEGATION4.list_prefixes(interface)]
+        usable = [address for address in list(subnet)[4:-1] if str(address) not in assigned]
         free = [str(address) for address in usable if not any(address in prefix for prefix in prefixes)]
         if not free:
             raise EC2ClientError("InsufficientFreeAddressesInSubnet", f"{cidr} has no free address left")
         return random.choice(free)
 
 
-def _interfaces() -> list[Any]:
+def _list_interfaces() -> list[Any]:
     return [interface for backend in ec2_backends[ACCOUNT].values() for interface in backend.enis.values()]
 
 
 def _free_address6(subnet: IPv6Network) -> IPv6Address:
-    held = _held6()
+    assigned = _assigned6()
     while True:
         address = subnet[16 + secrets.randbelow(subnet.num_addresses - 16)]
-        if not any(address in network for network in held):
+        if not any(address in network for network in assigned):
             return address
 
 
-def _held6() -> list[IPv6Network]:
-    """What interfaces hold: addresses and prefixes."""
-    held = [(*interface.ipv6_addresses, *_DELEGATION6.of(interface)) for interface in _interfaces()]
-    return [IPv6Network(text) for texts in held for text in texts]
+def _assigned6() -> list[IPv6Network]:
+    """Return the IPv6 addresses and prefixes of all interfaces."""
+    assigned = [(*interface.ipv6_addresses, *_DELEGATION6.list_prefixes(interface)) for interface in _list_interfaces()]
+    return [IPv6Network(text) for texts in assigned for text in texts]
 
 
-def _held4(subnet: Any) -> list[IPv4Network]:
-    """What interfaces hold of a subnet: addresses and prefixes."""
-    mine = [interface for interface in _interfaces() if interface.subnet.id == subnet.id]
-    addresses = [IPv4Network(entry["PrivateIpAddress"]) for i in mine for entry in i.private_ip_addresses]
-    return [*addresses, *(IPv4Network(text) for interface in mine for text in _DELEGATION4.of(interface))]
+def _assigned4(subnet: Any) -> list[IPv4Network]:
+    """Return the addresses and prefixes of a subnet that interfaces have."""
+    interfaces = [interface for interface in _list_interfaces() if interface.subnet.id == subnet.id]
+    addresses = [IPv4Network(entry["PrivateIpAddress"]) for i in interfaces for entry in i.private_ip_addresses]
+    return [
+        *addresses,
+        *(IPv4Network(text) for interface in interfaces for text in _DELEGATION4.list_prefixes(interface)),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Delegation:
-    """Prefixes of one IP version, as EC2 names them."""
+    """Delegated prefixes of one IP version, by EC2's names."""
 
     version: int
     length: int
-    """The one size they have."""
+    """The only prefix length that EC2 delegates."""
 
     @property
     def key(self) -> str:
@@ -214,58 +293,62 @@ class _Delegation:
     def attribute(self) -> str:
         return f"ipv{self.version}_prefixes"
 
-    def of(self, interface: Any) -> list[str]:
-        """What an interface holds."""
+    def list_prefixes(self, interface: Any) -> list[str]:
+        """Return an interface's prefixes."""
         return [entry[self.key] for entry in getattr(interface, self.attribute)]
 
-    def asked_for(self, response: Any, interface: Any) -> list[str]:
-        """Give an interface the prefixes that a request asks for."""
-        asked = response._get_param(f"{self.key}es", []) or []
-        named = [entry[self.key] if isinstance(entry, Mapping) else entry for entry in asked]
-        return self.give(interface, named, int(response._get_param(f"{self.key}Count", 0) or 0))
+    def assign_requested(self, response: Any, interface: Any) -> list[str]:
+        """Assign the prefixes that a request names or counts, and return them."""
+        entries = response._get_param(f"{self.key}es", []) or []
+        named = [entry[self.key] if isinstance(entry, Mapping) else entry for entry in entries]
+        return self.assign(interface, named, int(response._get_param(f"{self.key}Count", 0) or 0))
 
-    def give(self, interface: Any, named: list[str], count: int) -> list[str]:
-        """Give an interface the prefixes named and so many more; raises `EC2ClientError` where they are not free."""
+    def assign(self, interface: Any, named: list[str], count: int) -> list[str]:
+        """Assign the named prefixes and `count` more to an interface, and return them.
+
+        Raises:
+            EC2ClientError: a named prefix is not free, or the subnet has too few.
+        """
         if not named and not count:
             return []
         subnet = self._subnet(interface)
-        held = _held6() if self.version == 6 else _held4(interface.subnet)
-        chosen = [self._parsed(text, subnet) for text in named]
+        assigned = _assigned6() if self.version == 6 else _assigned4(interface.subnet)
+        chosen = [self._parse(text, subnet) for text in named]
         for prefix in chosen:
-            if any(prefix.overlaps(other) for other in held):
+            if any(prefix.overlaps(network) for network in assigned):
                 raise InvalidParameterValueError(f"({prefix}) for parameter {self.key}: it is in use; it")
-        # Neither the first nor the last of the subnet: there are addresses of AWS's own.
+        # AWS reserves addresses in the subnet's first and last prefix.
         last = 2 ** max(self.length - subnet.prefixlen, 1) - 1
         for number in random.sample(range(1, last), last - 1):
             if len(chosen) == len(named) + count:
                 break
             start = int(subnet.network_address) + (number << subnet.max_prefixlen - self.length)
             drawn: Any = type(subnet)((start, self.length))
-            if not any(drawn.overlaps(other) for other in (*held, *chosen)):
+            if not any(drawn.overlaps(network) for network in (*assigned, *chosen)):
                 chosen.append(drawn)
         if len(chosen) < len(named) + count:
             raise EC2ClientError("InsufficientCidrBlocks", f"{subnet} has no /{self.length} that is free")
         texts = [str(prefix) for prefix in chosen]
-        setattr(interface, self.attribute, [{self.key: text} for text in (*self.of(interface), *texts)])
+        setattr(interface, self.attribute, [{self.key: text} for text in (*self.list_prefixes(interface), *texts)])
         return texts
 
-    def take(self, interface: Any, wanted: list[str]) -> None:
-        """Take prefixes back; raises `EC2ClientError` where it does not hold them."""
-        held = self.of(interface)
-        if not {*wanted} <= {*held}:
-            raise InvalidParameterValueError(f"({', '.join(wanted)}) for parameter {self.key}")
-        setattr(interface, self.attribute, [{self.key: text} for text in held if text not in wanted])
+    def unassign(self, interface: Any, prefixes: list[str]) -> None:
+        """Take prefixes from an interface; raise `EC2ClientError` where it does not have them."""
+        assigned = self.list_prefixes(interface)
+        if not {*prefixes} <= {*assigned}:
+            raise InvalidParameterValueError(f"({', '.join(prefixes)}) for parameter {self.key}")
+        setattr(interface, self.attribute, [{self.key: text} for text in assigned if text not in prefixes])
 
     def _subnet(self, interface: Any) -> IPv4Network | IPv6Network:
         return _subnet6(interface) if self.version == 6 else IPv4Network(interface.subnet.cidr_block)
 
-    def _parsed(self, text: str, subnet: Any) -> Any:
+    def _parse(self, text: str, subnet: Any) -> Any:
         try:
             prefix = type(subnet)(text)
         except ValueError:
             raise InvalidParameterValueError(f"({text}) for parameter {self.key}") from None
-        own = self.version == 4 and (subnet[0] in prefix or subnet[-1] in prefix)
-        if prefix.prefixlen != self.length or not prefix.subnet_of(subnet) or own:
+        reserved = self.version == 4 and (subnet[0] in prefix or subnet[-1] in prefix)
+        if prefix.prefixlen != self.length or not prefix.subnet_of(subnet) or reserved:
             raise InvalidParameterValueError(
                 f"({text}) for parameter {self.key}: no /{self.length} of {subnet} that can be given; it"
             )
@@ -276,12 +359,12 @@ _DELEGATION4, _DELEGATION6 = _Delegation(version=4, length=28), _Delegation(vers
 _DELEGATIONS = (_DELEGATION4, _DELEGATION6)
 
 
-def _interfaces_have_prefixes() -> None:
-    """Interfaces can hold delegated prefixes, and get IPv6 addresses where their subnet assigns them."""
+def add_interface_prefixes(patches: Patches) -> None:
+    """Let interfaces hold delegated prefixes, and give them IPv6 addresses where their subnet assigns them."""
     for delegation in _DELEGATIONS:
-        setattr(NetworkInterface, delegation.attribute, ())  # for those being made
+        patches.set(NetworkInterface, delegation.attribute, ())  # read while an interface is being created
 
-    @_wrapped(NetworkInterface, "__init__")
+    @patches.wrap(NetworkInterface, "__init__")
     def create(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
         for delegation in _DELEGATIONS:
             setattr(self, delegation.attribute, [])
@@ -289,79 +372,79 @@ def _interfaces_have_prefixes() -> None:
         if not self.ipv6_addresses and str(self.subnet.assign_ipv6_address_on_creation).lower() == "true":
             self.ipv6_addresses = [str(_free_address6(_subnet6(self)))]
 
-    @_wrapped(ElasticNetworkInterfaces, "create_network_interface")
+    @patches.wrap(ElasticNetworkInterfaces, "create_network_interface")
     def create_call(original: Any, self: Any) -> Any:
         answer = original(self)
         interface = answer.result["NetworkInterface"]
         for delegation in _DELEGATIONS:
-            _refusing(self, interface, functools.partial(delegation.asked_for, self, interface))
+            _delete_if_refused(self, interface, functools.partial(delegation.assign_requested, self, interface))
         return answer
 
-    @_wrapped(ElasticNetworkInterfaces, "assign_private_ip_addresses")
+    @patches.wrap(ElasticNetworkInterfaces, "assign_private_ip_addresses")
     def assign4(original: Any, self: Any) -> Any:
         interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
-        given = _DELEGATION4.asked_for(self, interface)
+        assigned = _DELEGATION4.assign_requested(self, interface)
         answer = original(self)
-        answer.result["AssignedIpv4Prefixes"] = [{_DELEGATION4.key: text} for text in given]
+        answer.result["AssignedIpv4Prefixes"] = [{_DELEGATION4.key: text} for text in assigned]
         return answer
 
-    @_wrapped(ElasticNetworkInterfaces, "unassign_private_ip_addresses")
+    @patches.wrap(ElasticNetworkInterfaces, "unassign_private_ip_addresses")
     def unassign4(original: Any, self: Any) -> Any:
         interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
-        _DELEGATION4.take(interface, self._get_param("Ipv4Prefixes", []))
+        _DELEGATION4.unassign(interface, self._get_param("Ipv4Prefixes", []))
         return original(self)
 
-    @_wrapped(ElasticNetworkInterfaces, "assign_ipv6_addresses")
+    @patches.wrap(ElasticNetworkInterfaces, "assign_ipv6_addresses")
     def assign6(original: Any, self: Any) -> Any:
         interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
         before = list(interface.ipv6_addresses)
-        given = _DELEGATION6.asked_for(self, interface)
+        assigned = _DELEGATION6.assign_requested(self, interface)
         original(self)
         new = [address for address in interface.ipv6_addresses if address not in before]
-        result = {"NetworkInterfaceId": interface.id, "AssignedIpv6Addresses": new, "AssignedIpv6Prefixes": given}
+        result = {"NetworkInterfaceId": interface.id, "AssignedIpv6Addresses": new, "AssignedIpv6Prefixes": assigned}
         return ActionResult(result)
 
-    @_wrapped(ElasticNetworkInterfaces, "unassign_ipv6_addresses")
+    @patches.wrap(ElasticNetworkInterfaces, "unassign_ipv6_addresses")
     def unassign6(original: Any, self: Any) -> Any:
         interface = self.ec2_backend.get_network_interface(self._get_param("NetworkInterfaceId"))
-        wanted = self._get_param("Ipv6Prefixes", [])
-        _DELEGATION6.take(interface, wanted)
-        gone = self.ec2_backend.unassign_ipv6_addresses(interface.id, self._get_param("Ipv6Addresses", []))
+        prefixes = self._get_param("Ipv6Prefixes", [])
+        _DELEGATION6.unassign(interface, prefixes)
+        addresses = self.ec2_backend.unassign_ipv6_addresses(interface.id, self._get_param("Ipv6Addresses", []))
         result = {
             "NetworkInterfaceId": interface.id,
-            "UnassignedIpv6Addresses": gone,
-            "UnassignedIpv6Prefixes": wanted,
+            "UnassignedIpv6Addresses": addresses,
+            "UnassignedIpv6Prefixes": prefixes,
         }
         return ActionResult(result)
 
-    @_wrapped(Instance, "prep_nics")
+    @patches.wrap(Instance, "prep_nics")
     def prepare(original: Any, self: Any, specification: list[dict[str, Any]], *args: Any, **kwargs: Any) -> None:
         original(self, specification, *args, **kwargs)
-        for wanted in specification:
-            interface = self.nics[int(wanted["DeviceIndex"])]
-            if wanted.get("NetworkInterfaceId"):
+        for entry in specification:
+            interface = self.nics[int(entry["DeviceIndex"])]
+            if entry.get("NetworkInterfaceId"):
                 continue
-            named = [entry["Ipv6Address"] for entry in wanted.get("Ipv6Addresses", [])]
-            count = int(wanted.get("Ipv6AddressCount") or 0)
+            named = [address["Ipv6Address"] for address in entry.get("Ipv6Addresses", [])]
+            count = int(entry.get("Ipv6AddressCount") or 0)
             if named or count:
                 interface.ipv6_addresses = []
                 self.ec2_backend.assign_ipv6_addresses(interface.id, named, count)
             for delegation in _DELEGATIONS:
-                prefixes = [entry[delegation.key] for entry in wanted.get(f"{delegation.key}es", [])]
-                delegation.give(interface, prefixes, int(wanted.get(f"{delegation.key}Count") or 0))
+                prefixes = [prefix[delegation.key] for prefix in entry.get(f"{delegation.key}es", [])]
+                delegation.assign(interface, prefixes, int(entry.get(f"{delegation.key}Count") or 0))
 
 
-def _refusing(response: Any, interface: Any, call: Callable[[], Any]) -> None:
-    """Take back an interface whose making is refused half-way."""
+def _delete_if_refused(response: Any, interface: Any, step: Callable[[], Any]) -> None:
+    """Run a step of an interface's creation; delete the interface where EC2 refuses the step."""
     try:
-        call()
+        step()
     except EC2ClientError:
         response.ec2_backend.delete_network_interface(interface.id)
         raise
 
 
 def _subnet6(interface: Any) -> IPv6Network:
-    """The IPv6 range of an interface's subnet."""
+    """Return the IPv6 range of an interface's subnet."""
     for association in interface.subnet.ipv6_cidr_block_associations.values():
         return IPv6Network(association["ipv6CidrBlock"])
     raise InvalidParameterValueError(
@@ -369,41 +452,45 @@ def _subnet6(interface: Any) -> IPv6Network:
     )
 
 
-def _elastic_addresses_move() -> None:
-    """An Elastic IP goes where it is associated, away from where it was, to the private address that was named."""
-    ElasticAddress.private_ip_address = property(  # type: ignore[assignment, method-assign]
-        lambda self: (getattr(self, "inside", None) or self.eni.private_ip_address) if self.eni else None
+def move_elastic_addresses(patches: Patches) -> None:
+    """Move an Elastic IP to where it is associated, and to the private address that the call names."""
+    private_address = property(
+        lambda self: (getattr(self, "named_address", None) or self.eni.private_ip_address) if self.eni else None
     )
+    patches.set(ElasticAddress, "private_ip_address", private_address)
 
-    @_wrapped(ElasticIPAddresses, "associate_address")
+    @patches.wrap(ElasticIPAddresses, "associate_address")
     def associate_call(original: Any, self: Any) -> Any:
-        inside = self._get_param("PrivateIpAddress")
+        named_address = self._get_param("PrivateIpAddress")
         instance, interface = self._get_param("InstanceId"), self._get_param("NetworkInterfaceId")
         if instance and not interface:
             interface = self.ec2_backend.get_instance(instance).nics[0].id
-        card = self.ec2_backend.get_network_interface(interface) if interface else None
-        had = card.public_ip if card else None
-        if inside and card and inside not in [entry["PrivateIpAddress"] for entry in card.private_ip_addresses]:
-            raise InvalidParameterValueError(f"({inside}) for parameter privateIpAddress")
-        plain = self._get_param
-        # "reassociation is automatic", unless it is refused in so many words (AssociateAddress)
-        moves = plain("AllowReassociation") is not False
-        self._get_param = lambda name, *rest: moves if name == "AllowReassociation" else plain(name, *rest)
+        network_interface = self.ec2_backend.get_network_interface(interface) if interface else None
+        previous_public = network_interface.public_ip if network_interface else None
+        addresses = (
+            [entry["PrivateIpAddress"] for entry in network_interface.private_ip_addresses] if network_interface else []
+        )
+        if named_address and network_interface and named_address not in addresses:
+            raise InvalidParameterValueError(f"({named_address}) for parameter privateIpAddress")
+        read = self._get_param
+        # "reassociation is automatic", unless the call refuses it (AssociateAddress)
+        reassociate = read("AllowReassociation") is not False
+        self._get_param = lambda name, *rest: reassociate if name == "AllowReassociation" else read(name, *rest)
         answer = original(self)
         for address in self.ec2_backend.addresses:
             if address.association_id == answer.result["AssociationId"]:
-                address.inside = inside
-        if inside and card and inside != card.private_ip_address:
-            card.public_ip = had  # the primary address keeps its own
+                address.named_address = named_address
+        if named_address and network_interface and named_address != network_interface.private_ip_address:
+            network_interface.public_ip = previous_public  # the primary address keeps its public address
         return answer
 
-    @_wrapped(ElasticAddressBackend, "associate_address")
+    @patches.wrap(ElasticAddressBackend, "associate_address")
     def associate(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-        held = {id(address): address.eni for address in self.addresses}
+        interfaces = {id(address): address.eni for address in self.addresses}
         moved = original(self, *args, **kwargs)
-        left = held.get(id(moved))
-        if left is not None and left is not moved.eni and left.public_ip == moved.public_ip:
-            left.public_ip = None
+        previous = interfaces.get(id(moved))
+        if previous is not None and previous is not moved.eni and previous.public_ip == moved.public_ip:
+            previous.public_ip = None
         for other in self.addresses:
             if other is not moved and other.eni is moved.eni and other.private_ip_address == moved.private_ip_address:
                 other.eni = other.instance = other.association_id = None
@@ -413,54 +500,20 @@ def _elastic_addresses_move() -> None:
 # --- instances --------------------------------------------------------------------------------------------------------
 
 
-def _routes_stay_outside_the_vpc() -> None:
-    """Inside the VPC's own ranges a route leads to an interface alone, and for a whole subnet or a whole range.
-
-    Amazon VPC User Guide, "Subnet route tables" (rules and considerations) and "Gateway route tables". moto takes
-    anything whose target is an interface.
-    """
-
-    @_wrapped(RouteBackend, "create_route")
-    def create(original: Any, self: Any, route_table_id: str, *args: Any, **kwargs: Any) -> Any:
-        four, six = (*args, None, None)[:2]
-        named = four or six or kwargs.get("destination_cidr_block") or kwargs.get("destination_ipv6_cidr_block")
-        if named and not kwargs.get("local"):
-            destination, table = ipaddress.ip_network(named, strict=False), self.get_route_table(route_table_id)
-            held = (*self.get_vpc(table.vpc_id)._cidr_block_association_set.values(),)
-            ranges = [ipaddress.ip_network(entry["cidr_block"]) for entry in held]
-            subnets = [
-                ipaddress.ip_network(text)
-                for subnet in self.describe_subnets(filters={"vpc-id": table.vpc_id})
-                for text in (
-                    subnet.cidr_block,
-                    *(e["ipv6CidrBlock"] for e in subnet.ipv6_cidr_block_associations.values()),
-                )
-                if text
-            ]
-            inside = any(destination.version == r.version and destination.subnet_of(r) for r in ranges)  # type: ignore[arg-type]
-            if inside and destination not in (*ranges, *subnets):
-                told = f"({named}) for parameter destinationCidrBlock: it is no whole subnet of the VPC's, and it"
-                raise InvalidParameterValueError(told)
-            if inside and not any(kwargs.get(key) for key in ("interface_id", "nat_gateway_id", "vpc_endpoint_id")):
-                told = f"({named}) for parameter destinationCidrBlock: inside the VPC it needs an interface, and it"
-                raise InvalidParameterValueError(told)
-        return original(self, route_table_id, *args, **kwargs)
-
-
 class _IncorrectState(EC2ClientError):
     def __init__(self, instance: Any, verb: str) -> None:
         text = f"The instance '{instance.id}' is {instance.state}: not in a state from which it can be {verb}."
         super().__init__("IncorrectInstanceState", text)
 
 
-def _states_are_respected() -> None:
-    """Only a stopped instance starts; only one that runs stops or reboots; a stopped one keeps what it holds."""
-    wanted = (
+def check_instance_states(patches: Patches) -> None:
+    """Start only stopped instances; stop and reboot only running ones; let a stopped one keep its addresses."""
+    transitions = (
         ("start_instances", "started", ("stopped", "running", "pending")),
         ("stop_instances", "stopped", ("running", "pending", "stopping", "stopped")),
         ("reboot_instances", "rebooted", ("running", "pending")),
     )
-    for name, verb, states in wanted:
+    for name, verb, states in transitions:
 
         def change(
             original: Any, self: Any, instance_ids: list[str], *, verb: str = verb, states: tuple[str, ...] = states
@@ -470,31 +523,21 @@ def _states_are_respected() -> None:
                     raise _IncorrectState(instance, verb)
             return original(self, instance_ids)
 
-        _wrapped(InstanceBackend, name)(change)
+        patches.wrap(InstanceBackend, name)(change)
 
-    @_wrapped(NetworkInterface, "start")
+    @patches.wrap(NetworkInterface, "start")
     def start(original: Any, self: Any) -> None:
         if not self.public_ip:  # starting what runs draws no new address
             original(self)
 
-    @_wrapped(NetworkInterface, "stop")
+    @patches.wrap(NetworkInterface, "stop")
     def stop(original: Any, self: Any) -> None:
         if not any(address.public_ip == self.public_ip for address in self.ec2_backend.addresses):
             original(self)
 
 
-def finder(region: str) -> Callable[[str], bool]:
-    """Whether a security group or a prefix list of an id is in an AWS region."""
-    backend: Any = ec2_backends[ACCOUNT][region]
-
-    def exists(identity: str) -> bool:
-        return identity in backend.managed_prefix_lists or any(identity in groups for groups in backend.groups.values())
-
-    return exists
-
-
-def _metadata_options_are_kept() -> None:
-    """ModifyInstanceMetadataOptions changes what it names and nothing else."""
+def keep_metadata_options(patches: Patches) -> None:
+    """Have ModifyInstanceMetadataOptions change only the options that it names."""
     names = {
         "http_tokens": "http_tokens",
         "hop_limit": "http_put_response_hop_limit",
@@ -503,103 +546,40 @@ def _metadata_options_are_kept() -> None:
         "metadata_tags": "instance_metadata_tags",
     }
 
-    @_wrapped(InstanceBackend, "modify_instance_metadata_options")
-    def modify(original: Any, self: Any, instance_id: str, **wanted: Any) -> Any:
-        held = self.get_instance(instance_id).metadata_options
+    @patches.wrap(InstanceBackend, "modify_instance_metadata_options")
+    def modify(original: Any, self: Any, instance_id: str, **options: Any) -> Any:
+        current = self.get_instance(instance_id).metadata_options
         for parameter, attribute in names.items():
-            if wanted.get(parameter) is None:
-                wanted[parameter] = getattr(held, attribute)
-        return original(self, instance_id, **wanted)
+            if options.get(parameter) is None:
+                options[parameter] = getattr(current, attribute)
+        return original(self, instance_id, **options)
 
 
-def terminate_once_down(runs: Callable[[str], bool]) -> None:
-    """An instance told to terminate is `shutting-down`, with all it has, until `powered_off`, if its machine `runs`."""
+def defer_termination(runs: Callable[[str], bool]) -> Patch:
+    """Return a patch: an instance whose machine `runs` is `shutting-down` until `moto_state.mark_powered_off`."""
 
-    @_wrapped(InstanceBackend, "terminate_instances")
-    def terminate(original: Any, self: Any, instance_ids: list[str]) -> Any:
-        named = self.get_multi_instances_by_id(instance_ids)
-        protected = [instance.id for instance in named if instance.disable_api_termination is True]
-        later = [instance for instance in named if runs(instance.id) and instance.state != "terminated"]
-        if protected or not later:
-            return original(self, protected or instance_ids)
-        answers = []
-        for instance in named:
-            if instance in later:
-                answers.append((instance, copy.copy(instance._state)))
-                instance._state.name, instance._state.code = "shutting-down", 32
-            else:
-                answers += original(self, [instance.id])
-        return answers
+    def defer(patches: Patches) -> None:
+        @patches.wrap(InstanceBackend, "terminate_instances")
+        def terminate(original: Any, self: Any, instance_ids: list[str]) -> Any:
+            instances = self.get_multi_instances_by_id(instance_ids)
+            protected = [instance.id for instance in instances if instance.disable_api_termination is True]
+            later = [instance for instance in instances if runs(instance.id) and instance.state != "terminated"]
+            if protected or not later:
+                return original(self, protected or instance_ids)
+            answers = []
+            for instance in instances:
+                if instance in later:
+                    answers.append((instance, copy.copy(instance._state)))
+                    instance._state.name, instance._state.code = "shutting-down", 32
+                else:
+                    answers += original(self, [instance.id])
+            return answers
 
-
-def powering_down(region: str, instance: str) -> None:
-    """An instance told to stop is `stopping` until its system is down."""
-    found = ec2_backends[ACCOUNT][region].get_instance(instance)
-    if found.state == "stopped":
-        found._state.name, found._state.code = "stopping", 64
+    return defer
 
 
-def powered_off(region: str, instance: str) -> None:
-    """An instance's system went down: it is stopped, or terminated where its launch said so."""
-    backend = ec2_backends[ACCOUNT][region]
-    found = backend.get_instance(instance)
-    state = str(found._state.name)
-    asked = found.instance_initiated_shutdown_behavior == "terminate"
-    if state == "stopping":
-        found._state.name, found._state.code = "stopped", 80
-    elif state == "shutting-down" or (state in ("running", "pending") and asked):
-        found.terminate()
-        detach_terminated(region)
-    elif state in ("running", "pending"):
-        found.stop()
-
-
-def detach_terminated(region: str) -> None:
-    """Free the interfaces of terminated instances, and delete those made by their launch; moto leaves all attached."""
-    backend: Any = ec2_backends[ACCOUNT][region]
-    gone = {
-        instance.id
-        for reservation in backend.reservations.values()
-        for instance in reservation.instances
-        if instance.state == "terminated"
-    }
-    for interface in list(backend.enis.values()):
-        if interface.instance is None or interface.instance.id not in gone:
-            continue
-        interface.instance.nics = _NoInterfaces()
-        interface.instance = interface.attachment_id = None
-        interface.status = "available"
-        if interface.description == _PRIMARY:
-            _delete(backend, interface)
-    for address in backend.addresses:
-        if address.instance is not None and address.instance.id in gone:
-            address.instance = None
-        if address.eni is not None and address.eni.id not in backend.enis:
-            address.eni = address.association_id = None
-
-
-class _NoInterface:
-    """What moto asks of the first interface of an instance that has none any more."""
-
-    private_ip_address = None
-    public_ip = None
-
-
-class _NoInterfaces(dict[int, _NoInterface]):
-    """A terminated instance's interfaces: none, yet moto still asks for the addresses of number 0."""
-
-    def __missing__(self, index: int) -> _NoInterface:
-        return _NoInterface()
-
-
-def _delete(backend: Any, interface: Any) -> None:
-    backend.enis.pop(interface.id, None)
-    for entry in interface.private_ip_addresses:
-        interface.subnet.del_subnet_ip(entry["PrivateIpAddress"])
-
-
-def _root_volumes_are_replaced() -> None:
-    """CreateReplaceRootVolumeTask and its Describe: the machine itself is `lab.server`'s to replace."""
+def add_root_volume_replacement(patches: Patches) -> None:
+    """Add CreateReplaceRootVolumeTask and its Describe; the lab's reconciler replaces the disk."""
 
     def create(self: Any) -> Any:
         instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
@@ -611,25 +591,41 @@ def _root_volumes_are_replaced() -> None:
             "TaskState": "pending",
             "ImageId": self._get_param("ImageId") or instance.image_id,
         }
-        _tasks(self.ec2_backend).append(task)
+        root_volume_tasks(self.ec2_backend).append(task)
         return ActionResult({"ReplaceRootVolumeTask": task})
 
     def describe(self: Any) -> Any:
-        wanted = self._get_param("ReplaceRootVolumeTaskIds", [])
-        tasks = [t for t in _tasks(self.ec2_backend) if not wanted or t["ReplaceRootVolumeTaskId"] in wanted]
+        identities = self._get_param("ReplaceRootVolumeTaskIds", [])
+        tasks = [
+            t
+            for t in root_volume_tasks(self.ec2_backend)
+            if not identities or t["ReplaceRootVolumeTaskId"] in identities
+        ]
         return ActionResult({"ReplaceRootVolumeTasks": tasks})
 
-    InstanceResponse.create_replace_root_volume_task = create  # type: ignore[attr-defined]
-    InstanceResponse.describe_replace_root_volume_tasks = describe  # type: ignore[attr-defined]
+    patches.set(InstanceResponse, "create_replace_root_volume_task", create)
+    patches.set(InstanceResponse, "describe_replace_root_volume_tasks", describe)
 
 
-def _tasks(backend: Any) -> list[dict[str, str]]:
-    tasks: list[dict[str, str]] = backend.__dict__.setdefault("replace_root_volume_tasks", [])
-    return tasks
+def ignore_bucket_policies(patches: Patches) -> None:
+    """Keep moto from judging objects by bucket policies: a Deny whose Condition it does not know denies everything.
+
+    `lab.api.iam` judges them.
+    """
+    patches.set(FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL)
 
 
-def root_volume_replaced(region: str, instance: str, state: str = "succeeded") -> None:
-    """The tasks to replace an instance's root volume have come to an end."""
-    for task in _tasks(ec2_backends[ACCOUNT][region]):
-        if task["InstanceId"] == instance and task["TaskState"] == "pending":
-            task["TaskState"] = state
+#: Every patch that needs nothing but moto.
+PATCHES: tuple[Patch, ...] = (
+    complete_vpc_defaults,
+    read_ignored_parameters,
+    check_routes_inside_vpc,
+    draw_routable_public_addresses,
+    draw_free_private_addresses,
+    add_interface_prefixes,
+    move_elastic_addresses,
+    check_instance_states,
+    keep_metadata_options,
+    add_root_volume_replacement,
+    ignore_bucket_policies,
+)

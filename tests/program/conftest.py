@@ -1,7 +1,6 @@
 """The whole program, deployed through the SDK's mocks and the lab's provider into an AWS in this process."""
 
 import asyncio
-import functools
 import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
@@ -14,14 +13,12 @@ import boto3
 import pulumi
 import pytest
 from moto import mock_aws
-from moto.ec2.models.elastic_network_interfaces import NetworkInterface
-from moto.s3.models import FakeBucket
 from pulumi.runtime import mocks, rpc, set_all_config
 from pulumi.runtime.settings import configure
 
 from engine.provider.mocks import ProviderMocks
-from lab.api import moto_patches
-from lab.api.moto_account import leave_bucket_policies_alone, publish_images
+from lab.api.moto_patches import add_interface_prefixes, ignore_bucket_policies, patched
+from lab.api.moto_state import publish_images
 from settings.stack_file import read_stack_file
 from tests.support.loops import event_loop
 
@@ -94,36 +91,17 @@ def deploy_into_moto(config: Mapping[str, object], stack: str) -> Deployment:
 @contextmanager
 def empty_aws() -> Iterator[None]:
     """An AWS in this process with Debian's public images and nothing else."""
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with pytest.MonkeyPatch.context() as environment, mock_aws(), patched(ignore_bucket_policies):
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         publish_images(REGION)
-        # As the region does it, and undone afterwards.
-        patch.setattr(FakeBucket, "get_permission", FakeBucket.get_permission)
-        leave_bucket_policies_alone()
         yield
 
 
 @contextmanager
 def empty_aws_with_ipv6() -> Iterator[None]:
-    """The same, whose interfaces can hold delegated prefixes; taken back afterwards, as moto is the process's."""
-    with empty_aws(), pytest.MonkeyPatch.context() as patch:
-
-        def wrapped(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
-            original = getattr(owner, name)
-
-            def decorate(replacement: Callable[..., Any]) -> None:
-                @functools.wraps(original)
-                def call(*args: Any, **kwargs: Any) -> Any:
-                    return replacement(original, *args, **kwargs)
-
-                patch.setattr(owner, name, call)
-
-            return decorate
-
-        patch.setattr(moto_patches, "_wrapped", wrapped)
-        patch.setattr(NetworkInterface, "ipv6_prefixes", (), raising=False)
-        moto_patches._interfaces_have_prefixes()
+    """The same, whose interfaces can hold delegated prefixes."""
+    with empty_aws(), patched(add_interface_prefixes):
         yield
 
 

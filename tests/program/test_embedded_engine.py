@@ -18,7 +18,8 @@ from moto.server import ThreadedMotoServer
 from engine.engine import Engine, Event
 from engine.provider.values import plain
 from engine.state import Store
-from lab.api.moto_account import leave_bucket_policies_alone, publish_images
+from lab.api.moto_patches import ignore_bucket_policies, patched
+from lab.api.moto_state import publish_images
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"
@@ -29,7 +30,6 @@ CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "stacks" / "Pulumi.lab.yaml").re
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An AWS on loopback with Debian's public images."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    leave_bucket_policies_alone()
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
@@ -38,7 +38,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     publish_images(REGION)
-    yield url
+    with patched(ignore_bucket_policies):
+        yield url
     server.stop()
 
 

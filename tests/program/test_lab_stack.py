@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import contract
-from lab.api.iam import Call, allowed
+from lab.api.iam import Call, is_allowed
 from openvpn import profile as bundles
 from pki.authority import Certificate
 from tests.program.conftest import REGION, Deployment
@@ -143,7 +143,7 @@ def test_the_role_can_read_its_own_and_nothing_else(stack: Deployment) -> None:
     objects = f"arn:aws:s3:::{stack.outputs['bucket']}"
 
     def may(action: str, resource: str) -> bool:
-        return allowed([policy], Call(action.partition(":")[0], action, (resource,), {}))
+        return is_allowed([policy], Call(action.partition(":")[0], action, (resource,), {}))
 
     own = [("ssm:GetParameter", f"{parameters}{NAMES.secret(name)}") for name in contract.GATEWAY_SECRETS]
     own += [

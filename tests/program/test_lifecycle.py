@@ -7,12 +7,12 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
 
 import contract
 from engine.engine import Engine, Result
-from lab.api.moto_account import leave_bucket_policies_alone, publish_images
+from lab.api.moto_patches import ignore_bucket_policies, patched
+from lab.api.moto_state import publish_images
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
 
@@ -33,11 +33,11 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         "AWS_DEFAULT_REGION": REGION,
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(FakeBucket, "get_permission", FakeBucket.get_permission)
     boto3.client("ec2", region_name=REGION).describe_vpcs()
-    leave_bucket_policies_alone()
     publish_images(REGION)
-    yield lambda config: Engine(ROOT, project="drawbridge", stack="lab", config=config, state=tmp_path / "state.json")
+    with patched(ignore_bucket_policies):
+        state = tmp_path / "state.json"
+        yield lambda config: Engine(ROOT, project="drawbridge", stack="lab", config=config, state=state)
     server.stop()
 
 

@@ -33,10 +33,11 @@ pytestmark = pytest.mark.skipif(
 SERVER = """
 import logging, sys, threading
 from moto.server import ThreadedMotoServer
-from lab.api.moto_account import leave_bucket_policies_alone, publish_images
+from lab.api.moto_patches import apply, ignore_bucket_policies
+from lab.api.moto_state import publish_images
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 publish_images(sys.argv[1])
-leave_bucket_policies_alone()
+apply(ignore_bucket_policies)
 server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 print("http://%s:%d" % server.get_host_and_port(), flush=True)

@@ -10,7 +10,8 @@ import botocore.awsrequest
 import botocore.credentials
 import pytest
 
-from lab.api.iam import Call, Denied, Principal, SignedRequest, allowed, authorize, denied_by, resources
+from lab.api.errors import ApiError
+from lab.api.iam import Call, Principal, SignedRequest, authorize, is_allowed, is_denied_by, list_resources
 
 MINE = "arn:aws:ssm:eu-west-1:123456789012:parameter/mine/one"
 SECRET = "secret"
@@ -55,13 +56,13 @@ def deny(**more: Any) -> dict[str, Any]:
     ],
 )
 def test_an_explicit_deny_wins_and_no_allow_is_a_denial(statements: list[dict[str, Any]], passes: bool) -> None:
-    assert allowed([policy(*statements)], call()) is passes
+    assert is_allowed([policy(*statements)], call()) is passes
 
 
 def test_every_resource_of_a_call_must_be_allowed() -> None:
     other = MINE.replace("mine", "theirs")
-    assert allowed([policy(allow("ssm:GetParameters", MINE))], call("ssm:GetParameters", MINE))
-    assert not allowed([policy(allow("ssm:GetParameters", MINE))], call("ssm:GetParameters", MINE, other))
+    assert is_allowed([policy(allow("ssm:GetParameters", MINE))], call("ssm:GetParameters", MINE))
+    assert not is_allowed([policy(allow("ssm:GetParameters", MINE))], call("ssm:GetParameters", MINE, other))
 
 
 @pytest.mark.parametrize(
@@ -106,27 +107,27 @@ def test_conditions_hold_or_not(operator: str, key: str, wanted: Any, passes: bo
     }
     asked = Call("ssm", "ssm:GetParameter", (MINE,), context)
     condition = {operator: {key: wanted}}
-    assert allowed([policy(allow(Condition=condition))], asked) is passes
-    assert allowed([policy(allow(), deny(Condition=condition))], asked) is not passes
+    assert is_allowed([policy(allow(Condition=condition))], asked) is passes
+    assert is_allowed([policy(allow(), deny(Condition=condition))], asked) is not passes
 
 
 def test_a_condition_nobody_knows_neither_lets_through_nor_lifts_a_denial() -> None:
     condition = {"BinaryEquals": {"aws:RequestedRegion": "x"}}
     asked = call(aws_RequestedRegion="eu-west-1")
-    assert not allowed([policy(allow(Condition=condition))], asked)
-    assert not allowed([policy(allow(), deny(Condition=condition))], asked)
+    assert not is_allowed([policy(allow(Condition=condition))], asked)
+    assert not is_allowed([policy(allow(), deny(Condition=condition))], asked)
 
 
 def test_variables_stand_in_resources_too() -> None:
     own = policy(allow(resource="arn:aws:ssm:*:*:parameter/${aws:username}/*"))
-    assert allowed([own], call(aws_username="mine"))
-    assert not allowed([own], call(aws_username="theirs"))
+    assert is_allowed([own], call(aws_username="mine"))
+    assert not is_allowed([own], call(aws_username="theirs"))
 
 
 def test_a_buckets_policy_denies_what_identity_policies_allow() -> None:
     plain = policy(deny(Condition={"Bool": {"aws:SecureTransport": "false"}}))
-    assert denied_by(plain, call(aws_SecureTransport="false"))
-    assert not denied_by(plain, call(aws_SecureTransport="true"))
+    assert is_denied_by(plain, call(aws_SecureTransport="false"))
+    assert not is_denied_by(plain, call(aws_SecureTransport="true"))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_buckets_policy_denies_what_identity_policies_allow() -> None:
     ],
 )
 def test_what_a_call_touches(service: str, action: str, parameters: dict[str, Any], expected: list[str]) -> None:
-    assert resources(service, action, parameters, "eu-west-1") == expected
+    assert list_resources(service, action, parameters, "eu-west-1") == expected
 
 
 def signed(
@@ -178,7 +179,7 @@ def test_a_call_is_taken_for_what_it_is() -> None:
     ],
 )
 def test_what_is_refused(request_: SignedRequest, policies: tuple[dict[str, Any], ...], code: str) -> None:
-    with pytest.raises(Denied) as refused:
+    with pytest.raises(ApiError) as refused:
         judge(request_, *policies)
     assert refused.value.code == code
 
@@ -186,12 +187,12 @@ def test_what_is_refused(request_: SignedRequest, policies: tuple[dict[str, Any]
 def test_a_changed_body_is_not_what_was_signed() -> None:
     request = signed()
     changed = SignedRequest("POST", "/", "", request.headers, b"Action=TerminateInstances", True, "127.0.0.1")
-    with pytest.raises(Denied, match="signature"):
+    with pytest.raises(ApiError, match="signature"):
         judge(changed, policy(allow("*")))
 
 
 def test_what_a_call_implies_must_be_allowed_as_well() -> None:
     principal = Principal("arn:aws:iam::123456789012:user/alice", SECRET, None, (policy(allow("ec2:*")),))
     role = Call("iam", "iam:PassRole", ("arn:aws:iam::123456789012:role/gateway",), {})
-    with pytest.raises(Denied, match="iam:PassRole"):
+    with pytest.raises(ApiError, match="iam:PassRole"):
         authorize(signed(), lambda _: principal, lambda _: None, lambda _: [role])

@@ -1,7 +1,7 @@
-"""What EC2 refuses and moto takes: parameters that make no packet rule.
+"""Refuse EC2 parameters that cannot become a packet rule: ranges, addresses, ports, protocols, references.
 
-moto stores most of what it is given. A range that is none, or a port of 70000, would be found only when the rules are
-made of it, and one such rule would hold up all others; so a call is looked at before moto sees it.
+moto stores most of what it gets. A wrong range or a port of 70000 would be noticed only when the rules are made of it,
+and one such rule would hold up all others; so each call is checked before moto sees it.
 
 Sources: Amazon EC2 API Reference, "IpPermission", "CreateNetworkAclEntry", "CreateRoute", "Error codes for the Amazon
 EC2 API".
@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from lab.api.iam import Denied
+from lab.api.errors import ApiError
 
 _RANGES = {
     "CidrIp": 4,
@@ -27,22 +27,22 @@ _RANGES = {
 }
 _ADDRESSES = {"PrivateIpAddress": 4, "Ipv6Address": 6}
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "-1": -1, "all": -1}
-#: References whose target moto does not look for: the id's prefix, and the error where there is none such.
+#: References whose target moto does not look up: the id's prefix, and the error where the target does not exist.
 _REFERENCES = {
     "sg-": "InvalidGroup.NotFound",
     "pl-": "InvalidPrefixListID.NotFound",
 }
 
 
-def check(action: str, parameters: Mapping[str, object], exists: Callable[[str], bool]) -> None:
-    """Look at the parameters of an EC2 call (in the query protocol's names).
+def check_packet_parameters(action: str, parameters: Mapping[str, object], exists: Callable[[str], bool]) -> None:
+    """Check the parameters of an EC2 call, under the query protocol's names.
 
     Args:
         action: without its service: ``CreateRoute``.
-        exists: whether there is a security group or prefix list of an id.
+        exists: returns whether there is a security group or prefix list of an id.
 
     Raises:
-        Denied: with the code and text that EC2 answers with.
+        ApiError: EC2 refuses the parameter.
     """
     if action.startswith("Describe"):
         return
@@ -50,24 +50,24 @@ def check(action: str, parameters: Mapping[str, object], exists: Callable[[str],
         key = re.sub(r"\.\d+$", "", name).rsplit(".", 1)[-1]
         if not name.startswith("Filter"):
             _check_value(name, key, str(value), exists)
-    for prefix, rule in _rules(action, parameters):
+    for prefix, rule in _parse_rules(action, parameters):
         _check_rule(prefix, rule)
 
 
 def _check_value(name: str, key: str, value: str, exists: Callable[[str], bool]) -> None:
     if key in _RANGES:
         family = _RANGES[key] or (6 if ":" in value else 4)
-        if not _is(value, family, network=True):
-            raise _invalid(value, name, "CIDR block")
-    elif key in _ADDRESSES and not _is(value, _ADDRESSES[key], network=False):
-        raise _invalid(value, name, "address")
+        if not _is_range_or_address(value, family, network=True):
+            raise _refuse(value, name, "CIDR block")
+    elif key in _ADDRESSES and not _is_range_or_address(value, _ADDRESSES[key], network=False):
+        raise _refuse(value, name, "address")
     elif key in ("GroupId", "SecurityGroupId", "PrefixListId", "DestinationPrefixListId", "ReferencedGroupId"):
         for start, code in _REFERENCES.items():
             if value.startswith(start) and not exists(value):
-                raise Denied(code, f"The ID '{value}' does not exist")
+                raise ApiError(code, f"The ID '{value}' does not exist")
 
 
-def _is(text: str, family: int, *, network: bool) -> bool:
+def _is_range_or_address(text: str, family: int, *, network: bool) -> bool:
     try:
         parsed = ipaddress.ip_network(text, strict=False) if network else ipaddress.ip_address(text)
     except ValueError:
@@ -75,19 +75,19 @@ def _is(text: str, family: int, *, network: bool) -> bool:
     return parsed.version == family and (not network or "/" in text)
 
 
-def _rules(action: str, parameters: Mapping[str, object]) -> Iterable[tuple[str, dict[str, str]]]:
-    """Each protocol with the ports that belong to it: parameters that share a prefix."""
+def _parse_rules(action: str, parameters: Mapping[str, object]) -> Iterable[tuple[str, dict[str, str]]]:
+    """Yield each protocol of a call with its ports: the parameters that share its prefix."""
     if "SecurityGroup" not in action and "NetworkAcl" not in action:
         return
     protocols = {name: str(value) for name, value in parameters.items() if re.search(r"(^|\.)(Ip)?Protocol$", name)}
     for name, protocol in protocols.items():
         prefix = re.sub(r"(Ip)?Protocol$", "", name)
-        own = {
+        ports = {
             key: str(value)
             for key in ("FromPort", "ToPort", "PortRange.From", "PortRange.To", "Icmp.Type", "Icmp.Code")
             if (value := parameters.get(f"{prefix}{key}")) is not None
         }
-        yield prefix, {"protocol": protocol, **own}
+        yield prefix, {"protocol": protocol, **ports}
     if "RuleNumber" in parameters:
         yield "", {"protocol": "-1", "RuleNumber": str(parameters["RuleNumber"])}
 
@@ -95,29 +95,29 @@ def _rules(action: str, parameters: Mapping[str, object]) -> Iterable[tuple[str,
 def _check_rule(prefix: str, rule: Mapping[str, str]) -> None:
     protocol = rule["protocol"].lower()
     if protocol not in _PROTOCOLS and not (protocol.isdecimal() and int(protocol) <= 255):
-        raise _invalid(rule["protocol"], f"{prefix}IpProtocol", "protocol")
+        raise _refuse(rule["protocol"], f"{prefix}IpProtocol", "protocol")
     number = _PROTOCOLS.get(protocol, -1 if not protocol.isdecimal() else int(protocol))
-    numbers = {key: _number(prefix + key, value) for key, value in rule.items() if key != "protocol"}
+    numbers = {key: _parse_number(prefix + key, value) for key, value in rule.items() if key != "protocol"}
     if "RuleNumber" in numbers and not 1 <= numbers["RuleNumber"] <= 32766:
-        raise _invalid(rule["RuleNumber"], "RuleNumber", "rule number")
+        raise _refuse(rule["RuleNumber"], "RuleNumber", "rule number")
     low = numbers.get("FromPort", numbers.get("PortRange.From"))
     high = numbers.get("ToPort", numbers.get("PortRange.To"))
     if number in (6, 17):
         if low is None or high is None:
-            raise Denied("InvalidParameterValue", "Must specify both from and to ports with TCP/UDP.")
+            raise ApiError("InvalidParameterValue", "Must specify both from and to ports with TCP/UDP.")
         if not 0 <= low <= high <= 65535:
-            raise _invalid(f"{low}-{high}", f"{prefix}FromPort", "port range")
+            raise _refuse(f"{low}-{high}", f"{prefix}FromPort", "port range")
     elif number in (1, 58):
         for value in (low, high, numbers.get("Icmp.Type"), numbers.get("Icmp.Code")):
             if value is not None and not -1 <= value <= 255:
-                raise _invalid(str(value), f"{prefix}FromPort", "ICMP type or code")
+                raise _refuse(str(value), f"{prefix}FromPort", "ICMP type or code")
 
 
-def _number(name: str, value: str) -> int:
+def _parse_number(name: str, value: str) -> int:
     if not re.fullmatch(r"-?\d{1,9}", value):
-        raise _invalid(value, name, "number")
+        raise _refuse(value, name, "number")
     return int(value)
 
 
-def _invalid(value: str, name: str, kind: str) -> Denied:
-    return Denied("InvalidParameterValue", f"Value ({value}) for parameter {name} is invalid. It is no {kind}.")
+def _refuse(value: str, name: str, kind: str) -> ApiError:
+    return ApiError("InvalidParameterValue", f"Value ({value}) for parameter {name} is invalid: not a valid {kind}.")

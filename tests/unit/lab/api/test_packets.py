@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from lab.api.iam import Denied
-from lab.api.validation import check
+from lab.api.errors import ApiError
+from lab.api.validation.packets import check_packet_parameters
 
 KNOWN = {"sg-1", "pl-1"}
 RULE = {"GroupId": "sg-1", "IpPermissions.1.IpProtocol": "tcp", "IpPermissions.1.FromPort": "22",
@@ -15,7 +15,7 @@ ENTRY = {"NetworkAclId": "acl-1", "RuleNumber": "100", "Protocol": "6", "PortRan
 
 
 def judge(action: str, parameters: Mapping[str, str]) -> None:
-    check(action, parameters, KNOWN.__contains__)
+    check_packet_parameters(action, parameters, KNOWN.__contains__)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def test_rules_that_mean_something_pass(change: dict[str, str]) -> None:
     ],
 )
 def test_rules_that_mean_nothing_are_refused(change: dict[str, str], code: str) -> None:
-    with pytest.raises(Denied) as refused:
+    with pytest.raises(ApiError) as refused:
         judge("AuthorizeSecurityGroupIngress", {**RULE, **change})
     assert refused.value.code == code
 
 
 def test_tcp_needs_ports() -> None:
-    with pytest.raises(Denied, match="both from and to"):
+    with pytest.raises(ApiError, match="both from and to"):
         judge("AuthorizeSecurityGroupEgress", {k: v for k, v in RULE.items() if not k.endswith("Port")})
 
 
@@ -69,7 +69,7 @@ def test_tcp_needs_ports() -> None:
 )
 def test_acl_entries_are_looked_at_too(change: dict[str, str]) -> None:
     judge("CreateNetworkAclEntry", ENTRY)
-    with pytest.raises(Denied):
+    with pytest.raises(ApiError):
         judge("CreateNetworkAclEntry", {**ENTRY, **change})
 
 

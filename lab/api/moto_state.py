@@ -1,0 +1,263 @@
+"""Read and write moto's state where the AWS API does not: principals, policies, images, instances as Linux has them.
+
+Only this module and `lab.api.moto_patches` reach into moto's objects; everything else speaks the AWS API.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from moto.ec2.models import ec2_backends
+from moto.iam.models import iam_backends
+from moto.route53.models import route53_backends
+from moto.s3.models import s3_backends
+from moto.ssm.models import Parameter, ssm_backends
+from moto.sts.models import sts_backends
+
+from lab.api.iam import ACCOUNT, Call, Principal
+from lab.network.dns import Records, Zone
+
+ADMINISTRATOR_POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+#: Public parameters of Debian's current images ("Debian on Amazon EC2"), and the lab's image behind each.
+IMAGES = {
+    f"/aws/service/debian/release/{release}/latest/{architecture}": f"ami-0debian{release}{architecture}"
+    for release in ("12", "13")
+    for architecture in ("amd64", "arm64")
+}
+#: moto's description of an interface that RunInstances created.
+_LAUNCHED_INTERFACE = "Primary network interface"
+
+
+class AccessKeys:
+    """The access keys of a region: the lab's own, users', and those of assumed roles."""
+
+    def __init__(self) -> None:
+        self.lab_key = "AKIALABREGION0000000"
+        self.lab_secret = secrets.token_hex(20)
+
+    def find_principal(self, key: str) -> Principal | None:
+        """Return the principal of an access key, with its policies as they are now, or None."""
+        if key == self.lab_key:
+            return Principal(arn=f"arn:aws:iam::{ACCOUNT}:root", secret=self.lab_secret, root=True)
+        iam = iam_backends[ACCOUNT]["aws"]
+        for user in iam.users.values():
+            for access in user.access_keys:
+                if access.access_key_id == key and access.status == "Active":
+                    groups = [group for group in iam.groups.values() if user in group.users]
+                    owners = [user, *groups]
+                    documents = tuple(document for owner in owners for document in _list_policies(owner))
+                    return Principal(arn=user.arn, secret=access.secret_access_key, policies=documents)
+        for session in sts_backends[ACCOUNT]["aws"].assumed_roles:
+            if session.access_key_id == key and session.expiration > datetime.now(session.expiration.tzinfo):
+                role = iam.get_role_by_arn(session.role_arn)
+                return Principal(
+                    arn=f"arn:aws:sts::{ACCOUNT}:assumed-role/{role.name}/{session.session_name}",
+                    secret=session.secret_access_key,
+                    token=session.session_token,
+                    policies=tuple(_list_policies(role)),
+                )
+        return None
+
+
+def _list_policies(owner: Any) -> list[Mapping[str, Any]]:
+    """Return the policy documents of a user, group or role, inline and attached."""
+    attached = [
+        next(version.document for version in policy.versions if version.is_default)
+        for policy in owner.managed_policies.values()
+    ]
+    return [json.loads(text) for text in (*owner.policies.values(), *attached)]
+
+
+def find_bucket_policy(bucket: str) -> Mapping[str, Any] | None:
+    """Return a bucket's policy, or None."""
+    stored = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
+    policy: Mapping[str, Any] | None = json.loads(stored.policy) if stored is not None and stored.policy else None
+    return policy
+
+
+def list_passed_roles(call: Call) -> list[Call]:
+    """Return the iam:PassRole calls that launching with an instance profile implies."""
+    reference = call.parameters.get("IamInstanceProfile.Name") or call.parameters.get("IamInstanceProfile.Arn")
+    if call.service != "ec2" or not reference:
+        return []
+    profiles = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
+    name = str(reference).rsplit("/", 1)[-1]
+    roles = next((profile.roles for profile in profiles if profile.name == name), [])
+    context = {**call.context, "iam:PassedToService": "ec2.amazonaws.com"}
+    return [Call("iam", "iam:PassRole", (role.arn,), context) for role in roles]
+
+
+def is_assumable_by_ec2(role: str) -> bool:
+    """Return whether a role's trust policy lets EC2 assume it for an instance."""
+    document = iam_backends[ACCOUNT]["aws"].get_role(role).assume_role_policy_document
+    statements = json.loads(document)["Statement"]
+    for statement in statements if isinstance(statements, list) else [statements]:
+        actions, services = statement.get("Action", []), statement.get("Principal", {})
+        services = services.get("Service", []) if isinstance(services, dict) else services
+        services = services if isinstance(services, list) else [services]
+        actions = actions if isinstance(actions, list) else [actions]
+        if (
+            statement["Effect"] == "Allow"
+            and "ec2.amazonaws.com" in services
+            and {"sts:AssumeRole", "sts:*", "*"} & {*actions}
+        ):
+            return True
+    return False
+
+
+def list_private_zones(region: str, vpc: str) -> list[Zone]:
+    """Return the private zones that a VPC's resolver answers for; none where the VPC lacks a DNS attribute.
+
+    Alias records and routing policies are not supported: of several records of a name the first counts.
+    """
+    network = ec2_backends[ACCOUNT][region].vpcs.get(vpc)
+    if network is None or not (network.enable_dns_support and network.enable_dns_hostnames):
+        return []
+    zones = route53_backends[ACCOUNT]["aws"].zones.values()
+    return [
+        _convert_zone(zone)
+        for zone in zones
+        if zone.private_zone and vpc in [entry.get("vpc_id") for entry in zone.vpcs]
+    ]
+
+
+def _convert_zone(zone: Any) -> Zone:
+    records: dict[tuple[str, str], Records] = {}
+    for record_set in zone.rrsets:
+        if record_set.records:
+            values = Records(int(record_set.ttl or 300), tuple(map(str, record_set.records)))
+            records.setdefault((_normalize_name(record_set.name), record_set.type), values)
+    return Zone(_normalize_name(zone.name), records)
+
+
+def _normalize_name(text: str) -> str:
+    """Return a domain name in lower case, without its last dot and with an asterisk in place of the octal code."""
+    return text.lower().rstrip(".").replace("\\052", "*")
+
+
+def publish_images(region: str) -> None:
+    """Create Debian's public image parameters and images in an AWS region. Idempotent."""
+    parameters = ssm_backends[ACCOUNT][region]._parameters
+    ec2 = ec2_backends[ACCOUNT][region]
+    for name, image in IMAGES.items():
+        if name not in parameters:
+            parameters[name].append(
+                Parameter(  # type: ignore[abstract]  # moto creates them so, too
+                    account_id=ACCOUNT,
+                    name=name,
+                    value=image,
+                    parameter_type="String",
+                    description="",
+                    allowed_pattern=None,
+                    keyid=None,
+                    last_modified_date=datetime.now(UTC),
+                    version=1,
+                    data_type="aws:ec2:image",
+                )
+            )
+        if image not in ec2.amis:
+            _register_image(ec2, image)
+
+
+def _register_image(ec2: Any, identity: str) -> None:
+    ami = ec2.register_image(name=identity, description="Debian, as the lab builds it")
+    del ec2.amis[ami.id]
+    ami.id = identity
+    ami.architecture = "arm64" if identity.endswith("arm64") else "x86_64"
+    ami.root_device_name = "/dev/xvda"
+    ami.owner_id = "136693071363"
+    ec2.amis[identity] = ami
+
+
+# --- EC2 --------------------------------------------------------------------------------------------------------------
+
+
+def reference_finder(region: str) -> Callable[[str], bool]:
+    """Return a function that says whether a security group or prefix list of an id is in an AWS region."""
+    backend: Any = ec2_backends[ACCOUNT][region]
+
+    def exists(identity: str) -> bool:
+        return identity in backend.managed_prefix_lists or any(identity in groups for groups in backend.groups.values())
+
+    return exists
+
+
+def mark_stopping(region: str, instance: str) -> None:
+    """Set an instance that moto has stopped to `stopping`, until its machine is down."""
+    entry = ec2_backends[ACCOUNT][region].get_instance(instance)
+    if entry.state == "stopped":
+        entry._state.name, entry._state.code = "stopping", 64
+
+
+def mark_powered_off(region: str, instance: str) -> None:
+    """Set an instance whose machine went down to stopped, or to terminated where its launch said so."""
+    backend = ec2_backends[ACCOUNT][region]
+    entry = backend.get_instance(instance)
+    state = str(entry._state.name)
+    terminates = entry.instance_initiated_shutdown_behavior == "terminate"
+    if state == "stopping":
+        entry._state.name, entry._state.code = "stopped", 80
+    elif state == "shutting-down" or (state in ("running", "pending") and terminates):
+        entry.terminate()
+        detach_terminated_interfaces(region)
+    elif state in ("running", "pending"):
+        entry.stop()
+
+
+def detach_terminated_interfaces(region: str) -> None:
+    """Free the interfaces of terminated instances, and delete those made by their launch; moto leaves all attached."""
+    backend: Any = ec2_backends[ACCOUNT][region]
+    terminated = {
+        instance.id
+        for reservation in backend.reservations.values()
+        for instance in reservation.instances
+        if instance.state == "terminated"
+    }
+    for interface in list(backend.enis.values()):
+        if interface.instance is None or interface.instance.id not in terminated:
+            continue
+        interface.instance.nics = _NoInterfaces()
+        interface.instance = interface.attachment_id = None
+        interface.status = "available"
+        if interface.description == _LAUNCHED_INTERFACE:
+            _delete_interface(backend, interface)
+    for address in backend.addresses:
+        if address.instance is not None and address.instance.id in terminated:
+            address.instance = None
+        if address.eni is not None and address.eni.id not in backend.enis:
+            address.eni = address.association_id = None
+
+
+class _NoInterface:
+    """The attributes that moto reads of the first interface of an instance that has none."""
+
+    private_ip_address = None
+    public_ip = None
+
+
+class _NoInterfaces(dict[int, _NoInterface]):
+    """Interfaces of a terminated instance: none, but moto still reads the addresses of number 0."""
+
+    def __missing__(self, index: int) -> _NoInterface:
+        return _NoInterface()
+
+
+def _delete_interface(backend: Any, interface: Any) -> None:
+    backend.enis.pop(interface.id, None)
+    for entry in interface.private_ip_addresses:
+        interface.subnet.del_subnet_ip(entry["PrivateIpAddress"])
+
+
+def root_volume_tasks(backend: Any) -> list[dict[str, str]]:
+    """Return the mutable list of a region's CreateReplaceRootVolumeTask tasks."""
+    tasks: list[dict[str, str]] = backend.__dict__.setdefault("replace_root_volume_tasks", [])
+    return tasks
+
+
+def complete_root_volume_tasks(region: str, instance: str, state: str = "succeeded") -> None:
+    """Set the pending tasks that replace an instance's root volume to their final state."""
+    for task in root_volume_tasks(ec2_backends[ACCOUNT][region]):
+        if task["InstanceId"] == instance and task["TaskState"] == "pending":
+            task["TaskState"] = state
