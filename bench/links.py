@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import get_args
 
 from bench.lab import region
-from drawbridge.trial.links import pings, throughput
-from lab.linux import nft, run
+from drawbridge.trial.bond_measure import measure_loss, measure_throughput
+from drawbridge.trial.link_faults import end_silence, silence
+from lab.linux import run
 from openvpn.model import Mode
 from tests.support import pair as pairs
 from tests.support.pair import Pair, must, wait_bonded, wait_links
@@ -24,7 +25,6 @@ KEEPALIVE = 5.0
 RATE = "4mbit"
 #: Seconds that a fault is watched for, and times that each is made.
 WATCHED, TIMES = 12.0, 2
-_SILENCE = "table inet cut {\n chain c {\n type filter hook forward priority -300; policy drop;\n }\n}\n"
 
 
 def figures() -> Iterator[str]:
@@ -49,16 +49,16 @@ def _mode(pair: Pair) -> Iterator[str]:
         for tap in (0, 1):
             losses = []
             for _ in range(TIMES):
-                losses.append(pings(pair.left, FAR, WATCHED, meanwhile=lambda f=fail, t=tap: f(t)))  # type: ignore[misc]
+                losses.append(measure_loss(pair.left, FAR, WATCHED, meanwhile=lambda f=fail, t=tap: f(t)))  # type: ignore[misc]
                 mend(tap)
                 wait_bonded(pair)
             told = "; ".join(f"{loss.gap:.1f} s, {loss.lost} of {loss.sent} pings lost" for loss in losses)
             yield f"ovn{tap} {what}: longest gap {told} (goal: {goal:g} s at most)"
-    two = {n: throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
+    two = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
     must(pair.left, "systemctl", "stop", _unit(1))
     for host in pair.hosts:
         wait_links(host, "ovn0")
-    one = {n: throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
+    one = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
     must(pair.left, "systemctl", "start", _unit(1))
     wait_bonded(pair)
     for n in (1, 8):
@@ -92,8 +92,8 @@ def _faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], C
     yield (
         "hears nothing any more",
         KEEPALIVE + 1,
-        lambda tap: nft(router(tap), _SILENCE),
-        lambda tap: nft(router(tap), "delete table inet cut\n"),
+        lambda tap: silence(router(tap)),
+        lambda tap: end_silence(router(tap)),
     )
 
 

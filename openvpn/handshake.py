@@ -43,12 +43,12 @@ class Wire(Protocol):
         """The next packet, None if none comes in time; raises OSError, EOFError where the other end has hung up."""
 
 
-class RefusedHere(Exception):
+class ServerCertificateError(Exception):
     """The server shows a certificate that this end does not accept; the message says why."""
 
 
 @dataclass
-class Talk:
+class Handshake:
     """One attempt, and how far it came."""
 
     wire: Wire
@@ -91,9 +91,9 @@ class Talk:
             except ssl.SSLWantReadError:
                 done = False
             except ssl.SSLCertVerificationError as error:
-                raise RefusedHere(error.verify_message) from error
+                raise ServerCertificateError(error.verify_message) from error
             except ssl.SSLError as error:
-                raise RefusedHere(str(error.reason or error)) from error
+                raise ServerCertificateError(str(error.reason or error)) from error
             for chunk in iter(lambda: sent.read(_CHUNK), b""):
                 self._say(self._first if number == 1 else _CONTROL, number, chunk)
                 number += 1
@@ -107,7 +107,7 @@ class Talk:
     def _expect_name(tls: ssl.SSLObject, wanted: str) -> None:
         shown = dict(pair for part in (tls.getpeercert() or {}).get("subject", ()) for pair in part)  # type: ignore[misc]
         if (name := shown.get("commonName")) != wanted:
-            raise RefusedHere(f"it is {name}'s, not {wanted}'s")
+            raise ServerCertificateError(f"it is {name}'s, not {wanted}'s")
 
     def _opened(self, content: bytes) -> None:
         """The server's answer to a reset: with it, it may have asked for the key once more."""
@@ -192,6 +192,6 @@ def _context(bundle: str) -> ssl.SSLContext:
     return context
 
 
-def key_in(bundle: str) -> ClientKey:
+def client_key_of(bundle: str) -> ClientKey:
     """Return a bundle's tls-crypt-v2 key; raises `BundleError` and `PkiError`."""
     return ClientKey.read(tls_crypt_of(bundle))

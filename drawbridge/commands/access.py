@@ -5,8 +5,8 @@ from ipaddress import IPv4Address
 import click
 
 from drawbridge.commands import options, output
-from drawbridge.operate import access as doors
 from drawbridge.operate import account
+from drawbridge.operate import ingress_rules as doors
 
 
 @click.group()

@@ -10,9 +10,9 @@ import click
 
 from contract import SECOND
 from drawbridge.commands import options, output
-from drawbridge.operate import account, ssh
+from drawbridge.operate import account, ssh_login
 from drawbridge.operate import bundle_probe as probes
-from drawbridge.operate import gateway as gateways
+from drawbridge.operate import gateway_status as gateways
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,9 +35,9 @@ def _login(command: F) -> F:
 
 def _target(
     stack: str, region: str | None, user: str, identity: Path | None, second: bool
-) -> tuple[account.Account, ssh.Target]:
+) -> tuple[account.Account, ssh_login.SshTarget]:
     where = replace(account.connect(stack, region=region), end=SECOND if second else "")
-    return where, gateways.target(where, user=user, identity=identity)
+    return where, gateways.ssh_target(where, user=user, identity=identity)
 
 
 @click.group()
@@ -50,7 +50,7 @@ def gateway() -> None:
 @options.json
 def status(stack: str, region: str | None, user: str, identity: Path | None, second: bool, wants_json: bool) -> None:
     """Show what the gateway runs and who is connected; exit 1 if it is not as it should be."""
-    found = gateways.status(*_target(stack, region, user, identity, second))
+    found = gateways.read_status(*_target(stack, region, user, identity, second))
     if wants_json:
         click.echo(output.as_json(found))
     else:
@@ -89,7 +89,7 @@ def logs(
     _, where = _target(stack, region, user, identity, second)
     # Ctrl-C is how following ends, and no failure.
     with suppress(KeyboardInterrupt) if follow else nullcontext():
-        for line in gateways.logs(where, lines=lines, follow=follow):
+        for line in gateways.read_logs(where, lines=lines, follow=follow):
             click.echo(line, nl=False)
 
 
@@ -104,7 +104,7 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
     It makes no tunnel, needs no root, and ends no session. Exit 1 if the bundle does not get through.
     """
     where = account.connect(stack, region=region) if stack else None
-    found = probes.run(probes.read(bundle), where)
+    found = probes.probe_from_account(probes.read_bundle(bundle), where)
     if wants_json:
         click.echo(output.as_json(found))
     else:

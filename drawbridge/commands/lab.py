@@ -29,7 +29,7 @@ def up(wants_json: bool) -> None:
     from drawbridge.trial import run
 
     with _at_work() as progress:
-        checks = run.up(account.LAB, progress)
+        checks = run.deploy_and_check(account.LAB, progress)
     _conclude(checks, wants_json)
 
 

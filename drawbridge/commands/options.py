@@ -29,7 +29,7 @@ def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Pa
     path = Path(value)
     found = path if path.suffix in {".yaml", ".yml"} or "/" in value else account.stack_file(value)
     if not found.is_file():
-        known = sorted(p.name.split(".")[1] for p in (account.PROJECT / "stacks").glob("Pulumi.*.yaml"))
+        known = sorted(p.name.split(".")[1] for p in (account.CHECKOUT / "stacks").glob("Pulumi.*.yaml"))
         raise click.BadParameter(f"{found} is no file; stacks here: {', '.join(known) or 'none'}", ctx, parameter)
     return found
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from drawbridge.operate import peers
+from drawbridge.operate import peer_files
 
 
 @click.group()
@@ -22,5 +22,5 @@ def peer() -> None:
 )
 def new(listens: str, calls: str, remote: str, port: int, directory: Path) -> None:
     """Write a file for each of two hosts, by their names; each knows the other by its key's fingerprint."""
-    for path in peers.make(directory, (listens, calls), remote, port):
+    for path in peer_files.write_peer_files(directory, (listens, calls), remote, port):
         click.echo(f"{path}: sudo openvpn --config {path}")

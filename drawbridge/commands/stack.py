@@ -7,8 +7,8 @@ import click
 from drawbridge import errors
 from drawbridge.commands import options, output
 from drawbridge.operate import account
-from drawbridge.operate import audit as audits
-from drawbridge.operate import cost as costs
+from drawbridge.operate import leftovers as audits
+from drawbridge.operate import monthly_cost as costs
 
 
 @click.group("stack")
@@ -36,8 +36,8 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
         parsed = parse(raw, stack=name, endpoint="http://127.0.0.1")
     except SettingsError as error:
         raise errors.StackError(str(error)) from error
-    bills = costs.compare(parsed, costs.Usage(connected=connected, out=out))
-    day, region = costs.dated()
+    bills = costs.compare_costs(parsed, costs.Usage(connected=connected, out=out))
+    day, region = costs.price_date()
     if wants_json:
         shown = [{"name": bill.name, "dollars": round(bill.dollars, 2), "items": bill.items} for bill in bills]
         click.echo(output.as_json({"date": str(day), "region": region, "bills": shown}))
@@ -55,7 +55,7 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
 @options.json
 def audit(stack: str, region: str | None, wants_json: bool) -> None:
     """Show everything of a stack that is in the account; after `pulumi destroy`, exit 1 if anything is left."""
-    found = audits.things(account.connect(stack, region=region))
+    found = audits.find_leftovers(account.connect(stack, region=region))
     if wants_json:
         click.echo(output.as_json(found))
     elif found:

@@ -19,22 +19,22 @@ from botocore.config import Config
 
 import contract
 from drawbridge import errors
-from drawbridge.operate import ssh
+from drawbridge.operate import ssh_login
 from endpoint import remote_endpoint
 
 LAB = "lab"
 """The stack of the region on this machine."""
 
-PROJECT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
 """Where the program and its stack files are."""
 
-SAFE_STACK = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 #: Short, with few retries: a person waits for the answer.
-CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 
-ABSENT = frozenset({"ParameterNotFound", "NoSuchBucket", "NoSuchKey"})
-NO_LOGIN = frozenset(
+NOT_FOUND_CODES = frozenset({"ParameterNotFound", "NoSuchBucket", "NoSuchKey"})
+CREDENTIALS_CODES = frozenset(
     {"AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
 )
 
@@ -47,7 +47,7 @@ class Account:
     session: boto3.Session
     endpoint: str | None = None
     """Of the lab's region; None leaves the choice to boto3."""
-    dial: ssh.Dial = ssh.dial
+    dial: ssh_login.Dial = ssh_login.dial
     """How the stack's public addresses are reached from here."""
     namespace: str | None = None
     """Network namespace from which they are reached; None is this machine's own."""
@@ -63,18 +63,18 @@ class Account:
 
     def client(self, service: str) -> Any:
         """A boto3 client; raises `AwsError` where there is no region or no credentials to sign with."""
-        with telling_aws_errors(self.stack):
-            return self.session.client(service, endpoint_url=self.endpoint, config=CONFIG)  # type: ignore[call-overload]
+        with translate_aws_errors(self.stack):
+            return self.session.client(service, endpoint_url=self.endpoint, config=CLIENT_CONFIG)  # type: ignore[call-overload]
 
     def parameter(self, name: str, *, secret: bool = False) -> str:
         """Value of an SSM parameter; raises `NotDeployedError` where there is none and `AwsError` otherwise."""
-        with telling_aws_errors(self.stack, name):
+        with translate_aws_errors(self.stack, name):
             answer = self.client("ssm").get_parameter(Name=name, WithDecryption=secret)
         return str(answer["Parameter"]["Value"])
 
     def parameters(self, path: str, *, secret: bool = False) -> dict[str, str]:
         """Every SSM parameter below a path, by its whole name; raises `AwsError`."""
-        with telling_aws_errors(self.stack):
+        with translate_aws_errors(self.stack):
             pages = self.client("ssm").get_paginator("get_parameters_by_path")
             return {
                 parameter["Name"]: parameter["Value"]
@@ -89,18 +89,18 @@ def connect(stack: str, *, region: str | None = None, environ: Mapping[str, str]
     `region` wins over AWS_REGION, AWS_DEFAULT_REGION, the stack file and the AWS profile. Raises `StackError` for a
     name that cannot be, or an endpoint that stack `lab` refuses, and `LabError` where no lab runs.
     """
-    if not SAFE_STACK.fullmatch(stack):
+    if not STACK_NAME.fullmatch(stack):
         raise errors.StackError(f"{stack!r} is no name of a stack", "use at most 63 of a-z 0-9 . _ -")
     if stack == LAB:
         return _lab(environ)
     chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or region_of(stack)
-    with telling_aws_errors(stack):
+    with translate_aws_errors(stack):
         return Account(stack=stack, session=boto3.Session(region_name=chosen))
 
 
 def stack_file(stack: str) -> Path:
     """Where a stack's configuration is, whether or not it is there."""
-    return PROJECT / "stacks" / f"Pulumi.{stack}.yaml"
+    return CHECKOUT / "stacks" / f"Pulumi.{stack}.yaml"
 
 
 def region_of(stack: str) -> str | None:
@@ -133,7 +133,7 @@ def _lab(environ: Mapping[str, str]) -> Account:
 
     def dial(host: str, port: int, timeout: float) -> socket.socket:
         # The lab's public addresses are on its own Internet, which this machine is no part of.
-        return linux.within(internet, lambda: ssh.dial(host, port, timeout))
+        return linux.within(internet, lambda: ssh_login.dial(host, port, timeout))
 
     keys = running.environment
     return Account(
@@ -152,18 +152,18 @@ def _lab(environ: Mapping[str, str]) -> Account:
 
 
 @contextmanager
-def telling_aws_errors(stack: str, wanted: str | None = None) -> Iterator[None]:
+def translate_aws_errors(stack: str, wanted: str | None = None) -> Iterator[None]:
     """Turns boto3's errors into ours; `wanted` is what `NotDeployedError` says is missing."""
     try:
         yield
     except boto.ClientError as error:
         code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-        if code in ABSENT:
+        if code in NOT_FOUND_CODES:
             raise errors.NotDeployedError(
                 f"stack {stack} has no {wanted or 'such thing'} ({code})",
                 f"is it deployed, and in this region? pulumi up --stack {stack}",
             ) from error
-        if code in NO_LOGIN:
+        if code in CREDENTIALS_CODES:
             raise errors.CredentialsError(f"AWS does not accept the credentials ({code})", _LOGIN) from error
         raise errors.AwsError(
             f"AWS refused {error.operation_name}: {code}: {message}", "ask for that permission, or use another profile"

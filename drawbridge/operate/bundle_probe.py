@@ -23,26 +23,26 @@ from typing import Any, Literal
 
 import contract
 from drawbridge import errors
-from drawbridge.operate.account import Account, telling_aws_errors
-from drawbridge.operate.gateway import address_of, read_report
-from openvpn.handshake import RefusedHere, Talk, Wire, key_in
+from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.gateway_status import find_address, read_report
+from openvpn.handshake import Handshake, ServerCertificateError, Wire, client_key_of
 from openvpn.profile import BundleError, Remote, certificate_of, remote_of, tls_crypt_of
 from pki.authority import Certificate, PkiError
 
 #: Seconds that a probe takes at most, AWS's answers apart.
-PATIENCE = 5.0
+TIME_LIMIT = 5.0
 _LOOK_UP = 2.0
 _OPEN = 2.5
 """Seconds for the first answer; what is left is for TLS."""
 
-State = Literal["fine", "configuration", "nothing", "unanswered", "address"]
+ProbeState = Literal["fine", "configuration", "nothing", "unanswered", "address"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """What became of a probe."""
 
-    state: State
+    state: ProbeState
     """`fine`: both ends accept each other; `configuration`: OpenVPN is there, and the bundle is not for it; `nothing`:
     a host is there, and nothing listens; `unanswered`: a host is there, or may be, and the port is silent; `address`:
     nobody is there, or nothing gets through to them.
@@ -60,7 +60,7 @@ class Verdict:
         return self.state == "fine"
 
 
-def read(path: Path) -> str:
+def read_bundle(path: Path) -> str:
     """Return a bundle's text; raises `BundleError`."""
     try:
         return path.read_text()
@@ -68,34 +68,34 @@ def read(path: Path) -> str:
         raise errors.BundleError(f"{path} cannot be read: {error}", "fetch it: drawbridge client fetch NAME") from None
 
 
-def run(bundle: str, account: Account | None) -> Verdict:
+def probe_from_account(bundle: str, account: Account | None) -> Verdict:
     """Return what a bundle comes to, from where the account's public addresses are reached, with what AWS knows of it.
 
     Raises `BundleError`, and `AwsError` where an account is given.
     """
     if account is None:
-        return probe(bundle)
+        return probe_bundle(bundle)
     if account.namespace is None:
-        return explain(account, bundle, probe(bundle))
+        return add_aws_findings(account, bundle, probe_bundle(bundle))
     # Here and not above: only the lab has them.
     from lab.linux import within
 
-    return explain(account, bundle, within(account.namespace, lambda: probe(bundle)))
+    return add_aws_findings(account, bundle, within(account.namespace, lambda: probe_bundle(bundle)))
 
 
-def probe(bundle: str) -> Verdict:
+def probe_bundle(bundle: str) -> Verdict:
     """Return what a bundle comes to from here, within `PATIENCE` seconds; raises `BundleError` for a text that is none.
 
     The bundle's keys are used and never shown.
     """
     start = time.monotonic()
     try:
-        remote, key = remote_of(bundle), key_in(bundle)
+        remote, key = remote_of(bundle), client_key_of(bundle)
         certificate = Certificate.read(certificate_of(bundle))
     except (BundleError, PkiError) as error:
         raise errors.BundleError(f"this is no bundle: {error}", "fetch it: drawbridge client fetch NAME") from None
 
-    def verdict(state: State, known: str, remedy: str) -> Verdict:
+    def verdict(state: ProbeState, known: str, remedy: str) -> Verdict:
         where = f"{remote.host} {remote.protocol} {remote.port}"
         seconds = round(time.monotonic() - start, 2)
         return Verdict(state=state, remote=where, known=known, remedy=remedy, seconds=seconds)
@@ -110,8 +110,8 @@ def probe(bundle: str) -> Verdict:
             family, address = pool.submit(_look_up, remote).result(_LOOK_UP)
         except (OSError, NotYet) as error:
             return verdict("address", f"the name {remote.host} is not found: {error}", _WHERE)
-        echo = pool.submit(_answers_echo, family, address[0], start + PATIENCE - 1)
-        return verdict(*_try(bundle, remote, key_in(bundle), family, address, echo, start))
+        echo = pool.submit(_answers_echo, family, address[0], start + TIME_LIMIT - 1)
+        return verdict(*_try(bundle, remote, client_key_of(bundle), family, address, echo, start))
     finally:
         del key
         pool.shutdown(wait=False, cancel_futures=True)
@@ -132,7 +132,7 @@ def _try(
     address: tuple[Any, ...],
     echo: "Future[bool | None]",
     start: float,
-) -> tuple[State, str, str]:
+) -> tuple[ProbeState, str, str]:
     """State, what is known, and the remedy."""
     try:
         wire = (_Stream if remote.protocol == "tcp" else _Datagrams)(family, address, start + _OPEN)
@@ -143,16 +143,16 @@ def _try(
     except OSError as error:
         return "address", f"there is no way to {address[0]}: {error.strerror or error}", _WHERE
     with closing(wire):
-        talk = Talk(wire, key)
+        talk = Handshake(wire, key)
         try:
             if not talk.reset(start + _OPEN):
                 if remote.protocol == "udp":
                     return _silent(remote, echo, start)
                 known = "something listens, and does not answer the bundle's key"
                 return "configuration", known, _FETCH
-            if talk.secure(bundle, start + PATIENCE - 0.3):
+            if talk.secure(bundle, start + TIME_LIMIT - 0.3):
                 return "fine", "the gateway and the bundle accept each other", "connect"
-        except RefusedHere as error:
+        except ServerCertificateError as error:
             known = f"OpenVPN knows the bundle's key and shows a certificate that the bundle refuses: {error}"
             return "configuration", known, _FETCH
         except ConnectionRefusedError:
@@ -166,10 +166,10 @@ def _try(
     return "configuration", known, f"is the client still in the stack file? {_FETCH}"
 
 
-def _silent(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[State, str, str]:
+def _silent(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[ProbeState, str, str]:
     """No answer at all: whether there is a host tells the address from the rest."""
     try:
-        there = echo.result(max(0.1, start + PATIENCE - 0.5 - time.monotonic()))
+        there = echo.result(max(0.1, start + TIME_LIMIT - 0.5 - time.monotonic()))
     except NotYet:
         there = None
     except OSError:
@@ -289,7 +289,7 @@ def _ping(address: str) -> bool | None:
     return {0: True, 1: False}.get(done.returncode)
 
 
-def explain(account: Account, bundle: str, verdict: Verdict) -> Verdict:
+def add_aws_findings(account: Account, bundle: str, verdict: Verdict) -> Verdict:
     """Return a verdict with what AWS knows of the stack's gateway put to it; raises `AwsError`.
 
     A bundle that works is not looked into.
@@ -305,10 +305,10 @@ def explain(account: Account, bundle: str, verdict: Verdict) -> Verdict:
     return Verdict(state=verdict.state, remote=verdict.remote, known=known, remedy=remedy, seconds=verdict.seconds)
 
 
-def _differences(account: Account, bundle: str) -> Iterator[tuple[State, str, str]]:
+def _differences(account: Account, bundle: str) -> Iterator[tuple[ProbeState, str, str]]:
     """What is not as it should be, the first cause first."""
     remote, certificate = remote_of(bundle), Certificate.read(certificate_of(bundle))
-    name, address = certificate.common_name, address_of(account)
+    name, address = certificate.common_name, find_address(account)
     try:
         current = account.parameter(account.names.bundle(name), secret=True)
     except errors.NotDeployedError:
@@ -326,10 +326,10 @@ def _differences(account: Account, bundle: str) -> Iterator[tuple[State, str, st
     yield from _doors(account, wanted, address)
 
 
-def _gateway(account: Account) -> Iterator[tuple[State, str, str]]:
+def _gateway(account: Account) -> Iterator[tuple[ProbeState, str, str]]:
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
     alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
-    with telling_aws_errors(account.stack):
+    with translate_aws_errors(account.stack):
         found = account.client("ec2").describe_instances(Filters=filters + alive)["Reservations"]
     states = [one["State"]["Name"] for group in found for one in group["Instances"]]
     if states != ["running"]:
@@ -340,10 +340,10 @@ def _gateway(account: Account) -> Iterator[tuple[State, str, str]]:
         yield "nothing", known, f"drawbridge gateway logs --stack {account.stack}"
 
 
-def _doors(account: Account, remote: Remote, address: str) -> Iterator[tuple[State, str, str]]:
+def _doors(account: Account, remote: Remote, address: str) -> Iterator[tuple[ProbeState, str, str]]:
     """Whether the security group lets anybody at all use the port."""
     ec2 = account.client("ec2")
-    with telling_aws_errors(account.stack):
+    with translate_aws_errors(account.stack):
         found = ec2.describe_addresses(PublicIps=[address])["Addresses"][0]
         (interface,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[found["NetworkInterfaceId"]])[
             "NetworkInterfaces"

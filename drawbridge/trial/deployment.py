@@ -13,7 +13,7 @@ import pulumi
 
 import contract
 from drawbridge import errors
-from drawbridge.operate.account import PROJECT, Account
+from drawbridge.operate.account import CHECKOUT, Account
 from lab import region as labs
 from settings.model import Settings
 from settings.parse import parse
@@ -90,7 +90,7 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
     with _environment({**running.environment, "AWS_REGION": str(config["aws:region"])}):
         try:
             settings = parse(config, stack=stack, endpoint=running.endpoint)
-            result = engine(running, stack, config, progress).up()
+            result = create_engine(running, stack, config, progress).up()
         except pulumi.RunError as error:
             raise errors.StackError(str(error)) from error
         except EngineError as error:
@@ -103,7 +103,9 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
     return Deployment(running, settings, result.outputs, result.changes)
 
 
-def engine(running: labs.Region, stack: str, config: Mapping[str, Any], progress: Progress = lambda _: None) -> Any:
+def create_engine(
+    running: labs.Region, stack: str, config: Mapping[str, Any], progress: Progress = lambda _: None
+) -> Any:
     """The embedded engine for a stack of this lab; its state lies with the lab's."""
     from engine.engine import Engine, Event
 
@@ -112,7 +114,7 @@ def engine(running: labs.Region, stack: str, config: Mapping[str, Any], progress
             progress(event.text)
 
     state = running.stacks / f"{stack}.json"
-    return Engine(PROJECT, project=contract.PROJECT, stack=stack, config=config, state=state, events=tell)
+    return Engine(CHECKOUT, project=contract.PROJECT, stack=stack, config=config, state=state, events=tell)
 
 
 def identity(running: labs.Region) -> Path:

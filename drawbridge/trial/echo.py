@@ -16,7 +16,7 @@ import time
 CHUNK = bytes(65536)
 
 
-class Answer(socketserver.StreamRequestHandler):
+class EchoHandler(socketserver.StreamRequestHandler):
     """One connection."""
 
     timeout = 60
@@ -31,7 +31,7 @@ class Answer(socketserver.StreamRequestHandler):
             send -= len(CHUNK)
 
 
-class Server(socketserver.ThreadingTCPServer):
+class EchoServer(socketserver.ThreadingTCPServer):
     """On every address of the machine."""
 
     allow_reuse_address = True
@@ -40,7 +40,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 def serve(port: int) -> None:
     """Answer for ever."""
-    with Server(("", port), Answer) as server:
+    with EchoServer(("", port), EchoHandler) as server:
         server.serve_forever()
 
 

@@ -10,9 +10,9 @@ import re
 import secrets
 from ipaddress import IPv4Address, IPv4Network
 
-from drawbridge.operate.clients import kit_command
+from drawbridge.operate.bundles import kit_command
 from drawbridge.trial.deployment import Deployment, Progress
-from drawbridge.trial.measure import PORT, serve
+from drawbridge.trial.measure import ECHO_PORT, start_echo
 from lab import region as labs
 from lab.errors import LabError
 from settings.model import Client, Settings
@@ -24,7 +24,7 @@ HOMES = IPv4Network("203.0.113.0/24")
 
 #: What a client's machine runs to get its bundle: the AWS API over the Internet, and a file nobody else reads. All
 #: machines of the lab are Linux: in the place of one on Windows they leave out what is for that, and set its adapter.
-FETCH = """
+FETCH_SCRIPT = """
 import os, sys
 import boto3
 name, parameter, region, adapter = sys.argv[1:]
@@ -47,12 +47,12 @@ def place_hosts(deployed: Deployment, progress: Progress) -> None:
         start_client(deployed, number, client.name)
     host = deployed.region.host(private)
     host.wait_booted()
-    serve(host)
+    start_echo(host)
     for client in deployed.settings.clients[:MACHINES]:
-        for name in neighbours(client, deployed.settings.tunnel.pool):
+        for name in site_hosts(client, deployed.settings.tunnel.pool):
             neighbour = deployed.region.host(name)
             neighbour.wait_booted()
-            serve(neighbour)
+            start_echo(neighbour)
 
 
 def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
@@ -74,7 +74,7 @@ def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
     )["GroupId"]
     anywhere = [{"CidrIp": "0.0.0.0/0"}]
     echo = {"IpProtocol": "icmp", "FromPort": 8, "ToPort": -1, "IpRanges": anywhere}
-    probe = {"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "IpRanges": anywhere}
+    probe = {"IpProtocol": "tcp", "FromPort": ECHO_PORT, "ToPort": ECHO_PORT, "IpRanges": anywhere}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[echo, probe])
     image = deployed.client("ssm").get_parameter(Name="/aws/service/debian/release/13/latest/arm64")
     made = ec2.run_instances(
@@ -89,7 +89,7 @@ def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
     return str(made["Instances"][0]["InstanceId"])
 
 
-def home_of(settings: Settings, number: int) -> IPv4Network:
+def home_network(settings: Settings, number: int) -> IPv4Network:
     """The LAN of a client's home: its declared one, or a range that clashes with none of the stack's."""
     client = settings.clients[number]
     return client.lan[0] if client.lan else free_lan(settings, number)
@@ -107,7 +107,7 @@ def free_lan(settings: Settings, number: int) -> IPv4Network:
     return next(itertools.islice(free, number + 1, None))
 
 
-def public_of(settings: Settings, number: int) -> IPv4Address:
+def public_address(settings: Settings, number: int) -> IPv4Address:
     """A client's public address: its own, or one that the tunnel may be reached from."""
     client = settings.clients[number]
     if client.at:
@@ -126,11 +126,11 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
     """
     running, settings = deployed.region, deployed.settings
     client = settings.clients[number]
-    public = public_of(settings, number)
+    public = public_address(settings, number)
     # Whoever comes from one address lives in one place.
     shared = [place["name"] for place in running.status()["premises"] if place["public"] == str(public)]
     place = shared[0] if shared else f"home-{name}"
-    running.premises(place, public=public, lan=home_of(settings, number), mtu=mtu)
+    running.premises(place, public=public, lan=home_network(settings, number), mtu=mtu)
     known = any(host["name"] == name for host in running.status()["hosts"])
     host = running.add_host(name, premises=place)
     if known:
@@ -140,16 +140,16 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
         told = install_kit(deployed, host, name)
         for network, via in re.findall(r"(\S+) via (this host|\S+)", told):
             running.route(place, IPv4Network(network), host.address if via == "this host" else via)
-        for neighbour, address in neighbours(client, settings.tunnel.pool).items():
+        for neighbour, address in site_hosts(client, settings.tunnel.pool).items():
             running.add_host(neighbour, premises=place, address=address)
     else:
         _give_credentials(deployed, host, name)
         fetch_bundle(deployed, host, name)
-        must(host, "systemctl", "enable", "--now", f"openvpn-client@{name}")
+        run_checked(host, "systemctl", "enable", "--now", f"openvpn-client@{name}")
     return host
 
 
-def neighbours(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv4Address]:
+def site_hosts(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv4Address]:
     """Hosts on a site's LAN by name: one in each reachable part of it, and one that is not reachable.
 
     None has an address of the tunnel's `pool`, which is a part of the LAN where this is bridged.
@@ -170,7 +170,7 @@ def neighbours(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv
     return found
 
 
-def tunnel_of(client: Client) -> str:
+def tunnel_interface(client: Client) -> str:
     """Name of the tunnel's interface on a client's machine."""
     return "br0" if client.bridge else "drawbridge0" if has_kit(client) else "tun0"
 
@@ -183,7 +183,7 @@ def has_kit(client: Client) -> bool:
 def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
     """Set a site's host up as its owner does: a key for its user, one command. What the command said."""
     _bring_key(deployed, host, deployed.names.member(name))
-    return must(host, "sh", "-c", kit_command(deployed.account, name), timeout=180)
+    return run_checked(host, "sh", "-c", kit_command(deployed.account, name), timeout=180)
 
 
 def fetch_bundle(deployed: Deployment, host: labs.Host, name: str) -> None:
@@ -191,7 +191,7 @@ def fetch_bundle(deployed: Deployment, host: labs.Host, name: str) -> None:
     settings = deployed.settings
     mac = next((client.mac for client in settings.clients if client.name == name), None)
     adapter = f"lladdr {mac}\n" if mac else ""
-    must(host, "python3", "-c", FETCH, name, deployed.names.bundle(name), settings.region, adapter)
+    run_checked(host, "python3", "-c", FETCH_SCRIPT, name, deployed.names.bundle(name), settings.region, adapter)
 
 
 def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
@@ -210,10 +210,10 @@ def _bring_key(deployed: Deployment, host: labs.Host, user: str) -> None:
     """Make an access key for an IAM user and put it where root's AWS clients on a machine look."""
     key = deployed.client("iam").create_access_key(UserName=user)["AccessKey"]
     text = f"[default]\naws_access_key_id = {key['AccessKeyId']}\naws_secret_access_key = {key['SecretAccessKey']}\n"
-    must(host, "install", "-D", "-m", "0600", "/dev/stdin", "/root/.aws/credentials", stdin=text)
+    run_checked(host, "install", "-D", "-m", "0600", "/dev/stdin", "/root/.aws/credentials", stdin=text)
 
 
-def must(host: labs.Host, *argv: str, stdin: str | None = None, timeout: float = 60) -> str:
+def run_checked(host: labs.Host, *argv: str, stdin: str | None = None, timeout: float = 60) -> str:
     done = host.run(argv, stdin=stdin, timeout=timeout)
     if done.returncode:
         raise LabError(f"on {host.name}, `{argv[0]}` failed: {done.stderr.strip()[-500:]}")

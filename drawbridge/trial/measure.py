@@ -13,7 +13,7 @@ from lab import region as labs
 from lab.errors import LabError
 
 #: Where machines of the lab answer who asks them.
-PORT = 7007
+ECHO_PORT = 7007
 _SCRIPT = Path(__file__).with_name("echo.py").read_text()
 _PLACE = "/run/probe.py"
 _UNIT = "probe"
@@ -32,13 +32,13 @@ def ping(host: labs.Host, address: str | IPv4Address | IPv6Address, timeout: flo
     return None
 
 
-def figure(milliseconds: float | None) -> str:
+def format_rtt(milliseconds: float | None) -> str:
     """A round-trip time for people."""
     return "no answer" if milliseconds is None else f"{milliseconds:.1f} ms"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EchoAnswer:
     """What a connection to a machine that `serve`s came to."""
 
     source: str
@@ -48,7 +48,7 @@ class Answer:
     taken: int
 
 
-def serve(host: labs.Host, port: int = PORT) -> None:
+def start_echo(host: labs.Host, port: int = ECHO_PORT) -> None:
     """Have a machine answer TCP connections on a port until it reboots; it may do so already."""
     unit = f"{_UNIT}-{port}"
     if host.run(["systemctl", "is-active", "--quiet", unit]).returncode == 0:
@@ -57,28 +57,30 @@ def serve(host: labs.Host, port: int = PORT) -> None:
     command = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "python3", _PLACE, "serve", str(port)]
     if (done := host.run(command)).returncode:
         raise LabError(f"{host.name} serves no probes: {done.stderr.strip()}")
-    if wait(lambda: host.run(["python3", _PLACE, "ask", "127.0.0.1", str(port), "1", "0", "0"]).returncode == 0, 10):
+    if wait_until(
+        lambda: host.run(["python3", _PLACE, "ask", "127.0.0.1", str(port), "1", "0", "0"]).returncode == 0, 10
+    ):
         return
     raise LabError(f"{host.name} answers nothing on port {port}")
 
 
-def ask(
+def ask_echo(
     host: labs.Host,
     address: str | IPv4Address,
     *,
-    port: int = PORT,
+    port: int = ECHO_PORT,
     timeout: float = 3,
     send: int = 0,
     take: int = 0,
-) -> Answer | None:
+) -> EchoAnswer | None:
     """Ask a machine that serves, moving bytes both ways; None where nothing came for `timeout` seconds."""
     _bring(host)
     asked = ["python3", _PLACE, "ask", str(address), str(port), str(timeout), str(send), str(take)]
     done = host.run(asked, timeout=timeout + 120)
-    return Answer(**json.loads(done.stdout)) if done.returncode == 0 else None
+    return EchoAnswer(**json.loads(done.stdout)) if done.returncode == 0 else None
 
 
-def wait(condition: Callable[[], T], timeout: float) -> T:
+def wait_until(condition: Callable[[], T], timeout: float) -> T:
     """Ask again and again until the answer is true, or `timeout` seconds have passed; the last answer."""
     deadline = time.monotonic() + timeout
     while not (answer := condition()) and time.monotonic() < deadline:
@@ -91,21 +93,21 @@ def _bring(host: labs.Host) -> None:
         host.run(["tee", _PLACE], stdin=_SCRIPT)
 
 
-def arrives(at: labs.Host, packets: str, send: Callable[[], object], timeout: float = 3) -> bool:
+def packets_arrive(at: labs.Host, packets: str, send: Callable[[], object], timeout: float = 3) -> bool:
     """Whether packets (a filter of tcpdump's) come to a machine while or soon after `send` is called."""
     unit = f"{_UNIT}-{secrets.token_hex(4)}"
     capture = ["tcpdump", "--immediate-mode", "-l", "-n", "-i", "any", "-c", "1", packets]
     done = at.run(["systemd-run", "--quiet", f"--unit={unit}", *capture])
-    if done.returncode or not wait(lambda: "listening on" in _journal(at, unit), 10):
+    if done.returncode or not wait_until(lambda: "listening on" in _journal(at, unit), 10):
         raise LabError(f"{at.name} captures no packets: {done.stderr.strip() or _journal(at, unit)[-300:]}")
     try:
         send()
-        return wait(lambda: at.run(["systemctl", "is-active", "--quiet", unit]).returncode != 0, timeout)
+        return wait_until(lambda: at.run(["systemctl", "is-active", "--quiet", unit]).returncode != 0, timeout)
     finally:
         at.run(["systemctl", "stop", unit])
 
 
-def datagram(host: labs.Host, address: str | IPv4Address, port: int, text: str = "x") -> None:
+def send_datagram(host: labs.Host, address: str | IPv4Address, port: int, text: str = "x") -> None:
     """Send one UDP datagram."""
     script = "import socket, sys; a, p, t = sys.argv[1:]; socket.socket(2, 2).sendto(t.encode(), (a, int(p)))"
     host.run(["python3", "-c", script, str(address), str(port), text])
@@ -129,7 +131,7 @@ for _ in range(5):
 """
 
 
-def resolve(host: labs.Host, name: str, server: str | IPv4Address) -> str | None:
+def resolve_name(host: labs.Host, name: str, server: str | IPv4Address) -> str | None:
     """The address that a name server (RFC 1035) tells a machine for a name; None where it tells none."""
     return host.run(["python3", "-c", _QUESTION, name, str(server)]).stdout.strip() or None
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import MACHINES, free_lan, neighbours, public_of, tunnel_of
-from drawbridge.trial.measure import Answer, arrives, ask, datagram, figure, ping, resolve
+from drawbridge.trial.hosts import MACHINES, free_lan, public_address, site_hosts, tunnel_interface
+from drawbridge.trial.measure import EchoAnswer, ask_echo, format_rtt, packets_arrive, ping, resolve_name, send_datagram
 from lab import region as labs
 from settings.model import Client
 
@@ -30,7 +30,7 @@ _STRANGER = IPv4Address("192.0.2.66")
 _TRANSFER = 4 << 20
 
 
-def ready(deployed: Deployment, *, called: str = "gateway", timeout: float = _READY_SECONDS) -> Check:
+def check_release(deployed: Deployment, *, called: str = "gateway", timeout: float = _READY_SECONDS) -> Check:
     """The gateway reports, within `timeout` seconds, that it runs the release the stack asks for."""
     start = time.monotonic()
     what = f"{called} runs the stack's release"
@@ -56,7 +56,7 @@ def wait_report(deployed: Deployment, release: str, timeout: float = _READY_SECO
     return said
 
 
-def connectivity(deployed: Deployment) -> list[Check]:
+def check_connectivity(deployed: Deployment) -> list[Check]:
     """Each started client reaches the gateway's address and the private host through its tunnel."""
     private = deployed.region.host("private-host")
     targets = {"gateway": deployed.outputs["privateIp"], "private host": private.address}
@@ -65,38 +65,38 @@ def connectivity(deployed: Deployment) -> list[Check]:
         host = deployed.region.host(client.name)
         for label, address in targets.items():
             found = ping(host, address, _TUNNEL_SECONDS)
-            checks.append(Check(found is not None, f"{client.name} -> {label} {address}", figure(found)))
+            checks.append(Check(found is not None, f"{client.name} -> {label} {address}", format_rtt(found)))
     return checks
 
 
-def promises(deployed: Deployment) -> list[Check]:
+def check_routed(deployed: Deployment) -> list[Check]:
     """Everything the settings promise of who reaches whom, by which address, and who does not."""
-    checks = connectivity(deployed)
+    checks = check_connectivity(deployed)
     if not all(check.ok for check in checks):
         return checks  # what else is said would only be that again
     clients = deployed.settings.clients[:MACHINES]
     for number, client in enumerate(clients):
         host = deployed.region.host(client.name)
-        checks += [*_tunnel(deployed, client, host), *_admin(deployed, number, host), *site(deployed, client)]
+        checks += [*_tunnel(deployed, client, host), *_admin(deployed, number, host), *check_site(deployed, client)]
         checks += _names(deployed, client, host)
     for one in clients:
         checks += [_peers(deployed, one, other) for other in clients if other.name != one.name]
     return [*checks, *_stranger(deployed)]
 
 
-def address_of(host: labs.Host, client: Client) -> IPv4Address | None:
+def tunnel_address(host: labs.Host, client: Client) -> IPv4Address | None:
     """A client's address in the tunnel as it is now."""
-    shown = host.run(["ip", "-json", "-4", "address", "show", "dev", tunnel_of(client)])
+    shown = host.run(["ip", "-json", "-4", "address", "show", "dev", tunnel_interface(client)])
     found = json.loads(shown.stdout or "[]") if shown.returncode == 0 else []
     addresses = [entry["local"] for link in found for entry in link.get("addr_info", [])]
     return IPv4Address(addresses[0]) if addresses else None
 
 
 @contextmanager
-def through_tunnel(deployed: Deployment, host: labs.Host, client: Client, address: IPv4Address) -> Iterator[None]:
+def route_through_tunnel(deployed: Deployment, host: labs.Host, client: Client, address: IPv4Address) -> Iterator[None]:
     """A client that sends packets for an address into the tunnel, whatever was pushed."""
     server = str(deployed.settings.tunnel.pool.network_address + 1)
-    route = [f"{address}/32", "via", server, "dev", tunnel_of(client)]
+    route = [f"{address}/32", "via", server, "dev", tunnel_interface(client)]
     host.run(["ip", "route", "replace", *route])
     try:
         yield
@@ -106,17 +106,17 @@ def through_tunnel(deployed: Deployment, host: labs.Host, client: Client, addres
 
 def _tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
     settings, private = deployed.settings, deployed.region.host("private-host")
-    name, address = client.name, address_of(host, client)
+    name, address = client.name, tunnel_address(host, client)
     if client.address:
         yield Check(address == client.address, f"{name} has its address {client.address}", str(address))
     expected = deployed.outputs["privateIp"] if settings.tunnel.nat else str(address)
-    yield _seen(f"{name} -> private host", ask(host, private.address), expected)
-    moved = ask(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=15)
+    yield _seen(f"{name} -> private host", ask_echo(host, private.address), expected)
+    moved = ask_echo(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=15)
     whole = moved is not None and moved.taken == _TRANSFER
     speed = f"{2 * _TRANSFER * 8 / 1e6 / moved.seconds:.0f} Mbit/s" if moved else "stuck"
     yield Check(whole, f"{name} <-> private host: {_TRANSFER >> 20} MiB each way", speed)
-    with through_tunnel(deployed, host, client, _METADATA):
-        reached = ask(host, _METADATA, port=80, timeout=_DROPPED_SECONDS)
+    with route_through_tunnel(deployed, host, client, _METADATA):
+        reached = ask_echo(host, _METADATA, port=80, timeout=_DROPPED_SECONDS)
     yield Check(reached is None, f"{name} -x gateway's metadata {_METADATA}", "dropped" if reached is None else "open")
 
 
@@ -127,13 +127,13 @@ def _names(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Ch
         return
     (vpc,) = deployed.client("ec2").describe_vpcs(VpcIds=[deployed.outputs["vpcId"]])["Vpcs"]
     name, resolver = f"gateway.{settings.domain}", IPv4Network(vpc["CidrBlock"])[2]
-    found = resolve(host, name, resolver)
+    found = resolve_name(host, name, resolver)
     yield Check(found == deployed.outputs["privateIp"], f"{client.name}: {name}", f"{found}, of {resolver}")
 
 
 def _admin(deployed: Deployment, number: int, host: labs.Host) -> Iterator[Check]:
     """SSH is open from where the settings say, and from nowhere else."""
-    public, gateway = public_of(deployed.settings, number), deployed.settings.gateway
+    public, gateway = public_address(deployed.settings, number), deployed.settings.gateway
     allowed = public == gateway.admin_at or any(public in network for network in gateway.admin_from)
     yield _ssh(deployed, host, f"{host.name} ({public})", allowed)
 
@@ -150,25 +150,25 @@ def _ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Chec
 def _peers(deployed: Deployment, one: Client, other: Client) -> Check:
     """Whether clients reach each other is one switch."""
     wanted = deployed.settings.tunnel.client_to_client
-    address = address_of(deployed.region.host(other.name), other)
+    address = tunnel_address(deployed.region.host(other.name), other)
     found = ping(deployed.region.host(one.name), str(address), _TUNNEL_SECONDS if wanted else _DROPPED_SECONDS)
     what = f"{one.name} {'->' if wanted else '-x'} {other.name} {address}"
-    return Check((found is not None) == wanted, what, figure(found) if wanted or found else "dropped")
+    return Check((found is not None) == wanted, what, format_rtt(found) if wanted or found else "dropped")
 
 
-def site(deployed: Deployment, client: Client) -> Iterator[Check]:
+def check_site(deployed: Deployment, client: Client) -> Iterator[Check]:
     """A LAN behind a client: out of it goes everything, into it what is declared."""
     private, nat = deployed.region.host("private-host"), deployed.settings.tunnel.nat
-    for name, address in neighbours(client, deployed.settings.tunnel.pool).items():
+    for name, address in site_hosts(client, deployed.settings.tunnel.pool).items():
         neighbour = deployed.region.host(name)
         expected = deployed.outputs["privateIp"] if nat else str(address)
-        yield _seen(f"{name} {address} -> private host", ask(neighbour, private.address, timeout=10), expected)
+        yield _seen(f"{name} {address} -> private host", ask_echo(neighbour, private.address, timeout=10), expected)
         wanted = any(address in network for network in client.reachable)
         found = ping(private, address, _TUNNEL_SECONDS if wanted else _DROPPED_SECONDS)
         what = f"private host {'->' if wanted else '-x'} {name} {address}"
-        yield Check((found is not None) == wanted, what, figure(found) if wanted or found else "dropped")
+        yield Check((found is not None) == wanted, what, format_rtt(found) if wanted or found else "dropped")
         if wanted:
-            yield _seen(f"private host -> {name}", ask(private, address), private.address)
+            yield _seen(f"private host -> {name}", ask_echo(private, address), private.address)
 
 
 def _stranger(deployed: Deployment) -> Iterator[Check]:
@@ -187,12 +187,12 @@ def _stranger(deployed: Deployment) -> Iterator[Check]:
 
     def comes(sender: labs.Host, source: IPv4Address) -> bool:
         packets = f"{protocol} and dst port {port} and src {source}"
-        send = partial(datagram if protocol == "udp" else _knock, sender, public, port)
-        return arrives(inside, packets, send, timeout=_DROPPED_SECONDS)
+        send = partial(send_datagram if protocol == "udp" else _knock, sender, public, port)
+        return packets_arrive(inside, packets, send, timeout=_DROPPED_SECONDS)
 
     if not open_to_all:
         member = deployed.region.host(clients[0].name)
-        control = comes(member, public_of(deployed.settings, 0))
+        control = comes(member, public_address(deployed.settings, 0))
         yield Check(control, f"{clients[0].name} -> tunnel's port {port}", "arrives" if control else "dropped")
         came = comes(host, _STRANGER)
         yield Check(not came, f"stranger ({_STRANGER}) -x tunnel's port {port}", "arrives" if came else "dropped")
@@ -205,7 +205,7 @@ def _knock(host: labs.Host, address: str, port: int) -> None:
     host.run(["timeout", "2", "bash", "-c", f": </dev/tcp/{address}/{port}"])
 
 
-def _seen(what: str, answer: Answer | None, expected: str) -> Check:
+def _seen(what: str, answer: EchoAnswer | None, expected: str) -> Check:
     """Who the other end sees."""
     source = answer.source if answer else "no answer"
     return Check(source == expected, f"{what}, seen as {expected}", source)

@@ -20,7 +20,7 @@ from settings.parse import parse
 from settings.stack_file import read_stack_file, stack_name
 
 
-def up(stack: str, progress: Progress) -> list[Check]:
+def deploy_and_check(stack: str, progress: Progress) -> list[Check]:
     """Bring the lab and a stack up, or up to date, and leave them running; who reaches whom.
 
     Raises:
@@ -42,12 +42,12 @@ def try_stack(path: Path, progress: Progress) -> list[Check]:
     stack = stack_name(path)
     raw = read_stack_file(path)
     parse(raw, stack=stack, endpoint="http://127.0.0.1")
-    with throw_away_region(progress) as running:
+    with disposable_region(progress) as running:
         return _deploy_and_check(running, stack, raw, progress)
 
 
 @contextmanager
-def throw_away_region(progress: Progress = lambda _: None) -> Iterator[labs.Region]:
+def disposable_region(progress: Progress = lambda _: None) -> Iterator[labs.Region]:
     """A region under a name of its own that is gone when the block ends, however it ends."""
     name = f"try{secrets.token_hex(3)}"
     try:
@@ -63,15 +63,15 @@ def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], 
     deployed = deploy(running, stack, raw, progress)
     running.own_kernels(False)
     if deployed.settings.pair:
-        return pair.check(deployed, progress)
+        return pair.check_pair(deployed, progress)
     if deployed.settings.tunnel.links > 1:
-        return bonded.check(deployed, progress)
+        return bonded.check_bonded_hosts(deployed, progress)
     place_hosts(deployed, progress)
     progress("waiting for the gateway")
-    checks = [routed.ready(deployed)]
+    checks = [routed.check_release(deployed)]
     progress("checking")
     tunnel = deployed.settings.tunnel
-    checks += ipv6.checks(deployed) if tunnel.has_ipv6 else []
+    checks += ipv6.check_ipv6(deployed) if tunnel.has_ipv6 else []
     if tunnel.device == "tun":
-        return [*checks, *routed.promises(deployed)]
-    return [*checks, *segment.checks(deployed), *(routed.connectivity(deployed) if tunnel.vpc else [])]
+        return [*checks, *routed.check_routed(deployed)]
+    return [*checks, *segment.check_segment(deployed), *(routed.check_connectivity(deployed) if tunnel.vpc else [])]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from drawbridge.trial.links import wait_links as links_up
+from drawbridge.trial.bond_measure import wait_links as links_up
 from kits import links
 from lab.errors import LabError
 from lab.region import Host, Region

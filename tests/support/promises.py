@@ -12,7 +12,7 @@ from typing import Any
 
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import fetch_bundle, install_kit
-from drawbridge.trial.measure import arrives, ask, ping
+from drawbridge.trial.measure import ask_echo, packets_arrive, ping
 from lab.region import Host
 from openvpn.profile import certificate_of
 from pki.authority import Certificate
@@ -140,9 +140,9 @@ def transfer(client: Host, private: Host) -> None:
     assert client.run(["sysctl", "-n", "net.ipv4.ip_no_pmtu_disc"]).stdout.strip() == "0"
     size = 10_000_000
     for way in ({"take": size}, {"send": size}):
-        answer = ask(client, private.address, timeout=20, **way)
+        answer = ask_echo(client, private.address, timeout=20, **way)
         assert answer is not None and answer.taken == way.get("take", 0)
-    assert arrives(client, "tcp and ip[6] & 0x40 != 0", lambda: ask(client, private.address))
+    assert packets_arrive(client, "tcp and ip[6] & 0x40 != 0", lambda: ask_echo(client, private.address))
 
 
 def narrow(client: Host, server: str) -> None:

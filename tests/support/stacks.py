@@ -42,7 +42,7 @@ def settled(made: Deployment) -> Deployment:
 @contextmanager
 def throw_away(world: str) -> Iterator[Deployment]:
     """A world's own stack file, deployed into a region that is gone when the block ends."""
-    with run.throw_away_region() as region:
+    with run.disposable_region() as region:
         yield bring(region, world, of(world))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge.operate.account import PROJECT
+from drawbridge.operate.account import CHECKOUT
 from lab import region
 from lab.errors import AlreadyUp
 from lab.linux import Process, namespaces
@@ -119,7 +119,7 @@ def _is_server(cmdline: Path) -> bool:
 
 @pytest.mark.parametrize("moment", ["the region is up", "a machine runs"])
 def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
-    trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     with trial:
         name = waiting.until(lambda: _lab_of(trial.pid), 30)
         if moment == "a machine runs":
@@ -133,7 +133,7 @@ def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
 
 
 def test_a_killed_trial_leaves_nothing_either() -> None:
-    trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=PROJECT, stderr=subprocess.DEVNULL)
+    trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
     with trial:
         name = waiting.until(lambda: _lab_of(trial.pid), 30)
         waiting.until(lambda: (found := region.connect(name)) and found.status()["instances"], 60)
@@ -160,7 +160,7 @@ def test_a_stack_file_with_errors_is_told_whole_and_makes_nothing(tmp_path: Path
         "  drawbridge:network: {cidr: 10.1.0.0/16}\n  drawbridge:gateway: {diskSiz: 9}\n"
     )
     done = subprocess.run(
-        [*DRAWBRIDGE, "lab", "try", str(bad)], cwd=PROJECT, capture_output=True, text=True, timeout=60
+        [*DRAWBRIDGE, "lab", "try", str(bad)], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
     )
 
     assert done.returncode == 1
@@ -174,7 +174,7 @@ def test_an_image_build_cut_off_is_never_taken_for_an_image(tmp_path: Path, monk
     """The build that is cut off is a real one; the one after it is a stand-in, for time."""
     monkeypatch.setenv("DRAWBRIDGE_CACHE", str(tmp_path))
     command = [sys.executable, "-c", "from lab import image; image.ensure(print)"]
-    build = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    build = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     waiting.until(lambda: next(tmp_path.glob("building-*/base/*"), None), 60)
     build.kill()
     build.wait()

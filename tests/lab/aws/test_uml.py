@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge.trial.run import throw_away_region
+from drawbridge.trial.run import disposable_region
 from lab.errors import LabError
 from lab.network.fabric import MIRROR
 from lab.region import Host, Region
@@ -24,7 +24,7 @@ BOOT = 90.0
 
 @pytest.fixture(scope="module")
 def region() -> Iterator[Region]:
-    with throw_away_region() as made:
+    with disposable_region() as made:
         for line in (0, 1):
             lan = IPv4Network(f"192.168.{70 + line}.0/24")
             made.premises(f"line{line}", public=IPv4Address("203.0.113.70") + line, lan=lan)
@@ -107,7 +107,7 @@ def test_it_dies_with_its_region() -> None:
                 found.append(text)
         return found
 
-    with throw_away_region() as region:
+    with disposable_region() as region:
         region.premises("line0", public=IPv4Address("203.0.113.70"), lan=IPv4Network("192.168.70.0/24"))
         region.add_host("own", premises="line0", own_kernel=True).run(["true"])
         assert kernels(region.directory)

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from drawbridge.operate.account import stack_file
-from drawbridge.operate.clients import kit_command
+from drawbridge.operate.bundles import kit_command
 from drawbridge.trial import run, segment
 from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.hosts import must, place_hosts
+from drawbridge.trial.hosts import place_hosts, run_checked
 from drawbridge.trial.measure import ping
 from drawbridge.trial.routed import wait_report
-from drawbridge.trial.segment import DATAGRAMS, Member, addresses, multicast
+from drawbridge.trial.segment import DATAGRAMS, SegmentMember, count_multicast, interface_addresses
 from lab.errors import LabError
 from lab.linux import ip_batch
 from lab.region import Host, Region
@@ -55,32 +55,32 @@ def bring(region: Region, raw: dict[str, Any]) -> Deployment:
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.throw_away_region() as region:
+    with run.disposable_region() as region:
         yield bring(region, stack(timeout=10))
 
 
 @pytest.fixture
-def here(deployed: Deployment) -> dict[str, Member]:
+def here(deployed: Deployment) -> dict[str, SegmentMember]:
     """All who are on the segment, by name."""
-    found = {one.name: one for one in segment.members(deployed)}
+    found = {one.name: one for one in segment.find_members(deployed)}
     assert ping(found["laptop"].host, found["home-hidden"].address, TUNNEL) is not None
     return found
 
 
 def install(deployed: Deployment, host: Host) -> str:
     """Set a host up by the kit, with the credentials that are on the first one."""
-    keys = must(deployed.region.host("home"), "cat", "/root/.aws/credentials")
-    must(host, "install", "-D", "-m", "0600", "/dev/stdin", "/root/.aws/credentials", stdin=keys)
-    return must(host, "sh", "-c", kit_command(deployed.account, "home"), timeout=180)
+    keys = run_checked(deployed.region.host("home"), "cat", "/root/.aws/credentials")
+    run_checked(host, "install", "-D", "-m", "0600", "/dev/stdin", "/root/.aws/credentials", stdin=keys)
+    return run_checked(host, "sh", "-c", kit_command(deployed.account, "home"), timeout=180)
 
 
 def write(host: Host, path: str, text: str) -> None:
     """Have a file on a machine that its services may read."""
-    must(host, "install", "-m", "0644", "/dev/stdin", path, stdin=text)
+    run_checked(host, "install", "-m", "0644", "/dev/stdin", path, stdin=text)
 
 
 def routes(host: Host) -> dict[str, str]:
-    lines = must(host, "ip", "-4", "route", "show").splitlines()
+    lines = run_checked(host, "ip", "-4", "route", "show").splitlines()
     return {line.split()[0]: line.strip() for line in lines}
 
 
@@ -90,7 +90,7 @@ def ports(host: Host) -> list[str]:
 
 
 def details(host: Host, device: str) -> dict[str, Any]:
-    (link,) = json.loads(must(host, "ip", "-json", "-details", "link", "show", "dev", device))
+    (link,) = json.loads(run_checked(host, "ip", "-json", "-details", "link", "show", "dev", device))
     found: dict[str, Any] = link
     return found
 
@@ -103,13 +103,13 @@ def bare(host: Host) -> None:
 
 @pytest.mark.seed("2.1")
 def test_the_bridge_has_the_interfaces_addresses_and_the_interface_none(
-    deployed: Deployment, here: dict[str, Member]
+    deployed: Deployment, here: dict[str, SegmentMember]
 ) -> None:
     home = here["home"].host
     bridge = details(home, "br0")
 
-    assert addresses(home, "eth0") == []
-    assert "192.168.1.10/24" in addresses(home, "br0")
+    assert interface_addresses(home, "eth0") == []
+    assert "192.168.1.10/24" in interface_addresses(home, "br0")
     assert bridge["address"] == details(home, "eth0")["address"]
     assert (bridge["linkinfo"]["info_data"]["forward_delay"], bridge["linkinfo"]["info_data"]["stp_state"]) == (0, 0)
     assert ports(home) == ["eth0", "tap0"]
@@ -120,40 +120,42 @@ def test_the_bridge_has_the_interfaces_addresses_and_the_interface_none(
 
 
 @pytest.mark.seed("2.1")
-def test_a_client_elsewhere_and_a_host_of_the_lan_are_on_one_wire(here: dict[str, Member]) -> None:
+def test_a_client_elsewhere_and_a_host_of_the_lan_are_on_one_wire(here: dict[str, SegmentMember]) -> None:
     laptop, hidden, home = here["laptop"], here["home-hidden"], here["home"]
-    must(laptop.host, "ip", "neighbour", "flush", "dev", "tap0")
-    with segment.listening(hidden.host, "count", "eth0", "2", (b"\x08\x06" + bytes.fromhex("0001")).hex()) as asked:
+    run_checked(laptop.host, "ip", "neighbour", "flush", "dev", "tap0")
+    with segment.FrameListener(hidden.host, "count", "eth0", "2", (b"\x08\x06" + bytes.fromhex("0001")).hex()) as asked:
         assert ping(laptop.host, hidden.address, 5) is not None
     assert asked() > 0
-    (known,) = json.loads(must(laptop.host, "ip", "-json", "neighbour", "show", "to", str(hidden.address)))
+    (known,) = json.loads(run_checked(laptop.host, "ip", "-json", "neighbour", "show", "to", str(hidden.address)))
     assert bytes.fromhex(known["lladdr"].replace(":", "")) == mac(hidden)
     # As large as the LAN's own.
-    must(laptop.host, "ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "1472", str(hidden.address))
+    run_checked(laptop.host, "ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "1472", str(hidden.address))
     for group in (GROUP, GROUP6):
-        assert multicast(laptop, hidden, *group) == DATAGRAMS
-        assert multicast(hidden, laptop, *group) == DATAGRAMS
+        assert count_multicast(laptop, hidden, *group) == DATAGRAMS
+        assert count_multicast(hidden, laptop, *group) == DATAGRAMS
 
     # The control: without the tunnel there is none of it, and the host is in its LAN as ever.
-    must(home.host, "systemctl", "stop", "openvpn-client@home")
+    run_checked(home.host, "systemctl", "stop", "openvpn-client@home")
     try:
-        assert multicast(laptop, hidden, *GROUP, seconds=1) == 0
+        assert count_multicast(laptop, hidden, *GROUP, seconds=1) == 0
         assert ping(laptop.host, hidden.address, 2) is None
         assert ping(hidden.host, home.address, 5) is not None
     finally:
-        must(home.host, "systemctl", "start", "openvpn-client@home")
+        run_checked(home.host, "systemctl", "start", "openvpn-client@home")
 
 
-def passing(speaker: Member, device: str, listener: Member, *frames: bytes) -> list[bool]:
+def passing(speaker: SegmentMember, device: str, listener: SegmentMember, *frames: bytes) -> list[bool]:
     """Which of some frames arrive that a machine sends as they are, in their order."""
-    ear = segment.listening(listener.host, "count", listener.device, "2", *(frame[6:].hex() for frame in frames))
+    ear = segment.FrameListener(listener.host, "count", listener.device, "2", *(frame[6:].hex() for frame in frames))
     with ear:
-        segment.send(speaker.host, device, *frames, times=3)
+        segment.send_frames(speaker.host, device, *frames, times=3)
     return [count > 0 for count in ear.counts]
 
 
 @pytest.mark.seed("9.4")
-def test_the_lans_hosts_have_its_addresses_and_nobody_elses(deployed: Deployment, here: dict[str, Member]) -> None:
+def test_the_lans_hosts_have_its_addresses_and_nobody_elses(
+    deployed: Deployment, here: dict[str, SegmentMember]
+) -> None:
     """Frames made by hand, each beside one that differs only in being true; all from hosts behind one certificate."""
     gateway, laptop, hidden = here["gateway"], here["laptop"], here["home-hidden"]
     own, nobody = mac(hidden), bytes.fromhex("020000000099")
@@ -187,7 +189,7 @@ def test_the_lans_hosts_have_its_addresses_and_nobody_elses(deployed: Deployment
 
 
 @pytest.mark.seed("9.4")
-def test_no_other_client_passes_for_a_host_of_the_lan(deployed: Deployment, here: dict[str, Member]) -> None:
+def test_no_other_client_passes_for_a_host_of_the_lan(deployed: Deployment, here: dict[str, SegmentMember]) -> None:
     gateway, laptop, hidden = here["gateway"], here["laptop"], here["home-hidden"]
     own, nobody = mac(laptop), bytes.fromhex("020000000098")
     foreign = udp(nobody, hidden, gateway, b"F1"), udp(own, hidden, gateway, b"F2"), arp(own, own, hidden, 2)
@@ -197,7 +199,7 @@ def test_no_other_client_passes_for_a_host_of_the_lan(deployed: Deployment, here
     assert counted(deployed)["spoofed"] >= 2
 
 
-def test_a_gateway_that_was_taken_over_does_not_speak_for_the_lan(here: dict[str, Member]) -> None:
+def test_a_gateway_that_was_taken_over_does_not_speak_for_the_lan(here: dict[str, SegmentMember]) -> None:
     """The bridging host has a filter of its own."""
     gateway, hidden, home = here["gateway"], here["home-hidden"], here["home"]
     own = mac(gateway)
@@ -207,47 +209,47 @@ def test_a_gateway_that_was_taken_over_does_not_speak_for_the_lan(here: dict[str
 
 
 @contextmanager
-def silent(one: Member, other: Member) -> Iterator[None]:
+def silent(one: SegmentMember, other: SegmentMember) -> Iterator[None]:
     """A host that only answers, and another one; each knows the other's hardware address and asks nobody."""
     ip = "type filter hook output priority 0\nicmp type != echo-reply drop\nmeta nfproto ipv6 drop"
     arp = "type filter hook output priority 0\narp operation request drop"
     tables = f"table inet silent {{\nchain out {{\n{ip}\n}}\n}}\ntable arp silent {{\nchain out {{\n{arp}\n}}\n}}\n"
-    must(one.host, "nft", "-f", "-", stdin=tables)
+    run_checked(one.host, "nft", "-f", "-", stdin=tables)
     for who, whom in ((one, other), (other, one)):
         known = [str(whom.address), "lladdr", mac(whom).hex(":"), "dev", who.device]
-        must(who.host, "ip", "neighbour", "replace", *known, "nud", "permanent")
+        run_checked(who.host, "ip", "neighbour", "replace", *known, "nud", "permanent")
     try:
         yield
     finally:
         for who, whom in ((one, other), (other, one)):
-            must(who.host, "ip", "neighbour", "delete", str(whom.address), "dev", who.device)
-        must(one.host, "nft", "delete table inet silent; delete table arp silent")
+            run_checked(who.host, "ip", "neighbour", "delete", str(whom.address), "dev", who.device)
+        run_checked(one.host, "nft", "delete table inet silent; delete table arp silent")
 
 
 @pytest.mark.seed("2.3")
-def test_the_tap_is_bridged_before_openvpn_and_removed_after_it(here: dict[str, Member]) -> None:
+def test_the_tap_is_bridged_before_openvpn_and_removed_after_it(here: dict[str, SegmentMember]) -> None:
     home, laptop, hidden = here["home"].host, here["laptop"], here["home-hidden"]
     note = "[Service]\nExecStartPre=/bin/sh -c 'ip -json -details link show dev tap0 >/run/before-openvpn'\n"
     write(home, "/etc/systemd/system/openvpn-client@home.service.d/note.conf", note)
-    must(home, "systemctl", "daemon-reload")
+    run_checked(home, "systemctl", "daemon-reload")
     with silent(hidden, laptop):
-        must(home, "systemctl", "stop", "openvpn-client@home")
+        run_checked(home, "systemctl", "stop", "openvpn-client@home")
         assert ports(home) == ["eth0"]
         assert home.run(["ip", "link", "show", "dev", "tap0"]).returncode != 0
-        must(home, "systemctl", "start", "openvpn-client@home")
+        run_checked(home, "systemctl", "start", "openvpn-client@home")
         assert ping(laptop.host, hidden.address, 30) is not None, "the LAN's hosts were not announced"
-    (tap,) = json.loads(must(home, "cat", "/run/before-openvpn"))
+    (tap,) = json.loads(run_checked(home, "cat", "/run/before-openvpn"))
     assert tap["master"] == "br0" and "UP" in tap["flags"] and tap["promiscuity"] > 0
     assert tap["linkinfo"]["info_data"]["persist"] is True
     assert "NO-CARRIER" in tap["flags"], "nobody holds it yet"
-    must(home, "rm", "/etc/systemd/system/openvpn-client@home.service.d/note.conf")
-    must(home, "systemctl", "daemon-reload")
+    run_checked(home, "rm", "/etc/systemd/system/openvpn-client@home.service.d/note.conf")
+    run_checked(home, "systemctl", "daemon-reload")
 
 
 @pytest.mark.seed("2.2")
-def test_it_survives_a_reboot(deployed: Deployment, here: dict[str, Member]) -> None:
+def test_it_survives_a_reboot(deployed: Deployment, here: dict[str, SegmentMember]) -> None:
     home, laptop, hidden = here["home"].host, here["laptop"], here["home-hidden"]
-    before = addresses(home, "br0"), routes(home)
+    before = interface_addresses(home, "br0"), routes(home)
     deployed.region.cut_power("home")
     bare(home)
     assert ping(hidden.host, "192.168.1.10", 1) is None
@@ -256,8 +258,8 @@ def test_it_survives_a_reboot(deployed: Deployment, here: dict[str, Member]) -> 
 
     assert ping(hidden.host, "192.168.1.10", 30) is not None
     assert ping(laptop.host, hidden.address, TUNNEL) is not None
-    assert (addresses(home, "br0"), routes(home)) == before
-    assert addresses(home, "eth0") == []
+    assert (interface_addresses(home, "br0"), routes(home)) == before
+    assert interface_addresses(home, "eth0") == []
     assert details(home, "br0")["linkinfo"]["info_data"]["forward_delay"] == 0
 
 
@@ -268,7 +270,7 @@ def test_it_survives_a_reboot(deployed: Deployment, here: dict[str, Member]) -> 
 def session(host: Host, server: Host, address: IPv4Address) -> Iterator[Callable[[], str]]:
     """A TCP connection that is open before the block and used after it; called, the value is what came back."""
     echo = "systemd-run --quiet --collect --unit=echo socat TCP-LISTEN:2222,fork,reuseaddr EXEC:cat"
-    must(server, "sh", "-c", f"systemctl is-active --quiet echo || {echo}")
+    run_checked(server, "sh", "-c", f"systemctl is-active --quiet echo || {echo}")
     script = (
         "import socket, sys\n"
         "def said(word):\n"
@@ -291,14 +293,14 @@ def session(host: Host, server: Host, address: IPv4Address) -> Iterator[Callable
     waiting.until(lambda: host.run(["test", "-e", "/run/session-open"]).returncode == 0, 20)
 
     def ended() -> str:
-        must(host, "touch", "/run/session-go")
+        run_checked(host, "touch", "/run/session-go")
         thread.join()
         return heard[0]
 
     try:
         yield ended
     finally:
-        must(host, "touch", "/run/session-go")
+        run_checked(host, "touch", "/run/session-go")
         thread.join()
 
 
@@ -308,15 +310,19 @@ def broken(deployed: Deployment) -> Iterator[None]:
     write(deployed.region.host("spare"), IN_THE_WAY, "[Match]\nName=br0\n\n[Network]\nLinkLocalAddressing=no\n")
     yield
     spare = deployed.region.host("spare")
-    must(spare, "rm", "-f", IN_THE_WAY)
-    must(spare, "networkctl", "reload")
+    run_checked(spare, "rm", "-f", IN_THE_WAY)
+    run_checked(spare, "networkctl", "reload")
 
 
 def is_back(spare: Host) -> bool:
     """Whether a host has the network that it had before any bridge."""
     gone = spare.run(["test", "-e", "/sys/class/net/br0"]).returncode != 0
     default = routes(spare).get("default", "")
-    return gone and f"{SPARE}/24" in addresses(spare, "eth0") and default.startswith("default via 192.168.1.1 dev eth0")
+    return (
+        gone
+        and f"{SPARE}/24" in interface_addresses(spare, "eth0")
+        and default.startswith("default via 192.168.1.1 dev eth0")
+    )
 
 
 @dataclass(frozen=True)
@@ -336,7 +342,7 @@ def tried(deployed: Deployment) -> Try:
     files = {"/etc/systemd/network/20-lan.network": network}
     spare = deployed.region.add_host("spare", premises="home-home", address=SPARE, files=files)
     spare.wait_booted()
-    must(spare, "systemctl", "enable", "--now", "systemd-networkd")
+    run_checked(spare, "systemctl", "enable", "--now", "systemd-networkd")
     waiting.until(lambda: "proto static" in routes(spare).get("default", ""), 20)
     with broken(deployed), session(deployed.region.host("home-hidden"), spare, SPARE) as ended:
         with pytest.raises(LabError) as failure:
@@ -352,7 +358,7 @@ def spare(deployed: Deployment, tried: Try) -> Host:
 
 @pytest.mark.seed("2.2")
 def test_a_bridge_that_costs_the_way_in_is_taken_back_and_the_session_goes_on(
-    here: dict[str, Member], tried: Try, spare: Host
+    here: dict[str, SegmentMember], tried: Try, spare: Host
 ) -> None:
     assert f"br0 has not the address {SPARE}; the former network is back" in tried.said
     assert tried.back
@@ -364,11 +370,11 @@ def test_a_bridge_that_costs_the_way_in_is_taken_back_and_the_session_goes_on(
 @pytest.mark.seed("2.2")
 @pytest.mark.parametrize("end", ["the installer is killed", "the watcher is killed", "the power fails"])
 def test_it_is_taken_back_however_the_try_ends(
-    deployed: Deployment, here: dict[str, Member], spare: Host, end: str
+    deployed: Deployment, here: dict[str, SegmentMember], spare: Host, end: str
 ) -> None:
-    must(spare, "sh", "-c", "sed -i s/TIMEOUT=.*/TIMEOUT=3/ /etc/drawbridge/bridge.env")
+    run_checked(spare, "sh", "-c", "sed -i s/TIMEOUT=.*/TIMEOUT=3/ /etc/drawbridge/bridge.env")
     with broken(deployed):
-        must(spare, "systemd-run", "--quiet", "--collect", "--unit=try", "python3", BRIDGE, "try")
+        run_checked(spare, "systemd-run", "--quiet", "--collect", "--unit=try", "python3", BRIDGE, "try")
         waiting.until(lambda: ports(spare) == ["eth0"], 20)
         assert ping(here["home-hidden"].host, SPARE, 1) is None  # the control: the way in is lost by now
         if end == "the power fails":
@@ -378,14 +384,16 @@ def test_it_is_taken_back_however_the_try_ends(
             spare.wait_booted()
         else:
             unit = "try" if end == "the installer is killed" else "drawbridge-bridge.service"
-            must(spare, "systemctl", "kill", "--signal=KILL", unit)
+            run_checked(spare, "systemctl", "kill", "--signal=KILL", unit)
 
         waiting.until(lambda: is_back(spare), 30)
     assert ping(here["home-hidden"].host, SPARE, 10) is not None
 
 
 @pytest.mark.seed("2.2")
-def test_a_leased_address_stays_the_same_and_removal_gives_all_back(here: dict[str, Member], spare: Host) -> None:
+def test_a_leased_address_stays_the_same_and_removal_gives_all_back(
+    here: dict[str, SegmentMember], spare: Host
+) -> None:
     """Another host of the LAN leases addresses; who asks by another name gets another one."""
     hidden = here["home-hidden"].host
     server = (
@@ -393,30 +401,30 @@ def test_a_leased_address_stays_the_same_and_removal_gives_all_back(here: dict[s
         "DHCPServer=yes\n\n[DHCPServer]\nPoolOffset=100\nPoolSize=20\nEmitRouter=yes\nRouter=192.168.1.1\n"
     )
     write(hidden, "/etc/systemd/network/20-lan.network", server)
-    must(hidden, "systemctl", "restart", "systemd-networkd")
+    run_checked(hidden, "systemctl", "restart", "systemd-networkd")
     client = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\n"
     write(spare, "/etc/systemd/network/20-lan.network", client)
-    must(spare, "networkctl", "reload")
-    must(spare, "networkctl", "reconfigure", "eth0")
+    run_checked(spare, "networkctl", "reload")
+    run_checked(spare, "networkctl", "reconfigure", "eth0")
 
     def leased(device: str) -> str | None:
-        return next((one for one in addresses(spare, device) if one.startswith("192.168.1.1")), None)
+        return next((one for one in interface_addresses(spare, device) if one.startswith("192.168.1.1")), None)
 
     address = waiting.until(lambda: leased("eth0"), 20)
     waiting.until(lambda: "default" in routes(spare), 10)
-    must(spare, "python3", BRIDGE, "try")
-    assert leased("br0") == address and addresses(spare, "eth0") == []
+    run_checked(spare, "python3", BRIDGE, "try")
+    assert leased("br0") == address and interface_addresses(spare, "eth0") == []
     assert ping(hidden, address.partition("/")[0], 5) is not None
-    must(spare, "python3", BRIDGE, "try")  # again, and nothing happens
+    run_checked(spare, "python3", BRIDGE, "try")  # again, and nothing happens
 
-    must(spare, "sh", "/opt/drawbridge-kit/install", "--remove")
+    run_checked(spare, "sh", "/opt/drawbridge-kit/install", "--remove")
     waiting.until(lambda: leased("eth0") == address, 20)
     assert spare.run(["test", "-e", "/sys/class/net/br0"]).returncode != 0
-    assert must(spare, "sh", "-c", "ls /run/systemd/network").split() == []
+    assert run_checked(spare, "sh", "-c", "ls /run/systemd/network").split() == []
 
 
 @pytest.mark.seed("2.4")
-def test_a_tap_that_openvpn_makes_is_added_by_a_script(deployed: Deployment, here: dict[str, Member]) -> None:
+def test_a_tap_that_openvpn_makes_is_added_by_a_script(deployed: Deployment, here: dict[str, SegmentMember]) -> None:
     home = here["home"].host
     bring(deployed.region, stack(timeout=10, tap="dynamic"))
     install(deployed, home)
@@ -425,11 +433,11 @@ def test_a_tap_that_openvpn_makes_is_added_by_a_script(deployed: Deployment, her
     tap = details(home, "tap0")
     assert tap["master"] == "br0" and tap["promiscuity"] > 0
     assert tap["linkinfo"]["info_data"]["persist"] is False
-    must(home, "systemctl", "stop", "openvpn-client@home")
+    run_checked(home, "systemctl", "stop", "openvpn-client@home")
     assert ports(home) == ["eth0"]
 
 
-def offer(source: bytes, one: Member, other: Member) -> bytes:
+def offer(source: bytes, one: SegmentMember, other: SegmentMember) -> bytes:
     """A datagram from a DHCP server's port to a client's."""
     frame = udp(source, one, other, b"lease")
     return frame[:34] + struct.pack("!HH", 67, 68) + frame[38:]

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from drawbridge.operate import audit
+from drawbridge.operate import leftovers
 from drawbridge.operate.account import stack_file
 from drawbridge.trial import run
-from drawbridge.trial.deployment import Deployment, deploy, engine
+from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import start_client, start_private_host
-from drawbridge.trial.measure import ask, ping, serve
+from drawbridge.trial.measure import ask_echo, ping, start_echo
 from drawbridge.trial.routed import wait_report
 from lab.region import Host, Region
 from settings.stack_file import read_stack_file
@@ -26,7 +26,7 @@ TUNNEL = 60.0
 
 @pytest.fixture(scope="module")
 def region() -> Iterator[Region]:
-    with run.throw_away_region() as running:
+    with run.disposable_region() as running:
         yield running
 
 
@@ -48,10 +48,10 @@ def job(made: Deployment) -> str:
     start_private_host(made, service)
     tenant = made.region.host(service)
     tenant.wait_booted(120)
-    serve(tenant)
+    start_echo(tenant)
     client = start_client(made, 0, made.settings.clients[0].name)
     assert ping(client, tenant.address, TUNNEL) is not None
-    answer = ask(client, tenant.address)
+    answer = ask_echo(client, tenant.address)
     assert answer is not None
     return answer.source
 
@@ -68,7 +68,7 @@ def down(made: Deployment, raw: dict[str, Any]) -> None:
             ec2.delete_security_group(GroupId=group["GroupId"])
     made.region.remove_host(made.settings.clients[0].name)
     with made.environment():
-        engine(made.region, stack, raw).destroy()
+        create_engine(made.region, stack, raw).destroy()
 
 
 def resolves(host: Host, name: str) -> str | None:
@@ -107,22 +107,22 @@ def test_two_at_a_time_then_nothing_then_again(region: Region) -> None:
                 assert resolves(host, f"gateway.{name}.tenant.internal") == made[name].outputs["privateIp"]
                 assert resolves(host, f"gateway.{other}.tenant.internal") is None
             assert resolves(client, "gateway") == made[name].outputs["privateIp"]
-    bundles = {name: set(audit.things(one.account)) for name, one in made.items()}
+    bundles = {name: set(leftovers.find_leftovers(one.account)) for name, one in made.items()}
     assert bundles["ci-1"] and bundles["ci-2"] and not bundles["ci-1"] & bundles["ci-2"]
 
     down(made["ci-1"], raws["ci-1"])
-    assert audit.things(made["ci-1"].account) == []
-    assert set(audit.things(made["ci-2"].account)) == bundles["ci-2"], "the other is untouched"
+    assert leftovers.find_leftovers(made["ci-1"].account) == []
+    assert set(leftovers.find_leftovers(made["ci-2"].account)) == bundles["ci-2"], "the other is untouched"
     assert ping(region.host("job-2"), made["ci-2"].outputs["privateIp"], TUNNEL) is not None
 
     # A second run is as clean as the first.
     again = up(region, "ci-1", raws["ci-1"])
-    kinds = {thing.kind for thing in audit.things(again.account)}
+    kinds = {thing.kind for thing in leftovers.find_leftovers(again.account)}
     assert kinds == {thing.kind for thing in bundles["ci-1"]}
     assert {"interface", "address", "parameter", "bucket", "role", "user", "instance", "VPC", "hosted zone"} <= kinds
     down(again, raws["ci-1"])
     down(made["ci-2"], raws["ci-2"])
-    assert [thing for one in made.values() for thing in audit.things(one.account)] == []
+    assert [thing for one in made.values() for thing in leftovers.find_leftovers(one.account)] == []
 
 
 @pytest.mark.seed("3.14")
@@ -131,7 +131,7 @@ def test_the_audit_finds_what_was_left(region: Region) -> None:
     raw = config("job-3", "203.0.113.23")
     made = up(region, "ci-3", raw)
     with made.environment():
-        engine(region, "ci-3", raw).destroy()
+        create_engine(region, "ci-3", raw).destroy()
     tags = [{"Key": "Project", "Value": "drawbridge"}, {"Key": "Stack", "Value": "ci-3"}]
     address = made.client("ec2").allocate_address(TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": tags}])
     made.client("ssm").put_parameter(Name="/drawbridge/ci-3/x", Value="x", Type="String")
@@ -143,7 +143,7 @@ def test_the_audit_finds_what_was_left(region: Region) -> None:
     where = {"CreateBucketConfiguration": {"LocationConstraint": "eu-west-1"}}
     made.client("s3").create_bucket(Bucket="drawbridge-ci-3-123456789012-eu-west-1", **where)
 
-    assert {(thing.kind, thing.name) for thing in audit.things(made.account)} == {
+    assert {(thing.kind, thing.name) for thing in leftovers.find_leftovers(made.account)} == {
         ("address", address["AllocationId"]),
         ("user", "drawbridge-ci-3-x"),
         ("log group", "/drawbridge/ci-3/openvpn"),

@@ -10,8 +10,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from drawbridge.trial.hosts import neighbours, start_client
-from drawbridge.trial.measure import arrives, ping
+from drawbridge.trial.hosts import site_hosts, start_client
+from drawbridge.trial.measure import packets_arrive, ping
 from tests.support import promises, stacks, waiting
 from tests.support.commands import read
 from tests.support.promises import World
@@ -42,11 +42,11 @@ def test_a_client_that_sends_from_an_address_not_its_own_is_dropped(world: World
             command = ["ping", "-c", "2", "-i", "0.2", "-W", "1", "-I", str(forged), private.address]
             send = partial(client.run, command)
             # It leaves the client, and nothing of it comes out of the gateway, under whatever source.
-            assert arrives(client, f"icmp and src {forged}", send)
-            assert not arrives(private, "icmp[icmptype] == 8", send, timeout=2)
+            assert packets_arrive(client, f"icmp and src {forged}", send)
+            assert not packets_arrive(private, "icmp[icmptype] == 8", send, timeout=2)
         finally:
             read(client, "ip", "address", "delete", f"{forged}/32", "dev", "lo")
-    assert arrives(private, "icmp[icmptype] == 8", lambda: ping(client, private.address, 2)), "the control"
+    assert packets_arrive(private, "icmp[icmptype] == 8", lambda: ping(client, private.address, 2)), "the control"
 
 
 @pytest.mark.seed("9.5")
@@ -82,7 +82,7 @@ def test_after_a_reboot_the_gateway_is_the_same_and_clients_return(world: World,
 
     assert ping(client, world.private.address, TUNNEL) is not None
     assert configuration(again) == before
-    for name, address in neighbours(world.deployed.settings.clients[0]).items():
+    for name, address in site_hosts(world.deployed.settings.clients[0]).items():
         assert ping(world.deployed.region.host(name), world.private.address, TUNNEL) is not None, address
 
 

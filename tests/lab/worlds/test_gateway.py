@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from drawbridge.operate import bundle_probe
-from drawbridge.operate.account import PROJECT
-from drawbridge.trial.deployment import Deployment, deploy, engine
+from drawbridge.operate.account import CHECKOUT
+from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import fetch_bundle
-from drawbridge.trial.measure import ask, ping
+from drawbridge.trial.measure import ask_echo, ping
 from lab.linux import within
 from lab.region import Host
 from openvpn.profile import inline
@@ -203,9 +203,9 @@ def other(bundle: str) -> str:
 def probed(deployed: Deployment, host: Host, bundle: str, *, aws: bool = False) -> bundle_probe.Verdict:
     """What the probe says at a client's home; with `aws`, what AWS knows as well."""
     with waiting.Lateness() as late:
-        verdict = within(host.namespace, lambda: bundle_probe.probe(bundle))
-    assert verdict.seconds < bundle_probe.PATIENCE + 1 + late.seconds, (verdict, late.seconds)
-    return bundle_probe.explain(deployed.account, bundle, verdict) if aws else verdict
+        verdict = within(host.namespace, lambda: bundle_probe.probe_bundle(bundle))
+    assert verdict.seconds < bundle_probe.TIME_LIMIT + 1 + late.seconds, (verdict, late.seconds)
+    return bundle_probe.add_aws_findings(deployed.account, bundle, verdict) if aws else verdict
 
 
 @contextmanager
@@ -254,7 +254,7 @@ def test_a_probe_tells_a_wrong_address_from_a_wrong_configuration(deployed: Depl
     assert probed(deployed, alice, bundle.replace(address, "198.51.100.250")).state == "address"
     found = probed(deployed, alice, other(bundle))
     assert found.state == "unanswered" and "another gateway's" in found.known
-    found = bundle_probe.explain(deployed.account, other(bundle), found)
+    found = bundle_probe.add_aws_findings(deployed.account, other(bundle), found)
     assert found.state == "configuration" and "not the one that alice has now" in found.known
     # The client's own session has lived all along, and the gateway has had no other.
     assert ping(alice, deployed.outputs["privateIp"], 2) is not None
@@ -283,7 +283,7 @@ def test_the_probe_s_command_needs_no_right(deployed: Deployment, alice: Host, t
         bundle.write_text(text)
         argv = ["ip", "netns", "exec", alice.namespace, "setpriv", "--inh-caps=-all", "--bounding-set=-all"]
         argv += [sys.executable, "-m", "drawbridge", "gateway", "probe", str(bundle), "--json"]
-        done = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
         assert (done.returncode, json.loads(done.stdout)["state"]) == (status, state), (pings, done.stdout)
     assert "may not ask" in json.loads(done.stdout)["known"]
     read(alice, "sysctl", "-q", "-w", f"{groups}={before}")
@@ -298,7 +298,7 @@ def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, al
     assert connected >= 1
     assert 824 < told["DaysLeft", "server"] <= 825 and 3649 < told["DaysLeft", "ca"] <= 3650
     size = 500_000
-    answer = ask(alice, private, send=size)
+    answer = ask_echo(alice, private, send=size)
     assert answer is not None
     told = figures(deployed)
     assert told["BytesReceived", "server"] > size > told["BytesSent", "server"] > 0
@@ -360,7 +360,7 @@ def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
     assert "443" in read(deployed.gateway, "ss", "-Hltn", "sport = :443")
     caps = read(deployed.gateway, "systemctl", "show", "-P", "CapabilityBoundingSet", "openvpn-server@server")
     assert sorted(caps.split()) == ["cap_net_admin", "cap_net_bind_service"]
-    answer = ask(alice, private.address, take=1_000_000)
+    answer = ask_echo(alice, private.address, take=1_000_000)
     assert answer is not None and answer.taken == 1_000_000
 
     bundle = bundle_of(alice)
@@ -380,7 +380,7 @@ def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
     """Runs last: it takes the stack away that the others use."""
     config = stacks.of("lab")
     with deployed.environment():
-        engine(deployed.region, "lab", config).destroy()
+        create_engine(deployed.region, "lab", config).destroy()
     ec2, ssm = deployed.client("ec2"), deployed.client("ssm")
     mine = [{"Name": "tag:Stack", "Values": ["lab"]}]
 

@@ -17,9 +17,9 @@ import pytest
 
 from drawbridge.trial import ipv6, run
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import must, start_client
-from drawbridge.trial.ipv6 import SERVER6, address_of
-from drawbridge.trial.measure import arrives, ping, wait
+from drawbridge.trial.hosts import run_checked, start_client
+from drawbridge.trial.ipv6 import SERVER6, global_address
+from drawbridge.trial.measure import packets_arrive, ping, wait_until
 from lab.region import Host, Region
 from openvpn import profile as openvpn_profile
 from openvpn.segment_filter import link_local
@@ -39,19 +39,19 @@ def bring(region: Region, raw: dict[str, Any]) -> Deployment:
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.throw_away_region() as region:
+    with run.disposable_region() as region:
         yield bring(region, RAW)
 
 
 @pytest.fixture(scope="module")
 def server(deployed: Deployment) -> Host:
-    return ipv6.internet_host(deployed)
+    return ipv6.start_internet_host(deployed)
 
 
 @pytest.fixture
 def cabin(deployed: Deployment, server: Host) -> Host:
     host = deployed.region.host("cabin")
-    address_of(host, "tap0")
+    global_address(host, "tap0")
     assert ping(host, SERVER6, TUNNEL) is not None
     return host
 
@@ -78,10 +78,10 @@ def prefix(deployed: Deployment) -> IPv6Network:
 @pytest.mark.seed("2.5")
 def test_clients_get_addresses_of_the_prefix_by_push(deployed: Deployment, cabin: Host) -> None:
     block = prefix(deployed)
-    addresses = {name: address_of(deployed.region.host(name), "tap0") for name in ("cabin", "barn")}
-    pushed = re.findall(r"PUSH_REPLY,([^']*)", must(cabin, "journalctl", "--no-pager", "-u", "openvpn-client@cabin"))[
-        -1
-    ]
+    addresses = {name: global_address(deployed.region.host(name), "tap0") for name in ("cabin", "barn")}
+    pushed = re.findall(
+        r"PUSH_REPLY,([^']*)", run_checked(cabin, "journalctl", "--no-pager", "-u", "openvpn-client@cabin")
+    )[-1]
 
     assert block.prefixlen == 80 and all(address in block for address in addresses.values())
     assert addresses["cabin"] == block[0x10] != addresses["barn"]
@@ -92,26 +92,26 @@ def test_clients_get_addresses_of_the_prefix_by_push(deployed: Deployment, cabin
 def test_the_internet_sees_the_client_s_own_address_and_reaches_it(
     deployed: Deployment, cabin: Host, server: Host
 ) -> None:
-    address = address_of(cabin, "tap0")
+    address = global_address(cabin, "tap0")
 
-    assert arrives(server, f"icmp6 and src {address} and dst {SERVER6}", partial(ping, cabin, SERVER6, 5))
+    assert packets_arrive(server, f"icmp6 and src {address} and dst {SERVER6}", partial(ping, cabin, SERVER6, 5))
     assert ping(server, address, 5) is not None
-    must(cabin, "systemctl", "stop", "openvpn-client@cabin")
+    run_checked(cabin, "systemctl", "stop", "openvpn-client@cabin")
     try:
         assert ping(cabin, SERVER6, 2) is None
         assert ping(server, address, 2) is None
     finally:
-        must(cabin, "systemctl", "start", "openvpn-client@cabin")
+        run_checked(cabin, "systemctl", "start", "openvpn-client@cabin")
 
 
 @pytest.mark.seed("2.8")
 def test_the_interface_has_the_prefix_and_is_in_no_bridge(deployed: Deployment, cabin: Host) -> None:
     gateway, block = deployed.gateway, prefix(deployed)
-    ports = json.loads(must(gateway, "ip", "-json", "link", "show", "master", "br0"))
+    ports = json.loads(run_checked(gateway, "ip", "-json", "link", "show", "master", "br0"))
 
     assert interface(deployed)["SourceDestCheck"] is False
-    assert must(gateway, "sysctl", "-n", "net.ipv6.conf.all.forwarding").strip() == "1"
-    assert f"{block} dev br0" in must(gateway, "ip", "-6", "route")
+    assert run_checked(gateway, "sysctl", "-n", "net.ipv6.conf.all.forwarding").strip() == "1"
+    assert f"{block} dev br0" in run_checked(gateway, "ip", "-6", "route")
     assert [port["ifname"] for port in ports] == ["tap0"]
 
 
@@ -119,9 +119,9 @@ def test_the_interface_has_the_prefix_and_is_in_no_bridge(deployed: Deployment, 
 def test_only_the_tunnel_is_forwarded_for_and_only_as_far_as_it_is_open(
     deployed: Deployment, cabin: Host, server: Host, restored: None
 ) -> None:
-    gateway, address = deployed.gateway, address_of(cabin, "tap0")
+    gateway, address = deployed.gateway, global_address(cabin, "tap0")
     for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
-        assert must(gateway, "sysctl", "-n", key).strip() == "1"
+        assert run_checked(gateway, "sysctl", "-n", key).strip() == "1"
     # From outside to where no client is: the filter lets it in, and nobody answers; to the VPC it is dropped.
     assert ping(server, address, 5) is not None
     raw = deepcopy(RAW)
@@ -132,24 +132,24 @@ def test_only_the_tunnel_is_forwarded_for_and_only_as_far_as_it_is_open(
 
 
 def test_a_client_sends_from_its_own_ipv6_address_only(deployed: Deployment, cabin: Host, server: Host) -> None:
-    block, own = prefix(deployed), address_of(cabin, "tap0")
+    block, own = prefix(deployed), global_address(cabin, "tap0")
     other = block[0xBAD]
-    must(cabin, "ip", "address", "add", f"{other}/128", "dev", "tap0", "nodad")
+    run_checked(cabin, "ip", "address", "add", f"{other}/128", "dev", "tap0", "nodad")
     try:
         for source, passes in ((own, True), (other, False)):
             say = partial(cabin.run, ["ping", "-n", "-c", "2", "-W", "1", "-I", str(source), str(SERVER6)])
-            assert arrives(server, f"icmp6 and src {source}", say, timeout=2) == passes
+            assert packets_arrive(server, f"icmp6 and src {source}", say, timeout=2) == passes
     finally:
-        must(cabin, "ip", "address", "delete", f"{other}/128", "dev", "tap0")
+        run_checked(cabin, "ip", "address", "delete", f"{other}/128", "dev", "tap0")
 
 
 def test_clients_do_not_reach_the_metadata_by_ipv6(deployed: Deployment, cabin: Host) -> None:
-    must(cabin, "ip", "-6", "route", "add", "fd00:ec2::254/128", "via", str(prefix(deployed)[1]), "dev", "tap0")
+    run_checked(cabin, "ip", "-6", "route", "add", "fd00:ec2::254/128", "via", str(prefix(deployed)[1]), "dev", "tap0")
     try:
         asked = cabin.run(["curl", "-s", "-m", "2", "-g", "http://[fd00:ec2::254]/latest/meta-data/"])
         assert (asked.returncode, asked.stdout) == (28, "")
     finally:
-        must(cabin, "ip", "-6", "route", "delete", "fd00:ec2::254/128")
+        run_checked(cabin, "ip", "-6", "route", "delete", "fd00:ec2::254/128")
     assert ping(cabin, SERVER6, 5) is not None
 
 
@@ -159,7 +159,7 @@ def test_a_second_client_comes_and_goes_and_the_first_loses_nothing(deployed: De
     pings = ["ping", "-n", "-i", "0.1", "-c", "60", "-W", "1", str(SERVER6)]
     watch = threading.Thread(target=lambda: said.append(cabin.run(pings, timeout=60).stdout))
     watch.start()
-    must(barn, "systemctl", "restart", "openvpn-client@barn")
+    run_checked(barn, "systemctl", "restart", "openvpn-client@barn")
     again = ping(barn, SERVER6, TUNNEL)
     watch.join()
 
@@ -171,7 +171,7 @@ def test_a_second_client_comes_and_goes_and_the_first_loses_nothing(deployed: De
 def test_without_keys_it_does_not_start_and_with_wrong_ones_it_carries_nothing(
     deployed: Deployment, cabin: Host
 ) -> None:
-    bundle = must(cabin, "cat", "/etc/openvpn/client/cabin.conf").replace("dev tap", "dev tap9\ndev-type tap")
+    bundle = run_checked(cabin, "cat", "/etc/openvpn/client/cabin.conf").replace("dev tap", "dev tap9\ndev-type tap")
     bare = re.sub(r"<(ca|cert|key|tls-crypt-v2)>.*?</\1>\n", "", bundle, flags=re.DOTALL)
     refused = cabin.run(["openvpn", "--config", "/dev/stdin"], stdin=bare)
     assert refused.returncode == 1 and "Options error" in refused.stdout
@@ -183,7 +183,7 @@ def test_without_keys_it_does_not_start_and_with_wrong_ones_it_carries_nothing(
     wrong = openvpn_profile.inline(profile, ca, leaf.certificate, leaf.key, tls)
     tried = cabin.run(["timeout", "10", "openvpn", "--config", "/dev/stdin", "--connect-retry-max", "1"], stdin=wrong)
     assert "Initialization Sequence Completed" not in tried.stdout
-    assert "VERIFY ERROR" in must(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
+    assert "VERIFY ERROR" in run_checked(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
     # The control: with the right ones, it is the same file that the service runs on.
     assert ping(cabin, SERVER6, TUNNEL) is not None
 
@@ -195,29 +195,31 @@ def test_where_a_whole_64_is_the_segment_s_clients_make_addresses_of_its_adverti
     """The last one in this region: its stack is then another."""
     members = [deployed.region.host(name) for name in ("cabin", "barn")]
     cabin = members[0]
-    assert '"dynamic":true' not in must(cabin, "ip", "-json", "-6", "address", "show", "dev", "tap0"), "the control"
+    assert '"dynamic":true' not in run_checked(cabin, "ip", "-json", "-6", "address", "show", "dev", "tap0"), (
+        "the control"
+    )
     raw = deepcopy(RAW)
     raw["drawbridge:tunnel"]["ipv6"] = "advertised"
     stack = bring(deployed.region, raw)
     for host in members:
-        must(host, "systemctl", "restart", f"openvpn-client@{host.name}")
-    mine = {host.name: address_of(host, "tap0", made=True) for host in members}
-    given = address_of(cabin, "tap0")
+        run_checked(host, "systemctl", "restart", f"openvpn-client@{host.name}")
+    mine = {host.name: global_address(host, "tap0", made=True) for host in members}
+    given = global_address(cabin, "tap0")
     block = IPv6Network((int(mine["cabin"]) & ~(2**64 - 1), 64))
 
     assert given == block[0x10] and mine["barn"] in block and interface(stack)["Ipv6Prefixes"] == []
-    macs = {host.name: must(host, "cat", "/sys/class/net/tap0/address").strip() for host in members}
+    macs = {host.name: run_checked(host, "cat", "/sys/class/net/tap0/address").strip() for host in members}
     ends = {name: int(link_local(mac)) & (2**64 - 1) for name, mac in macs.items()}
     assert {name: int(address) & (2**64 - 1) for name, address in mine.items()} == ends
-    assert "default via fe80::" in must(cabin, "ip", "-6", "route", "show", "dev", "tap0", "proto", "ra")
+    assert "default via fe80::" in run_checked(cabin, "ip", "-6", "route", "show", "dev", "tap0", "proto", "ra")
     for host in members:
         say = partial(host.run, ["ping", "-n", "-c", "3", "-W", "1", "-I", str(mine[host.name]), str(SERVER6)])
-        assert arrives(server, f"icmp6 and src {mine[host.name]}", say)
+        assert packets_arrive(server, f"icmp6 and src {mine[host.name]}", say)
         assert ping(server, mine[host.name], 10) is not None
     # What another one has made is that one's.
-    must(cabin, "ip", "address", "add", f"{mine['barn']}/128", "dev", "tap0", "nodad")
+    run_checked(cabin, "ip", "address", "add", f"{mine['barn']}/128", "dev", "tap0", "nodad")
     forged = partial(cabin.run, ["ping", "-n", "-c", "2", "-W", "1", "-I", str(mine["barn"]), str(SERVER6)])
-    assert not arrives(server, f"icmp6 and src {mine['barn']}", forged, timeout=2)
+    assert not packets_arrive(server, f"icmp6 and src {mine['barn']}", forged, timeout=2)
 
 
 def test_a_routed_stack_has_ipv6_by_the_same_setting(deployed: Deployment, server: Host) -> None:
@@ -225,15 +227,15 @@ def test_a_routed_stack_has_ipv6_by_the_same_setting(deployed: Deployment, serve
     raw = deepcopy(RAW)
     raw["drawbridge:tunnel"] = {"device": "tun", "ipv6": "delegated", "redirect": "ipv6"}
     raw["drawbridge:clients"] = [{"name": "fixed", "address": "10.8.0.7"}, {"name": "any"}]
-    with run.throw_away_region() as region:
+    with run.disposable_region() as region:
         stack = bring(region, raw)
-        checks = ipv6.checks(stack)
+        checks = ipv6.check_ipv6(stack)
         block = prefix(stack)
-        addresses = [address_of(region.host(name), "tun0") for name in ("fixed", "any")]
+        addresses = [global_address(region.host(name), "tun0") for name in ("fixed", "any")]
         assert [check for check in checks if not check.ok] == []
         assert addresses[0] == block[7] and addresses[1] in IPv6Network((int(block[0x10000]), 112))
         assert stack.settings.tunnel.pool == IPv4Network("10.8.0.0/24")
-        assert wait(lambda: ping(region.host("fixed"), stack.outputs["privateIp"], 2), 10)
+        assert wait_until(lambda: ping(region.host("fixed"), stack.outputs["privateIp"], 2), 10)
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 
 from drawbridge.operate.account import stack_file
 from drawbridge.trial import bonded
+from drawbridge.trial.bond_measure import link_states, measure_loss, wait_links
 from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.links import pings, slaves, wait_links
+from drawbridge.trial.link_faults import end_silence, silence
 from drawbridge.trial.routed import wait_report
-from drawbridge.trial.run import throw_away_region
-from lab.linux import nft, run
+from drawbridge.trial.run import disposable_region
 from lab.region import Host
 from settings.stack_file import read_stack_file
 from tests.support.pair import must
@@ -24,17 +24,17 @@ from tests.support.waiting import Lateness, until
 
 LEFT, RIGHT, GATEWAY = "10.0.0.1", "10.0.0.2", "10.0.0.254"
 #: Seconds of silence after which a link leaves the bond; 1 more is the goal, the rest the driver and measuring add.
-KEEPALIVE, SLACK = 5.0, 1.5 + bonded.HELD_BACK
+KEEPALIVE, SLACK = 5.0, 1.5 + bonded.DRIVER_DELAY
 
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with throw_away_region() as region:
+    with disposable_region() as region:
         stack = deploy(region, "bonded", read_stack_file(stack_file("bonded")), lambda _: None)
-        hosts = [bonded.boot(stack, number, name) for number, name in enumerate(("left", "right"))]
+        hosts = [bonded.boot_host(stack, number, name) for number, name in enumerate(("left", "right"))]
         assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda host: bonded.install(stack, host), hosts))
+            list(pool.map(lambda host: bonded.set_up_host(stack, host), hosts))
         yield stack
 
 
@@ -45,7 +45,7 @@ def hosts(deployed: Deployment) -> tuple[Host, Host]:
     for host in found:
         must(host, "systemctl", "start", *(f"drawbridge-link@{tap}" for tap in bonded.TAPS))
     for host in found:
-        assert bonded.bonded(host).ok, slaves(host)
+        assert bonded.check_bond(host).ok, link_states(host)
     return found
 
 
@@ -57,7 +57,7 @@ def test_no_ping_is_lost_with_balance_alb_through_the_gateways_bridge(hosts: tup
             done = must(host, "ping", "-n", "-q", "-i", "0.05", "-c", "100", other)
             assert "100 packets transmitted, 100 received" in done
         with Lateness() as late:
-            steady = pings(host, GATEWAY, 2)
+            steady = measure_loss(host, GATEWAY, 2)
         assert steady.gap <= 0.5 + late.seconds, (steady, late.seconds)
 
 
@@ -70,17 +70,16 @@ def test_a_line_that_falls_silent_costs_at_most_the_keepalive_time(
     deployed: Deployment, hosts: tuple[Host, Host], record_property: Callable[[str, object], None]
 ) -> None:
     router = f"{deployed.region.name}-left-ovn0-gw"
-    cut = "table inet cut {\n chain c {\n type filter hook forward priority -300; policy drop;\n }\n}\n"
     try:
         with Lateness() as late:
-            silent = pings(hosts[0], RIGHT, 14, meanwhile=lambda: nft(router, cut))
+            silent = measure_loss(hosts[0], RIGHT, 14, meanwhile=lambda: silence(router))
         assert wait_links(hosts[0], {"ovn1"}, bonded.BONDED) == {"ovn0": "down", "ovn1": "up"}
     finally:
-        run("ip", "netns", "exec", router, "nft", "delete", "table", "inet", "cut")
+        end_silence(router)
     record_property("gap", str(silent))
     print(f"a line falls silent: {silent}")
     assert silent.gap <= KEEPALIVE + SLACK + late.seconds, (silent, late.seconds)
-    assert bonded.bonded(hosts[0]).ok
+    assert bonded.check_bond(hosts[0]).ok
 
 
 @pytest.mark.seed("1.14")
@@ -89,9 +88,9 @@ def test_a_host_that_changes_networks_comes_back_by_itself(deployed: Deployment,
     for line, address in (("right-ovn0", "203.0.113.190"), ("right-ovn1", "203.0.113.191")):
         move = functools.partial(deployed.region.move, line, IPv4Address(address))
         with Lateness() as late:
-            during = pings(hosts[0], RIGHT, 10, meanwhile=move)
+            during = measure_loss(hosts[0], RIGHT, 10, meanwhile=move)
         assert during.gap <= KEEPALIVE + SLACK + late.seconds, (during, late.seconds)
-        assert bonded.bonded(hosts[1]).ok
+        assert bonded.check_bond(hosts[1]).ok
 
 
 def test_the_gateways_filter_knows_each_host_by_its_addresses_alone(
@@ -104,7 +103,7 @@ def test_the_gateways_filter_knows_each_host_by_its_addresses_alone(
         assert done.returncode == 1
     finally:
         must(hosts[0], "ip", "address", "delete", "10.0.0.77/24", "dev", "bond0")
-    assert pings(hosts[0], RIGHT, 1).lost == 0
+    assert measure_loss(hosts[0], RIGHT, 1).lost == 0
 
 
 def test_the_gateway_reboots_and_the_hosts_are_bonded_again_by_themselves(
@@ -112,7 +111,7 @@ def test_the_gateway_reboots_and_the_hosts_are_bonded_again_by_themselves(
 ) -> None:
     deployed.client("ec2").reboot_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])
 
-    until(lambda: all(state == "down" for state in slaves(hosts[0]).values()), 40)
+    until(lambda: all(state == "down" for state in link_states(hosts[0]).values()), 40)
     for host in hosts:
-        assert bonded.bonded(host).ok, slaves(host)
-    assert pings(hosts[0], RIGHT, 2).lost == 0
+        assert bonded.check_bond(host).ok, link_states(host)
+    assert measure_loss(hosts[0], RIGHT, 2).lost == 0

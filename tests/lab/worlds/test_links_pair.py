@@ -11,8 +11,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from drawbridge.trial.links import pings, slaves, throughput
-from drawbridge.trial.run import throw_away_region
+from drawbridge.trial.bond_measure import link_states, measure_loss, measure_throughput
+from drawbridge.trial.link_faults import end_silence, silence
+from drawbridge.trial.run import disposable_region
 from lab.linux import nft, run
 from lab.region import Host
 from openvpn.model import Mode
@@ -29,7 +30,7 @@ UNITS = ("drawbridge-link@ovn0", "drawbridge-link@ovn1")
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Pair]:
-    with throw_away_region() as region:
+    with disposable_region() as region:
         yield pairs.build(region)
 
 
@@ -44,12 +45,11 @@ def pair(made: Pair) -> Pair:
 
 def drop(pair: Pair, line: str) -> None:
     """Have a line's router drop all that passes, without a word to anybody."""
-    router = f"{pair.region.name}-{line}-gw"
-    nft(router, "table inet cut {\n chain c {\n type filter hook forward priority -300; policy drop;\n }\n}\n")
+    silence(f"{pair.region.name}-{line}-gw")
 
 
 def pass_again(pair: Pair, line: str) -> None:
-    run("ip", "netns", "exec", f"{pair.region.name}-{line}-gw", "nft", "delete", "table", "inet", "cut")
+    end_silence(f"{pair.region.name}-{line}-gw")
 
 
 def journal(host: Host, unit: str, since: str) -> str:
@@ -72,7 +72,7 @@ def test_the_bond_and_its_address_are_there_before_any_link(pair: Pair) -> None:
         wait_links(host)
         bond = must(host, "ip", "address", "show", "bond0")
         assert f"inet {address}/24" in bond and "mtu 1500" in bond and ",UP" in bond
-        assert pings(host, RIGHT if address == LEFT else LEFT, 1).gap > 0.5, "control: no link, no answer"
+        assert measure_loss(host, RIGHT if address == LEFT else LEFT, 1).gap > 0.5, "control: no link, no answer"
 
 
 @pytest.mark.seed("1.2")
@@ -92,10 +92,10 @@ def test_hardware_addresses_are_the_pinned_ones_and_survive_a_restart(pair: Pair
 
 def test_with_both_links_up_no_ping_is_lost_either_way(pair: Pair) -> None:
     for host, other in ((pair.left, RIGHT), (pair.right, LEFT)):
-        assert set(slaves(host)) == {"ovn0", "ovn1"}
+        assert set(link_states(host)) == {"ovn0", "ovn1"}
         done = must(host, "ping", "-n", "-q", "-i", "0.05", "-c", "100", other)
         assert "100 packets transmitted, 100 received" in done
-        assert pings(host, other, 4).lost == 0
+        assert measure_loss(host, other, 4).lost == 0
 
 
 @pytest.mark.seed("1.4")
@@ -108,11 +108,11 @@ def test_a_link_that_is_stopped_leaves_the_bond_and_traffic_goes_on(
     other = "ovn0" if tap == "ovn1" else "ovn1"
 
     with Lateness() as late_stop:
-        stopped = pings(pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", unit))
+        stopped = measure_loss(pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", unit))
     for host in pair.hosts:
         wait_links(host, other)
     with Lateness() as late_start:
-        started = pings(pair.left, RIGHT, 8, meanwhile=lambda: must(pair.left, "systemctl", "start", unit))
+        started = measure_loss(pair.left, RIGHT, 8, meanwhile=lambda: must(pair.left, "systemctl", "start", unit))
 
     record_property("gap", f"{tap} stopped: {stopped}; started: {started}")
     assert stopped.gap <= 1.0 + 0.2 + late_stop.seconds, (stopped, late_stop.seconds)
@@ -128,7 +128,7 @@ def test_a_far_end_that_falls_silent_is_out_of_the_bond_within_the_keepalive_tim
     other = "ovn0" if tap == "ovn1" else "ovn1"
     try:
         with Lateness() as late:
-            silent = pings(pair.left, RIGHT, 12, meanwhile=lambda: drop(pair, line))
+            silent = measure_loss(pair.left, RIGHT, 12, meanwhile=lambda: drop(pair, line))
         for host in pair.hosts:
             wait_links(host, other)
     finally:
@@ -142,7 +142,7 @@ def test_a_tunnel_killed_at_one_end_costs_at_most_the_keepalive_time(pair: Pair)
     kill = ["sh", "-c", f"kill -9 $(systemctl show --property MainPID --value {UNITS[1]})"]
 
     with Lateness() as late:
-        killed = pings(pair.left, RIGHT, 10, meanwhile=lambda: must(pair.right, *kill))
+        killed = measure_loss(pair.left, RIGHT, 10, meanwhile=lambda: must(pair.right, *kill))
 
     assert killed.gap <= KEEPALIVE + SLACK + late.seconds, (killed, late.seconds)
     wait_bonded(pair)
@@ -177,8 +177,8 @@ def test_one_host_without_any_way_in_still_has_the_other_link(pair: Pair) -> Non
         run("ip", "netns", "exec", router, "conntrack", "--flush")
         for host in pair.hosts:
             wait_links(host, "ovn1")
-        assert pings(pair.left, RIGHT, 3).lost == 0
-        assert pings(pair.right, LEFT, 3).lost == 0
+        assert measure_loss(pair.left, RIGHT, 3).lost == 0
+        assert measure_loss(pair.right, LEFT, 3).lost == 0
     finally:
         nft(router, rules)
     wait_bonded(pair)
@@ -195,7 +195,7 @@ def test_any_order_of_starting_ends_bonded(pair: Pair, order: tuple[int, ...]) -
         must(host, "systemctl", "start", UNITS[(begun[host_number] + host_number) % 2])
         begun[host_number] += 1
     wait_bonded(pair)
-    assert pings(pair.left, RIGHT, 2).lost == 0
+    assert measure_loss(pair.left, RIGHT, 2).lost == 0
 
 
 @pytest.mark.seed("1.14")
@@ -204,11 +204,11 @@ def test_a_host_that_changes_networks_comes_back_by_itself(pair: Pair) -> None:
     region = pair.region
     moved = IPv4Address("203.0.113.90")
     with Lateness() as late:
-        during = pings(pair.left, RIGHT, 10, meanwhile=lambda: region.move("left1", moved))
+        during = measure_loss(pair.left, RIGHT, 10, meanwhile=lambda: region.move("left1", moved))
     try:
         wait_bonded(pair)
         assert during.gap <= KEEPALIVE + SLACK + late.seconds, (during, late.seconds)
-        assert pings(pair.left, RIGHT, 3).lost == 0
+        assert measure_loss(pair.left, RIGHT, 3).lost == 0
     finally:
         region.move("left1", pairs.public(0, 1))
         # It has not noticed yet that it moved again: a test that came now would meet a link about to fall silent.
@@ -239,7 +239,7 @@ def carried(pair: Pair) -> tuple[float, tuple[float, float]]:
     Twice eight, on ports of the kernel's choosing: that all of them fall to one line happens once in 30,000 times.
     """
     before = sent(pair)
-    rate = max(throughput(pair.left, pair.right, RIGHT, 8, seconds=3) for _ in range(2))
+    rate = max(measure_throughput(pair.left, pair.right, RIGHT, 8, seconds=3) for _ in range(2))
     first, second = (now - then for now, then in zip(sent(pair), before, strict=True))
     return rate, (round(first / (first + second), 3), round(second / (first + second), 3))
 
@@ -260,7 +260,7 @@ def test_a_reboot_of_either_end_ends_bonded(pair: Pair) -> None:
     until(lambda: boot_id(pair.right) not in ("", boot), pairs.BOOT)
     pair.right.wait_booted(pairs.BOOT)
     wait_bonded(pair)
-    assert pings(pair.left, RIGHT, 2).lost == 0
+    assert measure_loss(pair.left, RIGHT, 2).lost == 0
 
 
 def test_both_links_down_and_back(pair: Pair) -> None:
@@ -268,7 +268,7 @@ def test_both_links_down_and_back(pair: Pair) -> None:
         drop(pair, line)
     try:
         wait_links(pair.left)
-        assert pings(pair.left, RIGHT, 1).gap > 0.5
+        assert measure_loss(pair.left, RIGHT, 1).gap > 0.5
     finally:
         for line in ("left0", "left1"):
             pass_again(pair, line)
@@ -304,9 +304,11 @@ def test_other_modes_lose_nothing_either(pair: Pair, mode: Mode) -> None:
         pairs.change_mode(pair, mode)
         for host, other in ((pair.left, RIGHT), (pair.right, LEFT)):
             assert mode in must(host, "cat", "/sys/class/net/bond0/bonding/mode")
-            assert pings(host, other, 4).lost == 0
+            assert measure_loss(host, other, 4).lost == 0
         with Lateness() as late:
-            stopped = pings(pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", UNITS[0]))
+            stopped = measure_loss(
+                pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", UNITS[0])
+            )
         assert stopped.gap <= 1.0 + 0.2 + late.seconds, (stopped, late.seconds)
         must(pair.left, "systemctl", "start", UNITS[0])
         wait_bonded(pair)
@@ -316,6 +318,6 @@ def test_other_modes_lose_nothing_either(pair: Pair, mode: Mode) -> None:
             must(pair.left, "kill", "-9", before.strip())
             until(lambda unit=unit, old=(before, "0\n"): main_pid(pair.left, unit) not in old, 30)  # type: ignore[misc]
             wait_bonded(pair)
-            until(lambda: pings(pair.left, RIGHT, 1).lost == 0, 20)
+            until(lambda: measure_loss(pair.left, RIGHT, 1).lost == 0, 20)
     finally:
         pairs.change_mode(pair, "balance-xor")

@@ -11,13 +11,13 @@ import pytest
 
 from drawbridge.operate.account import stack_file
 from drawbridge.trial import pair as trial
-from drawbridge.trial.bonded import TAPS, bonded
+from drawbridge.trial.bond_measure import link_states
+from drawbridge.trial.bonded import TAPS, check_bond
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import start_private_host
-from drawbridge.trial.links import slaves
-from drawbridge.trial.measure import arrives, datagram
+from drawbridge.trial.measure import packets_arrive, send_datagram
 from drawbridge.trial.routed import wait_report
-from drawbridge.trial.run import throw_away_region
+from drawbridge.trial.run import disposable_region
 from lab.region import Host
 from settings.stack_file import read_stack_file
 from tests.support.pair import must
@@ -29,7 +29,7 @@ READY = 420.0
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with throw_away_region() as region:
+    with disposable_region() as region:
         region.own_kernels(True)
         stack = deploy(region, "pair", read_stack_file(stack_file("pair")), lambda _: None)
         region.own_kernels(False)
@@ -45,9 +45,9 @@ def deployed() -> Iterator[Deployment]:
 @pytest.fixture(scope="module")
 def hosts(deployed: Deployment) -> tuple[Host, Host]:
     """Both gateways, bonded."""
-    found = trial.gateways(deployed)
+    found = trial.find_gateways(deployed)
     for host in found:
-        assert bonded(host).ok, slaves(host)
+        assert check_bond(host).ok, link_states(host)
     return found
 
 
@@ -56,7 +56,7 @@ def hosts(deployed: Deployment) -> tuple[Host, Host]:
 def test_both_links_are_in_the_bond_and_no_ping_is_lost(hosts: tuple[Host, Host]) -> None:
     for host, other in zip(hosts, (B, A), strict=True):
         state = must(host, "cat", "/proc/net/bonding/bond0")
-        assert "load balancing (xor)" in state and slaves(host) == dict.fromkeys(TAPS, "up")
+        assert "load balancing (xor)" in state and link_states(host) == dict.fromkeys(TAPS, "up")
         for _ in range(4):  # of which each may take another link
             done = must(host, "ping", "-n", "-q", "-i", "0.05", "-c", "25", other)
             assert "25 packets transmitted, 25 received" in done
@@ -71,7 +71,7 @@ def test_either_listens_on_its_own_links_port_alone(hosts: tuple[Host, Host]) ->
 
 
 def test_hosts_of_the_two_vpcs_reach_each_other_by_their_own_addresses(deployed: Deployment) -> None:
-    for check in trial.between_vpcs(deployed, ["private-host0", "private-host1"]):
+    for check in trial.check_between_vpcs(deployed, ["private-host0", "private-host1"]):
         assert check.ok, check
 
 
@@ -84,10 +84,10 @@ def test_a_port_is_open_to_the_other_gateway_alone(deployed: Deployment, hosts: 
 
         def send(public: str = public, port: int = port) -> None:
             for _ in range(3):
-                datagram(stranger, public, port)
+                send_datagram(stranger, public, port)
 
-        assert not arrives(host, f"udp and dst port {port} and src {stranger.address}", send)
-        assert arrives(host, f"udp and dst port {port} and src {far}", lambda: None), (
+        assert not packets_arrive(host, f"udp and dst port {port} and src {stranger.address}", send)
+        assert packets_arrive(host, f"udp and dst port {port} and src {far}", lambda: None), (
             "the control: it pings each second"
         )
 

@@ -16,9 +16,9 @@ import pytest
 
 from drawbridge.trial import run, segment
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import must, start_client
-from drawbridge.trial.measure import ping, wait
-from drawbridge.trial.segment import DATAGRAMS, Member, multicast
+from drawbridge.trial.hosts import run_checked, start_client
+from drawbridge.trial.measure import ping, wait_until
+from drawbridge.trial.segment import DATAGRAMS, SegmentMember, count_multicast
 from lab.region import Host
 from openvpn.segment_filter import COUNTERS, link_local
 from tests.support import promises, stacks, waiting
@@ -38,7 +38,7 @@ CYCLONE = (
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.throw_away_region() as region:
+    with run.disposable_region() as region:
         yield bring(region, RAW)
 
 
@@ -50,9 +50,9 @@ def bring(region: Any, raw: dict[str, Any]) -> Deployment:
 
 
 @pytest.fixture
-def here(deployed: Deployment) -> tuple[Member, Member, Member]:
+def here(deployed: Deployment) -> tuple[SegmentMember, SegmentMember, SegmentMember]:
     """The gateway, the desktop and the robot, each with its address."""
-    gateway, desktop, robot = segment.members(deployed)
+    gateway, desktop, robot = segment.find_members(deployed)
     assert ping(desktop.host, robot.address, TUNNEL) is not None
     return gateway, desktop, robot
 
@@ -77,10 +77,10 @@ def restored(deployed: Deployment) -> Iterator[None]:
 
 @pytest.mark.seed("0.6")
 def test_a_segment_and_nothing_of_the_client_s_own_network_is_pushed(
-    deployed: Deployment, here: tuple[Member, Member, Member]
+    deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
 ) -> None:
     _, desktop, _ = here
-    config = must(deployed.gateway, "cat", "/etc/openvpn/server/server.conf").splitlines()
+    config = run_checked(deployed.gateway, "cat", "/etc/openvpn/server/server.conf").splitlines()
     pushed = re.findall(r"PUSH_REPLY,([^']*)", journal(desktop.host, "openvpn-client@ros_desktop"))[-1].split(",")
 
     assert {"dev tap0", "dev-type tap"} <= set(config)
@@ -103,45 +103,51 @@ def test_a_segment_and_nothing_of_the_client_s_own_network_is_pushed(
 
 @pytest.mark.seed("0.7")
 def test_default_route_and_resolvers_are_the_same_with_and_without_the_tunnel(
-    here: tuple[Member, Member, Member],
+    here: tuple[SegmentMember, SegmentMember, SegmentMember],
 ) -> None:
     def own() -> tuple[str, str]:
-        return must(here[1].host, "ip", "route", "show", "default"), must(here[1].host, "cat", "/etc/resolv.conf")
+        return run_checked(here[1].host, "ip", "route", "show", "default"), run_checked(
+            here[1].host, "cat", "/etc/resolv.conf"
+        )
 
     inside = own()
-    must(here[1].host, "systemctl", "stop", "openvpn-client@ros_desktop")
+    run_checked(here[1].host, "systemctl", "stop", "openvpn-client@ros_desktop")
     try:
         outside = own()
     finally:
-        must(here[1].host, "systemctl", "start", "openvpn-client@ros_desktop")
+        run_checked(here[1].host, "systemctl", "start", "openvpn-client@ros_desktop")
     assert inside == outside
     assert "default via" in inside[0] and "nameserver" in inside[1]
 
 
 @pytest.mark.seed("0.8")
-def test_both_ends_are_up_and_are_ethernet(here: tuple[Member, Member, Member]) -> None:
+def test_both_ends_are_up_and_are_ethernet(here: tuple[SegmentMember, SegmentMember, SegmentMember]) -> None:
     gateway, desktop, _ = here
     for one in (gateway, desktop):
-        (link,) = json.loads(must(one.host, "ip", "-json", "link", "show", "dev", one.device))
+        (link,) = json.loads(run_checked(one.host, "ip", "-json", "link", "show", "dev", one.device))
         assert {"BROADCAST", "MULTICAST", "UP", "LOWER_UP"} <= set(link["flags"])
     assert str(gateway.address) == "192.168.255.1"
 
 
-def test_only_tunnels_are_ports_of_the_bridge(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+def test_only_tunnels_are_ports_of_the_bridge(
+    deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
+) -> None:
     """The VPC's interface is never one, so that the gateway keeps its address."""
-    ports = json.loads(must(deployed.gateway, "ip", "-json", "link", "show", "master", "br0"))
+    ports = json.loads(run_checked(deployed.gateway, "ip", "-json", "link", "show", "master", "br0"))
     assert [port["ifname"] for port in ports] == ["tap0"]
 
 
 @pytest.mark.seed("0.9")
-def test_ping_both_ways(here: tuple[Member, Member, Member]) -> None:
+def test_ping_both_ways(here: tuple[SegmentMember, SegmentMember, SegmentMember]) -> None:
     gateway, desktop, robot = here
     for one, other in ((gateway, desktop), (desktop, gateway), (desktop, robot), (robot, desktop)):
         assert ping(one.host, other.address, 5) is not None, (one.name, other.name)
 
 
 @pytest.mark.seed("0.10")
-def test_neither_log_has_a_warning(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+def test_neither_log_has_a_warning(
+    deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
+) -> None:
     """Runs before the tests that give reasons for one."""
     logs = {
         one.name: journal(one.host, f"openvpn-{'server@server' if one.name == 'gateway' else f'client@{one.name}'}")
@@ -154,21 +160,23 @@ def test_neither_log_has_a_warning(deployed: Deployment, here: tuple[Member, Mem
 
 @pytest.mark.seed("0.11")
 @pytest.mark.parametrize("group", [GROUP, GROUP6], ids=["IPv4", "IPv6"])
-def test_multicast_reaches_everybody(here: tuple[Member, Member, Member], group: tuple[str, int]) -> None:
+def test_multicast_reaches_everybody(
+    here: tuple[SegmentMember, SegmentMember, SegmentMember], group: tuple[str, int]
+) -> None:
     gateway, desktop, robot = here
     for one, other in ((desktop, robot), (robot, desktop), (gateway, desktop), (desktop, gateway)):
-        assert multicast(one, other, *group) == DATAGRAMS, (one.name, other.name)
+        assert count_multicast(one, other, *group) == DATAGRAMS, (one.name, other.name)
 
 
 @pytest.mark.seed("0.13")
-def test_dds_participants_find_each_other_and_talk(here: tuple[Member, Member, Member]) -> None:
+def test_dds_participants_find_each_other_and_talk(here: tuple[SegmentMember, SegmentMember, SegmentMember]) -> None:
     """Cyclone DDS on both: discovery by multicast to port 7400, then unicast on 7410 and up."""
     _, desktop, robot = here
     for one in (desktop, robot):
-        must(one.host, "apt-get", "-q", "update")
-        must(one.host, "apt-get", "-q", "-y", "--no-install-recommends", "install", "cyclonedds-tools")
+        run_checked(one.host, "apt-get", "-q", "update")
+        run_checked(one.host, "apt-get", "-q", "-y", "--no-install-recommends", "install", "cyclonedds-tools")
     wanted = ["-Qminmatch:1", "-Qmaxwait:10", "-Qroundtrips:100"]
-    with segment.listening(desktop.host, "count", "tap0", "6", b"RTPS".hex()) as frames:
+    with segment.FrameListener(desktop.host, "count", "tap0", "6", b"RTPS".hex()) as frames:
         other = threading.Thread(
             target=lambda: robot.host.run(["env", CYCLONE, "ddsperf", "-D", "6", "pong"], timeout=60)
         )
@@ -191,10 +199,12 @@ def test_dds_participants_find_each_other_and_talk(here: tuple[Member, Member, M
 
 
 @pytest.mark.seed("0.14")
-def test_one_file_without_a_passphrase(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
-    bundle = must(here[1].host, "cat", "/etc/openvpn/client/ros_desktop.conf")
+def test_one_file_without_a_passphrase(
+    deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
+) -> None:
+    bundle = run_checked(here[1].host, "cat", "/etc/openvpn/client/ros_desktop.conf")
 
-    assert must(here[1].host, "ls", "/etc/openvpn/client").split() == ["ros_desktop.conf"]
+    assert run_checked(here[1].host, "ls", "/etc/openvpn/client").split() == ["ros_desktop.conf"]
     assert "-----BEGIN PRIVATE KEY-----" in bundle and "ENCRYPTED" not in bundle
     for tag in ("ca", "cert", "key", "tls-crypt-v2"):
         assert f"<{tag}>" in bundle
@@ -204,27 +214,31 @@ def test_one_file_without_a_passphrase(deployed: Deployment, here: tuple[Member,
 
 @pytest.mark.seed("0.4")
 def test_all_of_the_gateway_s_services_fit_its_memory(
-    deployed: Deployment, here: tuple[Member, Member, Member], record_property: Callable[[str, object], None]
+    deployed: Deployment,
+    here: tuple[SegmentMember, SegmentMember, SegmentMember],
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Proportional set sizes: a page that several processes share counts once. The kernel's own is not among them."""
-    must(deployed.gateway, "systemctl", "start", "drawbridge-agent")
+    run_checked(deployed.gateway, "systemctl", "start", "drawbridge-agent")
     script = "cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {sum += $2} END {print sum}'"
-    resident = int(must(deployed.gateway, "sh", "-c", script)) / 1024
-    peak = int(must(deployed.gateway, "systemctl", "show", "-P", "MemoryMax", "drawbridge-agent")) / 2**20
+    resident = int(run_checked(deployed.gateway, "sh", "-c", script)) / 1024
+    peak = int(run_checked(deployed.gateway, "systemctl", "show", "-P", "MemoryMax", "drawbridge-agent")) / 2**20
     record_property("gateway resident MiB", round(resident))
     print(f"all services {resident:.0f} MiB, the agent at most {peak:.0f} MiB more while it runs")
     assert resident + peak < 512
 
 
 @pytest.mark.seed("9.8")
-def test_the_gateway_reboots_into_the_same_segment(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+def test_the_gateway_reboots_into_the_same_segment(
+    deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
+) -> None:
     before, leader = configuration(deployed.gateway), deployed.gateway.leader
     deployed.client("ec2").reboot_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])
     again = waiting.until(lambda: rebooted(deployed, leader), 30)
     again.wait_booted(60)
 
     assert ping(here[1].host, here[2].address, TUNNEL) is not None
-    assert wait(lambda: multicast(here[1], here[2], *GROUP) == DATAGRAMS, 20)
+    assert wait_until(lambda: count_multicast(here[1], here[2], *GROUP) == DATAGRAMS, 20)
     assert configuration(again) == before
 
 
@@ -232,7 +246,9 @@ def test_the_gateway_reboots_into_the_same_segment(deployed: Deployment, here: t
 
 
 @pytest.mark.seed("9.4")
-def test_a_client_sends_from_its_own_addresses_only(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+def test_a_client_sends_from_its_own_addresses_only(
+    deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
+) -> None:
     """Frames made by hand, each beside one that differs only in being true."""
     gateway, desktop, robot = here
     own, other = mac(desktop), mac(robot)
@@ -261,8 +277,8 @@ def test_a_client_sends_from_its_own_addresses_only(deployed: Deployment, here: 
     }
     for what, (true, false) in tried.items():
         for frame, passes in ((true, True), (false, False)):
-            with segment.listening(gateway.host, "count", "br0", "1.5", frame[6:].hex()) as arrived:
-                segment.send(desktop.host, "tap0", frame, times=3)
+            with segment.FrameListener(gateway.host, "count", "br0", "1.5", frame[6:].hex()) as arrived:
+                segment.send_frames(desktop.host, "tap0", frame, times=3)
             assert (arrived() > 0) == passes, what
     dropped = counted(deployed)
     assert dropped["spoofed"] >= 3 and dropped["foreign"] >= 3
@@ -273,26 +289,28 @@ def test_a_client_sends_from_its_own_addresses_only(deployed: Deployment, here: 
 
 def test_multicast_that_is_not_named_stays_where_it_is(
     deployed: Deployment,
-    here: tuple[Member, Member, Member],
+    here: tuple[SegmentMember, SegmentMember, SegmentMember],
     changed: Callable[[dict[str, Any]], None],
     restored: None,
 ) -> None:
     _, desktop, robot = here
     refused = [("239.1.2.3", 7400), ("239.255.0.1", 7399), ("ff02::1:2", 547), ("ff05::7", 7400)]
     for group in refused:
-        assert multicast(desktop, robot, *group, seconds=1) == 0, group
+        assert count_multicast(desktop, robot, *group, seconds=1) == 0, group
     assert counted(deployed)["multicast"] >= len(refused) * DATAGRAMS
     # The control: where nothing is named, it crosses.
     changed({"multicast": []})
     for group in refused:
-        assert multicast(desktop, robot, *group) == DATAGRAMS, group
+        assert count_multicast(desktop, robot, *group) == DATAGRAMS, group
 
 
-def test_broadcasts_pass_at_their_rate_and_no_faster(deployed: Deployment, here: tuple[Member, Member, Member]) -> None:
+def test_broadcasts_pass_at_their_rate_and_no_faster(
+    deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
+) -> None:
     gateway, desktop, _ = here
     frame = arp(mac(desktop), mac(desktop), desktop)
-    with segment.listening(gateway.host, "count", "br0", "2", frame.hex()) as arrived:
-        segment.send(desktop.host, "tap0", frame, times=1000)
+    with segment.FrameListener(gateway.host, "count", "br0", "2", frame.hex()) as arrived:
+        segment.send_frames(desktop.host, "tap0", frame, times=1000)
     rate = deployed.settings.tunnel.broadcasts
     assert rate <= arrived() <= 3 * rate
     # Not 1,000 less what passed: a busy tunnel loses some of such a burst before the filter sees it.
@@ -302,22 +320,24 @@ def test_broadcasts_pass_at_their_rate_and_no_faster(deployed: Deployment, here:
 @pytest.mark.seed("0.12")
 def test_control_without_a_way_between_clients_nothing_of_it_is_heard(
     deployed: Deployment,
-    here: tuple[Member, Member, Member],
+    here: tuple[SegmentMember, SegmentMember, SegmentMember],
     changed: Callable[[dict[str, Any]], None],
     restored: None,
 ) -> None:
     gateway, desktop, robot = here
     changed({"clientToClient": False})
-    waiting.until(lambda: "hairpin off" in must(deployed.gateway, "bridge", "-d", "link", "show", "dev", "tap0"), 10)
+    waiting.until(
+        lambda: "hairpin off" in run_checked(deployed.gateway, "bridge", "-d", "link", "show", "dev", "tap0"), 10
+    )
 
     for group in (GROUP, GROUP6):
-        assert multicast(desktop, robot, *group) == 0
-        assert multicast(desktop, gateway, *group) == DATAGRAMS
+        assert count_multicast(desktop, robot, *group) == 0
+        assert count_multicast(desktop, gateway, *group) == DATAGRAMS
     assert ping(desktop.host, robot.address, 2) is None
 
 
 def journal(host: Host, unit: str) -> str:
-    return must(host, "journalctl", "--no-pager", "-o", "cat", "-u", unit)
+    return run_checked(host, "journalctl", "--no-pager", "-o", "cat", "-u", unit)
 
 
 def rebooted(deployed: Deployment, leader: int | None) -> Host | None:
@@ -327,15 +347,15 @@ def rebooted(deployed: Deployment, leader: int | None) -> Host | None:
 
 def configuration(gateway: Host) -> str:
     """What makes the segment: devices, their places, the filter without what it counted."""
-    rules = must(gateway, "nft", "list", "ruleset")
-    bridge = must(gateway, "bridge", "-d", "link", "show")
-    address = must(gateway, "cat", "/sys/class/net/br0/address")
+    rules = run_checked(gateway, "nft", "list", "ruleset")
+    bridge = run_checked(gateway, "bridge", "-d", "link", "show")
+    address = run_checked(gateway, "cat", "/sys/class/net/br0/address")
     return re.sub(r"packets \d+ bytes \d+|\s*elements = \{[^}]*expires[^}]*\}|^\d+: ", "", rules + bridge + address)
 
 
 def counted(deployed: Deployment) -> dict[str, int]:
     """Packets that the segment's filter dropped, by its reasons."""
-    table = must(deployed.gateway, "nft", "-j", "list", "counters", "table", "bridge", "drawbridge")
+    table = run_checked(deployed.gateway, "nft", "-j", "list", "counters", "table", "bridge", "drawbridge")
     found = [entry["counter"] for entry in json.loads(table)["nftables"] if "counter" in entry]
     counts = {entry["name"]: int(entry["packets"]) for entry in found}
     assert set(counts) == set(COUNTERS)
@@ -347,11 +367,11 @@ def counted(deployed: Deployment) -> dict[str, int]:
 EVERYONE = b"\xff" * 6
 
 
-def mac(one: Member) -> bytes:
-    return bytes.fromhex(must(one.host, "cat", f"/sys/class/net/{one.device}/address").replace(":", ""))
+def mac(one: SegmentMember) -> bytes:
+    return bytes.fromhex(run_checked(one.host, "cat", f"/sys/class/net/{one.device}/address").replace(":", ""))
 
 
-def udp(source: bytes, one: Member, other: Member, text: bytes) -> bytes:
+def udp(source: bytes, one: SegmentMember, other: SegmentMember, text: bytes) -> bytes:
     """A datagram to port 9 that claims to come from `one`."""
     datagram = struct.pack("!HHHH", 9, 9, 8 + len(text), 0) + text
     header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0, *packed(one, other))
@@ -359,11 +379,11 @@ def udp(source: bytes, one: Member, other: Member, text: bytes) -> bytes:
     return mac(other) + source + b"\x08\x00" + header + datagram
 
 
-def packed(one: Member, other: Member) -> tuple[bytes, bytes]:
+def packed(one: SegmentMember, other: SegmentMember) -> tuple[bytes, bytes]:
     return one.address.packed, other.address.packed
 
 
-def arp(source: bytes, hardware: bytes, one: Member, operation: int = 1) -> bytes:
+def arp(source: bytes, hardware: bytes, one: SegmentMember, operation: int = 1) -> bytes:
     """To all: `one` is at `hardware`."""
     message = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + hardware + one.address.packed
     return EVERYONE + source + b"\x08\x06" + message + bytes(6) + one.address.packed

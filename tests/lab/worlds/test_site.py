@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from drawbridge.operate import access
+from drawbridge.operate import ingress_rules
 from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.measure import Answer, arrives, ask, datagram, ping, serve
+from drawbridge.trial.measure import EchoAnswer, ask_echo, packets_arrive, ping, send_datagram, start_echo
 from lab.linux import ip_batch
 from lab.region import Host
 from tests.support import stacks, waiting
@@ -67,7 +67,7 @@ def refused(host: Host, counter: str = "refused_forward") -> int:
     return int(next(entry["counter"]["packets"] for entry in listed if "counter" in entry))
 
 
-def source(answer: Answer | None) -> str | None:
+def source(answer: EchoAnswer | None) -> str | None:
     return answer.source if answer else None
 
 
@@ -128,13 +128,13 @@ def test_the_home_reaches_the_tunnels_address_and_the_gateways(deployed: Deploym
 def test_hosts_behind_the_home_reach_a_private_host(inside: Host, hidden: Host, private: Host) -> None:
     for host in (inside, hidden):
         assert ping(host, private.address, 10) is not None
-        assert ask(host, private.address) is not None
+        assert ask_echo(host, private.address) is not None
 
 
 @pytest.mark.seed("4.7")
 def test_a_private_host_reaches_a_declared_home_host(private: Host, inside: Host) -> None:
     assert ping(private, REACHABLE, 10) is not None
-    assert ask(private, REACHABLE) is not None
+    assert ask_echo(private, REACHABLE) is not None
 
 
 @pytest.mark.seed("4.8")
@@ -142,11 +142,11 @@ def test_a_private_host_does_not_reach_the_rest_of_the_home(
     deployed: Deployment, private: Host, hidden: Host, inside: Host
 ) -> None:
     before = refused(deployed.gateway)
-    assert not arrives(hidden, f"icmp and src {private.address}", lambda: ping(private, HIDDEN, 2))
-    assert ask(private, HIDDEN) is None
+    assert not packets_arrive(hidden, f"icmp and src {private.address}", lambda: ping(private, HIDDEN, 2))
+    assert ask_echo(private, HIDDEN) is None
     assert refused(deployed.gateway) > before, "it was the gateway that dropped them"
     # Controls: the host is there and answers its neighbours, and the half that is declared is reached.
-    assert ask(inside, HIDDEN) is not None
+    assert ask_echo(inside, HIDDEN) is not None
     assert ping(private, REACHABLE, 5) is not None
 
 
@@ -197,11 +197,11 @@ def test_a_private_host_that_was_taken_over_does_not_get_into_the_home(
         read(private, "ip", "address", "add", "172.31.9.9/32", "dev", "lo")
         try:
             forged = ["ping", "-c", "1", "-W", "1", "-I", "172.31.9.9", REACHABLE]
-            assert not arrives(gateway, "icmp and src 172.31.9.9", lambda: private.run(forged))
+            assert not packets_arrive(gateway, "icmp and src 172.31.9.9", lambda: private.run(forged))
             own = f"icmp and src {private.address} and dst {REACHABLE}"
-            assert arrives(gateway, own, lambda: ping(private, REACHABLE, 2))
+            assert packets_arrive(gateway, own, lambda: ping(private, REACHABLE, 2))
             with permitted(deployed, "172.31.9.9/32"):
-                assert arrives(gateway, "icmp and src 172.31.9.9", lambda: private.run(forged))
+                assert packets_arrive(gateway, "icmp and src 172.31.9.9", lambda: private.run(forged))
         finally:
             read(private, "ip", "address", "delete", "172.31.9.9/32", "dev", "lo")
 
@@ -212,9 +212,9 @@ def test_a_private_host_that_was_taken_over_does_not_get_into_the_home(
     deployed.region.settle()
     try:
         other = "icmp and dst 192.168.50.5"
-        assert not arrives(gateway, other, lambda: ping(private, "192.168.50.5", 1))
+        assert not packets_arrive(gateway, other, lambda: ping(private, "192.168.50.5", 1))
         with listed(deployed, interface["SubnetId"], "192.168.50.0/24"):
-            assert arrives(gateway, other, lambda: ping(private, "192.168.50.5", 1))
+            assert packets_arrive(gateway, other, lambda: ping(private, "192.168.50.5", 1))
     finally:
         ec2.delete_route(**route)
         deployed.region.settle()
@@ -230,7 +230,7 @@ def test_throughput_is_recorded(
 ) -> None:
     size, figures = 32 << 20, {}
     for host, name in ((home, "home"), (inside, "behind home")):
-        down, up = ask(host, private.address, take=size), ask(host, private.address, send=size)
+        down, up = ask_echo(host, private.address, take=size), ask_echo(host, private.address, send=size)
         assert down is not None and up is not None and down.taken == size
         for way, answer in (("down", down), ("up", up)):
             figures[f"{name} {way}"] = round(size * 8 / 1e6 / answer.seconds)
@@ -287,13 +287,13 @@ def test_the_gateway_follows_the_home_to_its_new_address_and_shuts_the_old_one(
     holiday = IPv4Address("192.0.2.78")
     cabin = elsewhere(deployed, str(holiday))
     assert not knocks(deployed, cabin, holiday)
-    site = access.allow_me(deployed.account, "home", holiday)
+    site = ingress_rules.allow_me(deployed.account, "home", holiday)
     assert (site.before, site.after) == (f"{moved}/32", f"{holiday}/32")
     assert knocks(deployed, cabin, holiday)
     assert not knocks(deployed, home, moved), "the one before is shut"
-    access.allow_me(deployed.account, "home", moved)
+    ingress_rules.allow_me(deployed.account, "home", moved)
     assert knocks(deployed, home, moved)
-    admin = access.allow_me(deployed.account, None, moved)
+    admin = ingress_rules.allow_me(deployed.account, None, moved)
     assert (admin.before, admin.after) == (f"{HOME}/32", f"{moved}/32")
     deployed.region.settle()
     assert speaks_ssh(deployed, home)
@@ -345,13 +345,13 @@ def test_a_stolen_key_of_the_homes_opens_no_more_than_the_gateways_filter(deploy
         return f"ec2.modify_security_group_rules(GroupId='{kit['GROUP']}', SecurityGroupRules={changed})"
 
     stranger = elsewhere(deployed, "192.0.2.77")
-    serve(deployed.gateway, 8080)
+    start_echo(deployed.gateway, 8080)
     public, everything = deployed.outputs["publicIp"], {"IpProtocol": "-1", "FromPort": -1, "ToPort": -1}
     try:
         assert answer_to(home, modify(CidrIpv4="0.0.0.0/0", **everything)) == "ok"
         deployed.region.settle()
         before = refused(deployed.gateway, "refused_input")
-        assert ask(stranger, public, port=8080, timeout=2) is None
+        assert ask_echo(stranger, public, port=8080, timeout=2) is None
         assert refused(deployed.gateway, "refused_input") > before, "the security group let it through"
         assert knocks(deployed, stranger, IPv4Address("192.0.2.77")), "what is left: the tunnel's port, and SSH's"
         assert speaks_ssh(deployed, stranger)
@@ -365,15 +365,15 @@ def test_a_stolen_key_of_the_homes_opens_no_more_than_the_gateways_filter(deploy
 def test_untranslated_and_translated_each_shows_its_source(
     deployed: Deployment, private: Host, inside: Host, home: Host
 ) -> None:
-    assert source(ask(inside, private.address)) == REACHABLE
-    assert source(ask(private, REACHABLE)) == private.address
+    assert source(ask_echo(inside, private.address)) == REACHABLE
+    assert source(ask_echo(private, REACHABLE)) == private.address
     stacks.bring(deployed.region, "site", settings(nat=True))
     assert ping(inside, private.address, TUNNEL) is not None
 
-    assert source(ask(inside, private.address)) == deployed.outputs["privateIp"]
+    assert source(ask_echo(inside, private.address)) == deployed.outputs["privateIp"]
     # What AWS opens is addressed to the home as it is, so it is seen as it is.
     assert ping(private, REACHABLE, TUNNEL) is not None
-    assert source(ask(private, REACHABLE)) == private.address
+    assert source(ask_echo(private, REACHABLE)) == private.address
     stacks.bring(deployed.region, "site", settings())
 
 
@@ -389,10 +389,10 @@ def test_one_way_the_home_opens_connections_and_aws_does_not(
 
     before = refused(deployed.gateway)
     assert ping(private, REACHABLE, 2) is None
-    assert ask(private, REACHABLE) is None
+    assert ask_echo(private, REACHABLE) is None
     assert refused(deployed.gateway) > before
     # The home opens connections, and their replies come: bytes both ways.
-    answer = ask(inside, private.address, send=100_000, take=100_000)
+    answer = ask_echo(inside, private.address, send=100_000, take=100_000)
     assert answer is not None and answer.taken == 100_000
 
 
@@ -411,7 +411,7 @@ def knocks(deployed: Deployment, host: Host, address: IPv4Address) -> bool:
     # One byte long, as no packet of a tunnel that lives on is: security groups let a flow they know go on.
     packets = f"udp and dst port 1194 and src {address} and udp[4:2] == 9"
     deployed.region.settle()
-    return arrives(deployed.gateway, packets, lambda: datagram(host, deployed.outputs["publicIp"], 1194))
+    return packets_arrive(deployed.gateway, packets, lambda: send_datagram(host, deployed.outputs["publicIp"], 1194))
 
 
 def speaks_ssh(deployed: Deployment, host: Host) -> bool:

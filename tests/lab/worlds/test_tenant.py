@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.measure import arrives, ask, ping, serve
+from drawbridge.trial.measure import ask_echo, packets_arrive, ping, start_echo
 from lab.region import Host
 from tests.support import stacks, waiting
 from tests.support.commands import read
@@ -97,18 +97,18 @@ def test_another_tenant_sees_the_gateways_address_with_source_dest_check_on(
 
     assert source_dest_check(deployed)
     assert ping(engineer, tenant.address, TUNNEL) is not None
-    assert arrives(tenant, f"icmp[icmptype] == 8 and src {gateway}", lambda: ping(engineer, tenant.address, 3))
-    answer = ask(engineer, tenant.address)
+    assert packets_arrive(tenant, f"icmp[icmptype] == 8 and src {gateway}", lambda: ping(engineer, tenant.address, 3))
+    answer = ask_echo(engineer, tenant.address)
     assert answer is not None and answer.source == gateway
 
 
 @pytest.mark.seed("3.5")
 def test_control_without_translation_the_same_ping_fails(deployed: Deployment, engineer: Host, tenant: Host) -> None:
     # A flow that is known stays translated, so these are new ones: other pings, other connections.
-    assert ask(engineer, tenant.address) is not None
+    assert ask_echo(engineer, tenant.address) is not None
     with rules(deployed.gateway, "flush chain inet drawbridge postrouting\n"):
         assert ping(engineer, tenant.address, 3) is None
-        assert ask(engineer, tenant.address) is None
+        assert ask_echo(engineer, tenant.address) is None
         assert ping(engineer, deployed.outputs["privateIp"], 3) is not None
     assert ping(engineer, tenant.address, 5) is not None
 
@@ -119,11 +119,11 @@ def test_input_drops_what_is_not_ssh_the_tunnel_icmp_or_a_reply(deployed: Deploy
     public, gateway = deployed.outputs["publicIp"], deployed.gateway
     other = [2222, 3306, 5432, 8080, 30000]
     for port in other:
-        serve(gateway, port)
+        start_echo(gateway, port)
     anyone = [{"CidrIp": "0.0.0.0/0"}]
     with permitted(deployed, IpProtocol="tcp", FromPort=0, ToPort=65535, IpRanges=anyone):
         before = refused(gateway, "refused_input")
-        assert {port: ask(engineer, public, port=port, timeout=1) for port in other} == dict.fromkeys(other)
+        assert {port: ask_echo(engineer, public, port=port, timeout=1) for port in other} == dict.fromkeys(other)
         assert refused(gateway, "refused_input") >= before + len(other), "it was the gateway that dropped them"
         # SSH, echo requests and the tunnel get in; the gateway's own questions are answered.
         assert read(engineer, "timeout", "5", "bash", "-c", f"head -c 4 </dev/tcp/{public}/22") == "SSH-"
@@ -132,7 +132,7 @@ def test_input_drops_what_is_not_ssh_the_tunnel_icmp_or_a_reply(deployed: Deploy
         assert read(gateway, "curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://mirror.lab/")
         # The control: without the filter the same ports answer.
         with rules(gateway, "flush chain inet drawbridge input\nadd rule inet drawbridge input accept\n"):
-            assert all(ask(engineer, public, port=port) for port in other)
+            assert all(ask_echo(engineer, public, port=port) for port in other)
 
 
 @pytest.mark.seed("3.7")
@@ -140,7 +140,7 @@ def test_forward_drops_what_is_not_from_the_tunnel_to_a_tenant_or_its_reply(
     deployed: Deployment, engineer: Host, tenant: Host
 ) -> None:
     gateway, job = deployed.gateway, connected(deployed, "ci-job")
-    assert ask(engineer, tenant.address) is not None  # from the tunnel, and back from the tenants
+    assert ask_echo(engineer, tenant.address) is not None  # from the tunnel, and back from the tenants
     outside, peer = "198.51.100.1", "10.213.77.11"
     with via_tunnel(engineer, outside):
         before = refused(gateway, "refused_forward")
@@ -152,7 +152,7 @@ def test_forward_drops_what_is_not_from_the_tunnel_to_a_tenant_or_its_reply(
         with rules(gateway, "insert rule inet drawbridge forward accept\n"):
             assert ping(engineer, peer, 5) is not None
             leaves = f"icmp and src {deployed.outputs['privateIp']} and dst {outside}"
-            assert arrives(gateway, leaves, lambda: ping(engineer, outside, 1))
+            assert packets_arrive(gateway, leaves, lambda: ping(engineer, outside, 1))
     assert ping(job, tenant.address, 5) is not None
 
 
@@ -163,11 +163,11 @@ def test_only_the_pool_is_translated_and_only_on_its_way_out_of_the_tunnel(
     gateway, job = deployed.gateway, connected(deployed, "ci-job")
     with rules(gateway, "insert rule inet drawbridge forward accept\n"):
         # Into the tunnel: from one client to another, the source stays.
-        serve(job)
-        answer = ask(engineer, "10.213.77.11")
+        start_echo(job)
+        answer = ask_echo(engineer, "10.213.77.11")
         assert answer is not None and answer.source == "10.213.77.10"
         # Out of it: translated.
-        answer = ask(engineer, tenant.address)
+        answer = ask_echo(engineer, tenant.address)
         assert answer is not None and answer.source == deployed.outputs["privateIp"]
         # A source that is not of the pool leaves as it is (and the VPC drops it, because the check is on).
         stranger = "10.99.0.1"
@@ -175,7 +175,7 @@ def test_only_the_pool_is_translated_and_only_on_its_way_out_of_the_tunnel(
         try:
             leaves = f"icmp and src {stranger} and dst {tenant.address}"
             asked = ["ping", "-c", "1", "-W", "1", "-I", stranger, tenant.address]
-            assert arrives(gateway, leaves, lambda: gateway.run(asked))
+            assert packets_arrive(gateway, leaves, lambda: gateway.run(asked))
         finally:
             read(gateway, "ip", "address", "delete", f"{stranger}/32", "dev", "lo")
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 import contract
 from drawbridge import errors
 from drawbridge.__main__ import cli
-from drawbridge.operate import access
+from drawbridge.operate import ingress_rules
 from drawbridge.operate.account import Account
 from tests.unit.drawbridge.conftest import REGION, STACK
 
@@ -70,16 +70,16 @@ def test_a_clients_rule_moves_and_no_other(account: Account, group: Group) -> No
     group.rule("tunnel/home", "203.0.113.13", 1194, stack="other")
     before = group.rules()
 
-    moved = access.allow_me(account, "home", NEW)
+    moved = ingress_rules.allow_me(account, "home", NEW)
 
-    assert moved == access.Move(home, "tunnel/home", "203.0.113.10/32", "198.51.100.7/32")
+    assert moved == ingress_rules.RuleChange(home, "tunnel/home", "203.0.113.10/32", "198.51.100.7/32")
     assert group.rules() == {**before, home: ("198.51.100.7/32", 1194, "tunnel/home")}
 
 
 def test_without_a_client_it_is_the_admins_way_to_ssh(account: Account, group: Group) -> None:
     tunnel, ssh = group.rule("tunnel/ssh", "203.0.113.10", 1194), group.rule("ssh", "203.0.113.12", 22)
 
-    access.allow_me(account, None, NEW)
+    ingress_rules.allow_me(account, None, NEW)
 
     assert group.rules()[ssh][0] == "198.51.100.7/32"
     assert group.rules()[tunnel][0] == "203.0.113.10/32"
@@ -89,7 +89,7 @@ def test_what_is_let_in_already_is_left_alone(account: Account, group: Group) ->
     rule = group.rule("tunnel/home", str(NEW), 1194)
     before = group.rules()
 
-    moved = access.allow_me(account, "home", NEW)
+    moved = ingress_rules.allow_me(account, "home", NEW)
 
     assert (moved.rule, moved.before, moved.after) == (rule, f"{NEW}/32", f"{NEW}/32")
     assert group.rules() == before
@@ -105,7 +105,7 @@ def test_where_no_rule_follows_the_stack_file_is_named(
     group.rule("tunnel/office", "203.0.113.11", 1194)
 
     with pytest.raises(errors.NotDeployedError, match="no rule that follows") as refused:
-        access.allow_me(account, client, NEW)
+        ingress_rules.allow_me(account, client, NEW)
     assert hint in str(refused.value.remedy)
 
 
@@ -115,7 +115,7 @@ def test_the_address_is_the_one_that_amazon_sees(
     rule = group.rule("tunnel/home", "203.0.113.10", 1194)
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(f"{NEW}\n".encode()))
 
-    access.allow_me(account, "home")
+    ingress_rules.allow_me(account, "home")
 
     assert group.rules()[rule][0] == f"{NEW}/32"
 
@@ -134,7 +134,7 @@ def test_an_answer_that_is_no_address_changes_nothing(
     monkeypatch.setattr(urllib.request, "urlopen", m_urlopen)
 
     with pytest.raises(errors.AwsError) as refused:
-        access.allow_me(account, "home")
+        ingress_rules.allow_me(account, "home")
     assert "--address" in str(refused.value.remedy)
     assert group.rules() == before
 

@@ -101,7 +101,7 @@ def test_a_name_that_cannot_be(name: str) -> None:
 def test_the_region_is_the_nearest_one_said(
     option: str | None, environ: dict[str, str], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account, "PROJECT", tmp_path)
+    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
     (tmp_path / "stacks").mkdir()
     account.stack_file("team").write_text("config:\n  aws:region: ap-southeast-2\n")
     found = account.connect("team", region=option, environ=environ)
@@ -109,13 +109,13 @@ def test_the_region_is_the_nearest_one_said(
 
 
 def test_no_region_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account, "PROJECT", tmp_path)
+    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
     with pytest.raises(errors.AwsError, match="no AWS region for stack team"):
         account.connect("team", environ={}).client("ssm")
 
 
 def test_a_stack_file_that_is_no_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account, "PROJECT", tmp_path)
+    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
     (tmp_path / "stacks").mkdir()
     account.stack_file("team").write_text("config: [\n")
     with pytest.raises(errors.StackError):
@@ -154,7 +154,7 @@ def refusal(code: str) -> boto.ClientError:
     ],
 )
 def test_each_error_of_aws_is_one_of_ours(raised: Exception, told: type[errors.AwsError]) -> None:
-    with pytest.raises(errors.AwsError) as caught, account.telling_aws_errors("team"):
+    with pytest.raises(errors.AwsError) as caught, account.translate_aws_errors("team"):
         raise raised
     assert type(caught.value) is told
     assert caught.value.remedy
@@ -165,5 +165,5 @@ def test_a_bug_is_not_told_as_aws() -> None:
         raise KeyError("x")
 
     telling: Callable[[], None] = bug
-    with pytest.raises(KeyError), account.telling_aws_errors("team"):
+    with pytest.raises(KeyError), account.translate_aws_errors("team"):
         telling()

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from drawbridge import errors
 from drawbridge.__main__ import cli
-from drawbridge.operate import clients
+from drawbridge.operate import bundles
 from drawbridge.operate.account import Account
 from openvpn.model import Client, Tunnel
 from openvpn.profile import render_profile
@@ -22,7 +22,7 @@ from .conftest import STACK, Enrol
 
 def test_lists_what_each_client_really_holds(account: Account, enrol: Enrol) -> None:
     bob, alice = enrol("bob", days=30), enrol("alice")
-    found = clients.list_clients(account)
+    found = bundles.list_clients(account)
     assert [(c.name, c.serial, c.fingerprint, c.not_after) for c in found] == [
         ("alice", alice.leaf.serial, alice.leaf.fingerprint, alice.leaf.not_after),
         ("bob", bob.leaf.serial, bob.leaf.fingerprint, bob.leaf.not_after),
@@ -35,19 +35,19 @@ def test_lists_more_clients_than_one_page_of_ssm_holds(account: Account, enrol: 
     names = [f"c{number:02}" for number in range(12)]
     for name in names:
         enrol(name)
-    assert [c.name for c in clients.list_clients(account)] == names
+    assert [c.name for c in bundles.list_clients(account)] == names
 
 
 def test_another_stacks_clients_are_not_listed(account: Account, enrol: Enrol) -> None:
     Enrol(Account(stack=f"{STACK}2", session=account.session), enrol.authority)("mallory")
     enrol("alice")
-    assert [c.name for c in clients.list_clients(account)] == ["alice"]
+    assert [c.name for c in bundles.list_clients(account)] == ["alice"]
 
 
 def test_a_damaged_bundle_is_named_and_not_shown(account: Account) -> None:
     account.client("ssm").put_parameter(Name=account.names.bundle("eve"), Value="SECRET", Type="SecureString")
     with pytest.raises(errors.BundleError, match="bundle of eve") as caught:
-        clients.list_clients(account)
+        bundles.list_clients(account)
     assert "SECRET" not in str(caught.value) + caught.value.remedy
     assert caught.value.__suppress_context__
 
@@ -60,16 +60,16 @@ def test_fetch_for_windows_writes_the_scripts_beside_it(account: Account, enrol:
     whole = profile + bundle[bundle.index("<ca>") :]
     account.client("ssm").put_parameter(Name=account.names.bundle("office"), Value=whole, Overwrite=True)
     target = tmp_path / "mine.ovpn"
-    written = clients.fetch(account, "office", target)
+    written = bundles.save_bundle(account, "office", target)
     assert [path.name for path in written] == ["mine.ovpn", "office-up.cmd", "office-down.cmd"]
     assert target.read_bytes() == whole.replace("\n", "\r\n").encode()
     assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
     # None of the three is written over unasked, and then none is written at all.
     target.unlink()
     with pytest.raises(errors.BundleError, match=r"office-up\.cmd is there already"):
-        clients.fetch(account, "office", target)
+        bundles.save_bundle(account, "office", target)
     assert not target.exists()
-    assert clients.fetch(account, "office", target, replace=True) == written
+    assert bundles.save_bundle(account, "office", target, replace=True) == written
 
 
 @pytest.mark.seed("0.15")
@@ -78,7 +78,7 @@ def test_fetch_writes_the_whole_bundle_for_its_owner_alone(account: Account, enr
     target = tmp_path / "alice.ovpn"
     before = os.umask(0)
     try:
-        clients.fetch(account, "alice", target)
+        bundles.save_bundle(account, "alice", target)
     finally:
         os.umask(before)
     assert target.read_text() == alice.bundle
@@ -92,9 +92,9 @@ def test_fetch_replaces_a_file_only_when_told(account: Account, enrol: Enrol, tm
     target.write_text("mine")
     target.chmod(0o644)
     with pytest.raises(errors.BundleError, match="is there already"):
-        clients.fetch(account, "alice", target)
+        bundles.save_bundle(account, "alice", target)
     assert target.read_text() == "mine"
-    clients.fetch(account, "alice", target, replace=True)
+    bundles.save_bundle(account, "alice", target, replace=True)
     assert target.read_text() == alice.bundle
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
@@ -104,7 +104,7 @@ def test_fetch_does_not_follow_a_dangling_link(account: Account, enrol: Enrol, t
     elsewhere, target = tmp_path / "elsewhere", tmp_path / "alice.ovpn"
     target.symlink_to(elsewhere)
     with pytest.raises(errors.BundleError, match="is there already"):
-        clients.fetch(account, "alice", target)
+        bundles.save_bundle(account, "alice", target)
     assert not elsewhere.exists()
     assert list(tmp_path.iterdir()) == [target]
 
@@ -112,7 +112,7 @@ def test_fetch_does_not_follow_a_dangling_link(account: Account, enrol: Enrol, t
 def test_fetch_where_nothing_can_be_written(account: Account, enrol: Enrol, tmp_path: Path) -> None:
     enrol("alice")
     with pytest.raises(errors.BundleError, match="No such file or directory"):
-        clients.fetch(account, "alice", tmp_path / "nowhere" / "alice.ovpn")
+        bundles.save_bundle(account, "alice", tmp_path / "nowhere" / "alice.ovpn")
 
 
 @pytest.mark.usefixtures("account")

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from drawbridge import errors
 from drawbridge.__main__ import cli
-from drawbridge.operate import cost
+from drawbridge.operate import monthly_cost
 from drawbridge.operate.account import stack_file
 from settings.model import Settings
 from settings.parse import parse
@@ -26,7 +26,7 @@ def site(**gateway: object) -> Settings:
 
 @pytest.mark.seed("4.18")
 def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
-    stack, lines, endpoint = cost.compare(site(), cost.Usage(connected=100, out=10))
+    stack, lines, endpoint = monthly_cost.compare_costs(site(), monthly_cost.Usage(connected=100, out=10))
 
     items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 5", "10 GB out"]
     assert [item.what for item in stack.items] == items
@@ -38,9 +38,9 @@ def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
 
 
 def test_a_pair_has_two_machines() -> None:
-    one, *_ = cost.compare(site(), cost.Usage(connected=0, out=0))
-    pair, *_ = cost.compare(
-        parse(read_stack_file(stack_file("pair")), stack="pair", endpoint=None), cost.Usage(connected=0, out=0)
+    one, *_ = monthly_cost.compare_costs(site(), monthly_cost.Usage(connected=0, out=0))
+    pair, *_ = monthly_cost.compare_costs(
+        parse(read_stack_file(stack_file("pair")), stack="pair", endpoint=None), monthly_cost.Usage(connected=0, out=0)
     )
     machines = sum(item.dollars for item in one.items[:3])
     assert sum(item.dollars for item in pair.items[:3]) == pytest.approx(2 * machines)
@@ -49,14 +49,14 @@ def test_a_pair_has_two_machines() -> None:
 
 def test_an_instance_type_without_a_price_is_told() -> None:
     with pytest.raises(errors.StackError, match=r"no price of m7g\.metal is known") as error:
-        cost.compare(site(instanceType="m7g.metal"), cost.Usage(connected=0, out=0))
+        monthly_cost.compare_costs(site(instanceType="m7g.metal"), monthly_cost.Usage(connected=0, out=0))
     assert "prices.toml" in error.value.remedy
 
 
 def test_prices_have_a_date_a_region_and_sources() -> None:
-    day, region = cost.dated()
+    day, region = monthly_cost.price_date()
     assert isinstance(day, date) and region == "us-east-1"
-    groups = re.split(r"^((?:#.*\n)+)", cost.PRICES.read_text(), flags=re.MULTILINE)[1:]
+    groups = re.split(r"^((?:#.*\n)+)", monthly_cost.PRICES.read_text(), flags=re.MULTILINE)[1:]
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
@@ -69,7 +69,9 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
 def test_a_domain_and_a_second_process_cost_what_they_are() -> None:
     def bill(world: str) -> dict[str, float]:
         raw = read_stack_file(stack_file(world))
-        stack, *_ = cost.compare(parse(raw, stack=world, endpoint=None), cost.Usage(connected=0, out=0))
+        stack, *_ = monthly_cost.compare_costs(
+            parse(raw, stack=world, endpoint=None), monthly_cost.Usage(connected=0, out=0)
+        )
         return {item.what: item.dollars for item in stack.items}
 
     assert bill("tenant")["private zone"] == 0.5
@@ -81,7 +83,7 @@ def test_a_domain_and_a_second_process_cost_what_they_are() -> None:
 def test_the_command_shows_all_three() -> None:
     done = CliRunner().invoke(cli, ["stack", "cost", "tenant"])
     assert done.exit_code == 0, done.output
-    for name in ("stack tenant", "AWS Site-to-Site VPN", "AWS Client VPN", str(cost.dated()[0])):
+    for name in ("stack tenant", "AWS Site-to-Site VPN", "AWS Client VPN", str(monthly_cost.price_date()[0])):
         assert name in done.output
     shown = json.loads(CliRunner().invoke(cli, ["stack", "cost", "tenant", "--json"]).output)
     assert [bill["name"] for bill in shown["bills"]] == ["stack tenant", "AWS Site-to-Site VPN", "AWS Client VPN"]

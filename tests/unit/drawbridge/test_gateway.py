@@ -15,8 +15,8 @@ from click.testing import CliRunner
 import contract
 from drawbridge import errors
 from drawbridge.__main__ import cli
-from drawbridge.operate import gateway as verbs
-from drawbridge.operate import ssh
+from drawbridge.operate import gateway_status as verbs
+from drawbridge.operate import ssh_login
 from drawbridge.operate.account import Account
 from pki.ssh import HostKey, host_key
 
@@ -56,7 +56,7 @@ STATUS_FILE = "\n".join(
     )
 )
 
-ALICE = verbs.Session(
+ALICE = verbs.ClientSession(
     client="alice",
     real="203.0.113.7:40001",
     address="10.8.0.10",
@@ -107,14 +107,14 @@ def run(*arguments: str, identity: Path) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def reach(server: SshServer, identity: Path, **changes: object) -> ssh.Target:
-    where = ssh.Target(host="192.0.2.1", host_key=server.host_key.public, identity=identity, dial=server.dial)
+def reach(server: SshServer, identity: Path, **changes: object) -> ssh_login.SshTarget:
+    where = ssh_login.SshTarget(host="192.0.2.1", host_key=server.host_key.public, identity=identity, dial=server.dial)
     return replace(where, **changes)  # type: ignore[arg-type]
 
 
 def test_known_host_key_is_accepted(gateway: SshServer, identity: Path) -> None:
     gateway.answers = {"uptime": (0, "up\n", "")}
-    with ssh.connect(reach(gateway, identity)) as shell:
+    with ssh_login.connect(reach(gateway, identity)) as shell:
         assert shell.run("uptime") == "up\n"
     assert gateway.logins[-1] == "admin"
 
@@ -122,14 +122,14 @@ def test_known_host_key_is_accepted(gateway: SshServer, identity: Path) -> None:
 def test_a_host_key_with_a_comment_and_another_port_is_accepted(gateway: SshServer, identity: Path) -> None:
     gateway.answers = {"uptime": (0, "up\n", "")}
     key = f"{' '.join(gateway.host_key.public.split()[:2])} root@gateway\n"
-    with ssh.connect(reach(gateway, identity, host_key=key, port=2222)) as shell:
+    with ssh_login.connect(reach(gateway, identity, host_key=key, port=2222)) as shell:
         assert shell.run("uptime") == "up\n"
 
 
 @pytest.mark.parametrize("port", [22, 2222])
 def test_unknown_host_key_is_refused_before_any_login(gateway: SshServer, identity: Path, port: int) -> None:
     where = reach(gateway, identity, host_key=host_key().public, port=port)
-    with pytest.raises(errors.HostKeyError, match="not the one SSM holds"), ssh.connect(where):
+    with pytest.raises(errors.HostKeyError, match="not the one SSM holds"), ssh_login.connect(where):
         pytest.fail("it logged in")
     assert gateway.logins == []
 
@@ -140,14 +140,14 @@ def test_known_hosts_of_the_user_count_for_nothing(
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "known_hosts").write_text(f"192.0.2.1 {gateway.host_key.public}\n")
-    with pytest.raises(errors.HostKeyError), ssh.connect(reach(gateway, identity, host_key=host_key().public)):
+    with pytest.raises(errors.HostKeyError), ssh_login.connect(reach(gateway, identity, host_key=host_key().public)):
         pytest.fail("it logged in")
 
 
 def test_a_host_key_that_is_none_is_refused(gateway: SshServer, identity: Path) -> None:
     with (
         pytest.raises(errors.HostKeyError, match="cannot be read"),
-        ssh.connect(reach(gateway, identity, host_key="x")),
+        ssh_login.connect(reach(gateway, identity, host_key="x")),
     ):
         pytest.fail("it logged in")
 
@@ -155,7 +155,7 @@ def test_a_host_key_that_is_none_is_refused(gateway: SshServer, identity: Path) 
 def test_a_user_key_the_gateway_does_not_know(gateway: SshServer, tmp_path: Path) -> None:
     stranger = tmp_path / "stranger"
     stranger.write_text(host_key().private)
-    with pytest.raises(errors.LoginError, match="does not let admin in"), ssh.connect(reach(gateway, stranger)):
+    with pytest.raises(errors.LoginError, match="does not let admin in"), ssh_login.connect(reach(gateway, stranger)):
         pytest.fail("it logged in")
 
 
@@ -165,7 +165,7 @@ def test_nobody_listens(gateway: SshServer, identity: Path) -> None:
 
     with (
         pytest.raises(errors.UnreachableError, match=r"192\.0\.2\.1:22"),
-        ssh.connect(reach(gateway, identity, dial=refused)),
+        ssh_login.connect(reach(gateway, identity, dial=refused)),
     ):
         pytest.fail("it logged in")
 
@@ -178,15 +178,15 @@ def test_a_listener_that_is_no_ssh_server(identity: Path) -> None:
             listener.accept()[0].close()
             return client
 
-        where = ssh.Target(host="192.0.2.1", host_key=host_key().public, identity=identity, dial=hangs_up)
-        with pytest.raises(errors.UnreachableError), ssh.connect(where):
+        where = ssh_login.SshTarget(host="192.0.2.1", host_key=host_key().public, identity=identity, dial=hangs_up)
+        with pytest.raises(errors.UnreachableError), ssh_login.connect(where):
             pytest.fail("it logged in")
 
 
 def test_a_command_that_fails_says_what_it_complained_of(gateway: SshServer, identity: Path) -> None:
     gateway.answers = {"false": (3, "", "no such thing\n")}
     with (
-        ssh.connect(reach(gateway, identity)) as shell,
+        ssh_login.connect(reach(gateway, identity)) as shell,
         pytest.raises(errors.RemoteError, match=r"\(3\): no such thing"),
     ):
         shell.run("false")

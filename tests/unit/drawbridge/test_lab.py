@@ -41,7 +41,7 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         progress("building the image")
         return GOOD
 
-    module = SimpleNamespace(up=up, try_stack=lambda path, progress: GOOD)
+    module = SimpleNamespace(deploy_and_check=up, try_stack=lambda path, progress: GOOD)
     monkeypatch.setattr(drawbridge.trial, "run", module)
     return module
 
@@ -65,14 +65,14 @@ def test_up_shows_progress_and_who_reaches_whom() -> None:
 
 
 def test_up_exits_1_when_one_check_fails(trial: SimpleNamespace) -> None:
-    trial.up = lambda stack, progress: BAD
+    trial.deploy_and_check = lambda stack, progress: BAD
     result = run("up")
     assert result.exit_code == 1
     assert "FAIL  alice -> metadata of the gateway" in result.stdout
 
 
 def test_up_that_checked_nothing_is_no_success(trial: SimpleNamespace) -> None:
-    trial.up = lambda stack, progress: []
+    trial.deploy_and_check = lambda stack, progress: []
     assert run("up").exit_code == 1
 
 
@@ -90,7 +90,7 @@ def test_without_root_or_tun_it_says_what_works_without(
     from lab.linux import require_privileges
 
     monkeypatch.setattr(commands, "require_privileges", require_privileges)
-    monkeypatch.setattr(account, "PROJECT", tmp_path)
+    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
     (tmp_path / "stacks").mkdir()
     account.stack_file("team").write_text("config: {}\n")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -124,7 +124,7 @@ def test_without_root_or_tun_it_says_what_works_without(
 def test_what_goes_wrong_is_one_message(
     trial: SimpleNamespace, tmp_path: Path, error: BaseException, code: int, told: str, verb: str
 ) -> None:
-    trial.up = trial.try_stack = raising(error)
+    trial.deploy_and_check = trial.try_stack = raising(error)
     stack = tmp_path / "stack.yaml"
     stack.touch()
     result = run(verb, *([str(stack)] if verb == "try" else []))
@@ -141,7 +141,7 @@ def test_try_takes_a_name_or_a_path(trial: SimpleNamespace, tmp_path: Path, monk
         return GOOD
 
     trial.try_stack = try_stack
-    monkeypatch.setattr(account, "PROJECT", tmp_path)
+    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
     (tmp_path / "stacks").mkdir()
     named, other = account.stack_file("team"), tmp_path / "other.yaml"
     named.touch()

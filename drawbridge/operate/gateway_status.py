@@ -12,20 +12,20 @@ from pathlib import Path
 
 import contract
 from drawbridge import errors
-from drawbridge.operate import ssh
-from drawbridge.operate.account import LAB, Account, telling_aws_errors
+from drawbridge.operate import ssh_login
+from drawbridge.operate.account import LAB, Account, translate_aws_errors
 from openvpn.model import Paths
 
 INSTANCE = "server"
 UNIT = f"openvpn-server@{INSTANCE}.service"
 #: The processes of a pair's gateway, which has no clients.
 LINKS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
-UNITS = ("openvpn-server@*.service", "drawbridge-link@*.service", "drawbridge-watch@*.service",
+JOURNAL_UNITS = ("openvpn-server@*.service", "drawbridge-link@*.service", "drawbridge-watch@*.service",
          "drawbridge-agent.service")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Session:
+class ClientSession:
     """One connected client, as OpenVPN's status file has it."""
 
     client: str
@@ -41,7 +41,7 @@ class Session:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class AgentReport:
     """What the gateway's agent last wrote about itself."""
 
     state: str
@@ -54,16 +54,16 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
+class GatewayStatus:
     """A gateway at one moment."""
 
     address: str
-    report: Report
+    report: AgentReport
     wanted: str
     """SHA-256 of the release it should run."""
     service: Mapping[str, str]
     """systemd's properties of OpenVPN's unit; of several, one that is not active."""
-    sessions: tuple[Session, ...]
+    sessions: tuple[ClientSession, ...]
     links: Mapping[str, str] = field(default_factory=dict)
     """Of a pair's gateway: each link's state in the bond, ``up`` or ``down``."""
 
@@ -78,31 +78,31 @@ class Status:
         )
 
 
-PROPERTIES = ("ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "MemoryCurrent")
+UNIT_PROPERTIES = ("ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "MemoryCurrent")
 
 
-def address_of(account: Account) -> str:
+def find_address(account: Account) -> str:
     """The gateway's Elastic IP, found by its tags; raises `NotDeployedError` where there is none."""
     tags = contract.tags(account.stack, contract.at(account.end, "gateway"))
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
-    with telling_aws_errors(account.stack):
+    with translate_aws_errors(account.stack):
         found = account.client("ec2").describe_addresses(Filters=filters)["Addresses"]
     if not found:
         raise errors.NotDeployedError(
-            f"stack {account.stack} has no gateway here", f"deploy it: {deploying(account.stack)}"
+            f"stack {account.stack} has no gateway here", f"deploy it: {deploy_command(account.stack)}"
         )
     return str(found[0]["PublicIp"])
 
 
-def deploying(stack: str) -> str:
+def deploy_command(stack: str) -> str:
     """The command that deploys a stack."""
     return "make lab" if stack == LAB else f"pulumi up --stack {stack}"
 
 
-def target(account: Account, *, user: str, identity: Path | None) -> ssh.Target:
+def ssh_target(account: Account, *, user: str, identity: Path | None) -> ssh_login.SshTarget:
     """How to reach the stack's gateway: address by tag, host key from SSM. Raises `AwsError`."""
-    return ssh.Target(
-        host=address_of(account),
+    return ssh_login.SshTarget(
+        host=find_address(account),
         host_key=account.parameter(account.names.ssh_host_key),
         user=user,
         identity=identity or account.identity,
@@ -110,20 +110,22 @@ def target(account: Account, *, user: str, identity: Path | None) -> ssh.Target:
     )
 
 
-def status(account: Account, where: ssh.Target) -> Status:
+def read_status(account: Account, where: ssh_login.SshTarget) -> GatewayStatus:
     """The gateway now; raises `AwsError` and `GatewayError`."""
     report = read_report(account)
     wanted = json.loads(account.parameter(account.names.release))["sha256"]
     paired = is_pair(account)
-    with ssh.connect(where) as shell:
-        shown = shell.run(f"systemctl show --property={','.join(PROPERTIES)} {' '.join(LINKS if paired else (UNIT,))}")
+    with ssh_login.connect(where) as shell:
+        shown = shell.run(
+            f"systemctl show --property={','.join(UNIT_PROPERTIES)} {' '.join(LINKS if paired else (UNIT,))}"
+        )
         # Nobody but root and OpenVPN reads the directory: its socket obeys whoever reaches it.
         sessions = "" if paired else shell.run(f"sudo -n cat {Paths(INSTANCE).status}")
         links = shell.run("cat /proc/net/bonding/bond0") if paired else ""
     services = [
         dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.strip().split("\n\n")
     ]
-    return Status(
+    return GatewayStatus(
         address=where.host,
         report=report,
         wanted=wanted,
@@ -158,19 +160,19 @@ def parse_links(text: str) -> dict[str, str]:
     return found
 
 
-def read_report(account: Account) -> Report:
+def read_report(account: Account) -> AgentReport:
     """What the agent last reported; raises `NotDeployedError` where it never did."""
     try:
         report = json.loads(account.parameter(account.names.report))
     except errors.NotDeployedError as error:
         raise errors.NotDeployedError(
             f"the gateway of stack {account.stack} has not reported yet",
-            f"wait two minutes after {deploying(account.stack)}; then read the console of its instance",
+            f"wait two minutes after {deploy_command(account.stack)}; then read the console of its instance",
         ) from error
-    return Report(**{key: str(report.get(key) or "") for key in ("state", "release", "reason", "time")})
+    return AgentReport(**{key: str(report.get(key) or "") for key in ("state", "release", "reason", "time")})
 
 
-def parse_sessions(text: str) -> tuple[Session, ...]:
+def parse_sessions(text: str) -> tuple[ClientSession, ...]:
     """Connected clients out of a status file, version 3: fields parted by tabs, their order told by HEADER lines.
 
     Source: openvpn(8), `--status-version`. A client still in its handshake has no name (UNDEF) and is left out.
@@ -186,7 +188,7 @@ def parse_sessions(text: str) -> tuple[Session, ...]:
             if row["Common Name"] == "UNDEF":
                 continue
             sessions.append(
-                Session(
+                ClientSession(
                     client=row["Common Name"],
                     real=row["Real Address"],
                     address=row["Virtual Address"],
@@ -198,11 +200,11 @@ def parse_sessions(text: str) -> tuple[Session, ...]:
     return tuple(sessions)
 
 
-def logs(where: ssh.Target, *, lines: int, follow: bool = False) -> Iterator[str]:
+def read_logs(where: ssh_login.SshTarget, *, lines: int, follow: bool = False) -> Iterator[str]:
     """The journal of OpenVPN and the agent, oldest first; `follow` never ends by itself. Raises `GatewayError`."""
     command = ["sudo", "-n", "journalctl", "--no-pager", "--output=short-iso", f"--lines={lines}"]
-    command += [f"--unit={unit}" for unit in UNITS]
+    command += [f"--unit={unit}" for unit in JOURNAL_UNITS]
     if follow:
         command.append("--follow")
-    with ssh.connect(where) as shell:
-        yield from shell.lines(shlex.join(command), timeout=None if follow else ssh.COMMAND_TIMEOUT)
+    with ssh_login.connect(where) as shell:
+        yield from shell.lines(shlex.join(command), timeout=None if follow else ssh_login.COMMAND_TIMEOUT)

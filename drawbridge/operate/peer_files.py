@@ -10,11 +10,11 @@ from openvpn.peer import End, render
 from pki.authority import PkiError, self_signed
 
 #: The ends of the tunnel; nothing else has to know them.
-ADDRESSES = (IPv4Address("10.255.255.1"), IPv4Address("10.255.255.2"))
+TUNNEL_ADDRESSES = (IPv4Address("10.255.255.1"), IPv4Address("10.255.255.2"))
 LIFETIME = timedelta(days=3650)
 
 
-def make(directory: Path, names: tuple[str, str], remote: str, port: int = 1194) -> tuple[Path, Path]:
+def write_peer_files(directory: Path, names: tuple[str, str], remote: str, port: int = 1194) -> tuple[Path, Path]:
     """Write a file for each of two ends, mode 0600 from the moment it exists, and return where.
 
     The first one listens on UDP `port`, the second one calls it at `remote`. Raises `BundleError` where a file is there
@@ -23,7 +23,7 @@ def make(directory: Path, names: tuple[str, str], remote: str, port: int = 1194)
     if names[0] == names[1]:
         raise errors.BundleError(f"both ends are called {names[0]}", "give each a name of its own")
     try:
-        one, two = (_end(name, address) for name, address in zip(names, ADDRESSES, strict=True))
+        one, two = (_end(name, address) for name, address in zip(names, TUNNEL_ADDRESSES, strict=True))
         texts = {f"{one.name}.ovpn": render(one, two, port=port, remote=None)}
         texts[f"{two.name}.ovpn"] = render(two, one, port=port, remote=remote)
         for name, text in texts.items():

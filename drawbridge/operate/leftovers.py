@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from botocore.exceptions import ClientError
 
 import contract
-from drawbridge.operate.account import Account, telling_aws_errors
+from drawbridge.operate.account import Account, translate_aws_errors
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class Leftover:
     """Something that bears the stack's name."""
 
     kind: str
     name: str
 
 
-def things(account: Account) -> list[Thing]:
+def find_leftovers(account: Account) -> list[Leftover]:
     """Everything of the stack that is in the account and region; raises `AwsError` where AWS does not tell."""
-    with telling_aws_errors(account.stack):
+    with translate_aws_errors(account.stack):
         finders = (_network, _parameters, _buckets, _identities, _logs, _zones)
         return sorted(
             {thing for find in finders for thing in find(account)}, key=lambda thing: (thing.kind, thing.name)
@@ -47,7 +47,7 @@ _LISTED = {
 }  # fmt: skip
 
 
-def _network(account: Account) -> Iterator[Thing]:
+def _network(account: Account) -> Iterator[Leftover]:
     """All that EC2 keeps, by its tags. Tags alone outlive what bore them, so each kind is asked for."""
     ec2 = account.client("ec2")
     ours = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
@@ -59,32 +59,32 @@ def _network(account: Account) -> Iterator[Thing]:
         )
         # What is deleted is told of for a while.
         alive = (found for page in pages for found in page[listed] if found.get("State") not in ("deleted", "deleting"))
-        yield from (Thing(kind, found[key]) for found in alive)
+        yield from (Leftover(kind, found[key]) for found in alive)
     for page in ec2.get_paginator("describe_instances").paginate(Filters=ours):
         for instance in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
             if instance["State"]["Name"] not in ("terminated", "shutting-down"):
-                yield Thing("instance", instance["InstanceId"])
+                yield Leftover("instance", instance["InstanceId"])
 
 
-def _parameters(account: Account) -> Iterator[Thing]:
+def _parameters(account: Account) -> Iterator[Leftover]:
     # Only their names are asked for, no value.
     pages = (
         account.client("ssm")
         .get_paginator("describe_parameters")
         .paginate(ParameterFilters=[{"Key": "Path", "Option": "Recursive", "Values": [account.names.root]}])
     )
-    yield from (Thing("parameter", found["Name"]) for page in pages for found in page["Parameters"])
+    yield from (Leftover("parameter", found["Name"]) for page in pages for found in page["Parameters"])
 
 
-def _buckets(account: Account) -> Iterator[Thing]:
+def _buckets(account: Account) -> Iterator[Leftover]:
     prefix = f"{contract.PROJECT}-{account.stack}-"
     for found in account.client("s3").list_buckets()["Buckets"]:
         # Another stack's name may begin with this one's; an account's number does not.
         if found["Name"].startswith(prefix) and found["Name"].removeprefix(prefix)[:12].isdigit():
-            yield Thing("bucket", found["Name"])
+            yield Leftover("bucket", found["Name"])
 
 
-def _identities(account: Account) -> Iterator[Thing]:
+def _identities(account: Account) -> Iterator[Leftover]:
     iam, wanted = account.client("iam"), contract.tags(account.stack)
 
     def ours(tags: list[dict[str, str]]) -> bool:
@@ -94,20 +94,20 @@ def _identities(account: Account) -> Iterator[Thing]:
     for page in iam.get_paginator("list_roles").paginate():
         for role in page["Roles"]:
             if role["RoleName"].startswith(prefix) and ours(iam.list_role_tags(RoleName=role["RoleName"])["Tags"]):
-                yield Thing("role", role["RoleName"])
+                yield Leftover("role", role["RoleName"])
     for page in iam.get_paginator("list_users").paginate():
         for user in page["Users"]:
             if user["UserName"].startswith(prefix) and ours(iam.list_user_tags(UserName=user["UserName"])["Tags"]):
-                yield Thing("user", user["UserName"])
+                yield Leftover("user", user["UserName"])
     for page in iam.get_paginator("list_instance_profiles").paginate():
         for profile in page["InstanceProfiles"]:
             name = profile["InstanceProfileName"]
             ends = (contract.at(end, "gateway") for end in ("", contract.SECOND))
             if name in {contract.resource_name(account.stack, f"{e}-{account.session.region_name}") for e in ends}:
-                yield Thing("instance profile", name)
+                yield Leftover("instance profile", name)
 
 
-def _logs(account: Account) -> Iterator[Thing]:
+def _logs(account: Account) -> Iterator[Leftover]:
     try:
         pages = (
             account.client("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=account.names.root)
@@ -117,10 +117,10 @@ def _logs(account: Account) -> Iterator[Thing]:
         if error.response["Error"]["Code"] == "ResourceNotFoundException":
             return
         raise
-    yield from (Thing("log group", name) for name in groups if f"{name}/".startswith(f"{account.names.root}/"))
+    yield from (Leftover("log group", name) for name in groups if f"{name}/".startswith(f"{account.names.root}/"))
 
 
-def _zones(account: Account) -> Iterator[Thing]:
+def _zones(account: Account) -> Iterator[Leftover]:
     """Hosted zones by their tags. Route 53 knows no regions: the VPC of a stack of this name may be in another one."""
     route53, wanted = account.client("route53"), contract.tags(account.stack)
     for page in route53.get_paginator("list_hosted_zones").paginate():
@@ -131,4 +131,4 @@ def _zones(account: Account) -> Iterator[Thing]:
                 continue
             regions = {vpc["VPCRegion"] for vpc in route53.get_hosted_zone(Id=id).get("VPCs", [])}
             if not regions or account.session.region_name in regions:
-                yield Thing("hosted zone", f"{zone['Name'].rstrip('.')} ({id})")
+                yield Leftover("hosted zone", f"{zone['Name'].rstrip('.')} ({id})")

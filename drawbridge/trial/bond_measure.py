@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic, sleep
 
-from drawbridge.operate.gateway import parse_links
+from drawbridge.operate.gateway_status import parse_links
 from lab.errors import LabError
 from lab.region import Host
 
@@ -25,7 +25,7 @@ for n in $(seq {streams}); do echo "stream $n"; cat /tmp/pings.$n; done
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class PingLoss:
     """What became of pings, all streams taken together."""
 
     sent: int
@@ -37,9 +37,9 @@ class Loss:
         return f"{self.lost} of {self.sent} pings lost, longest gap {self.gap:.1f} s"
 
 
-def pings(
+def measure_loss(
     host: Host, address: str, seconds: float, *, meanwhile: Callable[[], object] = lambda: None, after: float = 2.0
-) -> Loss:
+) -> PingLoss:
     """Ping for some time over several streams; `meanwhile` is called `after` seconds into it.
 
     Raises:
@@ -55,10 +55,10 @@ def pings(
             sleep(0.05)
         meanwhile()
         output = running.result().stdout
-    return loss(output, count)
+    return parse_loss(output, count)
 
 
-def loss(output: str, count: int) -> Loss:
+def parse_loss(output: str, count: int) -> PingLoss:
     """Read what several pings of `count` requests each, or more, have printed, each after a line ``stream N``.
 
     Raises:
@@ -76,10 +76,10 @@ def loss(output: str, count: int) -> Loss:
         for number in range(1, count + 1):
             run = 0 if number in answered else run + 1
             longest = max(longest, run)
-    return Loss(count * len(streams), sum(count - len(answered) for answered in streams), longest * _INTERVAL)
+    return PingLoss(count * len(streams), sum(count - len(answered) for answered in streams), longest * _INTERVAL)
 
 
-def throughput(sender: Host, receiver: Host, address: str, streams: int, seconds: int = 6) -> float:
+def measure_throughput(sender: Host, receiver: Host, address: str, streams: int, seconds: int = 6) -> float:
     """TCP between two hosts, Mbit/s that arrive.
 
     Raises:
@@ -96,7 +96,7 @@ def throughput(sender: Host, receiver: Host, address: str, streams: int, seconds
     raise LabError(f"iperf3: {report.get('error', done.stderr)}")
 
 
-def slaves(host: Host) -> dict[str, str]:
+def link_states(host: Host) -> dict[str, str]:
     """State of each slave, ``up`` or ``down``, as /proc/net/bonding/bond0 has it; none where there is no bond."""
     return parse_links(host.run(["cat", "/proc/net/bonding/bond0"]).stdout)
 
@@ -104,7 +104,7 @@ def slaves(host: Host) -> dict[str, str]:
 def wait_links(host: Host, up: Collection[str], seconds: float) -> dict[str, str]:
     """Wait until exactly these links of a host are up; what its slaves' states are in the end."""
     deadline = monotonic() + seconds
-    while (found := slaves(host)) and {tap for tap, state in found.items() if state == "up"} != set(up):
+    while (found := link_states(host)) and {tap for tap, state in found.items() if state == "up"} != set(up):
         if monotonic() > deadline:
             break
         sleep(0.1)

@@ -27,7 +27,7 @@ def dial(host: str, port: int, timeout: float) -> socket.socket:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class SshTarget:
     """Whom to connect to, and as whom."""
 
     host: str
@@ -70,7 +70,7 @@ _AGAIN = "try again; if it stays so, look at the release's state: drawbridge gat
 
 
 @contextmanager
-def connect(target: Target) -> Iterator[Shell]:
+def connect(target: SshTarget) -> Iterator[Shell]:
     """Logs in; raises `UnreachableError`, `HostKeyError` or `LoginError`. The connection ends with the context."""
     where = f"{target.host}:{target.port}"
     client = paramiko.SSHClient()
@@ -110,7 +110,7 @@ def connect(target: Target) -> Iterator[Shell]:
         yield Shell(client)
 
 
-def _pin(client: paramiko.SSHClient, target: Target) -> None:
+def _pin(client: paramiko.SSHClient, target: SshTarget) -> None:
     """Makes one key the only one accepted."""
     kind, _, blob = target.host_key.strip().partition(" ")
     entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{target.host} {kind} {blob}")

@@ -9,14 +9,14 @@ from ipaddress import AddressValueError, IPv4Address
 
 import contract
 from drawbridge import errors
-from drawbridge.operate.account import Account, telling_aws_errors
+from drawbridge.operate.account import Account, translate_aws_errors
 
 #: Amazon's own answer to who is asking: one line, the address.
-WHO_AM_I = "https://checkip.amazonaws.com"
+ADDRESS_SERVICE = "https://checkip.amazonaws.com"
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class RuleChange:
     """What became of a rule."""
 
     rule: str
@@ -26,15 +26,15 @@ class Move:
     after: str
 
 
-def allow_me(account: Account, client: str | None, address: IPv4Address | None = None) -> Move:
+def allow_me(account: Account, client: str | None, address: IPv4Address | None = None) -> RuleChange:
     """Let an address in, and no longer the one before; it is this machine's own public one unless given.
 
     For a client that is its way to the tunnel, otherwise the admin's to SSH. Raises `NotDeployedError` where the stack
     has no rule that follows, and `AwsError`.
     """
-    door, found = contract.door(client), address or public_address()
+    door, found = contract.door(client), address or find_public_address()
     ec2 = account.client("ec2")
-    with telling_aws_errors(account.stack):
+    with translate_aws_errors(account.stack):
         mine = [{"Name": "tag:Stack", "Values": [account.stack]}]
         pages = ec2.get_paginator("describe_security_group_rules").paginate(Filters=mine)
         rules = [rule for page in pages for rule in page["SecurityGroupRules"]]
@@ -56,17 +56,17 @@ def allow_me(account: Account, client: str | None, address: IPv4Address | None =
             "SecurityGroupRuleId": rule["SecurityGroupRuleId"],
             "SecurityGroupRule": {**changed, "CidrIpv4": after},
         }
-        with telling_aws_errors(account.stack):
+        with translate_aws_errors(account.stack):
             ec2.modify_security_group_rules(GroupId=rule["GroupId"], SecurityGroupRules=[update])
-    return Move(rule["SecurityGroupRuleId"], door, before, after)
+    return RuleChange(rule["SecurityGroupRuleId"], door, before, after)
 
 
-def public_address() -> IPv4Address:
+def find_public_address() -> IPv4Address:
     """The address this machine has on the Internet; raises `AwsError` where nobody tells it."""
     try:
-        with urllib.request.urlopen(WHO_AM_I, timeout=10) as answer:
+        with urllib.request.urlopen(ADDRESS_SERVICE, timeout=10) as answer:
             return IPv4Address(answer.read(64).decode().strip())
     except (OSError, AddressValueError) as error:
         raise errors.AwsError(
-            f"{WHO_AM_I} does not tell this machine's address: {error}", "give it: --address"
+            f"{ADDRESS_SERVICE} does not tell this machine's address: {error}", "give it: --address"
         ) from error

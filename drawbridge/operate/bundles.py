@@ -13,7 +13,7 @@ from pathlib import Path
 from botocore.config import Config
 
 from drawbridge import errors
-from drawbridge.operate.account import Account, telling_aws_errors
+from drawbridge.operate.account import Account, translate_aws_errors
 from kits import windows as kit
 from openvpn import windows
 from openvpn.profile import BundleError, certificate_of
@@ -21,7 +21,7 @@ from pki.authority import Certificate, PkiError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Client:
+class EnrolledClient:
     """One client that may connect."""
 
     name: str
@@ -39,7 +39,7 @@ class Client:
         return (self.not_after - now).days
 
 
-def list_clients(account: Account) -> list[Client]:
+def list_clients(account: Account) -> list[EnrolledClient]:
     """Every client that has a bundle, by name; raises `AwsError`, and `BundleError` for a bundle that is none.
 
     Certificates are read from the bundles, in memory: what is listed is what the client really holds.
@@ -59,7 +59,7 @@ def list_clients(account: Account) -> list[Client]:
                 f"the bundle of {name} ({parameter}) is damaged", f"deploy again: pulumi up --stack {account.stack}"
             ) from None
         clients.append(
-            Client(
+            EnrolledClient(
                 name=name,
                 serial=certificate.serial,
                 fingerprint=certificate.fingerprint,
@@ -70,7 +70,7 @@ def list_clients(account: Account) -> list[Client]:
     return clients
 
 
-def fetch(account: Account, name: str, target: Path, *, replace: bool = False) -> list[Path]:
+def save_bundle(account: Account, name: str, target: Path, *, replace: bool = False) -> list[Path]:
     """Writes a client's bundle to `target`, mode 0600 from the moment it exists, whole or not at all; returns where.
 
     For a client on Windows its two scripts are written beside it. Raises `BundleError` where a file is there already
@@ -127,7 +127,7 @@ def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
     endpoint = f"https://s3.{found}.amazonaws.com" if account.endpoint else None
     bucket = json.loads(account.parameter(account.names.release))["bucket"]
     where = {"Bucket": bucket, "Key": account.names.kit_key(name)}
-    with telling_aws_errors(account.stack, f"kit for {name}"):
+    with translate_aws_errors(account.stack, f"kit for {name}"):
         if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=where["Key"]).get("KeyCount"):
             raise errors.NotDeployedError(
                 f"stack {account.stack} has no kit for {name}",
