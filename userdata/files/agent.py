@@ -158,6 +158,8 @@ class Report:
     """The one the gateway runs; another one if that was refused."""
     reason: str
     instance: str
+    units: tuple[str, ...] = ()
+    """OpenVPN's systemd units in the release that the gateway runs, one a process."""
 
     def said(self) -> str:
         """The report without its time: what decides whether there is news."""
@@ -786,10 +788,13 @@ def converge(machine: Machine, cloud: Cloud, agent: str) -> Report:
     """
     state = machine.state()
     applied = state.applied if state.applied and machine.has(state.applied) else None
-    report = Report("ready", "", applied.release if applied else "", "", machine.instance())
+    report = Report("ready", "", "", "", machine.instance())
     try:
-        known = machine.manifest(applied.release).files if applied else {}
-        pointer, secrets = cloud.look(known.values())
+        files: dict[str, str] = {}
+        if applied:
+            manifest = machine.manifest(applied.release)
+            report, files = replace(report, running=applied.release, units=manifest.units), manifest.files
+        pointer, secrets = cloud.look(files.values())
         report = replace(report, release=pointer.sha256)
         seen = Generation(pointer.sha256, secrets)
         if applied and seen == state.refused:
@@ -812,7 +817,7 @@ def converge(machine: Machine, cloud: Cloud, agent: str) -> Report:
             with contextlib.suppress(OSError):
                 machine.save(state)
         return settle(machine, applied, report)
-    report = replace(report, running=wanted.release)
+    report = replace(report, running=wanted.release, units=machine.manifest(wanted.release).units)
     try:
         machine.save(replace(state, applied=wanted, agent=agent, refused=None, reason=""))
         machine.tidy(wanted)

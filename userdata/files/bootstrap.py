@@ -115,6 +115,7 @@ def report(session: Any, parameter: str, state: str, reason: str) -> None:
         "running": "",
         "reason": reason[:1000],
         "instance": _read(Path("/var/lib/cloud/data/instance-id")),
+        "units": [],
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:

@@ -10,7 +10,7 @@ from tests.support import gateway
 from tests.unit.userdata.test_agent_machine import World, world  # noqa: F401  # a fixture
 from userdata.files import agent
 
-LINKS = {f"drawbridge-link@ovn{n}.service" for n in (0, 1)}
+LINKS = tuple(f"drawbridge-link@ovn{n}.service" for n in (0, 1))
 WATCHERS = {f"drawbridge-watch@ovn{n}.service" for n in (0, 1)}
 
 
@@ -23,7 +23,7 @@ def paired(world: World) -> World:  # noqa: F811
     """A gateway that runs its links."""
     put_bundle(world, "tls-client\n")
     sha = world.publish(gateway.linked())
-    assert world.run() == agent.Report("ready", sha, sha, "", "i-1")
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", LINKS)
     return world
 
 

@@ -60,8 +60,8 @@ class World:
         agent.tell(self.machine, self.cloud, report)
         return report
 
-    def told(self) -> dict[str, str]:
-        value: dict[str, str] = json.loads(self.ssm.get_parameter(Name=NAMES.report)["Parameter"]["Value"])
+    def told(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.ssm.get_parameter(Name=NAMES.report)["Parameter"]["Value"])
         return value
 
     def running(self) -> str:
@@ -122,8 +122,8 @@ def test_a_device_that_networkd_does_not_take_is_refused_and_the_last_good_relea
 def test_first_run_makes_the_gateway_ready(world: World) -> None:
     sha = world.publish(gateway.build())
     report = world.run()
-    assert report == agent.Report("ready", sha, sha, "", "i-1")
-    assert world.told() | {"time": ""} == {**asdict(report), "time": ""}
+    assert report == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
+    assert world.told() | {"time": ""} == {**asdict(report), "units": [OPENVPN], "time": ""}
     assert json.loads(world.machine.report_file.read_text()) == world.told()
     assert world.services.active == {agent.FIREWALL, OPENVPN}
     assert world.running() == sha
@@ -205,7 +205,7 @@ def test_clients_and_rules_change_without_a_restart(world: World, what: str) -> 
         ),
     }[what]
     sha = world.publish(changed)
-    assert world.run() == agent.Report("ready", sha, sha, "", "i-1")
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert world.services.starts == 1
     # What it was started with stays, to be compared with what comes later; only then may it go.
     assert len(list(world.machine.releases.iterdir())) == 2
@@ -229,7 +229,7 @@ def test_renewed_secrets_arrive_without_a_new_release(world: World) -> None:
     sha = world.publish(gateway.build())
     world.run()
     world.put_secrets({"tls-crypt-v2.key": "another"})
-    assert world.run() == agent.Report("ready", sha, sha, "", "i-1")
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert world.services.starts == 2
     secrets = world.machine.vault / (world.root / "etc/openvpn/server/secrets").readlink().name
     assert (secrets / "tls-crypt-v2.key").read_text() == "another"
@@ -257,6 +257,19 @@ def test_a_new_agent_goes_over_what_the_old_one_applied(world: World) -> None:
     world.services.commands.clear()
     world.run("new")
     assert len(world.services.commands) == 1
+
+
+def test_the_report_names_the_units_of_every_process_that_runs(world: World) -> None:
+    bonded = Tunnel(pool=gateway.TUNNEL.pool, device="tap", listener=Listener.consecutive("udp", 1194, 2))
+    world.publish(gateway.build(bonded))
+    units = [OPENVPN, "openvpn-server@server1.service"]
+    assert world.run().state == "ready"
+    assert world.told()["units"] == units
+    # A refused release does not change what runs.
+    world.publish(gateway.archive(gateway.contents(gateway.build()) | {"new": b""}))
+    world.services.fails = {"nft --check": "syntax error"}
+    assert world.run().state == "refused"
+    assert world.told()["units"] == units
 
 
 @dataclass(frozen=True)
@@ -299,7 +312,7 @@ def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, what
     assert world.services.starts == starts
     # ... and the next good one is taken.
     better = world.publish(gateway.build(revoked=[1]))
-    assert world.run() == agent.Report("ready", better, better, "", "i-1")
+    assert world.run() == agent.Report("ready", better, better, "", "i-1", (OPENVPN,))
 
 
 def test_keys_that_do_not_fit_are_refused(world: World) -> None:
@@ -399,7 +412,7 @@ def test_a_service_that_died_is_started_again(world: World) -> None:
     sha = world.publish(gateway.build())
     world.run()
     world.services.active.discard(OPENVPN)
-    assert world.run() == agent.Report("ready", sha, sha, "", "i-1")
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert OPENVPN in world.services.active
 
 

@@ -183,6 +183,7 @@ def test_a_report_is_news_only_if_it_says_something_else() -> None:
         "running": SHA,
         "reason": "",
         "instance": "i-1",
+        "units": [],
         "time": "2026-01-01T00:00:00+00:00",
     }
 

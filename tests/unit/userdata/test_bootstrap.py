@@ -88,7 +88,7 @@ def test_no_agent_is_reported(aws: Any, machine: Path, state: str, said: str) ->
     report = json.loads(aws.client("ssm").get_parameter(Name=NAMES.report)["Parameter"]["Value"])
     assert report["state"] == state
     assert said in report["reason"]
-    assert set(report) == {"state", "release", "running", "reason", "instance", "time"}
+    assert set(report) == {"state", "release", "running", "reason", "instance", "units", "time"}
     assert not bootstrap.FETCHED.exists()
 
 
