@@ -125,8 +125,7 @@ class CertificateAuthority:
         lifetime: timedelta,
         now: datetime,
     ) -> x509.Certificate:
-        if not SAFE_NAME.fullmatch(common_name):
-            raise PkiError(f"{common_name!r} is no safe name; use at most 63 of a-z 0-9 . _ -, a letter or digit first")
+        _check_common_name(common_name)
         issuer = _load_certificate(self.certificate)
         start, end = _validity(lifetime, now)
         if now >= issuer.not_valid_after_utc:
@@ -156,8 +155,7 @@ class CertificateAuthority:
 
 def self_signed(common_name: str, lifetime: timedelta, now: datetime) -> Leaf:
     """Return a key and a certificate that nobody vouches for, to be known by its fingerprint; raises `PkiError`."""
-    if not SAFE_NAME.fullmatch(common_name):
-        raise PkiError(f"{common_name!r} is no safe name; use at most 63 of a-z 0-9 . _ -, a letter or digit first")
+    _check_common_name(common_name)
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)
     certificate = (
@@ -204,6 +202,13 @@ def _validity(lifetime: timedelta, now: datetime) -> tuple[datetime, datetime]:
         raise PkiError(f"a lifetime of {lifetime} is over before it starts; give it at least a day")
     now = now.astimezone(UTC).replace(microsecond=0)
     return now - BACKDATE, now + lifetime
+
+
+def _check_common_name(common_name: str) -> None:
+    if not SAFE_NAME.fullmatch(common_name):
+        raise PkiError(
+            f"{common_name!r} is not a valid common name; use at most 63 of a-z 0-9 . _ -, first a letter or digit"
+        )
 
 
 def _name(common_name: str) -> x509.Name:

@@ -34,7 +34,7 @@ def client_key(server_key: str, metadata: bytes = b"") -> str:
     """Return a new client key, PEM, wrapped for the owner of `server_key`.
 
     `metadata`, at most `METADATA_LIMIT` bytes, is for the server's `--tls-crypt-v2-verify` script; the client can
-    neither read nor change it. Raises `PkiError` for a text that is no server key and for too much metadata.
+    neither read nor change it. Raises `PkiError` for a text that is not a server key and for too much metadata.
     """
     if len(metadata) > METADATA_LIMIT:
         raise PkiError(f"a tls-crypt-v2 key has room for {METADATA_LIMIT} bytes of metadata, not for {len(metadata)}")
@@ -95,5 +95,5 @@ def _read(label: str, pem: str, size: range) -> bytes:
     except ValueError:
         content = b""
     if len(content) not in size:
-        raise PkiError(f"the text is no {label}")
+        raise PkiError(f"the text is not a valid {label}")
     return content

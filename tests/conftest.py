@@ -1,4 +1,4 @@
-"""What holds for every test: where it may reach, and what it may not inherit.
+"""Limits of every test: what it may reach, and what it does not inherit.
 
 Unit tests start no process unless marked `allow_subprocess`; unit and program tests reach nothing but loopback. Both
 rules are one audit hook, which sees `subprocess`, `os.fork`, `os.exec*` and `socket`; it does not see what a C library
@@ -18,7 +18,7 @@ import pytest
 
 pytest_plugins = ["tests.support.seeds"]
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parent
 
 PROCESS_EVENTS = frozenset(
     {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
@@ -37,7 +37,7 @@ class ForbiddenError(BaseException):
 
 @dataclass
 class Guard:
-    """What the running test may do; the audit hook asks it."""
+    """Permissions of the running test, which the audit hook asks for."""
 
     processes: bool = True
     network: bool = True
@@ -53,7 +53,7 @@ class Guard:
 
 
 def is_local(address: object) -> bool:
-    """Whether a socket address stays on this machine: loopback, its name, no IP at all (AF_UNIX, netlink)."""
+    """Return whether a socket address stays on this machine: loopback, its name, no IP at all (AF_UNIX, netlink)."""
     if not isinstance(address, tuple) or not address:
         return True
     host = address[0]
@@ -73,17 +73,17 @@ sys.addaudithook(GUARD.audit)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(HERE / "lab"):
+        if item.path.is_relative_to(TESTS / "lab"):
             item.add_marker("lab")
 
 
 @pytest.fixture(autouse=True)
 def guard(request: pytest.FixtureRequest) -> Iterator[Guard]:
-    """The limits of this test. A session's fixture that starts a process is made before them, and so is free."""
+    """Set the limits of this test. A session's fixture runs before they are set, so it may start a process."""
     node: pytest.Item = request.node
-    unit = node.path.is_relative_to(HERE / "unit")
+    unit = node.path.is_relative_to(TESTS / "unit")
     GUARD.processes = not unit or node.get_closest_marker("allow_subprocess") is not None
-    GUARD.network = node.path.is_relative_to(HERE / "lab")
+    GUARD.network = node.path.is_relative_to(TESTS / "lab")
     yield GUARD
     GUARD.processes = GUARD.network = True
 
@@ -104,11 +104,11 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No AWS or Pulumi setting of the developer's reaches a test: neither environment nor files."""
+    """Hide the developer's AWS and Pulumi settings from the test, those of the environment and those of files."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "PULUMI_", "DRAWBRIDGE_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    nowhere = str(HERE / "no-such-file")
+    nowhere = str(TESTS / "no-such-file")
     monkeypatch.setenv("AWS_CONFIG_FILE", nowhere)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", nowhere)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -116,7 +116,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 @pytest.fixture(autouse=True)
 def clean_pulumi_config() -> Iterator[None]:
-    """Pulumi keeps a program's configuration in the module: without this it leaks into the next test."""
+    """Clear the configuration that Pulumi keeps in a module; it would leak into the next test."""
     yield
     if config := sys.modules.get("pulumi.runtime.config"):
         config.set_all_config({})

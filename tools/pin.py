@@ -1,7 +1,7 @@
-"""Writes requirements.txt and requirements-dev.txt from what this environment has installed.
+"""Write requirements.txt and requirements-dev.txt from the versions this environment has installed.
 
-Run it with .venv/bin/python after installing a newer version of something. What the code asks for stands in
-pyproject.toml; here every package that those need, on any Python we support, gets its exact version.
+Run it with .venv/bin/python after installing a newer version of a package. pyproject.toml lists what the code
+imports; the requirements files pin those packages, and all that they need on any supported Python, to one version each.
 """
 
 import re
@@ -17,12 +17,12 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 
 def canonical(name: str) -> str:
-    """A project's name as indexes compare it."""
+    """Return a package's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def applies(requirement: Requirement, extras: set[str]) -> bool:
-    """Whether a dependency is needed, on any of `PYTHONS`, with any of the extras asked for."""
+    """Return whether a dependency is needed on any of `PYTHONS`, with any of these extras."""
     if requirement.marker is None:
         return True
     return any(
@@ -32,10 +32,14 @@ def applies(requirement: Requirement, extras: set[str]) -> bool:
     )
 
 
-def closure(wanted: list[str]) -> dict[str, str]:
-    """Name -> version of all that `wanted` needs, itself included. Raises PackageNotFoundError for what is missing."""
+def closure(requirements: list[str]) -> dict[str, str]:
+    """Return name -> version of these requirements and all that they need.
+
+    Raises:
+        PackageNotFoundError: one of them is not installed.
+    """
     versions: dict[str, str] = {}
-    todo = [Requirement(line) for line in wanted]
+    todo = [Requirement(line) for line in requirements]
     seen: set[tuple[str, frozenset[str]]] = set()
     while todo:
         requirement = todo.pop()
@@ -43,14 +47,14 @@ def closure(wanted: list[str]) -> dict[str, str]:
         if key in seen:
             continue
         seen.add(key)
-        found = distribution(requirement.name)
-        versions[key[0]] = found.version
-        todo += [need for line in found.requires or [] if applies(need := Requirement(line), requirement.extras)]
+        installed = distribution(requirement.name)
+        versions[key[0]] = installed.version
+        todo += [need for line in installed.requires or [] if applies(need := Requirement(line), requirement.extras)]
     return versions
 
 
 def files() -> dict[str, str]:
-    """The two files' texts by name."""
+    """Return the text of each file, by its name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = closure(project["project"]["dependencies"])
     dev = closure(project["dependency-groups"]["dev"])
@@ -63,14 +67,14 @@ def files() -> dict[str, str]:
 
 
 def text(title: str, versions: dict[str, str]) -> str:
-    """One requirements file."""
+    """Return the text of one requirements file."""
     return (
         "\n".join([f"# {title}. Written by tools/pin.py.", *(f"{n}=={v}" for n, v in sorted(versions.items()))]) + "\n"
     )
 
 
 def main() -> int:
-    """Writes the files; with --check, writes nothing and exits 1 if they would change."""
+    """Write the files; with --check, writes nothing and exits 1 if they would change."""
     stale = [
         name for name, content in files().items() if not (path := ROOT / name).exists() or path.read_text() != content
     ]

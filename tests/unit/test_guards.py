@@ -71,7 +71,7 @@ def test_an_interrupt_arrives_in_a_background_job_too() -> None:
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_an_interrupt_arrives"]
     script = "trap '' INT; exec \"$@\""
     job = subprocess.run(
-        ["sh", "-c", script, "sh", *argv], cwd=conftest.HERE.parent, capture_output=True, text=True, check=False
+        ["sh", "-c", script, "sh", *argv], cwd=conftest.TESTS.parent, capture_output=True, text=True, check=False
     )
     assert job.returncode == 0, job.stdout
 

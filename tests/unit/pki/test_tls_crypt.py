@@ -67,7 +67,7 @@ def test_too_much_metadata_is_refused() -> None:
 def test_text_that_is_no_server_key_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(PkiError) as caught:
         client_key(text)
-    assert str(caught.value) == "the text is no OpenVPN tls-crypt-v2 server key"
+    assert str(caught.value) == "the text is not a valid OpenVPN tls-crypt-v2 server key"
 
 
 def test_client_key_is_no_server_key() -> None:
