@@ -5,51 +5,91 @@ instance role reads there, and the command looks there, so a name exists once.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 PROJECT = "drawbridge"
 
-#: Keys of the stack's outputs (``pulumi stack output``).
-OUTPUTS = (
-    "region",  # AWS region the stack lives in
-    "publicIp",  # Elastic IP, the `remote` of every bundle
-    "privateIp",  # the gateway's address inside the VPC
-    "vpcId",
-    "publicSubnetId",
-    "privateSubnetId",
-    "gatewayInterfaceId",  # the network interface: target of every route
-    "gatewayInstanceId",
-    "securityGroupId",
-    "bucket",
-    "release",  # SHA-256 of the release the gateway should run
-    "clients",  # {name: {"bundle": SSM parameter, "serial", "notAfter"}}
-)
+#: A stack's gateways, by the letter each has in names. A stack without a pair has only the first one.
+GATEWAYS = ("a", "b")
 
 
-#: The output with what `OUTPUTS` says of a pair's second gateway; region and bucket are both gateways'.
-SECOND_OUTPUT = "pair"
+class StackOutput(StrEnum):
+    """Keys of the stack's outputs (``pulumi stack output``)."""
 
-#: What tells the names of a pair's second gateway from the first one's, which are those of any stack's gateway.
-SECOND = "b"
+    REGION = "region"
+    """AWS region the stack lives in."""
+    PUBLIC_IP = "publicIp"
+    """Elastic IP, the `remote` of every bundle."""
+    PRIVATE_IP = "privateIp"
+    """The gateway's address inside the VPC."""
+    VPC_ID = "vpcId"
+    PUBLIC_SUBNET_ID = "publicSubnetId"
+    PRIVATE_SUBNET_ID = "privateSubnetId"
+    GATEWAY_INTERFACE_ID = "gatewayInterfaceId"
+    """The network interface: target of every route."""
+    GATEWAY_INSTANCE_ID = "gatewayInstanceId"
+    SECURITY_GROUP_ID = "securityGroupId"
+    BUCKET = "bucket"
+    RELEASE = "release"
+    """SHA-256 of the release the gateway should run."""
+    CLIENTS = "clients"
+    """{name: {"bundle": SSM parameter, "serial", "notAfter"}}"""
+    PAIR = "pair"
+    """Only of a pair: the second gateway's outputs under these same keys, without `REGION` and `BUCKET`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
     """Where one gateway of a stack keeps its parameters and objects.
 
+    Gateway a has the stack's own names. Those of any other gateway lie below them or end in its letter.
+
     >>> Names("lab").bundle("alice")
     '/drawbridge/lab/clients/alice/bundle'
-    >>> Names("duo", SECOND).bundle("a")
+    >>> Names("duo", "b").bundle("a")
     '/drawbridge/duo/b/clients/a/bundle'
     """
 
     stack: str
-    end: str = ""
-    """`SECOND`, or nothing."""
+    gateway: str = GATEWAYS[0]
+
+    @property
+    def server(self) -> str:
+        """Common name of the gateway's server certificate."""
+        return ".".join((*self._letter, self.stack, PROJECT))
+
+    def resource(self, name: str) -> str:
+        """Return the Pulumi name of one of the gateway's resources.
+
+        >>> Names("duo").resource("network"), Names("duo", "b").resource("network")
+        ('network', 'network-b')
+        """
+        return "-".join((name, *self._letter))
+
+    def display_name(self, name: str) -> str:
+        """Return the name that AWS shows for one of the gateway's resources.
+
+        >>> Names("duo", "b").display_name("gateway")
+        'drawbridge-duo-gateway-b'
+        """
+        return resource_name(self.stack, self.resource(name))
+
+    def tags(self, name: str) -> dict[str, str]:
+        """Return the tags of one of the gateway's resources."""
+        return tags(self.stack, self.resource(name))
+
+    @property
+    def _letter(self) -> tuple[str, ...]:
+        """What tells the gateway's names from those of gateway a."""
+        return () if self.gateway == GATEWAYS[0] else (self.gateway,)
 
     @property
     def root(self) -> str:
-        """Common prefix of all of the gateway's SSM parameters; the first one's is that of all of the stack's."""
-        return "/".join(("", PROJECT, self.stack, *filter(None, (self.end,))))
+        """Prefix of this gateway's SSM parameters.
+
+        Gateway a uses the stack's own prefix; that of any other gateway lies below it.
+        """
+        return "/".join(("", PROJECT, self.stack, *self._letter))
 
     @property
     def release(self) -> str:
@@ -67,7 +107,7 @@ class Names:
         return f"{self.root}/ssh-host-key"
 
     @property
-    def gateway(self) -> str:
+    def secrets(self) -> str:
         """Path of the SecureStrings the gateway may read, named by `GATEWAY_SECRETS`."""
         return f"{self.root}/gateway"
 
@@ -93,7 +133,7 @@ class Names:
 
     def secret(self, name: str) -> str:
         """SecureString of one of `GATEWAY_SECRETS`."""
-        return f"{self.gateway}/{name}"
+        return f"{self.secrets}/{name}"
 
     def bundle(self, client: str) -> str:
         """SecureString: the client's whole .ovpn file."""
@@ -109,42 +149,42 @@ class Names:
 
     @property
     def releases(self) -> str:
-        """What the keys of the gateway's releases begin with; its role may read no other object."""
-        return f"{self.end}/releases" if self.end else "releases"
+        """Prefix of the object keys of this gateway's releases; its role may read no other object."""
+        return "/".join((*self._letter, "releases"))
 
-    def member(self, client: str) -> str:
-        """IAM user of a client's machine, where it needs one."""
+    def kit_user(self, client: str) -> str:
+        """IAM user of a client's own machine, which reads the client's kit and bundle."""
         return f"{PROJECT}-{self.stack}-{client}"
 
     @property
     def metrics(self) -> str:
-        """CloudWatch namespace of the gateway's figures; its role may write to no other."""
-        return "/".join(filter(None, ("Drawbridge", self.stack, self.end)))
+        """CloudWatch namespace of the gateway's metrics; its role may write to no other."""
+        return "/".join(("Drawbridge", self.stack, *self._letter))
 
     def kit_key(self, name: str) -> str:
-        """Object key of one kit, what a client's machine is set up with."""
+        """Object key of the kit that a client's machine is set up with."""
         return f"kits/{name}.tar.gz"
 
 
-#: What lies under `Names.gateway`, by the file name it has on the gateway.
+#: The parameters under `Names.secrets`, by the file name each has on the gateway.
 GATEWAY_SECRETS = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key", "ssh_host_ed25519_key")
 
 
-#: Tag of a security group rule that follows an address, `ssh` or `tunnel/<client>`: `access allow-me` looks for it.
-DOOR = "Door"
+#: Tag of a security group rule that follows a moving address; its value is that of `rule_for`.
+FOLLOWS_TAG = "DrawbridgeFollows"
 
 
-def door(client: str | None) -> str:
-    """Value of `DOOR` for a client's way to the tunnel, or for the admin's to SSH.
+def rule_for(client: str | None) -> str:
+    """Return the value of `FOLLOWS_TAG` of the rule that lets a client reach the tunnel, or an admin reach SSH.
 
-    >>> door("home"), door(None)
+    >>> rule_for("home"), rule_for(None)
     ('tunnel/home', 'ssh')
     """
     return f"tunnel/{client}" if client else "ssh"
 
 
 def tags(stack: str, name: str = "") -> dict[str, str]:
-    """Tags of every resource of a stack; the audit of leftovers searches for them. `name` is what consoles show of it.
+    """Return the tags of a stack's resource, by which the audit of leftovers finds it; `name` is for AWS's console.
 
     >>> tags("lab", "gateway")["Name"]
     'drawbridge-lab-gateway'
@@ -153,14 +193,5 @@ def tags(stack: str, name: str = "") -> dict[str, str]:
 
 
 def resource_name(stack: str, name: str) -> str:
-    """Name of one resource of a stack, where AWS wants one or shows one."""
+    """Return the name that AWS shows for a stack's resource."""
     return f"{PROJECT}-{stack}-{name}"
-
-
-def at(end: str, name: str) -> str:
-    """Name of a thing at one end of a pair; anywhere else it is just that.
-
-    >>> at("", "gateway"), at(SECOND, "gateway")
-    ('gateway', 'gateway-b')
-    """
-    return f"{name}-{end}" if end else name

@@ -12,7 +12,8 @@ import contract
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccessArgs:
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     region: str
     secrets: pulumi.Input[str]
     """ARN of the path of the gateway's secrets."""
@@ -24,8 +25,6 @@ class AccessArgs:
     """ARN of the parameter the gateway writes."""
     bundles: Sequence[pulumi.Input[str]] = ()
     """ARNs of the bundles that it is a client with; plain, as is whether there are any."""
-    end: str = ""
-    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Access(pulumi.ComponentResource):
@@ -38,9 +37,8 @@ class Access(pulumi.ComponentResource):
         super().__init__("drawbridge:index:Access", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
         # IAM knows no regions, so the region is in the name.
-        full_name = contract.resource_name(args.stack, f"{contract.at(args.end, 'gateway')}-{args.region}")
-        tags = contract.tags(args.stack, contract.at(args.end, "gateway"))
-        names = contract.Names(args.stack, args.end)
+        full_name = f"{args.names.display_name('gateway')}-{args.region}"
+        tags = args.names.tags("gateway")
         role = aws.iam.Role(
             f"{name}-role",
             name=full_name,
@@ -79,7 +77,7 @@ class Access(pulumi.ComponentResource):
                             "Sid": "Releases",
                             "Effect": "Allow",
                             "Action": "s3:GetObject",
-                            "Resource": pulumi.Output.concat(args.bucket, f"/{names.releases}/*"),
+                            "Resource": pulumi.Output.concat(args.bucket, f"/{args.names.releases}/*"),
                         },
                         {
                             # Metrics have no ARN; their namespace is what can be told apart.
@@ -87,7 +85,7 @@ class Access(pulumi.ComponentResource):
                             "Effect": "Allow",
                             "Action": "cloudwatch:PutMetricData",
                             "Resource": "*",
-                            "Condition": {"StringEquals": {"cloudwatch:namespace": names.metrics}},
+                            "Condition": {"StringEquals": {"cloudwatch:namespace": args.names.metrics}},
                         },
                     ],
                 }

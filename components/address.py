@@ -11,7 +11,8 @@ import contract
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AddressArgs:
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     subnet_id: pulumi.Input[str]
     """Public subnet the network interface lives in."""
     security_group_id: pulumi.Input[str]
@@ -25,8 +26,6 @@ class AddressArgs:
     """That prefix; without it AWS chooses one of the subnet's."""
     after: Sequence[pulumi.Resource] = ()
     """What must be there first: an Elastic IP needs the VPC's way to the Internet."""
-    end: str = ""
-    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Address(pulumi.ComponentResource):
@@ -42,7 +41,7 @@ class Address(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AddressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Address", name, {}, opts)
-        tags = contract.tags(args.stack, contract.at(args.end, "gateway"))
+        tags = args.names.tags("gateway")
         named = args.ipv6_prefix if args.ipv6 and args.delegated else None
         interface = aws.ec2.NetworkInterface(
             f"{name}-interface",

@@ -14,7 +14,8 @@ from components.authority_provider import Issuer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuthorityArgs:
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     region: str
     server_name: str
     """Common name of the server's certificate."""
@@ -22,8 +23,6 @@ class AuthorityArgs:
     """The profile without keys of each client that may connect, by the client's name."""
     lifetimes: Mapping[str, int]
     """Days that certificates of `ca`, `server` and `client` are valid."""
-    end: str = ""
-    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Certificates(Resource, name="Certificates"):
@@ -55,13 +54,14 @@ class Authority(pulumi.ComponentResource):
     def __init__(self, name: str, args: AuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Authority", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        names = contract.Names(args.stack, args.end)
+        names = args.names
         caller = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self))
         certificates = Certificates(
             f"{name}-certificates",
             {
-                "stack": args.stack,
-                **({"end": args.end} if args.end else {}),
+                "stack": names.stack,
+                # "end" and not "gateway": deployed pairs have it so, and another key would replace their authority.
+                **({"end": names.gateway} if names.gateway != contract.GATEWAYS[0] else {}),
                 "region": args.region,
                 "account": caller.account_id,
                 "serverName": args.server_name,
@@ -75,7 +75,7 @@ class Authority(pulumi.ComponentResource):
             name=names.ssh_host_key,
             type="String",
             value=certificates.sshHostKey,
-            tags=contract.tags(args.stack),
+            tags=contract.tags(names.stack),
             opts=child,
         )
         partition = caller.arn.split(":")[1]
@@ -85,7 +85,7 @@ class Authority(pulumi.ComponentResource):
             # An output of the certificates, so that whoever uses it finds the secrets there.
             return certificates.id.apply(lambda _: f"{base}{path}")
 
-        self.secrets_arn = there(names.gateway)
+        self.secrets_arn = there(names.secrets)
         self.bundle_arns = {client: there(names.bundle(client)) for client in args.profiles}
         self.clients = certificates.clients.apply(
             lambda clients: {

@@ -58,7 +58,7 @@ class Order:
         """Read it from a resource's inputs; Pulumi's wire knows numbers as floats only."""
         days = {key: timedelta(days=int(value)) for key, value in props["lifetimes"].items()}
         return cls(
-            names=contract.Names(props["stack"], props.get("end") or ""),
+            names=contract.Names(props["stack"], props.get("end") or contract.GATEWAYS[0]),
             region=props["region"],
             account=props["account"],
             server_name=props["serverName"],
@@ -72,13 +72,13 @@ class Order:
 class Store:
     """A stack's parameters in SSM, read once and then kept in step; a write that changes nothing is none."""
 
-    def __init__(self, ssm: Any, stack: str, end: str = "") -> None:
+    def __init__(self, ssm: Any, names: contract.Names) -> None:
         self._ssm = ssm
-        self._tags = [{"Key": key, "Value": value} for key, value in contract.tags(stack).items()]
+        self._tags = [{"Key": key, "Value": value} for key, value in contract.tags(names.stack).items()]
         self.values: dict[str, str] = {}
-        root = contract.Names(stack, end).root
-        with _quiet("read", root):
-            pages = ssm.get_paginator("get_parameters_by_path").paginate(Path=root, Recursive=True, WithDecryption=True)
+        with _quiet("read", names.root):
+            paginator = ssm.get_paginator("get_parameters_by_path")
+            pages = paginator.paginate(Path=names.root, Recursive=True, WithDecryption=True)
             for page in pages:
                 self.values |= {found["Name"]: found["Value"] for found in page["Parameters"]}
 
@@ -140,7 +140,7 @@ class Keys:
 
     @classmethod
     def make(cls, order: Order, now: datetime) -> "Keys":
-        name = contract.at(order.names.end, f"Drawbridge {order.names.stack}")
+        name = order.names.resource(f"Drawbridge {order.names.stack}")
         ca = CertificateAuthority.create(name, order.ca_lifetime, now)
         return cls(ca, "", "", tls_crypt.server_key(), ssh.host_key()).with_server(order, now)
 
@@ -333,7 +333,7 @@ class Issuer(ResourceProvider):
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         order = Order.of(_props)
         store = _store(order)
-        paths = (order.names.clients, order.names.gateway, order.names.authority)
+        paths = (order.names.clients, order.names.secrets, order.names.authority)
         store.delete([name for path in paths for name in list(store.values) if name.startswith(f"{path}/")])
 
     def _converge(self, props: dict[str, Any]) -> dict[str, Any]:
@@ -363,7 +363,7 @@ def _store(order: Order) -> Store:
             f"the environment's AWS credentials are for account {account}, the stack's provider is in {order.account}; "
             "set AWS_PROFILE so that both are one"
         )
-    return Store(session.client("ssm"), order.names.stack, order.names.end)
+    return Store(session.client("ssm"), order.names)
 
 
 def _now() -> datetime:

@@ -10,7 +10,8 @@ import contract
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DomainArgs:
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     name: str
     """The domain, such as ci-42.example.internal."""
     vpc_id: pulumi.Input[str]
@@ -30,10 +31,10 @@ class Domain(pulumi.ComponentResource):
         zone = aws.route53.Zone(
             f"{name}-zone",
             name=args.name,
-            comment=f"Drawbridge {args.stack}",
+            comment=f"Drawbridge {args.names.stack}",
             vpcs=[{"vpc_id": args.vpc_id}],
             force_destroy=True,
-            tags=contract.tags(args.stack, "domain"),
+            tags=args.names.tags("domain"),
             opts=child,
         )
         aws.route53.Record(

@@ -14,7 +14,8 @@ import contract
 class FirewallArgs:
     """Ranges are plain: each is a resource."""
 
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     vpc_id: pulumi.Input[str]
     port: int
     """The tunnel's port, the first of its `links`."""
@@ -34,8 +35,6 @@ class FirewallArgs:
     """Where SSH comes from at first; the rule follows that address and is then not looked at."""
     clients_at: Mapping[str, IPv4Address] = field(default_factory=dict)
     """The same for the tunnel, by the client's name."""
-    end: str = ""
-    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Firewall(pulumi.ComponentResource):
@@ -49,11 +48,10 @@ class Firewall(pulumi.ComponentResource):
     def __init__(self, name: str, args: FirewallArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Firewall", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        called = contract.at(args.end, "gateway")
-        tags = contract.tags(args.stack, called)
+        tags = args.names.tags("gateway")
         group = aws.ec2.SecurityGroup(
             f"{name}-gateway",
-            name=contract.resource_name(args.stack, called),
+            name=args.names.display_name("gateway"),
             description="Drawbridge gateway",
             vpc_id=args.vpc_id,
             tags=tags,
@@ -87,14 +85,14 @@ class Firewall(pulumi.ComponentResource):
         def follow(client: str | None, address: IPv4Address) -> aws.vpc.SecurityGroupIngressRule:
             port = args.port if client else 22
             return aws.vpc.SecurityGroupIngressRule(
-                f"{name}-door-{contract.door(client)}",
+                f"{name}-door-{contract.rule_for(client)}",
                 security_group_id=group.id,
-                description=contract.door(client),
+                description=contract.rule_for(client),
                 ip_protocol=args.protocol if client else "tcp",
                 from_port=port,
                 to_port=port,
                 cidr_ipv4=f"{address}/32",
-                tags={**tags, contract.DOOR: contract.door(client)},
+                tags={**tags, contract.FOLLOWS_TAG: contract.rule_for(client)},
                 # From then on it is moved by whom it lets in.
                 opts=pulumi.ResourceOptions(parent=self, ignore_changes=["cidrIpv4"]),
             )

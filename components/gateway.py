@@ -29,7 +29,8 @@ def architecture(instance_type: str) -> Literal["arm64", "amd64"]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatewayArgs:
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     interface_id: pulumi.Input[str]
     """The network interface it lives on, its primary one."""
     profile: pulumi.Input[str]
@@ -43,8 +44,6 @@ class GatewayArgs:
     """Cloud-config; it may be read by anyone on the machine, so it holds names and no secret."""
     after: Sequence[pulumi.Resource] = ()
     """What the machine looks for when it boots."""
-    end: str = ""
-    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Gateway(pulumi.ComponentResource):
@@ -54,7 +53,7 @@ class Gateway(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: GatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Gateway", name, {}, opts)
-        tags = contract.tags(args.stack, contract.at(args.end, "gateway"))
+        tags = args.names.tags("gateway")
         newest = IMAGES.get(args.image)
         ami: pulumi.Input[str] = args.image
         if newest:

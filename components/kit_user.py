@@ -11,7 +11,8 @@ import contract
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemberArgs:
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     region: str
     client: str
     bucket: pulumi.Input[str]
@@ -26,16 +27,15 @@ class Member(pulumi.ComponentResource):
     def __init__(self, name: str, args: MemberArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Member", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        names = contract.Names(args.stack)
         caller = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self))
         partition = caller.arn.split(":")[1]
-        bundle = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter{names.bundle(args.client)}"
+        bundle = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter{args.names.bundle(args.client)}"
         user = aws.iam.User(
             f"{name}-user",
-            name=names.member(args.client),
+            name=args.names.kit_user(args.client),
             # Its keys are made by hand, and go with it.
             force_destroy=True,
-            tags=contract.tags(args.stack),
+            tags=contract.tags(args.names.stack),
             opts=child,
         )
         statements: list[dict[str, Any]] = [
@@ -44,7 +44,7 @@ class Member(pulumi.ComponentResource):
                 "Sid": "Kit",
                 "Effect": "Allow",
                 "Action": "s3:GetObject",
-                "Resource": pulumi.Output.concat(args.bucket, "/", names.kit_key(args.client)),
+                "Resource": pulumi.Output.concat(args.bucket, "/", args.names.kit_key(args.client)),
             },
         ]
         if args.door:

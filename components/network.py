@@ -112,7 +112,8 @@ def private_rules(cidr: IPv4Network, behind: Sequence[IPv4Network]) -> tuple[lis
 class NetworkArgs:
     """All plain: they decide which resources there are."""
 
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     region: str
     cidr: IPv4Network
     """Range of the new VPC; not looked at for an existing one."""
@@ -138,8 +139,6 @@ class NetworkArgs:
     """Whether the new VPC has a subnet that stays empty, whose range is for what is behind the gateway."""
     behind: tuple[IPv4Network, ...]
     """Networks behind the gateway that the VPC's hosts see by their own addresses."""
-    end: str = ""
-    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Network(pulumi.ComponentResource):
@@ -204,9 +203,6 @@ class Network(pulumi.ComponentResource):
     def _make(self, name: str, args: NetworkArgs) -> None:
         child = pulumi.ResourceOptions(parent=self)
 
-        def tags(what: str) -> dict[str, str]:
-            return contract.tags(args.stack, contract.at(args.end, what))
-
         self.cidr = args.cidr
         vpc = aws.ec2.Vpc(
             f"{name}-vpc",
@@ -214,12 +210,14 @@ class Network(pulumi.ComponentResource):
             assign_generated_ipv6_cidr_block=True if args.ipv6 else None,
             enable_dns_support=True,
             enable_dns_hostnames=True,
-            tags=tags("vpc"),
+            tags=args.names.tags("vpc"),
             opts=child,
         )
-        internet = aws.ec2.InternetGateway(f"{name}-internet", vpc_id=vpc.id, tags=tags("internet"), opts=child)
+        internet = aws.ec2.InternetGateway(
+            f"{name}-internet", vpc_id=vpc.id, tags=args.names.tags("internet"), opts=child
+        )
         tables = {
-            kind: aws.ec2.RouteTable(f"{name}-{kind}", vpc_id=vpc.id, tags=tags(kind), opts=child)
+            kind: aws.ec2.RouteTable(f"{name}-{kind}", vpc_id=vpc.id, tags=args.names.tags(kind), opts=child)
             for kind in ("public", "private")
         }
         aws.ec2.Route(
@@ -231,7 +229,9 @@ class Network(pulumi.ComponentResource):
         )
         if args.ipv6:
             # Private hosts open connections to the Internet, and nobody from there to them.
-            egress = aws.ec2.EgressOnlyInternetGateway(f"{name}-egress", vpc_id=vpc.id, tags=tags("egress"), opts=child)
+            egress = aws.ec2.EgressOnlyInternetGateway(
+                f"{name}-egress", vpc_id=vpc.id, tags=args.names.tags("egress"), opts=child
+            )
             for kind, way in (
                 ("public", {"gateway_id": internet.id}),
                 ("private", {"egress_only_gateway_id": egress.id}),
@@ -249,7 +249,7 @@ class Network(pulumi.ComponentResource):
             service_name=f"com.amazonaws.{args.region}.s3",
             vpc_endpoint_type="Gateway",
             route_table_ids=[table.id for table in tables.values()],
-            tags=tags("s3"),
+            tags=args.names.tags("s3"),
             opts=child,
         )
         subnets = self._subnets(name, args, vpc, tables)
@@ -261,7 +261,7 @@ class Network(pulumi.ComponentResource):
         for kind, (incoming, outgoing) in rules.items():
             more_in, more_out = rules6(args.opened6, public=kind == "public") if args.ipv6 else ([], [])
             incoming, outgoing = [*incoming, *more_in], [*outgoing, *more_out]
-            self._acl(f"{name}-{kind}", vpc, tags(kind), incoming, outgoing, subnets[kind])
+            self._acl(f"{name}-{kind}", vpc, args.names.tags(kind), incoming, outgoing, subnets[kind])
 
         if args.announced:
             self._announce(name, args, vpc, internet)
@@ -285,10 +285,10 @@ class Network(pulumi.ComponentResource):
             # It holds no interface, ever; so it takes nothing of the VPC's IPv4 range.
             ipv6_native=True,
             assign_ipv6_address_on_creation=True,
-            tags=contract.tags(args.stack, "announced"),
+            tags=args.names.tags("announced"),
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["availabilityZone"]),
         )
-        table = aws.ec2.RouteTable(f"{name}-edge", vpc_id=vpc.id, tags=contract.tags(args.stack, "edge"), opts=child)
+        table = aws.ec2.RouteTable(f"{name}-edge", vpc_id=vpc.id, tags=args.names.tags("edge"), opts=child)
         aws.ec2.RouteTableAssociation(f"{name}-edge", gateway_id=internet.id, route_table_id=table.id, opts=child)
         self.announced6 = subnet.ipv6_cidr_block.apply(lambda block: block)
         self.edge = {"edge": table.id}
@@ -317,7 +317,7 @@ class Network(pulumi.ComponentResource):
                     ipv6_cidr_block=vpc.ipv6_cidr_block.apply(subnet6(n)) if args.ipv6 else None,
                     assign_ipv6_address_on_creation=True if args.ipv6 and kind == "private" else None,
                     map_public_ip_on_launch=False,
-                    tags=contract.tags(args.stack, contract.at(args.end, f"{kind}-{i}")),
+                    tags=args.names.tags(f"{kind}-{i}"),
                     opts=settled,
                 )
                 aws.ec2.RouteTableAssociation(

@@ -10,14 +10,13 @@ import contract
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpeningArgs:
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     security_group_id: pulumi.Input[str]
     port: int
     """UDP: of the link that is served here."""
     source: pulumi.Input[str]
     """The one IPv4 address that may reach it, and send echo requests."""
-    end: str = ""
-    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Opening(pulumi.ComponentResource):
@@ -35,7 +34,7 @@ class Opening(pulumi.ComponentResource):
                 from_port=ports[0],
                 to_port=ports[1],
                 cidr_ipv4=pulumi.Output.concat(args.source, "/32"),
-                tags=contract.tags(args.stack, contract.at(args.end, "gateway")),
+                tags=args.names.tags("gateway"),
                 opts=pulumi.ResourceOptions(parent=self),
             )
         self.register_outputs({})

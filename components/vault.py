@@ -14,7 +14,8 @@ from userdata.release import Release
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VaultArgs:
-    stack: str
+    names: contract.Names
+    """Names of the gateway this belongs to."""
     region: str
     release: pulumi.Input[Release]
     """Everything non-secret the gateway runs on."""
@@ -24,8 +25,6 @@ class VaultArgs:
     """Archives for clients' machines, by their names; the names are plain, each is a resource."""
     within: "Vault | None" = None
     """The vault of a pair's first gateway, whose bucket the second one's shares."""
-    end: str = ""
-    """Which of a pair's gateways it is for, as `contract.Names` has it."""
 
 
 class Vault(pulumi.ComponentResource):
@@ -41,7 +40,6 @@ class Vault(pulumi.ComponentResource):
     def __init__(self, name: str, args: VaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Vault", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        names = contract.Names(args.stack, args.end)
         if args.within:
             self.bucket, self.bucket_arn = args.within.bucket, args.within.bucket_arn
         else:
@@ -51,39 +49,39 @@ class Vault(pulumi.ComponentResource):
         release = aws.s3.BucketObjectv2(
             f"{name}-release",
             bucket=self.bucket,
-            key=sha256.apply(names.release_key),
+            key=sha256.apply(args.names.release_key),
             content_base64=made.apply(lambda release: base64.b64encode(release.archive).decode()),
             content_type="application/gzip",
-            tags=contract.tags(args.stack),
+            tags=contract.tags(args.names.stack),
             opts=child,
         )
         for kit, archive in args.kits.items():
             aws.s3.BucketObjectv2(
                 f"{name}-kit-{kit}",
                 bucket=self.bucket,
-                key=names.kit_key(kit),
+                key=args.names.kit_key(kit),
                 content_base64=pulumi.Output.from_input(archive).apply(
                     lambda packed: base64.b64encode(packed).decode()
                 ),
                 content_type="application/gzip",
-                tags=contract.tags(args.stack),
+                tags=contract.tags(args.names.stack),
                 opts=child,
             )
         pointer = aws.ssm.Parameter(
             f"{name}-pointer",
-            name=names.release,
+            name=args.names.release,
             type="String",
             # Out of the object, so that the pointer never names one that is not there yet.
             value=pulumi.Output.json_dumps({"bucket": release.bucket, "key": release.key, "sha256": sha256}),
-            tags=contract.tags(args.stack),
+            tags=contract.tags(args.names.stack),
             opts=child,
         )
         report = aws.ssm.Parameter(
             f"{name}-report",
-            name=names.report,
+            name=args.names.report,
             type="String",
             value=json.dumps({"state": "pending"}),
-            tags=contract.tags(args.stack),
+            tags=contract.tags(args.names.stack),
             # The gateway writes the value; the parameter is ours so that it goes with the stack.
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["value"]),
         )
@@ -97,9 +95,9 @@ class Vault(pulumi.ComponentResource):
         account = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self)).account_id
         bucket = aws.s3.Bucket(
             f"{name}-bucket",
-            bucket=contract.Names(args.stack).bucket(account, args.region),
+            bucket=args.names.bucket(account, args.region),
             force_destroy=args.throw_away,
-            tags=contract.tags(args.stack, "vault"),
+            tags=args.names.tags("vault"),
             opts=child,
         )
         private = aws.s3.BucketPublicAccessBlock(

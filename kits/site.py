@@ -13,8 +13,8 @@ INTERFACE = "drawbridge0"
 def build(client: Client, tunnel: Tunnel, *, stack: str, region: str, door: Mapping[str, str] | None = None) -> bytes:
     """Return a site's kit, tar and gzip.
 
-    `door` has GROUP, RULE, PROTOCOL, PORT and DOOR of the security group's rule that follows the site's address; with
-    it the kit looks every minute whether that is another one.
+    `door` has GROUP, RULE, PROTOCOL, PORT and FOLLOWS of the security group rule that follows the site's address;
+    with it the kit checks every minute whether that address has changed.
     """
     files = {path: text for path, text in kit.static("site").items() if door or "allow" not in path}
     files["etc/drawbridge/site.nft"] = site_filter.render_nftables(client, tunnel, interface=INTERFACE)

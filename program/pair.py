@@ -1,7 +1,6 @@
 """A pair as a program: two gateways in two VPCs, each server of one link and client of the other.
 
-The first has the names that every stack's gateway has, the second those of `contract.SECOND` beside them; what the two
-share is the bucket.
+Each has its own `contract.Names`; the two share the bucket.
 """
 
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from settings.model import Pair, Settings, Vpc
 from settings.parse import check_vpc_overlap
 from userdata import cloud_config, release
 
-ENDS = ("", contract.SECOND)
+ENDS = contract.GATEWAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +42,26 @@ def deploy(config: Settings) -> None:
     """Declare the stack's resources and outputs."""
     places = found(config)
     check_vpc_overlap(config, places[0].network.cidr, places[1].network.cidr)
-    for number, end in enumerate(ENDS):
+    for number in range(len(ENDS)):
         here, there = places[number], places[1 - number]
         opening = OpeningArgs(
-            stack=config.stack,
+            names=names(config, number),
             security_group_id=here.group,
             port=config.tunnel.port + number,
             source=there.address.public_ip,
-            end=end,
         )
-        Opening(contract.at(end, "opening"), opening)
+        Opening(names(config, number).resource("opening"), opening)
         if config.tunnel.vpc:
             tables, to = here.network.route_tables, (there.network.cidr,)
             routes = RoutesArgs(tables=tables, interface_id=here.address.interface_id, destinations=to)
-            Routes(contract.at(end, "routes"), routes)
+            Routes(names(config, number).resource("routes"), routes)
     authorities = [authority(config, number, places) for number in (0, 1)]
     first: Vault | None = None
-    for number, end in enumerate(ENDS):
+    for number in range(len(ENDS)):
         vault, outputs = gateway(config, number, places, authorities, first)
         first = first or vault
-        if end:
-            pulumi.export(contract.SECOND_OUTPUT, outputs)
+        if number:
+            pulumi.export(contract.StackOutput.PAIR, outputs)
         else:
             for key, value in {"region": config.region, **outputs, "bucket": vault.bucket}.items():
                 pulumi.export(key, value)
@@ -81,9 +79,9 @@ def found(config: Settings) -> list[Place]:
 
 def place(config: Settings, number: int, vpc: Vpc, other: IPv4Network) -> Place:
     """Make a gateway's network, and its address in there; `other` is the range of the other gateway's VPC."""
-    end, machine, tunnel = ENDS[number], config.gateway, config.tunnel
+    machine, tunnel = config.gateway, config.tunnel
     behind = (other,) if tunnel.vpc else ()
-    common: dict[str, Any] = {"stack": config.stack, "end": end}
+    common: dict[str, Any] = {"names": names(config, number)}
     made = NetworkArgs(
         **common,
         **vpc.model_dump(exclude={"domain"}),
@@ -92,9 +90,9 @@ def place(config: Settings, number: int, vpc: Vpc, other: IPv4Network) -> Place:
         ssh=bool(machine.admin_from),
         behind=behind,
     )
-    network = Network(contract.at(end, "network"), made)
+    network = Network(names(config, number).resource("network"), made)
     firewall = Firewall(
-        contract.at(end, "firewall"),
+        names(config, number).resource("firewall"),
         FirewallArgs(
             **common,
             vpc_id=network.vpc_id,
@@ -107,12 +105,12 @@ def place(config: Settings, number: int, vpc: Vpc, other: IPv4Network) -> Place:
     group = firewall.security_group_id
     reached: dict[str, Any] = {"subnet_id": network.public_subnet_id, "security_group_id": group}
     address = AddressArgs(**common, **reached, source_dest_check=not tunnel.vpc, after=[network])
-    return Place(network, group, Address(contract.at(end, "address"), address))
+    return Place(network, group, Address(names(config, number).resource("address"), address))
 
 
-def server(config: Settings, number: int) -> str:
-    """Return the common name of a gateway's server certificate."""
-    return ".".join(filter(None, (ENDS[number], config.stack, "drawbridge")))
+def names(config: Settings, number: int) -> contract.Names:
+    """Return the names of a gateway."""
+    return contract.Names(config.stack, ENDS[number])
 
 
 def bond(config: Settings, number: int, places: list[Place], remote: str) -> Bond:
@@ -123,7 +121,7 @@ def bond(config: Settings, number: int, places: list[Place], remote: str) -> Bon
         pool=tunnel.pool,
         port=tunnel.port,
         mode=tunnel.bond or "balance-xor",
-        servers=(server(config, 0), server(config, 1)),
+        servers=(names(config, 0).server, names(config, 1).server),
         remote=remote,
         networks=(places[1 - number].network.cidr,) if tunnel.vpc else (),
         verb=tunnel.verb,
@@ -136,28 +134,27 @@ def authority(config: Settings, number: int, places: list[Place]) -> Authority:
     remote = places[number].address.public_ip
     profile = remote.apply(lambda ip: pair.profile(bond(config, other, places, ip), number))
     made = AuthorityArgs(
-        stack=config.stack,
-        end=ENDS[number],
+        names=names(config, number),
         region=config.region,
-        server_name=server(config, number),
+        server_name=names(config, number).server,
         profiles={pair.NAMES[other]: profile},
         lifetimes=config.lifetimes.model_dump(),
     )
-    return Authority(contract.at(ENDS[number], "authority"), made)
+    return Authority(names(config, number).resource("authority"), made)
 
 
 def gateway(
     config: Settings, number: int, places: list[Place], authorities: list[Authority], first: Vault | None
 ) -> tuple[Vault, dict[str, pulumi.Input[Any]]]:
     """Make a gateway and what it runs on; return its vault, and its outputs."""
-    end, other, machine = ENDS[number], 1 - number, config.gateway
+    other, machine = 1 - number, config.gateway
     here, there, own = places[number], places[other], authorities[number]
-    common: dict[str, Any] = {"stack": config.stack, "region": config.region, "end": end}
+    common: dict[str, Any] = {"names": names(config, number), "region": config.region}
     reached = (here.network.cidr,) if config.tunnel.vpc else ()
 
     def build(remote: str, revoked: dict[str, str]) -> release.Release:
         made = bond(config, number, places, remote)
-        bundle = contract.Names(config.stack, ENDS[other]).bundle(pair.NAMES[number])
+        bundle = names(config, other).bundle(pair.NAMES[number])
         links = release.Links(
             taps=tuple(link.interface for link in made.links),
             files={**pair.files(made), **kit.static("links")},
@@ -174,7 +171,7 @@ def gateway(
 
     built = pulumi.Output.all(there.address.public_ip, own.revoked).apply(lambda known: build(*known))
     vault_args = VaultArgs(**common, release=built, throw_away=config.throw_away, within=first)
-    vault = Vault(contract.at(end, "vault"), vault_args)
+    vault = Vault(names(config, number).resource("vault"), vault_args)
     access_args = AccessArgs(
         **common,
         secrets=own.secrets_arn,
@@ -183,18 +180,17 @@ def gateway(
         report=vault.report_arn,
         bundles=[authorities[other].bundle_arns[pair.NAMES[number]]],
     )
-    access = Access(contract.at(end, "access"), access_args)
+    access = Access(names(config, number).resource("access"), access_args)
     user_data = cloud_config.render(**common, ssh_key=machine.ssh_key)
     gateway_args = GatewayArgs(
         **machine.model_dump(include={"instance_type", "image", "disk_size"}),
-        stack=config.stack,
-        end=end,
+        names=names(config, number),
         interface_id=here.address.interface_id,
         profile=access.profile,
         user_data=user_data,
         after=[here.network, here.address, vault, access],
     )
-    made = Gateway(contract.at(end, "gateway"), gateway_args)
+    made = Gateway(names(config, number).resource("gateway"), gateway_args)
     return vault, {
         "publicIp": here.address.public_ip,
         "privateIp": here.address.private_ip,

@@ -39,9 +39,9 @@ def deploy(config: Settings) -> None:
     authority = Authority(
         "authority",
         AuthorityArgs(
-            stack=config.stack,
+            names=names(config),
             region=config.region,
-            server_name=server(config),
+            server_name=names(config).server,
             profiles=profiles(config, tunnel, address.public_ip),
             lifetimes=config.lifetimes.model_dump(),
         ),
@@ -49,7 +49,7 @@ def deploy(config: Settings) -> None:
     vault = supply(config, tunnel, network, firewall, address, authority)
     gateway = machine(config, network, address, authority, vault)
     if config.domain:
-        inside = DomainArgs(stack=config.stack, name=config.domain, vpc_id=network.vpc_id, gateway=address.private_ip)
+        inside = DomainArgs(names=names(config), name=config.domain, vpc_id=network.vpc_id, gateway=address.private_ip)
         Domain("domain", inside)
 
     pulumi.export("region", config.region)
@@ -70,7 +70,7 @@ def place(config: Settings, tunnel: Tunnel) -> Network:
     """Make or adopt the VPC."""
     doors = config.gateway
     args = NetworkArgs(
-        stack=config.stack,
+        names=names(config),
         region=config.region,
         **config.network.model_dump(exclude={"domain"}),
         port=tunnel.listener.ports[0],
@@ -88,7 +88,7 @@ def place(config: Settings, tunnel: Tunnel) -> Network:
 def guard(config: Settings, tunnel: Tunnel, network: Network) -> Firewall:
     """Make the security group."""
     args = FirewallArgs(
-        stack=config.stack,
+        names=names(config),
         vpc_id=network.vpc_id,
         port=tunnel.listener.ports[0],
         protocol=tunnel.listener.protocol,
@@ -108,7 +108,7 @@ def reach(config: Settings, tunnel: Tunnel, network: Network, firewall: Firewall
     """Make the gateway's interface and public address, and the routes that lead to networks behind it."""
     advertised, prefix = config.tunnel.advertised, config.gateway.ipv6_prefix
     args = AddressArgs(
-        stack=config.stack,
+        names=names(config),
         subnet_id=network.public_subnet_id,
         security_group_id=firewall.security_group_id,
         source_dest_check=not (tunnel.routed or config.tunnel.has_ipv6),
@@ -152,7 +152,7 @@ def supply(
     kits = {client.name: kit_of(config, client, tunnel, whole, firewall) for client in sites(config, tunnel)}
     kits |= {name: bond_kit(config, name, tunnel, address.public_ip) for name in bonded(tunnel)}
     args = VaultArgs(
-        stack=config.stack,
+        names=names(config),
         region=config.region,
         release=pulumi.Output.all(whole, authority.revoked).apply(lambda known: build(*known)),
         throw_away=config.throw_away,
@@ -162,7 +162,7 @@ def supply(
     for name in kits:
         rule = firewall.doors.get(name)
         door = (firewall.security_group_arn, rule.arn) if rule else None
-        member = MemberArgs(stack=config.stack, region=config.region, client=name, bucket=vault.bucket_arn, door=door)
+        member = MemberArgs(names=names(config), region=config.region, client=name, bucket=vault.bucket_arn, door=door)
         Member(f"member-{name}", member)
     return vault
 
@@ -170,7 +170,7 @@ def supply(
 def machine(config: Settings, network: Network, address: Address, authority: Authority, vault: Vault) -> Gateway:
     """Make the instance, and the role by which it reads what is its own."""
     role = AccessArgs(
-        stack=config.stack,
+        names=names(config),
         region=config.region,
         secrets=authority.secrets_arn,
         bucket=vault.bucket_arn,
@@ -179,9 +179,9 @@ def machine(config: Settings, network: Network, address: Address, authority: Aut
     )
     access = Access("access", role)
     args = GatewayArgs(
-        stack=config.stack,
+        names=names(config),
         **config.gateway.model_dump(include={"instance_type", "image", "disk_size"}),
-        user_data=cloud_config.render(stack=config.stack, region=config.region, ssh_key=config.gateway.ssh_key),
+        user_data=cloud_config.render(names=names(config), region=config.region, ssh_key=config.gateway.ssh_key),
         interface_id=address.interface_id,
         profile=access.profile,
         after=[network, address, vault, access],
@@ -189,9 +189,9 @@ def machine(config: Settings, network: Network, address: Address, authority: Aut
     return Gateway("gateway", args)
 
 
-def server(config: Settings) -> str:
-    """Return the common name of the gateway's certificate."""
-    return f"{config.stack}.drawbridge"
+def names(config: Settings) -> contract.Names:
+    """Return the names of the gateway."""
+    return contract.Names(config.stack)
 
 
 def clients_at(config: Settings) -> dict[str, IPv4Address]:
@@ -254,9 +254,9 @@ def kit_of(
 ) -> pulumi.Output[bytes]:
     """Return a site's or a bridge's kit; it names the one rule of the security group that follows its address."""
     told = next(one.bridge for one in config.clients if one.name == client.name)
-    rule, what = firewall.doors.get(client.name), contract.door(client.name)
+    rule, what = firewall.doors.get(client.name), contract.rule_for(client.name)
     of_rule = {"GROUP": firewall.security_group_id, "RULE": rule.security_group_rule_id} if rule else {}
-    known = {"PROTOCOL": tunnel.listener.protocol, "PORT": str(tunnel.listener.ports[0]), "DOOR": what}
+    known = {"PROTOCOL": tunnel.listener.protocol, "PORT": str(tunnel.listener.ports[0]), "FOLLOWS": what}
     door = pulumi.Output.all(**of_rule, **known) if rule else None
     here = {"stack": config.stack, "region": config.region}
 
@@ -278,7 +278,7 @@ def bond_kit(config: Settings, name: str, tunnel: Tunnel, ip: pulumi.Output[str]
     lines = next(client.lines for client in config.clients if client.name == name)
 
     def kit(address: str) -> bytes:
-        made = bond.of_segment(tunnel, name, remote=address, server_name=server(config), lines=lines)
+        made = bond.of_segment(tunnel, name, remote=address, server_name=names(config).server, lines=lines)
         return links.build(made, stack=config.stack, region=config.region, bundles={name: name})
 
     return ip.apply(kit)
@@ -288,6 +288,6 @@ def profiles(config: Settings, tunnel: Tunnel, ip: pulumi.Output[str]) -> dict[s
     """Return each client's profile by its name, the gateway's public address in it."""
 
     def profile(name: str) -> pulumi.Output[str]:
-        return ip.apply(lambda address: render_profile(tunnel, address, server(config), name))
+        return ip.apply(lambda address: render_profile(tunnel, address, names(config).server, name))
 
     return {client.name: profile(client.name) for client in tunnel.clients}

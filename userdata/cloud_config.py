@@ -24,8 +24,8 @@ class UserDataError(ValueError):
     """User data that EC2 would not take."""
 
 
-def render(*, region: str, stack: str, ssh_key: str | None, end: str = "") -> str:
-    """Return the user data of a stack's gateway; `end` tells a pair's second one, as `contract.Names` has it.
+def render(*, names: Names, region: str, ssh_key: str | None) -> str:
+    """Return a gateway's user data.
 
     `ssh_key` is an OpenSSH public key for the image's default user; without one nobody logs in. Raises `UserDataError`
     if the text is larger than EC2 takes. It holds nothing that changes with a release, so it hardly ever replaces an
@@ -37,7 +37,7 @@ def render(*, region: str, stack: str, ssh_key: str | None, end: str = "") -> st
         "ssh_genkeytypes": ["ed25519"],
         "no_ssh_fingerprints": True,
         "ssh": {"emit_keys_to_console": False},
-        "write_files": list(_files(env(region=region, stack=stack, end=end))),
+        "write_files": list(_files(env(names=names, region=region))),
         "runcmd": [
             ["systemctl", "daemon-reload"],
             # The timer first: it tries again what the first run, which this boot waits for, may fail at.
@@ -53,14 +53,13 @@ def render(*, region: str, stack: str, ssh_key: str | None, end: str = "") -> st
     return text
 
 
-def env(*, region: str, stack: str, end: str = "") -> str:
+def env(*, names: Names, region: str) -> str:
     """Return the one file of variables that the gateway's static files read."""
-    names = Names(stack, end)
     values = {
         "REGION": region,
         "STACK": names.root.partition("/drawbridge/")[2],
         "RELEASE": names.release,
-        "SECRETS": names.gateway,
+        "SECRETS": names.secrets,
         "REPORT": names.report,
         "PACKAGES": " ".join(PACKAGES),
     }

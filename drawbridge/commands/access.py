@@ -5,8 +5,7 @@ from ipaddress import IPv4Address
 import click
 
 from drawbridge.commands import options, output
-from drawbridge.operate import account
-from drawbridge.operate import ingress_rules as doors
+from drawbridge.operate import account, ingress_rules
 
 
 @click.group()
@@ -31,10 +30,10 @@ class _Address(click.ParamType[IPv4Address]):
 @options.json
 def allow_me(client: str | None, address: IPv4Address | None, stack: str, region: str | None, wants_json: bool) -> None:
     """Let your public address in, and no longer the one you had before."""
-    moved = doors.allow_me(account.connect(stack, region=region), client, address)
+    moved = ingress_rules.allow_me(account.connect(stack, region=region), client, address)
     if wants_json:
         click.echo(output.as_json(moved))
     elif moved.before == moved.after:
-        click.echo(f"{moved.door}: {moved.after} is let in already")
+        click.echo(f"{moved.follows}: {moved.after} is let in already")
     else:
-        click.echo(f"{moved.door}: {moved.after} is let in, {moved.before} no longer")
+        click.echo(f"{moved.follows}: {moved.after} is let in, {moved.before} no longer")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from contract import SECOND
+from contract import GATEWAYS
 from drawbridge.commands import options, output
 from drawbridge.operate import account, ssh_login
 from drawbridge.operate import bundle_probe as probes
@@ -36,7 +36,7 @@ def _login(command: F) -> F:
 def _target(
     stack: str, region: str | None, user: str, identity: Path | None, second: bool
 ) -> tuple[account.Account, ssh_login.SshTarget]:
-    where = replace(account.connect(stack, region=region), end=SECOND if second else "")
+    where = replace(account.connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
     return where, gateways.ssh_target(where, user=user, identity=identity)
 
 

@@ -53,13 +53,13 @@ class Account:
     """Network namespace from which they are reached; None is this machine's own."""
     identity: Path | None = None
     """Private SSH key its gateway lets in, where that is known."""
-    end: str = ""
-    """Which of a pair's gateways it is about, as `contract.Names` has it."""
+    gateway: str = contract.GATEWAYS[0]
+    """Letter of the gateway it is about."""
 
     @property
     def names(self) -> contract.Names:
         """What the stack's things are called."""
-        return contract.Names(self.stack, self.end)
+        return contract.Names(self.stack, self.gateway)
 
     def client(self, service: str) -> Any:
         """A boto3 client; raises `AwsError` where there is no region or no credentials to sign with."""

@@ -83,7 +83,7 @@ UNIT_PROPERTIES = ("ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts
 
 def find_address(account: Account) -> str:
     """The gateway's Elastic IP, found by its tags; raises `NotDeployedError` where there is none."""
-    tags = contract.tags(account.stack, contract.at(account.end, "gateway"))
+    tags = account.names.tags("gateway")
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     with translate_aws_errors(account.stack):
         found = account.client("ec2").describe_addresses(Filters=filters)["Addresses"]
@@ -138,7 +138,7 @@ def read_status(account: Account, where: ssh_login.SshTarget) -> GatewayStatus:
 def is_pair(account: Account) -> bool:
     """Whether the stack has two gateways."""
     try:
-        account.parameter(contract.Names(account.stack, contract.SECOND).release)
+        account.parameter(contract.Names(account.stack, contract.GATEWAYS[1]).release)
     except errors.NotDeployedError:
         return False
     return True

@@ -1,6 +1,6 @@
 """Who may come in, as it changes: rules of the gateway's security group that follow an address.
 
-A rule that follows is tagged `contract.DOOR`. Its address belongs to whoever moves it; a deployment leaves it as it is.
+Such a rule is tagged `contract.FOLLOWS_TAG`. `allow-me` and clients' kits change its address; a deployment does not.
 """
 
 import urllib.request
@@ -20,7 +20,7 @@ class RuleChange:
     """What became of a rule."""
 
     rule: str
-    door: str
+    follows: str
     """What it lets in: `ssh`, or `tunnel/<client>`."""
     before: str
     after: str
@@ -32,20 +32,20 @@ def allow_me(account: Account, client: str | None, address: IPv4Address | None =
     For a client that is its way to the tunnel, otherwise the admin's to SSH. Raises `NotDeployedError` where the stack
     has no rule that follows, and `AwsError`.
     """
-    door, found = contract.door(client), address or find_public_address()
+    follows, found = contract.rule_for(client), address or find_public_address()
     ec2 = account.client("ec2")
     with translate_aws_errors(account.stack):
         mine = [{"Name": "tag:Stack", "Values": [account.stack]}]
         pages = ec2.get_paginator("describe_security_group_rules").paginate(Filters=mine)
         rules = [rule for page in pages for rule in page["SecurityGroupRules"]]
-    wanted = {**contract.tags(account.stack), contract.DOOR: door}
+    wanted = {**contract.tags(account.stack), contract.FOLLOWS_TAG: follows}
     matching = [
         rule for rule in rules if wanted.items() <= {t["Key"]: t["Value"] for t in rule.get("Tags", [])}.items()
     ]
     if not matching:
         key = f"clients: [{{name: {client}, at: {found}}}]" if client else f"gateway: {{adminAt: {found}}}"
         raise errors.NotDeployedError(
-            f"stack {account.stack} has no rule that follows an address for {door}",
+            f"stack {account.stack} has no rule that follows an address for {follows}",
             f"say so in the stack file, drawbridge:{key}, and deploy",
         )
     rule = matching[0]
@@ -58,7 +58,7 @@ def allow_me(account: Account, client: str | None, address: IPv4Address | None =
         }
         with translate_aws_errors(account.stack):
             ec2.modify_security_group_rules(GroupId=rule["GroupId"], SecurityGroupRules=[update])
-    return RuleChange(rule["SecurityGroupRuleId"], door, before, after)
+    return RuleChange(rule["SecurityGroupRuleId"], follows, before, after)
 
 
 def find_public_address() -> IPv4Address:

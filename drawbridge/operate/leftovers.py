@@ -102,8 +102,9 @@ def _identities(account: Account) -> Iterator[Leftover]:
     for page in iam.get_paginator("list_instance_profiles").paginate():
         for profile in page["InstanceProfiles"]:
             name = profile["InstanceProfileName"]
-            ends = (contract.at(end, "gateway") for end in ("", contract.SECOND))
-            if name in {contract.resource_name(account.stack, f"{e}-{account.session.region_name}") for e in ends}:
+            gateways = (contract.Names(account.stack, letter) for letter in contract.GATEWAYS)
+            region = account.session.region_name
+            if name in {f"{gateway.display_name('gateway')}-{region}" for gateway in gateways}:
                 yield Leftover("instance profile", name)
 
 

@@ -30,18 +30,18 @@ class Deployment:
     settings: Settings
     outputs: Mapping[str, Any]
     changes: Mapping[str, int]
-    end: str = ""
-    """Which of a pair's gateways `outputs` are about, as `contract.Names` has it."""
+    letter: str = contract.GATEWAYS[0]
+    """Letter of the gateway that `outputs` are about."""
 
     @property
     def names(self) -> contract.Names:
         """What the stack's things are called."""
-        return contract.Names(self.settings.stack, self.end)
+        return contract.Names(self.settings.stack, self.letter)
 
     @property
     def second(self) -> "Deployment":
         """The same, of a pair's second gateway."""
-        return replace(self, outputs=self.outputs[contract.SECOND_OUTPUT], end=contract.SECOND)
+        return replace(self, outputs=self.outputs[contract.StackOutput.PAIR], letter=contract.GATEWAYS[1])
 
     def client(self, service: str) -> Any:
         """A boto3 client of the lab's operator, in the stack's AWS region."""
@@ -62,7 +62,7 @@ class Deployment:
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
             region_name=self.settings.region,
         )
-        return Account(stack=self.settings.stack, session=session, endpoint=self.region.endpoint, end=self.end)
+        return Account(stack=self.settings.stack, session=session, endpoint=self.region.endpoint, gateway=self.letter)
 
     @contextmanager
     def environment(self) -> Iterator[None]:

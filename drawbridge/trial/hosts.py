@@ -182,7 +182,7 @@ def has_kit(client: Client) -> bool:
 
 def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
     """Set a site's host up as its owner does: a key for its user, one command. What the command said."""
-    _bring_key(deployed, host, deployed.names.member(name))
+    _bring_key(deployed, host, deployed.names.kit_user(name))
     return run_checked(host, "sh", "-c", kit_command(deployed.account, name), timeout=180)
 
 

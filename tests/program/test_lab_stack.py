@@ -26,7 +26,7 @@ def stack(lab_stack: Deployment) -> Deployment:
 
 
 def test_every_output_of_the_contract_and_no_other(stack: Deployment) -> None:
-    assert sorted(stack.outputs) == sorted(contract.OUTPUTS)
+    assert sorted(stack.outputs) == sorted(set(contract.StackOutput) - {contract.StackOutput.PAIR})
     assert all(stack.outputs.values())
 
 
@@ -148,7 +148,7 @@ def test_the_role_can_read_its_own_and_nothing_else(stack: Deployment) -> None:
     own = [("ssm:GetParameter", f"{parameters}{NAMES.secret(name)}") for name in contract.GATEWAY_SECRETS]
     own += [
         ("ssm:GetParameter", f"{parameters}{NAMES.release}"),
-        ("ssm:GetParametersByPath", f"{parameters}{NAMES.gateway}"),
+        ("ssm:GetParametersByPath", f"{parameters}{NAMES.secrets}"),
         ("ssm:PutParameter", f"{parameters}{NAMES.report}"),
         ("s3:GetObject", f"{objects}/{NAMES.release_key(stack.outputs['release'])}"),
     ]

@@ -14,7 +14,7 @@ from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deploy, Deployment, deploy_into_moto, empty_aws
 from tests.program.test_worlds import archive
 
-A, B = contract.Names("duo"), contract.Names("duo", contract.SECOND)
+A, B = contract.Names("duo"), contract.Names("duo", "b")
 NETWORKD = "root/etc/systemd/network/30-drawbridge"
 STACK = read_stack_file(ROOT / "stacks/Pulumi.pair.yaml")
 
@@ -26,7 +26,7 @@ def pair() -> Iterator[Deployment]:
 
 
 def outputs(pair: Deployment) -> tuple[dict[str, Any], dict[str, Any]]:
-    return pair.outputs, pair.outputs[contract.SECOND_OUTPUT]
+    return pair.outputs, pair.outputs[contract.StackOutput.PAIR]
 
 
 def files(pair: Deployment) -> tuple[dict[str, str], dict[str, str]]:
@@ -152,9 +152,9 @@ def test_neither_role_reads_what_is_the_others_but_for_its_own_bundle(pair: Depl
         document = found["PolicyDocument"]
         policy = document if isinstance(document, dict) else json.loads(document)
         said = {s["Sid"]: s["Resource"] for s in policy["Statement"]}
-        read = {f"{base}{names.release}", f"{base}{names.gateway}/*", f"{base}{bundle}"}
+        read = {f"{base}{names.release}", f"{base}{names.secrets}/*", f"{base}{bundle}"}
         assert set(said["Read"]) == read
-        assert said["ReadPath"] == f"{base}{names.gateway}"
+        assert said["ReadPath"] == f"{base}{names.secrets}"
         assert said["Report"] == f"{base}{names.report}"
         assert said["Releases"] == f"arn:aws:s3:::{pair.outputs['bucket']}/{names.releases}/*"
 

@@ -116,7 +116,7 @@ def test_the_tunnel_and_ssh_are_open_to_the_homes_address_alone(site: Deployment
 
 def test_the_sites_kit_holds_names_and_no_secret(site: Deployment) -> None:
     files = archive(site, SITE.kit_key("home"))
-    (rule,) = [r for r in ingress(site) if {"Key": "Door", "Value": "tunnel/home"} in r["Tags"]]
+    (rule,) = [r for r in ingress(site) if {"Key": contract.FOLLOWS_TAG, "Value": "tunnel/home"} in r["Tags"]]
 
     assert files["bundles"] == "home /drawbridge/home-lan/clients/home/bundle\n"
     assert f"RULE={rule['SecurityGroupRuleId']}\n" in files["kit.env"]
@@ -132,13 +132,13 @@ def test_the_sites_kit_holds_names_and_no_secret(site: Deployment) -> None:
 
 @pytest.mark.seed("4.15")
 def test_the_sites_user_may_move_its_own_rule_and_nothing_else(site: Deployment) -> None:
-    user = SITE.member("home")
+    user = SITE.kit_user("home")
     found = site.iam.get_user_policy(UserName=user, PolicyName="member")["PolicyDocument"]
     statements = {
         s["Sid"]: (s["Action"], s["Resource"])
         for s in (found if isinstance(found, dict) else json.loads(found))["Statement"]
     }
-    (rule,) = [r for r in ingress(site) if {"Key": "Door", "Value": "tunnel/home"} in r["Tags"]]
+    (rule,) = [r for r in ingress(site) if {"Key": contract.FOLLOWS_TAG, "Value": "tunnel/home"} in r["Tags"]]
     base = "arn:aws:ec2:eu-west-1:123456789012"
     assert statements == {
         "Bundle": ("ssm:GetParameter", f"arn:aws:ssm:eu-west-1:123456789012:parameter{SITE.bundle('home')}"),

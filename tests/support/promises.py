@@ -201,7 +201,7 @@ def narrow_role(deployed: Deployment, name: str) -> None:
     key = names.release_key(deployed.outputs["release"])
     allowed = [
         f"ssm.get_parameter(Name='{names.release}')",
-        f"ssm.get_parameters_by_path(Path='{names.gateway}', WithDecryption=True)",
+        f"ssm.get_parameters_by_path(Path='{names.secrets}', WithDecryption=True)",
         f"s3.get_object(Bucket='{bucket}', Key='{key}')",
         f"ssm.put_parameter(Name='{names.report}', Value='{{}}', Type='String', Overwrite=True)",
     ]

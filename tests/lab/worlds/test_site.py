@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import contract
 from drawbridge.operate import ingress_rules
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.measure import EchoAnswer, ask_echo, packets_arrive, ping, send_datagram, start_echo
@@ -270,17 +271,17 @@ def test_the_gateway_follows_the_home_to_its_new_address_and_shuts_the_old_one(
     moved = IPv4Address("198.51.100.10")
     deployed.region.move("home-home", moved)
     try:
-        waiting.until(lambda: door(deployed, "tunnel/home") == f"{moved}/32", 90)
+        waiting.until(lambda: following_rule(deployed, "tunnel/home")["CidrIpv4"] == f"{moved}/32", 90)
         deployed.region.settle()
         assert ping(home, private.address, 2 * TUNNEL) is not None
         assert knocks(deployed, home, moved)
         squatter = elsewhere(deployed, str(HOME))
         assert not knocks(deployed, squatter, HOME), "the old address is shut"
-        # The other door is another's: it stayed.
-        assert door(deployed, "ssh") == f"{HOME}/32"
+        # The admin's rule follows another address: it stayed.
+        assert following_rule(deployed, "ssh")["CidrIpv4"] == f"{HOME}/32"
         # A deployment leaves it where it is.
         deploy(deployed.region, "site", settings(), lambda _: None)
-        assert door(deployed, "tunnel/home") == f"{moved}/32"
+        assert following_rule(deployed, "tunnel/home")["CidrIpv4"] == f"{moved}/32"
     finally:
         deployed.region.remove_host("other-203-0-113-10")
     # By hand: one command, the site's way and then the admin's.
@@ -302,7 +303,7 @@ def test_the_gateway_follows_the_home_to_its_new_address_and_shuts_the_old_one(
 @pytest.mark.seed("4.15")
 def test_the_homes_credentials_change_its_own_rule_and_nothing_else(deployed: Deployment, home: Host) -> None:
     kit = dict(line.split("=", 1) for line in read(home, "cat", "/etc/drawbridge/kit.env").splitlines())
-    other = next(r for r in rules_of(deployed) if {"Key": "Door", "Value": "ssh"} in r["Tags"])["SecurityGroupRuleId"]
+    other = following_rule(deployed, "ssh")["SecurityGroupRuleId"]
 
     def modify(*rules: str) -> str:
         value = {"IpProtocol": "udp", "FromPort": 1194, "ToPort": 1194, "CidrIpv4": "198.51.100.10/32"}
@@ -426,8 +427,10 @@ def rules_of(deployed: Deployment) -> list[dict[str, Any]]:
     return list(found["SecurityGroupRules"])
 
 
-def door(deployed: Deployment, name: str) -> str:
-    return str(next(r for r in rules_of(deployed) if {"Key": "Door", "Value": name} in r["Tags"])["CidrIpv4"])
+def following_rule(deployed: Deployment, name: str) -> dict[str, Any]:
+    """Return the rule that follows an address, by the value of its tag."""
+    tag = {"Key": contract.FOLLOWS_TAG, "Value": name}
+    return next(rule for rule in rules_of(deployed) if tag in rule["Tags"])
 
 
 def answer_to(host: Host, call: str) -> str:

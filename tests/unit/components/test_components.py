@@ -24,6 +24,7 @@ from settings.parse import _least_prefix
 from tests.unit.components.conftest import Declare
 from userdata.release import Release
 
+NAMES = contract.Names("dev")
 NET, SIX = IPv4Network, IPv6Network
 
 
@@ -33,7 +34,7 @@ def tags(name: str = "") -> dict[str, str]:
 
 def test_firewall(declare: Declare) -> None:
     args = FirewallArgs(
-        stack="dev",
+        names=NAMES,
         vpc_id="vpc-1",
         port=1195,
         admin_from=(NET("203.0.113.7/32"),),
@@ -69,7 +70,7 @@ def test_firewall(declare: Declare) -> None:
 
 
 def test_address(declare: Declare) -> None:
-    args = AddressArgs(stack="dev", subnet_id="subnet-1", security_group_id="sg-1", source_dest_check=False)
+    args = AddressArgs(names=NAMES, subnet_id="subnet-1", security_group_id="sg-1", source_dest_check=False)
     seen = declare(lambda: Address("address", args))
     assert set(seen.children) == {("NetworkInterface", "address-interface"), ("Eip", "address-elastic")}
     assert seen.inputs("NetworkInterface", "address-interface") == {
@@ -88,7 +89,7 @@ def test_address(declare: Declare) -> None:
 
 def test_a_firewall_for_ipv6(declare: Declare) -> None:
     args = FirewallArgs(
-        stack="dev", vpc_id="vpc-1", port=1194, admin_from=(), allow_from=(), ipv6=True, opened6=(SIX("2001:db8::/32"),)
+        names=NAMES, vpc_id="vpc-1", port=1194, admin_from=(), allow_from=(), ipv6=True, opened6=(SIX("2001:db8::/32"),)
     )
     seen = declare(lambda: Firewall("fw", args))
     rules = {n: seen.inputs(kind, n) for kind, n in seen.children if kind != "SecurityGroup"}
@@ -102,7 +103,7 @@ def test_a_firewall_for_ipv6(declare: Declare) -> None:
 @pytest.mark.parametrize("named", [None, "2001:db8:1:2:3::/80"])
 def test_an_address_with_ipv6(declare: Declare, named: str | None) -> None:
     args = AddressArgs(
-        stack="dev", subnet_id="s", security_group_id="g", source_dest_check=False, ipv6=True, ipv6_prefix=named
+        names=NAMES, subnet_id="s", security_group_id="g", source_dest_check=False, ipv6=True, ipv6_prefix=named
     )
     inputs = declare(lambda: Address("address", args)).inputs("NetworkInterface", "address-interface")
     six = {key: value for key, value in inputs.items() if key.startswith("ipv6")}
@@ -111,7 +112,7 @@ def test_an_address_with_ipv6(declare: Declare, named: str | None) -> None:
 
 def test_an_address_whose_prefix_is_another_subnet_s(declare: Declare) -> None:
     args = AddressArgs(
-        stack="dev", subnet_id="s", security_group_id="g", source_dest_check=False, ipv6=True, delegated=False
+        names=NAMES, subnet_id="s", security_group_id="g", source_dest_check=False, ipv6=True, delegated=False
     )
     inputs = declare(lambda: Address("address", args)).inputs("NetworkInterface", "address-interface")
     # A number and not nothing: nothing would leave a prefix that is there.
@@ -167,7 +168,7 @@ def test_routes(declare: Declare) -> None:
 
 def test_gateway(declare: Declare) -> None:
     args = GatewayArgs(
-        stack="dev",
+        names=NAMES,
         interface_id="eni-1",
         profile="profile",
         instance_type="t4g.nano",
@@ -196,7 +197,7 @@ def test_gateway(declare: Declare) -> None:
 
 def test_an_image_named_by_its_id_is_followed(declare: Declare) -> None:
     args = GatewayArgs(
-        stack="dev",
+        names=NAMES,
         interface_id="eni-1",
         profile="profile",
         instance_type="t3.micro",
@@ -221,7 +222,7 @@ def test_architecture(expected: str, kinds: tuple[str, ...]) -> None:
 
 
 def test_vault(declare: Declare) -> None:
-    args = VaultArgs(stack="dev", region="eu-west-1", release=Release(archive=b"abc", sha256="d1"), throw_away=True)
+    args = VaultArgs(names=NAMES, region="eu-west-1", release=Release(archive=b"abc", sha256="d1"), throw_away=True)
     seen = declare(lambda: Vault("vault", args))
     bucket = "drawbridge-dev-123456789012-eu-west-1"
     assert seen.inputs("Bucket", "vault-bucket") == {"bucket": bucket, "forceDestroy": True, "tags": tags("vault")}
@@ -259,7 +260,7 @@ def test_vault(declare: Declare) -> None:
 
 
 def test_access(declare: Declare) -> None:
-    args = AccessArgs(stack="dev", region="eu-west-1", secrets="arn:s", bucket="arn:b", pointer="arn:p", report="arn:r")
+    args = AccessArgs(names=NAMES, region="eu-west-1", secrets="arn:s", bucket="arn:b", pointer="arn:p", report="arn:r")
     seen = declare(lambda: Access("access", args))
     assert set(seen.children) == {
         ("Role", "access-role"),
@@ -280,7 +281,7 @@ def test_access(declare: Declare) -> None:
 
 def test_authority_hands_its_provider_names_and_no_secret(declare: Declare) -> None:
     args = AuthorityArgs(
-        stack="dev",
+        names=NAMES,
         region="eu-west-1",
         server_name="dev.drawbridge",
         profiles={"alice": "client\n"},
@@ -307,7 +308,7 @@ def test_authority_hands_its_provider_names_and_no_secret(declare: Declare) -> N
 
 
 NETWORK = NetworkArgs(
-    stack="dev",
+    names=NAMES,
     region="eu-west-1",
     cidr=NET("10.1.0.0/16"),
     zones=1,

@@ -68,7 +68,7 @@ def test_parameters_and_where_they_are(ssm: Any) -> None:
         *(NAMES.bundle(name) for name in ("alice", "bob")),
         *(f"{NAMES.issued}/{serial}" for serial in serials),
     }
-    kinds = ssm.get_parameters_by_path(Path=NAMES.gateway)["Parameters"]
+    kinds = ssm.get_parameters_by_path(Path=NAMES.secrets)["Parameters"]
     assert {p["Type"] for p in kinds} == {"SecureString"}
     secrets = {
         name: ssm.get_parameter(Name=NAMES.secret(name), WithDecryption=True)["Parameter"]["Value"]
@@ -305,7 +305,7 @@ def test_errors_of_aws_repeat_no_value(ssm: Any, monkeypatch: pytest.MonkeyPatch
         ClientError({"Error": {"Code": "ValidationException", "Message": "value 'SECRET' is bad"}}, "PutParameter"),
         ParamValidationError(report="SECRET"),
     ]
-    store = authority_provider.Store(ssm, "dev")
+    store = authority_provider.Store(ssm, NAMES)
     for error in quoting:
 
         def fail(*_: Any, error: Exception = error, **__: Any) -> None:

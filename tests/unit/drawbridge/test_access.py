@@ -28,10 +28,10 @@ class Group:
     ec2: Any
     id: str
 
-    def rule(self, door: str, address: str, port: int, stack: str = STACK) -> str:
+    def rule(self, follows: str, address: str, port: int, stack: str = STACK) -> str:
         """Add one; its id."""
-        tags = {**contract.tags(stack), contract.DOOR: door}
-        range_ = {"CidrIp": f"{address}/32", "Description": door}
+        tags = {**contract.tags(stack), contract.FOLLOWS_TAG: follows}
+        range_ = {"CidrIp": f"{address}/32", "Description": follows}
         made = self.ec2.authorize_security_group_ingress(
             GroupId=self.id,
             IpPermissions=[{"IpProtocol": "udp", "FromPort": port, "ToPort": port, "IpRanges": [range_]}],
@@ -146,7 +146,7 @@ def test_the_command_tells_what_it_did(account: Account, group: Group) -> None:
     assert done.output == "tunnel/home: 198.51.100.7/32 is let in, 203.0.113.10/32 no longer\n"
     assert allow_me("--client", "home", "--address", str(NEW)).output.endswith("is let in already\n")
     told = json.loads(allow_me("--client", "home", "--address", str(NEW), "--json").output)
-    assert (told["door"], told["before"], told["after"]) == ("tunnel/home", f"{NEW}/32", f"{NEW}/32")
+    assert (told["follows"], told["before"], told["after"]) == ("tunnel/home", f"{NEW}/32", f"{NEW}/32")
 
 
 def test_the_command_refuses_what_is_no_address_and_who_is_not_there(account: Account, group: Group) -> None:

@@ -253,7 +253,7 @@ def test_no_gateway_at_all(account: Account, identity: Path) -> None:
 @pytest.fixture
 def paired(deployed: SshServer, account: Account) -> SshServer:
     """The same as a pair's first gateway; of the second only its release is known."""
-    second = contract.Names(account.stack, contract.SECOND)
+    second = contract.Names(account.stack, contract.GATEWAYS[1])
     account.client("ssm").put_parameter(Name=second.release, Value="{}", Type="String")
     deployed.answers = {
         "systemctl show": (0, "ActiveState=active\nSubState=running\n\nActiveState=active\nSubState=running\n", ""),

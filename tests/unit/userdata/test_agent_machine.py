@@ -25,7 +25,7 @@ from userdata.files import agent
 from userdata.release import Release
 
 NAMES = Names("test")
-ENV = agent.read_env(cloud_config.env(region="eu-west-1", stack="test"))
+ENV = agent.read_env(cloud_config.env(names=NAMES, region="eu-west-1"))
 BUCKET = "releases-of-test"
 OPENVPN = "openvpn-server@server.service"
 

@@ -33,7 +33,7 @@ def aws() -> Iterator[Any]:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine's directories in a directory."""
     environment = tmp_path / "env"
-    environment.write_text(cloud_config.env(region="eu-west-1", stack="test"))
+    environment.write_text(cloud_config.env(names=NAMES, region="eu-west-1"))
     monkeypatch.setattr(bootstrap, "ENV", environment)
     monkeypatch.setattr(bootstrap, "CURRENT", tmp_path / "current/agent.py")
     monkeypatch.setattr(bootstrap, "FETCHED", tmp_path / "run/agent.py")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from contract import Names
 from userdata import cloud_config
 from userdata.files import agent
 
@@ -15,7 +16,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAITEST operator"
 
 
 def render(ssh_key: str | None = KEY) -> str:
-    return cloud_config.render(region="eu-west-1", stack="lab", ssh_key=ssh_key)
+    return cloud_config.render(names=Names("lab"), region="eu-west-1", ssh_key=ssh_key)
 
 
 def parsed(ssh_key: str | None = KEY) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def test_names_are_all_that_differs_between_stacks() -> None:
         "REPORT": "/drawbridge/lab/report",
         "PACKAGES": "openvpn nftables python3-boto3 ca-certificates",
     }
-    other = cloud_config.render(region="us-east-1", stack="prod", ssh_key=KEY)
+    other = cloud_config.render(names=Names("prod"), region="us-east-1", ssh_key=KEY)
     assert other.replace("us-east-1", "eu-west-1").replace("/prod/", "/lab/").replace("=prod", "=lab") == render()
 
 

@@ -37,7 +37,7 @@ def main() -> int:
             "FromPort": port,
             "ToPort": port,
             "CidrIpv4": f"{address}/32",
-            "Description": env["DOOR"],
+            "Description": env["FOLLOWS"],
         }
         changed = [{"SecurityGroupRuleId": env["RULE"], "SecurityGroupRule": rule}]
         ec2.modify_security_group_rules(GroupId=env["GROUP"], SecurityGroupRules=changed)
