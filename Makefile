@@ -41,7 +41,7 @@ check: setup-python
 	$(SHELL_SCRIPTS) | xargs shellcheck
 	$(BIN)/python tools/pin.py --check
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -q tests/unit/test_imports.py tests/unit/test_words.py tests/unit/test_docs.py
+	$(BIN)/pytest -q tests/unit/test_imports.py tests/unit/test_words.py tests/unit/test_docs.py tests/unit/test_project.py
 
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)

@@ -231,3 +231,28 @@ def test_both_engines_do_the_same(
     cli.run("destroy", "--yes", "--skip-preview")
     embedded(other).destroy()
     assert theirs.inventory() == ours.inventory() == {**ours.inventory(), "vpcs": 0, "parameters": [], "objects": []}
+
+
+def test_pulumi_new_copies_the_program(tmp_path: Path, regions: tuple[Region, Region]) -> None:
+    template, copy = tmp_path / "template", tmp_path / "copy"
+    for name in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split():
+        (template / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, template / name)
+    cli = Cli(tmp_path, regions[0], {})
+    cli.run("new", str(template), "--generate-only", "--yes", "--name", "copied", "--dir", str(copy))
+    project = yaml.safe_load((copy / "Pulumi.yaml").read_text())
+    assert (project["name"], project["stackConfigDir"]) == ("copied", "stacks")
+    assert (copy / "__main__.py").is_file()
+    assert (copy / "stacks" / "Pulumi.lab.yaml").is_file()
+
+
+def test_a_stack_file_may_lie_in_another_directory(tmp_path: Path, regions: tuple[Region, Region]) -> None:
+    config = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{STACK}.yaml").read_text())["config"]
+    cli = Cli(tmp_path, regions[0], config)
+    cli.run("stack", "init", STACK)
+    stack_file = tmp_path / "Pulumi.mine.yaml"
+    cli.stack_file.rename(stack_file)
+    preview = cli.run("preview", "--cwd", str(cli.program), "--config-file", str(stack_file), "--stack", STACK)
+    assert "aws:ec2:Instance" in preview
