@@ -1,13 +1,12 @@
-"""What can go wrong for the person at the command, each with what to do next.
+"""Errors of the command, each with what to do next.
 
 DrawbridgeError
 ├── StackError              the stack's name or file cannot be used, or its settings are wrong
-├── NotPermittedError       this machine or user may not run the lab
-├── LabError                the lab refused or failed
+├── DeploymentError         the program did not run to its end in the lab
 ├── AwsError                AWS refused, or could not be reached
 │   ├── CredentialsError    no credentials, or expired ones
-│   └── NotDeployedError    the stack, or the thing asked for, is not there
-├── BundleError             the bundle is there, but its file cannot be written
+│   └── NotDeployedError    the stack, or a part of it, is not deployed
+├── BundleFileError         a bundle's file cannot be read or written, or is damaged
 └── GatewayError            something between here and the gateway
     ├── UnreachableError    no connection
     ├── HostKeyError        another machine answers at the gateway's address
@@ -17,7 +16,7 @@ DrawbridgeError
 
 
 class DrawbridgeError(Exception):
-    """Base of all; `remedy` is what to do or run next, where the message does not say it. Neither holds a secret."""
+    """Base of all; `remedy` is what to do or run next, if the message does not say it. Neither holds a secret."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -28,12 +27,8 @@ class StackError(DrawbridgeError):
     """The stack's name or file cannot be used."""
 
 
-class NotPermittedError(DrawbridgeError):
-    """This machine or user may not run the lab."""
-
-
-class LabError(DrawbridgeError):
-    """The lab refused or failed."""
+class DeploymentError(DrawbridgeError):
+    """The program did not run to its end in the lab."""
 
 
 class AwsError(DrawbridgeError):
@@ -45,11 +40,11 @@ class CredentialsError(AwsError):
 
 
 class NotDeployedError(AwsError):
-    """The stack, or the thing asked for, is not there."""
+    """The stack, or a part of it, is not deployed."""
 
 
-class BundleError(DrawbridgeError):
-    """The bundle's file cannot be written."""
+class BundleFileError(DrawbridgeError):
+    """A bundle's file cannot be read or written, or is damaged."""
 
 
 class GatewayError(DrawbridgeError):

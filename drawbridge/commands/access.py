@@ -5,12 +5,13 @@ from ipaddress import IPv4Address
 import click
 
 from drawbridge.commands import options, output
-from drawbridge.operate import account, ingress_rules
+from drawbridge.operate import ingress_rules
+from drawbridge.operate.lab_account import connect
 
 
 @click.group()
 def access() -> None:
-    """Who may come in, where that follows an address."""
+    """Let in an address that changes."""
 
 
 class _Address(click.ParamType[IPv4Address]):
@@ -30,7 +31,7 @@ class _Address(click.ParamType[IPv4Address]):
 @options.json
 def allow_me(client: str | None, address: IPv4Address | None, stack: str, region: str | None, wants_json: bool) -> None:
     """Let your public address in, and no longer the one you had before."""
-    moved = ingress_rules.allow_me(account.connect(stack, region=region), client, address)
+    moved = ingress_rules.allow_me(connect(stack, region=region), client, address)
     if wants_json:
         click.echo(output.as_json(moved))
     elif moved.before == moved.after:

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from drawbridge.commands import options, output
-from drawbridge.operate import account, bundles
+from drawbridge.operate import bundles
+from drawbridge.operate.lab_account import connect
 from openvpn import windows
 
 
@@ -23,7 +24,7 @@ def client() -> None:
 @options.json
 def list_(stack: str, region: str | None, wants_json: bool) -> None:
     """List the clients that may connect."""
-    found = bundles.list_clients(account.connect(stack, region=region))
+    found = bundles.list_clients(connect(stack, region=region))
     if wants_json:
         click.echo(output.as_json(found))
         return
@@ -47,7 +48,7 @@ def list_(stack: str, region: str | None, wants_json: bool) -> None:
 def fetch(name: str, target: Path | None, force: bool, stack: str, region: str | None) -> None:
     """Fetch a client's bundle into a file that only you can read."""
     target = target or Path(f"{name}.ovpn")
-    written = bundles.save_bundle(account.connect(stack, region=region), name, target, replace=force)
+    written = bundles.save_bundle(connect(stack, region=region), name, target, replace=force)
     if len(written) == 1:
         click.echo(f"{target}: sudo openvpn --config {target}")
     else:
@@ -63,4 +64,4 @@ def kit(name: str, minutes: int, stack: str, region: str | None) -> None:
 
     The link in it leads to the kit, which holds no secret; the host's own AWS credentials get it its bundle.
     """
-    click.echo(bundles.kit_command(account.connect(stack, region=region), name, seconds=60 * minutes))
+    click.echo(bundles.kit_command(connect(stack, region=region), name, seconds=60 * minutes))

@@ -10,9 +10,10 @@ import click
 
 from contract import GATEWAYS
 from drawbridge.commands import options, output
-from drawbridge.operate import account, ssh_login
-from drawbridge.operate import bundle_probe as probes
-from drawbridge.operate import gateway_status as gateways
+from drawbridge.operate import bundle_probe, gateway_status
+from drawbridge.operate.account import Account
+from drawbridge.operate.lab_account import connect
+from drawbridge.operate.ssh_login import SshTarget
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,14 +36,14 @@ def _login(command: F) -> F:
 
 def _target(
     stack: str, region: str | None, user: str, identity: Path | None, second: bool
-) -> tuple[account.Account, ssh_login.SshTarget]:
-    where = replace(account.connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
-    return where, gateways.ssh_target(where, user=user, identity=identity)
+) -> tuple[Account, SshTarget]:
+    where = replace(connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
+    return where, gateway_status.ssh_target(where, user=user, identity=identity)
 
 
 @click.group()
 def gateway() -> None:
-    """The gateway itself: how it is, what it logs, whether a bundle gets through to it."""
+    """Look at a gateway: status, logs, reachability."""
 
 
 @gateway.command()
@@ -50,7 +51,7 @@ def gateway() -> None:
 @options.json
 def status(stack: str, region: str | None, user: str, identity: Path | None, second: bool, wants_json: bool) -> None:
     """Show what the gateway runs and who is connected; exit 1 if it is not as it should be."""
-    found = gateways.read_status(*_target(stack, region, user, identity, second))
+    found = gateway_status.read_status(*_target(stack, region, user, identity, second))
     if wants_json:
         click.echo(output.as_json(found))
     else:
@@ -89,7 +90,7 @@ def logs(
     _, where = _target(stack, region, user, identity, second)
     # Ctrl-C is how following ends, and no failure.
     with suppress(KeyboardInterrupt) if follow else nullcontext():
-        for line in gateways.read_logs(where, lines=lines, follow=follow):
+        for line in gateway_status.read_logs(where, lines=lines, follow=follow):
             click.echo(line, nl=False)
 
 
@@ -103,8 +104,8 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
 
     It makes no tunnel, needs no root, and ends no session. Exit 1 if the bundle does not get through.
     """
-    where = account.connect(stack, region=region) if stack else None
-    found = probes.probe_from_account(probes.read_bundle(bundle), where)
+    where = connect(stack, region=region) if stack else None
+    found = bundle_probe.probe_from_account(bundle_probe.read_bundle(bundle), where)
     if wants_json:
         click.echo(output.as_json(found))
     else:

@@ -1,56 +1,30 @@
 """drawbridge lab …"""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
-from drawbridge import errors
 from drawbridge.commands import options, output
-from drawbridge.operate import account
-from drawbridge.trial.checks import Check, all_hold
+from drawbridge.commands.lazy import LazyCommand, LazyGroup
+from lab import region as labs
+from lab.errors import NotUp
 from lab.linux import require_privileges
 
-# What runs the lab loads moto and Pulumi, which takes longer than --help should: it is imported where it is used.
+#: Their modules load Pulumi's SDK and the engine.
+DEPLOYING = {
+    "try": LazyCommand(
+        "drawbridge.commands.lab_trial", "try_", "Deploy STACK into a region of its own, check it, take it down."
+    ),
+    "up": LazyCommand("drawbridge.commands.lab_trial", "up", "Start the region with stack lab, and leave it running."),
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy=DEPLOYING)
 def lab() -> None:
-    """An AWS region on this machine: the AWS API, real machines, real packets."""
+    """An AWS region on this machine, with real packets.
 
-
-@lab.command()
-@options.json
-def up(wants_json: bool) -> None:
-    """Start the region, deploy stack lab and its clients, show who reaches whom, leave it running."""
-    require_privileges()
-    from drawbridge.trial import run
-
-    with _at_work() as progress:
-        checks = run.deploy_and_check(account.LAB, progress)
-    _conclude(checks, wants_json)
-
-
-@lab.command("try")
-@click.argument("stack", callback=options.stack_path)
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the checks here."
-)
-def try_(stack: Path, json_file: Path | None) -> None:
-    """Deploy STACK into a region of its own, check all that its settings promise, take it down.
-
-    STACK is a name (stacks/Pulumi.NAME.yaml) or a path. Exits 1 if a check fails.
+    It serves the AWS API, boots real machines, and forwards their packets by AWS's rules.
     """
-    require_privileges()
-    from drawbridge.trial import run
-
-    with _at_work() as progress:
-        checks = run.try_stack(stack, progress)
-    if json_file is not None:
-        json_file.write_text(output.as_json(checks) + "\n")
-    _conclude(checks, wants_json=False)
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True})
@@ -60,16 +34,14 @@ def try_(stack: Path, json_file: Path | None) -> None:
 def exec_(host: str, command: tuple[str, ...], timeout: float) -> None:
     """Run a command in a machine of the lab: drawbridge lab exec HOST -- CMD.
 
-    What is piped in goes to the command; its output and exit code come back.
+    Standard input goes to the command; its output and exit code come back.
     """
     require_privileges()
-    from lab import region
-
-    running = region.connect()
-    if running is None:
-        raise errors.LabError("no lab runs on this machine", "start one: make lab")
-    given = None if sys.stdin.isatty() else sys.stdin.read()
-    done = running.host(host).run(command, timeout=timeout, stdin=given)
+    region = labs.connect()
+    if region is None:
+        raise NotUp("no lab runs on this machine")
+    stdin = None if sys.stdin.isatty() else sys.stdin.read()
+    done = region.host(host).run(command, timeout=timeout, stdin=stdin)
     click.echo(done.stdout, nl=False)
     click.echo(done.stderr, nl=False, err=True)
     raise SystemExit(done.returncode)
@@ -79,26 +51,24 @@ def exec_(host: str, command: tuple[str, ...], timeout: float) -> None:
 @options.json
 def status(wants_json: bool) -> None:
     """Show the region that runs on this machine, and its machines."""
-    from lab import region
-
-    running = region.connect()
-    found = running.status() if running else {}
+    region = labs.connect()
+    state = region.status() if region else {}
     if wants_json:
-        click.echo(output.as_json(found))
-    elif running is None:
+        click.echo(output.as_json(state))
+    elif region is None:
         click.echo("no lab runs on this machine; start one: make lab")
     else:
-        click.echo(f"AWS API: {running.endpoint}\n")
-        places = {place["name"]: place for place in found["premises"]}
+        click.echo(f"AWS API: {region.endpoint}\n")
+        sites = {site["name"]: site for site in state["premises"]}
         output.table(
             ("machine", "is", "address", "public"),
             [
                 (i["name"], f"{i['type']}, {i['state']}", i["address"] or "", i["public"] or "")
-                for i in found["instances"]
+                for i in state["instances"]
             ]
             + [
-                (h["name"], f"host at {h['premises']}", h["address"] or "", places[h["premises"]]["public"])
-                for h in found["hosts"]
+                (h["name"], f"host at {h['premises']}", h["address"] or "", sites[h["premises"]]["public"])
+                for h in state["hosts"]
             ],
         )
 
@@ -107,34 +77,7 @@ def status(wants_json: bool) -> None:
 def down() -> None:
     """Remove every namespace, mount, process and file of the lab, also after a crash. The image stays in its cache."""
     require_privileges()
-    from lab import region
-
     with output.progress() as progress:
         progress("taking the lab down")
-        found = region.down()
-    click.echo("nothing of the lab is left" if found else "no lab was here")
-
-
-@contextmanager
-def _at_work() -> Iterator[Callable[[str], None]]:
-    """Progress for long work; an interrupt and bad settings are told in one sentence."""
-    from settings.problems import SettingsError
-
-    try:
-        with output.progress() as progress:
-            yield progress
-    except SettingsError as error:
-        raise errors.StackError(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo("interrupted; what is there goes away with: drawbridge lab down", err=True)
-        raise SystemExit(130) from None
-
-
-def _conclude(checks: Sequence[Check], wants_json: bool) -> None:
-    """Prints the checks; exits 1 unless every one holds."""
-    if wants_json:
-        click.echo(output.as_json(checks))
-    else:
-        output.check_lines(checks)
-    if not all_hold(checks):
-        raise SystemExit(1)
+        removed = labs.down()
+    click.echo("the lab is removed" if removed else "there was no lab to remove")

@@ -6,14 +6,16 @@ import click
 
 from drawbridge import errors
 from drawbridge.commands import options, output
-from drawbridge.operate import account
-from drawbridge.operate import leftovers as audits
-from drawbridge.operate import monthly_cost as costs
+from drawbridge.operate import leftovers, monthly_cost
+from drawbridge.operate.lab_account import connect
+from settings.parse import parse
+from settings.problems import SettingsError
+from settings.stack_file import read_stack_file, stack_name
 
 
 @click.group("stack")
 def stacks() -> None:
-    """A stack as a whole."""
+    """A stack as a whole: its cost, what is left of it."""
 
 
 @stacks.command()
@@ -26,18 +28,14 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
 
     STACK is a name (stacks/Pulumi.NAME.yaml) or a path.
     """
-    from settings.parse import parse
-    from settings.problems import SettingsError
-    from settings.stack_file import read_stack_file, stack_name
-
     try:
         raw = read_stack_file(stack_file)
         name = stack_name(stack_file)
         parsed = parse(raw, stack=name, endpoint="http://127.0.0.1")
     except SettingsError as error:
         raise errors.StackError(str(error)) from error
-    bills = costs.compare_costs(parsed, costs.Usage(connected=connected, out=out))
-    day, region = costs.price_date()
+    bills = monthly_cost.compare_costs(parsed, monthly_cost.Usage(connected=connected, out=out))
+    day, region = monthly_cost.price_date()
     if wants_json:
         shown = [{"name": bill.name, "dollars": round(bill.dollars, 2), "items": bill.items} for bill in bills]
         click.echo(output.as_json({"date": str(day), "region": region, "bills": shown}))
@@ -47,7 +45,7 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
         for bill in bills
     ]
     output.table(("", "US$ a month", "of which"), rows)
-    click.echo(f"\nlist prices of {region}, {day}: {costs.PRICES.name}")
+    click.echo(f"\nlist prices of {region}, {day}: {monthly_cost.PRICES.name}")
 
 
 @stacks.command()
@@ -55,7 +53,7 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
 @options.json
 def audit(stack: str, region: str | None, wants_json: bool) -> None:
     """Show everything of a stack that is in the account; after `pulumi destroy`, exit 1 if anything is left."""
-    found = audits.find_leftovers(account.connect(stack, region=region))
+    found = leftovers.find_leftovers(connect(stack, region=region))
     if wants_json:
         click.echo(output.as_json(found))
     elif found:

@@ -1,13 +1,7 @@
-"""Where a stack lives: the AWS calls the command makes, with AWS's errors told once for all of it.
+"""Call AWS for one stack's operator, and translate boto3's errors into the command's own."""
 
-Stack `lab` lives in the region on this machine and nowhere else. Whatever the environment holds of endpoints and
-credentials, an address that is not loopback is refused, so that the lab never touches a real account.
-"""
-
-import os
-import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +13,9 @@ from botocore.config import Config
 
 import contract
 from drawbridge import errors
-from drawbridge.operate import ssh_login
-from endpoint import remote_endpoint
 
-LAB = "lab"
-"""The stack of the region on this machine."""
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where the program and its stack files are."""
-
-STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+Dial = Callable[[str, int, float], socket.socket]
+"""Opens a TCP connection to a host and port within so many seconds; raises OSError."""
 
 #: Short, with few retries: a person waits for the answer.
 CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
@@ -39,6 +26,11 @@ CREDENTIALS_CODES = frozenset(
 )
 
 
+def dial(host: str, port: int, timeout: float) -> socket.socket:
+    """Return a TCP connection from this machine, opened within `timeout` seconds; raises OSError."""
+    return socket.create_connection((host, port), timeout=timeout)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Account:
     """AWS as one stack's operator sees it."""
@@ -47,7 +39,7 @@ class Account:
     session: boto3.Session
     endpoint: str | None = None
     """Of the lab's region; None leaves the choice to boto3."""
-    dial: ssh_login.Dial = ssh_login.dial
+    dial: Dial = dial
     """How the stack's public addresses are reached from here."""
     namespace: str | None = None
     """Network namespace from which they are reached; None is this machine's own."""
@@ -81,74 +73,6 @@ class Account:
                 for page in pages.paginate(Path=path, Recursive=True, WithDecryption=secret)
                 for parameter in page["Parameters"]
             }
-
-
-def connect(stack: str, *, region: str | None = None, environ: Mapping[str, str] = os.environ) -> Account:
-    """The account a stack lives in; nothing is called yet.
-
-    `region` wins over AWS_REGION, AWS_DEFAULT_REGION, the stack file and the AWS profile. Raises `StackError` for a
-    name that cannot be, or an endpoint that stack `lab` refuses, and `LabError` where no lab runs.
-    """
-    if not STACK_NAME.fullmatch(stack):
-        raise errors.StackError(f"{stack!r} is no name of a stack", "use at most 63 of a-z 0-9 . _ -")
-    if stack == LAB:
-        return _lab(environ)
-    chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or region_of(stack)
-    with translate_aws_errors(stack):
-        return Account(stack=stack, session=boto3.Session(region_name=chosen))
-
-
-def stack_file(stack: str) -> Path:
-    """Where a stack's configuration is, whether or not it is there."""
-    return CHECKOUT / "stacks" / f"Pulumi.{stack}.yaml"
-
-
-def region_of(stack: str) -> str | None:
-    """The region a stack's file names; None where there is no such file or no region in it."""
-    from settings.problems import SettingsError
-    from settings.stack_file import read_stack_file
-
-    try:
-        return read_stack_file(stack_file(stack)).get("aws:region")
-    except FileNotFoundError:
-        return None
-    except SettingsError as error:
-        raise errors.StackError(str(error), f"mend {stack_file(stack)}") from error
-
-
-def _lab(environ: Mapping[str, str]) -> Account:
-    # Here and not above: they load Pulumi's SDK, which other stacks' commands need not wait for.
-    from drawbridge.trial import deployment
-    from lab import linux, region
-
-    if remote := remote_endpoint(environ):
-        raise errors.StackError(
-            f"stack {LAB} lives on this machine, and {remote.source} is {remote.url}",
-            f"unset {remote.source}, or name another stack with --stack",
-        )
-    running = region.connect()
-    if running is None:
-        raise errors.LabError("no lab runs on this machine", "start one: make lab")
-    internet = running.status()["internet"]
-
-    def dial(host: str, port: int, timeout: float) -> socket.socket:
-        # The lab's public addresses are on its own Internet, which this machine is no part of.
-        return linux.within(internet, lambda: ssh_login.dial(host, port, timeout))
-
-    keys = running.environment
-    return Account(
-        stack=LAB,
-        endpoint=running.endpoint,
-        dial=dial,
-        namespace=internet,
-        identity=deployment.identity(running),
-        session=boto3.Session(
-            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-            aws_session_token=keys.get("AWS_SESSION_TOKEN"),
-            region_name=keys.get("AWS_REGION") or keys.get("AWS_DEFAULT_REGION") or region_of(LAB),
-        ),
-    )
 
 
 @contextmanager

@@ -25,6 +25,7 @@ import contract
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.gateway_status import find_address, read_report
+from lab.linux import within
 from openvpn.handshake import Handshake, ServerCertificateError, Wire, client_key_of
 from openvpn.profile import BundleError, Remote, certificate_of, remote_of, tls_crypt_of
 from pki.authority import Certificate, PkiError
@@ -65,7 +66,9 @@ def read_bundle(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise errors.BundleError(f"{path} cannot be read: {error}", "fetch it: drawbridge client fetch NAME") from None
+        raise errors.BundleFileError(
+            f"{path} cannot be read: {error}", "fetch it: drawbridge client fetch NAME"
+        ) from None
 
 
 def probe_from_account(bundle: str, account: Account | None) -> Verdict:
@@ -77,9 +80,6 @@ def probe_from_account(bundle: str, account: Account | None) -> Verdict:
         return probe_bundle(bundle)
     if account.namespace is None:
         return add_aws_findings(account, bundle, probe_bundle(bundle))
-    # Here and not above: only the lab has them.
-    from lab.linux import within
-
     return add_aws_findings(account, bundle, within(account.namespace, lambda: probe_bundle(bundle)))
 
 
@@ -93,7 +93,7 @@ def probe_bundle(bundle: str) -> Verdict:
         remote, key = remote_of(bundle), client_key_of(bundle)
         certificate = Certificate.read(certificate_of(bundle))
     except (BundleError, PkiError) as error:
-        raise errors.BundleError(f"this is no bundle: {error}", "fetch it: drawbridge client fetch NAME") from None
+        raise errors.BundleFileError(f"this is no bundle: {error}", "fetch it: drawbridge client fetch NAME") from None
 
     def verdict(state: ProbeState, known: str, remedy: str) -> Verdict:
         where = f"{remote.host} {remote.protocol} {remote.port}"

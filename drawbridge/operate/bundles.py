@@ -55,7 +55,7 @@ def list_clients(account: Account) -> list[EnrolledClient]:
             certificate = Certificate.read(certificate_of(bundle))
         except (BundleError, PkiError):
             # Without the cause, which has read secrets.
-            raise errors.BundleError(
+            raise errors.BundleFileError(
                 f"the bundle of {name} ({parameter}) is damaged", f"deploy again: pulumi up --stack {account.stack}"
             ) from None
         clients.append(
@@ -109,11 +109,11 @@ def _write(target: Path, text: str, *, replace: bool) -> None:
     except FileExistsError:
         raise _is_there(target) from None
     except OSError as error:
-        raise errors.BundleError(f"{target}: {error.strerror}", "name a file in a directory of yours") from error
+        raise errors.BundleFileError(f"{target}: {error.strerror}", "name a file in a directory of yours") from error
 
 
-def _is_there(target: Path) -> errors.BundleError:
-    return errors.BundleError(f"{target} is there already", "name another file, or replace it: --force")
+def _is_there(target: Path) -> errors.BundleFileError:
+    return errors.BundleFileError(f"{target} is there already", "name another file, or replace it: --force")
 
 
 def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:

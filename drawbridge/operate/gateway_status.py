@@ -13,7 +13,8 @@ from pathlib import Path
 import contract
 from drawbridge import errors
 from drawbridge.operate import ssh_login
-from drawbridge.operate.account import LAB, Account, translate_aws_errors
+from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.stack_files import LAB
 from openvpn.model import Paths
 
 INSTANCE = "server"

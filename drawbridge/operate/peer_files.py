@@ -21,7 +21,7 @@ def write_peer_files(directory: Path, names: tuple[str, str], remote: str, port:
     already or cannot be written, or a name is none.
     """
     if names[0] == names[1]:
-        raise errors.BundleError(f"both ends are called {names[0]}", "give each a name of its own")
+        raise errors.BundleFileError(f"both ends are called {names[0]}", "give each a name of its own")
     try:
         one, two = (_end(name, address) for name, address in zip(names, TUNNEL_ADDRESSES, strict=True))
         texts = {f"{one.name}.ovpn": render(one, two, port=port, remote=None)}
@@ -31,11 +31,11 @@ def write_peer_files(directory: Path, names: tuple[str, str], remote: str, port:
             with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(text)
     except PkiError as error:
-        raise errors.BundleError(str(error), "choose another name") from error
+        raise errors.BundleFileError(str(error), "choose another name") from error
     except FileExistsError as error:
-        raise errors.BundleError(f"{error.filename} is there already", "name another directory") from None
+        raise errors.BundleFileError(f"{error.filename} is there already", "name another directory") from None
     except OSError as error:
-        raise errors.BundleError(f"{error.filename}: {error.strerror}", "name a directory of yours") from error
+        raise errors.BundleFileError(f"{error.filename}: {error.strerror}", "name a directory of yours") from error
     first, second = (directory / name for name in texts)
     return first, second
 

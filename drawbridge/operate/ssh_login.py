@@ -4,8 +4,7 @@ The key comes from SSM, where the program put it before the machine existed: not
 known_hosts file of the user's is read or written.
 """
 
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,10 @@ from pathlib import Path
 import paramiko
 
 from drawbridge import errors
-
-Dial = Callable[[str, int, float], socket.socket]
-"""Opens a TCP connection to host and port within so many seconds; raises OSError."""
+from drawbridge.operate.account import Dial, dial
 
 CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 30.0
-
-
-def dial(host: str, port: int, timeout: float) -> socket.socket:
-    """A connection from this machine."""
-    return socket.create_connection((host, port), timeout=timeout)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,7 +12,10 @@ import pulumi
 
 import contract
 from drawbridge import errors
-from drawbridge.operate.account import CHECKOUT, Account
+from drawbridge.operate.account import Account
+from drawbridge.operate.lab_account import operator_key
+from drawbridge.operate.stack_files import CHECKOUT
+from engine.engine import Engine, EngineError, Event
 from lab import region as labs
 from settings.model import Settings
 from settings.parse import parse
@@ -83,8 +85,6 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
         StackError: the settings, or what the program said of them.
         LabError: what the engine said.
     """
-    from engine.engine import EngineError
-
     config = {**raw, "drawbridge:gateway": {"sshKey": _ssh_key(running), **(raw.get("drawbridge:gateway") or {})}}
     progress(f"deploying stack {stack}")
     with _environment({**running.environment, "AWS_REGION": str(config["aws:region"])}):
@@ -94,7 +94,7 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
         except pulumi.RunError as error:
             raise errors.StackError(str(error)) from error
         except EngineError as error:
-            raise errors.LabError(
+            raise errors.DeploymentError(
                 str(error), f"see {running.directory}/log; start anew: drawbridge lab down"
             ) from error
     running.settle()
@@ -107,7 +107,6 @@ def create_engine(
     running: labs.Region, stack: str, config: Mapping[str, Any], progress: Progress = lambda _: None
 ) -> Any:
     """The embedded engine for a stack of this lab; its state lies with the lab's."""
-    from engine.engine import Engine, Event
 
     def tell(event: Event) -> None:
         if event.kind in ("warning", "error", "info"):
@@ -117,13 +116,8 @@ def create_engine(
     return Engine(CHECKOUT, project=contract.PROJECT, stack=stack, config=config, state=state, events=tell)
 
 
-def identity(running: labs.Region) -> Path:
-    """The lab operator's private SSH key, which its gateways let in."""
-    return running.directory / "operator"
-
-
 def _ssh_key(running: labs.Region) -> str:
-    key = identity(running)
+    key = operator_key(running)
     if not key.exists():
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(key)], check=True, timeout=10

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from drawbridge.operate.account import stack_file
+from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import bonded, ipv6, pair, routed, segment
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Progress, deploy
@@ -27,7 +27,7 @@ def deploy_and_check(stack: str, progress: Progress) -> list[Check]:
         SettingsError: the stack file; nothing was touched.
         LabError: the lab; EngineError: the deployment.
     """
-    raw = read_stack_file(stack_file(stack))
+    raw = read_stack_file(find_stack_file(stack))
     parse(raw, stack=stack, endpoint="http://127.0.0.1")
     running = labs.connect() or labs.start(progress=progress)
     return _deploy_and_check(running, stack, raw, progress)

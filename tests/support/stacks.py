@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from drawbridge.operate.account import stack_file
+from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import place_hosts
@@ -18,7 +18,7 @@ from tests.support.commands import read
 
 def of(world: str) -> dict[str, Any]:
     """A world's configuration, as its stack file has it."""
-    return read_stack_file(stack_file(world))
+    return read_stack_file(find_stack_file(world))
 
 
 def bring(region: Region, stack: str, raw: Mapping[str, Any]) -> Deployment:

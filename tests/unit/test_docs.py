@@ -9,7 +9,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from drawbridge.__main__ import cli
+from drawbridge.commands.root import cli
 from settings.model import Bridge, Settings
 from settings.problems import NAMESPACE
 
@@ -21,7 +21,10 @@ HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     """Every command that is no group, by its whole name."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         else:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge.operate.account import CHECKOUT
+from drawbridge.operate.stack_files import CHECKOUT
 from lab import region
 from lab.errors import AlreadyUp
 from lab.linux import Process, namespaces

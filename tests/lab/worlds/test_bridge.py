@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from drawbridge.operate.account import stack_file
 from drawbridge.operate.bundles import kit_command
+from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import run, segment
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import place_hosts, run_checked
@@ -41,7 +41,7 @@ IN_THE_WAY = "/etc/systemd/network/00-another.network"
 
 
 def stack(**bridge: object) -> dict[str, Any]:
-    raw = deepcopy(read_stack_file(stack_file("bridge")))
+    raw = deepcopy(read_stack_file(find_stack_file("bridge")))
     raw["drawbridge:clients"][0]["bridge"] |= bridge
     return raw
 

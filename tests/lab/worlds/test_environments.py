@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from drawbridge.operate import leftovers
-from drawbridge.operate.account import stack_file
+from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import start_client, start_private_host
@@ -32,7 +32,7 @@ def region() -> Iterator[Region]:
 
 def config(job: str, public: str) -> dict[str, Any]:
     """World `tenant` for one CI job: machines of a lab have names of their own."""
-    return {**read_stack_file(stack_file("tenant")), "drawbridge:clients": [{"name": job, "at": public}]}
+    return {**read_stack_file(find_stack_file("tenant")), "drawbridge:clients": [{"name": job, "at": public}]}
 
 
 def up(region: Region, stack: str, raw: dict[str, Any]) -> Deployment:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from drawbridge.operate import bundle_probe
-from drawbridge.operate.account import CHECKOUT
+from drawbridge.operate.stack_files import CHECKOUT
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import fetch_bundle
 from drawbridge.trial.measure import ask_echo, ping

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from drawbridge.operate.account import stack_file
+from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import bonded
 from drawbridge.trial.bond_measure import link_states, measure_loss, wait_links
 from drawbridge.trial.deployment import Deployment, deploy
@@ -30,7 +30,7 @@ KEEPALIVE, SLACK = 5.0, 1.5 + bonded.DRIVER_DELAY
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
     with disposable_region() as region:
-        stack = deploy(region, "bonded", read_stack_file(stack_file("bonded")), lambda _: None)
+        stack = deploy(region, "bonded", read_stack_file(find_stack_file("bonded")), lambda _: None)
         hosts = [bonded.boot_host(stack, number, name) for number, name in enumerate(("left", "right"))]
         assert wait_report(stack, stack.outputs["release"])["state"] == "ready"
         with ThreadPoolExecutor(2) as pool:

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from drawbridge.operate.account import stack_file
+from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import pair as trial
 from drawbridge.trial.bond_measure import link_states
 from drawbridge.trial.bonded import TAPS, check_bond
@@ -31,7 +31,7 @@ READY = 420.0
 def deployed() -> Iterator[Deployment]:
     with disposable_region() as region:
         region.own_kernels(True)
-        stack = deploy(region, "pair", read_stack_file(stack_file("pair")), lambda _: None)
+        stack = deploy(region, "pair", read_stack_file(find_stack_file("pair")), lambda _: None)
         region.own_kernels(False)
         for number, end in enumerate((stack, stack.second)):
             start_private_host(end, f"private-host{number}")

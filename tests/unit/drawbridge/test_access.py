@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 import contract
 from drawbridge import errors
-from drawbridge.__main__ import cli
+from drawbridge.commands.root import cli
 from drawbridge.operate import ingress_rules
 from drawbridge.operate.account import Account
 from tests.unit.drawbridge.conftest import REGION, STACK

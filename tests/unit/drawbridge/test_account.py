@@ -10,10 +10,11 @@ import pytest
 from botocore import exceptions as boto
 from moto import mock_aws
 
-import lab
 from drawbridge import errors
-from drawbridge.operate import account
+from drawbridge.operate import account, lab_account
 from lab import linux
+from lab import region as labs
+from lab.errors import NotUp
 
 
 def no_lab() -> None:
@@ -30,14 +31,14 @@ def running_lab(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         directory=Path("/nowhere"),
         status=lambda: {"internet": "the-internet"},
     )
-    monkeypatch.setattr(lab, "region", SimpleNamespace(connect=lambda: region), raising=False)
+    monkeypatch.setattr(labs, "connect", lambda: region)
     return region
 
 
 @pytest.mark.usefixtures("running_lab")
 def test_stack_lab_is_on_this_machine_whatever_the_environment_says() -> None:
     environ = {"AWS_ACCESS_KEY_ID": "AKIAREAL", "AWS_REGION": "us-east-1"}
-    found = account.connect("lab", environ=environ)
+    found = lab_account.connect("lab", environ=environ)
     credentials = found.session.get_credentials()
     assert credentials is not None
     assert (credentials.access_key, found.session.region_name) == ("AKIALAB", "eu-west-1")
@@ -51,7 +52,7 @@ def test_stack_lab_is_on_this_machine_whatever_the_environment_says() -> None:
 )
 def test_stack_lab_refuses_an_endpoint_elsewhere(endpoint: str) -> None:
     with pytest.raises(errors.StackError, match="lives on this machine"):
-        account.connect("lab", environ={"AWS_ENDPOINT_URL": endpoint})
+        lab_account.connect("lab", environ={"AWS_ENDPOINT_URL": endpoint})
 
 
 @pytest.mark.usefixtures("running_lab")
@@ -64,7 +65,7 @@ def test_addresses_of_stack_lab_are_dialled_on_the_labs_internet(monkeypatch: py
 
     monkeypatch.setattr(linux, "within", within)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        found = account.connect("lab", environ={})
+        found = lab_account.connect("lab", environ={})
         found.dial("127.0.0.1", server.getsockname()[1], 5).close()
         server.accept()[0].close()
     assert entered == ["the-internet"]
@@ -73,20 +74,19 @@ def test_addresses_of_stack_lab_are_dialled_on_the_labs_internet(monkeypatch: py
 @pytest.mark.usefixtures("running_lab")
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"])
 def test_stack_lab_takes_loopback(endpoint: str) -> None:
-    assert account.connect("lab", environ={"AWS_ENDPOINT_URL": endpoint}).stack == "lab"
+    assert lab_account.connect("lab", environ={"AWS_ENDPOINT_URL": endpoint}).stack == "lab"
 
 
 def test_no_lab_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab, "region", SimpleNamespace(connect=no_lab), raising=False)
-    with pytest.raises(errors.LabError) as caught:
-        account.connect("lab", environ={})
-    assert caught.value.remedy == "start one: make lab"
+    monkeypatch.setattr(labs, "connect", no_lab)
+    with pytest.raises(NotUp, match="no lab runs"):
+        lab_account.connect("lab", environ={})
 
 
 @pytest.mark.parametrize("name", ["", "../lab", "Lab", "a/b", "-x", "x" * 64])
 def test_a_name_that_cannot_be(name: str) -> None:
-    with pytest.raises(errors.StackError, match="no name of a stack"):
-        account.connect(name, environ={})
+    with pytest.raises(errors.StackError, match="is not a valid stack name"):
+        lab_account.connect(name, environ={})
 
 
 @pytest.mark.parametrize(
@@ -101,25 +101,25 @@ def test_a_name_that_cannot_be(name: str) -> None:
 def test_the_region_is_the_nearest_one_said(
     option: str | None, environ: dict[str, str], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
-    (tmp_path / "stacks").mkdir()
-    account.stack_file("team").write_text("config:\n  aws:region: ap-southeast-2\n")
-    found = account.connect("team", region=option, environ=environ)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Pulumi.yaml").write_text("name: mine\n")
+    (tmp_path / "Pulumi.team.yaml").write_text("config:\n  aws:region: ap-southeast-2\n")
+    found = lab_account.connect("team", region=option, environ=environ)
     assert (found.session.region_name, found.endpoint) == (chosen, None)
 
 
 def test_no_region_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(errors.AwsError, match="no AWS region for stack team"):
-        account.connect("team", environ={}).client("ssm")
+        lab_account.connect("team", environ={}).client("ssm")
 
 
 def test_a_stack_file_that_is_no_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
-    (tmp_path / "stacks").mkdir()
-    account.stack_file("team").write_text("config: [\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Pulumi.yaml").write_text("name: mine\n")
+    (tmp_path / "Pulumi.team.yaml").write_text("config: [\n")
     with pytest.raises(errors.StackError):
-        account.connect("team", environ={})
+        lab_account.connect("team", environ={})
 
 
 @mock_aws

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from drawbridge import errors
-from drawbridge.__main__ import cli
+from drawbridge.commands.root import cli
 from drawbridge.operate import bundles
 from drawbridge.operate.account import Account
 from openvpn.model import Client, Tunnel
@@ -46,7 +46,7 @@ def test_another_stacks_clients_are_not_listed(account: Account, enrol: Enrol) -
 
 def test_a_damaged_bundle_is_named_and_not_shown(account: Account) -> None:
     account.client("ssm").put_parameter(Name=account.names.bundle("eve"), Value="SECRET", Type="SecureString")
-    with pytest.raises(errors.BundleError, match="bundle of eve") as caught:
+    with pytest.raises(errors.BundleFileError, match="bundle of eve") as caught:
         bundles.list_clients(account)
     assert "SECRET" not in str(caught.value) + caught.value.remedy
     assert caught.value.__suppress_context__
@@ -66,7 +66,7 @@ def test_fetch_for_windows_writes_the_scripts_beside_it(account: Account, enrol:
     assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
     # None of the three is written over unasked, and then none is written at all.
     target.unlink()
-    with pytest.raises(errors.BundleError, match=r"office-up\.cmd is there already"):
+    with pytest.raises(errors.BundleFileError, match=r"office-up\.cmd is there already"):
         bundles.save_bundle(account, "office", target)
     assert not target.exists()
     assert bundles.save_bundle(account, "office", target, replace=True) == written
@@ -91,7 +91,7 @@ def test_fetch_replaces_a_file_only_when_told(account: Account, enrol: Enrol, tm
     target = tmp_path / "alice.ovpn"
     target.write_text("mine")
     target.chmod(0o644)
-    with pytest.raises(errors.BundleError, match="is there already"):
+    with pytest.raises(errors.BundleFileError, match="is there already"):
         bundles.save_bundle(account, "alice", target)
     assert target.read_text() == "mine"
     bundles.save_bundle(account, "alice", target, replace=True)
@@ -103,7 +103,7 @@ def test_fetch_does_not_follow_a_dangling_link(account: Account, enrol: Enrol, t
     enrol("alice")
     elsewhere, target = tmp_path / "elsewhere", tmp_path / "alice.ovpn"
     target.symlink_to(elsewhere)
-    with pytest.raises(errors.BundleError, match="is there already"):
+    with pytest.raises(errors.BundleFileError, match="is there already"):
         bundles.save_bundle(account, "alice", target)
     assert not elsewhere.exists()
     assert list(tmp_path.iterdir()) == [target]
@@ -111,7 +111,7 @@ def test_fetch_does_not_follow_a_dangling_link(account: Account, enrol: Enrol, t
 
 def test_fetch_where_nothing_can_be_written(account: Account, enrol: Enrol, tmp_path: Path) -> None:
     enrol("alice")
-    with pytest.raises(errors.BundleError, match="No such file or directory"):
+    with pytest.raises(errors.BundleFileError, match="No such file or directory"):
         bundles.save_bundle(account, "alice", tmp_path / "nowhere" / "alice.ovpn")
 
 

@@ -9,16 +9,16 @@ import pytest
 from click.testing import CliRunner
 
 from drawbridge import errors
-from drawbridge.__main__ import cli
+from drawbridge.commands.root import cli
 from drawbridge.operate import monthly_cost
-from drawbridge.operate.account import stack_file
+from drawbridge.operate.stack_files import find_stack_file
 from settings.model import Settings
 from settings.parse import parse
 from settings.stack_file import read_stack_file
 
 
 def site(**gateway: object) -> Settings:
-    raw = read_stack_file(stack_file("site"))
+    raw = read_stack_file(find_stack_file("site"))
     raw["drawbridge:gateway"] = {**raw["drawbridge:gateway"], **gateway}
     raw["drawbridge:clients"].append({"name": "laptop", "at": "203.0.113.11"})
     return parse(raw, stack="site", endpoint=None)
@@ -40,7 +40,8 @@ def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
 def test_a_pair_has_two_machines() -> None:
     one, *_ = monthly_cost.compare_costs(site(), monthly_cost.Usage(connected=0, out=0))
     pair, *_ = monthly_cost.compare_costs(
-        parse(read_stack_file(stack_file("pair")), stack="pair", endpoint=None), monthly_cost.Usage(connected=0, out=0)
+        parse(read_stack_file(find_stack_file("pair")), stack="pair", endpoint=None),
+        monthly_cost.Usage(connected=0, out=0),
     )
     machines = sum(item.dollars for item in one.items[:3])
     assert sum(item.dollars for item in pair.items[:3]) == pytest.approx(2 * machines)
@@ -68,7 +69,7 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
 
 def test_a_domain_and_a_second_process_cost_what_they_are() -> None:
     def bill(world: str) -> dict[str, float]:
-        raw = read_stack_file(stack_file(world))
+        raw = read_stack_file(find_stack_file(world))
         stack, *_ = monthly_cost.compare_costs(
             parse(raw, stack=world, endpoint=None), monthly_cost.Usage(connected=0, out=0)
         )

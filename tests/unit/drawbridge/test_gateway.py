@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import contract
 from drawbridge import errors
-from drawbridge.__main__ import cli
+from drawbridge.commands.root import cli
 from drawbridge.operate import gateway_status as verbs
 from drawbridge.operate import ssh_login
 from drawbridge.operate.account import Account

@@ -10,13 +10,11 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
-import drawbridge.trial.run
-import lab
-from drawbridge.__main__ import cli
-from drawbridge.commands import lab as commands
-from drawbridge.operate import account
+from drawbridge.commands import lab, lab_trial
+from drawbridge.commands.root import cli
 from drawbridge.trial.checks import Check
 from lab import errors as lab_errors
+from lab.linux import require_privileges
 from settings.problems import Problem, SettingsError
 
 GOOD = [Check(True, "alice -> gateway 10.8.0.1", "0.7 ms"), Check(True, "alice -> private host 10.1.1.10", "0.9 ms")]
@@ -25,7 +23,17 @@ BAD = [*GOOD, Check(False, "alice -> metadata of the gateway", "it answered")]
 
 @pytest.fixture(autouse=True)
 def as_root_with_tun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "require_privileges", lambda: None)
+    for module in (lab, lab_trial):
+        monkeypatch.setattr(module, "require_privileges", lambda: None)
+
+
+def project(directory: Path) -> Path:
+    """Make a directory a Pulumi project with one stack; return the stack's file."""
+    (directory / "Pulumi.yaml").write_text("name: mine\nstackConfigDir: environments\n")
+    (directory / "environments").mkdir()
+    path = directory / "environments" / "Pulumi.team.yaml"
+    path.write_text("config: {}\n")
+    return path
 
 
 def run(*arguments: str, stdin: str | None = None) -> Result:
@@ -42,7 +50,7 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return GOOD
 
     module = SimpleNamespace(deploy_and_check=up, try_stack=lambda path, progress: GOOD)
-    monkeypatch.setattr(drawbridge.trial, "run", module)
+    monkeypatch.setattr(lab_trial, "run", module)
     return module
 
 
@@ -87,12 +95,10 @@ def test_up_json_is_json_alone() -> None:
 def test_without_root_or_tun_it_says_what_works_without(
     verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from lab.linux import require_privileges
-
-    monkeypatch.setattr(commands, "require_privileges", require_privileges)
-    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
-    (tmp_path / "stacks").mkdir()
-    account.stack_file("team").write_text("config: {}\n")
+    for module in (lab, lab_trial):
+        monkeypatch.setattr(module, "require_privileges", require_privileges)
+    project(tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     result = run(*verb)
     assert result.exit_code == 1
@@ -141,17 +147,15 @@ def test_try_takes_a_name_or_a_path(trial: SimpleNamespace, tmp_path: Path, monk
         return GOOD
 
     trial.try_stack = try_stack
-    monkeypatch.setattr(account, "CHECKOUT", tmp_path)
-    (tmp_path / "stacks").mkdir()
-    named, other = account.stack_file("team"), tmp_path / "other.yaml"
-    named.touch()
+    named, other = project(tmp_path), tmp_path / "other.yaml"
     other.touch()
+    monkeypatch.chdir(tmp_path)
     assert run("try", "team").exit_code == 0
     assert run("try", str(other)).exit_code == 0
     assert asked == [named, other]
     unknown = run("try", "nosuch")
     assert unknown.exit_code == 2
-    assert "stacks here: team" in unknown.stderr
+    assert "stacks that have a file: bonded, bridge" in unknown.stderr and "team" in unknown.stderr
 
 
 def test_try_writes_its_checks_also_when_they_fail(trial: SimpleNamespace, tmp_path: Path) -> None:
@@ -192,7 +196,7 @@ def region(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     }
     running = SimpleNamespace(endpoint="http://127.0.0.1:4999", host=host, status=lambda: status)
     module = SimpleNamespace(connect=lambda: running, down=lambda: True)
-    monkeypatch.setattr(lab, "region", module, raising=False)
+    monkeypatch.setattr(lab, "labs", module)
     return module
 
 
@@ -220,7 +224,7 @@ def test_status_and_exec_and_down_where_no_lab_runs(region: SimpleNamespace) -> 
     result = run("exec", "alice", "--", "true")
     assert (result.exit_code, "make lab" in result.stderr) == (1, True)
     region.down = lambda: False
-    assert run("down").stdout == "no lab was here\n"
+    assert run("down").stdout == "there was no lab to remove\n"
 
 
 @pytest.mark.usefixtures("region")
@@ -239,4 +243,4 @@ def test_status_shows_the_region() -> None:
 
 @pytest.mark.usefixtures("region")
 def test_down_says_that_nothing_is_left() -> None:
-    assert run("down").stdout == "nothing of the lab is left\n"
+    assert run("down").stdout == "the lab is removed\n"

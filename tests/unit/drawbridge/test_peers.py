@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from drawbridge.__main__ import cli
+from drawbridge.commands.root import cli
 
 
 def test_each_gets_a_file_of_its_own_that_names_the_other_s_key(tmp_path: Path) -> None:

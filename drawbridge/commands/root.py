@@ -1,0 +1,99 @@
+"""The command `drawbridge` itself: its options, its subcommands, and how errors become messages and exit codes."""
+
+import logging
+import os
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from drawbridge import errors
+from drawbridge.commands.lazy import LazyCommand, LazyGroup
+from lab.errors import AlreadyUp, CommandFailed, LabError, NotPermitted, NotUp
+
+#: What to do about an error of the lab's. The first class that fits counts.
+LAB_REMEDIES: tuple[tuple[type[LabError], str], ...] = (
+    (NotPermitted, "run it as root on a machine with /dev/net/tun; without the lab: make test-unit"),
+    (AlreadyUp, "see what runs: drawbridge lab status; take it down: drawbridge lab down"),
+    (NotUp, "start one: make lab"),
+    (CommandFailed, "install what the lab needs: make setup; clean up: drawbridge lab down"),
+    (LabError, "see what runs: drawbridge lab status; clean up: drawbridge lab down"),
+)
+
+COMMANDS = {
+    "access": LazyCommand("drawbridge.commands.access", "access", "Let in an address that changes."),
+    "client": LazyCommand("drawbridge.commands.client", "client", "Clients of a stack, and their bundles."),
+    "gateway": LazyCommand("drawbridge.commands.gateway", "gateway", "Look at a gateway: status, logs, reachability."),
+    "lab": LazyCommand("drawbridge.commands.lab", "lab", "An AWS region on this machine, with real packets."),
+    "peer": LazyCommand("drawbridge.commands.peer", "peer", "Two hosts with a tunnel between them, without AWS."),
+    "stack": LazyCommand("drawbridge.commands.stack", "stacks", "A stack as a whole: its cost, what is left of it."),
+}
+
+
+class Failure(click.ClickException):
+    """An error as click shows it: what went wrong, then what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(f"{message}\n  -> {remedy}" if remedy else message)
+
+
+class RootGroup(LazyGroup):
+    """Turns the command's errors and the lab's into one message and exit code 1, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except errors.DrawbridgeError as error:
+            raise Failure(str(error), error.remedy) from error
+        except LabError as error:
+            remedy = next(remedy for kind, remedy in LAB_REMEDIES if isinstance(error, kind))
+            raise Failure(str(error), remedy) from error
+
+
+def installed_version() -> str:
+    """Return Drawbridge's version: of the installed package, or of the checkout where none is installed."""
+    try:
+        return version("drawbridge")
+    except PackageNotFoundError:
+        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+        return str(tomllib.loads(project.read_text())["project"]["version"])
+
+
+def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"drawbridge {installed_version()}")
+        ctx.exit()
+
+
+def _change_directory(ctx: click.Context, option: click.Parameter, directory: Path | None) -> None:
+    if directory is not None and not ctx.resilient_parsing:
+        os.chdir(directory)
+
+
+@click.group(cls=RootGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Log what the libraries do, to standard error.")
+@click.option(
+    "-C",
+    "--cwd",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar=["DRAWBRIDGE_CWD", "PULUMI_OPTION_CWD"],
+    expose_value=False,
+    is_eager=True,
+    callback=_change_directory,
+    help="Run as if started in DIR: stack files of the Pulumi project there are found by name.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
+def cli(verbose: bool) -> None:
+    """Deploy and operate an OpenVPN gateway in AWS, or in an AWS region on this machine."""
+    # Without a handler of its own, paramiko logs its tracebacks to standard error beside our one message.
+    logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL)

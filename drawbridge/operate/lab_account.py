@@ -1,0 +1,74 @@
+"""Connect to the account that a stack lives in: AWS, or the region on this machine.
+
+Stack `lab` lives in the region on this machine and nowhere else. Whatever the environment holds of endpoints and
+credentials, an endpoint that is not on loopback is refused, so that the lab never touches a real account.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import boto3
+
+from drawbridge import errors
+from drawbridge.operate.account import Account, dial, translate_aws_errors
+from drawbridge.operate.stack_files import LAB, configured_region
+from endpoint import remote_endpoint
+from lab import linux
+from lab import region as labs
+from lab.errors import NotUp
+
+STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def connect(stack: str, *, region: str | None = None, environ: Mapping[str, str] = os.environ) -> Account:
+    """Return the account that a stack lives in; AWS is not called yet.
+
+    `region` wins over AWS_REGION, AWS_DEFAULT_REGION, the stack file and the AWS profile. Raises `StackError` for a
+    name that no stack can have, or an endpoint that stack `lab` refuses, and `lab.errors.NotUp` where no lab runs.
+    """
+    if not STACK_NAME.fullmatch(stack):
+        raise errors.StackError(f"{stack!r} is not a valid stack name", "use at most 63 of a-z 0-9 . _ -")
+    if stack == LAB:
+        return _connect_lab(environ)
+    chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or configured_region(stack)
+    with translate_aws_errors(stack):
+        return Account(stack=stack, session=boto3.Session(region_name=chosen))
+
+
+def operator_key(region: labs.Region) -> Path:
+    """Return the path of the lab operator's private SSH key, which the lab's gateways accept."""
+    return region.directory / "operator"
+
+
+def _connect_lab(environ: Mapping[str, str]) -> Account:
+    if remote := remote_endpoint(environ):
+        raise errors.StackError(
+            f"stack {LAB} lives on this machine, and {remote.source} is {remote.url}",
+            f"unset {remote.source}, or name another stack with --stack",
+        )
+    region = labs.connect()
+    if region is None:
+        raise NotUp("no lab runs on this machine")
+    internet = region.status()["internet"]
+
+    def dial_public(host: str, port: int, timeout: float) -> socket.socket:
+        # The lab's public addresses are on its own Internet, which this machine is not part of.
+        return linux.within(internet, lambda: dial(host, port, timeout))
+
+    keys = region.environment
+    return Account(
+        stack=LAB,
+        endpoint=region.endpoint,
+        dial=dial_public,
+        namespace=internet,
+        identity=operator_key(region),
+        session=boto3.Session(
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=keys.get("AWS_SESSION_TOKEN"),
+            region_name=keys.get("AWS_REGION") or keys.get("AWS_DEFAULT_REGION") or configured_region(LAB),
+        ),
+    )

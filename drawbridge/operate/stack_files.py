@@ -1,0 +1,66 @@
+"""Find stack files: by path, in the Pulumi project of the working directory, or in this checkout."""
+
+from pathlib import Path
+
+import yaml
+
+from drawbridge import errors
+from settings.problems import SettingsError
+from settings.stack_file import read_stack_file
+
+LAB = "lab"
+"""The stack of the region on this machine."""
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The directory of the Pulumi program."""
+
+
+def find_stack_file(stack: str) -> Path:
+    """Return the path of a stack's file: of the working directory's project if it is there, else in the checkout.
+
+    The file need not exist. Raises `StackError` for a project file that cannot be read.
+    """
+    paths = [directory / f"Pulumi.{stack}.yaml" for directory in _directories()]
+    return next((path for path in paths if path.is_file()), paths[-1])
+
+
+def list_stacks() -> list[str]:
+    """Return the names of all stacks that have a file; raises `StackError` as `find_stack_file`."""
+    files = (path for directory in _directories() for path in directory.glob("Pulumi.*.yaml"))
+    return sorted({path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in files})
+
+
+def configured_region(stack: str) -> str | None:
+    """Return the AWS region that a stack's file names, None where there is no file or no region in it.
+
+    Raises `StackError` for a file that is wrong.
+    """
+    path = find_stack_file(stack)
+    try:
+        return read_stack_file(path).get("aws:region")
+    except FileNotFoundError:
+        return None
+    except SettingsError as error:
+        raise errors.StackError(str(error), f"correct {path}") from error
+
+
+def _directories() -> list[Path]:
+    """Return the directories that hold stack files, the first to be searched first."""
+    here = Path.cwd()
+    projects = [directory for directory in (here, *here.parents) if (directory / "Pulumi.yaml").is_file()]
+    return [_config_directory(project) for project in [*projects[:1], CHECKOUT]]
+
+
+def _config_directory(project: Path) -> Path:
+    """Return where a project has its stack files.
+
+    Source: Pulumi's documentation of the project file, `stackConfigDir`: relative to that file, and its own directory
+    by default.
+    """
+    path = project / "Pulumi.yaml"
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise errors.StackError(f"{path} cannot be read: {error}", "correct it, or change directory: -C DIR") from error
+    configured = document.get("stackConfigDir") if isinstance(document, dict) else None
+    return project / str(configured) if configured else project
