@@ -22,8 +22,8 @@ from components.vault import Vault, VaultArgs
 from kits import kit
 from openvpn import pair
 from openvpn.bond import Bond
+from settings.checks.overlaps import check_vpc_overlap
 from settings.model import Pair, Settings, Vpc
-from settings.parse import check_vpc_overlap
 from userdata import cloud_config, release
 
 ENDS = contract.GATEWAYS

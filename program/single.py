@@ -23,8 +23,8 @@ from openvpn.listener import Listener
 from openvpn.model import GLOBAL6, Client, Multicast, Tunnel
 from openvpn.profile import render_profile
 from openvpn.site_filter import outside
+from settings.checks.overlaps import check_vpc_overlap
 from settings.model import Settings
-from settings.parse import check_vpc_overlap
 from userdata import cloud_config, release
 
 

@@ -1,211 +1,224 @@
-"""The sections of a stack's configuration: what each key may be, and what it is by default."""
+"""Define the sections of a stack's configuration: their keys, the values these may have, and their defaults."""
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic.alias_generators import to_camel
 
-#: The stack that may only ever be deployed into the region on this machine.
+#: The stack that may only be deployed into the region on this machine.
 LAB = "lab"
 
 SAFE_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
-#: In the name of a bucket (63 characters) it shares the room with project, account and region.
+#: A bucket's name (63 characters) also holds the project, the account and the region.
 SAFE_STACK = re.compile(r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?")
 
-#: Labels of letters, digits and hyphens (RFC 1035, 2.3.1), two at least; `*` stands for the stack's name.
+#: At least two labels of letters, digits and hyphens (RFC 1035, 2.3.1); the label `*` stands for the stack's name.
 DOMAIN = r"^(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$"
 
 PUBLIC_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+=*( [^\n]*)?$"
 
-#: Pools by device, where none is given.
-POOLS = {"tun": IPv4Network("10.8.0.0/24"), "tap": IPv4Network("192.168.255.0/24")}
+#: The default pool of each device.
+DEFAULT_POOLS = {"tun": IPv4Network("10.8.0.0/24"), "tap": IPv4Network("192.168.255.0/24")}
 
-#: Unicast: the last bit of the first byte is 0 (IEEE 802).
+#: A unicast address: the last bit of its first byte is 0 (IEEE 802).
 MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 
-#: A network interface's name, as Linux takes it (15 bytes).
+#: The name of a network interface: at most 15 bytes on Linux.
 INTERFACE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$"
 
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-def _lower(value: object) -> object:
-    """Windows writes hardware addresses with dashes and in capitals."""
+def _normalize_mac(value: object) -> object:
+    """Return a hardware address in lower case with colons; Windows shows it with dashes and in capitals."""
     return value.lower().replace("-", ":") if isinstance(value, str) else value
 
 
-def _pool6(value: object) -> object:
-    """A word, or a range; raises ValueError."""
+def _parse_ipv6(value: object) -> object:
+    """Return one of the words, or an IPv6 range; raises ValueError."""
     return value if value in ("none", "delegated", "advertised") else IPv6Network(str(value))
 
 
+def _parse_range(value: object) -> object:
+    """Return an IPv4 or IPv6 range; raises ValueError."""
+    return ip_network(str(value))
+
+
+def _write_number(value: object) -> object:
+    """Return a number as text: in a stack file it is no address, though Python takes it for one."""
+    return str(value) if isinstance(value, int | float) else value
+
+
+Address4 = Annotated[IPv4Address, BeforeValidator(_write_number)]
+Address6 = Annotated[IPv6Address, BeforeValidator(_write_number)]
+Range4 = Annotated[IPv4Network, BeforeValidator(_write_number)]
+Range6 = Annotated[IPv6Network, BeforeValidator(_write_number)]
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+Group = Annotated[IPv4Network | IPv6Network, PlainValidator(_parse_range)]
+
+
 class Section(BaseModel):
-    """A part of the configuration: its keys are spelled in camelCase, unknown ones are errors."""
+    """A part of the configuration: its keys are spelled in camelCase, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
 
 class Vpc(Section):
-    """The VPC: made from `cidr`, or an existing one (`vpcId`) whose public subnet (`subnetId`) takes the gateway."""
+    """A VPC: a new one with the range `cidr`, or an existing one (`vpcId`) with a public subnet (`subnetId`)."""
 
-    cidr: IPv4Network = IPv4Network("10.1.0.0/16")
+    cidr: Range4 = IPv4Network("10.1.0.0/16")
     zones: int = Field(default=1, ge=1, le=3)
     """Availability zones that get a public and a private subnet."""
     private_prefix: int = Field(default=24, ge=17, le=24)
-    """Prefix length of each private subnet: /24 has room for 251 hosts, /17 for 32,763."""
+    """Prefix length of each private subnet: a /24 has room for 251 hosts, a /17 for 32,763."""
     vpc_id: str | None = Field(default=None, pattern=r"^vpc-[0-9a-f]+$")
     subnet_id: str | None = Field(default=None, pattern=r"^subnet-[0-9a-f]+$")
+    """The subnet of the existing VPC that the gateway is in."""
     route_table_ids: tuple[Annotated[str, Field(pattern=r"^rtb-[0-9a-f]+$")], ...] = ()
-    """Route tables of the existing VPC that are to lead to networks behind the gateway."""
+    """Route tables of the existing VPC that get routes to the networks behind the gateway."""
 
 
 class Network(Vpc):
-    """The gateway's VPC, in a pair the first one's."""
+    """The gateway's VPC; in a pair, the first gateway's."""
 
     domain: str | None = Field(default=None, pattern=DOMAIN)
-    """Names inside the VPC, in a private zone of its own; a `*` label in it becomes the stack's name."""
+    """Domain of a private zone for names inside the VPC; the label `*` becomes the stack's name."""
 
 
 class Pair(Vpc):
-    """The second gateway's VPC, written as the first one's; the two gateways hold an address each over two links."""
+    """The second gateway's VPC. The two gateways reach each other over two links."""
 
-    cidr: IPv4Network = IPv4Network("10.2.0.0/16")
+    cidr: Range4 = IPv4Network("10.2.0.0/16")
 
 
 class Gateway(Section):
-    """The machine and who may talk to it."""
+    """The gateway's machine, and the addresses that may reach it."""
 
     instance_type: str = Field(default="t4g.nano", pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")
     image: str = Field(default="debian-13", pattern=r"^(debian-13|ami-[0-9a-f]+)$")
-    """`debian-13`: the newest image at the time the machine is made; or the id of one."""
-    admin_from: tuple[IPv4Network, ...] = ()
-    """Where SSH is allowed from; nowhere by default."""
+    """`debian-13`, the newest image when the machine is created, or the ID of an AMI."""
+    admin_from: tuple[Range4, ...] = ()
+    """Ranges that may use SSH."""
     admin_from_anywhere: bool = False
-    """Says a second time that SSH is to be open to the world."""
-    allow_from: tuple[IPv4Network, ...] = (IPv4Network("0.0.0.0/0"),)
-    """Where the tunnel may be reached from."""
-    admin_at: IPv4Address | None = None
-    """Public address of the admin's at first; `drawbridge access allow-me` moves what it opens to SSH."""
+    """Confirms that SSH is to be open to the world."""
+    allow_from: tuple[Range4, ...] = (IPv4Network("0.0.0.0/0"),)
+    """Ranges that may reach the tunnel."""
+    admin_at: Address4 | None = None
+    """The administrator's public address now; SSH is open to it, and `drawbridge access allow-me` updates it."""
     ssh_key: str | None = Field(default=None, pattern=PUBLIC_KEY)
     """The operator's public key, one line of OpenSSH."""
-    ipv6_prefix: IPv6Network | None = None
-    """The /80 to delegate to its network interface; without it AWS chooses one of the subnet's."""
+    ipv6_prefix: Range6 | None = None
+    """The /80 to delegate to the gateway's network interface; by default AWS chooses one of the subnet's."""
     disk_size: int = Field(default=8, ge=8, le=16384)
-    """GiB of the root volume."""
+    """Size of the root volume, GiB."""
 
 
 class Multicast(Section):
     """Multicast that may cross a segment."""
 
-    group: IPv4Network | IPv6Network
+    group: Group
     ports: tuple[Port, Port] = (0, 65535)
     """First and last UDP port."""
 
 
 class Tunnel(Section):
-    """What OpenVPN offers."""
+    """The tunnel that OpenVPN offers."""
 
     device: Literal["tun", "tap"] = "tun"
     """`tun` routes; `tap` is one Ethernet segment."""
-    pool: IPv4Network = Field(default_factory=lambda given: POOLS[given.get("device", "tun")])
+    pool: Range4 = Field(default_factory=lambda values: DEFAULT_POOLS[values.get("device", "tun")])
     protocol: Literal["udp", "tcp"] = "udp"
-    """`tcp` gets through where nothing but the Web does, at the cost of speed."""
+    """`tcp` works in networks that let only web traffic out, but is slower."""
     port: int = Field(default=1194, ge=1, le=65535)
     nat: bool = True
     client_to_client: bool = False
-    ipv6: Annotated[Literal["none", "delegated", "advertised"] | IPv6Network, PlainValidator(_pool6)] = "none"
-    """Whether clients have global addresses: of all of the delegated prefix, or of a part of it; or of a /64 that is
-    also advertised on the segment, for hosts that make addresses of their own.
+    ipv6: Annotated[Literal["none", "delegated", "advertised"] | IPv6Network, PlainValidator(_parse_ipv6)] = "none"
+    """Source of the clients' global addresses: the delegated prefix, a part of it, or a /64 of the VPC.
+
+    The gateway advertises the /64 on the segment, for hosts that choose their addresses themselves.
     """
-    open_to: tuple[IPv6Network, ...] = ()
-    """Who may open connections to clients by IPv6."""
+    open_to: tuple[Range6, ...] = ()
+    """IPv6 ranges that may open connections to clients."""
     redirect: Literal["none", "ipv6", "all"] = "none"
-    routes: tuple[IPv4Network, ...] = ()
-    """Networks pushed to clients besides the VPC's own."""
+    routes: tuple[Range4, ...] = ()
+    """Networks whose routes are pushed to clients, in addition to the VPC's."""
     vpc: bool = True
     """Whether clients reach the VPC."""
     links: Literal[1, 2] = 1
-    """OpenVPN processes that serve one segment, on ports that follow each other; hosts bond their tunnels to both."""
+    """OpenVPN processes that serve one segment, on consecutive ports; hosts bond their tunnels to both."""
     bond: Literal["balance-alb", "active-backup", "balance-xor", "balance-rr"] | None = None
-    """How hosts spread what they send over the links; balance-alb by default, balance-xor in a pair."""
+    """How hosts distribute frames over the links: by default balance-alb, in a pair balance-xor."""
     multicast: tuple[Multicast, ...] = ()
-    """What may cross a segment; everything, if nothing is named."""
+    """Multicast that may cross a segment; if empty, all may."""
     broadcasts: int = Field(default=100, ge=1, le=100_000)
-    """Broadcast frames that each client of a segment may send in a second."""
+    """Broadcast frames a second that each client of a segment may send."""
     verb: int = Field(default=3, ge=1, le=6)
-    """How much OpenVPN logs, at both ends: 5 shows each packet that comes or goes."""
+    """Verbosity of OpenVPN's log at both ends: 5 shows each packet."""
 
     @property
     def has_ipv6(self) -> bool:
-        """Whether clients have global addresses."""
+        """Return whether clients have global IPv6 addresses."""
         return self.ipv6 != "none"
 
     @property
     def advertised(self) -> bool:
-        """Whether they make them themselves, of a /64 that the gateway advertises."""
+        """Return whether clients choose their IPv6 addresses themselves, from a /64 that the gateway advertises."""
         return self.ipv6 == "advertised"
 
     @property
-    def server(self) -> IPv4Address:
-        """The gateway's own address: the first, or, where bonded hosts have that, the last."""
-        return self.pool.network_address + 1 if self.links == 1 else self.pool.broadcast_address - 1
-
-    @property
-    def room(self) -> int:
-        """Clients the pool has addresses for: all but the network's, the server's and the broadcast one."""
+    def capacity(self) -> int:
+        """Return how many clients the pool has addresses for: all but the network's, the gateway's and broadcast."""
         return self.pool.num_addresses - 3
 
 
 class Bridge(Section):
-    """A client's host that is a bridge between the segment and the LAN it stands in."""
+    """A client's host that bridges the segment and its LAN."""
 
     interface: str | None = Field(default=None, pattern=INTERFACE)
-    """Network interface in that LAN; without it, that of the default route."""
+    """The host's network interface in the LAN; by default, that of its default route."""
     tap: Literal["persistent", "dynamic"] = "persistent"
-    """Whether the TAP is there before OpenVPN starts, or OpenVPN makes it and an `up` script adds it."""
-    gateway6: IPv6Address | None = None
-    """Router of the host's IPv6 default route, where the LAN tells of none; a link-local one with its interface."""
+    """`persistent`: the TAP exists before OpenVPN starts; `dynamic`: OpenVPN creates it, an `up` script adds it."""
+    gateway6: Address6 | None = None
+    """Router of the host's IPv6 default route, if the LAN advertises none; link-local with its interface."""
     timeout: int = Field(default=60, ge=10, le=600)
-    """Seconds after which the host has its former network again, unless its way into the LAN is proven."""
+    """Seconds until the host restores its former network, unless it is reached over the bridge."""
 
 
 class Client(Section):
-    """Who may connect; the name is the certificate's common name."""
+    """A client that may connect; its name is its certificate's common name."""
 
     name: str = Field(pattern=SAFE_NAME)
-    address: IPv4Address | None = None
-    lan: tuple[IPv4Network, ...] = ()
+    address: Address4 | None = None
+    lan: tuple[Range4, ...] = ()
     """Networks behind the client."""
-    reachable: tuple[IPv4Network, ...] = ()
-    """Parts of `lan` towards which the VPC may open connections."""
+    reachable: tuple[Range4, ...] = ()
+    """Parts of `lan` to which the VPC may open connections."""
     system: Literal["linux", "windows", "phone"] = "linux"
-    """What the client runs."""
+    """The client's operating system."""
     lines: tuple[Annotated[str, Field(pattern=INTERFACE)], ...] = ()
-    """Network interfaces of a bonded client, one a link, where its routes alone do not tell its lines apart."""
-    address6: IPv6Address | None = None
-    """What its IPv6 address ends in, such as `::10`; or all of it, where the prefix is named."""
-    mac: Annotated[str, BeforeValidator(_lower)] | None = Field(default=None, pattern=MAC)
-    """Hardware address of its adapter on a segment, where its bundle cannot set one."""
-    at: IPv4Address | None = None
-    """Its public address at first: it may reach the tunnel from there, and from where it moves to."""
+    """Network interfaces of a bonded client, one for each link, if its routes alone do not separate the links."""
+    address6: Address6 | None = None
+    """The end of its IPv6 address, such as `::10`; or the whole address, if the prefix is configured."""
+    mac: Annotated[str, BeforeValidator(_normalize_mac)] | None = Field(default=None, pattern=MAC)
+    """Hardware address of its adapter on a segment, if its bundle cannot set one."""
+    at: Address4 | None = None
+    """The client's public address now: the tunnel is open to it, and to the address it moves to."""
     bridge: Bridge | None = None
     """Makes its host a bridge between the segment and `lan`."""
 
     def needs_kit(self, tunnel: Tunnel) -> bool:
-        """Return whether its machine is set up by a kit, and so needs an IAM user to fetch it with.
+        """Return whether a kit sets up the client's machine, which then needs an IAM user to download it.
 
-        Kits are for Debian: of a site, of a bridge, of a host that keeps the rule for its own address up to date, and
-        of a bonded host.
+        Kits are for Debian hosts: sites, bridges, bonded hosts, and hosts that update the rule for their own address.
         """
         return self.system == "linux" and bool(self.lan or self.at or self.bridge or tunnel.links > 1)
 
 
 class Lifetimes(Section):
-    """Validity of certificates, days."""
+    """Validity of certificates, in days."""
 
     ca: int = Field(default=3650, ge=1, le=36500)
     server: int = Field(default=825, ge=1)
@@ -226,10 +239,10 @@ class Settings(Section):
 
     @property
     def domain(self) -> str | None:
-        """Names inside the VPC: the environment's own domain."""
+        """Return the domain of names inside the VPC, with the stack's name in place of `*`."""
         return self.network.domain and self.network.domain.replace("*", self.stack)
 
     @property
     def throw_away(self) -> bool:
-        """Whether the stack's data may be destroyed with it unasked."""
+        """Return whether the stack's data may be destroyed with it without asking."""
         return self.stack == LAB

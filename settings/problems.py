@@ -1,9 +1,9 @@
-"""What is wrong with a configuration: key, value, reason and remedy."""
+"""Describe what is wrong with a configuration: key, value, reason and remedy."""
 
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import get_args
 
 from pydantic.alias_generators import to_camel
@@ -16,7 +16,7 @@ NAMESPACE = "drawbridge"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: the key, the value it has, why that cannot be, and what to do."""
+    """An error in the configuration: the key, its value, why the value is refused, and what to write instead."""
 
     key: str
     value: str
@@ -28,110 +28,177 @@ class Problem:
 
 
 class SettingsError(ValueError):
-    """A configuration that cannot be deployed; `problems` has all that is wrong with it, and str() is one line each."""
+    """A configuration that cannot be deployed; `problems` holds every error in it, and str() has a line for each."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def problem_at(key: str, value: object, reason: str, remedy: str) -> Problem:
-    return Problem(f"{NAMESPACE}:{key}", str(value), reason, remedy)
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a key's value must be, and how to write one."""
+
+    noun: str
+    remedy: str
 
 
-REMEDIES = {
-    "name": "use 1 to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first",
-    "sshKey": "give the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub",
-    "ipv6": "write none, delegated, advertised, or a range like 2001:db8:1:2:3::/80",
-    "mac": "write a unicast address like 02:00:5e:00:53:01",
-    "instanceType": "write an EC2 instance type, such as t4g.nano",
-    "image": "write debian-13 or the id of an AMI",
-    "vpcId": "write the id of an existing VPC (vpc-…)",
-    "domain": "write one such as tenant.internal or *.ci.example.com",
-    "subnetId": "write the id of a public subnet of that VPC (subnet-…)",
-    "routeTableIds": "write ids of that VPC's route tables (rtb-…)",
+#: The formats that users would not guess from pydantic's errors, by key.
+FORMATS = {
+    "address": Format("IPv4 address", "use one such as 10.8.0.10"),
+    "adminAt": Format("IPv4 address", "use one such as 203.0.113.7"),
+    "at": Format("IPv4 address", "use one such as 203.0.113.7"),
+    "address6": Format("IPv6 address", "use one such as ::10"),
+    "gateway6": Format("IPv6 address", "use one such as fe80::254%br0 or 2001:db8::1"),
+    "ipv6Prefix": Format("IPv6 range", "use one such as 2001:db8:1:2:3::/80"),
+    "openTo": Format("IPv6 range", "use one such as 2001:db8::/32"),
+    "name": Format("client name", "use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"),
+    "sshKey": Format("public key", "use the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub"),
+    "ipv6": Format("IPv6 setting", "use none, delegated, advertised, or a range such as 2001:db8:1:2:3::/80"),
+    "mac": Format("unicast hardware address", "use one such as 02:00:5e:00:53:01"),
+    "instanceType": Format("EC2 instance type", "use one such as t4g.nano"),
+    "image": Format("image", "use debian-13 or the ID of an AMI (ami-…)"),
+    "vpcId": Format("VPC ID", "use the ID of an existing VPC (vpc-…)"),
+    "subnetId": Format("subnet ID", "use the ID of a public subnet of that VPC (subnet-…)"),
+    "routeTableIds": Format("route table ID", "use the IDs of that VPC's route tables (rtb-…)"),
+    "domain": Format("domain", "use one such as tenant.internal or *.ci.example.com"),
+    "interface": Format("interface name", "use one such as eth0"),
+    "lines": Format("interface name", "use one such as eth0"),
+    "group": Format("multicast range", "use a part of 224.0.0.0/4 or ff00::/8"),
+    "ports": Format("port range", "use the first and the last port, such as [7400, 7500]"),
+}
+
+#: All other ranges.
+RANGE = Format("IPv4 range", "use one such as 10.1.0.0/16")
+
+#: How to write a list, by key.
+LISTS = {
+    "adminFrom": "[203.0.113.7/32]",
+    "allowFrom": "[203.0.113.7/32]",
+    "lan": "[192.168.1.0/24]",
+    "reachable": "[192.168.1.0/24]",
+    "routes": "[192.168.1.0/24]",
+    "openTo": '["2001:db8::/32"]',
+    "lines": "[eth0, eth1]",
+    "routeTableIds": "[rtb-0123456789abcdef0]",
+    "multicast": "[{group: 239.255.0.0/16}]",
+    "ports": "[7400, 7500]",
+    "clients": "[{name: alice}]",
+}
+
+#: How to write a section, by its class.
+SECTIONS = {
+    "Network": "{cidr: 10.1.0.0/16}",
+    "Pair": "{cidr: 10.2.0.0/16}",
+    "Gateway": "{instanceType: t4g.nano}",
+    "Tunnel": "{port: 1194}",
+    "Multicast": "{group: 239.255.0.0/16}",
+    "Client": "{name: alice}",
+    "Bridge": "{tap: persistent}",
+    "Lifetimes": "{client: 365}",
 }
 
 
+def problem_at(key: str, value: object, reason: str, remedy: str) -> Problem:
+    """Return a problem with a key of Drawbridge's."""
+    return Problem(f"{NAMESPACE}:{key}", show(value), reason, remedy)
+
+
+def not_a_list(key: str, value: object) -> Problem:
+    """Return the problem with a value that must be a list."""
+    field = key.rpartition(".")[2]
+    return problem_at(key, value, "must be a list", f"write it in brackets, such as {LISTS[field]}")
+
+
 def explain(model: type[Section], key: str, value: object, details: ErrorDetails) -> Problem:
-    """A finding of pydantic's in the words of a stack file."""
-    path = f"{NAMESPACE}:{key}"
+    """Return one of pydantic's errors in the words of a stack file.
+
+    `value` is what the stack file has at `key`, and `model` the section that it should be.
+    """
+    path = key
     for part in details["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        path += f"[{part}]" if isinstance(part, int) and not isinstance(value, Mapping) else f".{part}"
         value = _child(value, part)
-    shown = "(a private key)" if "PRIVATE KEY" in str(value) else show(value)
-    field = str(details["loc"][0]) if details["loc"] else ""
+    field = next((part for part in reversed(details["loc"]) if isinstance(part, str)), "")
+    section = _section_at(model, details["loc"])
+    expected = FORMATS.get(field, RANGE if details["type"].startswith("ip_") else None)
+    invalid = f"is not a valid {expected.noun if expected else 'value'}"
     match details["type"]:
-        case "extra_forbidden":
-            known = _inside(model, details["loc"]).model_fields
-            return Problem(path, shown, "has an unknown key", suggest(str(details["loc"][-1]), map(to_camel, known)))
+        case "extra_forbidden" | "invalid_key":
+            remedy = suggest(str(details["loc"][-1]), map(to_camel, section.model_fields))
+            return problem_at(path, value, "has an unknown key", remedy)
         case "model_type":
-            return Problem(path, shown, "is no mapping", "write {key: value, …}")
-        case "ip_v4_network" if network := _widened(value):
-            return Problem(path, shown, "has host bits set", f"write {network}")
-        case "ip_v4_network":
-            return Problem(path, shown, "is no IPv4 range", "write one like 10.1.0.0/16")
-        case "ip_v4_address":
-            return Problem(path, shown, "is no IPv4 address", "write one like 10.8.0.10")
-        case "ip_v6_network":
-            return Problem(path, shown, "is no IPv6 range", "write one like 2001:db8:1:2::/64, no host bits set")
-        case "ip_v6_address":
-            example = "fe80::254%br0, or 2001:db8::1" if "gateway6" in details["loc"] else "::10"
-            return Problem(path, shown, "is no IPv6 address", f"write one like {example}")
-    return Problem(path, shown, "cannot be used", REMEDIES.get(field) or _bound(details))
+            remedy = f"write them like {SECTIONS[section.__name__]}"
+            return problem_at(path, value, "must be keys with values", remedy)
+        case _ if value is None:
+            remedy = expected.remedy if expected else f"write a value, or leave {field} out"
+            return problem_at(path, value, "is required", remedy)
+        case "tuple_type":
+            return not_a_list(path, value)
+        case "ip_v4_network" | "ip_v6_network" | "value_error" if network := _clear_host_bits(value, details["type"]):
+            return problem_at(path, value, f"has bits set after its /{network.prefixlen} prefix", f"use {network}")
+        case "greater_than_equal":
+            return problem_at(path, value, "is too small", f"use {details['ctx']['ge']} or more")
+        case "less_than_equal":
+            return problem_at(path, value, "is too large", f"use {details['ctx']['le']} or less")
+        case "literal_error":
+            return problem_at(path, value, invalid, f"use {details['ctx']['expected']}".replace("'", ""))
+        case kind if kind.startswith("bool"):
+            return problem_at(path, value, invalid, "use true or false")
+        case kind if kind.startswith(("int", "finite")):
+            return problem_at(path, value, "is not a whole number", "use digits only")
+    return problem_at(path, value, invalid, expected.remedy if expected else "see docs/settings.md")
 
 
-def _inside(model: type[Section], location: tuple[str | int, ...]) -> type[Section]:
-    """The section that a finding's place is in: the model itself, or one that a key of it holds, or a list of them."""
-    for part in location[:-1]:
-        field = model.model_fields.get(str(part)) or next(
-            (one for name, one in model.model_fields.items() if to_camel(name) == part), None
-        )
-        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
-        model = next((one for one in kinds if isinstance(one, type) and issubclass(one, Section)), model)
+def _section_at(model: type[Section], location: tuple[str | int, ...]) -> type[Section]:
+    """Return the innermost section on the way to an error's location."""
+    for part in location:
+        field = next((field for name, field in model.model_fields.items() if part in (name, to_camel(name))), None)
+        kinds = get_args(field.annotation) if field else ()
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), model)
     return model
 
 
-def _bound(details: ErrorDetails) -> str:
-    """What a value may be, as a remedy."""
-    context = details.get("ctx", {})
-    match details["type"]:
-        case "greater_than_equal":
-            return f"write {context['ge']} or more"
-        case "less_than_equal":
-            return f"write {context['le']} or less"
-        case "literal_error":
-            return f"write {context['expected']}".replace("'", "")
-        case "too_short":
-            return "give at least one"
-        case kind if kind.startswith("bool"):
-            return "write true or false"
-        case kind if kind.startswith("int"):
-            return "write a whole number"
-    return details["msg"].replace("Input should be", "write")
-
-
-def _widened(value: object) -> IPv4Network | None:
-    """The network that an address with a prefix length lies in."""
+def _clear_host_bits(value: object, kind: str) -> IPv4Network | IPv6Network | None:
+    """Return the range that an address with a prefix length lies in; None if `value` is not one of the right family."""
     try:
-        return IPv4Network(str(value), strict=False) if "/" in str(value) else None
+        network = ip_network(str(value), strict=False) if "/" in str(value) else None
     except ValueError:
         return None
+    return (
+        network
+        if network and {"ip_v4_network": 4, "ip_v6_network": 6}.get(kind, network.version) == network.version
+        else None
+    )
 
 
 def _child(value: object, part: str | int) -> object:
     if isinstance(value, Mapping):
         return value.get(part)
-    if isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
-        return value[part]
+    if isinstance(value, list | tuple) and isinstance(part, int):
+        return value[part] if part < len(value) else None
     return value
 
 
 def show(value: object) -> str:
-    return "(missing)" if value is None else str(value)
+    """Return a value on one line as a stack file spells it, but never a private key."""
+    match value:
+        case None:
+            return "(missing)"
+        case bool():
+            return "true" if value else "false"
+        case Section():
+            return show(value.model_dump(by_alias=True, exclude_unset=True))
+        case Mapping():
+            return "{" + ", ".join(f"{key}: {show(entry)}" for key, entry in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(show, value)) + "]"
+    text = str(value).replace("\n", "\\n")
+    return "(a private key)" if "PRIVATE KEY" in text else text
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
+    """Return a remedy for an unknown key: the known key that is most like it, or all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+    return f"did you mean {near[0]}?" if near else f"known keys are {', '.join(names)}"

@@ -19,11 +19,15 @@ def stack_name(path: Path) -> str:
 def read_stack_file(path: Path) -> dict[str, Any]:
     """Return the configuration of a stack file, keys with their namespace; raises OSError and `SettingsError`."""
     try:
-        document = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
-        raise SettingsError([Problem(path.name, f"line {line}", "is no YAML", "mend the syntax there")]) from None
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise SettingsError([Problem(path.name, "it", "is not UTF-8 text", "save it as UTF-8")]) from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}" if mark else "it"
+        raise SettingsError([Problem(path.name, place, "is not valid YAML", "correct the syntax there")]) from None
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict):
-        raise SettingsError([Problem(path.name, "it", "has no mapping `config`", "start from stacks/Pulumi.lab.yaml")])
+        reason, remedy = "is missing or has no keys", "start from a copy of stacks/Pulumi.lab.yaml"
+        raise SettingsError([Problem(path.name, "`config`", reason, remedy)])
     return {str(key): value for key, value in config.items()}

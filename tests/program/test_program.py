@@ -126,7 +126,7 @@ def test_an_existing_vpc_that_overlaps_is_refused_before_anything_is_made(
         deploy(config(network=existing, tunnel={"pool": "172.20.9.0/24"}))
     assert str(refusal.value) == (
         "drawbridge:tunnel.pool: 172.20.9.0/24 overlaps drawbridge:network.vpcId 172.20.0.0/16; "
-        "choose a range clear of it"
+        "use a range that does not overlap it"
     )
     assert Deployment({}, []).ec2.describe_security_groups(GroupNames=["default"])["SecurityGroups"]
     assert Deployment({}, []).ssm.get_parameters_by_path(Path=NAMES.root, Recursive=True)["Parameters"] == []
@@ -136,8 +136,8 @@ def test_bad_settings_end_the_program_with_all_of_them_and_nothing_is_made(deplo
     with pytest.raises(pulumi.RunError) as refusal:
         deploy(config(tunnel={"port": 70000}, gateway={"diskSize": 1}))
     assert str(refusal.value).splitlines() == [
-        "drawbridge:gateway.diskSize: 1 cannot be used; write 8 or more",
-        "drawbridge:tunnel.port: 70000 cannot be used; write 65535 or less",
+        "drawbridge:gateway.diskSize: 1 is too small; use 8 or more",
+        "drawbridge:tunnel.port: 70000 is too large; use 65535 or less",
     ]
     assert refusal.value.__suppress_context__
     assert Deployment({}, []).ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []

@@ -20,7 +20,7 @@ from components.network import Network, NetworkArgs, plan
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
 from settings import model
-from settings.parse import _least_prefix
+from settings.checks.network import shortest_private_prefix
 from tests.unit.components.conftest import Declare
 from userdata.release import Release
 
@@ -431,7 +431,7 @@ def test_plan_is_apart_inside_and_stable(drawn: tuple[IPv4Network, int]) -> None
 def test_wide_private_subnets_are_apart_inside_and_stable(drawn: tuple[IPv4Network, int], prefix: int) -> None:
     """And the settings refuse just what there is no room for."""
     cidr, zones = drawn
-    least = _least_prefix(model.Network(cidr=cidr, zones=zones))
+    least = shortest_private_prefix(model.Network(cidr=cidr, zones=zones))
     if prefix < least:
         with pytest.raises(ValueError, match="has no room"):
             plan(cidr, zones, prefix)

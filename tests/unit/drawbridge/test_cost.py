@@ -94,4 +94,4 @@ def test_a_file_that_is_wrong_is_told(tmp_path: Path) -> None:
     path = tmp_path / "Pulumi.x.yaml"
     path.write_text("config: {aws:region: nowhere}\n")
     done = CliRunner().invoke(cli, ["stack", "cost", str(path)])
-    assert done.exit_code == 1 and "is no AWS region" in done.output
+    assert done.exit_code == 1 and "is not a valid AWS region" in done.output

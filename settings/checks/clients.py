@@ -1,0 +1,63 @@
+"""Check clients: their names, what must be unique among them, and the networks behind them."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from settings.checks.overlaps import list_ranges
+from settings.draft import Draft
+from settings.model import Tunnel
+from settings.problems import NAMESPACE, Problem, problem_at, show
+
+#: Characters that the name of an IAM user may have (IAM API Reference, CreateUser).
+IAM_USER_NAME = 64
+
+
+def check_routing(draft: Draft) -> Iterator[Problem]:
+    """Check that a client with a LAN can route for it."""
+    for i, client in draft.clients.items():
+        if client.lan and client.system != "linux" and not client.bridge:
+            reason = "cannot route for a LAN: the kit is for Debian"
+            yield problem_at(f"clients[{i}].system", client.system, reason, "use linux, or leave lan out")
+
+
+def check_unique(draft: Draft) -> Iterator[Problem]:
+    """Check that no two clients have the same name or address."""
+    remedies = {
+        "name": "names must be unique",
+        "address": "addresses must be unique",
+        "mac": "hardware addresses must be unique",
+        "at": "leave it out here: it opens the tunnel to both",
+    }
+    for (i, first), (j, second) in combinations(draft.clients.items(), 2):
+        for key, remedy in remedies.items():
+            value = getattr(second, key)
+            if value is not None and value == getattr(first, key):
+                yield problem_at(f"clients[{j}].{key}", value, f"is already used by clients[{i}]", remedy)
+
+
+def check_iam_user_names(draft: Draft) -> Iterator[Problem]:
+    """Check that IAM takes the user name of each client whose machine is set up by a kit."""
+    prefix = f"{NAMESPACE}-{draft.stack}-"
+    longest = IAM_USER_NAME - len(prefix)
+    for i, client in draft.clients.items():
+        if client.needs_kit(draft.tunnel or Tunnel()) and len(client.name) > longest:
+            length = len(prefix) + len(client.name)
+            reason = f"is too long for the IAM user {prefix}…, whose name would have {length} characters"
+            yield problem_at(f"clients[{i}].name", client.name, reason, f"use at most {longest} characters")
+
+
+def check_reachable(draft: Draft) -> Iterator[Problem]:
+    """Check that what the VPC may reach lies in the client's own networks."""
+    ranges = list_ranges(draft.network, draft.pair, draft.effective_tunnel, {})
+    for i, client in draft.clients.items():
+        for n, network in enumerate(client.reachable):
+            if any(network.subnet_of(lan) for lan in client.lan):
+                continue
+            reason = f"is outside {NAMESPACE}:clients[{i}].lan {show(client.lan)}"
+            remedies = ["use a part of lan" if client.lan else "leave it out"]
+            if not any(network.overlaps(other) for _, other in ranges):
+                remedies.append("add it to lan")
+            yield problem_at(f"clients[{i}].reachable[{n}]", network, reason, ", or ".join(remedies))
+
+
+CHECKS = (check_routing, check_unique, check_iam_user_names, check_reachable)

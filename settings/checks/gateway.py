@@ -1,0 +1,32 @@
+"""Check which addresses may reach the gateway."""
+
+from collections.abc import Iterator
+from ipaddress import collapse_addresses
+
+from settings.draft import Draft
+from settings.problems import Problem, problem_at
+
+
+def check_allow_from(draft: Draft) -> Iterator[Problem]:
+    """Check that each client may reach the tunnel from somewhere; a pair has no clients."""
+    if draft.gateway is None or draft.gateway.allow_from or draft.has_pair:
+        return
+    if not draft.clients:
+        remedy = "add a range, or clients with `at`, their public addresses"
+        yield problem_at("gateway.allowFrom", [], "lets nobody reach the tunnel", remedy)
+    if names := [client.name for client in draft.clients.values() if client.at is None]:
+        reason = f"keeps these clients from the tunnel: {', '.join(names)}"
+        yield problem_at("gateway.allowFrom", [], reason, "add a range, or give each client `at`, its public address")
+
+
+def check_admin_from(draft: Draft) -> Iterator[Problem]:
+    """Check that SSH is open to the world only if that is confirmed."""
+    if draft.gateway is None or draft.gateway.admin_from_anywhere:
+        return
+    # Two halves of the world are the world: the number of addresses counts.
+    if sum(network.num_addresses for network in collapse_addresses(draft.gateway.admin_from)) >= 2**31:
+        remedy = "use your own addresses, or confirm with adminFromAnywhere: true"
+        yield problem_at("gateway.adminFrom", draft.gateway.admin_from, "opens SSH to the world", remedy)
+
+
+CHECKS = (check_allow_from, check_admin_from)

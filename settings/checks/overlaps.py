@@ -1,0 +1,70 @@
+"""Check that no two networks of a stack overlap, so that routing is unambiguous."""
+
+from collections.abc import Collection, Iterator, Mapping
+from ipaddress import IPv4Network
+from itertools import combinations
+
+from settings.draft import Draft
+from settings.model import Client, Network, Pair, Settings, Tunnel
+from settings.problems import NAMESPACE, Problem, SettingsError, problem_at
+
+LINK_LOCAL = IPv4Network("169.254.0.0/16")
+
+#: Ranges with the keys that name them.
+Ranges = list[tuple[str, IPv4Network]]
+
+
+def check_ranges(draft: Draft) -> Iterator[Problem]:
+    """Check all ranges that the stack file names."""
+    ranges = list_ranges(draft.network, draft.pair, draft.effective_tunnel, draft.clients)
+    yield from _find_overlaps(ranges, _bridged_ranges(draft.clients))
+
+
+def check_vpc_overlap(settings: Settings, vpc: IPv4Network, pair_vpc: IPv4Network | None = None) -> None:
+    """Raise `SettingsError` if the range of an existing VPC, which only AWS knows, overlaps another range.
+
+    `pair_vpc` is the range of a pair's second VPC.
+    """
+    clients = dict(enumerate(settings.clients))
+    ranges = [("network.vpcId", vpc), *([("pair.vpcId", pair_vpc)] if pair_vpc else [])]
+    ranges += list_ranges(None, None, settings.tunnel, clients)
+    if problems := list(_find_overlaps(ranges, _bridged_ranges(clients))):
+        raise SettingsError(problems)
+
+
+def list_ranges(
+    network: Network | None, pair: Pair | None, tunnel: Tunnel | None, clients: Mapping[int, Client]
+) -> Ranges:
+    """Return the ranges that must not overlap, with their keys."""
+    ranges: Ranges = []
+    for key, vpc in (("network", network), ("pair", pair)):
+        if vpc and not vpc.vpc_id:
+            ranges.append((f"{key}.cidr", vpc.cidr))
+    if tunnel:
+        ranges.append(("tunnel.pool", tunnel.pool))
+    ranges += [(f"clients[{i}].lan[{n}]", lan) for i, client in clients.items() for n, lan in enumerate(client.lan)]
+    if tunnel:
+        ranges += [(f"tunnel.routes[{n}]", route) for n, route in enumerate(tunnel.routes)]
+    return ranges
+
+
+def _bridged_ranges(clients: Mapping[int, Client]) -> list[tuple[str, str]]:
+    """Return the keys of ranges that overlap because a client bridges them into one network."""
+    return [("tunnel.pool", f"clients[{i}].lan[0]") for i, client in clients.items() if client.bridge]
+
+
+def _find_overlaps(ranges: Ranges, bridged: Collection[tuple[str, str]]) -> Iterator[Problem]:
+    for (first, range1), (second, range2) in combinations(ranges, 2):
+        # A pushed route may overlap a LAN or another route: the longest prefix decides.
+        if second.startswith("tunnel.routes") and not first.startswith(("network.", "pair.", "tunnel.pool")):
+            continue
+        if range1.overlaps(range2) and (first, second) not in bridged:
+            reason = f"overlaps {NAMESPACE}:{first} {range1}"
+            yield problem_at(second, range2, reason, "use a range that does not overlap it")
+    for key, network in ranges:
+        if network.overlaps(LINK_LOCAL):
+            reason = "includes link-local addresses, which AWS uses for metadata"
+            yield problem_at(key, network, reason, "use another range")
+
+
+CHECKS = (check_ranges,)

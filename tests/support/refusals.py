@@ -1,0 +1,19 @@
+"""Parse a stack's configuration and collect the problems in it."""
+
+from typing import Any
+
+from settings.parse import parse
+from settings.problems import SettingsError
+
+#: A tunnel whose hosts bond two links.
+BONDED = {"device": "tap", "links": 2, "clientToClient": True}
+
+
+def find_problems(stack: str = "dev", endpoint: str | None = None, **sections: Any) -> list[str]:
+    """Return the problems of a stack with these sections, one line each."""
+    raw = {"aws:region": "eu-west-1"} | {f"drawbridge:{name}": section for name, section in sections.items()}
+    try:
+        parse(raw, stack=stack, endpoint=endpoint)
+    except SettingsError as error:
+        return str(error).splitlines()
+    return []

@@ -1,0 +1,32 @@
+"""Refusals of who may reach the gateway, in their exact words. Does not prove that AWS and OpenVPN agree."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.refusals import find_problems
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        (
+            {"gateway": {"allowFrom": []}, "clients": [{"name": "a", "at": "203.0.113.7"}, {"name": "b"}]},
+            "gateway.allowFrom: [] keeps these clients from the tunnel: b; add a range, or give each client `at`, "
+            "its public address",
+        ),
+        (
+            {"gateway": {"adminFrom": ["0.0.0.0/0"]}},
+            "gateway.adminFrom: [0.0.0.0/0] opens SSH to the world; use your own addresses, or confirm with "
+            "adminFromAnywhere: true",
+        ),
+        (
+            {"gateway": {"adminFrom": ["0.0.0.0/1", "128.0.0.0/1"]}},
+            "gateway.adminFrom: [0.0.0.0/1, 128.0.0.0/1] opens SSH to the world; use your own addresses, or "
+            "confirm with adminFromAnywhere: true",
+        ),
+        ({"gateway": {"adminFrom": ["0.0.0.0/0"], "adminFromAnywhere": True}}, None),
+    ],
+)
+def test_refused_access(sections: dict[str, Any], expected: str | None) -> None:
+    assert find_problems(**sections) == ([f"drawbridge:{expected}"] if expected else [])

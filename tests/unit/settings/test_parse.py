@@ -1,0 +1,117 @@
+"""Parsing a whole configuration: defaults, types, all problems at once. Does not prove that AWS agrees."""
+
+import json
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from settings.parse import parse
+from settings.problems import SettingsError
+from tests.support.refusals import find_problems
+
+
+def test_defaults() -> None:
+    settings = parse({"aws:region": "eu-west-1"}, stack="dev", endpoint=None)
+    network, gateway, tunnel = settings.network, settings.gateway, settings.tunnel
+    assert network.cidr == IPv4Network("10.1.0.0/16")
+    assert (network.zones, network.vpc_id, network.subnet_id) == (1, None, None)
+    assert (gateway.instance_type, gateway.image, gateway.disk_size) == ("t4g.nano", "debian-13", 8)
+    assert (gateway.admin_from, gateway.allow_from) == ((), (IPv4Network("0.0.0.0/0"),))
+    assert (tunnel.device, tunnel.pool, tunnel.port) == ("tun", IPv4Network("10.8.0.0/24"), 1194)
+    assert (tunnel.nat, tunnel.client_to_client, tunnel.redirect) == (True, False, "none")
+    assert (settings.clients, tunnel.routes) == ((), ())
+    assert settings.lifetimes.model_dump() == {"ca": 3650, "server": 825, "client": 365}
+
+
+def test_values_are_typed_and_json_is_read_as_pulumi_hands_it_over() -> None:
+    clients = [{"name": "home", "address": "10.8.0.10", "lan": ["192.168.1.0/24"], "reachable": ["192.168.1.128/25"]}]
+    plain = {"aws:region": "eu-west-1", "drawbridge:clients": clients, "drawbridge:tunnel": {"clientToClient": True}}
+    as_json = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
+    settings = parse(as_json, stack="dev", endpoint=None)
+    assert settings == parse(plain, stack="dev", endpoint=None)
+    (client,) = settings.clients
+    assert (client.address, client.lan) == (IPv4Address("10.8.0.10"), (IPv4Network("192.168.1.0/24"),))
+    assert settings.tunnel.client_to_client is True
+
+
+def test_other_namespaces_are_left_alone() -> None:
+    assert parse({"aws:region": "eu-west-1", "other:x": {"a": 1}}, stack="dev", endpoint=None)
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"tunel": {}}, "tunel: {} has an unknown key; did you mean tunnel?"),
+        ({"zzz": 1}, "zzz: 1 has an unknown key; known keys are clients, gateway, lifetimes, network, pair, tunnel"),
+        ({"clients": "alice"}, "clients: alice must be a list; write it in brackets, such as [{name: alice}]"),
+    ],
+)
+def test_refused_sections(sections: dict[str, Any], expected: str) -> None:
+    assert find_problems(**sections) == [f"drawbridge:{expected}"]
+
+
+def test_all_problems_at_once() -> None:
+    lines = find_problems(
+        stack="Lab!",
+        network={"cidr": "10.1.0.0/24"},
+        gateway={"diskSize": 1, "image": "x"},
+        tunnel={"pool": "10.1.0.0/24"},
+        clients=[{"name": "A"}, {"name": "b", "lan": ["10.1.0.0/25"]}, {"name": "b"}],
+        lifetimes={"ca": 0},
+        typo=1,
+    )
+    assert [line.partition(": ")[0] for line in lines] == [
+        "stack",
+        "drawbridge:typo",
+        "drawbridge:gateway.image",
+        "drawbridge:gateway.diskSize",
+        "drawbridge:lifetimes.ca",
+        "drawbridge:clients[0].name",
+        "drawbridge:network.cidr",
+        "drawbridge:clients[2].name",
+        "drawbridge:tunnel.pool",
+        "drawbridge:clients[1].lan[0]",
+        "drawbridge:clients[1].lan[0]",
+    ]
+
+
+@pytest.mark.parametrize("region", [None, "", "mars", "eu-west", 5])
+def test_region(region: object) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        parse({"aws:region": region} if region is not None else {}, stack="dev", endpoint=None)
+    shown = "(missing)" if region is None else region
+    remedy = "run `pulumi config set aws:region eu-west-1`"
+    assert str(refusal.value) == f"aws:region: {shown} is not a valid AWS region; {remedy}"
+
+
+@pytest.mark.parametrize("stack", ["Dev", "9lives", "a_b", "-x", "x-", "x" * 21, ""])
+def test_stack_names_that_no_bucket_can_have(stack: str) -> None:
+    assert find_problems(stack=stack) == [
+        f"stack: {stack} is not a valid stack name, which becomes part of a bucket's name; "
+        "use 1 to 20 of a-z, 0-9 and '-', starting with a letter and not ending in '-'"
+    ]
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:5000", "http://[::1]:5000", "https://localhost:1"])
+def test_the_lab_stack_goes_to_loopback(endpoint: str) -> None:
+    assert find_problems(stack="lab", endpoint=endpoint) == []
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        None,
+        "",
+        "https://ec2.amazonaws.com",
+        "http://10.0.0.1:5000",
+        "http://127.0.0.1.example.com",
+        "http://localhost@evil.com",
+    ],
+)
+def test_the_lab_stack_goes_nowhere_else(endpoint: str | None) -> None:
+    assert find_problems(stack="lab", endpoint=endpoint) == [
+        f"stack: lab would be deployed to {endpoint or 'AWS itself'}; "
+        "deploy it with `drawbridge lab up`, or choose another stack for AWS"
+    ]
+    assert find_problems(stack="dev", endpoint=endpoint) == []
