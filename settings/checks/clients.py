@@ -55,7 +55,7 @@ def check_reachable(draft: Draft) -> Iterator[Problem]:
                 continue
             reason = f"is outside {NAMESPACE}:clients[{i}].lan {show(client.lan)}"
             remedies = ["use a part of lan" if client.lan else "leave it out"]
-            if not any(network.overlaps(other) for _, other in ranges):
+            if not any(network.overlaps(used) for _, used in ranges):
                 remedies.append("add it to lan")
             yield problem_at(f"clients[{i}].reachable[{n}]", network, reason, ", or ".join(remedies))
 

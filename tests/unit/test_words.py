@@ -126,7 +126,6 @@ EXEMPT = frozenset(
         "lab/network",
         "openvpn",
         "program",
-        "settings",
         "tests/lab",
         "tests/program",
         "tests/support",
