@@ -13,12 +13,12 @@ from bench.lab import region
 from drawbridge.trial.bond_measure import measure_loss, measure_throughput
 from drawbridge.trial.link_faults import end_silence, silence
 from lab.linux import run
-from openvpn.model import Mode
+from openvpn.topology import BondMode
 from tests.support import pair as pairs
 from tests.support.pair import Pair, must, wait_bonded, wait_links
 
 #: All but the one that two separate links do not bear.
-MODES: tuple[Mode, ...] = tuple(mode for mode in get_args(Mode) if mode != "balance-alb")
+MODES: tuple[BondMode, ...] = tuple(mode for mode in get_args(BondMode) if mode != "balance-alb")
 FAR = "10.0.0.2"
 KEEPALIVE = 5.0
 #: Of each line: little, so that the machine that all of this shares is not what limits it.

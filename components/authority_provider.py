@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
 import contract
-from openvpn import profile
+from openvpn import bundle as bundles
 from pki import ssh, tls_crypt
 from pki.authority import Certificate, CertificateAuthority, PkiError
 
@@ -204,7 +204,7 @@ def converge(store: Store, order: Order, now: datetime) -> dict[str, Any]:
     issued = {name: _issue(store, order, keys, name, now) for name in order.profiles if name not in good}
     for name in good:
         bundle = store.values[order.names.bundle(name)]
-        parts = (profile.ca_of, profile.certificate_of, profile.key_of, profile.tls_crypt_of)
+        parts = (bundles.ca_of, bundles.certificate_of, bundles.key_of, bundles.tls_crypt_of)
         _put_bundle(store, order, name, *(part(bundle) for part in parts))
     return public(store, order, keys, good | issued)
 
@@ -217,10 +217,10 @@ def _good_bundles(store: Store, order: Order, keys: Keys, now: datetime) -> dict
         if bundle is None:
             continue
         try:
-            certificate = Certificate.read(profile.certificate_of(bundle))
-            signed = profile.ca_of(bundle).strip() == keys.ca.certificate.strip()
-            whole = bool(profile.key_of(bundle) and profile.tls_crypt_of(bundle))
-        except (PkiError, profile.BundleError):
+            certificate = Certificate.read(bundles.certificate_of(bundle))
+            signed = bundles.ca_of(bundle).strip() == keys.ca.certificate.strip()
+            whole = bool(bundles.key_of(bundle) and bundles.tls_crypt_of(bundle))
+        except (PkiError, bundles.BundleError):
             continue
         entry = _register(store, order).get(certificate.serial)
         if signed and whole and certificate.not_after > now and entry and not entry["revoked"]:
@@ -233,8 +233,8 @@ def _register_strays(store: Store, order: Order) -> None:
     known = _register(store, order)
     for path, bundle in store.under(order.names.clients).items():
         try:
-            certificate = Certificate.read(profile.certificate_of(bundle))
-        except (PkiError, profile.BundleError):
+            certificate = Certificate.read(bundles.certificate_of(bundle))
+        except (PkiError, bundles.BundleError):
             continue
         if certificate.serial not in known:
             _enter(store, order, path.partition("/")[0], certificate)
@@ -278,7 +278,7 @@ def _issue(store: Store, order: Order, keys: Keys, name: str, now: datetime) -> 
 
 
 def _put_bundle(store: Store, order: Order, name: str, ca: str, certificate: str, key: str, tls: str) -> None:
-    bundle = profile.inline(order.profiles[name], ca, certificate, key, tls)
+    bundle = bundles.render_bundle(order.profiles[name], ca, certificate, key, tls)
     store.put(order.names.bundle(name), bundle, secret=True)
 
 

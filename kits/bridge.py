@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 from kits import kit
 from openvpn import lan_bridge
-from openvpn.model import Client, Tunnel
+from openvpn.model import Tunnel, TunnelClient
 
 
 def build(
-    client: Client,
+    client: TunnelClient,
     tunnel: Tunnel,
-    host: lan_bridge.Host,
+    host: lan_bridge.BridgeHost,
     *,
     stack: str,
     region: str,
@@ -24,7 +24,7 @@ def build(
         client.name,
         stack=stack,
         region=region,
-        files={**files, **lan_bridge.render(client, tunnel, host)},
+        files={**files, **lan_bridge.render_files(client, tunnel, host)},
         packages=("iproute2", "iputils-ping"),
         units=[*units, "drawbridge-bridge.service", f"openvpn-client@{client.name}.service"],
         variables=door,
@@ -36,7 +36,7 @@ def build(
 
 def hints(tunnel: Tunnel) -> str:
     """Return what the LAN's owner has to see to, where no kit can do it."""
-    far = "".join(f"    {network} via {tunnel.address}\n" for network in tunnel.routes)
+    far = "".join(f"    {network} via {tunnel.layout.address}\n" for network in tunnel.routes)
     routes = f"Its hosts reach AWS once they, or their router, have these routes:\n{far}" if far else ""
     return f"The LAN is bridged. Its router must hand out no address of {tunnel.pool}.\n{routes}"
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kits import kit
-from openvpn.bond import Bond, render
+from openvpn.bond import Bond, render_files
 
 
 def build(bond: Bond, *, stack: str, region: str, bundles: Mapping[str, str]) -> bytes:
@@ -17,7 +17,7 @@ def build(bond: Bond, *, stack: str, region: str, bundles: Mapping[str, str]) ->
         bond.host,
         stack=stack,
         region=region,
-        files={**render(bond), **kit.static("links")},
+        files={**render_files(bond), **kit.static("links")},
         units=[f"drawbridge-{kind}@{tap}.service" for kind in ("link", "watch") for tap in taps],
         bundles=bundles,
         variables={"TAPS": ":".join(taps)},

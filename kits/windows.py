@@ -18,6 +18,6 @@ def files(bundle: str, client: str) -> dict[str, str]:
 
     The bundle holds secrets, the scripts none.
     """
-    scripts = zip(windows.scripts(client), ("up.cmd", "down.cmd"), strict=True)
+    scripts = zip(windows.script_names(client), ("up.cmd", "down.cmd"), strict=True)
     texts = {f"{client}.ovpn": bundle} | {name: (_FILES / source).read_text() for name, source in scripts}
     return {name: text.replace("\n", "\r\n") for name, text in texts.items()}

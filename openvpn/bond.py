@@ -1,8 +1,7 @@
-"""A bond of tunnels on a host: one address over several links, each a TAP tunnel of its own.
+"""Render a host's bond of tunnels: one address over several links, each a TAP tunnel of its own.
 
 The taps outlive the processes on them, and a process holds its tap only while its tunnel is up. So a tap's carrier is
-its tunnel's state, and the bonding driver, which watches carriers, does all the rest: no script adds or removes
-a slave.
+its tunnel's state, and the bonding driver, which watches carriers, does the rest: no script adds or removes a slave.
 
 Sources: openvpn(8) of 2.6 (`up-delay`, `bind-dev`, `keepalive`); systemd.netdev(5), systemd.network(5); the kernel's
 Documentation/networking/bonding.rst, section 12 and 14 for what the modes need.
@@ -12,64 +11,68 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from openvpn.model import Mode, Tunnel, hardware_address, text
+from openvpn.addressing import derive_mac, segment_addresses
+from openvpn.model import Tunnel
+from openvpn.syntax import render_lines
+from openvpn.topology import BOND, BondedSegment, BondMode
 
-BOND = "bond0"
 MTU = 1500
-"""Of the bond and its taps, bytes."""
+"""MTU of the bond and its taps, in bytes."""
 
-#: Modes between two hosts that share nothing but the links themselves. balance-alb is none: it tells each peer the
-#: address of one slave, and a frame that leaves on another link arrives at another slave, where nobody takes it.
-PAIR_MODES: tuple[Mode, ...] = ("balance-xor", "active-backup", "balance-rr")
+#: Modes between two hosts that share nothing but the links themselves. balance-alb is not among them: it tells each
+#: peer the address of one slave, and a frame that leaves on another link arrives at another slave, which drops it.
+PAIR_MODES: tuple[BondMode, ...] = ("balance-xor", "active-backup", "balance-rr")
 #: Modes for links that all end in one bridge, which knows a hardware address on one of its ports at a time.
-BRIDGE_MODES: tuple[Mode, ...] = ("balance-alb", "active-backup")
+BRIDGE_MODES: tuple[BondMode, ...] = ("balance-alb", "active-backup")
 
-_WHY_PAIR = "it tells each peer the address of one slave, and what comes over another link is taken by nobody"
-_WHY_SHARED = "it sends from one hardware address over all links, and the gateway's bridge knows it on one at a time"
+_NOT_FOR_PAIRS = "it tells each peer the address of one slave, and frames that arrive over another link are dropped"
+_NOT_FOR_BRIDGES = (
+    "it sends from one hardware address over all links, but a bridge knows an address on one port at a time"
+)
 
 
 class BondError(ValueError):
-    """Links that cannot be bonded so; the message says why, and what to write instead."""
+    """Links cannot be bonded in this mode; the message says why, and what to write instead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Link:
+class BondLink:
     """One tunnel of a bond."""
 
     number: int
     port: int
-    """UDP: of the far end, or this host's own where it listens."""
+    """UDP port of the far end, or this host's own where it listens."""
     peer: str
     """Common name of the far end's certificate."""
     remote: str | None = None
     """Address or name of the far end; None where this host listens for it."""
-    line: str | None = None
-    """Network interface that the tunnel's packets leave by, where the routes alone do not say it."""
+    uplink: str | None = None
+    """Network interface that the tunnel's packets leave by; None leaves it to the routes."""
     shared: bool = False
-    """Whether the far end serves many: a gateway's bridge, not the one other host."""
+    """Whether the far end is a gateway's bridge, which serves many hosts, and not one other host."""
 
     @property
     def interface(self) -> str:
-        """The tap."""
+        """Name of the link's tap."""
         return f"ovn{self.number}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bond:
-    """What a host needs to hold one address over all of its links."""
+    """A host's address over all of its links."""
 
     group: str
-    """What all hosts of the bond have in common, such as their network."""
+    """Text that all hosts of the bond have in common, such as their network; hardware addresses follow from it."""
     host: str
     address: IPv4Interface
-    mode: Mode
-    links: tuple[Link, ...]
+    mode: BondMode
+    links: tuple[BondLink, ...]
     gateway: str | None = None
-    """Address behind all links that answers ARP, for the watchers; None where the far end runs watchers too."""
+    """Address behind all links that answers the watchers' ARP; None where the far end runs watchers too."""
     routes: tuple[IPv4Network, ...] = ()
-    """Networks behind `gateway`, or, where there is none, behind the other host."""
-    other: IPv4Address | None = None
-    """The other host's address, where networks are behind that."""
+    """Networks behind `gateway`, or, without one, behind `peer`."""
+    peer: IPv4Address | None = None
+    """The other host's address, if networks are behind that host."""
     verb: int = 3
     """How much OpenVPN logs."""
     keepalive: tuple[int, int] = (1, 5)
@@ -78,59 +81,72 @@ class Bond:
     def __post_init__(self) -> None:
         """Raise `BondError` for a mode that would lose frames on such links."""
         shared = all(link.shared for link in self.links)
-        good, why = (BRIDGE_MODES, _WHY_SHARED) if shared else (PAIR_MODES, _WHY_PAIR)
-        if self.mode not in good:
-            raise BondError(f"{self.host} cannot use {self.mode}: {why}; use {' or '.join(good)}")
+        modes, reason = (BRIDGE_MODES, _NOT_FOR_BRIDGES) if shared else (PAIR_MODES, _NOT_FOR_PAIRS)
+        if self.mode not in modes:
+            raise BondError(f"{self.host} cannot use {self.mode}: {reason}; use {' or '.join(modes)}")
 
     def mac(self, device: str) -> str:
-        """Hardware address of one of this host's devices: always the same, and no other host's.
+        """Return the hardware address of one of this host's devices: always the same, and no other host's.
 
-        They are those that `Tunnel.hardware` lets into a segment.
+        `addressing.source_macs` lists the same addresses for a segment's filter.
         """
         seed = f"{self.group} {self.host}"
-        return hardware_address(seed if device == BOND else f"{seed} {device}")
+        return derive_mac(seed if device == BOND else f"{seed} {device}")
 
 
-def of_segment(tunnel: Tunnel, client: str, *, remote: str, server_name: str, lines: Sequence[str] = ()) -> Bond:
-    """Return the bond of one client of a segment that several processes serve.
+def create_segment_bond(
+    tunnel: Tunnel, client: str, *, remote: str, server_name: str, uplinks: Sequence[str] = ()
+) -> Bond:
+    """Return the bond of one client of a `BondedSegment`; raises `BondError` for any other tunnel.
 
-    `lines` are the client's network interfaces by link, where its routes alone do not tell them apart.
+    `uplinks` are the client's network interfaces, one for each link, where its routes alone do not separate the links.
     """
+    if not isinstance(tunnel.topology, BondedSegment):
+        raise BondError(f"{client} cannot bond its tunnels: the segment has one link only; use several")
     links = tuple(
-        Link(number=n, port=port, peer=server_name, remote=remote, line=lines[n] if lines else None, shared=True)
-        for n, port in enumerate(tunnel.listener.ports)
+        BondLink(
+            number=number,
+            port=port,
+            peer=server_name,
+            remote=remote,
+            uplink=uplinks[number] if uplinks else None,
+            shared=True,
+        )
+        for number, port in enumerate(tunnel.listener.ports)
     )
     return Bond(
         group=f"{tunnel.pool}",
         host=client,
-        address=IPv4Interface((tunnel.addresses[client], tunnel.pool.prefixlen)),
-        mode=tunnel.bond or "balance-alb",
+        address=IPv4Interface((segment_addresses(tunnel)[client], tunnel.pool.prefixlen)),
+        mode=tunnel.topology.mode,
         links=links,
-        gateway=f"{tunnel.address}",
+        gateway=f"{tunnel.layout.address}",
         routes=tunnel.routes,
         keepalive=tunnel.keepalive,
         verb=tunnel.verb,
     )
 
 
-def render(bond: Bond) -> dict[str, str]:
-    """Return the files that make the bond, by their path on the host without the first slash; none holds a secret.
+def render_files(bond: Bond) -> dict[str, str]:
+    """Return the files of the bond, by their path on the host without the first slash; none holds a secret.
 
-    `etc/drawbridge/links/<tap>.conf` are OpenVPN's, but for certificates and keys.
+    `etc/drawbridge/links/<tap>.conf` are OpenVPN's configurations without certificates and keys.
     """
     networkd = "etc/systemd/network/30-drawbridge"
     files = {
-        f"{networkd}-{BOND}.netdev": text(f"bond of {bond.host}", _bond_device(bond)),
-        f"{networkd}-{BOND}.network": text(f"address of {bond.host}", _bond_network(bond)),
+        f"{networkd}-{BOND}.netdev": render_lines(f"bond of {bond.host}", _bond_device(bond)),
+        f"{networkd}-{BOND}.network": render_lines(f"address of {bond.host}", _bond_network(bond)),
     }
     for link in bond.links:
         tap = link.interface
         files |= {
-            f"{networkd}-{tap}.link": text(f"tap of link {link.number}", _tap_address(bond, link)),
-            f"{networkd}-{tap}.netdev": text(f"tap of link {link.number}", _tap_device(link)),
-            f"{networkd}-{tap}.network": text(f"tap of link {link.number}", _tap_network(link)),
-            f"etc/drawbridge/links/{tap}.conf": text(f"link {link.number} of {bond.host}", _tunnel(bond, link)),
-            f"etc/drawbridge/links/{tap}.env": "".join(f"{line}\n" for line in _watch(bond, link)),
+            f"{networkd}-{tap}.link": render_lines(f"tap of link {link.number}", _tap_address(bond, link)),
+            f"{networkd}-{tap}.netdev": render_lines(f"tap of link {link.number}", _tap_device(link)),
+            f"{networkd}-{tap}.network": render_lines(f"tap of link {link.number}", _tap_network(link)),
+            f"etc/drawbridge/links/{tap}.conf": render_lines(
+                f"link {link.number} of {bond.host}", _link_options(bond, link)
+            ),
+            f"etc/drawbridge/links/{tap}.env": "".join(f"{line}\n" for line in _watcher_variables(bond, link)),
         }
     return files
 
@@ -143,16 +159,17 @@ def _bond_device(bond: Bond) -> Iterator[str]:
     yield f"MTUBytes={MTU}"
     yield "[Bond]"
     yield f"Mode={bond.mode}"
-    # The only monitor: of ARP's, this host's own kernel would answer for a peer that is gone, and alb has none.
+    # Only MII monitoring works: with ARP monitoring the local kernel would answer for a dead peer, and balance-alb does
+    # not support it.
     yield "MIIMonitorSec=100ms"
     if bond.mode == "balance-xor":
         yield "TransmitHashPolicy=layer3+4"
     if bond.mode == "active-backup":
-        # Where it went, it stays: to go back would cost a second gap.
+        # Stay on the link that took over: to switch back would cost a second gap.
         yield "PrimaryReselectPolicy=failure"
         yield "GratuitousARP=3"
         if not any(link.shared for link in bond.links):
-            # The far end chooses a link by itself, perhaps the one that waits here: what comes over that is taken too.
+            # The far end chooses its link by itself: accept frames on the link that is inactive here as well.
             yield "AllSlavesActive=yes"
 
 
@@ -164,24 +181,24 @@ def _bond_network(bond: Bond) -> Iterator[str]:
     yield "[Network]"
     yield f"Address={bond.address}"
     yield "IPv6AcceptRA=no"
-    # The address is there before the first link, and stays when the last one goes.
+    # The bond has its address before the first link is up and after the last one went down.
     yield "ConfigureWithoutCarrier=yes"
     yield "IgnoreCarrierLoss=yes"
     for network in bond.routes:
         yield "[Route]"
         yield f"Destination={network}"
-        yield f"Gateway={bond.gateway or bond.other}"
+        yield f"Gateway={bond.gateway or bond.peer}"
 
 
-def _tap_address(bond: Bond, link: Link) -> Iterator[str]:
-    # Not in the .netdev, which does not set it for a tap; nor in the .network, which would set it on a slave again.
+def _tap_address(bond: Bond, link: BondLink) -> Iterator[str]:
+    # A .netdev does not set the address of a tap, and a .network would set it again on a slave.
     yield "[Match]"
     yield f"OriginalName={link.interface}"
     yield "[Link]"
     yield f"MACAddress={bond.mac(link.interface)}"
 
 
-def _tap_device(link: Link) -> Iterator[str]:
+def _tap_device(link: BondLink) -> Iterator[str]:
     yield "[NetDev]"
     yield f"Name={link.interface}"
     yield "Kind=tap"
@@ -190,7 +207,7 @@ def _tap_device(link: Link) -> Iterator[str]:
     yield "User=openvpn"
 
 
-def _tap_network(link: Link) -> Iterator[str]:
+def _tap_network(link: BondLink) -> Iterator[str]:
     yield "[Match]"
     yield f"Name={link.interface}"
     yield "[Link]"
@@ -199,7 +216,7 @@ def _tap_network(link: Link) -> Iterator[str]:
     yield f"Bond={BOND}"
 
 
-def _tunnel(bond: Bond, link: Link) -> Iterator[str]:
+def _link_options(bond: Bond, link: BondLink) -> Iterator[str]:
     yield f"dev {link.interface}"
     yield "dev-type tap"
     yield "proto udp"
@@ -212,23 +229,23 @@ def _tunnel(bond: Bond, link: Link) -> Iterator[str]:
         yield "remote-cert-tls server"
     else:
         yield f"port {link.port}"
-        # The far end may change networks; it is known by its certificate.
+        # The far end may change its address; its certificate identifies it.
         yield "float"
         yield "ping-timer-rem"
         yield "tls-server"
         yield "dh none"
         yield "remote-cert-tls client"
-    if link.line:
-        yield f"bind-dev {link.line}"
+    if link.uplink:
+        yield f"bind-dev {link.uplink}"
     yield f"verify-x509-name {link.peer} name"
     yield "tls-version-min 1.2"
     yield "data-ciphers AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305"
-    # A handshake that does not end at once is begun anew: the other link carries what there is meanwhile.
+    # Restart a slow handshake soon: the other link carries the traffic meanwhile.
     yield "hand-window 8"
     yield "tls-timeout 1"
     yield "keepalive {} {}".format(*bond.keepalive)
     yield "explicit-exit-notify 1"
-    # No persist-tun: without a tunnel nobody holds the tap, so it has no carrier, and so the bond leaves it out.
+    # No persist-tun: while the tunnel is down OpenVPN must release the tap, so that the bond sees it without carrier.
     yield "up-delay"
     yield "persist-key"
     yield f"tun-mtu {MTU}"
@@ -238,7 +255,7 @@ def _tunnel(bond: Bond, link: Link) -> Iterator[str]:
     yield f"verb {bond.verb}"
 
 
-def _watch(bond: Bond, link: Link) -> Iterator[str]:
+def _watcher_variables(bond: Bond, link: BondLink) -> Iterator[str]:
     yield f"TAP={link.interface}"
     yield f"MAC={bond.mac(link.interface)}"
     yield f"BOND={bond.mac(BOND)}"

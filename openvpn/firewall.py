@@ -1,29 +1,27 @@
-"""The gateway's own nftables table: default deny in and through, translation out of the tunnel.
+"""Render the gateway's own nftables table: default deny in and through, translation out of the tunnel.
 
 It is one transaction on one table (a segment has another one, see `openvpn.segment_filter`), so that other tables stay
-untouched and no packet ever meets half of it. The tunnel
-is known by name and every other interface is the uplink, so that nothing here depends on how the kernel calls the
-network card.
+untouched and no packet ever meets half of it. The tunnel is known by name and every other interface counts as the
+uplink, so that nothing here depends on how the kernel names the network card.
 Source: nft(8); the AWS page "Use the Instance Metadata Service to access instance metadata" for the addresses that are
 kept from clients.
 """
 
-from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from string import Template
-from textwrap import indent
 
 from openvpn import segment_filter
 from openvpn.model import Tunnel
+from openvpn.nft import render_set, render_table
 
 TABLE = "inet drawbridge"
 
 #: Bytes around a packet in the tunnel (IPv4, UDP, OpenVPN's header and tag), and of IPv4 and TCP headers inside.
 OVERHEAD = 20 + 8 + 24 + 20 + 20
-#: A segment's packets are in frames.
-_ETHERNET = 14
-#: The header of IPv6 inside, beyond that of IPv4.
-_LONGER = 20
+#: Bytes by which an IPv6 header is longer than one of IPv4.
+_IPV6_EXTRA = 20
+
+_EVERYTHING = IPv4Network("0.0.0.0/0")
 
 
 def render_nftables(
@@ -33,60 +31,78 @@ def render_nftables(
     allow_from: tuple[IPv4Network, ...],
     vpc: tuple[IPv4Network, ...],
 ) -> str:
-    """Return a file for `nft -f` that makes the table anew, whatever was there of it.
+    """Return a file for `nft -f` that replaces the gateway's tables.
 
-    SSH is open to `admin_from`, the tunnel's port to `allow_from`. Clients reach `vpc` and the tunnel's routes
-    (everything, if it takes all of their traffic), but nothing link-local, which is where the instance's metadata and
-    so its credentials are. Hosts in `vpc` open connections only towards what clients declare reachable.
+    SSH is open to `admin_from`, the tunnel's ports to `allow_from`. Clients reach `vpc` and the tunnel's routes
+    (everything, if it takes all of their traffic), but nothing link-local, where the instance's metadata and so its
+    credentials are. Hosts in `vpc` open connections only towards what clients declare reachable.
     """
-    everything = (IPv4Network("0.0.0.0/0"),)
+    segment, ipv6 = tunnel.layout.is_segment, tunnel.ipv6
     sets = {
         "admin": admin_from,
         "allowed": allow_from,
         "vpc": vpc,
         "sources": tunnel.sources,
-        "destinations": everything if tunnel.redirect else (*vpc, *tunnel.routes),
+        "destinations": (_EVERYTHING,) if tunnel.redirect else (*vpc, *tunnel.routes),
         "reachable": tunnel.reachable,
         "peers": (tunnel.pool, *tunnel.reachable) if tunnel.client_to_client else (),
     }
-    tap = tunnel.device == "tap"
-    pool6 = (tunnel.pool6,) if tunnel.pool6 else ()
+    pool6 = (ipv6.pool,) if ipv6 else ()
+    link_local6 = (IPv6Network("fe80::/10"), IPv6Network("::/128")) if segment else ()
     sets6 = {
-        "sources6": (*pool6, *((IPv6Network("fe80::/10"), IPv6Network("::/128")) if tap else ())),
-        "destinations6": tunnel.routes6,
+        "sources6": (*pool6, *link_local6),
+        "destinations6": ipv6.routes if ipv6 else (),
         "clients6": pool6,
-        "opened6": tunnel.opened6,
+        "opened6": ipv6.open_to if ipv6 else (),
         "peers6": pool6 if tunnel.client_to_client else (),
     }
+    mss = tunnel.path_mtu - OVERHEAD - tunnel.layout.frame_header
     values = {
-        "TUNNEL": tunnel.interface,
+        "TUNNEL": tunnel.layout.interface,
         "PROTOCOL": tunnel.listener.protocol,
         "PORT": "-".join(map(str, dict.fromkeys(tunnel.listener.port_range))),
-        "MSS": (mss := tunnel.path_mtu - OVERHEAD - (_ETHERNET if tap else 0)),
-        "MSS6": mss - _LONGER,
+        "MSS": mss,
+        "MSS6": mss - _IPV6_EXTRA,
         # On a segment hosts have link-local addresses, and need them to find each other.
-        "METADATA6": "fd00:ec2::/32" if tap else "{ fe80::/10, fd00:ec2::/32 }",
+        "METADATA6": "fd00:ec2::/32" if segment else "{ fe80::/10, fd00:ec2::/32 }",
     }
-    group = Template(_GROUPS if tap else "").substitute(values)
-    chains = (_SPOOFING, _INPUT.replace("$GROUPS\n", group), _FORWARD, *([_POSTROUTING] if tunnel.nat else []))
+    groups = Template(_GROUPS if segment else "").substitute(values)
+    chains = (_SPOOFING, _INPUT.replace("$GROUPS\n", groups), _FORWARD, *([_POSTROUTING] if tunnel.nat else []))
     body = "\n".join(
         [
-            *(_set(name, "ipv4_addr", networks) for name, networks in sets.items()),
-            *(_set(name, "ipv6_addr", networks) for name, networks in sets6.items()),
+            *(render_set(name, "ipv4_addr", collapse_addresses(ranges), "interval") for name, ranges in sets.items()),
+            *(render_set(name, "ipv6_addr", collapse_addresses(ranges), "interval") for name, ranges in sets6.items()),
             *(f"counter {name} {{\n}}\n" for name in COUNTERS),
             *(Template(chain).substitute(values) for chain in chains),
         ]
     )
-    # To delete a table that may not be there, make it first.
-    rules = f"table {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
-    return f"# The gateway's firewall\n{rules}" + (f"\n{segment_filter.render_nftables(tunnel)}" if tap else "")
+    rules = render_table("The gateway's firewall", TABLE, body)
+    return f"{rules}\n{segment_filter.render_nftables(tunnel)}" if segment else rules
 
 
-#: What is counted when dropped: a client's packets from addresses that are nobody's, or to the metadata; all else.
+def complement(*networks: IPv4Network) -> tuple[IPv4Network, ...]:
+    """Return all IPv4 addresses but those of some networks.
+
+    >>> [str(n) for n in complement(IPv4Network("128.0.0.0/2"), IPv4Network("128.0.0.0/1"))]
+    ['0.0.0.0/1']
+    """
+    rest = [_EVERYTHING]
+    for network in collapse_addresses(networks):
+        rest = [
+            piece
+            for part in rest
+            if not part.subnet_of(network)
+            for piece in (part.address_exclude(network) if network.subnet_of(part) else (part,))
+        ]
+    return tuple(sorted(rest))
+
+
+#: Counters of dropped packets: from a client with a source that is not the tunnel's, from a client to the metadata,
+#: and all others, by chain.
 COUNTERS = ("spoofed", "metadata", "refused_input", "refused_forward")
 
-# Before anything else, and for what stays here as for what passes through. OpenVPN itself holds each client to its own
-# addresses; this holds all of them together to what is declared.
+# Comes before all other chains, for packets to the gateway and packets through it. OpenVPN holds each client to its own
+# addresses; this chain holds all clients together to the declared ones.
 _SPOOFING = """\
 chain tunnel {
     type filter hook prerouting priority raw; policy accept;
@@ -116,13 +132,13 @@ $GROUPS
 }
 """
 
-# What crosses a segment is for the gateway as well; it is there that it is judged.
+# Multicast that crosses a segment reaches the gateway too; the segment's own table filters it.
 _GROUPS = """\
     iifname "$TUNNEL" ip daddr 224.0.0.0/4 accept
     iifname "$TUNNEL" ip6 daddr ff00::/8 accept
 """
 
-# The segment size comes first: the answer to a SYN is already of an established connection.
+# The maximum segment size comes first: the answer to a SYN already belongs to an established connection.
 _FORWARD = """\
 chain forward {
     type filter hook forward priority filter; policy drop;
@@ -146,10 +162,3 @@ chain postrouting {
     oifname != { "lo", "$TUNNEL" } ip saddr @sources masquerade
 }
 """
-
-
-def _set(name: str, kind: str, networks: Iterable[IPv4Network] | Iterable[IPv6Network]) -> str:
-    """Without overlaps, which a set refuses, and without elements where there are none."""
-    elements = ", ".join(map(str, collapse_addresses(networks)))  # type: ignore[type-var]  # one kind or the other
-    lines = [f"type {kind}", "flags interval", *([f"elements = {{ {elements} }}"] if elements else [])]
-    return f"set {name} {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"

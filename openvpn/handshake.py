@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from openvpn.profile import ca_of, certificate_of, key_of, remote_of, tls_crypt_of
+from openvpn.bundle import ca_of, certificate_of, key_of, remote_of, tls_crypt_of
 from pki.tls_crypt import ClientKey
 
 _CONTROL, _ACK, _RESET_SERVER, _RESET_CLIENT, _CONTROL_WITH_KEY = 4, 5, 8, 10, 11

@@ -1,7 +1,7 @@
-"""A host that is a bridge between its LAN and a segment: what systemd-networkd is to make of it, and its filter.
+"""Render the files of a host that bridges its LAN to a segment: systemd-networkd's, OpenVPN's unit and the filter.
 
-The LAN's interface and OpenVPN's TAP are ports of one bridge, and that has the host's addresses. What of them the host
-had before, only it knows; here is what the segment adds.
+The LAN's interface and OpenVPN's TAP are ports of one bridge, which has the host's addresses. Only the host knows which
+addresses it had before; these files hold what the segment adds.
 Source: systemd.netdev(5), systemd.network(5), openvpn(8) of 2.6; nft(8), "BRIDGE ADDRESS FAMILY".
 """
 
@@ -9,26 +9,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, collapse_addresses
 from string import Template
-from textwrap import indent
 from typing import Literal
 
-from openvpn.model import BRIDGE, GLOBAL6, Client, Tunnel
+from openvpn.addressing import fixed_addresses6
+from openvpn.model import GLOBAL6, Tunnel, TunnelClient
+from openvpn.nft import render_table
+from openvpn.topology import BRIDGE
 
 MTU = 1500
-"""Of a bridged segment, bytes: that of the LAN, whose hosts know of no smaller one; larger parcels travel in parts."""
+"""MTU of a bridged segment in bytes: the LAN's, since its hosts use no smaller one. Larger packets are fragmented."""
 
 TAP = "tap0"
 TABLE = "bridge drawbridge"
-#: Where the host's own files for systemd-networkd wait until they are proven.
-PLACE = "etc/drawbridge/bridge"
+#: Where the host's new files for systemd-networkd wait until the host has shown that it is still reached with them.
+STAGING_DIRECTORY = "etc/drawbridge/bridge"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Host:
-    """What the stack file says of a bridging host."""
+class BridgeHost:
+    """The stack file's settings of a bridging host."""
 
     interface: str | None = None
-    """Its interface in the LAN; without it, that of its default route."""
+    """Its interface in the LAN; None is the interface of its default route."""
     tap: Literal["persistent", "dynamic"] = "persistent"
     gateway6: IPv6Address | None = None
     """Router of its IPv6 default route."""
@@ -36,72 +38,67 @@ class Host:
     """Seconds it has to prove that it is still reached."""
 
 
-def render(client: Client, tunnel: Tunnel, host: Host) -> Mapping[str, str]:
+def render_files(client: TunnelClient, tunnel: Tunnel, host: BridgeHost) -> Mapping[str, str]:
     """Return the host's files by their paths under `/`."""
     persistent = host.tap == "persistent"
     files = {
-        f"{PLACE}/{BRIDGE}.netdev": _DEVICE,
-        f"{PLACE}/{BRIDGE}.network": "".join(_added(client, tunnel, host)),
+        f"{STAGING_DIRECTORY}/{BRIDGE}.netdev": _DEVICE,
+        f"{STAGING_DIRECTORY}/{BRIDGE}.network": "".join(_segment_sections(client, tunnel, host)),
         "etc/drawbridge/bridge.env": f"NIC={host.interface or ''}\nTIMEOUT={host.timeout}\n",
         "etc/drawbridge/site.nft": render_nftables(tunnel),
-        f"etc/systemd/system/openvpn-client@{client.name}.service.d/drawbridge.conf": _unit(
-            persistent, tunnel.listener.protocol
-        ),
+        f"etc/systemd/system/openvpn-client@{client.name}.service.d/drawbridge.conf": _unit(persistent, tunnel),
     }
-    return files | ({f"{PLACE}/{TAP}.network": _PORT} if persistent else {})
+    return files | ({f"{STAGING_DIRECTORY}/{TAP}.network": _PORT} if persistent else {})
 
 
 def render_nftables(tunnel: Tunnel) -> str:
-    """Return a file for `nft -f`: what may cross between LAN and tunnel, whatever the gateway lets through.
+    """Return a file for `nft -f` that filters between LAN and tunnel, whatever the gateway lets through.
 
-    From the tunnel come only frames of the segment's own hosts, and packets of networks that it routes; neither side
-    gets the other's DHCP leases, routers or spanning trees.
+    Only frames of the segment's own hosts and packets of networks that it routes may come out of the tunnel. Neither
+    side gets the other's DHCP leases, routers or spanning trees.
     """
-    values = {
-        "TAP": TAP,
-        "SEGMENT": str(tunnel.pool),
-        "FAR": ", ".join(map(str, collapse_addresses(_without(tunnel.network, (tunnel.pool, *tunnel.routes))))),
-    }
-    body = indent(Template(_TABLE).substitute(values), "    ")
-    return f"# What may cross the bridge\ntable {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{body}}}\n"
+    far = collapse_addresses((tunnel.pool, *_routes_outside_lan(tunnel)))
+    values = {"TAP": TAP, "SEGMENT": str(tunnel.pool), "FAR": ", ".join(map(str, far))}
+    return render_table("What may cross the bridge", TABLE, Template(_RULES).substitute(values))
 
 
-def _without(lan: IPv4Network, networks: tuple[IPv4Network, ...]) -> Iterator[IPv4Network]:
-    """A route may be wider than the LAN, whose own addresses come from its own side alone."""
-    pool, *routes = networks
-    yield pool
-    for route in routes:
+def _routes_outside_lan(tunnel: Tunnel) -> Iterator[IPv4Network]:
+    """Yield the tunnel's routes without the LAN's addresses, which may come from the LAN alone."""
+    lan = tunnel.layout.network
+    for route in tunnel.routes:
         if lan.subnet_of(route):
             yield from route.address_exclude(lan)
         elif not route.subnet_of(lan):
             yield route
 
 
-def _added(client: Client, tunnel: Tunnel, host: Host) -> Iterator[str]:
-    """The bridge's sections beyond what the host's interface had: its part in the segment."""
-    own = tunnel.addresses6.get(client.name)
-    if own and tunnel.pool6:
-        yield f"\n[Address]\nAddress={own}/{tunnel.pool6.prefixlen}\n"
-    yield from (f"\n[Route]\nDestination={network}\nGateway={tunnel.address}\n" for network in tunnel.routes)
-    if own and tunnel.address6:
-        # Its own way to the Internet is not the tunnel's, whatever that is to others: the admin may come over it.
-        inside = (network for network in tunnel.routes6 if network != GLOBAL6)
+def _segment_sections(client: TunnelClient, tunnel: Tunnel, host: BridgeHost) -> Iterator[str]:
+    """Yield the bridge's sections for the segment, which come after those that the host's interface had."""
+    ipv6, address6 = tunnel.ipv6, fixed_addresses6(tunnel).get(client.name)
+    if ipv6 and address6:
+        yield f"\n[Address]\nAddress={address6}/{ipv6.pool.prefixlen}\n"
+    gateway = tunnel.layout.address
+    yield from (f"\n[Route]\nDestination={network}\nGateway={gateway}\n" for network in tunnel.routes)
+    if ipv6 and address6:
+        # The host keeps its own way to the Internet, even if other clients use the tunnel's: its administrator may be
+        # connected over it.
+        networks = (network for network in ipv6.routes if network != GLOBAL6)
         route = "\n[Route]\nDestination={}\nGateway={}\nPreferredSource={}\n"
-        yield from (route.format(network, tunnel.address6, own) for network in inside)
+        yield from (route.format(network, ipv6.address, address6) for network in networks)
     if host.gateway6:
         router = str(host.gateway6).partition("%")[0]
         yield f"\n[Route]\nGateway={router}\nGatewayOnLink=yes\n"
 
 
-def _unit(persistent: bool, protocol: str) -> str:
+def _unit(persistent: bool, tunnel: Tunnel) -> str:
     return _UNIT.format(
-        before=_MADE if persistent else "",
-        whole=" --mtu-disc no" if protocol == "udp" else "",
+        create_tap=_CREATE_TAP if persistent else "",
+        mtu_disc=" --mtu-disc no" if tunnel.listener.protocol == "udp" else "",
         tap=TAP,
     )
 
 
-# Without a spanning tree: there is one bridge to a segment, so no loop; and a port that waits 30 s forwards nothing.
+# No spanning tree: a segment has one bridge, so there is no loop, and a port would wait 30 s before it forwards.
 _DEVICE = f"""\
 [NetDev]
 Name={BRIDGE}
@@ -113,7 +110,7 @@ ForwardDelaySec=0
 MulticastSnooping=no
 """
 
-# It has a carrier only while OpenVPN holds it.
+# The TAP has a carrier only while OpenVPN holds it.
 _PORT = f"""\
 [Match]
 Name={TAP}
@@ -131,12 +128,12 @@ IPv6AcceptRA=no
 LLDP=no
 """
 
-_MADE = f"""\
+_CREATE_TAP = f"""\
 ExecStartPre=/bin/sh -c 'ip link show {TAP} >/dev/null 2>&1 || ip tuntap add dev {TAP} mode tap'
 ExecStartPre=/usr/lib/systemd/systemd-networkd-wait-online --timeout=20 --interface={TAP}:no-carrier
 """
 
-# The host's addresses are its bridge's, and so is its way into the segment: OpenVPN sets none.
+# The bridge has the host's addresses and routes, so OpenVPN must not set any (--ifconfig-noexec, --route-noexec).
 _UNIT = """\
 [Unit]
 Requires=drawbridge-bridge.service drawbridge-site.service
@@ -144,18 +141,18 @@ After=drawbridge-bridge.service drawbridge-site.service
 StartLimitIntervalSec=0
 
 [Service]
-{before}ExecStart=
+{create_tap}ExecStart=
 ExecStart=/usr/sbin/openvpn --suppress-timestamps --config %i.conf --dev {tap} --dev-type tap \\
-    --ifconfig-noexec --route-noexec{whole} \\
+    --ifconfig-noexec --route-noexec{mtu_disc} \\
     --script-security 2 --up "/bin/sh /usr/local/lib/drawbridge/tunnel-up" --up-restart
 ExecStopPost=-/bin/sh -c 'ip link delete {tap} 2>/dev/null'
-# Of all of root's processes, which are more than the ten of the unit.
+# The packaged unit limits root to 10 processes in total; lift that.
 LimitNPROC=infinity
 Restart=always
 RestartSec=5
 """
 
-_TABLE = """\
+_RULES = """\
 set far {
     type ipv4_addr
     flags interval

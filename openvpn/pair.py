@@ -1,114 +1,116 @@
-"""Two gateways that hold an address each over two links; either serves one of them and is client of the other.
+"""Render what a pair runs on: two gateways that hold an address each over two links.
 
-Link N is served by gateway N under its own authority. What a client needs of a link is one bundle, as with any other
-client; what a server needs lies where a gateway has it (`Paths`). Both gateways run the files and watchers that any
-bonded host has (`openvpn.bond`).
+Gateway N serves link N under its own authority and is a client of the other link. A client of a link needs one bundle,
+like any other client; a server has its keys where every gateway has them (`Paths`). Both gateways run the files and
+watchers of any bonded host (`openvpn.bond`).
 """
 
 from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv4Network
 
-from openvpn.bond import BOND, Bond, Link, render
+from openvpn.bond import Bond, BondLink, render_files
 from openvpn.listener import Listener
-from openvpn.model import Client, Mode, Paths, Tunnel, text
+from openvpn.model import Tunnel, TunnelClient
+from openvpn.paths import Paths
+from openvpn.syntax import render_lines
+from openvpn.topology import BondMode, PairLink
 
-#: The gateways, each by its certificate's common name at the other one.
+#: Names of the two gateways: each is the common name of the certificate that the other gateway has issued to it.
 NAMES = ("a", "b")
 
-#: What is in frames is longer by their header than what TCP's segments are otherwise made for.
-_ETHERNET = 14
 
-
-def bond(
-    here: int,
+def create_bond(
+    gateway: int,
     *,
     pool: IPv4Network,
     port: int,
-    mode: Mode,
+    mode: BondMode,
     servers: tuple[str, str],
     remote: str,
     networks: tuple[IPv4Network, ...] = (),
     verb: int = 3,
 ) -> Bond:
-    """Return the bond of gateway `here`, 0 or 1; it has the first or the second address of the pool.
+    """Return the bond of a gateway, 0 or 1; it has the first or the second address of the pool.
 
-    `port` is that of link 0, and link 1 has the next. `servers` are the common names of both server certificates,
+    `port` is the port of link 0, and link 1 has the next. `servers` are the common names of both server certificates,
     `remote` is the other gateway's public address, and `networks` are those behind it. Raises `BondError` for a mode
     that loses frames.
     """
-    there = 1 - here
+    peer = 1 - gateway
     links = tuple(
-        Link(
-            number=n,
-            port=port + n,
-            peer=NAMES[there] if n == here else servers[there],
-            remote=None if n == here else remote,
+        BondLink(
+            number=number,
+            port=port + number,
+            peer=NAMES[peer] if number == gateway else servers[peer],
+            remote=None if number == gateway else remote,
         )
-        for n in (0, 1)
+        for number in (0, 1)
     )
     return Bond(
         group=f"{pool}",
-        host=NAMES[here],
-        address=IPv4Interface((pool.network_address + 1 + here, pool.prefixlen)),
+        host=NAMES[gateway],
+        address=IPv4Interface((pool.network_address + 1 + gateway, pool.prefixlen)),
         mode=mode,
         links=links,
         routes=networks,
-        other=pool.network_address + 1 + there,
+        peer=pool.network_address + 1 + peer,
         verb=verb,
     )
 
 
-def tunnel(here: int, bond: Bond, networks: tuple[IPv4Network, ...]) -> Tunnel:
-    """Return what passes between gateway `here` and the other one, for its filter: the bond, and what is behind it.
+def create_tunnel(gateway: int, bond: Bond, networks: tuple[IPv4Network, ...]) -> Tunnel:
+    """Return the tunnel between a gateway and the other one, as the gateway's filter sees it.
 
-    The other gateway is the one client, `networks` are its LAN, and nothing is translated.
+    The other gateway is its only client, `networks` are that client's LAN, and nothing is translated.
     """
-    other = Client(name=NAMES[1 - here], address=bond.other, lan=networks, reachable=networks)
+    peer = TunnelClient(name=NAMES[1 - gateway], address=bond.peer, lan=networks, reachable=networks)
     return Tunnel(
-        within=BOND,
-        listener=Listener("udp", (bond.links[here].port,)),
+        topology=PairLink(),
+        listener=Listener("udp", (bond.links[gateway].port,)),
         pool=bond.address.network,
         nat=False,
-        clients=(other,),
-        path_mtu=1400 - _ETHERNET,
+        clients=(peer,),
     )
 
 
-def profile(bond: Bond, link: int) -> str:
-    """Return what a client of a link starts with, but for keys."""
-    return render(bond)[_conf(bond, link)]
+def render_link_profile(bond: Bond, link: int) -> str:
+    """Return the profile of a link's client, without keys."""
+    return render_files(bond)[_config_path(bond, link)]
 
 
-def files(bond: Bond) -> dict[str, str]:
-    """Return what `bond.render` does, made for a gateway; of a link it is a client of, the bundle has everything.
+def render_gateway_files(bond: Bond) -> dict[str, str]:
+    """Return the files of `bond.render_files` for a gateway; where it is a link's client, the bundle is all it needs.
 
-    Drop-ins tell the links' units that there is no tunnel without the filter, and where their keys are; systemd reads
-    those of a template and of its instances in the order of their names.
+    Drop-ins make the links' units require the filter and tell them where their keys are; systemd reads the drop-ins of
+    a template and of its instances in the order of their names.
     """
     units = "etc/systemd/system/drawbridge-link@"
-    made = render(bond)
-    made[f"{units}.service.d/10-gateway.conf"] = text("a link of a gateway", _unit("/etc/drawbridge/links/%i.conf"))
+    files = render_files(bond)
+    files[f"{units}.service.d/10-gateway.conf"] = render_lines(
+        "a link of a gateway", _unit("/etc/drawbridge/links/%i.conf")
+    )
     for link in bond.links:
-        path = _conf(bond, link.number)
+        path = _config_path(bond, link.number)
         if link.remote is None:
-            made[path] += "".join(f"{line}\n" for line in _served())
+            files[path] += "".join(f"{line}\n" for line in _server_options())
         else:
-            made[path] = text(f"link {link.number} of {bond.host}: all of it is in the bundle", ())
-            started = [*_RESET, f"ExecStart={_OPENVPN} --config {Paths.secrets}/{link.interface}.ovpn {_STATUS}"]
-            made[f"{units}{link.interface}.service.d/20-bundle.conf"] = text("a link that another serves", started)
-    return made
+            files[path] = render_lines(f"link {link.number} of {bond.host}: all of it is in the bundle", ())
+            lines = [*_RESET, f"ExecStart={_OPENVPN} --config {Paths.secrets}/{link.interface}.ovpn {_STATUS}"]
+            title = "a link that another serves"
+            files[f"{units}{link.interface}.service.d/20-bundle.conf"] = render_lines(title, lines)
+    return files
 
 
-def bundle(bond: Bond, link: int) -> str:
-    """Return the name of the file that a gateway has the bundle of a link in."""
+def bundle_file(bond: Bond, link: int) -> str:
+    """Return the name of the file on a gateway that holds the bundle of a link."""
     return f"{bond.links[link].interface}.ovpn"
 
 
-def _conf(bond: Bond, link: int) -> str:
+def _config_path(bond: Bond, link: int) -> str:
     return f"etc/drawbridge/links/{bond.links[link].interface}.conf"
 
 
-def _served() -> Iterator[str]:
+def _server_options() -> Iterator[str]:
     yield f"ca {Paths.secrets}/ca.crt"
     yield f"cert {Paths.secrets}/server.crt"
     yield f"key {Paths.secrets}/server.key"
@@ -129,7 +131,7 @@ def _unit(config: str) -> Iterator[str]:
     yield from _RESET
     yield "RuntimeDirectory=openvpn-%i"
     yield "RuntimeDirectoryMode=0750"
-    # What it started with, for the agent to tell whether it has to start again.
+    # Record what the link started with, so that the agent knows whether a restart is needed.
     yield "ExecStartPre=/usr/bin/cp -PTf /opt/drawbridge/current /run/openvpn-%i/release"
     yield f"ExecStartPre=/usr/bin/cp -PTf {Paths.secrets} /run/openvpn-%i/secrets"
     yield f"ExecStart={_OPENVPN} --config {config} {_STATUS}"

@@ -1,83 +1,84 @@
-"""A segment's bridge on the gateway: files for systemd-networkd, so that it is there at boot and outlives OpenVPN.
+"""Render a segment's bridge on the gateway as files for systemd-networkd: it exists at boot and outlives OpenVPN.
 
-The bridge has the gateway's address, and its ports are OpenVPN's devices alone. A port in hairpin mode sends frames
-back out of where they came from: so clients of one process meet in the kernel, where the filter sees them, and not
-inside OpenVPN (`client-to-client`), where none does.
+The bridge has the gateway's address, and only OpenVPN's devices are its ports. A port in hairpin mode sends frames back
+out where they came in: so frames between clients of one process pass the kernel, where the filter sees them, instead of
+staying inside OpenVPN (`client-to-client`), where no filter does.
 Source: systemd.netdev(5), systemd.network(5), systemd-networkd-wait-online(8).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from openvpn.model import BRIDGE, Paths, Tunnel, text
+from openvpn.addressing import gateway_mac, source_macs
+from openvpn.model import Tunnel
+from openvpn.paths import Paths
+from openvpn.syntax import render_lines
+from openvpn.topology import BRIDGE
 
 _DIRECTORY = "etc/systemd/network"
 
 
-def render(tunnel: Tunnel, adapters: Sequence[str] = ()) -> Mapping[str, str]:
-    """Return the files of a segment by their paths under `/`; none for a tunnel that is routed.
-
-    `adapters` are all ports of the bridge where it has more than the tunnel's own.
-    """
-    if tunnel.device != "tap":
+def render_files(tunnel: Tunnel) -> Mapping[str, str]:
+    """Return the files of a segment by their paths under `/`; none for a tunnel that is routed."""
+    if not tunnel.layout.is_segment:
         return {}
-    ports = adapters or tunnel.adapters
     files = {
-        f"{BRIDGE}.netdev": _BRIDGE_DEVICE.format(mac=tunnel.mac),
+        f"{BRIDGE}.netdev": _BRIDGE_DEVICE.format(mac=gateway_mac(tunnel)),
         f"{BRIDGE}.network": _BRIDGE.format(
             mtu=tunnel.mtu,
-            router="IPv6SendRA=yes\n" if tunnel.advertised else "",
+            router="IPv6SendRA=yes\n" if tunnel.ipv6 and tunnel.ipv6.advertised else "",
             addresses=_addresses(tunnel) + _advertisements(tunnel),
         ),
     }
-    for port in ports:
+    for port in tunnel.adapters:
         files |= {f"{port}.netdev": _PORT_DEVICE.format(port=port), f"{port}.network": _port(port, tunnel)}
     return {
-        # Before what the host has itself: the first file that fits an interface counts.
+        # Sorts before the host's own files: the first file that matches an interface counts.
         **{f"{_DIRECTORY}/10-drawbridge-{name}": content for name, content in files.items()},
-        "etc/systemd/system/openvpn-server@.service.d/segment.conf": _unit(ports),
+        "etc/systemd/system/openvpn-server@.service.d/segment.conf": _unit(tunnel),
         Paths.members.lstrip("/"): render_members(tunnel),
     }
 
 
 def render_members(tunnel: Tunnel) -> str:
-    """Return whose each hardware address of a segment is: one, and a client's name, a line.
+    """Return the owner of each hardware address of a segment: one address and a client's name a line.
 
-    A bridge's client has all that are not listed, since nobody knows those of its LAN's hosts; the gateway's is listed
-    under a name that no client can have.
+    A bridge may use every address that is not listed, since those of its LAN's hosts are unknown; the gateway's address
+    is listed under a name that no client can have.
     """
-    lines = [f"{mac} {name}" for name, owned in tunnel.hardware.items() for mac in owned]
-    if tunnel.bridged:
-        lines += [f"{tunnel.mac} -", f"* {tunnel.bridged.name}"]
-    return text("hardware addresses", lines)
+    lines = [f"{mac} {name}" for name, macs in source_macs(tunnel).items() for mac in macs]
+    if tunnel.bridge:
+        lines += [f"{gateway_mac(tunnel)} -", f"* {tunnel.bridge}"]
+    return render_lines("hardware addresses", lines)
 
 
 def _addresses(tunnel: Tunnel) -> str:
-    text = f"[Address]\nAddress={tunnel.address}/{tunnel.network.prefixlen}\n"
-    if tunnel.pool6:
-        # To ask whether somebody has it takes a port with a carrier, so it would not be there before the first client.
-        text += f"\n[Address]\nAddress={tunnel.address6}/{tunnel.pool6.prefixlen}\nDuplicateAddressDetection=none\n"
+    text = f"[Address]\nAddress={tunnel.layout.address}/{tunnel.layout.network.prefixlen}\n"
+    if ipv6 := tunnel.ipv6:
+        # Duplicate address detection needs a port with a carrier: the address would wait for the first client.
+        text += f"\n[Address]\nAddress={ipv6.address}/{ipv6.pool.prefixlen}\nDuplicateAddressDetection=none\n"
     return text
 
 
 def _advertisements(tunnel: Tunnel) -> str:
-    if not (tunnel.advertised and tunnel.pool6):
+    ipv6 = tunnel.ipv6
+    if ipv6 is None or not ipv6.advertised:
         return ""
-    # Seconds; 0: not the way to everywhere, only to what is named (RFC 4191).
-    routes = "".join(f"\n[IPv6RoutePrefix]\nRoute={network}\n" for network in tunnel.routes6)
-    lifetime = 1800 if tunnel.default6 else 0
-    return f"\n[IPv6SendRA]\nRouterLifetimeSec={lifetime}\nEmitDNS=no\n\n[IPv6Prefix]\nPrefix={tunnel.pool6}\n{routes}"
+    routes = "".join(f"\n[IPv6RoutePrefix]\nRoute={network}\n" for network in ipv6.routes)
+    # Seconds; a router with a lifetime of 0 is no default router and serves its route prefixes only (RFC 4191).
+    lifetime = 1800 if ipv6.default_router else 0
+    return f"\n[IPv6SendRA]\nRouterLifetimeSec={lifetime}\nEmitDNS=no\n\n[IPv6Prefix]\nPrefix={ipv6.pool}\n{routes}"
 
 
 def _port(port: str, tunnel: Tunnel) -> str:
     return _PORT.format(port=port, bridge=BRIDGE, mtu=tunnel.mtu, hairpin="yes" if tunnel.client_to_client else "no")
 
 
-def _unit(ports: Sequence[str]) -> str:
-    waited = " ".join(f"--interface={name}:no-carrier" for name in (*ports, BRIDGE))
-    return _UNIT.format(waited=waited)
+def _unit(tunnel: Tunnel) -> str:
+    interfaces = " ".join(f"--interface={name}:no-carrier" for name in (*tunnel.adapters, BRIDGE))
+    return _UNIT.format(interfaces=interfaces)
 
 
-# Without an address of its own a bridge takes its ports', and clients would see another gateway after each boot.
+# A bridge without a hardware address of its own takes a port's, so clients would see another gateway after each boot.
 _BRIDGE_DEVICE = f"""\
 [NetDev]
 Name={BRIDGE}
@@ -87,11 +88,11 @@ MACAddress={{mac}}
 [Bridge]
 STP=no
 ForwardDelaySec=0
-# Nobody here asks who listens to which group, and a bridge that is told nothing would drop what it takes for unwanted.
+# There is no IGMP/MLD querier here; with snooping on, the bridge would drop multicast.
 MulticastSnooping=no
 """
 
-# Up, with its address, also while no client is there: a port has a carrier only while OpenVPN holds it.
+# The bridge is up and has its address without any client: a port has a carrier only while OpenVPN holds it.
 _BRIDGE = f"""\
 [Match]
 Name={BRIDGE}
@@ -109,7 +110,7 @@ LLDP=no
 {{router}}
 {{addresses}}"""
 
-# OpenVPN runs as a user of its own, and opens the device without any right to make one.
+# OpenVPN's user may open this device; it has no right to create one.
 _PORT_DEVICE = """\
 [NetDev]
 Name={port}
@@ -137,12 +138,12 @@ LLDP=no
 HairPin={hairpin}
 """
 
-# Not before the device is there and in the bridge: OpenVPN would make one of its own under that name.
+# OpenVPN starts once its device exists in the bridge; otherwise it would create another device of that name.
 _UNIT = """\
 [Unit]
 Wants=systemd-networkd.service
 After=systemd-networkd.service
 
 [Service]
-ExecStartPre=/usr/lib/systemd/systemd-networkd-wait-online --timeout=20 {waited}
+ExecStartPre=/usr/lib/systemd/systemd-networkd-wait-online --timeout=20 {interfaces}
 """

@@ -1,129 +1,122 @@
-"""What may cross a segment: its own nftables table, of the bridge family, which sees each frame that a client sends.
+"""Render a segment's own nftables table, of the bridge family, which sees each frame that a client sends.
 
-OpenVPN holds each client to its own hardware address (`learn-address`); this holds each hardware address to the network
-addresses of its client, also in ARP and neighbour discovery, keeps out what only a router may say, and lets multicast
-and broadcasts cross as far as the stack allows. A client that is a bridge brings the frames of its LAN's hosts: these
-come from whatever hardware addresses, but from network addresses of that LAN, and from none that is another client's.
-Source: nft(8), "BRIDGE ADDRESS FAMILY" and "PAYLOAD EXPRESSIONS"; RFC 4861 for which messages claim an address; RFC
-4291, 2.5.1 for the link-local one of a hardware address.
+OpenVPN holds each client to its own hardware address (`learn-address`). This table holds each hardware address to the
+network addresses of its client, also in ARP and neighbour discovery, drops what only a router may send, and lets
+multicast and broadcasts cross as far as the stack allows. A client that is a bridge sends the frames of its LAN's
+hosts: from any hardware address, but only from network addresses of that LAN, and from none that is another client's.
+Source: nft(8), "BRIDGE ADDRESS FAMILY" and "PAYLOAD EXPRESSIONS"; RFC 4861 for the messages that claim an address.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Address, collapse_addresses
-from textwrap import indent
 
-from openvpn.model import Multicast, Tunnel
+from openvpn.addressing import derive_link_local, fixed_addresses6, gateway_mac, segment_addresses, source_macs
+from openvpn.model import MulticastRange, Tunnel
+from openvpn.nft import render_set, render_table
+from openvpn.topology import BridgedSegment
 
 TABLE = "bridge drawbridge"
 
-#: What is counted when dropped: a client with addresses not its own; what only a router says, or no segment needs;
-#: multicast that is not named; broadcasts beyond the rate.
+#: Counters of dropped frames: with addresses that are not the client's; of kinds that only a router sends or no segment
+#: needs; multicast that is not allowed; broadcasts beyond the rate.
 COUNTERS = ("spoofed", "foreign", "multicast", "broadcast")
 
+#: Bits of an IPv6 address that a host forms from its hardware address (RFC 4862).
+_INTERFACE_ID = 2**64 - 1
 
-def render_nftables(tunnel: Tunnel, adapters: Sequence[str] = ()) -> str:
-    """Return a file for `nft -f` that makes the table anew.
 
-    `adapters` are all ports of the bridge where it has more than the tunnel's own.
-    """
-    addresses, addresses6, hardware = tunnel.addresses, tunnel.addresses6, tunnel.hardware
-    members = [(mac, addresses[name]) for name, owned in hardware.items() for mac in owned]
-    own6 = [(mac, link_local(local)) for owned in hardware.values() for mac in owned for local in owned]
-    own6 += [(mac, addresses6[name]) for name, owned in hardware.items() for mac in owned if name in addresses6]
-    if tunnel.advertised and tunnel.pool6:
-        # What a host makes of the prefix and its hardware address; anything else it makes must be nobody's.
-        own6 += [
-            (mac, tunnel.pool6[int(link_local(local)) & (2**64 - 1)])
-            for owned in hardware.values()
-            for mac in owned
-            for local in owned
-        ]
-    claims = [
-        f"{mac} . {sender} . {ip}"
-        for name, owned in hardware.items()
-        for mac in owned
-        for sender in owned
-        for ip in (addresses[name], "0.0.0.0")
-    ]
-    ours = (link_local(tunnel.mac), *([tunnel.address6] if tunnel.address6 else []))
-    taken6 = {*ours, *(address for _, address in own6)}
-    made_up = f"{{ fe80::/10, {tunnel.pool6} }}" if tunnel.advertised else "fe80::/10"
-    free = f"{{ ::, fe80::/10, {tunnel.pool6} }}" if tunnel.advertised else "{ ::, fe80::/10 }"
-    sets = (
-        _set("members", "ether_addr", (mac for mac, _ in members)),
-        _set("claims", "ether_addr . ether_addr . ipv4_addr", claims),
-        _set("own", "ether_addr . ipv4_addr", (f"{mac} . {address}" for mac, address in members)),
-        _set("own6", "ether_addr . ipv6_addr", (f"{mac} . {address}" for mac, address in own6)),
-        _set("taken6", "ipv6_addr", sorted(taken6)),
-        *_groups(tunnel.multicast),
-        *_behind(tunnel),
-    )
-    passes = {"$MULTICAST\n": _MULTICAST if tunnel.multicast else _ALL, "$RATE": str(tunnel.broadcasts)}
-    passes6 = {**passes, "$MULTICAST\n": _MULTICAST6 if tunnel.multicast else _ALL, "$NETWORKS6": _networks6(tunnel)}
-    passes6 |= {"$MADE_UP": made_up, "$FREE": free}
-    lan = [_filled(_LAN, passes), _filled(_LAN6, passes6)] if tunnel.bridged else []
-    stranger = "goto lan_frames" if tunnel.bridged else "counter name spoofed drop"
-    ports = ", ".join(f'"{name}"' for name in adapters or tunnel.adapters)
+def render_nftables(tunnel: Tunnel) -> str:
+    """Return a file for `nft -f` that replaces the segment's table."""
+    bridged = isinstance(tunnel.topology, BridgedSegment)
+    multicast = _MULTICAST if tunnel.multicast else _ALL
+    multicast6 = _MULTICAST6 if tunnel.multicast else _ALL
+    advertised = [str(tunnel.ipv6.pool)] if tunnel.ipv6 and tunnel.ipv6.advertised else []
+    values = {"$RATE": str(tunnel.broadcasts)}
+    values4 = {**values, "$MULTICAST\n": multicast}
+    values6 = {
+        **values,
+        "$MULTICAST\n": multicast6,
+        "$NETWORKS6": ", ".join(["::", "fe80::/10", *([str(tunnel.ipv6.pool)] if tunnel.ipv6 else [])]),
+        "$FORMED": f"{{ {', '.join(['fe80::/10', *advertised])} }}" if advertised else "fe80::/10",
+        "$FREE": f"{{ {', '.join(['::', 'fe80::/10', *advertised])} }}",
+    }
+    frames = {
+        **values,
+        "$PORTS": ", ".join(f'"{name}"' for name in tunnel.adapters),
+        "$STRANGER": "goto lan_frames" if bridged else "counter name spoofed drop",
+    }
     body = "\n".join(
         [
-            *sets,
+            *_address_sets(tunnel),
+            *_multicast_sets(tunnel.multicast),
+            *_lan_sets(tunnel),
             *(f"counter {name} {{\n}}\n" for name in COUNTERS),
             _TALKERS,
-            _filled(_FRAMES, {**passes, "$PORTS": ports, "$STRANGER": stranger}),
+            _fill(_FRAMES, frames),
             _ARP,
-            _filled(_IP, passes),
-            _filled(_IP6, passes6),
-            *lan,
+            _fill(_IP, values4),
+            _fill(_IP6, values6),
+            *([_fill(_LAN, values4), _fill(_LAN6, values6)] if bridged else []),
         ]
     )
-    return f"# Its segment\ntable {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n{indent(body, '    ')}}}\n"
+    return render_table("Its segment", TABLE, body)
 
 
-def link_local(mac: str) -> IPv6Address:
-    """Return the link-local address that an interface derives from its hardware address.
+def _address_sets(tunnel: Tunnel) -> Iterable[str]:
+    """Yield the sets that say which addresses each client may use."""
+    addresses, macs_by_client = segment_addresses(tunnel), source_macs(tunnel)
+    pairs = [(mac, addresses[name]) for name, macs in macs_by_client.items() for mac in macs]
+    pairs6 = _own_addresses6(tunnel, macs_by_client)
+    claims = (
+        f"{mac} . {sender} . {address}"
+        for name, macs in macs_by_client.items()
+        for mac in macs
+        for sender in macs
+        for address in (addresses[name], "0.0.0.0")
+    )
+    gateway6 = {derive_link_local(gateway_mac(tunnel)), *([tunnel.ipv6.address] if tunnel.ipv6 else [])}
+    yield render_set("members", "ether_addr", (mac for mac, _ in pairs))
+    yield render_set("claims", "ether_addr . ether_addr . ipv4_addr", claims)
+    yield render_set("own", "ether_addr . ipv4_addr", (f"{mac} . {address}" for mac, address in pairs))
+    yield render_set("own6", "ether_addr . ipv6_addr", (f"{mac} . {address}" for mac, address in pairs6))
+    yield render_set("taken6", "ipv6_addr", sorted({*gateway6, *(address for _, address in pairs6)}))
 
-    >>> link_local("02:00:00:00:00:01")
-    IPv6Address('fe80::ff:fe00:1')
-    """
-    octets = bytes.fromhex(mac.replace(":", ""))
-    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:])
+
+def _own_addresses6(tunnel: Tunnel, macs_by_client: Mapping[str, tuple[str, ...]]) -> list[tuple[str, IPv6Address]]:
+    """Return pairs of a hardware address and an IPv6 address that its client owns."""
+    addresses6 = fixed_addresses6(tunnel)
+    # Each address of a client may be used from each of its hardware addresses.
+    formed = [(mac, derive_link_local(source)) for macs in macs_by_client.values() for mac in macs for source in macs]
+    fixed = [(mac, addresses6[name]) for name, macs in macs_by_client.items() for mac in macs if name in addresses6]
+    if tunnel.ipv6 is None or not tunnel.ipv6.advertised:
+        return formed + fixed
+    # Hosts may form other addresses of the prefix too, as long as they are nobody else's.
+    pool = tunnel.ipv6.pool
+    return formed + fixed + [(mac, pool[int(address) & _INTERFACE_ID]) for mac, address in formed]
 
 
-def _groups(allowed: Iterable[Multicast]) -> Iterable[str]:
+def _multicast_sets(allowed: Iterable[MulticastRange]) -> Iterable[str]:
     if allowed:
-        four = [one for one in allowed if isinstance(one.group, IPv4Network)]
-        six = [one for one in allowed if one not in four]
-        for name, kind, ranges in (("groups", "ipv4_addr", four), ("groups6", "ipv6_addr", six)):
-            elements = (f"{one.group} . {one.ports[0]}-{one.ports[1]}" for one in ranges)
-            yield _set(name, f"{kind} . inet_service", elements, "interval")
+        ranges4 = [entry for entry in allowed if isinstance(entry.group, IPv4Network)]
+        ranges6 = [entry for entry in allowed if entry not in ranges4]
+        for name, kind, ranges in (("groups", "ipv4_addr", ranges4), ("groups6", "ipv6_addr", ranges6)):
+            elements = (f"{entry.group} . {entry.ports[0]}-{entry.ports[1]}" for entry in ranges)
+            yield render_set(name, f"{kind} . inet_service", elements, "interval")
 
 
-def _behind(tunnel: Tunnel) -> Iterable[str]:
-    """Addresses of a bridged LAN: those of the segment's part of it are the gateway's and the clients'."""
-    if tunnel.bridged:
-        rest = collapse_addresses(tunnel.network.address_exclude(tunnel.pool))
-        yield _set("behind", "ipv4_addr", sorted(rest), "interval")
-        yield _set("guarded", "ether_addr", (tunnel.mac, *(mac for owned in tunnel.hardware.values() for mac in owned)))
+def _lan_sets(tunnel: Tunnel) -> Iterable[str]:
+    """Yield what a bridged LAN's hosts may use and may not: the pool is for the gateway and the clients."""
+    if isinstance(tunnel.topology, BridgedSegment):
+        behind = collapse_addresses(tunnel.topology.lan.address_exclude(tunnel.pool))
+        macs = (mac for macs in source_macs(tunnel).values() for mac in macs)
+        yield render_set("behind", "ipv4_addr", sorted(behind), "interval")
+        yield render_set("guarded", "ether_addr", (gateway_mac(tunnel), *macs))
 
 
-def _networks6(tunnel: Tunnel) -> str:
-    return ", ".join(["::", "fe80::/10", *([str(tunnel.pool6)] if tunnel.pool6 else [])])
-
-
-def _filled(chain: str, values: Mapping[str, str]) -> str:
+def _fill(chain: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         chain = chain.replace(name, value)
     return chain
-
-
-def _set(name: str, kind: str, elements: Iterable[object], flags: str = "") -> str:
-    listed = ", ".join(dict.fromkeys(map(str, elements)))
-    lines = [
-        f"type {kind}",
-        *([f"flags {flags}"] if flags else []),
-        *([f"elements = {{ {listed} }}"] if listed else []),
-    ]
-    return f"set {name} {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
 
 
 _TALKERS = """\
@@ -135,7 +128,7 @@ set talkers {
 }
 """
 
-# A port's frames, before the bridge decides where they go: the gateway is guarded just as the clients are.
+# Filters frames before the bridge decides where they go, so that it protects the gateway and the clients alike.
 _FRAMES = """\
 chain frames {
     type filter hook prerouting priority filter; policy drop;
@@ -165,7 +158,7 @@ $MULTICAST
 
 _ALL = "    accept\n"
 
-# Of a packet in parts, only the first one tells its port.
+# Only the first fragment of a packet holds its port.
 _MULTICAST = """\
     ip daddr != 224.0.0.0/4 accept
     ip protocol igmp accept
@@ -174,8 +167,8 @@ _MULTICAST = """\
     counter name multicast drop
 """
 
-# A client may make up link-local addresses (RFC 8981), and those of a prefix that is announced, but none that another
-# one has.
+# A client may form temporary link-local addresses (RFC 8981) and addresses of an advertised prefix, but none that
+# belongs to another client.
 _IP6 = """\
 chain claim {
     ether saddr . icmpv6 taddr != @own6 counter name spoofed drop
@@ -187,7 +180,7 @@ chain source {
 
 chain ip6_frames {
     icmpv6 type { nd-router-advert, nd-redirect } counter name foreign drop
-    icmpv6 type nd-neighbor-advert icmpv6 taddr != $MADE_UP jump claim
+    icmpv6 type nd-neighbor-advert icmpv6 taddr != $FORMED jump claim
     icmpv6 type nd-neighbor-advert icmpv6 taddr @taken6 jump claim
     ip6 saddr :: icmpv6 type nd-neighbor-solicit icmpv6 taddr @taken6 jump claim
     ip6 saddr != $FREE jump source
@@ -197,7 +190,8 @@ $MULTICAST
 }
 """
 
-# Whose a hardware address is that is no client's, OpenVPN has judged: the bridge's. All of its LAN shares one rate.
+# A MAC address that is no client's has passed learn-address, so it came through the bridge. Hosts behind it share one
+# broadcast limit.
 _LAN = """\
 chain lan_frames {
     ether saddr @guarded counter name spoofed drop

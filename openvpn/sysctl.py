@@ -1,35 +1,38 @@
-"""Kernel settings of a host that forwards for a tunnel.
+"""Render the kernel settings of a host that forwards for a tunnel.
 
 Source: the kernel's Documentation/networking/ip-sysctl.rst.
 """
 
 from collections.abc import Iterator
 
-from openvpn.model import Tunnel, text
+from openvpn.model import Tunnel
+from openvpn.syntax import render_lines
 
 
-def render(tunnel: Tunnel) -> str:
-    """Return a file for /etc/sysctl.d, so that it is in force from boot on."""
-    return text(f"forwarding for {tunnel.interface}", (f"{key} = {value}" for key, value in _settings(tunnel)))
+def render_sysctl(tunnel: Tunnel) -> str:
+    """Return a file for /etc/sysctl.d, so that the settings are in force from boot on."""
+    return render_lines(
+        f"forwarding for {tunnel.layout.interface}", (f"{key} = {value}" for key, value in _settings(tunnel))
+    )
 
 
 def _settings(tunnel: Tunnel) -> Iterator[tuple[str, int]]:
     yield from _SETTINGS
-    if tunnel.pool6:
+    if tunnel.ipv6:
         yield "net.ipv6.conf.all.forwarding", 1
-    if tunnel.device == "tap":
-        # Where something brings br_netfilter along, frames between a bridge's ports would be judged as packets that are
-        # routed; the dash lets the keys be missing. udev applies them again when the module comes.
+    if tunnel.layout.is_segment:
+        # Where something loads br_netfilter, frames between a bridge's ports would be filtered as if they were routed.
+        # The dash ignores missing keys; udev applies them when the module is loaded.
         yield from ((f"-net.bridge.bridge-nf-call-{family}", 0) for family in ("iptables", "ip6tables", "arptables"))
 
 
-#: `all` and `default`, because a setting counts if either says so, and interfaces come later than this file.
+#: The kernel combines `all` with an interface's own value, and interfaces that come later start with `default`.
 _EVERY = ("all", "default")
 _SETTINGS = (
     ("net.ipv4.ip_forward", 1),
-    # A source must lie where its packet came from.
+    # A packet is dropped if its source is not reached through the interface that it came in by.
     *((f"net.ipv4.conf.{which}.rp_filter", 1) for which in _EVERY),
-    # Clients meet through one interface of the gateway: it would tell each of them to talk past it.
+    # Clients reach each other through one interface of the gateway, which would advise them to bypass it.
     *((f"net.ipv4.conf.{which}.send_redirects", 0) for which in _EVERY),
     *((f"net.ipv4.conf.{which}.accept_redirects", 0) for which in _EVERY),
     *((f"net.ipv4.conf.{which}.accept_source_route", 0) for which in _EVERY),

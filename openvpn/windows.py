@@ -1,37 +1,37 @@
-r"""What a client's profile says more on Windows: two scripts that OpenVPN runs, and where it finds them.
+r"""Render the part of a client's profile for Windows: two scripts that OpenVPN runs, and their paths.
 
-They set what the gateway has pushed, and take it back. They need an administrator's rights, which OpenVPN's own service
-(`config-auto`) has. Source: openvpn(8) of 2.6, `--up`, whose command is taken apart a second time, so that each
-backslash of a path stands there four times.
+The scripts set what the gateway has pushed, and undo it. They need an administrator's rights, which OpenVPN's own
+service (`config-auto`) has. Source: openvpn(8) of 2.6, `--up`: OpenVPN parses the command a second time, so each
+backslash of a path is written four times.
 """
 
 from collections.abc import Iterator
 
 from openvpn.model import Tunnel
 
-#: Where OpenVPN's service looks for profiles that it starts at boot.
-PLACE = r"C:\Program Files\OpenVPN\config-auto"
+#: Directory of the profiles that OpenVPN's service starts at boot.
+CONFIG_DIRECTORY = r"C:\Program Files\OpenVPN\config-auto"
 
 _MARK = "# for Windows: "
 
 
-def options(tunnel: Tunnel, client: str) -> Iterator[str]:
-    """Lines of the profile of a client on Windows."""
-    yield f"{_MARK}{PLACE}"
-    # The scripts do it: OpenVPN tells them what.
+def render_options(tunnel: Tunnel, client: str) -> Iterator[str]:
+    """Yield the additional lines of a profile for a client on Windows."""
+    yield f"{_MARK}{CONFIG_DIRECTORY}"
+    # The scripts set addresses and routes: OpenVPN passes them in the environment.
     yield "ifconfig-noexec"
     yield "route-noexec"
     if tunnel.redirect:
-        # What OpenVPN would have done by itself, and tells no script.
+        # With route-noexec OpenVPN does not redirect the default route, and no script learns of it otherwise.
         yield "setenv drawbridge_redirect 1"
     yield "script-security 2"
-    for event, name in zip(("up", "down"), scripts(client), strict=True):
-        path = quoted(rf"{PLACE}\{name}")
+    for event, name in zip(("up", "down"), script_names(client), strict=True):
+        path = quote_path(rf"{CONFIG_DIRECTORY}\{name}")
         yield f"{event} {path}"
 
 
-def quoted(path: str) -> str:
-    r"""Return a path as the command of `--up`: read once as an option's value, and what remains as a command line.
+def quote_path(path: str) -> str:
+    r"""Return a path quoted for `--up`, which is parsed first as an option's value and then as a command line.
 
     >>> print(quoted(r"C:\a b\c.cmd"))
     "\"C:\\\\a b\\\\c.cmd\""
@@ -40,11 +40,11 @@ def quoted(path: str) -> str:
     return '"{}"'.format(command.replace("\\", r"\\").replace('"', r"\""))
 
 
-def is_for(bundle: str) -> bool:
-    """Whether a bundle is for Windows."""
+def is_windows_bundle(bundle: str) -> bool:
+    """Return whether a bundle is for Windows."""
     return f"\n{_MARK}" in bundle.partition("<ca>")[0]
 
 
-def scripts(client: str) -> tuple[str, str]:
+def script_names(client: str) -> tuple[str, str]:
     """Return the names of a client's two scripts."""
     return f"{client}-up.cmd", f"{client}-down.cmd"

@@ -116,7 +116,7 @@ def names(config: Settings, number: int) -> contract.Names:
 def bond(config: Settings, number: int, places: list[Place], remote: str) -> Bond:
     """Return the bond of a gateway, `remote` being the other one's public address."""
     tunnel = config.tunnel
-    return pair.bond(
+    return pair.create_bond(
         number,
         pool=tunnel.pool,
         port=tunnel.port,
@@ -132,7 +132,7 @@ def authority(config: Settings, number: int, places: list[Place]) -> Authority:
     """Make the authority of the link that a gateway serves; its one client is the other gateway."""
     other = 1 - number
     remote = places[number].address.public_ip
-    profile = remote.apply(lambda ip: pair.profile(bond(config, other, places, ip), number))
+    profile = remote.apply(lambda ip: pair.render_link_profile(bond(config, other, places, ip), number))
     made = AuthorityArgs(
         names=names(config, number),
         region=config.region,
@@ -155,13 +155,13 @@ def gateway(
     def build(remote: str, revoked: dict[str, str]) -> release.Release:
         made = bond(config, number, places, remote)
         bundle = names(config, other).bundle(pair.NAMES[number])
-        links = release.Links(
+        links = release.PairLinks(
             taps=tuple(link.interface for link in made.links),
-            files={**pair.files(made), **kit.static("links")},
-            bundles={pair.bundle(made, other): bundle},
+            files={**pair.render_gateway_files(made), **kit.static("links")},
+            bundles={pair.bundle_file(made, other): bundle},
         )
         return release.build(
-            pair.tunnel(number, made, (there.network.cidr,) if config.tunnel.vpc else ()),
+            pair.create_tunnel(number, made, (there.network.cidr,) if config.tunnel.vpc else ()),
             admin_from=machine.admin_from,
             allow_from=(IPv4Network(remote),),
             vpc=reached,

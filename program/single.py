@@ -19,10 +19,11 @@ from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
 from kits import bridge, links, site
 from openvpn import bond, lan_bridge
+from openvpn.firewall import complement
 from openvpn.listener import Listener
-from openvpn.model import GLOBAL6, Client, Multicast, Tunnel
+from openvpn.model import GLOBAL6, MulticastRange, Tunnel, TunnelClient, TunnelIPv6
 from openvpn.profile import render_profile
-from openvpn.site_filter import outside
+from openvpn.topology import BondedSegment, BridgedSegment, Routed, Segment, Topology
 from settings.checks.overlaps import check_vpc_overlap
 from settings.model import Settings
 from userdata import cloud_config, release
@@ -77,7 +78,7 @@ def place(config: Settings, tunnel: Tunnel) -> Network:
         protocol=tunnel.listener.protocol,
         links=len(tunnel.listener.ports),
         ssh=bool(doors.admin_from or doors.admin_at),
-        behind=tunnel.routed,
+        behind=tunnel.vpc_routes,
         ipv6=config.tunnel.has_ipv6,
         opened6=config.tunnel.open_to,
         announced=config.tunnel.advertised,
@@ -97,7 +98,7 @@ def guard(config: Settings, tunnel: Tunnel, network: Network) -> Firewall:
         admin_at=config.gateway.admin_at,
         allow_from=config.gateway.allow_from,
         clients_at=clients_at(config),
-        forwards_for=(network.cidr,) if tunnel.routed else (),
+        forwards_for=(network.cidr,) if tunnel.vpc_routes else (),
         ipv6=config.tunnel.has_ipv6,
         opened6=config.tunnel.open_to,
     )
@@ -111,7 +112,7 @@ def reach(config: Settings, tunnel: Tunnel, network: Network, firewall: Firewall
         names=names(config),
         subnet_id=network.public_subnet_id,
         security_group_id=firewall.security_group_id,
-        source_dest_check=not (tunnel.routed or config.tunnel.has_ipv6),
+        source_dest_check=not (tunnel.vpc_routes or config.tunnel.has_ipv6),
         ipv6=config.tunnel.has_ipv6,
         delegated=not advertised,
         ipv6_prefix=str(prefix) if prefix else None,
@@ -121,7 +122,7 @@ def reach(config: Settings, tunnel: Tunnel, network: Network, firewall: Firewall
     routes = RoutesArgs(
         tables=network.route_tables,
         interface_id=address.interface_id,
-        destinations=tunnel.routed,
+        destinations=tunnel.vpc_routes,
         edge=network.edge,
         destination6=network.announced6 if advertised else None,
     )
@@ -141,7 +142,7 @@ def supply(
     prefix6 = network.announced6 if config.tunnel.advertised else address.ipv6_prefix
     whole = pulumi.Output.all(prefix6, network.cidr6).apply(lambda known: dual(config, tunnel, *known))
     # An address that moves is known to the security group alone.
-    beyond = outside(network.cidr, *tunnel.sources)
+    beyond = complement(network.cidr, *tunnel.sources)
     admin_from = beyond if config.gateway.admin_at else config.gateway.admin_from
     allow_from = beyond if clients_at(config) else config.gateway.allow_from
     vpc = reached(config, network.cidr)
@@ -207,11 +208,12 @@ def reached(config: Settings, vpc: IPv4Network) -> tuple[IPv4Network, ...]:
 def offer(config: Settings) -> Tunnel:
     """Return what the settings say of the tunnel and its clients."""
     others = {"at", "lines", "bridge"}
-    clients = tuple(Client(**c.model_dump(exclude=others), bridge=bool(c.bridge)) for c in config.clients)
-    groups = tuple(Multicast(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
+    clients = tuple(TunnelClient(**c.model_dump(exclude=others)) for c in config.clients)
+    groups = tuple(MulticastRange(group=one.group, ports=one.ports) for one in config.tunnel.multicast)
     values = config.tunnel.model_dump(
-        exclude={"vpc", "multicast", "redirect", "ipv6", "open_to", "port", "protocol", "links"}
+        exclude={"vpc", "multicast", "redirect", "ipv6", "open_to", "port", "protocol", "links", "device", "bond"}
     )
+    values["topology"] = topology_of(config)
     values["listener"] = Listener.consecutive(config.tunnel.protocol, config.tunnel.port, config.tunnel.links)
     if config.tunnel.links > 1:
         # A host has to know within seconds that a link is gone: the other one is there.
@@ -219,6 +221,16 @@ def offer(config: Settings) -> Tunnel:
     if any(client.bridge for client in config.clients):
         values["mtu"] = lan_bridge.MTU
     return Tunnel(**values, multicast=groups, redirect=config.tunnel.redirect == "all", clients=clients)
+
+
+def topology_of(config: Settings) -> Topology:
+    """Return what the settings make of the tunnel: a routed network, or which kind of segment."""
+    if config.tunnel.device == "tun":
+        return Routed()
+    if config.tunnel.links > 1:
+        return BondedSegment(config.tunnel.bond or "balance-alb")
+    bridge = next((client for client in config.clients if client.bridge), None)
+    return BridgedSegment(bridge.name, bridge.lan[0]) if bridge else Segment()
 
 
 def into(config: Settings, tunnel: Tunnel, vpc: IPv4Network) -> Tunnel:
@@ -237,12 +249,17 @@ def dual(config: Settings, tunnel: Tunnel, prefix: str | None, vpc: str | None) 
     pool = chosen if isinstance(chosen, IPv6Network) else IPv6Network(prefix)
     reached = (IPv6Network(vpc),) if config.tunnel.vpc else ()
     everywhere = config.tunnel.redirect != "none"
-    values: dict[str, Any] = {"pool6": pool, "routes6": (GLOBAL6,) if everywhere else reached}
-    announced: dict[str, Any] = {"advertised": config.tunnel.advertised, "default6": everywhere}
-    return replace(tunnel, opened6=config.tunnel.open_to, **values, **announced)
+    ipv6 = TunnelIPv6(
+        pool=pool,
+        routes=(GLOBAL6,) if everywhere else reached,
+        open_to=config.tunnel.open_to,
+        advertised=config.tunnel.advertised,
+        default_router=everywhere,
+    )
+    return replace(tunnel, ipv6=ipv6)
 
 
-def sites(config: Settings, tunnel: Tunnel) -> list[Client]:
+def sites(config: Settings, tunnel: Tunnel) -> list[TunnelClient]:
     """Return the clients that route for a LAN, or keep the way in for their own address open, by a kit (for Debian)."""
     moving = clients_at(config)
     linux = [client for client in tunnel.clients if client.system == "linux"]
@@ -250,7 +267,7 @@ def sites(config: Settings, tunnel: Tunnel) -> list[Client]:
 
 
 def kit_of(
-    config: Settings, client: Client, tunnel: Tunnel, whole: pulumi.Output[Tunnel], firewall: Firewall
+    config: Settings, client: TunnelClient, tunnel: Tunnel, whole: pulumi.Output[Tunnel], firewall: Firewall
 ) -> pulumi.Output[bytes]:
     """Return a site's or a bridge's kit; it names the one rule of the security group that follows its address."""
     told = next(one.bridge for one in config.clients if one.name == client.name)
@@ -262,7 +279,7 @@ def kit_of(
 
     def kit(found: list[Any]) -> bytes:
         if told:
-            return bridge.build(client, found[0], lan_bridge.Host(**told.model_dump()), **here, door=found[1])
+            return bridge.build(client, found[0], lan_bridge.BridgeHost(**told.model_dump()), **here, door=found[1])
         return site.build(client, tunnel, **here, door=found[1])
 
     return pulumi.Output.all(whole, door).apply(kit)
@@ -270,7 +287,7 @@ def kit_of(
 
 def bonded(tunnel: Tunnel) -> list[str]:
     """Return the clients that hold their address over several links."""
-    return [client.name for client in tunnel.clients] if tunnel.is_bonded else []
+    return [client.name for client in tunnel.clients] if isinstance(tunnel.topology, BondedSegment) else []
 
 
 def bond_kit(config: Settings, name: str, tunnel: Tunnel, ip: pulumi.Output[str]) -> pulumi.Output[bytes]:
@@ -278,7 +295,7 @@ def bond_kit(config: Settings, name: str, tunnel: Tunnel, ip: pulumi.Output[str]
     lines = next(client.lines for client in config.clients if client.name == name)
 
     def kit(address: str) -> bytes:
-        made = bond.of_segment(tunnel, name, remote=address, server_name=names(config).server, lines=lines)
+        made = bond.create_segment_bond(tunnel, name, remote=address, server_name=names(config).server, uplinks=lines)
         return links.build(made, stack=config.stack, region=config.region, bundles={name: name})
 
     return ip.apply(kit)

@@ -16,13 +16,14 @@ from ipaddress import IPv4Network
 
 from contract import GATEWAY_SECRETS
 from openvpn import firewall, segment_bridge, server, sysctl
-from openvpn.model import Paths, Tunnel
+from openvpn.model import Tunnel
+from openvpn.paths import Paths
 from userdata.cloud_config import FILES
 from userdata.files.agent import FORMAT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Links:
+class PairLinks:
     """What a gateway runs that serves no clients, but holds an address over links to another one (`openvpn.pair`)."""
 
     taps: tuple[str, ...]
@@ -47,7 +48,7 @@ def build(
     allow_from: tuple[IPv4Network, ...],
     vpc: tuple[IPv4Network, ...],
     revoked: Mapping[str, str] | Mapping[int, str] | Sequence[int],
-    links: Links | None = None,
+    links: PairLinks | None = None,
 ) -> Release:
     """Return the release of a tunnel; the same values always give the same bytes.
 
@@ -67,14 +68,14 @@ def build(
         **_static(),
         **{f"root/{path}": text for path, text in (links.files if links else _served(tunnel)).items()},
         "root/etc/drawbridge/nftables.conf": rules,
-        "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render(tunnel),
+        "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render_sysctl(tunnel),
         **{f"root/{path}": text for path, text in (_segment(tunnel) | _low_port(tunnel)).items()},
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
     return Release(archive=archive, sha256=sha256(archive).hexdigest())
 
 
-def _processes(tunnel: Tunnel, links: Links | None) -> dict[str, object]:
+def _processes(tunnel: Tunnel, links: PairLinks | None) -> dict[str, object]:
     """What the manifest says of the processes: openvpn-server@… unless it says otherwise."""
     if links is None:
         return {"instances": [process.instance for process in tunnel.processes]}
@@ -96,10 +97,10 @@ def _served(tunnel: Tunnel) -> dict[str, str]:
 
 def _segment(tunnel: Tunnel) -> dict[str, str]:
     """What only a segment needs."""
-    if tunnel.device != "tap":
+    if not tunnel.layout.is_segment:
         return {}
     learn = (FILES / "learn-address.sh").read_text()
-    return {**segment_bridge.render(tunnel), Paths.learn.lstrip("/"): learn}
+    return {**segment_bridge.render_files(tunnel), Paths.learn.lstrip("/"): learn}
 
 
 #: Over the unit of ours: a port that only root may listen on (capabilities(7)).

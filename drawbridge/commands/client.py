@@ -52,7 +52,8 @@ def fetch(name: str, target: Path | None, force: bool, stack: str, region: str |
     if len(written) == 1:
         click.echo(f"{target}: sudo openvpn --config {target}")
     else:
-        click.echo(f"{', '.join(map(str, written))}: into {windows.PLACE} on {name}, then restart OpenVPNService there")
+        paths = ", ".join(map(str, written))
+        click.echo(f"{paths}: into {windows.CONFIG_DIRECTORY} on {name}, then restart OpenVPNService there")
 
 
 @client.command()

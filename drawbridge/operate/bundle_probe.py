@@ -26,8 +26,8 @@ from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.gateway_status import find_address, read_report
 from lab.linux import within
+from openvpn.bundle import BundleError, Remote, certificate_of, remote_of, tls_crypt_of
 from openvpn.handshake import Handshake, ServerCertificateError, Wire, client_key_of
-from openvpn.profile import BundleError, Remote, certificate_of, remote_of, tls_crypt_of
 from pki.authority import Certificate, PkiError
 
 #: Seconds that a probe takes at most, AWS's answers apart.

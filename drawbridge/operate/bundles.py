@@ -16,7 +16,7 @@ from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from kits import windows as kit
 from openvpn import windows
-from openvpn.profile import BundleError, certificate_of
+from openvpn.bundle import BundleError, certificate_of
 from pki.authority import Certificate, PkiError
 
 
@@ -81,7 +81,7 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
         raise _is_there(target)
     bundle = _bundle(account, name)
     files = {target: bundle}
-    if windows.is_for(bundle):
+    if windows.is_windows_bundle(bundle):
         profile, *scripts = kit.files(bundle, name).items()
         files = {target: profile[1], **{target.with_name(script): text for script, text in scripts}}
     if not replace and (there := [path for path in files if path.exists()]):

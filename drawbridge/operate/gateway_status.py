@@ -15,7 +15,7 @@ from drawbridge import errors
 from drawbridge.operate import ssh_login
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.stack_files import LAB
-from openvpn.model import Paths
+from openvpn.paths import Paths
 
 INSTANCE = "server"
 UNIT = f"openvpn-server@{INSTANCE}.service"

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from drawbridge import errors
-from openvpn.peer import End, render
+from openvpn.peer import PeerHost, render_peer
 from pki.authority import PkiError, self_signed
 
 #: The ends of the tunnel; nothing else has to know them.
@@ -24,8 +24,8 @@ def write_peer_files(directory: Path, names: tuple[str, str], remote: str, port:
         raise errors.BundleFileError(f"both ends are called {names[0]}", "give each a name of its own")
     try:
         one, two = (_end(name, address) for name, address in zip(names, TUNNEL_ADDRESSES, strict=True))
-        texts = {f"{one.name}.ovpn": render(one, two, port=port, remote=None)}
-        texts[f"{two.name}.ovpn"] = render(two, one, port=port, remote=remote)
+        texts = {f"{one.name}.ovpn": render_peer(one, two, port=port, remote=None)}
+        texts[f"{two.name}.ovpn"] = render_peer(two, one, port=port, remote=remote)
         for name, text in texts.items():
             path = directory / name
             with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
@@ -40,6 +40,8 @@ def write_peer_files(directory: Path, names: tuple[str, str], remote: str, port:
     return first, second
 
 
-def _end(name: str, address: IPv4Address) -> End:
+def _end(name: str, address: IPv4Address) -> PeerHost:
     leaf = self_signed(name, LIFETIME, datetime.now(UTC))
-    return End(name=name, address=address, certificate=leaf.certificate, key=leaf.key, fingerprint=leaf.fingerprint)
+    return PeerHost(
+        name=name, address=address, certificate=leaf.certificate, key=leaf.key, fingerprint=leaf.fingerprint
+    )

@@ -12,7 +12,7 @@ import pytest
 
 import contract
 from lab.api.iam import Call, is_allowed
-from openvpn import profile as bundles
+from openvpn import bundle as bundles
 from pki.authority import Certificate
 from tests.program.conftest import REGION, Deployment
 

@@ -8,7 +8,7 @@ import pulumi
 import pytest
 
 import contract
-from openvpn.profile import ca_of, certificate_of
+from openvpn.bundle import ca_of, certificate_of
 from pki.authority import Certificate
 from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deploy, Deployment, deploy_into_moto, empty_aws

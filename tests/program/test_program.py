@@ -8,7 +8,7 @@ import pulumi
 import pytest
 
 import contract
-from openvpn import profile as bundles
+from openvpn import bundle as bundles
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deploy, Deployment
 

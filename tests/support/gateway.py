@@ -14,7 +14,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from openvpn import pair
-from openvpn.model import Client, Mode, Tunnel
+from openvpn.model import Tunnel, TunnelClient
+from openvpn.topology import BondMode
 from pki.authority import CertificateAuthority
 from pki.ssh import host_key
 from userdata import release
@@ -26,7 +27,7 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 TUNNEL = Tunnel(
     pool=IPv4Network("10.8.0.0/24"),
     routes=(IPv4Network("10.1.0.0/16"),),
-    clients=(Client(name="alice"), Client(name="bob")),
+    clients=(TunnelClient(name="alice"), TunnelClient(name="bob")),
 )
 
 
@@ -36,15 +37,15 @@ def build(tunnel: Tunnel = TUNNEL, revoked: dict[int, str] | Sequence[int] = ())
     return release.build(tunnel, admin_from=(), allow_from=everywhere, vpc=tunnel.routes, revoked=revoked)
 
 
-def linked(extra: str = "", mode: Mode = "balance-xor") -> release.Release:
+def linked(extra: str = "", mode: BondMode = "balance-xor") -> release.Release:
     """A release of a pair's first gateway, as the program builds it; `extra` is a line of the link that it serves."""
     servers = ("duo.drawbridge", "b.duo.drawbridge")
     pool, remote = IPv4Network("10.0.0.0/24"), "203.0.113.9"
-    made = pair.bond(0, pool=pool, port=1194, mode=mode, servers=servers, remote=remote)
-    files = {**pair.files(made), "etc/drawbridge/make-bond": "#!/bin/sh\n"}
+    made = pair.create_bond(0, pool=pool, port=1194, mode=mode, servers=servers, remote=remote)
+    files = {**pair.render_gateway_files(made), "etc/drawbridge/make-bond": "#!/bin/sh\n"}
     files["etc/drawbridge/links/ovn0.conf"] += extra
-    links = release.Links(taps=("ovn0", "ovn1"), files=files, bundles={"ovn1.ovpn": BUNDLE})
-    tunnel, allowed = pair.tunnel(0, made, ()), (IPv4Network(remote),)
+    links = release.PairLinks(taps=("ovn0", "ovn1"), files=files, bundles={"ovn1.ovpn": BUNDLE})
+    tunnel, allowed = pair.create_tunnel(0, made, ()), (IPv4Network(remote),)
     return release.build(tunnel, admin_from=(), allow_from=allowed, vpc=(), revoked=(), links=links)
 
 
@@ -63,7 +64,7 @@ def archive(contents: dict[str, bytes]) -> release.Release:
 
 def contents(built: release.Release) -> dict[str, bytes]:
     """A release's files, to be changed and packed again."""
-    return {str(path): content for path, content in agent.members(built.archive) if content is not None}
+    return {str(path): content for path, content in agent.read_archive(built.archive) if content is not None}
 
 
 @cache

@@ -15,9 +15,9 @@ from drawbridge.trial.bond_measure import wait_links as links_up
 from kits import links
 from lab.errors import LabError
 from lab.region import Host, Region
-from openvpn.bond import Bond, Link
-from openvpn.model import Mode
-from openvpn.profile import inline
+from openvpn.bond import Bond, BondLink
+from openvpn.bundle import render_bundle
+from openvpn.topology import BondMode
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
 
@@ -42,7 +42,7 @@ class Pair:
         return self.left, self.right
 
 
-def build(region: Region, mode: Mode = "balance-xor", rate: str | None = RATE) -> Pair:
+def build(region: Region, mode: BondMode = "balance-xor", rate: str | None = RATE) -> Pair:
     """Boot both hosts and install their kits; tunnels are starting when it returns."""
     hosts, names = [], NAMES
     for number, name in enumerate(names):
@@ -73,18 +73,18 @@ def lan(host: int, line: int) -> IPv4Network:
     return IPv4Network(f"192.168.{40 + 10 * host + line}.0/24")
 
 
-def bonds(names: tuple[str, str], mode: Mode) -> tuple[Bond, Bond]:
+def bonds(names: tuple[str, str], mode: BondMode) -> tuple[Bond, Bond]:
     """What each host's kit is made from."""
 
     def bond(me: int) -> Bond:
         other = 1 - me
         ends = tuple(
-            Link(
+            BondLink(
                 number=link,
                 port=PORT + link,
                 peer=names[other] if link == me else f"{names[other]}.drawbridge",
                 remote=None if link == me else str(public(other, link)),
-                line=f"eth{link}",
+                uplink=f"eth{link}",
             )
             for link in (0, 1)
         )
@@ -107,7 +107,7 @@ def secrets(names: tuple[str, str], *, start: datetime | None = None) -> tuple[d
             1 - server: (peer.certificate, peer.key, tls_crypt.client_key(key)),
         }
         for host, rest in parts.items():
-            found[host][f"ovn{server}"] = inline("# keys\n", authority.certificate, *rest)
+            found[host][f"ovn{server}"] = render_bundle("# keys\n", authority.certificate, *rest)
     return found
 
 
@@ -155,7 +155,7 @@ def boot_id(host: Host) -> str:
         return ""
 
 
-def change_mode(pair: Pair, mode: Mode) -> None:
+def change_mode(pair: Pair, mode: BondMode) -> None:
     """Install kits of another mode on hosts that have theirs, and wait until they are bonded again."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(install, pair.hosts, bonds(NAMES, mode)))

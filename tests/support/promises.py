@@ -14,7 +14,7 @@ from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import fetch_bundle, install_kit
 from drawbridge.trial.measure import ask_echo, packets_arrive, ping
 from lab.region import Host
-from openvpn.profile import certificate_of
+from openvpn.bundle import certificate_of
 from pki.authority import Certificate
 from tests.support import stacks, waiting
 from tests.support.commands import read

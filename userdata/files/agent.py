@@ -40,7 +40,7 @@ USER = "openvpn"
 SSH_KEY = "ssh_host_ed25519_key"
 FIREWALL = "drawbridge-nftables.service"
 #: Makes the devices of a release that has it.
-BOND = "etc/drawbridge/make-bond"
+MAKE_BOND = "etc/drawbridge/make-bond"
 
 MAX_ARCHIVE = 4 << 20
 """Bytes of a release, packed."""
@@ -50,11 +50,11 @@ MAX_REASON = 500
 """Characters; escaped, a report still fits a parameter of 4,096."""
 
 #: Seconds.
-COMMAND = 60.0
-COMING_UP = 20.0
+COMMAND_TIMEOUT = 60.0
+START_TIMEOUT = 20.0
 #: OpenVPN writes its status every 10 seconds.
-STALE = 60.0
-MANAGEMENT = 5.0
+STATUS_MAX_AGE = 60.0
+MANAGEMENT_TIMEOUT = 5.0
 
 
 class AgentError(Exception):
@@ -133,7 +133,7 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class AgentState:
     """What must outlive a reboot."""
 
     applied: Generation | None = None
@@ -214,15 +214,15 @@ def read_manifest(text: str) -> Manifest:
     return manifest
 
 
-def read_state(text: str) -> State:
+def read_state(text: str) -> AgentState:
     """Read the state file. One that makes no sense counts as none: then a run does all anew."""
     try:
         raw = json.loads(text)
         for key in ("applied", "refused"):
             raw[key] = raw[key] and Generation(**raw[key])
-        return State(**raw)
+        return AgentState(**raw)
     except (ValueError, KeyError, TypeError):
-        return State()
+        return AgentState()
 
 
 def is_plain(name: str) -> bool:
@@ -230,7 +230,7 @@ def is_plain(name: str) -> bool:
     return bool(name) and name[0] != "." and all(c.isascii() and (c.isalnum() or c in "._-@") for c in name)
 
 
-def identity(parameters: Iterable[dict[str, Any]]) -> str:
+def identify_secrets(parameters: Iterable[dict[str, Any]]) -> str:
     """What tells one state of the secrets from another, out of SSM's answer and without their values.
 
     The time is in it, because a parameter that was deleted and made again starts over at version 1.
@@ -239,7 +239,7 @@ def identity(parameters: Iterable[dict[str, Any]]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def members(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes | None]]:
+def read_archive(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes | None]]:
     """Yield an archive's files with their content, and its directories with None.
 
     Raises `RefusedError` for anything that is not plainly inside it: links, devices, absolute or climbing paths, too
@@ -278,7 +278,7 @@ def read_sessions(status: Iterable[str]) -> list[Session]:
     return [Session(row[1], int(row[10])) for row in clients if row[10].isdigit()]
 
 
-def cuts(sessions: Iterable[Session], allowed: set[str], rekeyed: set[str]) -> list[str]:
+def kill_commands(sessions: Iterable[Session], allowed: set[str], rekeyed: set[str]) -> list[str]:
     """Return the management commands that end the sessions of revoked certificates.
 
     A client that is no longer `allowed` has to stop. One that was `rekeyed` has to come again: whoever holds the new
@@ -296,7 +296,7 @@ def cuts(sessions: Iterable[Session], allowed: set[str], rekeyed: set[str]) -> l
 # Effects
 
 
-def run(argv: Sequence[str], seconds: float = COMMAND) -> "subprocess.CompletedProcess[str]":
+def run_command(argv: Sequence[str], seconds: float = COMMAND_TIMEOUT) -> "subprocess.CompletedProcess[str]":
     """Run a command; its exit status is the caller's affair. Raises `FailedError` if it cannot run or does not end."""
     try:
         quiet = subprocess.DEVNULL
@@ -307,7 +307,7 @@ def run(argv: Sequence[str], seconds: float = COMMAND) -> "subprocess.CompletedP
         raise FailedError(f"{argv[0]} does not start: {error}") from error
 
 
-def wait(condition: Callable[[], bool], seconds: float) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     """Wait until `condition` holds, for at most `seconds`; the clock on the wall may jump meanwhile."""
     end = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < end:
@@ -315,7 +315,7 @@ def wait(condition: Callable[[], bool], seconds: float) -> bool:
     return holds
 
 
-def write(path: Path, content: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+def create_file(path: Path, content: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
     """Create a file that is not there yet, with its mode and owner from the first moment on, down to the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
@@ -331,14 +331,14 @@ def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     try:
-        write(temporary, content, mode)
+        create_file(temporary, content, mode)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def link(path: Path, target: str) -> bool:
+def replace_link(path: Path, target: str) -> bool:
     """Make `path` a symlink to `target`, in one step and whatever was there; return whether that changed anything."""
     if path.is_symlink() and str(path.readlink()) == target:
         return False
@@ -350,7 +350,7 @@ def link(path: Path, target: str) -> bool:
     return True
 
 
-def sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Bring a directory's entries to the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -359,15 +359,15 @@ def sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def manage(path: Path, commands: Iterable[str]) -> list[str]:
+def send_management_commands(path: Path, commands: Iterable[str]) -> list[str]:
     """Send commands to OpenVPN's management socket, one after the other, and return all lines of the answers.
 
     Raises OSError (TimeoutError among them) if nobody answers within `MANAGEMENT` seconds.
     """
     answer: list[str] = []
-    end = time.monotonic() + MANAGEMENT
+    end = time.monotonic() + MANAGEMENT_TIMEOUT
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(MANAGEMENT)
+        connection.settimeout(MANAGEMENT_TIMEOUT)
         connection.connect(str(path))
         with connection.makefile("rw", encoding="utf-8", errors="replace", newline="\n") as stream:
             for command in commands:
@@ -406,7 +406,7 @@ class Cloud:
         pointer = [p for p in found if p["Name"] == name]
         if not pointer:
             raise FailedError(f"AWS has no parameter {name}")
-        return read_pointer(pointer[0]["Value"]), identity(p for p in found if p["Name"] != name)
+        return read_pointer(pointer[0]["Value"]), identify_secrets(p for p in found if p["Name"] != name)
 
     def secrets(self, files: dict[str, str]) -> tuple[list[Secret], str]:
         """Return the secrets, decrypted, and their `identity`; `files` are `Manifest.files`."""
@@ -415,7 +415,7 @@ class Cloud:
         secrets = [Secret(wanted[p["Name"]], p["Value"]) for p in found]
         if missing := sorted(set(wanted) - {p["Name"] for p in found}):
             raise FailedError(f"AWS has no parameter {', '.join(missing)}")
-        return secrets, identity(found)
+        return secrets, identify_secrets(found)
 
     def archive(self, pointer: Pointer) -> bytes:
         """Return the release's archive, its digest checked."""
@@ -460,10 +460,12 @@ class Cloud:
             raise FailedError(f"{what}: {error}") from error
 
 
-class Machine:
+class GatewayMachine:
     """The gateway's file system and services; `root` and `run` are others in tests."""
 
-    def __init__(self, root: Path = Path("/"), run: Callable[[Sequence[str]], Any] = run, user: str = USER) -> None:
+    def __init__(
+        self, root: Path = Path("/"), run: Callable[[Sequence[str]], Any] = run_command, user: str = USER
+    ) -> None:
         self.root = root
         self.run = run
         self.user = user
@@ -481,7 +483,7 @@ class Machine:
         """The EC2 instance's id, as cloud-init noted it."""
         return read_or_empty(self.root / "var/lib/cloud/data/instance-id").strip()
 
-    def state(self) -> State:
+    def state(self) -> AgentState:
         return read_state(read_or_empty(self.state_file))
 
     def manifest(self, release: str) -> Manifest:
@@ -532,7 +534,7 @@ class Machine:
             up = all("active" in states.get(name, ()) for name in units)
             return bool(dead) or (up and all(map(self.is_fresh, manifest.instances)))
 
-        if not wait(settled, seconds):
+        if not wait_until(settled, seconds):
             return f"{', '.join(manifest.units)} not up within {seconds:.0f} s"
         return "; ".join(f"{name} is down: {self.last_words(name)}" for name in dead)
 
@@ -542,7 +544,7 @@ class Machine:
             status = (self.runtime(instance) / "status").stat()
         except OSError:
             return False
-        return status.st_size > 0 and abs(time.time() - status.st_mtime) < STALE
+        return status.st_size > 0 and abs(time.time() - status.st_mtime) < STATUS_MAX_AGE
 
     def last_words(self, name: str) -> str:
         """What a unit's own processes said last."""
@@ -554,25 +556,25 @@ class Machine:
 
     def unpack(self, sha256: str, archive: bytes) -> None:
         """Put a release beside the others, whole or not at all."""
-        with staging(self.releases, sha256) as directory:
-            for path, content in members(archive):
+        with StagingDirectory(self.releases, sha256) as directory:
+            for path, content in read_archive(archive):
                 target = directory / path
                 if content is None:
                     target.mkdir(parents=True, exist_ok=True)
                 else:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    write(target, content)
+                    create_file(target, content)
 
     def keep(self, secrets: Iterable[Secret], name: str) -> None:
         """Put secrets beside the others; OpenVPN's belong to its user, the SSH host key to root."""
         entry = pwd.getpwnam(self.user)
-        with staging(self.vault, name) as directory:
+        with StagingDirectory(self.vault, name) as directory:
             os.chown(directory, -1, entry.pw_gid)
             directory.chmod(0o750)
             for secret in secrets:
                 # Not root:group 0640: OpenVPN warns of a key that anyone but its owner can read.
                 owner = None if secret.name == SSH_KEY else (entry.pw_uid, entry.pw_gid)
-                write(directory / secret.name, secret.value.encode(), 0o400, owner)
+                create_file(directory / secret.name, secret.value.encode(), 0o400, owner)
 
     def make_user(self, release: str) -> None:
         """Make OpenVPN's user, if nobody did."""
@@ -613,8 +615,8 @@ class Machine:
         wanted = self.revocations(release)
         if missing := [serial for serial in wanted if not (revoked / serial).exists()]:
             for serial in missing:
-                write(revoked / serial, b"")
-            sync(revoked)
+                create_file(revoked / serial, b"")
+            sync_directory(revoked)
 
     def secure_directory(self, path: Path) -> None:
         """A directory that root writes and OpenVPN reads."""
@@ -638,8 +640,10 @@ class Machine:
             if not path.exists():
                 continue
             try:
-                if commands := cuts(read_sessions(manage(path, ["status 3"])), allowed, rekeyed):
-                    manage(path, commands)
+                if commands := kill_commands(
+                    read_sessions(send_management_commands(path, ["status 3"])), allowed, rekeyed
+                ):
+                    send_management_commands(path, commands)
             except OSError as error:
                 raise FailedError(f"{path}: {error}") from error
 
@@ -647,9 +651,9 @@ class Machine:
         """Make the machine run a generation that is on its disk; raises `AgentError` if that does not come up."""
         manifest = self.manifest(generation.release)
         # Nothing is rewritten in place: all files of ours are links through `current`, which changes in one step.
-        link(self.openvpn / "secrets", str(Path("/") / self.vault.relative_to(self.root) / generation.secrets))
-        link(self.current, f"releases/{generation.release}")
-        link(self.openvpn / "ccd", "/opt/drawbridge/current/ccd")
+        replace_link(self.openvpn / "secrets", str(Path("/") / self.vault.relative_to(self.root) / generation.secrets))
+        replace_link(self.current, f"releases/{generation.release}")
+        replace_link(self.openvpn / "ccd", "/opt/drawbridge/current/ccd")
         self.install(generation.release)
         self.present_host_key(generation)
 
@@ -667,14 +671,14 @@ class Machine:
                 raise RefusedError(f"{unit} does not start: {self.last_words(unit)}")
         for unit in manifest.beside:
             self.must("systemctl", "restart", unit)
-        if trouble := self.trouble(generation, COMING_UP):
+        if trouble := self.trouble(generation, START_TIMEOUT):
             raise RefusedError(trouble)
 
     def install(self, release: str) -> None:
         """Link each file under the release's `root` to its place, and take away what only other releases have."""
         new = self.tree(release)
         for path in sorted(new):
-            link(self.root / path, f"/opt/drawbridge/current/root/{path}")
+            replace_link(self.root / path, f"/opt/drawbridge/current/root/{path}")
         old = {path for other in self.releases.iterdir() for path in self.tree(other.name)}
         for path in sorted(old - new):
             if (self.root / path).is_symlink():
@@ -683,8 +687,8 @@ class Machine:
     def connect(self, release: str) -> None:
         """Have systemd-networkd make the devices that a release has files for; the ones that are there stay up."""
         tree = self.tree(release)
-        if PurePosixPath(BOND) in tree:
-            self.must("sh", str(self.root / BOND))
+        if PurePosixPath(MAKE_BOND) in tree:
+            self.must("sh", str(self.root / MAKE_BOND))
         elif any(path.is_relative_to("etc/systemd/network") for path in tree):
             self.must("systemctl", "start", "systemd-networkd.service")
             self.must("networkctl", "reload")
@@ -719,7 +723,7 @@ class Machine:
             raise RefusedError(f"{name}: {said or f'exit status {result.returncode}'}")
         return result
 
-    def save(self, state: State) -> None:
+    def save(self, state: AgentState) -> None:
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.state_file, json.dumps(asdict(state)).encode())
 
@@ -733,7 +737,7 @@ class Machine:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-class staging:
+class StagingDirectory:
     """A directory that appears under its name when all of it is on the disk; after an error nothing is left."""
 
     def __init__(self, parent: Path, name: str) -> None:
@@ -747,9 +751,9 @@ class staging:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            sync(self.directory)
+            sync_directory(self.directory)
             self.directory.rename(self.final)
-            sync(self.final.parent)
+            sync_directory(self.final.parent)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -781,7 +785,7 @@ def check_key(directory: Path) -> None:
 # A run
 
 
-def converge(machine: Machine, cloud: Cloud, agent: str) -> Report:
+def converge(machine: GatewayMachine, cloud: Cloud, agent: str) -> Report:
     """Bring the machine to what AWS names, or keep it on its last good generation, and say which and why.
 
     `agent` is the digest of this agent. Raises nothing that was foreseen; the caller reports the rest.
@@ -798,35 +802,35 @@ def converge(machine: Machine, cloud: Cloud, agent: str) -> Report:
         report = replace(report, release=pointer.sha256)
         seen = Generation(pointer.sha256, secrets)
         if applied and seen == state.refused:
-            return settle(machine, applied, replace(report, state="refused", reason=state.reason))
+            return keep_last_good(machine, applied, replace(report, state="refused", reason=state.reason))
         if applied and seen == applied and state.agent == agent:
-            return settle(machine, applied, report)
-        wanted = stage(machine, cloud, pointer, applied)
+            return keep_last_good(machine, applied, report)
+        wanted = stage_generation(machine, cloud, pointer, applied)
     except (AgentError, OSError) as error:
-        return settle(machine, applied, because(report, error))
+        return keep_last_good(machine, applied, failed_report(report, error))
     try:
         machine.revoke(wanted.release)
         machine.cut(wanted.release, applied.release if applied else None)
         machine.validate(wanted)
         machine.activate(wanted)
     except (AgentError, OSError) as error:
-        report = because(report, error)
+        report = failed_report(report, error)
         if applied and isinstance(error, RefusedError):
             # Tried again only when something changes: each try costs the clients their connection.
             state = replace(state, refused=seen, reason=report.reason)
             with contextlib.suppress(OSError):
                 machine.save(state)
-        return settle(machine, applied, report)
+        return keep_last_good(machine, applied, report)
     report = replace(report, running=wanted.release, units=machine.manifest(wanted.release).units)
     try:
         machine.save(replace(state, applied=wanted, agent=agent, refused=None, reason=""))
         machine.tidy(wanted)
     except OSError as error:
-        return because(report, error)
+        return failed_report(report, error)
     return report
 
 
-def stage(machine: Machine, cloud: Cloud, pointer: Pointer, applied: Generation | None) -> Generation:
+def stage_generation(machine: GatewayMachine, cloud: Cloud, pointer: Pointer, applied: Generation | None) -> Generation:
     """Bring a release and its secrets onto this machine, beside what is in use."""
     if not (machine.releases / pointer.sha256).is_dir():
         machine.unpack(pointer.sha256, cloud.archive(pointer))
@@ -838,7 +842,7 @@ def stage(machine: Machine, cloud: Cloud, pointer: Pointer, applied: Generation 
     return Generation(pointer.sha256, name)
 
 
-def settle(machine: Machine, applied: Generation | None, report: Report) -> Report:
+def keep_last_good(machine: GatewayMachine, applied: Generation | None, report: Report) -> Report:
     """See that the last good generation runs, also without AWS, and return `report` with what is to be said of that."""
     if applied is None:
         return report
@@ -846,22 +850,22 @@ def settle(machine: Machine, applied: Generation | None, report: Report) -> Repo
         if machine.linked() != applied or machine.trouble(applied, 0):
             machine.activate(applied)
     except (AgentError, OSError) as error:
-        last = f"the last good release does not come up: {describe(error)}"
+        last = f"the last good release does not come up: {describe_error(error)}"
         return replace(report, state="failed", reason="; ".join(filter(None, (report.reason, last)))[:MAX_REASON])
     return report
 
 
-def because(report: Report, error: Exception) -> Report:
+def failed_report(report: Report, error: Exception) -> Report:
     """The report of a run that an error ended."""
     state = "refused" if isinstance(error, RefusedError) else "failed"
-    return replace(report, state=state, reason=describe(error))
+    return replace(report, state=state, reason=describe_error(error))
 
 
-def describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     return (str(error) or repr(error))[:MAX_REASON]
 
 
-def tell(machine: Machine, cloud: Cloud, report: Report) -> None:
+def publish_report(machine: GatewayMachine, cloud: Cloud, report: Report) -> None:
     """Write a report down, and send it if it says anything new."""
     text = report.text(datetime.now(UTC))
     machine.report_file.parent.mkdir(parents=True, exist_ok=True)
@@ -876,7 +880,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run once; `check` only shows that this file is whole. Returns the exit status: 0 if the gateway is ready."""
     if list(arguments) == ["check"]:
         return 0
-    machine = Machine()
+    machine = GatewayMachine()
     os.umask(0o022)
     lock = machine.root / "run/drawbridge.lock"
     with lock.open("w") as held:
@@ -895,9 +899,9 @@ def main(arguments: Sequence[str]) -> int:
         if report.state != "ready":
             print(f"{report.state}: {report.reason}", file=sys.stderr)
         try:
-            tell(machine, cloud, report)
+            publish_report(machine, cloud, report)
         except (AgentError, OSError) as error:
-            print(f"no report: {describe(error)}", file=sys.stderr)
+            print(f"no report: {describe_error(error)}", file=sys.stderr)
         return 0 if report.state == "ready" else 1
 
 

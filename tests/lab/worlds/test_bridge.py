@@ -27,7 +27,7 @@ from drawbridge.trial.segment import DATAGRAMS, SegmentMember, count_multicast, 
 from lab.errors import LabError
 from lab.linux import ip_batch
 from lab.region import Host, Region
-from openvpn.segment_filter import link_local
+from openvpn.addressing import derive_link_local
 from settings.stack_file import read_stack_file
 from tests.lab.worlds.test_ros2 import arp, counted, mac, neighbour, udp
 from tests.support import waiting
@@ -159,8 +159,8 @@ def test_the_lans_hosts_have_its_addresses_and_nobody_elses(
     """Frames made by hand, each beside one that differs only in being true; all from hosts behind one certificate."""
     gateway, laptop, hidden = here["gateway"], here["laptop"], here["home-hidden"]
     own, nobody = mac(hidden), bytes.fromhex("020000000099")
-    local, everyone6 = link_local(":".join(f"{b:02x}" for b in own)), IPv6Address("ff02::1")
-    theirs = link_local(":".join(f"{b:02x}" for b in mac(laptop)))
+    local, everyone6 = derive_link_local(":".join(f"{b:02x}" for b in own)), IPv6Address("ff02::1")
+    theirs = derive_link_local(":".join(f"{b:02x}" for b in mac(laptop)))
     # The hardware addresses last: the LAN itself believes whom it hears, as any does.
     tried = {
         "network address of a client": (udp(own, hidden, gateway, b"A1"), udp(own, laptop, gateway, b"A2")),

@@ -21,7 +21,7 @@ from drawbridge.trial.hosts import fetch_bundle
 from drawbridge.trial.measure import ask_echo, ping
 from lab.linux import within
 from lab.region import Host
-from openvpn.profile import inline
+from openvpn.bundle import render_bundle
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
 from tests.support import promises, stacks, waiting
@@ -197,7 +197,7 @@ def other(bundle: str) -> str:
     authority, now = CertificateAuthority.create("another", timedelta(days=1), datetime.now(UTC)), datetime.now(UTC)
     leaf = authority.issue_client("alice", timedelta(days=1), now)
     wrapped = tls_crypt.client_key(tls_crypt.server_key())
-    return inline(bundle.partition("<ca>")[0], authority.certificate, leaf.certificate, leaf.key, wrapped)
+    return render_bundle(bundle.partition("<ca>")[0], authority.certificate, leaf.certificate, leaf.key, wrapped)
 
 
 def probed(deployed: Deployment, host: Host, bundle: str, *, aws: bool = False) -> bundle_probe.Verdict:

@@ -21,8 +21,8 @@ from drawbridge.trial.hosts import run_checked, start_client
 from drawbridge.trial.ipv6 import SERVER6, global_address
 from drawbridge.trial.measure import packets_arrive, ping, wait_until
 from lab.region import Host, Region
-from openvpn import profile as openvpn_profile
-from openvpn.segment_filter import link_local
+from openvpn import bundle as openvpn_bundle
+from openvpn.addressing import derive_link_local
 from pki.authority import CertificateAuthority
 from tests.support import promises, stacks
 from tests.support.promises import World
@@ -179,8 +179,8 @@ def test_without_keys_it_does_not_start_and_with_wrong_ones_it_carries_nothing(
     now = datetime.now(UTC)
     stranger = CertificateAuthority.create("stranger", timedelta(days=1), now)
     leaf = stranger.issue_client("cabin", timedelta(days=1), now)
-    profile, ca, tls = bundle.partition("<ca>")[0], openvpn_profile.ca_of(bundle), openvpn_profile.tls_crypt_of(bundle)
-    wrong = openvpn_profile.inline(profile, ca, leaf.certificate, leaf.key, tls)
+    profile, ca, tls = bundle.partition("<ca>")[0], openvpn_bundle.ca_of(bundle), openvpn_bundle.tls_crypt_of(bundle)
+    wrong = openvpn_bundle.render_bundle(profile, ca, leaf.certificate, leaf.key, tls)
     tried = cabin.run(["timeout", "10", "openvpn", "--config", "/dev/stdin", "--connect-retry-max", "1"], stdin=wrong)
     assert "Initialization Sequence Completed" not in tried.stdout
     assert "VERIFY ERROR" in run_checked(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
@@ -209,7 +209,7 @@ def test_where_a_whole_64_is_the_segment_s_clients_make_addresses_of_its_adverti
 
     assert given == block[0x10] and mine["barn"] in block and interface(stack)["Ipv6Prefixes"] == []
     macs = {host.name: run_checked(host, "cat", "/sys/class/net/tap0/address").strip() for host in members}
-    ends = {name: int(link_local(mac)) & (2**64 - 1) for name, mac in macs.items()}
+    ends = {name: int(derive_link_local(mac)) & (2**64 - 1) for name, mac in macs.items()}
     assert {name: int(address) & (2**64 - 1) for name, address in mine.items()} == ends
     assert "default via fe80::" in run_checked(cabin, "ip", "-6", "route", "show", "dev", "tap0", "proto", "ra")
     for host in members:

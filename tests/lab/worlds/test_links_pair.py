@@ -16,7 +16,7 @@ from drawbridge.trial.link_faults import end_silence, silence
 from drawbridge.trial.run import disposable_region
 from lab.linux import nft, run
 from lab.region import Host
-from openvpn.model import Mode
+from openvpn.topology import BondMode
 from tests.support import pair as pairs
 from tests.support.pair import Pair, boot_id, must, wait_bonded, wait_links
 from tests.support.waiting import Lateness, until
@@ -299,7 +299,7 @@ def test_a_kit_installed_on_both_hosts_is_told_by_the_watchers(pair: Pair) -> No
 
 
 @pytest.mark.parametrize("mode", ["active-backup", "balance-rr"])
-def test_other_modes_lose_nothing_either(pair: Pair, mode: Mode) -> None:
+def test_other_modes_lose_nothing_either(pair: Pair, mode: BondMode) -> None:
     try:
         pairs.change_mode(pair, mode)
         for host, other in ((pair.left, RIGHT), (pair.right, LEFT)):

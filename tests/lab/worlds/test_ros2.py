@@ -20,7 +20,8 @@ from drawbridge.trial.hosts import run_checked, start_client
 from drawbridge.trial.measure import ping, wait_until
 from drawbridge.trial.segment import DATAGRAMS, SegmentMember, count_multicast
 from lab.region import Host
-from openvpn.segment_filter import COUNTERS, link_local
+from openvpn.addressing import derive_link_local
+from openvpn.segment_filter import COUNTERS
 from tests.support import promises, stacks, waiting
 from tests.support.promises import World
 
@@ -253,7 +254,7 @@ def test_a_client_sends_from_its_own_addresses_only(
     gateway, desktop, robot = here
     own, other = mac(desktop), mac(robot)
     nobody = bytes.fromhex("020000000099")
-    local, others_local = (link_local(":".join(f"{b:02x}" for b in one)) for one in (own, other))
+    local, others_local = (derive_link_local(":".join(f"{b:02x}" for b in one)) for one in (own, other))
     everyone6 = IPv6Address("ff02::1")
     tried = {
         "hardware address of another": (udp(own, desktop, gateway, b"A1"), udp(other, desktop, gateway, b"A2")),

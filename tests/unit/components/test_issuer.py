@@ -15,7 +15,7 @@ from pulumi.dynamic.dynamic import serialize_provider
 import contract
 from components import authority_provider
 from components.authority_provider import Issuer, IssuerError
-from openvpn import profile as bundles
+from openvpn import bundle as bundles
 from pki.authority import Certificate
 
 NAMES = contract.Names("dev")

@@ -15,7 +15,7 @@ from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 import contract
 from drawbridge.operate.account import Account
-from openvpn.profile import inline
+from openvpn.bundle import render_bundle
 from pki import ssh as ssh_keys
 from pki.authority import CertificateAuthority, Leaf
 
@@ -54,7 +54,7 @@ class Enrol:
 
     def __call__(self, name: str, *, days: int = 365) -> Enrolled:
         leaf = self.authority.issue_client(name, timedelta(days=days), datetime.now(UTC))
-        bundle = inline("client\n", self.authority.certificate, leaf.certificate, leaf.key, "tls-crypt\n")
+        bundle = render_bundle("client\n", self.authority.certificate, leaf.certificate, leaf.key, "tls-crypt\n")
         self.account.client("ssm").put_parameter(
             Name=self.account.names.bundle(name), Value=bundle, Type="SecureString", Overwrite=True
         )

@@ -14,7 +14,7 @@ from drawbridge import errors
 from drawbridge.commands.root import cli
 from drawbridge.operate import bundles
 from drawbridge.operate.account import Account
-from openvpn.model import Client, Tunnel
+from openvpn.model import Tunnel, TunnelClient
 from openvpn.profile import render_profile
 
 from .conftest import STACK, Enrol
@@ -55,7 +55,7 @@ def test_a_damaged_bundle_is_named_and_not_shown(account: Account) -> None:
 @pytest.mark.seed("2.15")
 def test_fetch_for_windows_writes_the_scripts_beside_it(account: Account, enrol: Enrol, tmp_path: Path) -> None:
     bundle = enrol("office").bundle
-    tunnel = Tunnel(pool=IPv4Network("10.8.0.0/24"), clients=(Client(name="office", system="windows"),))
+    tunnel = Tunnel(pool=IPv4Network("10.8.0.0/24"), clients=(TunnelClient(name="office", system="windows"),))
     profile = render_profile(tunnel, "203.0.113.7", "gateway.lab", "office")
     whole = profile + bundle[bundle.index("<ca>") :]
     account.client("ssm").put_parameter(Name=account.names.bundle("office"), Value=whole, Overwrite=True)

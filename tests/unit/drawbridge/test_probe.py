@@ -18,9 +18,10 @@ import pytest
 from drawbridge import errors
 from drawbridge.operate import bundle_probe
 from lab.linux import within
+from openvpn.bundle import render_bundle
 from openvpn.listener import Listener
 from openvpn.model import Tunnel
-from openvpn.profile import inline, render_profile
+from openvpn.profile import render_profile
 from pki import tls_crypt
 from pki.authority import CertificateAuthority, Leaf
 from tests.support.waiting import Lateness, until
@@ -63,7 +64,7 @@ class Server:
         profile = render_profile(self.tunnel, remote, name)
         wrapped = tls_crypt.client_key(changed.get("key", self.key))
         ca = changed.get("ca", self.authority.certificate)
-        return inline(profile, ca, leaf.certificate, leaf.key, wrapped)
+        return render_bundle(profile, ca, leaf.certificate, leaf.key, wrapped)
 
     @property
     def log(self) -> str:

@@ -8,13 +8,14 @@ import pytest
 
 from kits import windows as kit
 from openvpn import windows
-from openvpn.model import Client, Tunnel
-from openvpn.profile import inline, remote_of, render_profile
+from openvpn.bundle import remote_of, render_bundle
+from openvpn.model import Tunnel, TunnelClient
+from openvpn.profile import render_profile
 
 TUNNEL = Tunnel(
     pool=IPv4Network("10.8.0.0/24"),
     routes=(IPv4Network("10.1.0.0/16"),),
-    clients=(Client(name="office", system="windows"), Client(name="alice")),
+    clients=(TunnelClient(name="office", system="windows"), TunnelClient(name="alice")),
     domain="tenant.internal",
     resolver=IPv4Address("10.1.0.2"),
 )
@@ -40,7 +41,7 @@ TOLD = {
 
 
 def bundle(tunnel: Tunnel = TUNNEL, client: str = "office") -> str:
-    return inline(render_profile(tunnel, "203.0.113.7", "gateway.lab", client), "CA", "CERT", "KEY", "TLS")
+    return render_bundle(render_profile(tunnel, "203.0.113.7", "gateway.lab", client), "CA", "CERT", "KEY", "TLS")
 
 
 def files(tunnel: Tunnel = TUNNEL) -> dict[str, str]:
@@ -67,14 +68,14 @@ def test_paths_are_escaped_twice() -> None:
 
 
 def test_only_clients_on_windows_have_scripts() -> None:
-    assert windows.is_for(bundle()) and not windows.is_for(bundle(client="alice"))
+    assert windows.is_windows_bundle(bundle()) and not windows.is_windows_bundle(bundle(client="alice"))
     assert render_profile(TUNNEL, "203.0.113.7", "gateway.lab", "alice") == render_profile(
         TUNNEL, "203.0.113.7", "gateway.lab"
     )
 
 
 def test_a_bundle_with_scripts_still_fits_a_parameter() -> None:
-    longest = replace(TUNNEL, clients=(Client(name="c" * 63, system="windows"),), redirect=True)
+    longest = replace(TUNNEL, clients=(TunnelClient(name="c" * 63, system="windows"),), redirect=True)
     # The PEM texts of P-256 are 2,303 characters.
     assert len(render_profile(longest, "203.0.113.7", "g" * 63, "c" * 63)) + 2400 < 4096
 

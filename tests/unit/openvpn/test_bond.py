@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openvpn.bond import BOND, BRIDGE_MODES, PAIR_MODES, Bond, BondError, Link, render
-from openvpn.model import Mode
+from openvpn.bond import BRIDGE_MODES, PAIR_MODES, Bond, BondError, BondLink, render_files
+from openvpn.topology import BOND, BondMode
 
-LISTENS = Link(number=0, port=1194, peer="right", line="eth0")
-CALLS = Link(number=1, port=1195, peer="right.drawbridge", remote="203.0.113.51")
+LISTENS = BondLink(number=0, port=1194, peer="right", uplink="eth0")
+CALLS = BondLink(number=1, port=1195, peer="right.drawbridge", remote="203.0.113.51")
 LEFT = Bond(group="g", host="left", address=IPv4Interface("10.0.0.1/24"), mode="balance-xor", links=(LISTENS, CALLS))
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
 NETWORKD = "etc/systemd/network/30-drawbridge"
 
 
 def conf(bond: Bond, tap: str) -> list[str]:
-    return render(bond)[f"etc/drawbridge/links/{tap}.conf"].splitlines()
+    return render_files(bond)[f"etc/drawbridge/links/{tap}.conf"].splitlines()
 
 
 @pytest.mark.seed("1.2")
@@ -34,7 +34,7 @@ def test_hardware_addresses_are_unique_local_and_always_the_same(group: str, hos
 
 
 def test_they_are_pinned_on_the_bond_and_on_each_tap() -> None:
-    files = render(LEFT)
+    files = render_files(LEFT)
 
     assert f"MACAddress={LEFT.mac(BOND)}" in files[f"{NETWORKD}-{BOND}.netdev"].splitlines()
     for tap in ("ovn0", "ovn1"):
@@ -47,7 +47,7 @@ def test_a_link_is_in_the_bond_as_long_as_its_tunnel_holds_the_tap() -> None:
         lines = conf(LEFT, tap)
         assert "up-delay" in lines and "keepalive 1 5" in lines and f"dev {tap}" in lines
         assert "persist-tun" not in lines
-        assert "Bond=bond0" in render(LEFT)[f"{NETWORKD}-{tap}.network"]
+        assert "Bond=bond0" in render_files(LEFT)[f"{NETWORKD}-{tap}.network"]
 
 
 def test_one_link_is_served_and_the_other_called() -> None:
@@ -64,13 +64,13 @@ def test_at_a_gateway_that_serves_many_it_is_a_client() -> None:
     shared = replace(LEFT, links=(replace(CALLS, shared=True),), gateway="10.0.0.254", mode="balance-alb")
 
     assert "client" in conf(shared, "ovn1") and "tls-client" not in conf(shared, "ovn1")
-    assert "GATEWAY=10.0.0.254" in render(shared)["etc/drawbridge/links/ovn1.env"]
+    assert "GATEWAY=10.0.0.254" in render_files(shared)["etc/drawbridge/links/ovn1.env"]
 
 
 @pytest.mark.parametrize("mode", sorted({*PAIR_MODES, *BRIDGE_MODES}))
-def test_each_mode_watches_carriers_and_only_xor_has_a_hash(mode: Mode) -> None:
+def test_each_mode_watches_carriers_and_only_xor_has_a_hash(mode: BondMode) -> None:
     links = LEFT.links if mode in PAIR_MODES else (replace(CALLS, shared=True),)
-    lines = render(replace(LEFT, links=links, mode=mode))[f"{NETWORKD}-{BOND}.netdev"].splitlines()
+    lines = render_files(replace(LEFT, links=links, mode=mode))[f"{NETWORKD}-{BOND}.netdev"].splitlines()
 
     assert f"Mode={mode}" in lines and "MIIMonitorSec=100ms" in lines
     assert ("TransmitHashPolicy=layer3+4" in lines) == (mode == "balance-xor")
@@ -78,16 +78,16 @@ def test_each_mode_watches_carriers_and_only_xor_has_a_hash(mode: Mode) -> None:
 
 
 def test_balance_alb_is_refused_between_two_hosts_and_the_reason_is_told() -> None:
-    with pytest.raises(BondError, match=r"left cannot use balance-alb: .* taken by nobody; use balance-xor or"):
+    with pytest.raises(BondError, match=r"left cannot use balance-alb: .* are dropped; use balance-xor or"):
         replace(LEFT, mode="balance-alb")
 
 
 @pytest.mark.parametrize("mode", ["balance-xor", "balance-rr"])
-def test_modes_of_one_address_on_both_links_are_refused_where_they_end_in_a_bridge(mode: Mode) -> None:
+def test_modes_of_one_address_on_both_links_are_refused_where_they_end_in_a_bridge(mode: BondMode) -> None:
     shared = tuple(replace(link, shared=True, remote="203.0.113.1") for link in LEFT.links)
-    with pytest.raises(BondError, match="one at a time; use balance-alb or active-backup"):
+    with pytest.raises(BondError, match="one port at a time; use balance-alb or active-backup"):
         replace(LEFT, links=shared, mode=mode)
 
 
 def test_nothing_in_it_is_a_key() -> None:
-    assert not any("BEGIN" in text or "<ca>" in text for text in render(LEFT).values())
+    assert not any("BEGIN" in text or "<ca>" in text for text in render_files(LEFT).values())

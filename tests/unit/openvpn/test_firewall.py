@@ -20,18 +20,18 @@ import pytest
 from openvpn import sysctl
 from openvpn.firewall import COUNTERS, TABLE, render_nftables
 from openvpn.listener import Listener
-from openvpn.model import Client, Tunnel
+from openvpn.model import Tunnel, TunnelClient
 
 VPC = (IPv4Network("10.1.0.0/16"),)
 WORLD = (IPv4Network("0.0.0.0/0"),)
 ADMIN = (IPv4Network("10.1.0.99/32"),)
-HOME = Client(
+HOME = TunnelClient(
     name="home",
     address=IPv4Address("10.8.0.10"),
     lan=(IPv4Network("192.168.1.0/24"),),
     reachable=(IPv4Network("192.168.1.128/25"),),
 )
-TUNNEL = Tunnel(pool=IPv4Network("10.8.0.0/24"), routes=VPC, clients=(HOME, Client(name="alice")))
+TUNNEL = Tunnel(pool=IPv4Network("10.8.0.0/24"), routes=VPC, clients=(HOME, TunnelClient(name="alice")))
 
 # GATEWAY's own; what is in the VPC, with METADATA as EC2 has it; and below, what is at the tunnel's far end.
 GATEWAY, HOST, OPERATOR, METADATA, INTERNET = "10.1.0.5", "10.1.0.20", "10.1.0.99", "169.254.169.254", "203.0.113.9"
@@ -128,7 +128,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     names = far, gateway, vpc = [f"nft-{os.getpid()}-{end}" for end in "fgv"]
     made = Network(far, gateway, vpc, tmp_path_factory.mktemp("nft"))
     settings = made.directory / "sysctl.conf"
-    settings.write_text(sysctl.render(TUNNEL))
+    settings.write_text(sysctl.render_sysctl(TUNNEL))
     with ExitStack() as undo:
         for name in names:
             run("ip", "netns", "add", name)

@@ -9,25 +9,28 @@ from pathlib import Path
 import pytest
 
 from openvpn import lan_bridge, segment_bridge, segment_filter
-from openvpn.model import Client, Paths, Tunnel
+from openvpn.addressing import client_macs, gateway_mac, segment_addresses, source_macs
+from openvpn.model import Tunnel, TunnelClient, TunnelIPv6
+from openvpn.paths import Paths
 from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
+from openvpn.topology import BridgedSegment, Segment
 from userdata.cloud_config import FILES
 
 LAN = IPv4Network("192.168.1.0/24")
-HOME, LAPTOP = Client(name="home", lan=(LAN,), bridge=True), Client(name="laptop")
+HOME, LAPTOP = TunnelClient(name="home", lan=(LAN,)), TunnelClient(name="laptop")
 TUNNEL = Tunnel(
-    device="tap",
+    topology=BridgedSegment("home", LAN),
     pool=IPv4Network("192.168.1.192/26"),
     routes=(IPv4Network("10.1.0.0/16"),),
     clients=(HOME, LAPTOP),
     client_to_client=True,
     mtu=lan_bridge.MTU,
 )
+IPV6 = TunnelIPv6(pool=IPv6Network("2001:db8:1:2:3::/80"), routes=(IPv6Network("2001:db8:1::/56"),))
 SIX = replace(
     TUNNEL,
-    pool6=IPv6Network("2001:db8:1:2:3::/80"),
-    routes6=(IPv6Network("2001:db8:1::/56"),),
+    ipv6=IPV6,
     clients=(replace(HOME, address6=IPv6Address("::10")), LAPTOP),
 )
 
@@ -39,11 +42,10 @@ def elements(rules: str, name: str) -> set[str]:
 
 
 def test_segment_and_lan_are_one_network() -> None:
-    assert (
-        "Address=192.168.1.193/24\n" in segment_bridge.render(TUNNEL)["etc/systemd/network/10-drawbridge-br0.network"]
-    )
-    assert f"ifconfig-push {TUNNEL.addresses['laptop']} 255.255.255.0\n" in render_ccd(LAPTOP, TUNNEL)
-    assert TUNNEL.addresses["laptop"] in TUNNEL.pool
+    network = segment_bridge.render_files(TUNNEL)["etc/systemd/network/10-drawbridge-br0.network"]
+    assert "Address=192.168.1.193/24\n" in network
+    assert f"ifconfig-push {segment_addresses(TUNNEL)['laptop']} 255.255.255.0\n" in render_ccd(LAPTOP, TUNNEL)
+    assert segment_addresses(TUNNEL)["laptop"] in TUNNEL.pool
     # It is on the wire, so nobody is told of a route to it.
     assert "192.168.1.0" not in render_server(TUNNEL)
 
@@ -51,16 +53,16 @@ def test_segment_and_lan_are_one_network() -> None:
 def test_the_bridges_host_has_nothing_of_the_tunnels() -> None:
     assert render_ccd(HOME, TUNNEL) == "# client home\n"
     assert "lladdr" not in render_profile(TUNNEL, "203.0.113.7", "x.drawbridge", "home")
-    assert "home" not in TUNNEL.addresses and "home" not in TUNNEL.hardware
+    assert "home" not in segment_addresses(TUNNEL) and "home" not in source_macs(TUNNEL)
 
 
 def test_its_client_brings_the_lans_addresses_but_none_of_the_segments() -> None:
     rules = segment_filter.render_nftables(TUNNEL)
     assert elements(rules, "behind") == {"192.168.1.0/25", "192.168.1.128/26"}
-    assert elements(rules, "guarded") == {TUNNEL.mac, TUNNEL.macs["laptop"]}
+    assert elements(rules, "guarded") == {gateway_mac(TUNNEL), client_macs(TUNNEL)["laptop"]}
     assert "ether saddr != @members goto lan_frames" in rules
     # The control: without a bridge a hardware address that nobody has is dropped.
-    alone = segment_filter.render_nftables(replace(TUNNEL, clients=(LAPTOP,)))
+    alone = segment_filter.render_nftables(replace(TUNNEL, topology=Segment(), clients=(LAPTOP,)))
     assert "ether saddr != @members counter name spoofed drop" in alone
     assert "lan_frames" not in alone
 
@@ -88,13 +90,13 @@ def test_whose_a_hardware_address_is(tmp_path: Path, address: str, client: str, 
     """The script that OpenVPN asks, with the list that the gateway has."""
     (tmp_path / "members").write_text(segment_bridge.render_members(TUNNEL))
     script = (FILES / "learn-address.sh").read_text().replace(Paths.members, str(tmp_path / "members"))
-    known = {"laptop": TUNNEL.macs["laptop"], "gateway": TUNNEL.mac}
+    known = {"laptop": client_macs(TUNNEL)["laptop"], "gateway": gateway_mac(TUNNEL)}
     argv = ["sh", "-c", script, "sh", "add", known.get(address, address), client]
     assert (subprocess.run(argv, check=False, timeout=10).returncode == 0) == learned
 
 
 def test_the_host_gets_what_the_segment_adds() -> None:
-    files = lan_bridge.render(HOME, TUNNEL, lan_bridge.Host())
+    files = lan_bridge.render_files(HOME, TUNNEL, lan_bridge.BridgeHost())
     network = files["etc/drawbridge/bridge/br0.network"]
     assert network == "\n[Route]\nDestination=10.1.0.0/16\nGateway=192.168.1.193\n"
     assert "ForwardDelaySec=0\n" in files["etc/drawbridge/bridge/br0.netdev"]
@@ -103,26 +105,28 @@ def test_the_host_gets_what_the_segment_adds() -> None:
 
 def test_with_ipv6_it_has_the_address_that_is_named_for_it_and_its_own_way_to_the_internet() -> None:
     (home, _) = SIX.clients
-    network = lan_bridge.render(home, SIX, lan_bridge.Host())["etc/drawbridge/bridge/br0.network"]
+    network = lan_bridge.render_files(home, SIX, lan_bridge.BridgeHost())["etc/drawbridge/bridge/br0.network"]
     assert "[Address]\nAddress=2001:db8:1:2:3::10/80\n" in network
     assert "Destination=2001:db8:1::/56\nGateway=2001:db8:1:2:3::1\nPreferredSource=2001:db8:1:2:3::10\n" in network
-    redirected = replace(SIX, routes6=(IPv6Network("2000::/3"),))
-    assert "2000::" not in lan_bridge.render(home, redirected, lan_bridge.Host())["etc/drawbridge/bridge/br0.network"]
+    redirected = replace(SIX, ipv6=replace(IPV6, routes=(IPv6Network("2000::/3"),)))
+    files = lan_bridge.render_files(home, redirected, lan_bridge.BridgeHost())
+    assert "2000::" not in files["etc/drawbridge/bridge/br0.network"]
     # Without a name for it, it has none.
     unnamed = replace(SIX, clients=(HOME, LAPTOP))
-    assert "2001:db8" not in lan_bridge.render(HOME, unnamed, lan_bridge.Host())["etc/drawbridge/bridge/br0.network"]
+    files = lan_bridge.render_files(HOME, unnamed, lan_bridge.BridgeHost())
+    assert "2001:db8" not in files["etc/drawbridge/bridge/br0.network"]
 
 
 def test_a_router_by_its_link_local_address_is_the_bridges() -> None:
-    host = lan_bridge.Host(gateway6=IPv6Address("fe80::254%br0"))
-    network = lan_bridge.render(HOME, TUNNEL, host)["etc/drawbridge/bridge/br0.network"]
+    host = lan_bridge.BridgeHost(gateway6=IPv6Address("fe80::254%br0"))
+    network = lan_bridge.render_files(HOME, TUNNEL, host)["etc/drawbridge/bridge/br0.network"]
     assert network.endswith("[Route]\nGateway=fe80::254\nGatewayOnLink=yes\n")
 
 
 def test_a_tap_is_made_before_openvpn_or_by_it() -> None:
     unit = "etc/systemd/system/openvpn-client@home.service.d/drawbridge.conf"
     persistent, dynamic = (
-        lan_bridge.render(HOME, TUNNEL, lan_bridge.Host(tap=tap)) for tap in ("persistent", "dynamic")
+        lan_bridge.render_files(HOME, TUNNEL, lan_bridge.BridgeHost(tap=tap)) for tap in ("persistent", "dynamic")
     )
     assert "ip tuntap add dev tap0 mode tap" in persistent[unit] and "ip tuntap" not in dynamic[unit]
     assert "Promiscuous=yes\n" in persistent["etc/drawbridge/bridge/tap0.network"]

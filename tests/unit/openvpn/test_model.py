@@ -6,18 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openvpn.addressing import dynamic_range
 from openvpn.listener import Listener
-from openvpn.model import Client, Paths, Process, Tunnel, netmask
+from openvpn.model import ServerProcess, Tunnel, TunnelClient
+from openvpn.paths import Paths
+from openvpn.syntax import spell_network
+from openvpn.topology import BondedSegment, BridgedSegment, PairLink, Routed, Segment, Topology, lay_out
 
 POOL = IPv4Network("10.8.0.0/24")
 
 
-def fixed(*addresses: str) -> tuple[Client, ...]:
-    return tuple(Client(name=f"c{i}", address=IPv4Address(a)) for i, a in enumerate(addresses))
+def fixed(*addresses: str) -> tuple[TunnelClient, ...]:
+    return tuple(TunnelClient(name=f"c{i}", address=IPv4Address(a)) for i, a in enumerate(addresses))
 
 
-def unfixed(count: int) -> tuple[Client, ...]:
-    return tuple(Client(name=f"d{i}") for i in range(count))
+def unfixed(count: int) -> tuple[TunnelClient, ...]:
+    return tuple(TunnelClient(name=f"d{i}") for i in range(count))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +29,7 @@ def unfixed(count: int) -> tuple[Client, ...]:
 )
 def test_server_takes_the_first_address(pool: str, address: str, clients: int) -> None:
     tunnel = Tunnel(pool=IPv4Network(pool))
-    assert (str(tunnel.address), tunnel.max_clients) == (address, clients)
+    assert (str(tunnel.layout.address), tunnel.max_clients) == (address, clients)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +44,8 @@ def test_server_takes_the_first_address(pool: str, address: str, clients: int) -
     ],
     ids=["none", "lower half", "upper half", "both", "many without", "full"],
 )
-def test_dynamic_range(clients: tuple[Client, ...], expected: tuple[str, str] | None) -> None:
-    found = Tunnel(pool=POOL, clients=clients).dynamic
+def test_dynamic_range(clients: tuple[TunnelClient, ...], expected: tuple[str, str] | None) -> None:
+    found = dynamic_range(Tunnel(pool=POOL, clients=clients))
     assert (found and tuple(map(str, found))) == expected
 
 
@@ -50,18 +54,19 @@ def test_dynamic_range_is_free_and_inside(offsets: set[int], others: int) -> Non
     pool = IPv4Network("10.8.0.0/26")
     taken = [pool.network_address + i for i in sorted(offsets)]
     tunnel = Tunnel(pool=pool, clients=(*fixed(*map(str, taken)), *unfixed(others)))
-    if tunnel.dynamic is None:
+    dynamic = dynamic_range(tunnel)
+    if dynamic is None:
         assert len(taken) == 61
         return
-    first, last = tunnel.dynamic
-    assert pool.network_address < tunnel.address < first <= last < pool.broadcast_address
+    first, last = dynamic
+    assert pool.network_address < tunnel.layout.address < first <= last < pool.broadcast_address
     assert not any(first <= address <= last for address in taken)
 
 
 def test_networks_behind_clients_are_merged() -> None:
     lan = tuple(map(IPv4Network, ("192.168.0.0/24", "192.168.1.0/24")))
     reachable = (IPv4Network("192.168.1.128/25"),)
-    tunnel = Tunnel(pool=POOL, clients=(Client(name="home", lan=lan, reachable=reachable),))
+    tunnel = Tunnel(pool=POOL, clients=(TunnelClient(name="home", lan=lan, reachable=reachable),))
     merged = IPv4Network("192.168.0.0/23")
     assert tunnel.lans == (merged,)
     assert tunnel.sources == (POOL, merged)
@@ -69,11 +74,11 @@ def test_networks_behind_clients_are_merged() -> None:
 
 
 def test_only_what_keeps_its_address_needs_routes() -> None:
-    home = Client(name="home", lan=(IPv4Network("192.168.1.0/24"),), reachable=(IPv4Network("192.168.1.128/25"),))
-    assert Tunnel(pool=POOL, nat=True).routed == ()
-    assert Tunnel(pool=POOL, nat=False).routed == (POOL,)
-    assert Tunnel(pool=POOL, nat=True, clients=(home,)).routed == home.reachable
-    assert Tunnel(pool=POOL, nat=False, clients=(home,)).routed == (POOL, *home.lan)
+    home = TunnelClient(name="home", lan=(IPv4Network("192.168.1.0/24"),), reachable=(IPv4Network("192.168.1.128/25"),))
+    assert Tunnel(pool=POOL, nat=True).vpc_routes == ()
+    assert Tunnel(pool=POOL, nat=False).vpc_routes == (POOL,)
+    assert Tunnel(pool=POOL, nat=True, clients=(home,)).vpc_routes == home.reachable
+    assert Tunnel(pool=POOL, nat=False, clients=(home,)).vpc_routes == (POOL, *home.lan)
 
 
 def test_paths_of_two_instances_differ_where_they_must() -> None:
@@ -84,10 +89,30 @@ def test_paths_of_two_instances_differ_where_they_must() -> None:
 
 
 def test_netmask() -> None:
-    assert netmask(IPv4Network("192.168.1.128/25")) == "192.168.1.128 255.255.255.128"
+    assert spell_network(IPv4Network("192.168.1.128/25")) == "192.168.1.128 255.255.255.128"
 
 
 def test_each_port_of_the_listener_has_a_process_of_its_own() -> None:
-    tunnel = Tunnel(pool=POOL, device="tap", listener=Listener.consecutive("udp", 5000, 2))
-    assert tunnel.processes == (Process("server", "tap0", 5000), Process("server1", "tap1", 5001))
-    assert Tunnel(pool=POOL).processes == (Process("server", "tun0", 1194),)
+    tunnel = Tunnel(pool=POOL, topology=BondedSegment(), listener=Listener.consecutive("udp", 5000, 2))
+    assert tunnel.processes == (ServerProcess("server", "tap0", 5000), ServerProcess("server1", "tap1", 5001))
+    assert Tunnel(pool=POOL).processes == (ServerProcess("server", "tun0", 1194),)
+    assert Tunnel(pool=POOL, topology=PairLink()).processes == ()
+
+
+@pytest.mark.parametrize(
+    ("topology", "device", "interface", "address", "network"),
+    [
+        (Routed(), "tun", "tun0", "10.8.0.1", "10.8.0.0/24"),
+        (Segment(), "tap", "br0", "10.8.0.1", "10.8.0.0/24"),
+        (BridgedSegment("home", IPv4Network("10.8.0.0/16")), "tap", "br0", "10.8.0.1", "10.8.0.0/16"),
+        (BondedSegment(), "tap", "br0", "10.8.0.254", "10.8.0.0/24"),
+        (PairLink(), "tun", "bond0", "10.8.0.1", "10.8.0.0/24"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_topology_decides_the_gateways_side(
+    topology: Topology, device: str, interface: str, address: str, network: str
+) -> None:
+    layout = lay_out(topology, POOL)
+    assert (layout.device, layout.interface) == (device, interface)
+    assert (layout.address, layout.network) == (IPv4Address(address), IPv4Network(network))

@@ -13,16 +13,17 @@ import pytest
 
 import openvpn.model
 from openvpn import sysctl
+from openvpn.bundle import BundleError, ca_of, certificate_of, key_of, render_bundle, tls_crypt_of
 from openvpn.listener import Listener
-from openvpn.model import Client, Process, Tunnel
-from openvpn.profile import BundleError, ca_of, certificate_of, inline, key_of, render_profile, tls_crypt_of
+from openvpn.model import ServerProcess, Tunnel, TunnelClient
+from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
 from settings import model
 
-ALICE = Client(name="alice")
-HOME = Client(
+ALICE = TunnelClient(name="alice")
+HOME = TunnelClient(
     name="home",
     address=IPv4Address("10.8.0.10"),
     lan=(IPv4Network("192.168.1.0/24"), IPv4Network("192.168.2.0/24")),
@@ -81,13 +82,13 @@ verb 3
 
 
 def test_server_s_text_does_not_change_with_clients_below_the_dynamic_range() -> None:
-    carol = Client(name="carol", address=IPv4Address("10.8.0.99"))
-    more = Tunnel(pool=TUNNEL.pool, routes=TUNNEL.routes, clients=(HOME, carol, Client(name="dave")))
+    carol = TunnelClient(name="carol", address=IPv4Address("10.8.0.99"))
+    more = Tunnel(pool=TUNNEL.pool, routes=TUNNEL.routes, clients=(HOME, carol, TunnelClient(name="dave")))
     assert render_server(more) == render_server(TUNNEL)
 
 
 def test_another_instance_port_and_verbosity() -> None:
-    text = render_server(Tunnel(pool=TUNNEL.pool, verb=5, keepalive=(5, 20)), Process("second", "tun1", 1195))
+    text = render_server(Tunnel(pool=TUNNEL.pool, verb=5, keepalive=(5, 20)), ServerProcess("second", "tun1", 1195))
     found = options(text)
     assert {"dev tun1", "port 1195", "verb 5", "keepalive 5 20"} <= set(found)
     assert "management /run/openvpn-second/mgmt.sock unix" in found
@@ -126,7 +127,7 @@ def test_both_ends_say_as_much_as_is_asked_for() -> None:
 
 
 def test_full_pool_hands_out_nothing() -> None:
-    clients = tuple(Client(name=f"c{i}", address=TUNNEL.pool.network_address + i) for i in range(2, 255))
+    clients = tuple(TunnelClient(name=f"c{i}", address=TUNNEL.pool.network_address + i) for i in range(2, 255))
     assert "ifconfig-pool" not in render_server(Tunnel(pool=TUNNEL.pool, clients=clients))
 
 
@@ -192,7 +193,7 @@ def test_bundle_fits_a_parameter_and_gives_its_parts_back() -> None:
     leaf = authority.issue_client("a" * 63, timedelta(days=365), now)
     wrapped = tls_crypt.client_key(tls_crypt.server_key())
     profile = render_profile(TUNNEL, REMOTE, SERVER)
-    bundle = inline(profile, authority.certificate, leaf.certificate, leaf.key, wrapped)
+    bundle = render_bundle(profile, authority.certificate, leaf.certificate, leaf.key, wrapped)
 
     assert len(bundle) < 4096
     assert bundle.startswith(profile)
@@ -211,7 +212,7 @@ def test_text_that_is_no_bundle_is_refused_and_not_shown(text: str) -> None:
 
 def test_sysctl() -> None:
     assert (
-        sysctl.render(TUNNEL)
+        sysctl.render_sysctl(TUNNEL)
         == """\
 # forwarding for tun0
 net.ipv4.ip_forward = 1

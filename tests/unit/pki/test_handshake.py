@@ -18,8 +18,10 @@ from threading import Condition, Thread
 import pytest
 
 from openvpn import peer, windows
-from openvpn.model import Client, Paths, Tunnel
-from openvpn.profile import inline, render_profile
+from openvpn.bundle import render_bundle
+from openvpn.model import Tunnel, TunnelClient
+from openvpn.paths import Paths
+from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
 from pki.authority import CertificateAuthority, Leaf, self_signed
@@ -43,8 +45,8 @@ TUNNEL = Tunnel(
     routes=(IPv4Network("10.1.0.0/16"),),
     client_to_client=True,
     clients=(
-        Client(name="alice", address=IPv4Address("10.8.0.10"), lan=(IPv4Network("192.168.1.0/24"),)),
-        Client(name="bob"),
+        TunnelClient(name="alice", address=IPv4Address("10.8.0.10"), lan=(IPv4Network("192.168.1.0/24"),)),
+        TunnelClient(name="bob"),
     ),
 )
 
@@ -123,9 +125,9 @@ class Site:
         process.wait_for(UP)
         return process
 
-    def peer(self, end: peer.End, other: peer.End, remote: str | None) -> Process:
+    def peer(self, end: peer.PeerHost, other: peer.PeerHost, remote: str | None) -> Process:
         """Start one of two that know each other by fingerprint alone, where a server is or where clients are."""
-        config = self.write(f"{end.name}.conf", peer.render(end, other, port=1194, remote=remote))
+        config = self.write(f"{end.name}.conf", peer.render_peer(end, other, port=1194, remote=remote))
         return self._start(self.namespaces[1 if remote else 0], "--config", config)
 
     def client(
@@ -134,7 +136,7 @@ class Site:
         """Start a client on a bundle made for `leaf`."""
         profile = render_profile(TUNNEL, "192.0.2.1", expects)
         wrapped = tls_crypt.client_key(wrapped_for or self.tls_crypt_key, metadata)
-        bundle = inline(profile, self.authority.certificate, leaf.certificate, leaf.key, wrapped)
+        bundle = render_bundle(profile, self.authority.certificate, leaf.certificate, leaf.key, wrapped)
         return self._start(self.namespaces[1], "--config", self.write(f"{leaf.serial}.ovpn", bundle))
 
     def leaf(self, name: str = "alice") -> Leaf:
@@ -250,18 +252,18 @@ def test_stranger_s_tls_crypt_key_gets_no_answer(site: Site) -> None:
 def test_a_profile_for_windows_finds_its_scripts_and_tells_them_all(site: Site) -> None:
     """Their paths are read as on Windows; here they are names of files, in which a backslash is a letter."""
     site.server(None, "--push", "dhcp-option DNS 10.1.0.2")
-    tunnel = replace(TUNNEL, clients=(Client(name="alice", system="windows"), *TUNNEL.clients[1:]))
+    tunnel = replace(TUNNEL, clients=(TunnelClient(name="alice", system="windows"), *TUNNEL.clients[1:]))
     leaf = site.leaf()
     profile = render_profile(tunnel, "192.0.2.1", SERVER_NAME, "alice")
     keys = (site.authority.certificate, leaf.certificate, leaf.key, tls_crypt.client_key(site.tls_crypt_key))
-    bundle = site.write("alice.ovpn", inline(profile, *keys).replace("\n", "\r\n"))
+    bundle = site.write("alice.ovpn", render_bundle(profile, *keys).replace("\n", "\r\n"))
     start = ("--cd", str(site.directory), "--config", bundle)
 
     refused = site._start(site.namespaces[1], *start)
     refused.wait_for(r"up script fails with 'C:\\Program Files\\OpenVPN\\config-auto\\alice-up.cmd': No such file")
-    for name in windows.scripts("alice"):
-        site.write(rf"{windows.PLACE}\{name}", '#!/bin/sh\nenv > "$script_type"\n')
-        (site.directory / rf"{windows.PLACE}\{name}").chmod(0o700)
+    for name in windows.script_names("alice"):
+        site.write(rf"{windows.CONFIG_DIRECTORY}\{name}", '#!/bin/sh\nenv > "$script_type"\n')
+        (site.directory / rf"{windows.CONFIG_DIRECTORY}\{name}").chmod(0o700)
     site._start(site.namespaces[1], *start).wait_for(UP)
     told = dict(line.split("=", 1) for line in (site.directory / "up").read_text().splitlines())
     expected = {
@@ -280,10 +282,10 @@ def test_a_profile_for_windows_finds_its_scripts_and_tells_them_all(site: Site) 
     assert "10.8.0.10" not in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
 
 
-def end(name: str, address: str) -> peer.End:
+def end(name: str, address: str) -> peer.PeerHost:
     leaf = self_signed(name, timedelta(days=1), datetime.now(UTC))
     keys = {"certificate": leaf.certificate, "key": leaf.key, "fingerprint": leaf.fingerprint}
-    return peer.End(name=name, address=IPv4Address(address), **keys)
+    return peer.PeerHost(name=name, address=IPv4Address(address), **keys)
 
 
 @pytest.mark.seed("2.11")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openvpn.model import Paths
+from openvpn.paths import Paths
 from tests.support import gateway
 from tests.unit.userdata.test_agent_machine import World, world  # noqa: F401  # a fixture
 from userdata.files import agent

@@ -19,6 +19,7 @@ from moto import mock_aws
 from contract import GATEWAY_SECRETS, Names
 from openvpn.listener import Listener
 from openvpn.model import Tunnel
+from openvpn.topology import BondedSegment, Segment
 from tests.support import gateway
 from userdata import cloud_config
 from userdata.files import agent
@@ -36,7 +37,7 @@ class World:
 
     root: Path
     services: gateway.Services
-    machine: agent.Machine
+    machine: agent.GatewayMachine
     ssm: Any
     s3: Any
     cloud: agent.Cloud
@@ -57,7 +58,7 @@ class World:
     def run(self, digest: str = "agent") -> agent.Report:
         """One run of the agent, its report told."""
         report = agent.converge(self.machine, self.cloud, digest)
-        agent.tell(self.machine, self.cloud, report)
+        agent.publish_report(self.machine, self.cloud, report)
         return report
 
     def told(self) -> dict[str, Any]:
@@ -75,13 +76,13 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(agent, "wait", gateway.instant)
+    monkeypatch.setattr(agent, "wait_until", gateway.instant)
     (tmp_path / "etc/ssh").mkdir(parents=True)
     instance = tmp_path / "var/lib/cloud/data/instance-id"
     instance.parent.mkdir(parents=True)
     instance.write_text("i-1\n")
     services = gateway.Services(tmp_path)
-    machine = agent.Machine(tmp_path, services, gateway.ME)
+    machine = agent.GatewayMachine(tmp_path, services, gateway.ME)
     with mock_aws():
         ssm, s3 = (boto3.client(name, region_name="eu-west-1") for name in ("ssm", "s3"))
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
@@ -91,7 +92,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def test_a_segment_s_devices_are_networkd_s_before_openvpn_starts(world: World) -> None:
-    sha = world.publish(gateway.build(Tunnel(pool=gateway.TUNNEL.pool, device="tap")))
+    sha = world.publish(gateway.build(Tunnel(pool=gateway.TUNNEL.pool, topology=Segment())))
     assert world.run().state == "ready"
     order = ["systemctl start systemd-networkd.service", "networkctl reload", f"systemctl restart {OPENVPN}"]
     assert [command for command in world.services.commands if command in order] == order
@@ -109,7 +110,7 @@ def test_networkd_is_left_alone_where_no_release_has_a_device(world: World) -> N
 def test_a_device_that_networkd_does_not_take_is_refused_and_the_last_good_release_stays(world: World) -> None:
     good = world.publish(gateway.build())
     world.run()
-    bad = world.publish(gateway.build(Tunnel(pool=gateway.TUNNEL.pool, device="tap")))
+    bad = world.publish(gateway.build(Tunnel(pool=gateway.TUNNEL.pool, topology=Segment())))
     world.services.fails["networkctl reload"] = "10-drawbridge-br0.netdev:3: no such kind"
     report = world.run()
     assert (report.state, report.release) == ("refused", bad)
@@ -260,7 +261,7 @@ def test_a_new_agent_goes_over_what_the_old_one_applied(world: World) -> None:
 
 
 def test_the_report_names_the_units_of_every_process_that_runs(world: World) -> None:
-    bonded = Tunnel(pool=gateway.TUNNEL.pool, device="tap", listener=Listener.consecutive("udp", 1194, 2))
+    bonded = Tunnel(pool=gateway.TUNNEL.pool, topology=BondedSegment(), listener=Listener.consecutive("udp", 1194, 2))
     world.publish(gateway.build(bonded))
     units = [OPENVPN, "openvpn-server@server1.service"]
     assert world.run().state == "ready"
@@ -485,7 +486,7 @@ def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatc
     shutil.copytree(world.root, before, symlinks=True)
     tunnel = Tunnel(pool=gateway.TUNNEL.pool, listener=Listener("udp", (1195,)), clients=gateway.TUNNEL.clients)
     new = world.publish(gateway.build(tunnel, revoked=[9]))
-    effects: list[tuple[Any, str]] = [(agent, "write"), (shutil, "rmtree"), (os, "chown"), (os, "fsync")]
+    effects: list[tuple[Any, str]] = [(agent, "create_file"), (shutil, "rmtree"), (os, "chown"), (os, "fsync")]
     effects += [(Path, name) for name in ("rename", "unlink", "mkdir", "symlink_to")]
     for lives in range(1_000):
         mortal, alive = Mortal(lives), True
@@ -521,7 +522,7 @@ def test_a_full_disk_changes_nothing(world: World, monkeypatch: pytest.MonkeyPat
     world.run()
     listing = sorted(map(str, world.root.rglob("*")))
     sha = world.publish(gateway.build(revoked=[5]))
-    write, count = agent.write, [0]
+    write, count = agent.create_file, [0]
 
     def full(path: Path, content: bytes, *rest: Any) -> None:
         count[0] += 1
@@ -531,7 +532,7 @@ def test_a_full_disk_changes_nothing(world: World, monkeypatch: pytest.MonkeyPat
         write(path, content, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(agent, "write", full)
+        patch.setattr(agent, "create_file", full)
         report = agent.converge(world.machine, agent.Cloud(ENV), "agent")
     assert (report.state, report.release, report.running) == ("failed", sha, good)
     assert "No space left" in report.reason

@@ -57,13 +57,13 @@ def test_manifest_not_understood_is_refused(manifest: object, said: str) -> None
 
 @given(st.builds(agent.Generation, st.text(), st.text()) | st.none(), st.text(), st.text())
 def test_state_survives_writing_and_reading(generation: agent.Generation | None, reason: str, reported: str) -> None:
-    state = agent.State(applied=generation, refused=generation, reason=reason, reported=reported)
+    state = agent.AgentState(applied=generation, refused=generation, reason=reason, reported=reported)
     assert agent.read_state(json.dumps(asdict(state))) == state
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"applied": 7}', '{"unknown": 1}'])
 def test_damaged_state_counts_as_none(text: str) -> None:
-    assert agent.read_state(text) == agent.State()
+    assert agent.read_state(text) == agent.AgentState()
 
 
 def parameter(name: str, version: int, seconds: int = 0) -> dict[str, Any]:
@@ -73,10 +73,10 @@ def parameter(name: str, version: int, seconds: int = 0) -> dict[str, Any]:
 
 def test_identity_of_secrets() -> None:
     one, two = parameter("/a", 1), parameter("/b", 1)
-    assert agent.identity([one, two]) == agent.identity([two, one])
-    assert agent.identity([one]) != agent.identity([parameter("/a", 2)])
-    assert agent.identity([one]) != agent.identity([parameter("/a", 1, 5)]), "deleted and made again"
-    assert agent.identity([one]) == agent.identity([one | {"Value": "as ciphertext"}])
+    assert agent.identify_secrets([one, two]) == agent.identify_secrets([two, one])
+    assert agent.identify_secrets([one]) != agent.identify_secrets([parameter("/a", 2)])
+    assert agent.identify_secrets([one]) != agent.identify_secrets([parameter("/a", 1, 5)]), "deleted and made again"
+    assert agent.identify_secrets([one]) == agent.identify_secrets([one | {"Value": "as ciphertext"}])
 
 
 def test_a_secret_shows_its_name_only() -> None:
@@ -101,7 +101,7 @@ def test_members_of_an_archive() -> None:
     archive = packed(
         member("ccd", tarfile.DIRTYPE), member("ccd/alice", size=2), member("root/a@.service.d/b_c-1.conf")
     )
-    assert list(agent.members(archive)) == [
+    assert list(agent.read_archive(archive)) == [
         (PurePosixPath("ccd"), None),
         (PurePosixPath("ccd/alice"), b"xx"),
         (PurePosixPath("root/a@.service.d/b_c-1.conf"), b"x"),
@@ -111,23 +111,23 @@ def test_members_of_an_archive() -> None:
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "a/.ssh/x", "a\nb", "a b", "ä", "."])
 def test_paths_that_leave_or_hide_are_refused(name: str) -> None:
     with pytest.raises(agent.RefusedError, match="path"):
-        list(agent.members(packed(member(name))))
+        list(agent.read_archive(packed(member(name))))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_all_but_files_and_directories_is_refused(kind: bytes) -> None:
     with pytest.raises(agent.RefusedError, match="neither"):
-        list(agent.members(packed(member("a", kind, target="/etc/shadow"))))
+        list(agent.read_archive(packed(member("a", kind, target="/etc/shadow"))))
 
 
 def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "MAX_FILES", 2)
-    assert len(list(agent.members(packed(member("a"), member("b"))))) == 2
+    assert len(list(agent.read_archive(packed(member("a"), member("b"))))) == 2
     with pytest.raises(agent.RefusedError, match="more than"):
-        list(agent.members(packed(member("a"), member("b"), member("c"))))
+        list(agent.read_archive(packed(member("a"), member("b"), member("c"))))
     monkeypatch.setattr(agent, "MAX_UNPACKED", 9)
     with pytest.raises(agent.RefusedError, match="more than"):
-        list(agent.members(packed(member("a", size=10))))
+        list(agent.read_archive(packed(member("a", size=10))))
 
 
 @given(st.data())
@@ -139,9 +139,9 @@ def test_a_damaged_archive_is_refused_or_whole(data: st.DataObject) -> None:
     flipped = whole[:cut] + bytes([whole[cut] ^ flip]) + whole[cut + 1 :]
     with pytest.raises(agent.RefusedError):
         # tar itself does not see a cut in its closing zeros, so a digest stands before this one.
-        list(agent.members(whole[: min(cut, len(whole) // 2)]))
+        list(agent.read_archive(whole[: min(cut, len(whole) // 2)]))
     try:
-        list(agent.members(flipped))
+        list(agent.read_archive(flipped))
     except agent.RefusedError:
         pass
     else:
@@ -162,8 +162,11 @@ def test_sessions() -> None:
 
 def test_cuts() -> None:
     sessions = [agent.Session("alice", 1), agent.Session("bob", 2), agent.Session("carol", 3)]
-    assert agent.cuts(sessions, allowed={"alice", "bob"}, rekeyed={"bob"}) == ["client-kill 2", "client-kill 3 HALT"]
-    assert agent.cuts(sessions, allowed={"alice", "bob", "carol"}, rekeyed=set()) == []
+    assert agent.kill_commands(sessions, allowed={"alice", "bob"}, rekeyed={"bob"}) == [
+        "client-kill 2",
+        "client-kill 3 HALT",
+    ]
+    assert agent.kill_commands(sessions, allowed={"alice", "bob", "carol"}, rekeyed=set()) == []
 
 
 def test_units_as_systemctl_shows_them() -> None:
@@ -189,5 +192,7 @@ def test_a_report_is_news_only_if_it_says_something_else() -> None:
 
 
 def test_the_longest_report_fits_a_parameter() -> None:
-    report = agent.because(agent.Report("ready", SHA, SHA, "", "i-0123456789abcdef0"), agent.FailedError("ä" * 9_999))
+    report = agent.failed_report(
+        agent.Report("ready", SHA, SHA, "", "i-0123456789abcdef0"), agent.FailedError("ä" * 9_999)
+    )
     assert len(report.text(datetime.now(UTC)).encode()) <= 4_096

@@ -58,8 +58,8 @@ class Management:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> agent.Machine:
-    machine = agent.Machine(tmp_path, gateway.Services(tmp_path), gateway.ME)
+def machine(tmp_path: Path) -> agent.GatewayMachine:
+    machine = agent.GatewayMachine(tmp_path, gateway.Services(tmp_path), gateway.ME)
     machine.runtime("server").mkdir(parents=True)
     releases = {
         "old": gateway.build(revoked={1: "bob"}),
@@ -71,7 +71,7 @@ def machine(tmp_path: Path) -> agent.Machine:
     return machine
 
 
-def serve(machine: agent.Machine, *, mute: bool = False) -> Management:
+def serve(machine: agent.GatewayMachine, *, mute: bool = False) -> Management:
     return Management(machine.runtime("server") / "mgmt.sock", {7: "alice", 8: "bob", 9: "alice"}, mute=mute)
 
 
@@ -83,7 +83,7 @@ def serve(machine: agent.Machine, *, mute: bool = False) -> Management:
         ("rekeyed", ["client-kill 7", "client-kill 9"]),
     ],
 )
-def test_only_sessions_of_the_revoked_end(machine: agent.Machine, release: str, kills: list[str]) -> None:
+def test_only_sessions_of_the_revoked_end(machine: agent.GatewayMachine, release: str, kills: list[str]) -> None:
     server = serve(machine)
     try:
         machine.cut(release, "old")
@@ -92,15 +92,17 @@ def test_only_sessions_of_the_revoked_end(machine: agent.Machine, release: str, 
     assert server.kills == kills
 
 
-def test_no_openvpn_no_sessions(machine: agent.Machine) -> None:
+def test_no_openvpn_no_sessions(machine: agent.GatewayMachine) -> None:
     machine.cut("gone", "old")
     machine.cut("gone", None)
 
 
-def test_a_client_that_left_meanwhile_is_no_error(machine: agent.Machine) -> None:
+def test_a_client_that_left_meanwhile_is_no_error(machine: agent.GatewayMachine) -> None:
     server = serve(machine)
     try:
-        assert agent.manage(machine.runtime("server") / "mgmt.sock", ["client-kill 99 HALT", "client-kill 7"]) == [
+        assert agent.send_management_commands(
+            machine.runtime("server") / "mgmt.sock", ["client-kill 99 HALT", "client-kill 7"]
+        ) == [
             "ERROR: client-kill command failed",
             "SUCCESS: client-kill command succeeded",
         ]
@@ -108,8 +110,8 @@ def test_a_client_that_left_meanwhile_is_no_error(machine: agent.Machine) -> Non
         server.close()
 
 
-def test_silence_is_an_error_in_bounded_time(machine: agent.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "MANAGEMENT", 0.2)
+def test_silence_is_an_error_in_bounded_time(machine: agent.GatewayMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "MANAGEMENT_TIMEOUT", 0.2)
     server = serve(machine, mute=True)
     try:
         with pytest.raises(agent.FailedError, match=r"mgmt\.sock"):

@@ -1,0 +1,51 @@
+"""Name the files of an OpenVPN process on the gateway."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where an instance's files are on the gateway.
+
+    >>> Paths("server").management
+    '/run/openvpn-server/mgmt.sock'
+    """
+
+    instance: str
+
+    root = "/etc/openvpn/server"
+    secrets = f"{root}/secrets"
+    """`ca.crt`, `server.crt`, `server.key`, `tls-crypt-v2.key`; OpenVPN warns of keys that group or others can read."""
+    revoked = f"{root}/revoked"
+    """A file for each revoked serial, named by it in decimal. Never move the directory: without it all get in."""
+    ccd = f"{root}/ccd"
+    """One file for each client who may connect."""
+    learn = "/etc/drawbridge/learn-address"
+    """Script that OpenVPN asks whether a hardware address on a segment is a client's own."""
+    members = "/etc/drawbridge/members"
+    """What it knows: a hardware address and a client's name a line."""
+
+    @property
+    def config(self) -> str:
+        """What `openvpn-server@<instance>` starts from."""
+        return f"{self.root}/{self.instance}.conf"
+
+    @property
+    def runtime(self) -> str:
+        """Directory that systemd makes for the process, 0750: it guards the management socket, which is 0777."""
+        return f"/run/openvpn-{self.instance}"
+
+    @property
+    def management(self) -> str:
+        """UNIX socket of the management interface."""
+        return f"{self.runtime}/mgmt.sock"
+
+    @property
+    def status(self) -> str:
+        """Status file, version 3 (separated by tabs), written every 10 seconds."""
+        return f"{self.runtime}/status"
+
+    @property
+    def addresses(self) -> str:
+        """Addresses handed out before, so that a client gets the same one again."""
+        return f"/var/lib/openvpn-{self.instance}/ipp.txt"
