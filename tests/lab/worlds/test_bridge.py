@@ -5,7 +5,6 @@ trees of their own.
 """
 
 import json
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,8 +28,8 @@ from lab.linux import ip_batch
 from lab.region import Host, Region
 from openvpn.addressing import derive_link_local
 from settings.stack_file import read_stack_file
-from tests.lab.worlds.test_ros2 import arp, counted, mac, neighbour, udp
 from tests.support import waiting
+from tests.support.frames import arp, count_drops, dhcp_offer, mac, neighbour, udp
 
 TUNNEL = 60.0
 GROUP, GROUP6 = ("239.255.0.1", 7400), ("ff02::ffff:efff:1", 7400)
@@ -196,7 +195,7 @@ def test_no_other_client_passes_for_a_host_of_the_lan(deployed: Deployment, here
     assert passing(laptop, "tap0", gateway, udp(own, laptop, gateway, b"F0"), *foreign) == [True, False, False, False]
     # The control: the same frame comes in by the bridge.
     assert passing(hidden, "eth0", gateway, foreign[0]) == [True]
-    assert counted(deployed)["spoofed"] >= 2
+    assert count_drops(deployed)["spoofed"] >= 2
 
 
 def test_a_gateway_that_was_taken_over_does_not_speak_for_the_lan(here: dict[str, SegmentMember]) -> None:
@@ -204,7 +203,7 @@ def test_a_gateway_that_was_taken_over_does_not_speak_for_the_lan(here: dict[str
     gateway, hidden, home = here["gateway"], here["home-hidden"], here["home"]
     own = mac(gateway)
     true = arp(own, own, gateway, 2), udp(own, gateway, hidden, b"G1")
-    false = arp(own, own, home, 2), udp(own, home, hidden, b"G2"), offer(own, gateway, hidden)
+    false = arp(own, own, home, 2), udp(own, home, hidden, b"G2"), dhcp_offer(own, gateway, hidden)
     assert passing(gateway, "tap0", hidden, *true, *false) == [True, True, False, False, False]
 
 
@@ -435,9 +434,3 @@ def test_a_tap_that_openvpn_makes_is_added_by_a_script(deployed: Deployment, her
     assert tap["linkinfo"]["info_data"]["persist"] is False
     run_checked(home, "systemctl", "stop", "openvpn-client@home")
     assert ports(home) == ["eth0"]
-
-
-def offer(source: bytes, one: SegmentMember, other: SegmentMember) -> bytes:
-    """A datagram from a DHCP server's port to a client's."""
-    frame = udp(source, one, other, b"lease")
-    return frame[:34] + struct.pack("!HH", 67, 68) + frame[38:]

@@ -17,19 +17,18 @@ import pytest
 
 from drawbridge.trial import ipv6, run
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import run_checked, start_client
+from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.ipv6 import SERVER6, global_address
 from drawbridge.trial.measure import packets_arrive, ping, wait_until
 from lab.region import Host, Region
 from openvpn import bundle as openvpn_bundle
 from openvpn.addressing import derive_link_local
 from pki.authority import CertificateAuthority
-from tests.support import promises, stacks
+from tests.support import stacks
+from tests.support.every_segment import EverySegment
 from tests.support.promises import World
 
 TUNNEL = 60.0
-#: A client more, whose line takes 1,400 bytes.
-NARROW = {"name": "narrow"}
 RAW = stacks.of("ipv6")
 
 
@@ -244,38 +243,5 @@ def world(deployed: Deployment) -> World:
     return World(bring(deployed.region, RAW), RAW)
 
 
-@pytest.mark.seed("9.3")
-def test_clients_do_not_reach_the_gateway_s_metadata(world: World) -> None:
-    private = world.private.address
-    promises.no_metadata(world.deployed, world.client("cabin"), "tap0", private)
-
-
-@pytest.mark.seed("9.6")
-def test_no_private_key_is_where_others_read(world: World) -> None:
-    promises.no_key_in_sight(world.deployed, world.client("cabin"), "cabin")
-
-
-@pytest.mark.seed("9.7")
-def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(world: World) -> None:
-    promises.narrow_role(world.deployed, "cabin")
-
-
-@pytest.mark.seed("9.5")
-def test_10_megabytes_pass_paths_of_1500_and_of_1400_bytes(world: World) -> None:
-    promises.transfer(world.client("cabin"), world.private)
-    stack = world.up(clients=[*RAW["drawbridge:clients"], NARROW])
-    narrow = start_client(stack, len(RAW["drawbridge:clients"]), NARROW["name"], mtu=1400)
-    world.client(NARROW["name"])
-    promises.narrow(narrow, stack.outputs["publicIp"])
-    promises.transfer(narrow, world.private)
-
-
-@pytest.mark.seed("9.2")
-def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(world: World) -> None:
-    promises.replaced(world, NARROW["name"], clients=[*RAW["drawbridge:clients"], NARROW])
-
-
-@pytest.mark.seed("9.1")
-def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(world: World) -> None:
-    every = RAW["drawbridge:clients"]
-    promises.cut_off(world, NARROW["name"], stay=every, again=[*every, NARROW], looks=False)
+class TestEverySegment(EverySegment):
+    client = "cabin"

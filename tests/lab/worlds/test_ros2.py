@@ -5,7 +5,6 @@ Does not prove anything about ROS 2 itself, only about Cyclone DDS, which it dis
 
 import json
 import re
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -16,18 +15,17 @@ import pytest
 
 from drawbridge.trial import run, segment
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import run_checked, start_client
+from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import ping, wait_until
 from drawbridge.trial.segment import DATAGRAMS, SegmentMember, count_multicast
 from lab.region import Host
 from openvpn.addressing import derive_link_local
-from openvpn.segment_filter import COUNTERS
-from tests.support import promises, stacks, waiting
+from tests.support import stacks, waiting
+from tests.support.every_segment import EverySegment
+from tests.support.frames import arp, count_drops, mac, neighbour, udp
 from tests.support.promises import World
 
 TUNNEL = 60.0
-#: A client more, whose line takes 1,400 bytes.
-NARROW = {"name": "narrow"}
 GROUP = ("239.255.0.1", 7400)
 GROUP6 = ("ff02::ffff:efff:1", 7400)
 #: The only interface it is to use, and ports as the standard counts them (RTPS 2.2, 9.6.1.4.1).
@@ -281,7 +279,7 @@ def test_a_client_sends_from_its_own_addresses_only(
             with segment.FrameListener(gateway.host, "count", "br0", "1.5", frame[6:].hex()) as arrived:
                 segment.send_frames(desktop.host, "tap0", frame, times=3)
             assert (arrived() > 0) == passes, what
-    dropped = counted(deployed)
+    dropped = count_drops(deployed)
     assert dropped["spoofed"] >= 3 and dropped["foreign"] >= 3
     # It had no effect on the other: nobody's way to it is bent.
     assert ping(gateway.host, robot.address, 5) is not None
@@ -298,7 +296,7 @@ def test_multicast_that_is_not_named_stays_where_it_is(
     refused = [("239.1.2.3", 7400), ("239.255.0.1", 7399), ("ff02::1:2", 547), ("ff05::7", 7400)]
     for group in refused:
         assert count_multicast(desktop, robot, *group, seconds=1) == 0, group
-    assert counted(deployed)["multicast"] >= len(refused) * DATAGRAMS
+    assert count_drops(deployed)["multicast"] >= len(refused) * DATAGRAMS
     # The control: where nothing is named, it crosses.
     changed({"multicast": []})
     for group in refused:
@@ -315,7 +313,7 @@ def test_broadcasts_pass_at_their_rate_and_no_faster(
     rate = deployed.settings.tunnel.broadcasts
     assert rate <= arrived() <= 3 * rate
     # Not 1,000 less what passed: a busy tunnel loses some of such a burst before the filter sees it.
-    assert counted(deployed)["broadcast"] >= rate
+    assert count_drops(deployed)["broadcast"] >= rate
 
 
 @pytest.mark.seed("0.12")
@@ -354,101 +352,11 @@ def configuration(gateway: Host) -> str:
     return re.sub(r"packets \d+ bytes \d+|\s*elements = \{[^}]*expires[^}]*\}|^\d+: ", "", rules + bridge + address)
 
 
-def counted(deployed: Deployment) -> dict[str, int]:
-    """Packets that the segment's filter dropped, by its reasons."""
-    table = run_checked(deployed.gateway, "nft", "-j", "list", "counters", "table", "bridge", "drawbridge")
-    found = [entry["counter"] for entry in json.loads(table)["nftables"] if "counter" in entry]
-    counts = {entry["name"]: int(entry["packets"]) for entry in found}
-    assert set(counts) == set(COUNTERS)
-    return counts
-
-
-# Frames, as RFC 826, 768, 791 and 4861 have them
-
-EVERYONE = b"\xff" * 6
-
-
-def mac(one: SegmentMember) -> bytes:
-    return bytes.fromhex(run_checked(one.host, "cat", f"/sys/class/net/{one.device}/address").replace(":", ""))
-
-
-def udp(source: bytes, one: SegmentMember, other: SegmentMember, text: bytes) -> bytes:
-    """A datagram to port 9 that claims to come from `one`."""
-    datagram = struct.pack("!HHHH", 9, 9, 8 + len(text), 0) + text
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0, *packed(one, other))
-    header = header[:10] + checksum(header) + header[12:]
-    return mac(other) + source + b"\x08\x00" + header + datagram
-
-
-def packed(one: SegmentMember, other: SegmentMember) -> tuple[bytes, bytes]:
-    return one.address.packed, other.address.packed
-
-
-def arp(source: bytes, hardware: bytes, one: SegmentMember, operation: int = 1) -> bytes:
-    """To all: `one` is at `hardware`."""
-    message = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + hardware + one.address.packed
-    return EVERYONE + source + b"\x08\x06" + message + bytes(6) + one.address.packed
-
-
-def neighbour(
-    source: bytes, one: IPv6Address, claimed: IPv6Address, other: IPv6Address, text: bytes, kind: int = 136
-) -> bytes:
-    """A neighbour's advertisement, or another kind of ICMPv6, that claims an address; `text` tells it apart."""
-    message = (
-        struct.pack("!BBHI", kind, 0, 0, 0x20000000) + claimed.packed + b"\x02\x01" + source + text.ljust(8, b"\1")
-    )
-    pseudo = one.packed + other.packed + struct.pack("!II", len(message), 58)
-    message = message[:2] + checksum(pseudo + message) + message[4:]
-    header = struct.pack("!IHBB", 0x60000000, len(message), 58, 255) + one.packed + other.packed
-    return b"\x33\x33" + other.packed[-4:] + source + b"\x86\xdd" + header + message
-
-
-def checksum(data: bytes) -> bytes:
-    """The Internet's (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data + bytes(len(data) % 2))) if len(data) % 2 == 0 else 0
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!H", ~total & 0xFFFF)
-
-
 @pytest.fixture(scope="module")
 def world(deployed: Deployment) -> World:
     """The stack as its file has it, for what changes it for good: those tests come last."""
     return World(bring(deployed.region, RAW), RAW)
 
 
-@pytest.mark.seed("9.3")
-def test_clients_do_not_reach_the_gateway_s_metadata(world: World) -> None:
-    private = world.private.address
-    promises.no_metadata(world.deployed, world.client("ros_desktop"), "tap0", private)
-
-
-@pytest.mark.seed("9.6")
-def test_no_private_key_is_where_others_read(world: World) -> None:
-    promises.no_key_in_sight(world.deployed, world.client("ros_desktop"), "ros_desktop")
-
-
-@pytest.mark.seed("9.7")
-def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(world: World) -> None:
-    promises.narrow_role(world.deployed, "ros_desktop")
-
-
-@pytest.mark.seed("9.5")
-def test_10_megabytes_pass_paths_of_1500_and_of_1400_bytes(world: World) -> None:
-    promises.transfer(world.client("ros_desktop"), world.private)
-    stack = world.up(clients=[*RAW["drawbridge:clients"], NARROW])
-    narrow = start_client(stack, len(RAW["drawbridge:clients"]), NARROW["name"], mtu=1400)
-    world.client(NARROW["name"])
-    promises.narrow(narrow, stack.outputs["publicIp"])
-    promises.transfer(narrow, world.private)
-
-
-@pytest.mark.seed("9.2")
-def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(world: World) -> None:
-    promises.replaced(world, NARROW["name"], clients=[*RAW["drawbridge:clients"], NARROW])
-
-
-@pytest.mark.seed("9.1")
-def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(world: World) -> None:
-    every = RAW["drawbridge:clients"]
-    promises.cut_off(world, NARROW["name"], stay=every, again=[*every, NARROW], looks=False)
+class TestEverySegment(EverySegment):
+    client = "ros_desktop"
