@@ -11,11 +11,12 @@ from typing import get_args
 
 from bench.lab import region
 from drawbridge.trial.bond_measure import measure_loss, measure_throughput
+from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.link_faults import end_silence, silence
 from lab.linux import run
 from openvpn.topology import BondMode
 from tests.support import pair as pairs
-from tests.support.pair import Pair, must, wait_bonded, wait_links
+from tests.support.pair import Pair, wait_bonded, wait_links
 
 #: All but the one that two separate links do not bear.
 MODES: tuple[BondMode, ...] = tuple(mode for mode in get_args(BondMode) if mode != "balance-alb")
@@ -41,7 +42,7 @@ def figures() -> Iterator[str]:
 
 
 def _mode(pair: Pair) -> Iterator[str]:
-    told = must(pair.left, "ping", "-n", "-q", "-i", "0.02", "-c", "1000", FAR, timeout=120)
+    told = run_checked(pair.left, "ping", "-n", "-q", "-i", "0.02", "-c", "1000", FAR, timeout=120)
     found = re.search(r"(\d+) packets transmitted, (\d+) received", told)
     assert found, told
     yield f"{int(found[1]) - int(found[2])} of {found[1]} pings lost while nothing happens (goal: 0)"
@@ -55,11 +56,11 @@ def _mode(pair: Pair) -> Iterator[str]:
             told = "; ".join(f"{loss.gap:.1f} s, {loss.lost} of {loss.sent} pings lost" for loss in losses)
             yield f"ovn{tap} {what}: longest gap {told} (goal: {goal:g} s at most)"
     two = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
-    must(pair.left, "systemctl", "stop", _unit(1))
+    run_checked(pair.left, "systemctl", "stop", _unit(1))
     for host in pair.hosts:
         wait_links(host, "ovn0")
     one = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
-    must(pair.left, "systemctl", "start", _unit(1))
+    run_checked(pair.left, "systemctl", "start", _unit(1))
     wait_bonded(pair)
     for n in (1, 8):
         yield (
@@ -83,11 +84,16 @@ def _faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], C
         return lambda tap: run("ip", "-n", left.namespace, "link", "set", f"eth{tap}", way)
 
     def unit(verb: str) -> Callable[[int], object]:
-        return lambda tap: must(left, "systemctl", verb, _unit(tap))
+        return lambda tap: run_checked(left, "systemctl", verb, _unit(tap))
 
     kill = "kill -KILL $(systemctl show --property MainPID --value {})"
     yield "is stopped", 1, unit("stop"), unit("start")
-    yield "is killed", KEEPALIVE + 1, lambda tap: must(left, "sh", "-c", kill.format(_unit(tap))), lambda tap: None
+    yield (
+        "is killed",
+        KEEPALIVE + 1,
+        lambda tap: run_checked(left, "sh", "-c", kill.format(_unit(tap))),
+        lambda tap: None,
+    )
     yield "loses its cable", KEEPALIVE + 1, cable("down"), cable("up")
     yield (
         "hears nothing any more",

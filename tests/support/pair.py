@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from drawbridge.trial.bond_measure import wait_links as links_up
+from drawbridge.trial.hosts import run_checked
 from kits import links
 from lab.errors import LabError
 from lab.region import Host, Region
@@ -115,21 +116,15 @@ def install(host: Host, bond: Bond) -> None:
     """Unpack and install a kit as its user does; keys are there already."""
     archive = links.build(bond, stack="pair", region="eu-west-1", bundles={})
     text = base64.b64encode(archive).decode()
-    must(
+    run_checked(
         host, "sh", "-c", "rm -rf /var/tmp/kit && mkdir /var/tmp/kit && base64 -d | tar xz -C /var/tmp/kit", stdin=text
     )
-    must(host, "sh", "/var/tmp/kit/install", timeout=180)
+    run_checked(host, "sh", "/var/tmp/kit/install", timeout=180)
 
 
 def put(host: Host, path: str, text: str) -> None:
     """Write a secret file."""
-    must(host, "install", "-D", "-m", "0600", "/dev/stdin", path, stdin=text)
-
-
-def must(host: Host, *argv: str, stdin: str | None = None, timeout: float = 60) -> str:
-    done = host.run(argv, stdin=stdin, timeout=timeout)
-    assert done.returncode == 0, f"on {host.name}: {' '.join(argv)}: {done.stderr or done.stdout}"
-    return done.stdout
+    run_checked(host, "install", "-D", "-m", "0600", "/dev/stdin", path, stdin=text)
 
 
 def wait_links(host: Host, *up: str, seconds: float = BONDED) -> None:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.hosts import fetch_bundle, install_kit
+from drawbridge.trial.hosts import fetch_bundle, install_kit, run_checked
 from drawbridge.trial.measure import ask_echo, packets_arrive, ping
 from lab.region import Host
 from openvpn.bundle import certificate_of
 from pki.authority import Certificate
 from tests.support import stacks, waiting
-from tests.support.commands import read
 
 TUNNEL = 60.0
 #: Another key of the operator's is other user data, and that means another machine.
@@ -63,8 +62,8 @@ def config_of(name: str) -> str:
 def replaced(world: World, name: str, **sections: Any) -> None:
     """Replace the gateway's machine: the addresses stay, and a client is back with what it had (9.2)."""
     client, before = world.client(name), world.deployed.outputs
-    unit, bundle = f"openvpn-client@{name}", read(client, "sha256sum", config_of(name))
-    pid = read(client, "systemctl", "show", "-P", "MainPID", unit)
+    unit, bundle = f"openvpn-client@{name}", run_checked(client, "sha256sum", config_of(name))
+    pid = run_checked(client, "systemctl", "show", "-P", "MainPID", unit)
     gateway = world.raw.get("drawbridge:gateway") or {}
     # So it stays: to take it back would be one machine more.
     world.raw = {**world.raw, "drawbridge:gateway": {**gateway, "sshKey": OTHER_KEY}}
@@ -75,11 +74,11 @@ def replaced(world: World, name: str, **sections: Any) -> None:
         k: before[k] for k in ("publicIp", "privateIp", "gatewayInterfaceId")
     }
     # The old one said goodbye, so that nobody waits for keepalive's 120 s of silence.
-    log = read(client, "journalctl", "--no-pager", "--unit", unit)
+    log = run_checked(client, "journalctl", "--no-pager", "--unit", unit)
     assert "Connection reset command was pushed by server" in log
     assert ping(client, world.private.address, TUNNEL) is not None
-    assert read(client, "sha256sum", config_of(name)) == bundle
-    assert read(client, "systemctl", "show", "-P", "MainPID", unit) == pid
+    assert run_checked(client, "sha256sum", config_of(name)) == bundle
+    assert run_checked(client, "systemctl", "show", "-P", "MainPID", unit) == pid
 
 
 def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any], looks: bool = True) -> None:
@@ -89,7 +88,7 @@ def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any
     """
     client, private, stack = world.client(name), world.private, world.deployed
     old = "/etc/openvpn/old.ovpn"
-    read(client, "cp", "-p", config_of(name), old)
+    run_checked(client, "cp", "-p", config_of(name), old)
     assert ping(client, private.address, 5) is not None  # its session lives
 
     world.deployed = world.deploy(clients=stay)
@@ -106,17 +105,17 @@ def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any
         install_kit(world.deployed, client, name)
     else:
         fetch_bundle(world.deployed, client, name)
-    read(client, "systemctl", "restart", f"openvpn-client@{name}")
+    run_checked(client, "systemctl", "restart", f"openvpn-client@{name}")
     assert ping(client, private.address, TUNNEL) is not None
 
 
 def refused(world: World, client: Host, bundle: str, *, heard: bool = True) -> None:
     """The gateway says that a bundle's certificate is revoked, or is never asked; no tunnel comes of it."""
-    serial = Certificate.read(certificate_of(read(client, "cat", bundle))).serial
+    serial = Certificate.read(certificate_of(run_checked(client, "cat", bundle))).serial
     gateway, device, unit = world.deployed.gateway, world.deployed.settings.tunnel.device, f"old-{secrets.token_hex(4)}"
 
     def told() -> int:
-        log = read(gateway, "journalctl", "--no-pager", "-o", "cat", "-u", "openvpn-server@server")
+        log = run_checked(gateway, "journalctl", "--no-pager", "-o", "cat", "-u", "openvpn-server@server")
         return log.count(f"serial={serial} is revoked")
 
     before = told()
@@ -126,10 +125,10 @@ def refused(world: World, client: Host, bundle: str, *, heard: bool = True) -> N
         assert "link remote" in said and "Initialization Sequence Completed" not in said
         assert told() == before
         return
-    read(client, "systemd-run", "--quiet", f"--unit={unit}", *argv)
+    run_checked(client, "systemd-run", "--quiet", f"--unit={unit}", *argv)
     try:
         waiting.until(lambda: told() > before, 30)
-        said = read(client, "journalctl", "--no-pager", "-o", "cat", "-u", unit)
+        said = run_checked(client, "journalctl", "--no-pager", "-o", "cat", "-u", unit)
         assert "link remote" in said and "Initialization Sequence Completed" not in said
     finally:
         client.run(["systemctl", "stop", unit])
@@ -154,7 +153,7 @@ def narrow(client: Host, server: str) -> None:
 def no_metadata(deployed: Deployment, client: Host, device: str, beyond: str) -> None:
     """A client that sends packets for the metadata into the tunnel has no answer; `beyond` it reaches (9.3)."""
     server = str(deployed.settings.tunnel.pool.network_address + 1)
-    read(client, "ip", "route", "replace", "169.254.169.254/32", "via", server, "dev", device)
+    run_checked(client, "ip", "route", "replace", "169.254.169.254/32", "via", server, "dev", device)
     try:
         put = ["curl", "-s", "-m", "3", "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60"]
         before = _dropped(deployed.gateway)
@@ -162,9 +161,9 @@ def no_metadata(deployed: Deployment, client: Host, device: str, beyond: str) ->
         assert (asked.returncode, asked.stdout) == (28, "")  # curl's 28: timed out
         assert _dropped(deployed.gateway) > before  # it was this firewall that dropped it
     finally:
-        read(client, "ip", "route", "delete", "169.254.169.254/32")
+        run_checked(client, "ip", "route", "delete", "169.254.169.254/32")
     # Controls: the service answers the gateway itself, and the same tunnel carries what is allowed.
-    assert read(deployed.gateway, *put, "http://169.254.169.254/latest/api/token")
+    assert run_checked(deployed.gateway, *put, "http://169.254.169.254/latest/api/token")
     assert ping(client, beyond, 5) is not None
 
 
@@ -175,17 +174,19 @@ def no_key_in_sight(deployed: Deployment, client: Host, name: str) -> None:
     machine = next((deployed.region.directory / "machines").glob(f"{deployed.outputs['gatewayInstanceId']}*"))
     texts = {
         "user data": data["UserData"]["Value"],
-        "user data on the machine": read(gateway, "cat", "/var/lib/cloud/instance/user-data.txt"),
+        "user data on the machine": run_checked(gateway, "cat", "/var/lib/cloud/instance/user-data.txt"),
         "Pulumi state": (deployed.region.stacks / f"{deployed.settings.stack}.json").read_text(),
         "stack outputs": json.dumps(deployed.outputs),
-        "the gateway's journal": read(gateway, "journalctl", "--no-pager"),
-        "cloud-init's logs": read(gateway, "sh", "-c", "cat /var/log/cloud-init*.log"),
-        "the client's journal": read(client, "journalctl", "--no-pager"),
+        "the gateway's journal": run_checked(gateway, "journalctl", "--no-pager"),
+        "cloud-init's logs": run_checked(gateway, "sh", "-c", "cat /var/log/cloud-init*.log"),
+        "the client's journal": run_checked(client, "journalctl", "--no-pager"),
         "the console": (machine / "console.log").read_text(errors="replace"),
         "the region's log": (deployed.region.directory / "log").read_text(),
     }
-    held = [read(gateway, "cat", f"/etc/openvpn/server/secrets/{one}") for one in ("server.key", "tls-crypt-v2.key")]
-    held.append(read(client, "cat", config_of(name)).partition("<key>")[2])
+    held = [
+        run_checked(gateway, "cat", f"/etc/openvpn/server/secrets/{one}") for one in ("server.key", "tls-crypt-v2.key")
+    ]
+    held.append(run_checked(client, "cat", config_of(name)).partition("<key>")[2])
     assert all(PRIVATE.search(secret) for secret in held[:2])  # the control: the pattern finds a key
     bodies = [body(secret) for secret in held]
 
@@ -241,7 +242,7 @@ def called(host: Host, *calls: str) -> dict[str, str]:
         "    except e.ClientError as error:\n        said[call] = error.response['Error']['Code']\n"
         "print(json.dumps(said))\n"
     )
-    said: dict[str, str] = json.loads(read(host, "python3", "-c", script, stdin=json.dumps(calls)))
+    said: dict[str, str] = json.loads(run_checked(host, "python3", "-c", script, stdin=json.dumps(calls)))
     return said
 
 
@@ -255,7 +256,7 @@ def body(pem: str) -> str:
 
 def _dropped(gateway: Host) -> int:
     """Packets that the gateway's firewall has dropped on their way to metadata."""
-    table = read(gateway, "nft", "list", "table", "inet", "drawbridge")
+    table = run_checked(gateway, "nft", "list", "table", "inet", "drawbridge")
     return sum(int(count) for count in re.findall(r"packets (\d+) bytes \d+ drop", table)) + sum(
         int(count) for count in re.findall(r"counter \w*metadata\w* \{\s*packets (\d+)", table)
     )

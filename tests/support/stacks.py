@@ -8,12 +8,11 @@ from typing import Any
 from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.hosts import place_hosts
+from drawbridge.trial.hosts import place_hosts, run_checked
 from drawbridge.trial.routed import wait_report
 from lab.errors import LabError
 from lab.region import Host, Region
 from settings.stack_file import read_stack_file
-from tests.support.commands import read
 
 
 def of(world: str) -> dict[str, Any]:
@@ -51,4 +50,4 @@ def configuration(host: Host) -> str:
     script = (
         "find -L /etc/openvpn /etc/drawbridge /etc/sysctl.d /opt/drawbridge/current -type f | sort | xargs sha256sum"
     )
-    return read(host, "sh", "-c", script)
+    return run_checked(host, "sh", "-c", script)

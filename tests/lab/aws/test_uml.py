@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.run import disposable_region
 from lab.errors import LabError
 from lab.network.fabric import MIRROR
 from lab.region import Host, Region
-from tests.support.pair import boot_id, must
+from tests.support.pair import boot_id
 from tests.support.waiting import until
 
 BOOT = 90.0
@@ -39,28 +40,28 @@ def host(region: Region) -> Host:
 
 
 def test_its_kernel_is_its_own_and_has_what_this_machines_may_lack(host: Host) -> None:
-    assert must(host, "uname", "-r").strip() != os.uname().release
-    must(host, "modprobe", "--all", "bonding", "tun")
-    assert "bonding_masters" in must(host, "ls", "/sys/class/net")
-    assert must(host, "hostname").strip() == "own"
+    assert run_checked(host, "uname", "-r").strip() != os.uname().release
+    run_checked(host, "modprobe", "--all", "bonding", "tun")
+    assert "bonding_masters" in run_checked(host, "ls", "/sys/class/net")
+    assert run_checked(host, "hostname").strip() == "own"
 
 
 def test_either_line_leads_to_the_internet(host: Host) -> None:
     for nic in ("eth0", "eth1"):
-        must(host, "ping", "-n", "-c", "1", "-W", "2", "-I", nic, MIRROR)
+        run_checked(host, "ping", "-n", "-c", "1", "-W", "2", "-I", nic, MIRROR)
         # TCP too: what a virtual wire leaves to do to a checksum is done.
-        fetch = must(host, "curl", "--silent", "--fail", "--interface", nic, f"http://{MIRROR}/debian/Packages")
+        fetch = run_checked(host, "curl", "--silent", "--fail", "--interface", nic, f"http://{MIRROR}/debian/Packages")
         assert "Package: openvpn" in fetch
 
 
 def test_the_way_in_is_no_part_of_the_machine(host: Host) -> None:
-    links = [line.split(":")[1].strip() for line in must(host, "ip", "-oneline", "link").splitlines()]
+    links = [line.split(":")[1].strip() for line in run_checked(host, "ip", "-oneline", "link").splitlines()]
     assert {"lo", "eth0", "eth1"} <= set(links) and not any(name.startswith("vec") for name in links)
-    must(host, "ip", "link", "set", "eth0", "down")
+    run_checked(host, "ip", "link", "set", "eth0", "down")
     try:
-        must(host, "true")
+        run_checked(host, "true")
     finally:
-        must(host, "ip", "link", "set", "eth0", "up")
+        run_checked(host, "ip", "link", "set", "eth0", "up")
 
 
 def test_a_command_has_input_output_exit_code_and_a_bound(host: Host) -> None:
@@ -71,26 +72,26 @@ def test_a_command_has_input_output_exit_code_and_a_bound(host: Host) -> None:
 
 
 def test_what_it_wrote_outlives_a_power_cut(region: Region, host: Host) -> None:
-    must(host, "sh", "-c", "echo kept >/var/lib/kept && sync")
+    run_checked(host, "sh", "-c", "echo kept >/var/lib/kept && sync")
     region.cut_power("own")
     again = region.power_on("own")
     again.wait_booted(BOOT)
-    assert must(again, "cat", "/var/lib/kept") == "kept\n"
+    assert run_checked(again, "cat", "/var/lib/kept") == "kept\n"
 
 
 def test_it_reboots_and_has_its_lines_again(region: Region, host: Host) -> None:
-    boot = must(host, "cat", "/proc/sys/kernel/random/boot_id")
+    boot = run_checked(host, "cat", "/proc/sys/kernel/random/boot_id")
     region.reboot_host("own")
     until(lambda: boot_id(host) not in ("", boot), BOOT)
     host.wait_booted(BOOT)
     for nic in ("eth0", "eth1"):
-        must(host, "ping", "-n", "-c", "1", "-W", "2", "-I", nic, MIRROR)
+        run_checked(host, "ping", "-n", "-c", "1", "-W", "2", "-I", nic, MIRROR)
 
 
 def test_a_power_off_is_none(region: Region) -> None:
     made = region.add_host("off", premises="line0", own_kernel=True)
     made.wait_booted(BOOT)
-    must(made, "systemctl", "--no-block", "poweroff")
+    run_checked(made, "systemctl", "--no-block", "poweroff")
     until(lambda: not next(h for h in region.status()["hosts"] if h["name"] == "off")["leader"], 40)
     region.remove_host("off")
 

@@ -14,12 +14,11 @@ from drawbridge.operate import leftovers
 from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
-from drawbridge.trial.hosts import start_client, start_private_host
+from drawbridge.trial.hosts import run_checked, start_client, start_private_host
 from drawbridge.trial.measure import ask_echo, ping, start_echo
 from drawbridge.trial.routed import wait_report
 from lab.region import Host, Region
 from settings.stack_file import read_stack_file
-from tests.support.commands import read
 
 TUNNEL = 60.0
 
@@ -80,15 +79,15 @@ def resolves(host: Host, name: str) -> str | None:
 @contextmanager
 def as_pushed(client: Host) -> Iterator[None]:
     """A client whose system takes the resolver and the domain it is pushed, as NetworkManager and phones do."""
-    journal = read(client, "journalctl", "--no-pager", "-u", "openvpn-client@*", "--grep", "PUSH: Received")
+    journal = run_checked(client, "journalctl", "--no-pager", "-u", "openvpn-client@*", "--grep", "PUSH: Received")
     pushed = dict(re.findall(r"dhcp-option (DNS|DOMAIN) ([^,']+)", journal))
-    before = read(client, "cat", "/etc/resolv.conf")
+    before = run_checked(client, "cat", "/etc/resolv.conf")
     text = f"nameserver {pushed['DNS']}\nsearch {pushed['DOMAIN']}\n"
-    read(client, "tee", "/etc/resolv.conf", stdin=text)
+    run_checked(client, "tee", "/etc/resolv.conf", stdin=text)
     try:
         yield
     finally:
-        read(client, "tee", "/etc/resolv.conf", stdin=before)
+        run_checked(client, "tee", "/etc/resolv.conf", stdin=before)
 
 
 @pytest.mark.seed("3.11")

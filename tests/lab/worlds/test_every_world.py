@@ -10,10 +10,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from drawbridge.trial.hosts import site_hosts, start_client
+from drawbridge.trial.hosts import run_checked, site_hosts, start_client
 from drawbridge.trial.measure import packets_arrive, ping
 from tests.support import promises, stacks, waiting
-from tests.support.commands import read
 from tests.support.promises import World
 from tests.support.stacks import configuration
 
@@ -37,7 +36,7 @@ def test_a_client_that_sends_from_an_address_not_its_own_is_dropped(world: World
     client, private, pool = world.client(name), world.private, world.deployed.settings.tunnel.pool
     # Its own pool, so that only the gateway's OpenVPN can know that it is another's; somebody's outside; the VPC's.
     for forged in (pool.network_address + 99, IPv4Address("198.51.100.99"), IPv4Address(private.address) + 7):
-        read(client, "ip", "address", "add", f"{forged}/32", "dev", "lo")
+        run_checked(client, "ip", "address", "add", f"{forged}/32", "dev", "lo")
         try:
             command = ["ping", "-c", "2", "-i", "0.2", "-W", "1", "-I", str(forged), private.address]
             send = partial(client.run, command)
@@ -45,7 +44,7 @@ def test_a_client_that_sends_from_an_address_not_its_own_is_dropped(world: World
             assert packets_arrive(client, f"icmp and src {forged}", send)
             assert not packets_arrive(private, "icmp[icmptype] == 8", send, timeout=2)
         finally:
-            read(client, "ip", "address", "delete", f"{forged}/32", "dev", "lo")
+            run_checked(client, "ip", "address", "delete", f"{forged}/32", "dev", "lo")
     assert packets_arrive(private, "icmp[icmptype] == 8", lambda: ping(client, private.address, 2)), "the control"
 
 

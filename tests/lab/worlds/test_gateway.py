@@ -17,7 +17,7 @@ import pytest
 from drawbridge.operate import bundle_probe
 from drawbridge.operate.stack_files import CHECKOUT
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
-from drawbridge.trial.hosts import fetch_bundle
+from drawbridge.trial.hosts import fetch_bundle, run_checked
 from drawbridge.trial.measure import ask_echo, ping
 from lab.linux import within
 from lab.region import Host
@@ -25,7 +25,6 @@ from openvpn.bundle import render_bundle
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
 from tests.support import promises, stacks, waiting
-from tests.support.commands import read
 
 TUNNEL = 60.0
 
@@ -45,7 +44,7 @@ def alice(deployed: Deployment) -> Host:
 
 @pytest.mark.seed("3.3")
 def test_a_client_gets_the_route_and_reaches_the_gateway_and_a_private_host(deployed: Deployment, alice: Host) -> None:
-    routes = read(alice, "ip", "route")
+    routes = run_checked(alice, "ip", "route")
 
     assert re.search(rf"^{re.escape('10.1.0.0/16')} via 10\.8\.0\.1 dev tun0", routes, re.MULTILINE)
     assert ping(alice, deployed.outputs["privateIp"], 5) is not None
@@ -54,18 +53,18 @@ def test_a_client_gets_the_route_and_reaches_the_gateway_and_a_private_host(depl
 
 def test_control_without_the_tunnel_the_private_host_is_out_of_reach(deployed: Deployment, alice: Host) -> None:
     private = deployed.region.host("private-host").address
-    read(alice, "systemctl", "stop", "openvpn-client@alice")
+    run_checked(alice, "systemctl", "stop", "openvpn-client@alice")
     try:
         assert ping(alice, private, 2) is None
     finally:
-        read(alice, "systemctl", "start", "openvpn-client@alice")
+        run_checked(alice, "systemctl", "start", "openvpn-client@alice")
     assert ping(alice, private, TUNNEL) is not None
 
 
 @pytest.mark.seed("3.2")
 def test_the_server_is_routed_pushes_the_tenant_route_and_keeps_alive(deployed: Deployment, alice: Host) -> None:
-    config = read(deployed.gateway, "cat", "/etc/openvpn/server/server.conf").splitlines()
-    pushed = read(alice, "journalctl", "--no-pager", "-u", "openvpn-client@alice", "--grep", "PUSH: Received")
+    config = run_checked(deployed.gateway, "cat", "/etc/openvpn/server/server.conf").splitlines()
+    pushed = run_checked(alice, "journalctl", "--no-pager", "-u", "openvpn-client@alice", "--grep", "PUSH: Received")
 
     assert "dev tun0" in config and "keepalive 10 120" in config
     assert any(line.startswith("server 10.8.0.0 255.255.255.0") for line in config)
@@ -97,7 +96,7 @@ def test_lifetimes_are_the_settings_and_the_authority_key_is_not_on_the_gateway(
     line = promises.body(json.loads(held)["ca"]["key"])
     found = deployed.gateway.run(["grep", "-rlF", "-e", line, *everywhere])
     assert (found.returncode, found.stdout) == (1, "")
-    server_key = promises.body(read(deployed.gateway, "cat", f"{secrets}/server.key"))
+    server_key = promises.body(run_checked(deployed.gateway, "cat", f"{secrets}/server.key"))
     control = deployed.gateway.run(["grep", "-rlF", "-e", server_key, *everywhere])
     assert "server.key" in control.stdout  # the search would have found it
 
@@ -114,9 +113,9 @@ def test_a_nano_instance_with_the_elastic_ip_in_remote_enabled_at_boot_at_both_e
 
     assert re.fullmatch(r"t[34][a-z]?\.nano", found["InstanceType"])
     assert [deployed.outputs["publicIp"]] == elastic
-    assert f"remote {elastic[0]} 1194" in read(alice, "cat", "/etc/openvpn/client/alice.conf")
-    assert read(deployed.gateway, "systemctl", "is-enabled", "openvpn-server@server").strip() == "enabled"
-    assert read(alice, "systemctl", "is-enabled", "openvpn-client@alice").strip() == "enabled"
+    assert f"remote {elastic[0]} 1194" in run_checked(alice, "cat", "/etc/openvpn/client/alice.conf")
+    assert run_checked(deployed.gateway, "systemctl", "is-enabled", "openvpn-server@server").strip() == "enabled"
+    assert run_checked(alice, "systemctl", "is-enabled", "openvpn-client@alice").strip() == "enabled"
 
 
 @pytest.mark.seed("0.15")
@@ -125,8 +124,8 @@ def test_the_bundle_is_one_file_fetched_over_the_aws_api_with_the_clients_own_ke
 ) -> None:
     held = deployed.client("ssm").get_parameter(Name=deployed.names.bundle("alice"), WithDecryption=True)["Parameter"]
 
-    assert read(alice, "cat", "/etc/openvpn/client/alice.conf") == held["Value"]
-    assert read(alice, "stat", "-c", "%a", "/etc/openvpn/client/alice.conf").strip() == "600"
+    assert run_checked(alice, "cat", "/etc/openvpn/client/alice.conf") == held["Value"]
+    assert run_checked(alice, "stat", "-c", "%a", "/etc/openvpn/client/alice.conf").strip() == "600"
     own = deployed.names.bundle("alice")
     assert _from(alice, f"ssm.get_parameter(Name='{own}', WithDecryption=True)") == "ok"
     for other in (deployed.names.secret("server.key"), deployed.names.bundle("bob")):
@@ -137,18 +136,18 @@ def test_the_bundle_is_one_file_fetched_over_the_aws_api_with_the_clients_own_ke
 def test_a_restarted_server_has_its_client_back_by_itself_and_logs_to_the_journal(
     deployed: Deployment, alice: Host
 ) -> None:
-    before = read(alice, "systemctl", "show", "-P", "MainPID", "openvpn-client@alice")
-    read(deployed.gateway, "systemctl", "restart", "openvpn-server@server")
+    before = run_checked(alice, "systemctl", "show", "-P", "MainPID", "openvpn-client@alice")
+    run_checked(deployed.gateway, "systemctl", "restart", "openvpn-server@server")
 
     assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None
-    assert read(alice, "systemctl", "show", "-P", "MainPID", "openvpn-client@alice") == before
-    journal = read(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
+    assert run_checked(alice, "systemctl", "show", "-P", "MainPID", "openvpn-client@alice") == before
+    journal = run_checked(deployed.gateway, "journalctl", "--no-pager", "-u", "openvpn-server@server")
     assert journal.count("Initialization Sequence Completed") >= 2
 
 
 @pytest.mark.seed("0.17")
 def test_both_ends_start_at_boot(deployed: Deployment, alice: Host) -> None:
-    boot = read(alice, "cat", "/proc/sys/kernel/random/boot_id"), alice.leader
+    boot = run_checked(alice, "cat", "/proc/sys/kernel/random/boot_id"), alice.leader
     deployed.region.reboot_host("alice")
     again = waiting.until(lambda: _rebooted(lambda: deployed.region.host("alice"), boot[1]), 30)
 
@@ -164,7 +163,7 @@ def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
 
     assert ping(deployed.region.host("alice"), deployed.outputs["privateIp"], TUNNEL) is not None
     assert _configuration(again) == before
-    assert read(again, "cloud-init", "status").strip() == "status: done"
+    assert run_checked(again, "cloud-init", "status").strip() == "status: done"
 
 
 @pytest.mark.seed("9.3")
@@ -185,11 +184,13 @@ def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(deploye
 def sessions(gateway: Host) -> list[str]:
     """What OpenVPN has said of those who connected."""
     unit = "openvpn-server@server"
-    return read(gateway, "journalctl", "-o", "cat", "-u", unit, "--grep", "Peer Connection Initiated").splitlines()
+    return run_checked(
+        gateway, "journalctl", "-o", "cat", "-u", unit, "--grep", "Peer Connection Initiated"
+    ).splitlines()
 
 
 def bundle_of(alice: Host) -> str:
-    return read(alice, "cat", "/etc/openvpn/client/alice.conf")
+    return run_checked(alice, "cat", "/etc/openvpn/client/alice.conf")
 
 
 def other(bundle: str) -> str:
@@ -235,11 +236,11 @@ def shut(deployed: Deployment) -> Iterator[None]:
 
 @contextmanager
 def stopped(deployed: Deployment) -> Iterator[None]:
-    read(deployed.gateway, "systemctl", "stop", "openvpn-server@server")
+    run_checked(deployed.gateway, "systemctl", "stop", "openvpn-server@server")
     try:
         yield
     finally:
-        read(deployed.gateway, "systemctl", "start", "openvpn-server@server")
+        run_checked(deployed.gateway, "systemctl", "start", "openvpn-server@server")
         # Its agent may have looked meanwhile, and then has reported it.
         stacks.settled(deployed)
 
@@ -271,14 +272,14 @@ def test_a_probe_tells_a_wrong_address_from_a_wrong_configuration(deployed: Depl
 def test_the_probe_s_command_needs_no_right(deployed: Deployment, alice: Host, tmp_path: Path) -> None:
     """Run by the command itself, without any capability; who may send no pings is told so."""
     groups = "net.ipv4.ping_group_range"
-    before = read(alice, "sysctl", "-n", groups).strip()
+    before = run_checked(alice, "sysctl", "-n", groups).strip()
     good, lost = bundle_of(alice), bundle_of(alice).replace(deployed.outputs["publicIp"], "198.51.100.250")
     for pings, text, status, state in (
         ("0 2147483647", good, 0, "fine"),
         ("0 2147483647", other(good), 1, "unanswered"),
         ("1 0", lost, 1, "unanswered"),
     ):
-        read(alice, "sysctl", "-q", "-w", f"{groups}={pings}")
+        run_checked(alice, "sysctl", "-q", "-w", f"{groups}={pings}")
         bundle = tmp_path / "alice.ovpn"
         bundle.write_text(text)
         argv = ["ip", "netns", "exec", alice.namespace, "setpriv", "--inh-caps=-all", "--bounding-set=-all"]
@@ -286,13 +287,15 @@ def test_the_probe_s_command_needs_no_right(deployed: Deployment, alice: Host, t
         done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
         assert (done.returncode, json.loads(done.stdout)["state"]) == (status, state), (pings, done.stdout)
     assert "may not ask" in json.loads(done.stdout)["known"]
-    read(alice, "sysctl", "-q", "-w", f"{groups}={before}")
+    run_checked(alice, "sysctl", "-q", "-w", f"{groups}={before}")
 
 
 @pytest.mark.seed("4.16")
 def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, alice: Host) -> None:
     gateway, private = deployed.gateway, deployed.region.host("private-host").address
-    read(gateway, "systemctl", "stop", "drawbridge-metrics.timer")  # what it tells in between would not be seen here
+    run_checked(
+        gateway, "systemctl", "stop", "drawbridge-metrics.timer"
+    )  # what it tells in between would not be seen here
     told = figures(deployed)
     connected = told["ConnectedClients", "server"]
     assert connected >= 1
@@ -305,12 +308,12 @@ def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, al
     # The control: each byte is told once.
     waiting.until(lambda: figures(deployed)["BytesReceived", "server"] < size, 30)
 
-    read(alice, "systemctl", "stop", "openvpn-client@alice")
+    run_checked(alice, "systemctl", "stop", "openvpn-client@alice")
     try:  # it says goodbye, and the server notices
         waiting.until(lambda: figures(deployed)["ConnectedClients", "server"] < connected, 30)
     finally:
-        read(alice, "systemctl", "start", "openvpn-client@alice")
-        read(gateway, "systemctl", "start", "drawbridge-metrics.timer")
+        run_checked(alice, "systemctl", "start", "openvpn-client@alice")
+        run_checked(gateway, "systemctl", "start", "drawbridge-metrics.timer")
 
     point = "MetricData=[{'MetricName': 'X', 'Value': 1}]"
     assert _from(gateway, f"cloudwatch.put_metric_data(Namespace='{deployed.names.metrics}', {point})") == "ok"
@@ -321,7 +324,7 @@ def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, al
 
 def figures(deployed: Deployment) -> dict[tuple[str, str], float]:
     """Have the gateway tell CloudWatch now; what CloudWatch has then of each metric, by its name and its dimension."""
-    read(deployed.gateway, "systemctl", "start", "drawbridge-metrics")
+    run_checked(deployed.gateway, "systemctl", "start", "drawbridge-metrics")
     cloudwatch, namespace = deployed.client("cloudwatch"), deployed.names.metrics
     found = {}
     for metric in cloudwatch.list_metrics(Namespace=namespace)["Metrics"]:
@@ -354,11 +357,11 @@ def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
     old = bundle_of(alice)
     changed = stacks.settled(deploy(deployed.region, "lab", raw, lambda _: None))
     fetch_bundle(changed, alice, "alice")
-    read(alice, "systemctl", "restart", "openvpn-client@alice")
+    run_checked(alice, "systemctl", "restart", "openvpn-client@alice")
     private = deployed.region.host("private-host")
     assert ping(alice, private.address, TUNNEL) is not None
-    assert "443" in read(deployed.gateway, "ss", "-Hltn", "sport = :443")
-    caps = read(deployed.gateway, "systemctl", "show", "-P", "CapabilityBoundingSet", "openvpn-server@server")
+    assert "443" in run_checked(deployed.gateway, "ss", "-Hltn", "sport = :443")
+    caps = run_checked(deployed.gateway, "systemctl", "show", "-P", "CapabilityBoundingSet", "openvpn-server@server")
     assert sorted(caps.split()) == ["cap_net_admin", "cap_net_bind_service"]
     answer = ask_echo(alice, private.address, take=1_000_000)
     assert answer is not None and answer.taken == 1_000_000
@@ -407,15 +410,15 @@ def _from(host: Host, call: str) -> str:
 
 def _configuration(host: Host) -> str:
     """All that configures a gateway: its files, its rules without their counters, its units, its forwarding."""
-    files = read(
+    files = run_checked(
         host,
         "sh",
         "-c",
         "find /etc/openvpn /etc/drawbridge /etc/ssh /etc/systemd /etc/sysctl.d -type f | sort | xargs sha256sum",
     )
-    rules = re.sub(r"(packets|bytes) \d+", "", read(host, "nft", "list", "ruleset"))
-    units = read(host, "sh", "-c", "systemctl list-unit-files --state=enabled,masked --no-legend | sort")
-    return "\n".join((files, rules, units, read(host, "sysctl", "net.ipv4.ip_forward")))
+    rules = re.sub(r"(packets|bytes) \d+", "", run_checked(host, "nft", "list", "ruleset"))
+    units = run_checked(host, "sh", "-c", "systemctl list-unit-files --state=enabled,masked --no-legend | sort")
+    return "\n".join((files, rules, units, run_checked(host, "sysctl", "net.ipv4.ip_forward")))
 
 
 def _rebooted(find: Callable[[], Host], leader: int | None) -> Host | None:

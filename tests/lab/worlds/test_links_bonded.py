@@ -14,12 +14,12 @@ from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import bonded
 from drawbridge.trial.bond_measure import link_states, measure_loss, wait_links
 from drawbridge.trial.deployment import Deployment, deploy
+from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.link_faults import end_silence, silence
 from drawbridge.trial.routed import wait_report
 from drawbridge.trial.run import disposable_region
 from lab.region import Host
 from settings.stack_file import read_stack_file
-from tests.support.pair import must
 from tests.support.waiting import Lateness, until
 
 LEFT, RIGHT, GATEWAY = "10.0.0.1", "10.0.0.2", "10.0.0.254"
@@ -43,7 +43,7 @@ def hosts(deployed: Deployment) -> tuple[Host, Host]:
     """Both hosts, bonded."""
     found = deployed.region.host("left"), deployed.region.host("right")
     for host in found:
-        must(host, "systemctl", "start", *(f"drawbridge-link@{tap}" for tap in bonded.TAPS))
+        run_checked(host, "systemctl", "start", *(f"drawbridge-link@{tap}" for tap in bonded.TAPS))
     for host in found:
         assert bonded.check_bond(host).ok, link_states(host)
     return found
@@ -52,9 +52,9 @@ def hosts(deployed: Deployment) -> tuple[Host, Host]:
 @pytest.mark.seed("1.6")
 def test_no_ping_is_lost_with_balance_alb_through_the_gateways_bridge(hosts: tuple[Host, Host]) -> None:
     for host, other in zip(hosts, (RIGHT, LEFT), strict=True):
-        assert "balance-alb" in must(host, "cat", "/sys/class/net/bond0/bonding/mode")
+        assert "balance-alb" in run_checked(host, "cat", "/sys/class/net/bond0/bonding/mode")
         for _ in range(3):
-            done = must(host, "ping", "-n", "-q", "-i", "0.05", "-c", "100", other)
+            done = run_checked(host, "ping", "-n", "-q", "-i", "0.05", "-c", "100", other)
             assert "100 packets transmitted, 100 received" in done
         with Lateness() as late:
             steady = measure_loss(host, GATEWAY, 2)
@@ -62,7 +62,7 @@ def test_no_ping_is_lost_with_balance_alb_through_the_gateways_bridge(hosts: tup
 
 
 def test_control_with_its_links_down_a_host_is_out_of_reach(hosts: tuple[Host, Host]) -> None:
-    must(hosts[0], "systemctl", "stop", *(f"drawbridge-link@{tap}" for tap in bonded.TAPS))
+    run_checked(hosts[0], "systemctl", "stop", *(f"drawbridge-link@{tap}" for tap in bonded.TAPS))
     assert hosts[1].run(["ping", "-n", "-c", "2", "-W", "1", LEFT]).returncode == 1
 
 
@@ -97,12 +97,12 @@ def test_the_gateways_filter_knows_each_host_by_its_addresses_alone(
     deployed: Deployment, hosts: tuple[Host, Host]
 ) -> None:
     """9.4 for bonded hosts: a frame from an address that is another host's does not cross."""
-    must(hosts[0], "ip", "address", "add", "10.0.0.77/24", "dev", "bond0")
+    run_checked(hosts[0], "ip", "address", "add", "10.0.0.77/24", "dev", "bond0")
     try:
         done = hosts[0].run(["ping", "-n", "-c", "2", "-W", "1", "-I", "10.0.0.77", RIGHT])
         assert done.returncode == 1
     finally:
-        must(hosts[0], "ip", "address", "delete", "10.0.0.77/24", "dev", "bond0")
+        run_checked(hosts[0], "ip", "address", "delete", "10.0.0.77/24", "dev", "bond0")
     assert measure_loss(hosts[0], RIGHT, 1).lost == 0
 
 

@@ -12,13 +12,14 @@ from ipaddress import IPv4Address
 import pytest
 
 from drawbridge.trial.bond_measure import link_states, measure_loss, measure_throughput
+from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.link_faults import end_silence, silence
 from drawbridge.trial.run import disposable_region
 from lab.linux import nft, run
 from lab.region import Host
 from openvpn.topology import BondMode
 from tests.support import pair as pairs
-from tests.support.pair import Pair, boot_id, must, wait_bonded, wait_links
+from tests.support.pair import Pair, boot_id, wait_bonded, wait_links
 from tests.support.waiting import Lateness, until
 
 LEFT, RIGHT = "10.0.0.1", "10.0.0.2"
@@ -38,7 +39,7 @@ def made() -> Iterator[Pair]:
 def pair(made: Pair) -> Pair:
     """Both links up at both ends, whatever the test before left."""
     for host in made.hosts:
-        must(host, "systemctl", "start", *UNITS)
+        run_checked(host, "systemctl", "start", *UNITS)
     wait_bonded(made)
     return made
 
@@ -53,24 +54,24 @@ def pass_again(pair: Pair, line: str) -> None:
 
 
 def journal(host: Host, unit: str, since: str) -> str:
-    return must(host, "journalctl", "--no-pager", "-u", unit, "--since", since)
+    return run_checked(host, "journalctl", "--no-pager", "-u", unit, "--since", since)
 
 
 def main_pid(host: Host, unit: str) -> str:
-    return must(host, "systemctl", "show", "--property", "MainPID", "--value", unit)
+    return run_checked(host, "systemctl", "show", "--property", "MainPID", "--value", unit)
 
 
 def now(host: Host) -> str:
-    return must(host, "date", "+%Y-%m-%d %H:%M:%S").strip()
+    return run_checked(host, "date", "+%Y-%m-%d %H:%M:%S").strip()
 
 
 @pytest.mark.seed("1.1")
 def test_the_bond_and_its_address_are_there_before_any_link(pair: Pair) -> None:
     for host in pair.hosts:
-        must(host, "systemctl", "stop", *UNITS)
+        run_checked(host, "systemctl", "stop", *UNITS)
     for host, address in zip(pair.hosts, (LEFT, RIGHT), strict=True):
         wait_links(host)
-        bond = must(host, "ip", "address", "show", "bond0")
+        bond = run_checked(host, "ip", "address", "show", "bond0")
         assert f"inet {address}/24" in bond and "mtu 1500" in bond and ",UP" in bond
         assert measure_loss(host, RIGHT if address == LEFT else LEFT, 1).gap > 0.5, "control: no link, no answer"
 
@@ -78,13 +79,13 @@ def test_the_bond_and_its_address_are_there_before_any_link(pair: Pair) -> None:
 @pytest.mark.seed("1.2")
 def test_hardware_addresses_are_the_pinned_ones_and_survive_a_restart(pair: Pair) -> None:
     def found(host: Host) -> list[str]:
-        permanent = re.findall(r"Permanent HW addr: (\S+)", must(host, "cat", "/proc/net/bonding/bond0"))
-        return sorted([*permanent, must(host, "cat", "/sys/class/net/bond0/address").strip()])
+        permanent = re.findall(r"Permanent HW addr: (\S+)", run_checked(host, "cat", "/proc/net/bonding/bond0"))
+        return sorted([*permanent, run_checked(host, "cat", "/sys/class/net/bond0/address").strip()])
 
     before = [found(host) for host in pair.hosts]
     for host, bond, macs in zip(pair.hosts, pairs.bonds(pairs.NAMES, "balance-xor"), before, strict=True):
         assert macs == sorted(bond.mac(device) for device in ("bond0", "ovn0", "ovn1"))
-        must(host, "systemctl", "restart", *UNITS)
+        run_checked(host, "systemctl", "restart", *UNITS)
     wait_bonded(pair)
     assert [found(host) for host in pair.hosts] == before
     assert not set(before[0]) & set(before[1])
@@ -93,7 +94,7 @@ def test_hardware_addresses_are_the_pinned_ones_and_survive_a_restart(pair: Pair
 def test_with_both_links_up_no_ping_is_lost_either_way(pair: Pair) -> None:
     for host, other in ((pair.left, RIGHT), (pair.right, LEFT)):
         assert set(link_states(host)) == {"ovn0", "ovn1"}
-        done = must(host, "ping", "-n", "-q", "-i", "0.05", "-c", "100", other)
+        done = run_checked(host, "ping", "-n", "-q", "-i", "0.05", "-c", "100", other)
         assert "100 packets transmitted, 100 received" in done
         assert measure_loss(host, other, 4).lost == 0
 
@@ -108,11 +109,13 @@ def test_a_link_that_is_stopped_leaves_the_bond_and_traffic_goes_on(
     other = "ovn0" if tap == "ovn1" else "ovn1"
 
     with Lateness() as late_stop:
-        stopped = measure_loss(pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", unit))
+        stopped = measure_loss(pair.left, RIGHT, 6, meanwhile=lambda: run_checked(pair.left, "systemctl", "stop", unit))
     for host in pair.hosts:
         wait_links(host, other)
     with Lateness() as late_start:
-        started = measure_loss(pair.left, RIGHT, 8, meanwhile=lambda: must(pair.left, "systemctl", "start", unit))
+        started = measure_loss(
+            pair.left, RIGHT, 8, meanwhile=lambda: run_checked(pair.left, "systemctl", "start", unit)
+        )
 
     record_property("gap", f"{tap} stopped: {stopped}; started: {started}")
     assert stopped.gap <= 1.0 + 0.2 + late_stop.seconds, (stopped, late_stop.seconds)
@@ -142,7 +145,7 @@ def test_a_tunnel_killed_at_one_end_costs_at_most_the_keepalive_time(pair: Pair)
     kill = ["sh", "-c", f"kill -9 $(systemctl show --property MainPID --value {UNITS[1]})"]
 
     with Lateness() as late:
-        killed = measure_loss(pair.left, RIGHT, 10, meanwhile=lambda: must(pair.right, *kill))
+        killed = measure_loss(pair.left, RIGHT, 10, meanwhile=lambda: run_checked(pair.right, *kill))
 
     assert killed.gap <= KEEPALIVE + SLACK + late.seconds, (killed, late.seconds)
     wait_bonded(pair)
@@ -153,16 +156,16 @@ def test_a_tunnel_killed_at_one_end_costs_at_most_the_keepalive_time(pair: Pair)
 def test_a_watcher_sees_its_own_link_dead_though_the_bond_answers(pair: Pair) -> None:
     """The far end's tunnel runs on and answers OpenVPN's own pings, but its tap takes no frame."""
     start = now(pair.left)
-    healthy = must(pair.left, "systemctl", "show", "--property", "MainPID", UNITS[1])
-    must(pair.right, "ip", "link", "set", "ovn0", "down")
+    healthy = run_checked(pair.left, "systemctl", "show", "--property", "MainPID", UNITS[1])
+    run_checked(pair.right, "ip", "link", "set", "ovn0", "down")
     try:
         until(lambda: "starting the tunnel again" in journal(pair.left, "drawbridge-watch@ovn0", start), 40)
         answered = [pair.left.run(["ping", "-n", "-c", "1", "-W", "1", RIGHT]).returncode == 0 for _ in range(12)]
         assert any(answered), "the bond carries on over ovn1, which is what hides the dead link from who pings the bond"
     finally:
-        must(pair.right, "ip", "link", "set", "ovn0", "up")
+        run_checked(pair.right, "ip", "link", "set", "ovn0", "up")
     assert "starting" not in journal(pair.left, "drawbridge-watch@ovn1", start)
-    assert must(pair.left, "systemctl", "show", "--property", "MainPID", UNITS[1]) == healthy
+    assert run_checked(pair.left, "systemctl", "show", "--property", "MainPID", UNITS[1]) == healthy
     wait_bonded(pair)
 
 
@@ -173,7 +176,7 @@ def test_one_host_without_any_way_in_still_has_the_other_link(pair: Pair) -> Non
     run("ip", "netns", "exec", router, "nft", "flush", "chain", "inet", "home", "forwarded")
     try:
         for host in pair.hosts:
-            must(host, "systemctl", "restart", UNITS[0])
+            run_checked(host, "systemctl", "restart", UNITS[0])
         run("ip", "netns", "exec", router, "conntrack", "--flush")
         for host in pair.hosts:
             wait_links(host, "ovn1")
@@ -188,11 +191,11 @@ def test_one_host_without_any_way_in_still_has_the_other_link(pair: Pair) -> Non
 @pytest.mark.parametrize("order", [(0, 0, 1, 1), (1, 0, 0, 1), (1, 1, 0, 0)])
 def test_any_order_of_starting_ends_bonded(pair: Pair, order: tuple[int, ...]) -> None:
     for host in pair.hosts:
-        must(host, "systemctl", "stop", *UNITS)
+        run_checked(host, "systemctl", "stop", *UNITS)
     begun = {0: 0, 1: 0}
     for host_number in order:
         host = pair.hosts[host_number]
-        must(host, "systemctl", "start", UNITS[(begun[host_number] + host_number) % 2])
+        run_checked(host, "systemctl", "start", UNITS[(begun[host_number] + host_number) % 2])
         begun[host_number] += 1
     wait_bonded(pair)
     assert measure_loss(pair.left, RIGHT, 2).lost == 0
@@ -212,7 +215,7 @@ def test_a_host_that_changes_networks_comes_back_by_itself(pair: Pair) -> None:
     finally:
         region.move("left1", pairs.public(0, 1))
         # It has not noticed yet that it moved again: a test that came now would meet a link about to fall silent.
-        must(pair.left, "systemctl", "restart", UNITS[1])
+        run_checked(pair.left, "systemctl", "restart", UNITS[1])
         wait_bonded(pair)
     wait_bonded(pair)
 
@@ -222,7 +225,7 @@ def test_eight_streams_use_both_lines(pair: Pair, record_property: Callable[[str
     """What each line carried is judged, not how fast: a machine with other work to do carries less over both."""
     both, shares = carried(pair)
     assert min(shares) > 0.1, shares
-    must(pair.left, "systemctl", "stop", UNITS[1])
+    run_checked(pair.left, "systemctl", "stop", UNITS[1])
     for host in pair.hosts:
         wait_links(host, "ovn0")
     one, shares_of_one = carried(pair)
@@ -278,11 +281,11 @@ def test_both_links_down_and_back(pair: Pair) -> None:
 def test_a_clock_a_day_slow_is_what_the_log_names_and_the_right_time_ends_bonded(pair: Pair) -> None:
     start = now(pair.left)
     try:
-        must(pair.left, "sh", "-c", f"date --set '1 day ago' && systemctl restart {' '.join(UNITS)}")
+        run_checked(pair.left, "sh", "-c", f"date --set '1 day ago' && systemctl restart {' '.join(UNITS)}")
         said = ["journalctl", "--no-pager", "--boot", "-u", "drawbridge-link@*", "--grep", "not yet valid"]
         until(lambda: pair.left.run(said).stdout, 40)
     finally:
-        must(pair.left, "date", "--set", start)
+        run_checked(pair.left, "date", "--set", start)
     wait_bonded(pair)
 
 
@@ -303,19 +306,19 @@ def test_other_modes_lose_nothing_either(pair: Pair, mode: BondMode) -> None:
     try:
         pairs.change_mode(pair, mode)
         for host, other in ((pair.left, RIGHT), (pair.right, LEFT)):
-            assert mode in must(host, "cat", "/sys/class/net/bond0/bonding/mode")
+            assert mode in run_checked(host, "cat", "/sys/class/net/bond0/bonding/mode")
             assert measure_loss(host, other, 4).lost == 0
         with Lateness() as late:
             stopped = measure_loss(
-                pair.left, RIGHT, 6, meanwhile=lambda: must(pair.left, "systemctl", "stop", UNITS[0])
+                pair.left, RIGHT, 6, meanwhile=lambda: run_checked(pair.left, "systemctl", "stop", UNITS[0])
             )
         assert stopped.gap <= 1.0 + 0.2 + late.seconds, (stopped, late.seconds)
-        must(pair.left, "systemctl", "start", UNITS[0])
+        run_checked(pair.left, "systemctl", "start", UNITS[0])
         wait_bonded(pair)
         # Killed, a tunnel is gone at one end alone: this one takes the other link, the far end may stay with the old.
         for unit in UNITS if mode == "active-backup" else ():
             before = main_pid(pair.left, unit)
-            must(pair.left, "kill", "-9", before.strip())
+            run_checked(pair.left, "kill", "-9", before.strip())
             until(lambda unit=unit, old=(before, "0\n"): main_pid(pair.left, unit) not in old, 30)  # type: ignore[misc]
             wait_bonded(pair)
             until(lambda: measure_loss(pair.left, RIGHT, 1).lost == 0, 20)

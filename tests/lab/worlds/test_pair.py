@@ -14,13 +14,12 @@ from drawbridge.trial import pair as trial
 from drawbridge.trial.bond_measure import link_states
 from drawbridge.trial.bonded import TAPS, check_bond
 from drawbridge.trial.deployment import Deployment, deploy
-from drawbridge.trial.hosts import start_private_host
+from drawbridge.trial.hosts import run_checked, start_private_host
 from drawbridge.trial.measure import packets_arrive, send_datagram
 from drawbridge.trial.routed import wait_report
 from drawbridge.trial.run import disposable_region
 from lab.region import Host
 from settings.stack_file import read_stack_file
-from tests.support.pair import must
 
 A, B = "10.0.0.1", "10.0.0.2"
 #: Seconds; booted with a kernel of its own on a machine that has other things to do.
@@ -55,16 +54,16 @@ def hosts(deployed: Deployment) -> tuple[Host, Host]:
 @pytest.mark.seed("1.5")
 def test_both_links_are_in_the_bond_and_no_ping_is_lost(hosts: tuple[Host, Host]) -> None:
     for host, other in zip(hosts, (B, A), strict=True):
-        state = must(host, "cat", "/proc/net/bonding/bond0")
+        state = run_checked(host, "cat", "/proc/net/bonding/bond0")
         assert "load balancing (xor)" in state and link_states(host) == dict.fromkeys(TAPS, "up")
         for _ in range(4):  # of which each may take another link
-            done = must(host, "ping", "-n", "-q", "-i", "0.05", "-c", "25", other)
+            done = run_checked(host, "ping", "-n", "-q", "-i", "0.05", "-c", "25", other)
             assert "25 packets transmitted, 25 received" in done
 
 
 def test_either_listens_on_its_own_links_port_alone(hosts: tuple[Host, Host]) -> None:
     for number, host in enumerate(hosts):
-        listening = must(host, "ss", "--no-header", "--udp", "--listening", "--numeric", "--processes")
+        listening = run_checked(host, "ss", "--no-header", "--udp", "--listening", "--numeric", "--processes")
         own = [line for line in listening.splitlines() if '"openvpn"' in line and f":{1194 + number} " in line]
         assert len(own) == 1, listening
         assert f":{1195 - number} " not in listening
@@ -95,10 +94,12 @@ def test_a_port_is_open_to_the_other_gateway_alone(deployed: Deployment, hosts: 
 def test_a_filter_that_is_not_in_force_says_so(hosts: tuple[Host, Host]) -> None:
     """The lab's stand-in for nft: real rulesets are known to it, wrong ones refused, and nobody is deceived."""
     for host in hosts:
-        told = must(host, "journalctl", "--no-pager", "-u", "drawbridge-nftables.service")
+        told = run_checked(host, "journalctl", "--no-pager", "-u", "drawbridge-nftables.service")
         assert "NOT IN FORCE" in told
-        assert 'iifname != "bond0" ip saddr @allowed' in must(host, "nft", "list", "table", "inet", "drawbridge")
+        assert 'iifname != "bond0" ip saddr @allowed' in run_checked(host, "nft", "list", "table", "inet", "drawbridge")
         wrong = host.run(["nft", "-f", "-"], stdin="table inet x { chain y { nonsense } }\n")
         assert wrong.returncode == 1 and "nonsense" in wrong.stderr
-        must(host, "nft", "-f", "-", stdin="table bridge x {\n}\n")
-        assert "table bridge x" in must(host, "nft", "list", "tables"), "what its own kernel knows is in force there"
+        run_checked(host, "nft", "-f", "-", stdin="table bridge x {\n}\n")
+        assert "table bridge x" in run_checked(host, "nft", "list", "tables"), (
+            "what its own kernel knows is in force there"
+        )

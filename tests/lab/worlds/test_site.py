@@ -14,11 +14,11 @@ import pytest
 import contract
 from drawbridge.operate import ingress_rules
 from drawbridge.trial.deployment import Deployment, deploy
+from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import EchoAnswer, ask_echo, packets_arrive, ping, send_datagram, start_echo
 from lab.linux import ip_batch
 from lab.region import Host
 from tests.support import stacks, waiting
-from tests.support.commands import read
 
 TUNNEL = 60.0
 HOME = IPv4Address("203.0.113.10")
@@ -64,7 +64,7 @@ def private(deployed: Deployment) -> Host:
 
 def refused(host: Host, counter: str = "refused_forward") -> int:
     """Packets that a counter of a host's own table has counted."""
-    listed = json.loads(read(host, "nft", "-j", "list", "counter", "inet", "drawbridge", counter))["nftables"]
+    listed = json.loads(run_checked(host, "nft", "-j", "list", "counter", "inet", "drawbridge", counter))["nftables"]
     return int(next(entry["counter"]["packets"] for entry in listed if "counter" in entry))
 
 
@@ -91,32 +91,32 @@ def checked(deployed: Deployment, interface: str, on: bool) -> Iterator[None]:
 @contextmanager
 def waved_through(host: Host, unit: str) -> Iterator[None]:
     """A host whose own filter forwards everything, as one would that was taken over."""
-    read(host, "nft", "insert", "rule", "inet", "drawbridge", "forward", "accept")
+    run_checked(host, "nft", "insert", "rule", "inet", "drawbridge", "forward", "accept")
     try:
         yield
     finally:
-        read(host, "systemctl", *unit.split())
+        run_checked(host, "systemctl", *unit.split())
 
 
 @pytest.mark.seed("4.1", "4.3")
 def test_the_kit_made_the_home_a_client_that_starts_at_boot(deployed: Deployment, home: Host) -> None:
-    profile = read(home, "cat", "/etc/openvpn/client/home.conf").splitlines()
+    profile = run_checked(home, "cat", "/etc/openvpn/client/home.conf").splitlines()
     wanted = {"resolv-retry infinite", "nobind", "persist-tun", "persist-key", "remote-cert-tls server"}
 
     assert wanted | {f"remote {deployed.outputs['publicIp']} 1194"} <= set(profile)
-    assert read(home, "stat", "-c", "%a %U", "/etc/openvpn/client/home.conf").split() == ["600", "root"]
-    assert read(home, "systemctl", "is-enabled", "openvpn-client@home").strip() == "enabled"
-    assert read(deployed.gateway, "systemctl", "is-enabled", "openvpn-server@server").strip() == "enabled"
+    assert run_checked(home, "stat", "-c", "%a %U", "/etc/openvpn/client/home.conf").split() == ["600", "root"]
+    assert run_checked(home, "systemctl", "is-enabled", "openvpn-client@home").strip() == "enabled"
+    assert run_checked(deployed.gateway, "systemctl", "is-enabled", "openvpn-server@server").strip() == "enabled"
 
 
 @pytest.mark.seed("4.4")
 def test_the_ccd_files_name_is_the_common_name(deployed: Deployment, home: Host) -> None:
-    bundle = read(home, "cat", "/etc/openvpn/client/home.conf")
+    bundle = run_checked(home, "cat", "/etc/openvpn/client/home.conf")
     certificate = bundle.partition("<cert>\n")[2].partition("</cert>")[0]
 
-    subject = read(home, "openssl", "x509", "-noout", "-subject", stdin=certificate)
+    subject = run_checked(home, "openssl", "x509", "-noout", "-subject", stdin=certificate)
     assert subject.replace(" ", "").strip() == "subject=CN=home"
-    assert read(deployed.gateway, "ls", "/etc/openvpn/server/ccd").split() == ["home"]
+    assert run_checked(deployed.gateway, "ls", "/etc/openvpn/server/ccd").split() == ["home"]
 
 
 @pytest.mark.seed("4.5")
@@ -195,7 +195,7 @@ def test_a_private_host_that_was_taken_over_does_not_get_into_the_home(
     address = [{"Name": "addresses.private-ip-address", "Values": [private.address]}]
     interface = ec2.describe_network_interfaces(Filters=address)["NetworkInterfaces"][0]
     with checked(deployed, interface["NetworkInterfaceId"], on=False):
-        read(private, "ip", "address", "add", "172.31.9.9/32", "dev", "lo")
+        run_checked(private, "ip", "address", "add", "172.31.9.9/32", "dev", "lo")
         try:
             forged = ["ping", "-c", "1", "-W", "1", "-I", "172.31.9.9", REACHABLE]
             assert not packets_arrive(gateway, "icmp and src 172.31.9.9", lambda: private.run(forged))
@@ -204,7 +204,7 @@ def test_a_private_host_that_was_taken_over_does_not_get_into_the_home(
             with permitted(deployed, "172.31.9.9/32"):
                 assert packets_arrive(gateway, "icmp and src 172.31.9.9", lambda: private.run(forged))
         finally:
-            read(private, "ip", "address", "delete", "172.31.9.9/32", "dev", "lo")
+            run_checked(private, "ip", "address", "delete", "172.31.9.9/32", "dev", "lo")
 
     # The private subnet's network ACL drops what goes to a network that nobody declared, route or not.
     table = ec2.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [interface["SubnetId"]]}])
@@ -245,21 +245,21 @@ def test_throughput_is_recorded(
 def test_the_home_forwards_and_filters_from_boot_on(
     deployed: Deployment, home: Host, inside: Host, private: Host
 ) -> None:
-    order = read(home, "systemctl", "show", "-P", "Before", "drawbridge-site").split()
+    order = run_checked(home, "systemctl", "show", "-P", "Before", "drawbridge-site").split()
     assert "network-pre.target" in order
-    rules, leader = read(home, "nft", "-s", "list", "table", "inet", "drawbridge"), home.leader
+    rules, leader = run_checked(home, "nft", "-s", "list", "table", "inet", "drawbridge"), home.leader
     deployed.region.reboot_host("home")
     again = waiting.until(lambda: ((h := deployed.region.host("home")).leader != leader and h) or None, 30)
     again.wait_booted()
 
-    assert read(again, "sysctl", "-n", "net.ipv4.ip_forward").strip() == "1"
-    assert read(again, "nft", "-s", "list", "table", "inet", "drawbridge") == rules
+    assert run_checked(again, "sysctl", "-n", "net.ipv4.ip_forward").strip() == "1"
+    assert run_checked(again, "nft", "-s", "list", "table", "inet", "drawbridge") == rules
     assert ping(inside, private.address, TUNNEL) is not None
     assert ping(private, REACHABLE, TUNNEL) is not None
     # The LAN's router knows the way, because the kit's last words were followed; without that route there is none.
     router = next(p["router"] for p in deployed.region.status()["premises"] if p["name"] == "home-home")
     with without_route(router, "10.1.0.0/23", again.address):
-        read(inside, "ip", "route", "flush", "cache")  # it was told of the shorter way (ICMP redirect)
+        run_checked(inside, "ip", "route", "flush", "cache")  # it was told of the shorter way (ICMP redirect)
         assert ping(inside, private.address, 2) is None
     assert ping(inside, private.address, 5) is not None
 
@@ -302,7 +302,7 @@ def test_the_gateway_follows_the_home_to_its_new_address_and_shuts_the_old_one(
 
 @pytest.mark.seed("4.15")
 def test_the_homes_credentials_change_its_own_rule_and_nothing_else(deployed: Deployment, home: Host) -> None:
-    kit = dict(line.split("=", 1) for line in read(home, "cat", "/etc/drawbridge/kit.env").splitlines())
+    kit = dict(line.split("=", 1) for line in run_checked(home, "cat", "/etc/drawbridge/kit.env").splitlines())
     other = following_rule(deployed, "ssh")["SecurityGroupRuleId"]
 
     def modify(*rules: str) -> str:
@@ -337,7 +337,7 @@ def test_the_homes_credentials_change_its_own_rule_and_nothing_else(deployed: De
 
 def test_a_stolen_key_of_the_homes_opens_no_more_than_the_gateways_filter(deployed: Deployment, home: Host) -> None:
     """IAM knows no condition for what a rule says: with its one rule the key lets the world in, to the filter."""
-    kit = dict(line.split("=", 1) for line in read(home, "cat", "/etc/drawbridge/kit.env").splitlines())
+    kit = dict(line.split("=", 1) for line in run_checked(home, "cat", "/etc/drawbridge/kit.env").splitlines())
     own = next(r for r in rules_of(deployed) if r["SecurityGroupRuleId"] == kit["RULE"])
 
     def modify(**what: object) -> str:
@@ -441,7 +441,7 @@ def answer_to(host: Host, call: str) -> str:
         f"try:\n    {call}\n    print('ok')\n"
         "except e.ClientError as error:\n    print(error.response['Error']['Code'])\n"
     )
-    return read(host, "python3", "-c", script).strip()
+    return run_checked(host, "python3", "-c", script).strip()
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import ask_echo, packets_arrive, ping, start_echo
 from lab.region import Host
 from tests.support import stacks, waiting
-from tests.support.commands import read
 from tests.support.stacks import configuration
 
 TUNNEL = 60.0
@@ -48,7 +48,7 @@ def connected(deployed: Deployment, name: str) -> Host:
 
 def table(gateway: Host) -> str:
     """The gateway's own table, without what its counters have counted."""
-    listed = read(gateway, "nft", "-s", "list", "table", "inet", "drawbridge")
+    listed = run_checked(gateway, "nft", "-s", "list", "table", "inet", "drawbridge")
     assert listed
     return listed
 
@@ -62,11 +62,11 @@ def source_dest_check(deployed: Deployment) -> bool:
 @contextmanager
 def rules(gateway: Host, change: str) -> Iterator[None]:
     """The gateway with other nftables rules for the length of a block."""
-    read(gateway, "nft", "-f", "/dev/stdin", stdin=change)
+    run_checked(gateway, "nft", "-f", "/dev/stdin", stdin=change)
     try:
         yield
     finally:
-        read(gateway, "systemctl", "reload", "drawbridge-nftables")
+        run_checked(gateway, "systemctl", "reload", "drawbridge-nftables")
 
 
 @contextmanager
@@ -86,7 +86,9 @@ def permitted(deployed: Deployment, **permission: object) -> Iterator[None]:
 def test_clients_get_the_route_and_reach_the_gateway(deployed: Deployment) -> None:
     for name in ("engineer", "ci-job"):
         host = connected(deployed, name)
-        assert re.search(r"^10\.180\.0\.0/16 via 10\.213\.77\.1 dev tun0", read(host, "ip", "route"), re.MULTILINE)
+        assert re.search(
+            r"^10\.180\.0\.0/16 via 10\.213\.77\.1 dev tun0", run_checked(host, "ip", "route"), re.MULTILINE
+        )
 
 
 @pytest.mark.seed("3.4")
@@ -126,10 +128,12 @@ def test_input_drops_what_is_not_ssh_the_tunnel_icmp_or_a_reply(deployed: Deploy
         assert {port: ask_echo(engineer, public, port=port, timeout=1) for port in other} == dict.fromkeys(other)
         assert refused(gateway, "refused_input") >= before + len(other), "it was the gateway that dropped them"
         # SSH, echo requests and the tunnel get in; the gateway's own questions are answered.
-        assert read(engineer, "timeout", "5", "bash", "-c", f"head -c 4 </dev/tcp/{public}/22") == "SSH-"
+        assert run_checked(engineer, "timeout", "5", "bash", "-c", f"head -c 4 </dev/tcp/{public}/22") == "SSH-"
         assert ping(engineer, public, 5) is not None
         assert ping(engineer, deployed.outputs["privateIp"], 5) is not None
-        assert read(gateway, "curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://mirror.lab/")
+        assert run_checked(
+            gateway, "curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://mirror.lab/"
+        )
         # The control: without the filter the same ports answer.
         with rules(gateway, "flush chain inet drawbridge input\nadd rule inet drawbridge input accept\n"):
             assert all(ask_echo(engineer, public, port=port) for port in other)
@@ -171,13 +175,13 @@ def test_only_the_pool_is_translated_and_only_on_its_way_out_of_the_tunnel(
         assert answer is not None and answer.source == deployed.outputs["privateIp"]
         # A source that is not of the pool leaves as it is (and the VPC drops it, because the check is on).
         stranger = "10.99.0.1"
-        read(gateway, "ip", "address", "add", f"{stranger}/32", "dev", "lo")
+        run_checked(gateway, "ip", "address", "add", f"{stranger}/32", "dev", "lo")
         try:
             leaves = f"icmp and src {stranger} and dst {tenant.address}"
             asked = ["ping", "-c", "1", "-W", "1", "-I", stranger, tenant.address]
             assert packets_arrive(gateway, leaves, lambda: gateway.run(asked))
         finally:
-            read(gateway, "ip", "address", "delete", f"{stranger}/32", "dev", "lo")
+            run_checked(gateway, "ip", "address", "delete", f"{stranger}/32", "dev", "lo")
 
 
 @pytest.mark.seed("3.9", "9.8")
@@ -185,20 +189,20 @@ def test_after_a_reboot_rules_and_clients_are_back_and_other_tables_untouched(
     deployed: Deployment, engineer: Host, tenant: Host
 ) -> None:
     other = 'table inet other {\n    chain c {\n        comment "not ours"\n    }\n}\n'
-    read(deployed.gateway, "nft", "-f", "/dev/stdin", stdin=other)
+    run_checked(deployed.gateway, "nft", "-f", "/dev/stdin", stdin=other)
     rules_before, files = table(deployed.gateway), configuration(deployed.gateway)
-    read(deployed.gateway, "systemctl", "reload", "drawbridge-nftables")
+    run_checked(deployed.gateway, "systemctl", "reload", "drawbridge-nftables")
     assert table(deployed.gateway) == rules_before
-    assert "not ours" in read(deployed.gateway, "nft", "list", "table", "inet", "other")
+    assert "not ours" in run_checked(deployed.gateway, "nft", "list", "table", "inet", "other")
 
     leader = deployed.gateway.leader
-    pid = read(engineer, "systemctl", "show", "-P", "MainPID", "openvpn-client@engineer")
+    pid = run_checked(engineer, "systemctl", "show", "-P", "MainPID", "openvpn-client@engineer")
     deployed.client("ec2").reboot_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])
     again = waiting.until(lambda: ((h := deployed.gateway).leader != leader and h) or None, 60)
     again.wait_booted(60)
 
     assert ping(engineer, tenant.address, TUNNEL) is not None
-    assert read(engineer, "systemctl", "show", "-P", "MainPID", "openvpn-client@engineer") == pid
+    assert run_checked(engineer, "systemctl", "show", "-P", "MainPID", "openvpn-client@engineer") == pid
     assert (table(again), configuration(again)) == (rules_before, files)
 
 
@@ -217,14 +221,14 @@ def test_more_than_250_tenants_are_addressed_through_one_tunnel(
     more = [str(address) for address in usable if address != private]
     ec2.assign_private_ip_addresses(NetworkInterfaceId=interface["NetworkInterfaceId"], PrivateIpAddresses=more)
     deployed.region.settle()
-    read(tenant, "ip", "-batch", "-", stdin="".join(f"address add {address}/32 dev lo\n" for address in more))
+    run_checked(tenant, "ip", "-batch", "-", stdin="".join(f"address add {address}/32 dev lo\n" for address in more))
 
     script = (
         "import concurrent.futures as f, subprocess as s, sys\n"
         "ask = lambda a: s.run(['ping', '-n', '-c', '1', '-W', '5', a], stdout=s.DEVNULL).returncode == 0\n"
         "with f.ThreadPoolExecutor(16) as pool: print(sum(pool.map(ask, sys.stdin.read().split())))\n"
     )
-    answered = int(read(engineer, "python3", "-c", script, stdin="\n".join([str(private), *more])))
+    answered = int(run_checked(engineer, "python3", "-c", script, stdin="\n".join([str(private), *more])))
     assert answered == len(usable) == 251
 
 
@@ -232,15 +236,15 @@ def test_more_than_250_tenants_are_addressed_through_one_tunnel(
 def via_tunnel(host: Host, *addresses: str) -> Iterator[None]:
     """A client that sends these addresses' packets into the tunnel, whatever was pushed."""
     for address in addresses:
-        read(host, "ip", "route", "replace", f"{address}/32", "via", "10.213.77.1", "dev", "tun0")
+        run_checked(host, "ip", "route", "replace", f"{address}/32", "via", "10.213.77.1", "dev", "tun0")
     try:
         yield
     finally:
         for address in addresses:
-            read(host, "ip", "route", "delete", f"{address}/32")
+            run_checked(host, "ip", "route", "delete", f"{address}/32")
 
 
 def refused(gateway: Host, counter: str) -> int:
     """Packets that a counter of the gateway's has counted."""
-    listed = json.loads(read(gateway, "nft", "-j", "list", "counter", "inet", "drawbridge", counter))["nftables"]
+    listed = json.loads(run_checked(gateway, "nft", "-j", "list", "counter", "inet", "drawbridge", counter))["nftables"]
     return int(next(entry["counter"]["packets"] for entry in listed if "counter" in entry))
