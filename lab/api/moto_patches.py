@@ -32,6 +32,7 @@ from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfac
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.network_acls import NetworkACLs
 from moto.iam.access_control import PermissionResult
+from moto.route53.responses import Route53
 from moto.s3.models import FakeBucket
 
 from lab.api.iam import ACCOUNT
@@ -607,6 +608,17 @@ def add_root_volume_replacement(patches: Patches) -> None:
     patches.set(InstanceResponse, "describe_replace_root_volume_tasks", describe)
 
 
+def make_zones_of_vpcs_private(patches: Patches) -> None:
+    """Make a hosted zone that is created with a VPC private, whatever its HostedZoneConfig says, as Route 53 does."""
+
+    @patches.wrap(Route53, "create_hosted_zone")
+    def create(original: Any, self: Any) -> Any:
+        read = self._get_bool_param
+        has_vpc = bool(self._get_param("VPC.VPCId"))
+        self._get_bool_param = lambda key, *rest: has_vpc or read(key, *rest)
+        return original(self)
+
+
 def ignore_bucket_policies(patches: Patches) -> None:
     """Keep moto from judging objects by bucket policies: a Deny whose Condition it does not know denies everything.
 
@@ -627,5 +639,6 @@ PATCHES: tuple[Patch, ...] = (
     check_instance_states,
     keep_metadata_options,
     add_root_volume_replacement,
+    make_zones_of_vpcs_private,
     ignore_bucket_policies,
 )

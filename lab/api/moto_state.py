@@ -167,6 +167,7 @@ def _register_image(ec2: Any, identity: str) -> None:
     ami.id = identity
     ami.architecture = "arm64" if identity.endswith("arm64") else "x86_64"
     ami.root_device_name = "/dev/xvda"
+    ami.ebs_snapshot.volume.size = 8  # GiB, as Debian's own images
     ami.owner_id = "136693071363"
     ec2.amis[identity] = ami
 

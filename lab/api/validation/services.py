@@ -1,0 +1,200 @@
+"""Refuse calls of SSM, CloudWatch, Route 53 and S3, and tags, that moto takes: one row of `RULES` a rule.
+
+Sources: AWS Systems Manager API Reference, "PutParameter"; Amazon CloudWatch API Reference, "PutMetricData"; Amazon
+Route 53 API Reference, "CreateHostedZone"; Amazon S3 User Guide, "General purpose bucket naming rules"; AWS General
+Reference, "Tagging your AWS resources".
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab.api.errors import ApiError
+from lab.api.moto_inventory import Inventory
+from lab.api.request import ApiRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRule:
+    """A check that runs on some actions of a service."""
+
+    service: str
+    actions: tuple[str, ...]
+    check: Callable[[ApiRequest, Inventory], ApiError | None]
+
+
+def check_services(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Return the first refusal of a call, or None."""
+    rules = (rule for rule in RULES if rule.service == request.service and request.action in rule.actions)
+    refusals = (rule.check(request, inventory) for rule in rules)
+    return next((refusal for refusal in refusals if refusal), None) or check_tags(request)
+
+
+# --- SSM --------------------------------------------------------------------------------------------------------------
+
+#: Characters of a value, by tier.
+_VALUE_LIMITS = {"Standard": 4096, "Advanced": 8192}
+_PARAMETER_NAME = re.compile(r"[a-zA-Z0-9_.\-/]+")
+_MAX_NAME, _MAX_LEVELS = 1011, 15
+
+
+def check_parameter_name(request: ApiRequest, _: Inventory) -> ApiError | None:
+    """Refuse parameter names with other characters, too many levels, or that are too long."""
+    name = str(request.parameters["Name"])
+    if "/" in name and not name.startswith("/"):
+        return ApiError("ValidationException", "Parameter name must be a fully qualified name.")
+    if not _PARAMETER_NAME.fullmatch(name) or name.endswith("/") or "//" in name:
+        return ApiError(
+            "ValidationException",
+            'Parameter name: can\'t be prefixed with "ssm" (case-insensitive). If formed as a path, it can consist of '
+            "sub-paths divided by slash symbol; each sub-path can be formed as a mix of letters, numbers and the "
+            "following 3 symbols .-_",
+        )
+    if name.count("/") > _MAX_LEVELS:
+        return ApiError("HierarchyLevelLimitExceededException", "The hierarchy is limited to 15 levels.")
+    if len(name) > _MAX_NAME:
+        return ApiError("ValidationException", f"Parameter name must be at most {_MAX_NAME} characters long.")
+    return None
+
+
+def check_parameter_value(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse values that are too long for their tier, or hold a reference to another parameter."""
+    value = str(request.parameters["Value"])
+    tier = request.parameters.get("Tier") or inventory.find_parameter_tier(request.parameters["Name"]) or "Standard"
+    if len(value) > _VALUE_LIMITS.get(tier, 8192):
+        if tier == "Standard":
+            return ApiError(
+                "ValidationException",
+                "Standard tier parameters support a maximum parameter value of 4096 characters. To create a larger "
+                "parameter value, upgrade the parameter to use the advanced-parameter tier.",
+            )
+        return ApiError(
+            "ValidationException",
+            "Advanced tier parameters support a maximum parameter value of 8192 characters.",
+        )
+    if re.search(r"\{\{.*?\}\}", value, re.DOTALL):
+        return ApiError("ValidationException", 'Parameter value can\'t nest another parameter. Do not use "{{}}".')
+    return None
+
+
+def check_parameter_type(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse to overwrite a parameter with a value of another type."""
+    current, new = inventory.find_parameter_type(request.parameters["Name"]), request.parameters.get("Type")
+    if request.parameters.get("Overwrite") and current and new and current != new:
+        return ApiError(
+            "HierarchyTypeMismatchException",
+            "Parameter Store doesn't support changing a parameter type in a hierarchy. For example, you can't change a "
+            "parameter from a String type to a SecureString type. You must create a new, unique parameter.",
+        )
+    return None
+
+
+def check_parameter_key(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse a SecureString under a key that does not exist or is not enabled."""
+    identity = request.parameters.get("KeyId")
+    if request.parameters.get("Type") != "SecureString" or not identity:
+        return None
+    key = inventory.find_key(identity)
+    if key is None:
+        return ApiError("InvalidKeyId", f"Key '{identity}' does not exist")
+    return None if key.enabled else ApiError("InvalidKeyId", f"{key.arn} is disabled.")
+
+
+# --- CloudWatch, Route 53 ---------------------------------------------------------------------------------------------
+
+
+def check_metric_data(request: ApiRequest, _: Inventory) -> ApiError | None:
+    """Refuse PutMetricData without metrics, or under AWS's own namespace."""
+    if not request.parameters.get("MetricData") and not request.parameters.get("EntityMetricData"):
+        return ApiError("MissingParameter", "The parameter MetricData is required.")
+    if str(request.parameters["Namespace"]).startswith("AWS/"):
+        return ApiError("InvalidParameterValue", "The value AWS/ for parameter Namespace is invalid.")
+    return None
+
+
+def check_private_zone(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse a second private zone of one name in one VPC."""
+    vpc = request.parameters.get("VPC", {}).get("VPCId")
+    name = request.parameters.get("Name") or inventory.find_zone_name(request.parameters.get("HostedZoneId", ""))
+    if not vpc or not name:
+        return None
+    names = [zone.rstrip(".").lower() for zone in inventory.list_private_zone_names(vpc)]
+    if name.rstrip(".").lower() in names:
+        return ApiError(
+            "ConflictingDomainExists",
+            f"The VPC {vpc} in region {request.region} has already been associated with a hosted zone with the same "
+            "domain name.",
+        )
+    return None
+
+
+#: Add a rule here: service, actions, check.
+RULES = (
+    ServiceRule("ssm", ("PutParameter",), check_parameter_name),
+    ServiceRule("ssm", ("PutParameter",), check_parameter_value),
+    ServiceRule("ssm", ("PutParameter",), check_parameter_type),
+    ServiceRule("ssm", ("PutParameter",), check_parameter_key),
+    ServiceRule("cloudwatch", ("PutMetricData",), check_metric_data),
+    ServiceRule("route53", ("CreateHostedZone", "AssociateVPCWithHostedZone"), check_private_zone),
+)
+
+
+# --- tags -------------------------------------------------------------------------------------------------------------
+
+_MAX_KEY, _MAX_VALUE, _MAX_TAGS = 128, 256, 50
+#: Error code for a tag that is refused, where it is not ``InvalidParameterValue``.
+_TAG_CODES = {"iam": "InvalidInput", "ssm": "ValidationException", "kms": "TagException", "route53": "InvalidInput"}
+
+
+def check_tags(request: ApiRequest) -> ApiError | None:
+    """Refuse tags that are too long or too many, or whose keys are reserved."""
+    code = _TAG_CODES.get(request.service, "InvalidParameterValue")
+    for tags in _list_tag_lists(request.parameters):
+        for tag in tags:
+            # KMS writes TagKey and TagValue.
+            key, value = str(tag.get("Key", tag.get("TagKey", ""))), str(tag.get("Value", tag.get("TagValue")) or "")
+            if key.lower().startswith("aws:"):
+                return ApiError(code, "Tag keys starting with 'aws:' are reserved for internal use")
+            if not 1 <= len(key) <= _MAX_KEY:
+                return ApiError(code, f"Tag key exceeds the maximum length of {_MAX_KEY} characters")
+            if len(value) > _MAX_VALUE:
+                return ApiError(code, f"Tag value exceeds the maximum length of {_MAX_VALUE} characters")
+        if len(tags) > _MAX_TAGS:
+            code = "TagLimitExceeded" if request.service == "ec2" else code
+            return ApiError(code, f"More than {_MAX_TAGS} tags")
+    return None
+
+
+def _list_tag_lists(parameters: Mapping[str, Any]) -> Iterator[list[Mapping[str, Any]]]:
+    for name in ("Tags", "AddTags"):
+        if isinstance(parameters.get(name), list):
+            yield parameters[name]
+    for specification in parameters.get("TagSpecifications", ()):
+        yield specification.get("Tags", [])
+
+
+# --- S3 ---------------------------------------------------------------------------------------------------------------
+
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
+_RESERVED_PREFIXES = ("xn--", "sthree-", "amzn-s3-demo-")
+_RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+
+
+def check_bucket_name(name: str) -> ApiError | None:
+    """Return the refusal of a name for a new bucket, or None."""
+    try:
+        ipaddress.IPv4Address(name)
+        is_address = True
+    except ValueError:
+        is_address = False
+    if (
+        is_address
+        or not _BUCKET_NAME.fullmatch(name)
+        or ".." in name
+        or name.startswith(_RESERVED_PREFIXES)
+        or name.endswith(_RESERVED_SUFFIXES)
+    ):
+        return ApiError("InvalidBucketName", "The specified bucket is not valid.")
+    return None

@@ -1,0 +1,62 @@
+"""Judge a call by everything AWS refuses and moto takes, before moto sees it."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lab.api.errors import ApiError
+from lab.api.iam import Call
+from lab.api.moto_inventory import Inventory
+from lab.api.request import ApiRequest
+from lab.api.validation.consistency import check_profile_visible
+from lab.api.validation.ec2 import check_ec2, check_single_ipv6_source
+from lab.api.validation.quotas import check_quotas
+from lab.api.validation.services import check_bucket_name, check_services
+from lab.api.validation.shapes import check_shapes
+from lab.api.validation.throttling import Throttle
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which of AWS's refusals a lab makes; those that have no switch are always on."""
+
+    throttle_writes: bool = True
+    throttle_reads: bool = False
+    quotas: bool = True
+    single_ipv6_source: bool = False
+    """Whether an interface may be created with one kind of IPv6 addresses and prefixes alone, as in EC2."""
+    profile_delay: float = 0.0
+    """Seconds until EC2 sees a new instance profile."""
+
+
+class Validator:
+    """The rules of all regions, with the state that throttling keeps."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+        self._throttles: defaultdict[str, Throttle] = defaultdict(lambda: Throttle(reads=self.rules.throttle_reads))
+
+    def check(self, request: ApiRequest) -> None:
+        """Raise `ApiError` for a call that AWS refuses."""
+        for refusal in self._list_refusals(request, Inventory(request.region)):
+            if refusal is not None:
+                raise refusal
+
+    def _list_refusals(self, request: ApiRequest, inventory: Inventory) -> Iterator[ApiError | None]:
+        if self.rules.throttle_writes:
+            yield self._throttles[request.region].check(request)
+        # EC2's own words come before the model's: an unknown instance type has a text of its own.
+        yield check_ec2(request, inventory)
+        yield check_shapes(request)
+        yield check_services(request, inventory)
+        if self.rules.single_ipv6_source:
+            yield check_single_ipv6_source(request, inventory)
+        yield check_profile_visible(request, inventory, self.rules.profile_delay)
+        if self.rules.quotas:
+            yield check_quotas(request, inventory)
+
+
+def check_s3(call: Call) -> None:
+    """Raise `ApiError` for a bucket that S3 does not create."""
+    if call.action == "s3:CreateBucket" and (refusal := check_bucket_name(call.resources[0].rpartition(":")[2])):
+        raise refusal

@@ -1,0 +1,75 @@
+"""An AWS in this process that refuses what the lab's API refuses: moto behind `lab.api.validation`."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.config import Config
+from moto import mock_aws
+
+from lab.api.iam import SignedRequest, parse_call, parse_signature
+from lab.api.moto_patches import patched
+from lab.api.moto_state import publish_images
+from lab.api.request import parse_request
+from lab.api.validation.validator import Validator, check_s3
+
+REGION = "eu-west-1"
+#: One session keeps the service models that each client of its own would load again.
+_SESSION = boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
+
+
+class JudgedAws:
+    """Clients of one AWS region, whose requests a validator sees first."""
+
+    def __init__(self, validator: Validator, region: str = REGION) -> None:
+        self.validator = validator
+        self.region = region
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client that does not check its parameters itself and does not try again."""
+        if service == "ec2":
+            publish_images(self.region)
+        config = Config(parameter_validation=False, retries={"total_max_attempts": 1})
+        make: Any = _SESSION.client
+        client = make(service, region_name=self.region, config=config)
+        # First, because moto's own handler answers.
+        client.meta.events.register_first("before-send", self._judge)
+        return client
+
+    def _judge(self, request: AWSPreparedRequest, **_: Any) -> None:
+        url = urlsplit(request.url)
+        body: Any = request.body or b""
+        if hasattr(body, "read"):
+            body = body.read()
+        header_items: list[tuple[str, Any]] = list(request.headers.items())
+        headers = {
+            name.lower(): value.decode() if isinstance(value, bytes) else str(value) for name, value in header_items
+        }
+        signed = SignedRequest(
+            method=str(request.method),
+            path=url.path,
+            query=url.query,
+            headers={"host": url.netloc, **headers},
+            body=body.encode() if isinstance(body, str) else body,
+            secure=True,
+            source="203.0.113.1",
+        )
+        signature = parse_signature(signed)
+        assert signature
+        if signature.service == "s3":
+            check_s3(parse_call(signed, signature))
+        elif parsed := parse_request(signed, signature):
+            self.validator.check(parsed)
+
+
+@contextlib.contextmanager
+def judged_aws(validator: Validator | None = None, region: str = REGION) -> Iterator[JudgedAws]:
+    """An empty AWS; the first client of EC2 finds the public images."""
+    with pytest.MonkeyPatch.context() as environment, mock_aws(), patched():
+        # Amazon's own images take moto a second to make.
+        environment.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        yield JudgedAws(validator or Validator(), region)

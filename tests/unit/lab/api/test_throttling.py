@@ -1,0 +1,50 @@
+"""Token buckets, by a clock that the test holds."""
+
+import pytest
+
+from lab.api.request import ApiRequest
+from lab.api.validation.throttling import Throttle
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def call(throttle: Throttle, action: str, service: str = "ssm") -> str | None:
+    refusal = throttle.check(ApiRequest(service, action, "eu-west-1"))
+    return refusal.code if refusal else None
+
+
+def test_put_parameter_has_a_burst_and_then_three_a_second() -> None:
+    clock = Clock()
+    throttle = Throttle(clock=clock)
+    assert [call(throttle, "PutParameter") for _ in range(10)] == [None] * 10
+    assert call(throttle, "PutParameter") == "ThrottlingException"
+    clock.now = 1.0
+    assert [call(throttle, "PutParameter") for _ in range(4)] == [None] * 3 + ["ThrottlingException"]
+    clock.now = 1000.0
+    assert [call(throttle, "PutParameter") for _ in range(11)].count(None) == 10
+
+
+def test_the_actions_that_get_parameters_share_a_bucket() -> None:
+    throttle = Throttle(reads=True, clock=Clock())
+    answers = [call(throttle, action) for action in ("GetParameter", "GetParameters") * 20]
+    assert answers == [None] * 40
+    assert call(throttle, "GetParametersByPath") == "ThrottlingException"
+
+
+def test_reads_have_no_bucket_unless_it_is_switched_on() -> None:
+    throttle = Throttle(clock=Clock())
+    assert {call(throttle, "GetParameter") for _ in range(100)} == {None}
+
+
+@pytest.mark.parametrize(("action", "burst"), [("CreateSubnet", 50), ("RunInstances", 5), ("DescribeSubnets", 100)])
+def test_each_of_ec2s_actions_has_a_bucket_of_its_own(action: str, burst: int) -> None:
+    throttle = Throttle(reads=True, clock=Clock())
+    answers = [call(throttle, action, "ec2") for _ in range(burst + 1)]
+    assert answers == [None] * burst + ["RequestLimitExceeded"]
+    assert call(throttle, "CreateVpc", "ec2") is None

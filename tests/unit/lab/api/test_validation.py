@@ -1,0 +1,348 @@
+"""What AWS refuses and moto takes, as boto3 meets it. The texts are AWS's; each case passes on moto alone.
+
+Does not prove that AWS has no further rules.
+"""
+
+import base64
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab.api.errors import ApiError
+from lab.api.validation.validator import Rules, Validator
+from tests.support.judged import JudgedAws, judged_aws
+
+Call = Callable[[], Any]
+ARM, INTEL = "ami-0debian13arm64", "ami-0debian13amd64"
+TRUST = "{}"
+
+
+def refused(call: Call, code: str, text: str = "") -> None:
+    """Assert that a call is refused with AWS's code and words."""
+    with pytest.raises(ApiError, match=re.escape(text) if text else None) as refusal:
+        call()
+    assert refusal.value.code == code
+
+
+# --- the models -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("service", "action", "parameters", "code", "text"),
+    [
+        ("iam", "create_role", {"RoleName": "r" * 65, "AssumeRolePolicyDocument": TRUST}, "ValidationError",
+         "at 'roleName' failed to satisfy constraint: Member must have length less than or equal to 64"),
+        ("iam", "create_user", {"UserName": "u" * 65}, "ValidationError", "length less than or equal to 64"),
+        ("iam", "create_instance_profile", {"InstanceProfileName": "p" * 129}, "ValidationError", "equal to 128"),
+        ("iam", "put_role_policy", {"RoleName": "r", "PolicyName": "p" * 129, "PolicyDocument": "{}"},
+         "ValidationError", "at 'policyName' failed to satisfy constraint: Member must have length less than"),
+        ("iam", "create_user", {"UserName": "a b"}, "ValidationError", r"regular expression pattern: [\w+=,.@-]+"),
+        ("iam", "create_user", {"UserName": "ä"}, "ValidationError", "regular expression pattern"),
+        ("iam", "create_user", {"UserName": "u", "Tags": [{"Key": "k", "Value": "\x01"}]}, "ValidationError",
+         "at 'tags.1.member.value' failed to satisfy constraint"),
+        ("iam", "create_role", {"RoleName": "r"}, "ValidationError",
+         "1 validation error detected: Value null at 'assumeRolePolicyDocument' failed to satisfy constraint: "
+         "Member must not be null"),
+        ("iam", "create_role", {"RoleName": "r", "AssumeRolePolicyDocument": TRUST, "MaxSessionDuration": 60},
+         "ValidationError", "Member must have value greater than or equal to 3600"),
+        ("ssm", "delete_parameters", {"Names": [f"/n{n}" for n in range(11)]}, "ValidationException",
+         "Member must have length less than or equal to 10"),
+        ("ssm", "put_parameter", {"Name": "/a", "Value": "v", "Type": "Secret"}, "ValidationException",
+         "Member must satisfy enum value set: [String, StringList, SecureString]"),
+        ("cloudwatch", "put_metric_data", {"Namespace": ":x", "MetricData": [{"MetricName": "m"}]}, "ValidationError",
+         "at 'namespace'"),
+        ("route53", "create_hosted_zone", {"Name": "example.com"}, "InvalidInput", "Value null at 'callerReference'"),
+        ("kms", "create_key", {"Description": "d" * 8193}, "ValidationException", "at 'description'"),
+        ("sts", "assume_role", {"RoleArn": "short", "RoleSessionName": "s"}, "ValidationError",
+         "2 validation errors detected: Value 'short' at 'roleArn'"),
+        ("logs", "create_log_group", {"logGroupName": "a b"}, "InvalidParameterException", "at 'logGroupName'"),
+        ("ec2", "create_network_interface", {}, "MissingParameter",
+         "The request must contain the parameter subnetId"),
+        ("ec2", "create_vpc", {"CidrBlock": "10.0.0.0/16", "InstanceTenancy": "mine"}, "InvalidParameterValue",
+         "Value (mine) for parameter instanceTenancy is invalid."),
+    ],
+)  # fmt: skip
+def test_what_the_services_models_do_not_allow(
+    aws: JudgedAws, service: str, action: str, parameters: dict[str, Any], code: str, text: str
+) -> None:
+    refused(lambda: getattr(aws.client(service), action)(**parameters), code, text)
+
+
+def test_a_secret_value_is_not_in_a_refusal(aws: JudgedAws) -> None:
+    with pytest.raises(ApiError) as refusal:
+        aws.client("ssm").put_parameter(Name="/a", Value="hidden" * 1000, Type="SecureString")
+    assert "hidden" not in str(refusal.value)
+
+
+def test_letters_of_all_languages_are_letters(aws: JudgedAws) -> None:
+    aws.client("iam").create_user(UserName="u", Tags=[{"Key": "größe", "Value": "大 1"}])
+
+
+# --- EC2 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def subnet(aws: JudgedAws) -> str:
+    ec2 = aws.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    return str(
+        ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone="eu-west-1a")["Subnet"]["SubnetId"]
+    )
+
+
+def launch(ec2: Any, subnet: str, **changes: Any) -> str:
+    parameters = {"ImageId": ARM, "InstanceType": "t4g.nano", "MinCount": 1, "MaxCount": 1, "SubnetId": subnet}
+    answer = ec2.run_instances(**{k: v for k, v in {**parameters, **changes}.items() if v is not None})
+    return str(answer["Instances"][0]["InstanceId"])
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"Ipv6AddressCount": 1, "Ipv6PrefixCount": 1},
+        {"Ipv6AddressCount": 1, "Ipv6Prefixes": [{"Ipv6Prefix": "2001:db8::/80"}]},
+        {"Ipv6Addresses": [{"Ipv6Address": "2001:db8::1"}], "Ipv6AddressCount": 1},
+    ],
+)
+def test_an_interface_has_one_source_of_ipv6(aws: JudgedAws, subnet: str, sources: dict[str, Any]) -> None:
+    ec2, text = aws.client("ec2"), "You can specify one and only one of ipv6Address or ipv6AddressCount"
+    refused(lambda: ec2.create_network_interface(SubnetId=subnet, **sources), "InvalidParameterCombination", text)
+    interface = {"DeviceIndex": 0, "SubnetId": subnet, **sources}
+    refused(
+        lambda: launch(ec2, subnet, SubnetId=None, NetworkInterfaces=[interface]), "InvalidParameterCombination", text
+    )
+
+
+def test_an_interface_is_attached_once(aws: JudgedAws, subnet: str) -> None:
+    ec2 = aws.client("ec2")
+    interface = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    brought = {"SubnetId": None, "NetworkInterfaces": [{"DeviceIndex": 0, "NetworkInterfaceId": interface}]}
+    first = launch(ec2, subnet, **brought)
+    refused(
+        lambda: launch(ec2, subnet, **brought), "InvalidNetworkInterface.InUse", f"Interface: [{interface}] in use."
+    )
+    refused(
+        lambda: ec2.attach_network_interface(NetworkInterfaceId=interface, InstanceId=first, DeviceIndex=1),
+        "InvalidNetworkInterface.InUse",
+    )
+    refused(
+        lambda: ec2.delete_network_interface(NetworkInterfaceId=interface),
+        "InvalidParameterValue",
+        f"Network interface '{interface}' is currently in use.",
+    )
+    unused = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    ec2.delete_network_interface(NetworkInterfaceId=unused)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "text"),
+    [
+        ({"InstanceType": "t9z.nano"}, "InvalidParameterValue", "Invalid value 't9z.nano' for InstanceType."),
+        ({"ImageId": INTEL}, "InvalidParameterValue", "does not match the architecture 'x86_64' of the specified AMI"),
+        ({"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 4}}]}, "InvalidBlockDeviceMapping",
+         "Volume of size 4GB is smaller than snapshot, expect size >= 8GB"),
+        ({"UserData": "x" * 16385}, "InvalidParameterValue", "User data is limited to 16384 bytes"),
+        ({"IamInstanceProfile": {"Name": "nobody"}}, "InvalidParameterValue", "Invalid IAM Instance Profile name"),
+    ],
+)  # fmt: skip
+def test_a_launch_that_ec2_refuses(aws: JudgedAws, subnet: str, changes: dict[str, Any], code: str, text: str) -> None:
+    refused(lambda: launch(aws.client("ec2"), subnet, **changes), code, text)
+
+
+def test_a_launch_at_every_limit_is_taken(aws: JudgedAws, subnet: str) -> None:
+    volume = [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8}}]
+    assert launch(aws.client("ec2"), subnet, UserData="x" * 16384, BlockDeviceMappings=volume)
+
+
+def test_an_instance_keeps_its_images_architecture(aws: JudgedAws, subnet: str) -> None:
+    ec2 = aws.client("ec2")
+    instance = launch(ec2, subnet)
+    ec2.stop_instances(InstanceIds=[instance])
+    ec2.modify_instance_attribute(InstanceId=instance, InstanceType={"Value": "t4g.small"})
+    refused(
+        lambda: ec2.modify_instance_attribute(InstanceId=instance, InstanceType={"Value": "t3.nano"}),
+        "InvalidParameterValue",
+        "does not match the architecture 'arm64'",
+    )
+    long = base64.b64encode(b"x" * 16385)
+    refused(
+        lambda: ec2.modify_instance_attribute(InstanceId=instance, UserData={"Value": long}), "InvalidParameterValue"
+    )
+
+
+def test_a_type_is_not_offered_in_every_zone() -> None:
+    with judged_aws(Validator(), "us-east-1") as aws:
+        ec2 = aws.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone="us-east-1e")
+        refused(
+            lambda: launch(ec2, subnet["Subnet"]["SubnetId"]),
+            "Unsupported",
+            "(t4g.nano) is not supported in your requested Availability Zone (us-east-1e)",
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "description"), [("grüße", "d"), ("n", "it's"), ("n" * 256, "d"), ("n", "a\nb"), ("sg-1", "d")]
+)
+def test_group_texts_have_a_character_set(aws: JudgedAws, name: str, description: str) -> None:
+    refused(
+        lambda: aws.client("ec2").create_security_group(GroupName=name, Description=description),
+        "InvalidParameterValue",
+    )
+
+
+def test_rule_descriptions_have_one_too(aws: JudgedAws) -> None:
+    ec2 = aws.client("ec2")
+    group = ec2.create_security_group(GroupName="n", Description="d")["GroupId"]
+
+    def authorize(text: str) -> None:
+        permission = {"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1}
+        ranges = [{"CidrIp": "10.0.0.0/8", "Description": text}]
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[{**permission, "IpRanges": ranges}])
+
+    authorize("tunnel/alice (udp)")
+    refused(lambda: authorize("alice's"), "InvalidParameterValue", "Invalid rule description")
+
+
+@pytest.mark.parametrize("tag", [("aws:x", "v"), ("k" * 129, "v"), ("k", "v" * 257), ("", "v")])
+@pytest.mark.parametrize("service", ["ec2", "iam", "ssm"])
+def test_tags_have_limits(aws: JudgedAws, service: str, tag: tuple[str, str]) -> None:
+    tags = [{"Key": tag[0], "Value": tag[1]}]
+    calls: dict[str, Call] = {
+        "ec2": lambda: aws.client("ec2").create_tags(Resources=["vpc-1"], Tags=tags),
+        "iam": lambda: aws.client("iam").create_user(UserName="u", Tags=tags),
+        "ssm": lambda: aws.client("ssm").put_parameter(Name="/a", Value="v", Type="String", Tags=tags),
+    }
+    with pytest.raises(ApiError):
+        calls[service]()
+
+
+# --- quotas -----------------------------------------------------------------------------------------------------------
+
+
+def test_five_vpcs_the_default_one_among_them(aws: JudgedAws) -> None:
+    ec2 = aws.client("ec2")
+    for _ in range(4):
+        ec2.create_vpc(CidrBlock="10.0.0.0/16")
+    refused(lambda: ec2.create_vpc(CidrBlock="10.0.0.0/16"), "VpcLimitExceeded")
+
+
+def test_five_elastic_addresses(aws: JudgedAws) -> None:
+    ec2 = aws.client("ec2")
+    for _ in range(5):
+        ec2.allocate_address(Domain="vpc")
+    refused(lambda: ec2.allocate_address(Domain="vpc"), "AddressLimitExceeded")
+
+
+def test_twenty_acl_entries_a_direction_and_fifty_routes(aws: JudgedAws, subnet: str) -> None:
+    ec2 = aws.client("ec2")
+    vpc = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
+    acl = ec2.create_network_acl(VpcId=vpc)["NetworkAcl"]["NetworkAclId"]
+
+    def add_entry(number: int, *, egress: bool = False) -> None:
+        ec2.create_network_acl_entry(
+            NetworkAclId=acl, RuleNumber=number, Protocol="-1", RuleAction="allow", Egress=egress,
+            CidrBlock="10.0.0.0/8",
+        )  # fmt: skip
+
+    for number in range(1, 21):
+        add_entry(number)
+    refused(lambda: add_entry(21), "NetworkAclEntryLimitExceeded")
+    add_entry(21, egress=True)
+
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    interface = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+
+    def add_route(number: int) -> None:
+        ec2.create_route(
+            RouteTableId=table, DestinationCidrBlock=f"192.168.{number}.0/24", NetworkInterfaceId=interface
+        )
+
+    for number in range(50):
+        add_route(number)
+    refused(lambda: add_route(50), "RouteLimitExceeded")
+
+
+# --- other services ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "text"),
+    [
+        ({"Value": "v" * 4097}, "ValidationException", "maximum parameter value of 4096 characters"),
+        ({"Value": "v" * 8193, "Tier": "Advanced"}, "ValidationException", "8192"),
+        ({"Name": "/a b"}, "ValidationException", "letters, numbers and the following 3 symbols .-_"),
+        ({"Name": "/a*"}, "ValidationException", ""),
+        ({"Name": "a/b"}, "ValidationException", "fully qualified name"),
+        ({"Name": "/a" * 16}, "HierarchyLevelLimitExceededException", "15"),
+        ({"Name": "/" + "a" * 1011}, "ValidationException", "1011"),
+        ({"Value": "{{ssm:other}}"}, "ValidationException", "can't nest another parameter"),
+        ({"Name": "/held", "Type": "SecureString", "Overwrite": True}, "HierarchyTypeMismatchException", ""),
+        ({"Type": "SecureString", "KeyId": "alias/nobody"}, "InvalidKeyId", "alias/nobody"),
+    ],
+)
+def test_parameters_that_ssm_refuses(aws: JudgedAws, changes: dict[str, Any], code: str, text: str) -> None:
+    ssm = aws.client("ssm")
+    ssm.put_parameter(Name="/held", Value="v", Type="String")
+    parameters = {"Name": "/a", "Value": "v", "Type": "String", **changes}
+    refused(lambda: ssm.put_parameter(**parameters), code, text)
+
+
+def test_parameters_at_the_limits_are_taken(aws: JudgedAws) -> None:
+    ssm = aws.client("ssm")
+    ssm.put_parameter(Name="/a" * 15, Value="v" * 4096, Type="SecureString")
+    ssm.put_parameter(Name="/b", Value="v" * 8192, Type="String", Tier="Advanced")
+    ssm.put_parameter(Name="/b", Value="w", Type="String", Overwrite=True)
+
+
+def test_metrics_are_named_and_there(aws: JudgedAws) -> None:
+    put = aws.client("cloudwatch").put_metric_data
+    refused(lambda: put(Namespace="N", MetricData=[]), "MissingParameter", "The parameter MetricData is required.")
+    refused(lambda: put(Namespace="AWS/EC2", MetricData=[{"MetricName": "m", "Value": 1}]), "InvalidParameterValue")
+    put(Namespace="N", MetricData=[{"MetricName": "m", "Value": 1}])
+
+
+def test_a_vpc_has_one_private_zone_of_a_name(aws: JudgedAws, subnet: str) -> None:
+    vpc = aws.client("ec2").describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
+    where = {"VPC": {"VPCRegion": aws.region, "VPCId": vpc}}
+    create = aws.client("route53").create_hosted_zone
+    create(Name="vpn.internal", CallerReference="1", **where)
+    refused(lambda: create(Name="VPN.internal.", CallerReference="2", **where), "ConflictingDomainExists")
+    create(Name="other.internal", CallerReference="3", **where)
+
+
+@pytest.mark.parametrize(
+    "name", ["Draw_bridge", "ab", "a" * 64, "10.0.0.1", "a..b", "-ab", "xn--abc", "abc-s3alias", "Abc"]
+)
+def test_bucket_names_that_s3_refuses(aws: JudgedAws, name: str) -> None:
+    create = aws.client("s3").create_bucket
+    # boto3 itself refuses some.
+    with pytest.raises(Exception, match=r"not valid|Invalid bucket name"):
+        create(Bucket=name, CreateBucketConfiguration={"LocationConstraint": aws.region})
+
+
+def test_a_bucket_name_that_s3_takes(aws: JudgedAws) -> None:
+    aws.client("s3").create_bucket(
+        Bucket="drawbridge-1.x", CreateBucketConfiguration={"LocationConstraint": aws.region}
+    )
+
+
+# --- eventual consistency ---------------------------------------------------------------------------------------------
+
+
+def test_a_new_profile_is_not_there_at_once() -> None:
+    with judged_aws(Validator(Rules(profile_delay=60))) as aws:
+        profile = aws.client("iam").create_instance_profile(InstanceProfileName="p")["InstanceProfile"]
+        ec2 = aws.client("ec2")
+        subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+        for reference, text in (({"Name": "p"}, "name"), ({"Arn": profile["Arn"]}, "ARN")):
+            refused(
+                lambda reference=reference: launch(ec2, subnet, IamInstanceProfile=reference),  # type: ignore[misc]
+                "InvalidParameterValue",
+                f"Invalid IAM Instance Profile {text}",
+            )
+        aws.validator.rules = Rules()
+        assert launch(ec2, subnet, IamInstanceProfile={"Name": "p"})
