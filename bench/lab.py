@@ -54,7 +54,7 @@ def region(*, boots: bool) -> Iterator[Region]:
     """A region of its own, gone at the end."""
     name = f"b{secrets.token_hex(3)}"
     try:
-        yield labs.start(name, boots=boots, throw_away=True)
+        yield labs.start(name, boots=boots, disposable=True)
     finally:
         labs.down(name)
 
@@ -98,7 +98,7 @@ def _effect(running: Region) -> Iterator[str]:
     vpc, subnet = _subnet(ec2)
     group = _group(ec2, vpc)
     [(_, address)], [(caller, _)] = _launch(ec2, subnet, group), _launch(ec2, subnet, group)
-    running.settle()
+    running.wait_reconciled()
     namespace = running.host(caller).namespace
     rule = [{"IpProtocol": "tcp", "FromPort": 9, "ToPort": 9, "IpRanges": [{"CidrIp": "10.7.0.0/16"}]}]
     taken = []
@@ -109,7 +109,7 @@ def _effect(running: Region) -> Iterator[str]:
             pass
         taken.append(time.monotonic() - start)
         ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=rule)
-        running.settle()
+        running.wait_reconciled()
     most = max(taken)
     yield f"{statistics.median(taken):8.2f} s  from an API call to its packets, median of 10 ({most:.2f} s at most)"
 
@@ -139,10 +139,10 @@ def _rules(running: Region) -> Iterator[str]:
             for port, network in enumerate(networks[start : start + RULES_OF_A_GROUP], start=1 + start)
         ]
         ec2.authorize_security_group_ingress(GroupId=groups[-1], IpPermissions=permissions)
-    running.settle()
+    running.wait_reconciled()
     start_time = time.monotonic()
     _launch(ec2, subnet, *groups)
-    running.settle()
+    running.wait_reconciled()
     yield f"{time.monotonic() - start_time:8.2f} s  from RunInstances to {RULES} rules of its groups in force"
 
 
@@ -151,7 +151,7 @@ def _throughput(running: Region) -> Iterator[str]:
     vpc, subnet = _subnet(ec2)
     group = _group(ec2, vpc, IPv4Network("10.7.0.0/16"))
     [(near, _)], [(far, address)] = _launch(ec2, subnet, group), _launch(ec2, subnet, group)
-    running.settle()
+    running.wait_reconciled()
     one, other = f"{running.name}-bare1", f"{running.name}-bare2"
     try:
         for name in (one, other):
@@ -192,7 +192,7 @@ def _ready(running: Region) -> Iterator[str]:
     running.host(made).wait_booted(120)
     yield f"{time.monotonic() - start:8.2f} s  from RunInstances to a machine that is up"
     ec2.terminate_instances(InstanceIds=[made])
-    running.settle()
+    running.wait_reconciled()
 
 
 def _many(running: Region) -> Iterator[str]:

@@ -1,10 +1,11 @@
-"""What can go wrong with the lab, as a person would say it.
+"""Errors of the lab.
 
 LabError
 ├── NotPermitted    the machine lacks root, /dev/net/tun or a Debian tool
 ├── AlreadyUp       another region of the same name runs, or its port is taken
 ├── NotUp           no region of that name runs
 ├── ImageError      the image of the machines could not be built
+├── MachineDown     a machine went down before a command in it had ended
 └── CommandFailed   a tool of the system (ip, nft, mount …) refused
 """
 
@@ -27,6 +28,10 @@ class NotUp(LabError):
 
 class ImageError(LabError):
     """The machines' image could not be built."""
+
+
+class MachineDown(LabError):
+    """A machine is down, or went down before a command in it had ended. Its next boot may answer."""
 
 
 class CommandFailed(LabError):

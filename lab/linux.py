@@ -194,7 +194,7 @@ def _lineage(namespace: Path) -> Iterator[int]:
         os.close(held)
 
 
-def gather_children() -> None:
+def enter_pid_namespace() -> None:
     """Have this thread's children from now on be in a PID namespace of their own, whose init is the first of them."""
     if _libc.unshare(_CLONE_NEWPID) != 0:
         code = ctypes.get_errno()

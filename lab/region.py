@@ -1,11 +1,11 @@
-"""A lab from the outside: start it, find it, use it, take it down.
+"""Start a lab, find it, use it and take it down.
 
-A lab is one process (`lab.server`) with a directory of its own; `connect` finds it by name. Everything here is for
-root.
+A lab is one process (`lab.server`) with a directory of its own; `connect` finds it by name. Everything here needs root.
 """
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import secrets
@@ -23,7 +23,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from lab.errors import AlreadyUp, CommandFailed, LabError, NotUp
+from lab import verbs
+from lab.errors import AlreadyUp, CommandFailed, LabError, MachineDown, NotUp
 from lab.linux import (
     Process,
     delete_namespace,
@@ -35,7 +36,8 @@ from lab.linux import (
     run,
 )
 from lab.machines import image, uml
-from lab.machines.container import execute, execute_in, unmount_below, wait_booted
+from lab.machines.container import execute, execute_in, is_up, unmount_below, wait_booted
+from lab.verbs import Verb
 
 ROOT = Path("/var/tmp/drawbridge")
 DEFAULT = "lab"
@@ -51,34 +53,45 @@ _CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine of the lab, an instance or a host at some premises."""
+    """A machine of the lab: an instance, or a host outside of AWS."""
 
     name: str
     leader: int
-    """Process id of its PID 1; 0 where machines do not boot."""
+    """Process id of its PID 1 in the boot that was on when it was looked up; 0 where machines do not boot."""
     address: str
     namespace: str
     own_kernel: bool = False
+    find: "Callable[[], Host] | None" = field(default=None, repr=False, compare=False)
+    """Looks the machine up again."""
 
     def run(
         self, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the machine as root; never raises for its exit code.
+        """Run a command on the machine as root, in whichever boot it is; never raises for its exit code.
 
         Where machines do not boot (see `start`) it is this machine's command, run in the host's network namespace.
 
         Raises:
+            MachineDown: the machine is down, or went down before the command had ended.
             LabError: it did not end within `timeout` seconds.
         """
         if self.own_kernel:
             return uml.execute(self.namespace, argv, timeout=timeout, stdin=stdin)
         if not self.leader:
             return execute_in(self.namespace, argv, timeout=timeout, stdin=stdin)
-        return execute(self.leader, argv, timeout=timeout, stdin=stdin)
+        return execute(self._current_leader(), argv, timeout=timeout, stdin=stdin)
 
     def wait_booted(self, timeout: float = 60) -> str:
         """Wait for the machine's systemd; see `lab.machines.container.wait_booted`."""
         return wait_booted(self.run, timeout) if self.leader else "running"
+
+    def _current_leader(self) -> int:
+        if is_up(self.leader) or self.find is None:
+            return self.leader
+        try:
+            return self.find().leader
+        except LabError as error:
+            raise MachineDown(f"the machine {self.name} is down") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +120,8 @@ class Region:
         return self.directory / "stacks"
 
     def status(self) -> dict[str, Any]:
-        """Instances, hosts, premises and routers that run."""
-        answer: dict[str, Any] = self._ask("status")
+        """Return the instances, hosts, sites and routers that run."""
+        answer: dict[str, Any] = self._ask(Verb.STATUS)
         return answer
 
     def memory(self) -> int:
@@ -117,62 +130,65 @@ class Region:
         held = [server, *(process for init in inits for process in processes_under(init))]
         return sum(process.memory() for process in held)
 
-    def settle(self, timeout: float = 30) -> None:
-        """Wait until packets follow every API call made so far.
+    def wait_reconciled(self, timeout: float = 30) -> None:
+        """Wait until packets follow every API call so far.
 
         Raises:
             LabError: they did not within `timeout` seconds.
         """
-        if not self._ask("settle", timeout=timeout)["settled"]:
+        if not self._ask(Verb.WAIT_RECONCILED, timeout=timeout)["reconciled"]:
             raise LabError(f"the lab did not follow the API within {timeout:.0f} s; see {self.directory}/log")
 
-    def premises(
+    def add_site(
         self, name: str, *, public: IPv4Address, lan: IPv4Network, mtu: int = 1500, rate: str | None = None
     ) -> None:
-        """A place behind a NAT router; one of that name stays as it is."""
-        self._ask("premises", name=name, public=str(public), lan=str(lan), mtu=mtu, rate=rate)
+        """Create a site: a LAN behind a NAT router. One of that name stays as it is.
 
-    def move(self, name: str, public: IPv4Address) -> None:
-        """Give a place another public address."""
-        self._ask("move", name=name, public=str(public))
+        Args:
+            mtu: of its line to the Internet, in bytes.
+            rate: of the line, both ways, as tc(8) spells it (``20mbit``).
+        """
+        self._ask(Verb.ADD_SITE, name=name, public=str(public), lan=str(lan), mtu=mtu, rate=rate)
 
-    def route(self, name: str, network: IPv4Network, via: str) -> None:
-        """Tell a place's router that a network is behind a host of its LAN."""
-        self._ask("route", name=name, network=str(network), via=via)
+    def move_site(self, name: str, public: IPv4Address) -> None:
+        """Give a site another public address."""
+        self._ask(Verb.MOVE_SITE, name=name, public=str(public))
+
+    def add_route(self, site: str, network: IPv4Network, via: str) -> None:
+        """Have a site's router send a network's packets to a host of its LAN."""
+        self._ask(Verb.ADD_ROUTE, site=site, network=str(network), via=via)
+
+    def forward_port(self, site: str, port: int, host: str) -> None:
+        """Have a site's router pass a UDP port of its public address on to one of its hosts."""
+        self._ask(Verb.FORWARD_PORT, site=site, port=port, host=host)
 
     def add_host(
         self,
         name: str,
         *,
-        premises: str,
+        site: str,
+        second_site: str | None = None,
         address: IPv4Address | None = None,
         files: dict[str, str] | None = None,
-        second: str | None = None,
         own_kernel: bool = False,
     ) -> Host:
-        """A booting machine on the LAN of some premises; one of that name stays as it is.
+        """Create and boot a machine on the LAN of a site; one of that name stays as it is.
 
-        `second` are premises that its ``eth1`` is plugged into; with `own_kernel` it is a `lab.machines.uml.OwnKernel`.
+        Args:
+            second_site: site that its ``eth1`` is plugged into.
+            address: on the LAN of `site`; any free one by default.
+            files: text by path, written before it boots.
+            own_kernel: whether it is a `lab.machines.uml.UmlMachine`.
         """
-        self._ask("host", name=name, premises=premises, address=str(address) if address else None, files=files or {},
-                  second=second, own_kernel=own_kernel)  # fmt: skip
-        return self.host(name)
-
-    def forward(self, premises: str, port: int, host: str) -> None:
-        """Have a place's router hand a UDP port of its public address on to one of its hosts."""
-        self._ask("forward", name=premises, port=port, host=host)
-
-    def own_kernels(self, wanted: bool) -> None:
-        """Whether instances launched from now on have a kernel of their own: `lab.machines.uml.OwnKernel`."""
-        self._ask("own-kernels", wanted=wanted)
-
-    def cut_power(self, name: str) -> None:
-        """Stop a host as a power cut does."""
-        self._ask("cut-power", name=name)
-
-    def power_on(self, name: str) -> Host:
-        """Start a host that is off, with all it wrote."""
-        self._ask("power-on", name=name)
+        self._ask(
+            Verb.ADD_HOST,
+            name=name,
+            site=site,
+            second_site=second_site,
+            address=str(address) if address else None,
+            files=files or {},
+            own_kernel=own_kernel,
+        )
         return self.host(name)
 
     def add_internet_host(
@@ -183,18 +199,31 @@ class Region:
         address6: IPv6Address | None = None,
         files: dict[str, str] | None = None,
     ) -> Host:
-        """A booting machine right on the Internet, with public addresses and nothing in front of it."""
-        named6 = str(address6) if address6 else None
-        self._ask("host", name=name, address=str(address), address6=named6, files=files or {})
+        """Create and boot a machine on the Internet itself, with public addresses and nothing in front of it."""
+        text6 = str(address6) if address6 else None
+        self._ask(Verb.ADD_HOST, name=name, address=str(address), address6=text6, files=files or {})
         return self.host(name)
 
     def remove_host(self, name: str) -> None:
-        """Take a host away with all it wrote; none is no error."""
-        self._ask("remove-host", name=name)
+        """Remove a host with all it wrote; none is no error."""
+        self._ask(Verb.REMOVE_HOST, name=name)
 
     def reboot_host(self, name: str) -> None:
-        """Have a host reboot."""
-        self._ask("reboot-host", name=name)
+        """Ask the system of a host to reboot."""
+        self._ask(Verb.REBOOT_HOST, name=name)
+
+    def cut_power(self, name: str) -> None:
+        """Stop a host as a power cut does."""
+        self._ask(Verb.CUT_POWER, name=name)
+
+    def power_on(self, name: str) -> Host:
+        """Start a host that is off, with all it wrote."""
+        self._ask(Verb.POWER_ON, name=name)
+        return self.host(name)
+
+    def use_own_kernels(self, enabled: bool) -> None:
+        """Set whether instances launched from now on have a kernel of their own: `lab.machines.uml.UmlMachine`."""
+        self._ask(Verb.USE_OWN_KERNELS, enabled=enabled)
 
     def host(self, name: str, timeout: float = 20) -> Host:
         """A machine by its name: a host's, an instance's `Name` tag or id.
@@ -210,17 +239,19 @@ class Region:
             ]
             if found and (found[0]["leader"] or (found[0]["namespace"] and not status["boots"])):
                 keys = ("leader", "address", "namespace", "own_kernel")
-                return Host(name, **{**{key: found[0][key] for key in keys}, "leader": found[0]["leader"] or 0})
+                leader = found[0]["leader"] or 0
+                again = functools.partial(self.host, name, timeout=0)
+                return Host(name, **{**{key: found[0][key] for key in keys}, "leader": leader}, find=again)
             if time.monotonic() > deadline:
                 known = sorted(h["name"] for h in (*status["hosts"], *status["instances"]))
                 raise LabError(f"no machine {name} runs in the lab; there is {', '.join(known) or 'none'}")
             time.sleep(0.1)
 
-    def _ask(self, verb: str, **asked: Any) -> Any:
+    def _ask(self, verb: Verb, **arguments: Any) -> Any:
         request = urllib.request.Request(
-            f"{self.endpoint}/_lab/{verb}",
-            data=json.dumps(asked).encode(),
-            headers={"X-Lab-Token": self._token, "Content-Type": "application/json"},
+            f"{self.endpoint}{verbs.PATH}{verb}",
+            data=json.dumps(arguments).encode(),
+            headers={verbs.TOKEN_HEADER: self._token, "Content-Type": "application/json"},
         )
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
@@ -256,12 +287,12 @@ def start(
     port: int | None = None,
     *,
     boots: bool = True,
-    throw_away: bool = False,
+    disposable: bool = False,
 ) -> Region:
     """Start a lab (building its image first where the cache has none) and wait until it answers.
 
     Without `boots` its machines are network namespaces alone: all of AWS's packet rules hold, and nothing takes time.
-    One to `throw_away` is taken down when this process ends, if it was not before.
+    A `disposable` one is taken down when this process ends, if it was not before.
 
     Raises:
         NotPermitted: not root, or no /dev/net/tun.
@@ -278,7 +309,7 @@ def start(
         image.ensure(progress)
         directory = directory_of(name)
         directory.mkdir(parents=True, mode=0o700)
-        owner = Process.of(os.getpid()) if throw_away else None
+        owner = Process.of(os.getpid()) if disposable else None
         settings = {
             "name": name,
             "port": chosen,

@@ -9,7 +9,7 @@ from settings.problems import Problem
 
 
 class Topology(Enum):
-    """The networks and hosts that a tunnel connects."""
+    """What a stack's tunnel connects, and how."""
 
     ROUTED = auto()
     """Clients and their LANs, by routes."""

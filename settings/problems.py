@@ -37,7 +37,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that values of a key must have, and how to write one."""
+    """What a key's value must be, and how to write one."""
 
     noun: str
     remedy: str
@@ -197,8 +197,8 @@ def show(value: object) -> str:
     return "(a private key)" if "PRIVATE KEY" in text else text
 
 
-def suggest(word: str, keys: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """Return a remedy for an unknown key: the known key that is most like it, or all of them."""
-    names = sorted(keys)
+    names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1)
     return f"did you mean {near[0]}?" if near else f"known keys are {', '.join(names)}"

@@ -59,7 +59,7 @@ def status(wants_json: bool) -> None:
         click.echo("no lab runs on this machine; start one: make lab")
     else:
         click.echo(f"AWS API: {region.endpoint}\n")
-        sites = {site["name"]: site for site in state["premises"]}
+        sites = {site["name"]: site for site in state["sites"]}
         output.table(
             ("machine", "is", "address", "public"),
             [
@@ -67,7 +67,9 @@ def status(wants_json: bool) -> None:
                 for i in state["instances"]
             ]
             + [
-                (h["name"], f"host at {h['premises']}", h["address"] or "", sites[h["premises"]]["public"])
+                (h["name"], f"host at {h['site']}", h["address"] or "", sites[h["site"]]["public"])
+                if h["site"]
+                else (h["name"], "host on the Internet", h["address"], h["address"])
                 for h in state["hosts"]
             ],
         )

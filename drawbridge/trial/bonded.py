@@ -53,8 +53,8 @@ def boot_host(deployed: Deployment, number: int, name: str) -> labs.Host:
     for line, tap in enumerate(TAPS):
         place = f"{name}-{tap}"
         lan = free_lan(deployed.settings, MACHINES * line + number)
-        running.premises(place, public=HOMES[10 + 10 * line + number], lan=lan, rate=UPLINK_RATE)
-    return running.add_host(name, premises=f"{name}-{TAPS[0]}", second=f"{name}-{TAPS[1]}", own_kernel=True)
+        running.add_site(place, public=HOMES[10 + 10 * line + number], lan=lan, rate=UPLINK_RATE)
+    return running.add_host(name, site=f"{name}-{TAPS[0]}", second_site=f"{name}-{TAPS[1]}", own_kernel=True)
 
 
 def set_up_host(deployed: Deployment, host: labs.Host) -> None:

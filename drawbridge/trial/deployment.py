@@ -97,7 +97,7 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
             raise errors.DeploymentError(
                 str(error), f"see {running.directory}/log; start anew: drawbridge lab down"
             ) from error
-    running.settle()
+    running.wait_reconciled()
     told = ", ".join(f"{count} {verb}" for verb, count in result.changes.items() if count)
     progress(f"deployed: {told}")
     return Deployment(running, settings, result.outputs, result.changes)

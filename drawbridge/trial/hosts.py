@@ -127,21 +127,21 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
     running, settings = deployed.region, deployed.settings
     client = settings.clients[number]
     public = public_address(settings, number)
-    # Whoever comes from one address lives in one place.
-    shared = [place["name"] for place in running.status()["premises"] if place["public"] == str(public)]
-    place = shared[0] if shared else f"home-{name}"
-    running.premises(place, public=public, lan=home_network(settings, number), mtu=mtu)
+    # Whoever comes from one address is at one site.
+    shared = [site["name"] for site in running.status()["sites"] if site["public"] == str(public)]
+    site = shared[0] if shared else f"home-{name}"
+    running.add_site(site, public=public, lan=home_network(settings, number), mtu=mtu)
     known = any(host["name"] == name for host in running.status()["hosts"])
-    host = running.add_host(name, premises=place)
+    host = running.add_host(name, site=site)
     if known:
         return host
     host.wait_booted()
     if has_kit(client):
         told = install_kit(deployed, host, name)
         for network, via in re.findall(r"(\S+) via (this host|\S+)", told):
-            running.route(place, IPv4Network(network), host.address if via == "this host" else via)
+            running.add_route(site, IPv4Network(network), host.address if via == "this host" else via)
         for neighbour, address in site_hosts(client, settings.tunnel.pool).items():
-            running.add_host(neighbour, premises=place, address=address)
+            running.add_host(neighbour, site=site, address=address)
     else:
         _give_credentials(deployed, host, name)
         fetch_bundle(deployed, host, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lab import region as labs
-from lab.errors import LabError
+from lab.errors import LabError, MachineDown
 
 #: Where machines of the lab answer who asks them.
 ECHO_PORT = 7007
@@ -25,7 +25,11 @@ def ping(host: labs.Host, address: str | IPv4Address | IPv6Address, timeout: flo
     """Round-trip time of a ping, milliseconds, tried again until one is answered; None after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        done = host.run(["ping", "-n", "-c", "1", "-W", "1", str(address)])
+        try:
+            done = host.run(["ping", "-n", "-c", "1", "-W", "1", str(address)])
+        except MachineDown:
+            time.sleep(0.1)
+            continue
         for word in done.stdout.split():
             if word.startswith("time="):
                 return float(word.removeprefix("time="))
@@ -81,11 +85,19 @@ def ask_echo(
 
 
 def wait_until(condition: Callable[[], T], timeout: float) -> T:
-    """Ask again and again until the answer is true, or `timeout` seconds have passed; the last answer."""
+    """Return the condition's value once it is true, or its last one after `timeout` seconds.
+
+    A machine that goes down while it is asked is asked again in its next boot.
+    """
     deadline = time.monotonic() + timeout
-    while not (answer := condition()) and time.monotonic() < deadline:
+    while True:
+        try:
+            if (value := condition()) or time.monotonic() > deadline:
+                return value
+        except MachineDown:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.1)
-    return answer
 
 
 def _bring(host: labs.Host) -> None:

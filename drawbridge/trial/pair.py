@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from drawbridge.trial import routed
 from drawbridge.trial.bond_measure import measure_loss, wait_links
@@ -50,10 +51,7 @@ def check_pair(deployed: Deployment, progress: Progress) -> list[Check]:
 def find_gateways(deployed: Deployment) -> tuple[labs.Host, labs.Host]:
     """Both gateways' machines, under names that a person knows them by."""
     found = [deployed.region.host(end.outputs["gatewayInstanceId"]) for end in (deployed, deployed.second)]
-    one, other = (
-        labs.Host(name, host.leader, host.address, host.namespace, host.own_kernel)
-        for name, host in zip(NAMES, found, strict=True)
-    )
+    one, other = (replace(host, name=name) for name, host in zip(NAMES, found, strict=True))
     return one, other
 
 

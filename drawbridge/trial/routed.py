@@ -180,8 +180,8 @@ def _stranger(deployed: Deployment) -> Iterator[Check]:
     admin_to_all = any(_STRANGER in network for network in gateway.admin_from)
     if (open_to_all and admin_to_all) or not clients:
         return
-    deployed.region.premises("elsewhere", public=_STRANGER, lan=free_lan(deployed.settings, MACHINES))
-    host = deployed.region.add_host("stranger", premises="elsewhere")
+    deployed.region.add_site("elsewhere", public=_STRANGER, lan=free_lan(deployed.settings, MACHINES))
+    host = deployed.region.add_host("stranger", site="elsewhere")
     host.wait_booted()
     public, inside = deployed.outputs["publicIp"], deployed.gateway
 

@@ -51,7 +51,7 @@ def disposable_region(progress: Progress = lambda _: None) -> Iterator[labs.Regi
     """A region under a name of its own that is gone when the block ends, however it ends."""
     name = f"try{secrets.token_hex(3)}"
     try:
-        yield labs.start(name, progress, throw_away=True)
+        yield labs.start(name, progress, disposable=True)
     finally:
         progress("taking the region down")
         labs.down(name)
@@ -59,9 +59,9 @@ def disposable_region(progress: Progress = lambda _: None) -> Iterator[labs.Regi
 
 def _deploy_and_check(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: Progress) -> list[Check]:
     # A pair's gateways need a bonding driver, which the kernel of this machine may lack.
-    running.own_kernels("drawbridge:pair" in raw)
+    running.use_own_kernels("drawbridge:pair" in raw)
     deployed = deploy(running, stack, raw, progress)
-    running.own_kernels(False)
+    running.use_own_kernels(False)
     if deployed.settings.pair:
         return pair.check_pair(deployed, progress)
     if deployed.settings.tunnel.links > 1:

@@ -19,22 +19,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.errors import CommandFailed, LabError
-from lab.linux import NETNS, Process, gather_children, run
+from lab.errors import CommandFailed, LabError, MachineDown
+from lab.linux import NETNS, Process, enter_pid_namespace, run
 
 #: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
 _STOP_SECONDS = 20
+#: How often a command's machine is looked at while the command runs.
+_POLL_SECONDS = 0.25
+#: Flag of a process that is ending (linux/sched.h; field `flags` of proc_pid_stat(5)).
+_PF_EXITING = 0x4
 #: nspawn's exit code when the container asked for a reboot (systemd's EXIT_FORCE_RESTART).
 _REBOOT = 133
 #: A container's PID 1 outlives an nspawn that is killed; in a PID namespace of its own nspawn is the init, and takes
 #: all along.
-_ALL_OF_IT = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+IN_OWN_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 #: The parent-death signal comes when the *thread* that forked ends, so one thread that never does forks all machines.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
 #: What a boot here need not do. An empty unit is a masked one (systemd.unit(5)).
-_LEAVE_OUT = {
+SKIPPED_UNITS = {
     # The kernel tells all machines of a device that is no network's: the udevs of 50 would hear of each one's boot.
     "/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": (
         "[Service]\nExecStart=\nExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net\n"
@@ -48,7 +52,7 @@ _LEAVE_OUT = {
 }
 
 
-def gather() -> Process:
+def start_pid_namespace() -> Process:
     """Put all machines this process starts from now on into one PID namespace; its init, with which they all end.
 
     Nothing else tells when the last of a killed region's machines is gone: a process that is being undone has no
@@ -57,7 +61,7 @@ def gather() -> Process:
     """
 
     def found() -> Process | None:
-        gather_children()
+        enter_pid_namespace()
         # One that reaps whatever is left to it, and does nothing else.
         keeper = subprocess.Popen(["setpriv", "--pdeathsig=KILL", "env", "--ignore-signal=CHLD", "sleep", "infinity"])
         return Process.of(keeper.pid)
@@ -68,7 +72,7 @@ def gather() -> Process:
 
 
 @dataclass
-class Machine:
+class LabMachine:
     """One machine. `directory` is its own; nothing of it lies elsewhere but mounts inside of it."""
 
     name: str
@@ -93,7 +97,7 @@ class Machine:
             options = f"lowerdir={lower},upperdir={self.directory / 'upper'},workdir={self.directory / 'work'}"
             run("mount", "-t", "overlay", "overlay", "-o", options, str(self.root))
         for path, text in {
-            **_LEAVE_OUT,
+            **SKIPPED_UNITS,
             **(files or {}),
             **({"/etc/hostname": f"{hostname}\n"} if hostname else {}),
         }.items():
@@ -148,7 +152,7 @@ class Machine:
             "--pdeathsig=KILL",
             "nsenter",  # from inside, so that the machine's /sys shows its own interfaces
             f"--net={NETNS / self.namespace}",
-            *_ALL_OF_IT,
+            *IN_OWN_PID_NAMESPACE,
             "systemd-nspawn",
             "--quiet",
             f"--directory={self.root}",
@@ -179,7 +183,8 @@ class Machine:
     def reboot(self) -> None:
         """Ask the machine's systemd to reboot (SIGINT to PID 1 is ctrl-alt-del, systemd(1))."""
         if leader := self.leader:
-            os.kill(leader, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leader, signal.SIGINT)
 
     def stop(self, *, orderly: bool = True) -> None:
         """Power off, by force after 20 s or where not `orderly`."""
@@ -203,8 +208,8 @@ class Machine:
     def _power_off(self, leader: int) -> None:
         os.kill(leader, _POWER_OFF)
 
-    def forget(self) -> None:
-        """Take back all that the stopped machine wrote: its next boot is its first."""
+    def reset_disk(self) -> None:
+        """Remove all that the stopped machine wrote: its next boot is its first."""
         unmount_below(self.directory)
         for part in ("upper", "work"):
             shutil.rmtree(self.directory / part, ignore_errors=True)
@@ -236,25 +241,84 @@ def _children(process: int) -> list[int]:
 def execute(
     leader: int, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command inside a machine, as root, with the machine's own view of everything.
+    """Run a command inside a container, as root, with the container's own view of everything.
+
+    Args:
+        leader: process id of the container's PID 1, on this machine.
 
     Raises:
-        LabError: it did not end within `timeout` seconds (it is killed).
+        MachineDown: the container is down, or went down before the command had ended.
+        LabError: the command did not end within `timeout` seconds; it is killed.
     """
-    inside = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "env", "-i", *ENVIRONMENT, *argv]
+    command = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "env", "-i", *ENVIRONMENT, *argv]
     try:
-        return subprocess.run(inside, capture_output=True, text=True, timeout=timeout, input=stdin, check=False)
+        done = _run_while(lambda: is_up(leader), command, timeout, stdin)
     except subprocess.TimeoutExpired as late:
         raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
+    if done is None or (done.returncode and not is_up(leader)):
+        raise MachineDown(f"the machine went down before `{' '.join(argv)}` had ended")
+    return done
+
+
+def _run_while(
+    condition: Callable[[], bool], command: Sequence[str], timeout: float, stdin: str | None
+) -> subprocess.CompletedProcess[str] | None:
+    """Run a command for as long as a condition holds; None where it does not any more.
+
+    A container that goes down leaves nsenter stopped for good: systemd-shutdown stops all processes before it ends
+    them, and nsenter stops itself when its child does (nsenter.c, `continue_as_child`). Until nsenter reaps the child,
+    the kernel keeps the container's PID namespace.
+
+    Raises:
+        subprocess.TimeoutExpired: the command did not end in time; it is killed.
+    """
+    deadline = time.monotonic() + timeout
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=None if stdin is None else pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            while condition():
+                left = deadline - time.monotonic()
+                try:
+                    stdout, stderr = process.communicate(stdin, timeout=max(min(left, _POLL_SECONDS), 0))
+                    return subprocess.CompletedProcess(list(command), process.returncode, stdout, stderr)
+                except subprocess.TimeoutExpired:
+                    stdin = None  # what is left of it goes with the next call
+                    if left <= _POLL_SECONDS:
+                        raise
+        except BaseException:
+            _kill_group(process)
+            raise
+        _kill_group(process)
+        return None
+
+
+def _kill_group(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_up(leader: int) -> bool:
+    """Return whether a process is the PID 1 of a container that is not in the last stage of going down."""
+    try:
+        status = Path(f"/proc/{leader}/status").read_text()
+        flags = int(Path(f"/proc/{leader}/stat").read_text().rsplit(")", 1)[1].split()[6])
+        program = Path(f"/proc/{leader}/cmdline").read_bytes().partition(b"\0")[0]
+    except OSError:
+        return False
+    numbers = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+    is_init = len(numbers) > 1 and numbers[-1] == "1"
+    return is_init and not flags & _PF_EXITING and not program.endswith(b"/systemd-shutdown")
 
 
 def execute_in(
     namespace: str, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run this machine's command in a network namespace; as `execute` otherwise."""
-    inside = ["ip", "netns", "exec", namespace, *argv]
+    command = ["ip", "netns", "exec", namespace, *argv]
     try:
-        return subprocess.run(inside, capture_output=True, text=True, timeout=timeout, input=stdin, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, input=stdin, check=False)
     except subprocess.TimeoutExpired as late:
         raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
 
@@ -268,9 +332,10 @@ ENVIRONMENT = (
 
 
 def wait_booted(call: Callable[..., "subprocess.CompletedProcess[str]"], timeout: float) -> str:
-    """Wait until a machine's systemd has nothing left to start; its state: ``running`` or ``degraded``.
+    """Wait until a machine's systemd has nothing left to start; return its state: ``running`` or ``degraded``.
 
-    `call` runs a command on it, as `lab.region.Host.run` does.
+    Args:
+        call: runs a command on the machine in whichever boot it is, as `lab.region.Host.run` does.
 
     Raises:
         LabError: it was still starting after `timeout` seconds.
@@ -280,7 +345,7 @@ def wait_booted(call: Callable[..., "subprocess.CompletedProcess[str]"], timeout
         try:
             state = call(["systemctl", "is-system-running", "--wait"], timeout=left).stdout.strip()
         except LabError:
-            state = ""  # late, or the machine went down under the call
+            state = ""  # the machine went down under the call, or the time is over
         if state in ("running", "degraded"):
             return state
         time.sleep(0.1)  # PID 1 answers no call yet

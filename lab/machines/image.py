@@ -89,7 +89,7 @@ _ON_EC2 = (
 )
 
 #: A build ends with the process that asked for it, however that ends, and takes what it started and mounted along.
-_WITH_ALL_IT_STARTS = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+IN_OWN_PID_NAMESPACE = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
     )
     (mirror / "partial").mkdir()
     run(
-        *_WITH_ALL_IT_STARTS,
+        *IN_OWN_PID_NAMESPACE,
         # What it leaves when it is killed goes with the rest of a build that was not finished.
         "env",
         f"TMPDIR={target}",

@@ -6,7 +6,7 @@ machine's own, with its address, route and MAC, and the namespace only carries f
 through `lab.machines.uml_agent`.
 
 Debian's such kernel has nftables for bridges alone. For all else `lab.machines.uml_nft` stands in for the program:
-rulesets are judged and not in force there.
+rulesets are checked and not in force there.
 
 Sources: the kernel's Documentation/virt/uml/user_mode_linux_howto_v2.rst (vector transports, hostfs); systemd.link(5),
 systemd.network(5); unshare(1).
@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
+from lab.errors import LabError, MachineDown
 from lab.linux import NETNS, add_namespace, delete_namespace, ip_batch, listen, run, within
-from lab.machines.container import ENVIRONMENT, Machine
+from lab.machines.container import ENVIRONMENT, LabMachine
 from lab.machines.uml_agent import ADDRESS, JUDGE, PORT
 from lab.machines.uml_nft import REAL
 
@@ -41,6 +41,13 @@ _NETWORK = "/usr/local/lib/lab/network"
 _HOST_END = f"{JUDGE[0]}/30"
 _CONTROL = "lab0"
 _GONE_SECONDS = 5.0
+#: A kernel that is gone ends no connection: after 10 s without an answer it counts as gone (tcp(7)).
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 2,
+    socket.TCP_KEEPINTVL: 2,
+    socket.TCP_KEEPCNT: 4,
+    socket.TCP_USER_TIMEOUT: 10_000,
+}
 _FILES = {
     _AGENT: Path(__file__).with_name("uml_agent.py").read_text(),
     "/etc/systemd/system/lab-agent.service": (
@@ -113,13 +120,13 @@ class Link:
 
 
 @dataclass
-class OwnKernel(Machine):
+class UmlMachine(LabMachine):
     """A machine like any other, but for whose kernel it is."""
 
     memory: int = 256
     """MiB."""
     links: list[Link] = field(default_factory=list)
-    judge: "Judge | None" = None
+    checker: "RulesetChecker | None" = None
 
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
         """As `Machine.prepare`; its kernel's modules and its interfaces' files are there as well."""
@@ -136,7 +143,7 @@ class OwnKernel(Machine):
             mine |= link.files
         super().prepare(mine)
         self._stand_in()
-        self.judge = self.judge or Judge.open(self.namespace)
+        self.checker = self.checker or RulesetChecker.open(self.namespace)
 
     @property
     def leader(self) -> int | None:
@@ -165,9 +172,9 @@ class OwnKernel(Machine):
     def remove(self) -> None:
         """As `Machine.remove`."""
         super().remove()
-        if self.judge is not None:
-            self.judge.close()
-            self.judge = None
+        if self.checker is not None:
+            self.checker.close()
+            self.checker = None
 
     def _stand_in(self) -> None:
         """Put `lab.machines.uml_nft` in nft's place, for good: dpkg puts the package's own program beside it."""
@@ -222,17 +229,17 @@ class OwnKernel(Machine):
             _join(self.namespace, link)
 
 
-class _Ruling(socketserver.StreamRequestHandler):
+class _CheckRequest(socketserver.StreamRequestHandler):
     """One ruleset: what this machine's nft says of it."""
 
-    server: "Judge"
+    server: "RulesetChecker"
 
     def handle(self) -> None:
         """Answer one line of JSON with another."""
         asked = json.loads(self.rfile.readline())
         argv = [str(word) for word in asked["argv"]]
         if _OPEN_ENDED & {*argv} or "include" in (asked["stdin"] or "").split():
-            answer = {"returncode": 1, "stdout": "", "stderr": "the lab judges no ruleset that reads other files\n"}
+            answer = {"returncode": 1, "stdout": "", "stderr": "the lab checks no ruleset that reads other files\n"}
         else:
             inside = ["ip", "netns", "exec", self.server.namespace, "nft", *argv]
             done = subprocess.run(
@@ -242,8 +249,8 @@ class _Ruling(socketserver.StreamRequestHandler):
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
-class Judge(socketserver.ThreadingTCPServer):
-    """Judges a machine's rulesets in a namespace where no packet passes; listens at the lab's end of its control link.
+class RulesetChecker(socketserver.ThreadingTCPServer):
+    """Checks a machine's rulesets in a namespace where no packet passes; listens at the lab's end of its control link.
 
     They stay there: a second one meets what the first has made.
     """
@@ -251,15 +258,15 @@ class Judge(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
     def __init__(self, machine: str) -> None:
-        super().__init__(JUDGE, _Ruling, bind_and_activate=False)
+        super().__init__(JUDGE, _CheckRequest, bind_and_activate=False)
         self.namespace = f"{machine}-nft"
         add_namespace(self.namespace)
         self.socket.close()
         self.socket = listen(machine, *JUDGE)
 
     @classmethod
-    def open(cls, machine: str) -> "Judge":
-        """Begin to judge for the machine of a namespace."""
+    def open(cls, machine: str) -> "RulesetChecker":
+        """Start to check for the machine of a namespace."""
         made = cls(machine)
         threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 1}, daemon=True).start()
         return made
@@ -348,38 +355,48 @@ def modules() -> Path:
 def execute(
     namespace: str, argv: Sequence[str], *, timeout: float = 60, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command inside the machine of a namespace, as root; waits for the machine to come up first.
+    """Run a command inside the machine of a namespace, as root; wait for the machine to come up first.
 
     Raises:
-        LabError: it did not end within `timeout` seconds (it is killed), or the machine went away.
+        MachineDown: the machine went down before the command had ended.
+        LabError: the machine did not answer, or the command did not end, within `timeout` seconds; it is killed.
     """
     deadline = time.monotonic() + timeout
-    environment = dict(pair.split("=", 1) for pair in ENVIRONMENT)
-    while True:
-        left = deadline - time.monotonic()
-        asked = {"argv": list(argv), "stdin": stdin, "timeout": max(left, 0.1), "environment": environment}
+    text = " ".join(argv)
+    with _connect(namespace, text, deadline) as connection:
+        left = max(deadline - time.monotonic(), 0.1)
+        environment = dict(pair.split("=", 1) for pair in ENVIRONMENT)
+        call = {"argv": list(argv), "stdin": stdin, "timeout": left, "environment": environment}
+        connection.settimeout(left + 5)  # the agent ends it in time
         try:
-            answer = _ask(namespace, asked, timeout=max(left, 0.1))
+            connection.sendall(json.dumps(call).encode() + b"\n")
+            with connection.makefile(encoding="utf-8") as answers:
+                line = answers.readline()
+        except OSError as error:
+            raise MachineDown(f"the machine of {namespace} went down before `{text}` had ended: {error}") from error
+    if not line:
+        raise MachineDown(f"the machine of {namespace} went down before `{text}` had ended")
+    answer: dict[str, Any] = json.loads(line)
+    if "late" in answer:
+        raise LabError(f"`{text}` did not end within {timeout:.0f} s")
+    return subprocess.CompletedProcess(list(argv), answer["returncode"], answer["stdout"], answer["stderr"])
+
+
+def _connect(namespace: str, text: str, deadline: float) -> socket.socket:
+    """Return a connection to the agent of a machine, which notices within seconds when the machine is gone."""
+
+    def connect() -> socket.socket:
+        return socket.create_connection((ADDRESS, PORT), timeout=1)
+
+    while True:
+        try:
+            connection = within(namespace, connect)
         except OSError as refused:
             if time.monotonic() > deadline:
-                raise LabError(f"`{' '.join(argv)}`: the machine of {namespace} did not answer") from refused
+                raise LabError(f"`{text}`: the machine of {namespace} did not answer") from refused
             time.sleep(0.1)
             continue
-        if answer is None:
-            raise LabError(f"`{' '.join(argv)}`: the machine of {namespace} went away")
-        if "late" in answer:
-            raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s")
-        return subprocess.CompletedProcess(list(argv), answer["returncode"], answer["stdout"], answer["stderr"])
-
-
-def _ask(namespace: str, asked: dict[str, Any], timeout: float) -> dict[str, Any] | None:
-    def connect() -> socket.socket:
-        return socket.create_connection((ADDRESS, PORT), timeout=min(timeout, 1))
-
-    with within(namespace, connect) as connection:
-        connection.settimeout(timeout + 5)
-        connection.sendall(json.dumps(asked).encode() + b"\n")
-        with connection.makefile(encoding="utf-8") as answers:
-            line = answers.readline()
-    answer: dict[str, Any] | None = json.loads(line) if line else None
-    return answer
+        for option, value in _KEEPALIVE.items():
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection

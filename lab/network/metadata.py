@@ -24,7 +24,7 @@ _MAX_TTL = 21600
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
+class InstanceMetadata:
     """What the service says of one instance."""
 
     instance_id: str
@@ -69,7 +69,7 @@ class MetadataService:
 
     def __init__(
         self,
-        find: Callable[[str], Guest | None],
+        find: Callable[[str], InstanceMetadata | None],
         credentials: Credentials,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -98,7 +98,7 @@ class MetadataService:
         found = content(guest, request.path, self._credentials)
         return Response("", 404) if found is None else Response(found, mimetype="text/plain")
 
-    def _token(self, request: Request, guest: Guest) -> Response:
+    def _token(self, request: Request, guest: InstanceMetadata) -> Response:
         if request.method != "PUT":
             return Response("", 405)
         if "X-Forwarded-For" in request.headers:
@@ -116,7 +116,7 @@ class MetadataService:
         self._tokens[token] = (guest.instance_id, now + seconds)
         return Response(token, headers={TTL_HEADER: str(seconds)}, mimetype="text/plain")
 
-    def _valid(self, token: str, guest: Guest) -> bool:
+    def _valid(self, token: str, guest: InstanceMetadata) -> bool:
         owner, end = self._tokens.get(token, ("", 0.0))
         return owner == guest.instance_id and end > self._clock()
 
@@ -130,7 +130,7 @@ def limit_hops(connection: socket.socket | None, hops: int) -> None:
             connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
 
 
-def content(guest: Guest, path: str, credentials: Credentials) -> str | bytes | None:
+def content(guest: InstanceMetadata, path: str, credentials: Credentials) -> str | bytes | None:
     """What the service answers for a path: a value, a directory's listing, or None for what is not there."""
     parts = [part for part in path.split("/") if part]
     if not parts:
@@ -155,7 +155,7 @@ def content(guest: Guest, path: str, credentials: Credentials) -> str | bytes | 
     return _walk(_tree(guest), rest, path)
 
 
-def _tree(guest: Guest) -> dict[str, Any]:
+def _tree(guest: InstanceMetadata) -> dict[str, Any]:
     interface: dict[str, Any] = {
         "device-number": "0",
         "interface-id": guest.interface_id,
@@ -208,7 +208,7 @@ def _walk(tree: Mapping[str, Any], parts: list[str], path: str) -> str | None:
     return "\n".join(f"{name}/" if isinstance(value, Mapping) else name for name, value in node.items())
 
 
-def _identity_document(guest: Guest) -> str:
+def _identity_document(guest: InstanceMetadata) -> str:
     return json.dumps(
         {
             "accountId": guest.account,

@@ -95,7 +95,7 @@ def endpoint_address(vpc: str) -> IPv4Address:
     return IPv4Address("100.64.0.0") + int.from_bytes(hashlib.sha256(vpc.encode()).digest()[:4], "big") % (1 << 22)
 
 
-def plan(state: State, vpc: str) -> Plan:
+def plan_vpc(state: State, vpc: str) -> Plan:
     """All that the router of one VPC holds."""
     found = state.vpcs[vpc]
     up = sorted(

@@ -1,5 +1,4 @@
-"""Places outside of AWS: a home, an office or a café behind a NAT router, and hosts that are on the lab's Internet
-themselves.
+"""Create sites outside of AWS (a home, an office or a café behind a NAT router) and hosts on the lab's Internet itself.
 
 Sources: RFC 5737 and RFC 2544 for addresses worth using here; tc-tbf(8), nft(8).
 """
@@ -18,8 +17,8 @@ _BACKBONE_MAC = "02:00:00:00:00:01"
 
 
 @dataclass
-class Premises:
-    """One place: its router (``.1`` of the LAN) translates everything to `public`."""
+class Site:
+    """A LAN behind a NAT router, which has its first address and translates everything to `public`."""
 
     name: str
     public: IPv4Address
@@ -31,11 +30,11 @@ class Premises:
     hosts: dict[str, IPv4Interface] = field(default_factory=dict)
 
     def router(self, fabric: Fabric) -> str:
-        """Name of the router's namespace."""
+        """Return the name of the router's namespace."""
         return f"{fabric.prefix}{self.name}-gw"
 
     def open(self, fabric: Fabric) -> None:
-        """Make the router, its line and its LAN's bridge."""
+        """Create the router, its line and its LAN's bridge."""
         router, line = self.router(fabric), _device("p", self.name)
         delete_namespace(router)
         add_namespace(router)
@@ -69,7 +68,7 @@ class Premises:
                     "tbf", "rate", self.rate, "burst", "32kb", "latency", "50ms")  # fmt: skip
 
     def move(self, fabric: Fabric, public: IPv4Address) -> None:
-        """The provider gives the place another public address."""
+        """Give the site another public address, as a provider does."""
         line = _device("p", self.name)
         ip_batch(
             fabric.internet,
@@ -89,25 +88,31 @@ class Premises:
         )
         self.public = public
 
-    def forward(self, fabric: Fabric, port: int, host: str) -> None:
+    def forward_port(self, fabric: Fabric, port: int, host: str) -> None:
         """Hand a UDP port of the public address on to a host, as a home router's port forwarding does."""
         to = f"{self.hosts[host].ip}:{port}"
         nft(self.router(fabric), f'add rule inet home forwarded iifname "wan0" udp dport {port} dnat ip to {to}\n')
 
-    def route(self, fabric: Fabric, network: IPv4Network, via: IPv4Address) -> None:
-        """Tell the place's router that a network is behind a host of its LAN."""
+    def add_route(self, fabric: Fabric, network: IPv4Network, via: IPv4Address) -> None:
+        """Have the site's router send a network's packets to a host of its LAN."""
         ip_batch(self.router(fabric), [f"route replace {network} via {via} dev lan0"])
 
     def add_host(self, fabric: Fabric, name: str, address: IPv4Address | None = None, line: int = 0) -> str:
-        """Plug a host into the LAN: its namespace, with ``eth<line>``, an address and a default route.
+        """Plug a host into the LAN and return the name of its namespace.
 
-        Its first line makes the namespace; the routes of further ones are worse.
+        The host gets ``eth<line>`` with an address and a default route. Its first line creates the namespace; the
+        routes of further ones have a higher metric.
+
+        Raises:
+            LabError: the address is in use, or outside of the LAN.
         """
         if name not in self.hosts:
-            taken = {host.ip for host in self.hosts.values()} | {self.lan[1]}
-            chosen = address or next((free for free in list(self.lan.hosts())[9:] if free not in taken), None)
-            if chosen is None or chosen in taken or chosen not in self.lan:
-                raise LabError(f"{name} cannot have address {address} in {self.name} ({self.lan}): taken or outside")
+            used = {host.ip for host in self.hosts.values()} | {self.lan[1]}
+            chosen = address or next((free for free in list(self.lan.hosts())[9:] if free not in used), None)
+            if chosen is None or chosen in used or chosen not in self.lan:
+                raise LabError(
+                    f"{name} cannot have address {address} at {self.name}: it is in use or outside {self.lan}"
+                )
             self.hosts[name] = IPv4Interface((chosen, self.lan.prefixlen))
         namespace, port, router = f"{fabric.prefix}{name}", _device("h", name), self.router(fabric)
         if line == 0:
@@ -129,7 +134,7 @@ class Premises:
         return namespace
 
     def close(self, fabric: Fabric) -> None:
-        """Take the router and the hosts' namespaces away."""
+        """Remove the router and the hosts' namespaces."""
         for name in self.hosts:
             delete_namespace(f"{fabric.prefix}{name}")
         delete_namespace(self.router(fabric))
@@ -144,7 +149,7 @@ class InternetHost:
     address6: IPv6Address | None = None
 
     def open(self, fabric: Fabric) -> str:
-        """Make its namespace with ``eth0`` on the Internet; the namespace's name."""
+        """Create its namespace with ``eth0`` on the Internet; return the namespace's name."""
         namespace, line = f"{fabric.prefix}{self.name}", _device("s", self.name)
         delete_namespace(namespace)
         add_namespace(namespace)
@@ -203,5 +208,5 @@ table inet home {
 
 
 def _device(letter: str, name: str) -> str:
-    """An interface name (at most 15 characters) for a name of any length."""
+    """Return an interface name (at most 15 characters) for a name of any length."""
     return f"{letter}{name}" if len(name) < 14 else f"{letter}{hashlib.sha256(name.encode()).hexdigest()[:12]}"

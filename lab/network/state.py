@@ -173,7 +173,7 @@ class State:
     groups: Mapping[str, SecurityGroup] = field(default_factory=dict)
 
 
-def read(ec2: Any) -> State:
+def read_state(ec2: Any) -> State:
     """Ask the EC2 API (a boto3 client) for all of a region's network."""
 
     def pages(operation: str, key: str) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def region_of_its_own(*, boots: bool) -> Iterator[Region]:
     """A region under a name nobody else has, gone at the end, however it ends."""
     name = f"t{secrets.token_hex(3)}"
     try:
-        yield labs.start(name, boots=boots, throw_away=True)
+        yield labs.start(name, boots=boots, disposable=True)
     finally:
         labs.down(name)
 

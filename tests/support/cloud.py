@@ -52,7 +52,7 @@ class Place:
     """Its own IPv4 address: private for an instance."""
 
     def _opened(self, family: int, kind: int) -> socket.socket:
-        self.region.settle(20)
+        self.region.wait_reconciled(20)
         return within(self.namespace, lambda: socket.socket(family, kind))
 
     @contextlib.contextmanager
@@ -170,14 +170,14 @@ class Place:
 
     def run(self, *argv: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
         """A command of this machine's in the place's namespace."""
-        self.region.settle(20)
+        self.region.wait_reconciled(20)
         command = ["ip", "netns", "exec", self.namespace, *argv]
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=check)
 
     @contextlib.contextmanager
     def captures(self, ether_type: int = 0x0003) -> Iterator["Capture"]:
         """All frames of an EtherType (any, by default) that reach the place while the block runs."""
-        self.region.settle(20)
+        self.region.wait_reconciled(20)
         bound = within(
             self.namespace, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ether_type))
         )
@@ -202,7 +202,7 @@ class Conversation:
 
     def goes_on(self) -> bool:
         """Whether what is said is still answered."""
-        self.region.settle(20)
+        self.region.wait_reconciled(20)
         try:
             self.socket.send(b"?")
             return bool(self.socket.recv(100))
@@ -304,7 +304,7 @@ class Cloud:
 
     def follow(self) -> None:
         """Wait until packets follow all that was asked for."""
-        self.region.settle(20)
+        self.region.wait_reconciled(20)
 
     def vpc(self, cidr: str = "10.1.0.0/16", *, ipv6: bool = False, online: bool = False) -> "Vpc":
         """A VPC; one that is `online` has an internet gateway, and its main route table leads there."""

@@ -48,11 +48,11 @@ def build(region: Region, mode: BondMode = "balance-xor", rate: str | None = RAT
     hosts, names = [], NAMES
     for number, name in enumerate(names):
         for line in (0, 1):
-            region.premises(f"{name}{line}", public=public(number, line), lan=lan(number, line), rate=rate)
-        hosts.append(region.add_host(name, premises=f"{name}0", second=f"{name}1", own_kernel=True))
+            region.add_site(f"{name}{line}", public=public(number, line), lan=lan(number, line), rate=rate)
+        hosts.append(region.add_host(name, site=f"{name}0", second_site=f"{name}1", own_kernel=True))
     for line, name in enumerate(names):
         # Link N is served by host N, on the line that the link uses.
-        region.forward(f"{name}{line}", PORT + line, name)
+        region.forward_port(f"{name}{line}", PORT + line, name)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(set_up, hosts, bonds(names, mode), secrets(names)))
     return Pair(region, *hosts)

@@ -1,9 +1,12 @@
 """Wait for a condition within a bound, and measure what the machine itself was late."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from typing import Self, TypeVar
+
+from lab.errors import MachineDown
 
 T = TypeVar("T")
 
@@ -11,11 +14,15 @@ _STEP = 0.05
 
 
 def until(condition: Callable[[], T | None], seconds: float) -> T:
-    """Return the first true value of `condition`; raise AssertionError if there is none within `seconds`."""
+    """Return the first true value of `condition`; raise AssertionError if there is none within `seconds`.
+
+    A machine of the lab that goes down while it is asked is asked again in its next boot.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if result := condition():
-            return result
+        with contextlib.suppress(MachineDown):
+            if result := condition():
+                return result
         time.sleep(0.1)
     raise AssertionError(f"not within {seconds:.0f} s: {getattr(condition, '__name__', condition)}")
 

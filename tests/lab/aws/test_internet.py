@@ -225,7 +225,7 @@ def test_path_mtu_discovery_works_where_the_far_line_is_narrower(cloud: Cloud) -
     """Amazon EC2 User Guide, "Path MTU Discovery", through the gateway's translation, with no ingress rule at all."""
     vpc = cloud.vpc(online=True)
     inside = cloud.instance(vpc.subnet(), vpc.group([]), public=True)
-    cloud.region.premises("narrow", public=IPv4Address("203.0.113.90"), lan=IPv4Network("192.168.9.0/24"), mtu=1400)
+    cloud.region.add_site("narrow", public=IPv4Address("203.0.113.90"), lan=IPv4Network("192.168.9.0/24"), mtu=1400)
     assert inside.pings("203.0.113.90", size=1400)
     said = inside.ping("203.0.113.90", size=1500, count=2).stdout
     assert re.search(r"mtu = 1400", said)

@@ -51,8 +51,8 @@ def traces(name: str) -> list[str]:
 
 def test_a_lab_leaves_traces_while_it_runs_and_none_after() -> None:
     running = region.start(NAME)
-    running.premises("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
-    running.add_host("guest", premises="home").wait_booted()
+    running.add_site("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
+    running.add_host("guest", site="home").wait_booted()
 
     assert len(traces(NAME)) >= 5  # the control: namespaces, mount, directory, processes
     region.down(NAME)
@@ -83,8 +83,8 @@ def test_a_taken_port_is_named_and_nothing_is_made() -> None:
 
 def test_a_killed_region_takes_its_machines_along_and_the_next_one_starts_well() -> None:
     running = region.start(NAME)
-    running.premises("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
-    guest = running.add_host("guest", premises="home")
+    running.add_site("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
+    guest = running.add_host("guest", site="home")
     guest.wait_booted()
     _kill_server()
 
@@ -96,8 +96,8 @@ def test_a_killed_region_takes_its_machines_along_and_the_next_one_starts_well()
 
 def test_a_region_killed_while_a_machine_starts_is_cleaned_up_too() -> None:
     running = region.start(NAME)
-    running.premises("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
-    guest = running.add_host("guest", premises="home")
+    running.add_site("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
+    guest = running.add_host("guest", site="home")
     _kill_server()
 
     assert region.down(NAME)

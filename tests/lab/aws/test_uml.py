@@ -28,13 +28,13 @@ def region() -> Iterator[Region]:
     with disposable_region() as made:
         for line in (0, 1):
             lan = IPv4Network(f"192.168.{70 + line}.0/24")
-            made.premises(f"line{line}", public=IPv4Address("203.0.113.70") + line, lan=lan)
+            made.add_site(f"line{line}", public=IPv4Address("203.0.113.70") + line, lan=lan)
         yield made
 
 
 @pytest.fixture(scope="module")
 def host(region: Region) -> Host:
-    made = region.add_host("own", premises="line0", second="line1", own_kernel=True)
+    made = region.add_host("own", site="line0", second_site="line1", own_kernel=True)
     made.wait_booted(BOOT)
     return made
 
@@ -89,7 +89,7 @@ def test_it_reboots_and_has_its_lines_again(region: Region, host: Host) -> None:
 
 
 def test_a_power_off_is_none(region: Region) -> None:
-    made = region.add_host("off", premises="line0", own_kernel=True)
+    made = region.add_host("off", site="line0", own_kernel=True)
     made.wait_booted(BOOT)
     run_checked(made, "systemctl", "--no-block", "poweroff")
     until(lambda: not next(h for h in region.status()["hosts"] if h["name"] == "off")["leader"], 40)
@@ -109,8 +109,8 @@ def test_it_dies_with_its_region() -> None:
         return found
 
     with disposable_region() as region:
-        region.premises("line0", public=IPv4Address("203.0.113.70"), lan=IPv4Network("192.168.70.0/24"))
-        region.add_host("own", premises="line0", own_kernel=True).run(["true"])
+        region.add_site("line0", public=IPv4Address("203.0.113.70"), lan=IPv4Network("192.168.70.0/24"))
+        region.add_host("own", site="line0", own_kernel=True).run(["true"])
         assert kernels(region.directory)
         os.kill(_server_of(region), signal.SIGKILL)
         until(lambda: not kernels(region.directory), 10)

@@ -339,7 +339,7 @@ def tried(deployed: Deployment) -> Try:
     """Another Debian host in the LAN, whose address systemd-networkd sets."""
     network = f"[Match]\nName=eth0\n\n[Network]\nAddress={SPARE}/24\nGateway=192.168.1.1\nDNS=192.0.2.53\n"
     files = {"/etc/systemd/network/20-lan.network": network}
-    spare = deployed.region.add_host("spare", premises="home-home", address=SPARE, files=files)
+    spare = deployed.region.add_host("spare", site="home-home", address=SPARE, files=files)
     spare.wait_booted()
     run_checked(spare, "systemctl", "enable", "--now", "systemd-networkd")
     waiting.until(lambda: "proto static" in routes(spare).get("default", ""), 20)

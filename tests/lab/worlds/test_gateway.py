@@ -225,7 +225,7 @@ def shut(deployed: Deployment) -> Iterator[None]:
         changed = {**kept, "FromPort": port, "ToPort": port}
         change = {"SecurityGroupRuleId": rule["SecurityGroupRuleId"], "SecurityGroupRule": changed}
         ec2.modify_security_group_rules(GroupId=group, SecurityGroupRules=[change])
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
 
     move(9)
     try:

@@ -86,7 +86,7 @@ def test_a_line_that_falls_silent_costs_at_most_the_keepalive_time(
 def test_a_host_that_changes_networks_comes_back_by_itself(deployed: Deployment, hosts: tuple[Host, Host]) -> None:
     """All of its links call the gateway: either line may get another address, here the first, then the second."""
     for line, address in (("right-ovn0", "203.0.113.190"), ("right-ovn1", "203.0.113.191")):
-        move = functools.partial(deployed.region.move, line, IPv4Address(address))
+        move = functools.partial(deployed.region.move_site, line, IPv4Address(address))
         with Lateness() as late:
             during = measure_loss(hosts[0], RIGHT, 10, meanwhile=move)
         assert during.gap <= KEEPALIVE + SLACK + late.seconds, (during, late.seconds)

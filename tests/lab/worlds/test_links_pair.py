@@ -207,13 +207,13 @@ def test_a_host_that_changes_networks_comes_back_by_itself(pair: Pair) -> None:
     region = pair.region
     moved = IPv4Address("203.0.113.90")
     with Lateness() as late:
-        during = measure_loss(pair.left, RIGHT, 10, meanwhile=lambda: region.move("left1", moved))
+        during = measure_loss(pair.left, RIGHT, 10, meanwhile=lambda: region.move_site("left1", moved))
     try:
         wait_bonded(pair)
         assert during.gap <= KEEPALIVE + SLACK + late.seconds, (during, late.seconds)
         assert measure_loss(pair.left, RIGHT, 3).lost == 0
     finally:
-        region.move("left1", pairs.public(0, 1))
+        region.move_site("left1", pairs.public(0, 1))
         # It has not noticed yet that it moved again: a test that came now would meet a link about to fall silent.
         run_checked(pair.left, "systemctl", "restart", UNITS[1])
         wait_bonded(pair)

@@ -29,9 +29,9 @@ READY = 420.0
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
     with disposable_region() as region:
-        region.own_kernels(True)
+        region.use_own_kernels(True)
         stack = deploy(region, "pair", read_stack_file(find_stack_file("pair")), lambda _: None)
-        region.own_kernels(False)
+        region.use_own_kernels(False)
         for number, end in enumerate((stack, stack.second)):
             start_private_host(end, f"private-host{number}")
         region.add_internet_host("stranger", address=IPv4Address("198.51.100.66"))

@@ -79,7 +79,7 @@ def checked(deployed: Deployment, interface: str, on: bool) -> Iterator[None]:
 
     def switch(value: bool) -> None:
         ec2.modify_network_interface_attribute(NetworkInterfaceId=interface, SourceDestCheck={"Value": value})
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
 
     switch(on)
     try:
@@ -210,7 +210,7 @@ def test_a_private_host_that_was_taken_over_does_not_get_into_the_home(
     table = ec2.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [interface["SubnetId"]]}])
     route = {"RouteTableId": table["RouteTables"][0]["RouteTableId"], "DestinationCidrBlock": "192.168.50.0/24"}
     ec2.create_route(**route, NetworkInterfaceId=deployed.outputs["gatewayInterfaceId"])
-    deployed.region.settle()
+    deployed.region.wait_reconciled()
     try:
         other = "icmp and dst 192.168.50.5"
         assert not packets_arrive(gateway, other, lambda: ping(private, "192.168.50.5", 1))
@@ -218,7 +218,7 @@ def test_a_private_host_that_was_taken_over_does_not_get_into_the_home(
             assert packets_arrive(gateway, other, lambda: ping(private, "192.168.50.5", 1))
     finally:
         ec2.delete_route(**route)
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
 
 
 @pytest.mark.seed("4.17")
@@ -257,7 +257,7 @@ def test_the_home_forwards_and_filters_from_boot_on(
     assert ping(inside, private.address, TUNNEL) is not None
     assert ping(private, REACHABLE, TUNNEL) is not None
     # The LAN's router knows the way, because the kit's last words were followed; without that route there is none.
-    router = next(p["router"] for p in deployed.region.status()["premises"] if p["name"] == "home-home")
+    router = next(p["router"] for p in deployed.region.status()["sites"] if p["name"] == "home-home")
     with without_route(router, "10.1.0.0/23", again.address):
         run_checked(inside, "ip", "route", "flush", "cache")  # it was told of the shorter way (ICMP redirect)
         assert ping(inside, private.address, 2) is None
@@ -269,10 +269,10 @@ def test_the_gateway_follows_the_home_to_its_new_address_and_shuts_the_old_one(
     deployed: Deployment, home: Host, private: Host
 ) -> None:
     moved = IPv4Address("198.51.100.10")
-    deployed.region.move("home-home", moved)
+    deployed.region.move_site("home-home", moved)
     try:
         waiting.until(lambda: following_rule(deployed, "tunnel/home")["CidrIpv4"] == f"{moved}/32", 90)
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
         assert ping(home, private.address, 2 * TUNNEL) is not None
         assert knocks(deployed, home, moved)
         squatter = elsewhere(deployed, str(HOME))
@@ -296,7 +296,7 @@ def test_the_gateway_follows_the_home_to_its_new_address_and_shuts_the_old_one(
     assert knocks(deployed, home, moved)
     admin = ingress_rules.allow_me(deployed.account, None, moved)
     assert (admin.before, admin.after) == (f"{HOME}/32", f"{moved}/32")
-    deployed.region.settle()
+    deployed.region.wait_reconciled()
     assert speaks_ssh(deployed, home)
 
 
@@ -350,7 +350,7 @@ def test_a_stolen_key_of_the_homes_opens_no_more_than_the_gateways_filter(deploy
     public, everything = deployed.outputs["publicIp"], {"IpProtocol": "-1", "FromPort": -1, "ToPort": -1}
     try:
         assert answer_to(home, modify(CidrIpv4="0.0.0.0/0", **everything)) == "ok"
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
         before = refused(deployed.gateway, "refused_input")
         assert ask_echo(stranger, public, port=8080, timeout=2) is None
         assert refused(deployed.gateway, "refused_input") > before, "the security group let it through"
@@ -358,7 +358,7 @@ def test_a_stolen_key_of_the_homes_opens_no_more_than_the_gateways_filter(deploy
         assert speaks_ssh(deployed, stranger)
     finally:
         assert answer_to(home, modify()) == "ok"
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
     assert not knocks(deployed, stranger, IPv4Address("192.0.2.77"))
 
 
@@ -401,8 +401,8 @@ def elsewhere(deployed: Deployment, address: str) -> Host:
     """A machine at a public address of its own."""
     name = f"other-{address.replace('.', '-')}"
     place, lan = name.replace("other", "at"), IPv4Network("192.168.77.0/24")
-    deployed.region.premises(place, public=IPv4Address(address), lan=lan)
-    host = deployed.region.add_host(name, premises=place)
+    deployed.region.add_site(place, public=IPv4Address(address), lan=lan)
+    host = deployed.region.add_host(name, site=place)
     host.wait_booted()
     return host
 
@@ -411,7 +411,7 @@ def knocks(deployed: Deployment, host: Host, address: IPv4Address) -> bool:
     """Whether a datagram for the tunnel comes to the gateway from a machine at an address."""
     # One byte long, as no packet of a tunnel that lives on is: security groups let a flow they know go on.
     packets = f"udp and dst port 1194 and src {address} and udp[4:2] == 9"
-    deployed.region.settle()
+    deployed.region.wait_reconciled()
     return packets_arrive(deployed.gateway, packets, lambda: send_datagram(host, deployed.outputs["publicIp"], 1194))
 
 
@@ -450,12 +450,12 @@ def permitted(deployed: Deployment, cidr: str) -> Iterator[None]:
     ec2, group = deployed.client("ec2"), deployed.outputs["securityGroupId"]
     permission = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": cidr}]}]
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=permission)
-    deployed.region.settle()
+    deployed.region.wait_reconciled()
     try:
         yield
     finally:
         ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=permission)
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
 
 
 @contextmanager
@@ -465,12 +465,12 @@ def listed(deployed: Deployment, subnet: str, cidr: str) -> Iterator[None]:
     acl = ec2.describe_network_acls(Filters=[{"Name": "association.subnet-id", "Values": [subnet]}])["NetworkAcls"][0]
     entry = {"NetworkAclId": acl["NetworkAclId"], "RuleNumber": 50, "Egress": True}
     ec2.create_network_acl_entry(**entry, Protocol="-1", RuleAction="allow", CidrBlock=cidr)
-    deployed.region.settle()
+    deployed.region.wait_reconciled()
     try:
         yield
     finally:
         ec2.delete_network_acl_entry(**entry)
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
 
 
 @contextmanager

@@ -74,12 +74,12 @@ def permitted(deployed: Deployment, **permission: object) -> Iterator[None]:
     """The gateway's security group with one more permission for the length of a block."""
     ec2, group = deployed.client("ec2"), deployed.outputs["securityGroupId"]
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[permission])
-    deployed.region.settle()
+    deployed.region.wait_reconciled()
     try:
         yield
     finally:
         ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[permission])
-        deployed.region.settle()
+        deployed.region.wait_reconciled()
 
 
 @pytest.mark.seed("3.3")
@@ -220,7 +220,7 @@ def test_more_than_250_tenants_are_addressed_through_one_tunnel(
     usable = list(IPv4Network(subnet["CidrBlock"]))[4:-1]
     more = [str(address) for address in usable if address != private]
     ec2.assign_private_ip_addresses(NetworkInterfaceId=interface["NetworkInterfaceId"], PrivateIpAddresses=more)
-    deployed.region.settle()
+    deployed.region.wait_reconciled()
     run_checked(tenant, "ip", "-batch", "-", stdin="".join(f"address add {address}/32 dev lo\n" for address in more))
 
     script = (

@@ -191,8 +191,8 @@ def region(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             },
             {"name": "private", "type": "t4g.nano", "state": "stopped", "address": None, "public": None},
         ],
-        "hosts": [{"name": "alice", "premises": "cafe", "address": "192.168.1.5"}],
-        "premises": [{"name": "cafe", "public": "203.0.113.7"}],
+        "hosts": [{"name": "alice", "site": "cafe", "address": "192.168.1.5"}],
+        "sites": [{"name": "cafe", "public": "203.0.113.7"}],
     }
     running = SimpleNamespace(endpoint="http://127.0.0.1:4999", host=host, status=lambda: status)
     module = SimpleNamespace(connect=lambda: running, down=lambda: True)

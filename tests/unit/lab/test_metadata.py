@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from lab.network.metadata import TOKEN_HEADER, TTL_HEADER, Guest, MetadataService, NoCredentials, content
+from lab.network.metadata import TOKEN_HEADER, TTL_HEADER, InstanceMetadata, MetadataService, NoCredentials, content
 
-GUEST = Guest(
+GUEST = InstanceMetadata(
     instance_id="i-1",
     ami_id="ami-1",
     instance_type="t4g.nano",

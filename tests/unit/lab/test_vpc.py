@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.network.plan import Plan, endpoint_address, link_name, plan
+from lab.network.plan import Plan, endpoint_address, link_name, plan_vpc
 from lab.network.state import AclEntry, Instance, Interface, Route, RouteTable, Rule, SecurityGroup, State, Subnet, Vpc
 
 VPC, SUBNET, GROUP = "vpc-0123456789abcdef0", "subnet-0123456789abcdef0", "sg-0123456789abcdef0"
@@ -55,16 +55,16 @@ def state(*interfaces: Interface, states: tuple[str, ...] = (), **changes: objec
 
 
 def test_only_instances_that_are_on_are_linked() -> None:
-    found = plan(state(interface(1), interface(2), interface(3), states=("running", "stopped", "stopping")), VPC)
+    found = plan_vpc(state(interface(1), interface(2), interface(3), states=("running", "stopped", "stopping")), VPC)
     assert found.links == (interface(1).id, interface(3).id)
 
 
 def test_equal_states_have_equal_plans() -> None:
-    assert plan(state(interface(1), interface(2)), VPC) == plan(state(interface(2), interface(1)), VPC)
+    assert plan_vpc(state(interface(1), interface(2)), VPC) == plan_vpc(state(interface(2), interface(1)), VPC)
 
 
 def test_local_is_a_throw_and_what_nobody_has_a_blackhole() -> None:
-    routes = plan(state(interface(1)), VPC).routes
+    routes = plan_vpc(state(interface(1)), VPC).routes
     assert "throw 10.1.0.0/16 table 1" in routes
     assert "blackhole 0.0.0.0/0 table 1" in routes
     assert "blackhole 10.1.0.0/16 table 1000" in routes
@@ -74,14 +74,14 @@ def test_local_is_a_throw_and_what_nobody_has_a_blackhole() -> None:
 def test_a_default_route_of_the_tables_own_is_no_blackhole() -> None:
     everything = IPv4Network("0.0.0.0/0")
     table = RouteTable("rtb-1", VPC, True, (SUBNET,), False, (Route(everything, "internet-gateway", "igw-1"),))
-    routes = plan(state(interface(1), tables=(table,)), VPC).routes
+    routes = plan_vpc(state(interface(1), tables=(table,)), VPC).routes
     assert "0.0.0.0/0 via 192.0.2.1 dev igw0 onlink table 1" in routes
     assert "blackhole 0.0.0.0/0 table 1" not in routes
 
 
 def test_prefixes_are_own_and_routed() -> None:
     prefix = IPv6Network("2001:db8:1:0:5::/80")
-    found = plan(state(interface(1, prefixes=(prefix,))), VPC)
+    found = plan_vpc(state(interface(1, prefixes=(prefix,))), VPC)
     assert f'"{link_name(interface(1).id)}" . {prefix}' in found.ruleset
     assert any(route.startswith(f"{prefix} via fe80::") for route in found.routes)
 
@@ -90,20 +90,20 @@ def test_public_addresses_are_published_where_there_is_a_gateway() -> None:
     pair = (IPv4Address("10.1.0.1"), IPv4Address("198.18.0.1"))
     online = state(interface(1, public=(pair,)))
     offline = replace(online, vpcs={VPC: Vpc(VPC, (CIDR, CIDR6), None)})
-    assert (plan(online, VPC).public, plan(online, VPC).networks6) == ((pair[1],), (CIDR6,))
-    assert (plan(offline, VPC).public, plan(offline, VPC).networks6) == ((), ())
-    assert "dnat" not in plan(offline, VPC).ruleset
+    assert (plan_vpc(online, VPC).public, plan_vpc(online, VPC).networks6) == ((pair[1],), (CIDR6,))
+    assert (plan_vpc(offline, VPC).public, plan_vpc(offline, VPC).networks6) == ((), ())
+    assert "dnat" not in plan_vpc(offline, VPC).ruleset
 
 
 def test_an_egress_only_gateway_publishes_ipv6_alone() -> None:
     out = RouteTable("rtb-1", VPC, True, (SUBNET,), False, (Route(IPv6Network("::/0"), "egress-only", "eigw-1"),))
-    found = plan(state(interface(1), tables=(out,), vpcs={VPC: Vpc(VPC, (CIDR, CIDR6), None)}), VPC)
+    found = plan_vpc(state(interface(1), tables=(out,), vpcs={VPC: Vpc(VPC, (CIDR, CIDR6), None)}), VPC)
     assert found.networks6 == (CIDR6,)
     assert 'iifname "igw0" ct state new counter drop' in found.ruleset
 
 
 def test_a_plan_that_failed_half_way_is_done_whole() -> None:
-    before, after = plan(state(interface(1)), VPC), plan(state(interface(1), interface(2)), VPC)
+    before, after = plan_vpc(state(interface(1)), VPC), plan_vpc(state(interface(1), interface(2)), VPC)
     mixed = before.mixed_with(after)
     assert mixed.ruleset == ""
     assert not set(mixed.routes) & set(after.routes)
@@ -151,4 +151,4 @@ def test_whatever_the_rules_nft_understands_them(
     accepts: Callable[[Plan], str], ingress: list[Rule], egress: list[Rule]
 ) -> None:
     groups = {GROUP: SecurityGroup(GROUP, tuple(ingress), tuple(egress))}
-    assert accepts(plan(state(interface(1), interface(2), groups=groups), VPC)) == ""
+    assert accepts(plan_vpc(state(interface(1), interface(2), groups=groups), VPC)) == ""

@@ -1,0 +1,25 @@
+"""Verbs of a region's control interface, as `lab.region` sends them and `lab.control` answers them."""
+
+from enum import StrEnum
+
+#: Path of the control interface on the API's port; the verb follows it.
+PATH = "/_lab/"
+#: HTTP header with the token that only root can read.
+TOKEN_HEADER = "X-Lab-Token"
+
+
+class Verb(StrEnum):
+    """What a caller can ask a region for. Arguments and answers are JSON objects."""
+
+    STATUS = "status"
+    WAIT_RECONCILED = "wait-reconciled"
+    ADD_SITE = "add-site"
+    MOVE_SITE = "move-site"
+    ADD_ROUTE = "add-route"
+    FORWARD_PORT = "forward-port"
+    ADD_HOST = "add-host"
+    REMOVE_HOST = "remove-host"
+    REBOOT_HOST = "reboot-host"
+    CUT_POWER = "cut-power"
+    POWER_ON = "power-on"
+    USE_OWN_KERNELS = "use-own-kernels"
