@@ -71,8 +71,8 @@ FORMATS = {
 #: All other ranges.
 RANGE = Format("IPv4 range", "use one such as 10.1.0.0/16")
 
-#: How to write a list, by key.
-LISTS = {
+#: An example of each list, by key.
+LIST_EXAMPLES = {
     "adminFrom": "[203.0.113.7/32]",
     "allowFrom": "[203.0.113.7/32]",
     "lan": "[192.168.1.0/24]",
@@ -86,8 +86,8 @@ LISTS = {
     "clients": "[{name: alice}]",
 }
 
-#: How to write a section, by its class.
-SECTIONS = {
+#: An example of each section, by its class.
+SECTION_EXAMPLES = {
     "Network": "{cidr: 10.1.0.0/16}",
     "Pair": "{cidr: 10.2.0.0/16}",
     "Gateway": "{instanceType: t4g.nano}",
@@ -107,7 +107,7 @@ def problem_at(key: str, value: object, reason: str, remedy: str) -> Problem:
 def not_a_list(key: str, value: object) -> Problem:
     """Return the problem with a value that must be a list."""
     field = key.rpartition(".")[2]
-    return problem_at(key, value, "must be a list", f"write it in brackets, such as {LISTS[field]}")
+    return problem_at(key, value, "must be a list", f"write it in brackets, such as {LIST_EXAMPLES[field]}")
 
 
 def explain(model: type[Section], key: str, value: object, details: ErrorDetails) -> Problem:
@@ -128,14 +128,16 @@ def explain(model: type[Section], key: str, value: object, details: ErrorDetails
             remedy = suggest(str(details["loc"][-1]), map(to_camel, section.model_fields))
             return problem_at(path, value, "has an unknown key", remedy)
         case "model_type":
-            remedy = f"write them like {SECTIONS[section.__name__]}"
+            remedy = f"write them like {SECTION_EXAMPLES[section.__name__]}"
             return problem_at(path, value, "must be keys with values", remedy)
         case _ if value is None:
             remedy = expected.remedy if expected else f"write a value, or leave {field} out"
             return problem_at(path, value, "is required", remedy)
         case "tuple_type":
             return not_a_list(path, value)
-        case "ip_v4_network" | "ip_v6_network" | "value_error" if network := _clear_host_bits(value, details["type"]):
+        case "ip_v4_network" | "ip_v6_network" | "value_error" as kind if network := _clear_host_bits(
+            value, kind, field
+        ):
             return problem_at(path, value, f"has bits set after its /{network.prefixlen} prefix", f"use {network}")
         case "greater_than_equal":
             return problem_at(path, value, "is too small", f"use {details['ctx']['ge']} or more")
@@ -159,17 +161,20 @@ def _section_at(model: type[Section], location: tuple[str | int, ...]) -> type[S
     return model
 
 
-def _clear_host_bits(value: object, kind: str) -> IPv4Network | IPv6Network | None:
-    """Return the range that an address with a prefix length lies in; None if `value` is not one of the right family."""
+def _clear_host_bits(value: object, kind: str, field: str) -> IPv4Network | IPv6Network | None:
+    """Return the range that an address with a prefix length lies in; None if that range is not valid here either."""
     try:
-        network = ip_network(str(value), strict=False) if "/" in str(value) else None
+        network = ip_network(str(value), strict=False)
     except ValueError:
         return None
-    return (
-        network
-        if network and {"ip_v4_network": 4, "ip_v6_network": 6}.get(kind, network.version) == network.version
-        else None
-    )
+    match kind:
+        case "ip_v4_network":
+            valid = network.version == 4
+        case "ip_v6_network":
+            valid = network.version == 6
+        case _:
+            valid = network.is_multicast if field == "group" else network.version == 6
+    return network if valid else None
 
 
 def _child(value: object, part: str | int) -> object:
@@ -190,11 +195,12 @@ def show(value: object) -> str:
         case Section():
             return show(value.model_dump(by_alias=True, exclude_unset=True))
         case Mapping():
-            return "{" + ", ".join(f"{key}: {show(entry)}" for key, entry in value.items()) + "}"
+            return "{" + ", ".join(f"{show(key)}: {show(entry)}" for key, entry in value.items()) + "}"
         case list() | tuple():
             return "[" + ", ".join(map(show, value)) + "]"
-    text = str(value).replace("\n", "\\n")
-    return "(a private key)" if "PRIVATE KEY" in text else text
+    if "PRIVATE KEY" in str(value):
+        return "(a private key)"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -15,10 +15,12 @@ SUBNET = 24
 def check_vpcs(draft: Draft) -> Iterator[Problem]:
     """Check each VPC by itself."""
     for key, vpc in (("network", draft.network), ("pair", draft.pair)):
-        if vpc:
-            yield from (
-                _check_new(key, vpc) if vpc.vpc_id is None and vpc.subnet_id is None else _check_existing(key, vpc)
-            )
+        if vpc is None:
+            continue
+        if vpc.vpc_id or vpc.subnet_id:
+            yield from _check_existing(key, vpc)
+        else:
+            yield from _check_new(key, vpc)
 
 
 def _check_new(key: str, vpc: Vpc) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Which endpoint the environment names, and whether it is on this machine.
+"""The endpoint that the environment names, on this machine or elsewhere.
 
 Does not prove what a host name resolves to: only `localhost` is trusted by name.
 """

@@ -127,6 +127,20 @@ def test_refused_values(sections: dict[str, Any], expected: str) -> None:
             {"gateway": {"allowFrom": ["::/0"]}},
             "gateway.allowFrom[0]: ::/0 is not a valid IPv4 range; use one such as 10.1.0.0/16",
         ),
+        (
+            {"tunnel": {"ipv6": "192.168.1.1/24"}},
+            "tunnel.ipv6: 192.168.1.1/24 is not a valid IPv6 setting; "
+            "use none, delegated, advertised, or a range such as 2001:db8:1:2:3::/80",
+        ),
+        (
+            {"tunnel": {"device": "tap", "multicast": [{"group": "239.1.2.3/16"}]}},
+            "tunnel.multicast[0].group: 239.1.2.3/16 has bits set after its /16 prefix; use 239.1.0.0/16",
+        ),
+        (
+            {"tunnel": {"device": "tap", "multicast": [{"group": "10.1.2.3/8"}]}},
+            "tunnel.multicast[0].group: 10.1.2.3/8 is not a valid multicast range; "
+            "use a part of 224.0.0.0/4 or ff00::/8",
+        ),
         ({"network": {"zones": None}}, "network.zones: (missing) is required; write a value, or leave zones out"),
         ({"network": {"zones": 1.5}}, "network.zones: 1.5 is not a whole number; use digits only"),
         (
@@ -204,6 +218,7 @@ def test_no_word_of_the_libraries_reaches_a_user(section: str, model: type[Secti
         (None, "(missing)"),
         (True, "true"),
         ("two\nlines", "two\\nlines"),
+        ("\x1b[31mhömé", "\\x1b[31mhömé"),
         ({"a": [1, False]}, "{a: [1, false]}"),
         ({"a": ["-----BEGIN PRIVATE KEY-----"]}, "{a: [(a private key)]}"),
     ],

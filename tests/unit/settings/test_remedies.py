@@ -1,4 +1,4 @@
-"""What a remedy says to write is itself accepted. Does not cover remedies that leave the choice to the user."""
+"""Apply remedies that say what to write: the settings accept it. Does not cover remedies that leave a choice."""
 
 from typing import Any
 
