@@ -12,6 +12,7 @@ from drawbridge.trial.hosts import HOMES, free_lan, install_kit, run_checked
 from drawbridge.trial.link_faults import KEEPALIVE, LinkFault, silent_uplink, stopped_unit
 from lab import region as labs
 from lab.linux import run
+from settings.model import Settings
 
 #: Machines with a kernel of their own take a while: two show what a bond is.
 MACHINES = 2
@@ -25,6 +26,11 @@ _MEASURING = 0.5
 DRIVER_DELAY = 2.0
 #: Of each line, so that what two carry is more than what one does.
 UPLINK_RATE = "8mbit"
+
+
+def applies(settings: Settings) -> bool:
+    """Return whether a stack has this trial: hosts that bond several links."""
+    return settings.pair is None and settings.tunnel.links > 1
 
 
 def check_bonded_hosts(deployed: Deployment, progress: Progress) -> list[Check]:

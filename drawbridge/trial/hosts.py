@@ -15,7 +15,7 @@ from drawbridge.trial.deployment import Deployment, Progress
 from drawbridge.trial.measure import ECHO_PORT, start_echo
 from lab import region as labs
 from lab.errors import LabError
-from settings.model import Client, Settings
+from settings.model import Client, Settings, Tunnel
 
 #: Clients that get a machine of their own.
 MACHINES = 4
@@ -37,6 +37,11 @@ with os.fdopen(os.open(path + ".new", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o6
     out.write(bundle)
 os.replace(path + ".new", path)
 """
+
+
+def applies(settings: Settings) -> bool:
+    """Return whether a stack has this trial: clients with one link each."""
+    return settings.pair is None and settings.tunnel.links == 1
 
 
 def place_hosts(deployed: Deployment, progress: Progress) -> None:
@@ -136,9 +141,9 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
     if known:
         return host
     host.wait_booted()
-    if has_kit(client):
-        told = install_kit(deployed, host, name)
-        for network, via in re.findall(r"(\S+) via (this host|\S+)", told):
+    if client.needs_kit(settings.tunnel):
+        hints = install_kit(deployed, host, name)
+        for network, via in re.findall(r"(\S+) via (this host|\S+)", hints):
             running.add_route(site, IPv4Network(network), host.address if via == "this host" else via)
         for neighbour, address in site_hosts(client, settings.tunnel.pool).items():
             running.add_host(neighbour, site=site, address=address)
@@ -170,14 +175,13 @@ def site_hosts(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv
     return found
 
 
-def tunnel_interface(client: Client) -> str:
-    """Name of the tunnel's interface on a client's machine."""
-    return "br0" if client.bridge else "drawbridge0" if has_kit(client) else "tun0"
-
-
-def has_kit(client: Client) -> bool:
-    """Whether a client's machine is set up by its kit, which is for Debian hosts."""
-    return client.system == "linux" and bool(client.lan or client.at or client.bridge)
+def tunnel_interface(client: Client, tunnel: Tunnel) -> str:
+    """Return the name of the interface that has a client's address in the tunnel, on the client's machine."""
+    if client.bridge:
+        return "br0"
+    if tunnel.links > 1:
+        return "bond0"
+    return "drawbridge0" if client.needs_kit(tunnel) else f"{tunnel.device}0"
 
 
 def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:

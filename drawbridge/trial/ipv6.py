@@ -4,16 +4,23 @@ import json
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
+from drawbridge.trial import hosts
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import MACHINES, tunnel_interface
 from drawbridge.trial.measure import format_rtt, packets_arrive, ping, wait_until
 from lab import region as labs
 from lab.errors import LabError
+from settings.model import Settings
 
 #: A host on the IPv6 Internet, with an address for documentation (RFC 3849) and its like of IPv4 (RFC 5737).
 SERVER, SERVER6 = IPv4Address("198.51.100.66"), IPv6Address("2001:db8:6::66")
 _TUNNEL_SECONDS = 60
+
+
+def applies(settings: Settings) -> bool:
+    """Return whether a stack has this trial: clients with global IPv6 addresses."""
+    return hosts.applies(settings) and settings.tunnel.has_ipv6
 
 
 def start_internet_host(deployed: Deployment) -> labs.Host:
@@ -51,7 +58,9 @@ def check_ipv6(deployed: Deployment) -> list[Check]:
         host = deployed.region.host(client.name)
         if client.bridge and not client.address6:
             continue  # Its host has what its LAN gives it.
-        address = global_address(host, tunnel_interface(client) if client.bridge else f"{settings.tunnel.device}0")
+        address = global_address(
+            host, tunnel_interface(client, settings.tunnel) if client.bridge else f"{settings.tunnel.device}0"
+        )
         if client.address6:
             ends = int(address) & 0xFFFF_FFFF_FFFF == int(client.address6) & 0xFFFF_FFFF_FFFF
             made.append(Check(ends, f"{client.name} has the address it is to have", str(address)))

@@ -13,12 +13,18 @@ from drawbridge.trial.hosts import run_checked, start_private_host
 from drawbridge.trial.link_faults import LinkFault, silent_uplink, stopped_unit
 from drawbridge.trial.measure import ask_echo, format_rtt, ping, start_echo
 from lab import region as labs
+from settings.model import Settings
 
 NAMES = ("gateway a", "gateway b")
 #: Seconds: a gateway with a kernel of its own boots, installs its packages and fetches its release.
 READY = 420.0
 _MEASURING = 0.5
 _REACHED = 30.0
+
+
+def applies(settings: Settings) -> bool:
+    """Return whether a stack has this trial: two gateways that peer."""
+    return settings.pair is not None
 
 
 def check_pair(deployed: Deployment, progress: Progress) -> list[Check]:

@@ -12,12 +12,13 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from drawbridge.trial import hosts
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import MACHINES, free_lan, public_address, site_hosts, tunnel_interface
 from drawbridge.trial.measure import EchoAnswer, ask_echo, format_rtt, packets_arrive, ping, resolve_name, send_datagram
 from lab import region as labs
-from settings.model import Client
+from settings.model import Client, Settings, Tunnel
 
 _READY_SECONDS = 120
 _TUNNEL_SECONDS = 60
@@ -28,6 +29,11 @@ _METADATA = IPv4Address("169.254.169.254")
 _STRANGER = IPv4Address("192.0.2.66")
 #: Bytes of the transfer that a check times.
 _TRANSFER = 4 << 20
+
+
+def applies(settings: Settings) -> bool:
+    """Return whether a stack has this trial: clients on a routed (tun) network."""
+    return hosts.applies(settings) and settings.tunnel.device == "tun"
 
 
 def check_release(deployed: Deployment, *, called: str = "gateway", timeout: float = _READY_SECONDS) -> Check:
@@ -84,9 +90,9 @@ def check_routed(deployed: Deployment) -> list[Check]:
     return [*checks, *_stranger(deployed)]
 
 
-def tunnel_address(host: labs.Host, client: Client) -> IPv4Address | None:
+def tunnel_address(host: labs.Host, client: Client, tunnel: Tunnel) -> IPv4Address | None:
     """A client's address in the tunnel as it is now."""
-    shown = host.run(["ip", "-json", "-4", "address", "show", "dev", tunnel_interface(client)])
+    shown = host.run(["ip", "-json", "-4", "address", "show", "dev", tunnel_interface(client, tunnel)])
     found = json.loads(shown.stdout or "[]") if shown.returncode == 0 else []
     addresses = [entry["local"] for link in found for entry in link.get("addr_info", [])]
     return IPv4Address(addresses[0]) if addresses else None
@@ -96,7 +102,7 @@ def tunnel_address(host: labs.Host, client: Client) -> IPv4Address | None:
 def route_through_tunnel(deployed: Deployment, host: labs.Host, client: Client, address: IPv4Address) -> Iterator[None]:
     """A client that sends packets for an address into the tunnel, whatever was pushed."""
     server = str(deployed.settings.tunnel.pool.network_address + 1)
-    route = [f"{address}/32", "via", server, "dev", tunnel_interface(client)]
+    route = [f"{address}/32", "via", server, "dev", tunnel_interface(client, deployed.settings.tunnel)]
     host.run(["ip", "route", "replace", *route])
     try:
         yield
@@ -106,7 +112,7 @@ def route_through_tunnel(deployed: Deployment, host: labs.Host, client: Client, 
 
 def _tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
     settings, private = deployed.settings, deployed.region.host("private-host")
-    name, address = client.name, tunnel_address(host, client)
+    name, address = client.name, tunnel_address(host, client, settings.tunnel)
     if client.address:
         yield Check(address == client.address, f"{name} has its address {client.address}", str(address))
     expected = deployed.outputs["privateIp"] if settings.tunnel.nat else str(address)
@@ -150,7 +156,7 @@ def _ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Chec
 def _peers(deployed: Deployment, one: Client, other: Client) -> Check:
     """Whether clients reach each other is one switch."""
     wanted = deployed.settings.tunnel.client_to_client
-    address = tunnel_address(deployed.region.host(other.name), other)
+    address = tunnel_address(deployed.region.host(other.name), other, deployed.settings.tunnel)
     found = ping(deployed.region.host(one.name), str(address), _TUNNEL_SECONDS if wanted else _DROPPED_SECONDS)
     what = f"{one.name} {'->' if wanted else '-x'} {other.name} {address}"
     return Check((found is not None) == wanted, what, format_rtt(found) if wanted or found else "dropped")

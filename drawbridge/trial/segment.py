@@ -8,13 +8,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from itertools import permutations
 from pathlib import Path
 
-from drawbridge.trial import routed
+from drawbridge.trial import hosts, routed
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import MACHINES, run_checked, site_hosts
 from drawbridge.trial.measure import format_rtt, ping, wait_until
 from lab import region as labs
 from lab.errors import LabError
+from settings.model import Settings
 
 _SCRIPT = Path(__file__).with_name("frames.py").read_text()
 _PLACE = "/run/frames.py"
@@ -36,6 +37,11 @@ class SegmentMember:
     address: IPv4Address
     lan: str = ""
     """Of a host in a bridged LAN: the client that bridges it."""
+
+
+def applies(settings: Settings) -> bool:
+    """Return whether a stack has this trial: clients on one L2 segment (tap)."""
+    return hosts.applies(settings) and settings.tunnel.device == "tap"
 
 
 def find_members(deployed: Deployment) -> list[SegmentMember]:

@@ -101,7 +101,7 @@ def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any
 
     world.up(clients=again)
     refused(world, client, old)  # under a name that is good
-    if entry.lan or entry.at:  # a site's IAM user is another one, too
+    if entry.needs_kit(world.deployed.settings.tunnel):  # a site's IAM user is another one, too
         install_kit(world.deployed, client, name)
     else:
         fetch_bundle(world.deployed, client, name)
