@@ -24,16 +24,23 @@ def client() -> None:
 @options.json
 def list_(stack: str, region: str | None, wants_json: bool) -> None:
     """List the clients that may connect."""
-    found = bundles.list_clients(connect(stack, region=region))
+    clients = bundles.list_clients(connect(stack, region=region))
     if wants_json:
-        click.echo(output.as_json(found))
+        click.echo(output.as_json(clients))
         return
     now = datetime.now(UTC)
     output.table(
-        ("client", "certificate until", "days left", "serial", "SHA-256 fingerprint"),
+        ("client", "gateway", "certificate until", "days left", "serial", "SHA-256 fingerprint"),
         [
-            (c.name, f"{c.not_after:%Y-%m-%d}", str(c.days_left(now)), str(c.serial), c.fingerprint[:16] + "…")
-            for c in found
+            (
+                client.name,
+                client.gateway,
+                f"{client.not_after:%Y-%m-%d}",
+                str(client.days_left(now)),
+                str(client.serial),
+                client.fingerprint[:16] + "…",
+            )
+            for client in clients
         ],
     )
 

@@ -1,6 +1,6 @@
 """drawbridge gateway …"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _login(command: F) -> F:
-    """Options of every command that logs in to the gateway."""
+    """Add the options of every command that logs in to the gateway."""
     for option in (
         click.option(
             "-i",
@@ -37,8 +37,8 @@ def _login(command: F) -> F:
 def _target(
     stack: str, region: str | None, user: str, identity: Path | None, second: bool
 ) -> tuple[Account, SshTarget]:
-    where = replace(connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
-    return where, gateway_status.ssh_target(where, user=user, identity=identity)
+    account = replace(connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
+    return account, gateway_status.ssh_target(account, user=user, identity=identity)
 
 
 @click.group()
@@ -50,67 +50,73 @@ def gateway() -> None:
 @_login
 @options.json
 def status(stack: str, region: str | None, user: str, identity: Path | None, second: bool, wants_json: bool) -> None:
-    """Show what the gateway runs and who is connected; exit 1 if it is not as it should be."""
-    found = gateway_status.read_status(*_target(stack, region, user, identity, second))
+    """Show what the gateway runs and who is connected; exit 1 if it is not healthy."""
+    state = gateway_status.read_status(*_target(stack, region, user, identity, second))
     if wants_json:
-        click.echo(output.as_json(found))
+        click.echo(output.as_json(state))
     else:
         output.table(
-            ("", found.address),
+            ("", state.address),
             [
-                ("state", " ".join(filter(None, (found.report.state, found.report.reason)))),
-                ("release", f"{found.report.release[:12]} (wanted: {found.wanted[:12]})"),
-                ("OpenVPN", " ".join(found.service.get(p, "?") for p in ("ActiveState", "SubState"))),
-                ("since", found.service.get("ActiveEnterTimestamp", "?")),
-                ("reported", found.report.time),
-                *((f"link {tap}", state) for tap, state in sorted(found.links.items())),
+                ("state", " ".join(filter(None, (state.report.state, state.report.reason)))),
+                ("release", f"{state.report.release[:12]} (the stack's: {state.release[:12]})"),
+                *((unit.removesuffix(".service"), _service(state.services[unit])) for unit in sorted(state.services)),
+                ("reported", state.report.time),
+                *((f"link {tap}", status) for tap, status in sorted(state.links.items())),
             ],
         )
-    if not wants_json and not found.links:
+    if not wants_json and not state.links:
         click.echo()
         output.table(
             ("client", "address", "from", "since", "received", "sent"),
             [
                 (s.client, s.address, s.real, f"{s.since:%Y-%m-%d %H:%M:%S}Z", str(s.received), str(s.sent))
-                for s in found.sessions
+                for s in state.sessions
             ],
         )
-    if not found.healthy:
+    if not state.healthy:
         raise SystemExit(1)
+
+
+def _service(properties: Mapping[str, str]) -> str:
+    """Return a unit's state for people."""
+    states = " ".join(properties.get(name, "?") for name in ("ActiveState", "SubState"))
+    since = properties.get("ActiveEnterTimestamp")
+    return f"{states}, since {since}" if since else states
 
 
 @gateway.command()
 @_login
 @click.option("-n", "--lines", default=100, show_default=True, type=click.IntRange(min=0), help="How many lines.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as new ones come, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Show new lines as they come, until Ctrl-C.")
 def logs(
     stack: str, region: str | None, user: str, identity: Path | None, second: bool, lines: int, follow: bool
 ) -> None:
     """Show the journal of OpenVPN and of the gateway's agent."""
-    _, where = _target(stack, region, user, identity, second)
-    # Ctrl-C is how following ends, and no failure.
+    _, target = _target(stack, region, user, identity, second)
+    # Ctrl-C is how following ends; it is not a failure.
     with suppress(KeyboardInterrupt) if follow else nullcontext():
-        for line in gateway_status.read_logs(where, lines=lines, follow=follow):
+        for line in gateway_status.read_logs(target, lines=lines, follow=follow):
             click.echo(line, nl=False)
 
 
 @gateway.command()
 @click.argument("bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--stack", envvar="DRAWBRIDGE_STACK", help="Its stack; AWS is then asked about what cannot be seen.")
+@click.option("--stack", envvar="DRAWBRIDGE_STACK", help="The bundle's stack; AWS is then asked as well.")
 @options.region
 @options.json
 def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool) -> None:
-    """Tell within five seconds whether a client's BUNDLE gets through to its gateway, or why not.
+    """Report within five seconds whether a client's BUNDLE gets through to its gateway, or why not.
 
     It makes no tunnel, needs no root, and ends no session. Exit 1 if the bundle does not get through.
     """
-    where = connect(stack, region=region) if stack else None
-    found = bundle_probe.probe_from_account(bundle_probe.read_bundle(bundle), where)
+    account = connect(stack, region=region) if stack else None
+    verdict = bundle_probe.probe_from_account(bundle_probe.read_bundle(bundle), account)
     if wants_json:
-        click.echo(output.as_json(found))
+        click.echo(output.as_json(verdict))
     else:
-        click.echo(f"{found.state}: {found.known} ({found.remote}, {found.seconds:.1f} s)")
-        if not found.fine:
-            click.echo(f"  -> {found.remedy}")
-    if not found.fine:
+        click.echo(f"{verdict.state}: {verdict.finding} ({verdict.remote}, {verdict.seconds:.1f} s)")
+        if not verdict.fine:
+            click.echo(f"  -> {verdict.remedy}")
+    if not verdict.fine:
         raise SystemExit(1)

@@ -17,7 +17,7 @@ from drawbridge import errors
 Dial = Callable[[str, int, float], socket.socket]
 """Opens a TCP connection to a host and port within so many seconds; raises OSError."""
 
-#: Short, with few retries: a person waits for the answer.
+#: Short timeouts and few retries, because a person waits for the answer.
 CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 
 NOT_FOUND_CODES = frozenset({"ParameterNotFound", "NoSuchBucket", "NoSuchKey"})
@@ -33,39 +33,44 @@ def dial(host: str, port: int, timeout: float) -> socket.socket:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """AWS as one stack's operator sees it."""
+    """AWS for the operator of one stack."""
 
     stack: str
     session: boto3.Session
     endpoint: str | None = None
-    """Of the lab's region; None leaves the choice to boto3."""
+    """The lab's API; None leaves the choice to boto3."""
     dial: Dial = dial
     """How the stack's public addresses are reached from here."""
     namespace: str | None = None
-    """Network namespace from which they are reached; None is this machine's own."""
+    """Network namespace from which they are reached; None is this machine's."""
     identity: Path | None = None
-    """Private SSH key its gateway lets in, where that is known."""
+    """Private SSH key that the gateway accepts, if it is known."""
     gateway: str = contract.GATEWAYS[0]
-    """Letter of the gateway it is about."""
+    """Letter of the gateway that is operated."""
 
     @property
     def names(self) -> contract.Names:
-        """What the stack's things are called."""
+        """Names of the gateway's parameters and resources."""
         return contract.Names(self.stack, self.gateway)
 
+    @property
+    def all_names(self) -> tuple[contract.Names, ...]:
+        """Names of every gateway that a stack can have; only a pair has more than the first."""
+        return tuple(contract.Names(self.stack, gateway) for gateway in contract.GATEWAYS)
+
     def client(self, service: str) -> Any:
-        """A boto3 client; raises `AwsError` where there is no region or no credentials to sign with."""
+        """Return a boto3 client; raises `AwsError` if there is no region, or no credentials to sign with."""
         with translate_aws_errors(self.stack):
             return self.session.client(service, endpoint_url=self.endpoint, config=CLIENT_CONFIG)  # type: ignore[call-overload]
 
     def parameter(self, name: str, *, secret: bool = False) -> str:
-        """Value of an SSM parameter; raises `NotDeployedError` where there is none and `AwsError` otherwise."""
+        """Return the value of an SSM parameter; raises `NotDeployedError` if it does not exist, else `AwsError`."""
         with translate_aws_errors(self.stack, name):
             answer = self.client("ssm").get_parameter(Name=name, WithDecryption=secret)
         return str(answer["Parameter"]["Value"])
 
     def parameters(self, path: str, *, secret: bool = False) -> dict[str, str]:
-        """Every SSM parameter below a path, by its whole name; raises `AwsError`."""
+        """Return every SSM parameter below a path, by its full name; raises `AwsError`."""
         with translate_aws_errors(self.stack):
             pages = self.client("ssm").get_paginator("get_parameters_by_path")
             return {
@@ -76,15 +81,15 @@ class Account:
 
 
 @contextmanager
-def translate_aws_errors(stack: str, wanted: str | None = None) -> Iterator[None]:
-    """Turns boto3's errors into ours; `wanted` is what `NotDeployedError` says is missing."""
+def translate_aws_errors(stack: str, missing: str = "such resource") -> Iterator[None]:
+    """Raise boto3's errors as the command's own; `missing` is what `NotDeployedError` reports as missing."""
     try:
         yield
     except boto.ClientError as error:
         code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
         if code in NOT_FOUND_CODES:
             raise errors.NotDeployedError(
-                f"stack {stack} has no {wanted or 'such thing'} ({code})",
+                f"stack {stack} has no {missing} ({code})",
                 f"is it deployed, and in this region? pulumi up --stack {stack}",
             ) from error
         if code in CREDENTIALS_CODES:

@@ -50,7 +50,7 @@ class Verdict:
     """
     remote: str
     """Where the bundle leads."""
-    known: str
+    finding: str
     """What was seen."""
     remedy: str
     seconds: float
@@ -95,14 +95,14 @@ def probe_bundle(bundle: str) -> Verdict:
     except (BundleError, PkiError) as error:
         raise errors.BundleFileError(f"this is no bundle: {error}", "fetch it: drawbridge client fetch NAME") from None
 
-    def verdict(state: ProbeState, known: str, remedy: str) -> Verdict:
+    def verdict(state: ProbeState, finding: str, remedy: str) -> Verdict:
         where = f"{remote.host} {remote.protocol} {remote.port}"
         seconds = round(time.monotonic() - start, 2)
-        return Verdict(state=state, remote=where, known=known, remedy=remedy, seconds=seconds)
+        return Verdict(state=state, remote=where, finding=finding, remedy=remedy, seconds=seconds)
 
     if certificate.not_after <= datetime.now(UTC):
-        known = f"the certificate ended on {certificate.not_after:%Y-%m-%d}"
-        return verdict("configuration", known, _RENEW)
+        finding = f"the certificate ended on {certificate.not_after:%Y-%m-%d}"
+        return verdict("configuration", finding, _RENEW)
     # Not a `with`: a look-up that hangs would be waited for.
     pool = ThreadPoolExecutor(max_workers=2)
     try:
@@ -133,7 +133,7 @@ def _try(
     echo: "Future[bool | None]",
     start: float,
 ) -> tuple[ProbeState, str, str]:
-    """State, what is known, and the remedy."""
+    """State, what is finding, and the remedy."""
     try:
         wire = (_Stream if remote.protocol == "tcp" else _Datagrams)(family, address, start + _OPEN)
     except ConnectionRefusedError:
@@ -148,13 +148,13 @@ def _try(
             if not talk.reset(start + _OPEN):
                 if remote.protocol == "udp":
                     return _silent(remote, echo, start)
-                known = "something listens, and does not answer the bundle's key"
-                return "configuration", known, _FETCH
+                finding = "something listens, and does not answer the bundle's key"
+                return "configuration", finding, _FETCH
             if talk.secure(bundle, start + TIME_LIMIT - 0.3):
                 return "fine", "the gateway and the bundle accept each other", "connect"
         except ServerCertificateError as error:
-            known = f"OpenVPN knows the bundle's key and shows a certificate that the bundle refuses: {error}"
-            return "configuration", known, _FETCH
+            finding = f"OpenVPN knows the bundle's key and shows a certificate that the bundle refuses: {error}"
+            return "configuration", finding, _FETCH
         except ConnectionRefusedError:
             return "nothing", f"{address[0]} says that nothing listens on {remote.protocol} {remote.port}", _START
         except (EOFError, ConnectionResetError):
@@ -162,8 +162,8 @@ def _try(
                 return "configuration", "something listens, and hangs up on the bundle's key", _FETCH
         except OSError as error:
             return "address", f"there is no way to {address[0]}: {error.strerror or error}", _WHERE
-    known = "OpenVPN knows the bundle's key, and falls silent at its certificate, as it does for one that is revoked"
-    return "configuration", known, f"is the client still in the stack file? {_FETCH}"
+    finding = "OpenVPN knows the bundle's key, and falls silent at its certificate, as it does for one that is revoked"
+    return "configuration", finding, f"is the client still in the stack file? {_FETCH}"
 
 
 def _silent(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[ProbeState, str, str]:
@@ -176,18 +176,18 @@ def _silent(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[
         there = False
     port = f"{remote.protocol} {remote.port}"
     if there is None:
-        known = f"{port} is silent, and whether a host is there at all, this user may not ask (ping)"
-        return "unanswered", known, _ASK
+        finding = f"{port} is silent, and whether a host is there at all, this user may not ask (ping)"
+        return "unanswered", finding, _ASK
     if not there:
         return "address", f"neither {port} nor a ping is answered", _WHERE
     if remote.protocol == "tcp":
-        known = f"a host answers pings, and connections to {port} are dropped on the way or by its firewall"
-        return "unanswered", known, _ASK
-    known = (
+        finding = f"a host answers pings, and connections to {port} are dropped on the way or by its firewall"
+        return "unanswered", finding, _ASK
+    finding = (
         f"a host answers pings, and {port} is silent: either the bundle is another gateway's, since OpenVPN answers no "
         "key that it does not know, or the port is shut on the way"
     )
-    return "unanswered", known, _ASK
+    return "unanswered", finding, _ASK
 
 
 def _look_up(remote: Remote) -> tuple[int, tuple[Any, ...]]:
@@ -296,13 +296,13 @@ def add_aws_findings(account: Account, bundle: str, verdict: Verdict) -> Verdict
     """
     if verdict.fine:
         return verdict
-    for state, known, remedy in _differences(account, bundle):
-        return Verdict(state=state, remote=verdict.remote, known=known, remedy=remedy, seconds=verdict.seconds)
-    known = (
-        f"{verdict.known}; the bundle is the stack's own, the gateway runs, and its security group has the port open"
+    for state, finding, remedy in _differences(account, bundle):
+        return Verdict(state=state, remote=verdict.remote, finding=finding, remedy=remedy, seconds=verdict.seconds)
+    finding = (
+        f"{verdict.finding}; the bundle is the stack's own, the gateway runs, and its security group has the port open"
     )
     remedy = "something between here and AWS stops it: try another network, or tunnel.protocol: tcp on port 443"
-    return Verdict(state=verdict.state, remote=verdict.remote, known=known, remedy=remedy, seconds=verdict.seconds)
+    return Verdict(state=verdict.state, remote=verdict.remote, finding=finding, remedy=remedy, seconds=verdict.seconds)
 
 
 def _differences(account: Account, bundle: str) -> Iterator[tuple[ProbeState, str, str]]:
@@ -317,9 +317,9 @@ def _differences(account: Account, bundle: str) -> Iterator[tuple[ProbeState, st
     wanted = remote_of(current)
     fetch = f"drawbridge client fetch {name} --stack {account.stack} --force"
     if remote != wanted:
-        known = f"the bundle leads to {remote.host} {remote.protocol} {remote.port}, the stack's gateway is at "
-        known += f"{wanted.host} {wanted.protocol} {wanted.port}"
-        yield "address" if remote.host != wanted.host else "configuration", known, fetch
+        finding = f"the bundle leads to {remote.host} {remote.protocol} {remote.port}, the stack's gateway is at "
+        finding += f"{wanted.host} {wanted.protocol} {wanted.port}"
+        yield "address" if remote.host != wanted.host else "configuration", finding, fetch
     if (certificate_of(current), tls_crypt_of(current)) != (certificate_of(bundle), tls_crypt_of(bundle)):
         yield "configuration", f"the bundle is not the one that {name} has now", fetch
     yield from _gateway(account)
@@ -336,8 +336,8 @@ def _gateway(account: Account) -> Iterator[tuple[ProbeState, str, str]]:
         yield "nothing", f"the gateway's instance is {', '.join(states) or 'not there'}", "start it"
     report = read_report(account)
     if report.state != "ready":
-        known = f"the gateway reports: {' '.join(filter(None, (report.state, report.reason)))}"
-        yield "nothing", known, f"drawbridge gateway logs --stack {account.stack}"
+        finding = f"the gateway reports: {' '.join(filter(None, (report.state, report.reason)))}"
+        yield "nothing", finding, f"drawbridge gateway logs --stack {account.stack}"
 
 
 def _doors(account: Account, remote: Remote, address: str) -> Iterator[tuple[ProbeState, str, str]]:
@@ -359,8 +359,8 @@ def _doors(account: Account, remote: Remote, address: str) -> Iterator[tuple[Pro
         and rule["FromPort"] <= remote.port <= rule["ToPort"]
     ]
     if not open_to:
-        known = f"the gateway's security group has {remote.protocol} {remote.port} open to nobody outside"
-        yield "unanswered", known, f"pulumi up --stack {account.stack} puts its rules right"
+        finding = f"the gateway's security group has {remote.protocol} {remote.port} open to nobody outside"
+        yield "unanswered", finding, f"pulumi up --stack {account.stack} puts its rules right"
     elif not any(network.prefixlen == 0 for network in open_to):
-        known = f"the security group has the port open to {', '.join(map(str, open_to))} alone"
-        yield "unanswered", known, "come from there, or see drawbridge access allow-me"
+        finding = f"the security group has the port open to {', '.join(map(str, open_to))} alone"
+        yield "unanswered", finding, "come from there, or see drawbridge access allow-me"

@@ -1,4 +1,4 @@
-"""The clients of a stack: who has a bundle, and the bundle itself.
+"""List a stack's clients and fetch their bundles and kits.
 
 A bundle is a SecureString in SSM. Its text is a secret: it goes from there into one file and nowhere else.
 """
@@ -6,12 +6,15 @@ A bundle is a SecureString in SSM. Its text is a secret: it goes from there into
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from botocore.config import Config
 
+from contract import Names
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from kits import windows as kit
@@ -25,8 +28,10 @@ class EnrolledClient:
     """One client that may connect."""
 
     name: str
+    gateway: str
+    """Letter of the gateway that it connects to: `a`, or `b` of a pair."""
     serial: int
-    """Of its certificate: OpenVPN's log and the list of revoked ones name it so."""
+    """Of its certificate; OpenVPN's log and the list of revoked certificates show it."""
     fingerprint: str
     """SHA-256 of its certificate, lower-case hex."""
     not_after: datetime
@@ -40,16 +45,20 @@ class EnrolledClient:
 
 
 def list_clients(account: Account) -> list[EnrolledClient]:
-    """Every client that has a bundle, by name; raises `AwsError`, and `BundleError` for a bundle that is none.
+    """Return every client that has a bundle, by name, of all of the stack's gateways.
 
-    Certificates are read from the bundles, in memory: what is listed is what the client really holds.
+    Certificates are read from the bundles, in memory: the list shows what each client really holds. Raises `AwsError`,
+    and `BundleFileError` for a bundle that is damaged.
     """
-    prefix = f"{account.names.clients}/"
-    found = account.parameters(account.names.clients, secret=True)
-    clients = []
-    for parameter, bundle in sorted(found.items()):
-        name = parameter.removeprefix(prefix).partition("/")[0]
-        if parameter != account.names.bundle(name):
+    clients = [client for names in account.all_names for client in _clients_of(account, names)]
+    return sorted(clients, key=lambda client: (client.name, client.gateway))
+
+
+def _clients_of(account: Account, names: Names) -> Iterator[EnrolledClient]:
+    """Yield the clients of one gateway."""
+    for parameter, bundle in account.parameters(names.clients, secret=True).items():
+        name = parameter.removeprefix(f"{names.clients}/").partition("/")[0]
+        if parameter != names.bundle(name):
             continue
         try:
             certificate = Certificate.read(certificate_of(bundle))
@@ -58,34 +67,33 @@ def list_clients(account: Account) -> list[EnrolledClient]:
             raise errors.BundleFileError(
                 f"the bundle of {name} ({parameter}) is damaged", f"deploy again: pulumi up --stack {account.stack}"
             ) from None
-        clients.append(
-            EnrolledClient(
-                name=name,
-                serial=certificate.serial,
-                fingerprint=certificate.fingerprint,
-                not_after=certificate.not_after,
-                parameter=parameter,
-            )
+        yield EnrolledClient(
+            name=name,
+            gateway=names.gateway,
+            serial=certificate.serial,
+            fingerprint=certificate.fingerprint,
+            not_after=certificate.not_after,
+            parameter=parameter,
         )
-    return clients
 
 
 def save_bundle(account: Account, name: str, target: Path, *, replace: bool = False) -> list[Path]:
-    """Writes a client's bundle to `target`, mode 0600 from the moment it exists, whole or not at all; returns where.
+    """Write a client's bundle to `target`, mode 0600 from the moment it exists, and return the paths of all files.
 
-    For a client on Windows its two scripts are written beside it. Raises `BundleError` where a file is there already
-    and `replace` is not set, or cannot be written, and `NotDeployedError` where the stack has no such client.
+    A file is written completely or not at all. For a client on Windows its two scripts are written beside the bundle.
+    Raises `BundleFileError` if a file exists and `replace` is not set, or cannot be written, and `NotDeployedError` if
+    the stack has no such client.
     """
-    # Asked for first, so that nobody's permission to read the secret is used for nothing.
+    # Before the secret is read: a request that cannot succeed must not read it.
     if not replace and target.exists():
-        raise _is_there(target)
+        raise _already_exists(target)
     bundle = _bundle(account, name)
     files = {target: bundle}
     if windows.is_windows_bundle(bundle):
         profile, *scripts = kit.files(bundle, name).items()
         files = {target: profile[1], **{target.with_name(script): text for script, text in scripts}}
-    if not replace and (there := [path for path in files if path.exists()]):
-        raise _is_there(there[0])
+    if not replace and (existing := [path for path in files if path.exists()]):
+        raise _already_exists(existing[0])
     for path, text in files.items():
         _write(path, text, replace=replace)
     return list(files)
@@ -93,11 +101,11 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
 
 def _write(target: Path, text: str, *, replace: bool) -> None:
     try:
-        # mkstemp makes it 0600: nobody else reads the key, not even for a moment.
+        # mkstemp creates it with mode 0600, so that no other user can ever read the key.
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         temporary = Path(name)
         try:
-            # As it is: where lines end in CR LF, they do so on purpose.
+            # Unchanged: lines that end in CR LF do so on purpose.
             with os.fdopen(descriptor, "w", newline="") as file:
                 file.write(text)
             if replace:
@@ -107,44 +115,46 @@ def _write(target: Path, text: str, *, replace: bool) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except FileExistsError:
-        raise _is_there(target) from None
+        raise _already_exists(target) from None
     except OSError as error:
         raise errors.BundleFileError(f"{target}: {error.strerror}", "name a file in a directory of yours") from error
 
 
-def _is_there(target: Path) -> errors.BundleFileError:
-    return errors.BundleFileError(f"{target} is there already", "name another file, or replace it: --force")
+def _already_exists(target: Path) -> errors.BundleFileError:
+    return errors.BundleFileError(f"{target} already exists", "name another file, or replace it: --force")
 
 
 def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
-    """The one command that sets a client's own machine up, with a link to its kit that works for `seconds`.
+    """Return the one command that sets up a client's own machine, with a link to its kit that works for `seconds`.
 
     The kit holds no secret; the machine fetches its bundle with AWS credentials of its own. Raises `NotDeployedError`
-    where the stack has no such kit.
+    if the stack has no such kit.
     """
-    found = account.session.region_name
-    # What the link names is where the machine finds it, not where a lab's API listens on this one.
-    endpoint = f"https://s3.{found}.amazonaws.com" if account.endpoint else None
+    region = account.session.region_name
+    # The link is used on the client's machine, which does not reach a lab's API at this machine's loopback address.
+    endpoint = f"https://s3.{region}.amazonaws.com" if account.endpoint else None
     bucket = json.loads(account.parameter(account.names.release))["bucket"]
-    where = {"Bucket": bucket, "Key": account.names.kit_key(name)}
+    kit_object = {"Bucket": bucket, "Key": account.names.kit_key(name)}
     with translate_aws_errors(account.stack, f"kit for {name}"):
-        if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=where["Key"]).get("KeyCount"):
+        if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=kit_object["Key"]).get("KeyCount"):
             raise errors.NotDeployedError(
                 f"stack {account.stack} has no kit for {name}",
-                "kits are for Linux clients with `lan`, `at` or `bridge` in the stack file; others need their bundle",
+                "kits are for Linux clients with `lan`, `at` or `bridge`, and for all of them if `tunnel.links` is 2; "
+                f"any other client needs its bundle alone: drawbridge client fetch {name} --stack {account.stack}",
             )
         signed = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
         s3 = account.session.client("s3", endpoint_url=endpoint, config=signed)
-        link = s3.generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
+        link = s3.generate_presigned_url("get_object", Params=kit_object, ExpiresIn=seconds)
     unpack = "sudo tar -xz -C /opt --one-top-level=drawbridge-kit"
     return f"curl -fsS '{link}' | {unpack} && sudo sh /opt/drawbridge-kit/install"
 
 
 def _bundle(account: Account, name: str) -> str:
-    try:
-        return account.parameter(account.names.bundle(name), secret=True)
-    except errors.NotDeployedError as error:
-        raise errors.NotDeployedError(
-            f"stack {account.stack} has no client {name}",
-            f"see who there is: drawbridge client list --stack {account.stack}",
-        ) from error
+    """Return a client's bundle, of whichever gateway it connects to."""
+    for names in account.all_names:
+        with suppress(errors.NotDeployedError):
+            return account.parameter(names.bundle(name), secret=True)
+    raise errors.NotDeployedError(
+        f"stack {account.stack} has no client {name}",
+        f"list its clients: drawbridge client list --stack {account.stack}",
+    )

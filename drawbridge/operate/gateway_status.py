@@ -1,7 +1,4 @@
-"""The gateway as its operator sees it: which release it runs, whether OpenVPN is up, who is connected, what it logged.
-
-What the gateway reports by itself (SSM) needs no way to it; the rest is read over SSH.
-"""
+"""Read a gateway's state and logs: its report from SSM; its services, sessions and journal over SSH."""
 
 import json
 import shlex
@@ -14,20 +11,30 @@ import contract
 from drawbridge import errors
 from drawbridge.operate import ssh_login
 from drawbridge.operate.account import Account, translate_aws_errors
-from drawbridge.operate.stack_files import LAB
+from drawbridge.operate.ssh_login import SshTarget
+from drawbridge.operate.stack_files import LAB, configured_links
 from openvpn.paths import Paths
 
-INSTANCE = "server"
-UNIT = f"openvpn-server@{INSTANCE}.service"
-#: The processes of a pair's gateway, which has no clients.
-LINKS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
-JOURNAL_UNITS = ("openvpn-server@*.service", "drawbridge-link@*.service", "drawbridge-watch@*.service",
-         "drawbridge-agent.service")  # fmt: skip
+#: Units of a gateway of a pair: an OpenVPN process a link.
+LINK_UNITS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
+
+#: Patterns of the units whose journal is shown.
+JOURNAL_UNITS = (
+    "openvpn-server@*.service",
+    "drawbridge-link@*.service",
+    "drawbridge-watch@*.service",
+    "drawbridge-agent.service",
+)
+
+UNIT_PROPERTIES = ("Id", "ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "MemoryCurrent")
+
+#: Prints those files of its arguments that exist: a process that is down has no status file.
+_PRINT_FILES = 'for file; do [ ! -e "$file" ] || cat "$file"; done'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientSession:
-    """One connected client, as OpenVPN's status file has it."""
+    """One connected client, as in OpenVPN's status file."""
 
     client: str
     real: str
@@ -43,66 +50,66 @@ class ClientSession:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentReport:
-    """What the gateway's agent last wrote about itself."""
+    """The last report of the gateway's agent."""
 
     state: str
     """`ready`, `refused` (a release, the last good one stays) or `failed`."""
     release: str
-    """SHA-256 of the release it speaks of."""
+    """SHA-256 of the release that the report is about."""
     reason: str
-    """Why, where it is not ready."""
+    """Why it is not ready."""
     time: str
+    units: tuple[str, ...] = ()
+    """OpenVPN's systemd units, one a process; none if the agent is older than this field."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatewayStatus:
-    """A gateway at one moment."""
+    """The state of a gateway at one moment."""
 
     address: str
     report: AgentReport
-    wanted: str
-    """SHA-256 of the release it should run."""
-    service: Mapping[str, str]
-    """systemd's properties of OpenVPN's unit; of several, one that is not active."""
+    release: str
+    """SHA-256 of the release that the stack asks for."""
+    services: Mapping[str, Mapping[str, str]]
+    """systemd's properties of each of OpenVPN's units."""
     sessions: tuple[ClientSession, ...]
+    """Clients of all processes."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Of a pair's gateway: each link's state in the bond, ``up`` or ``down``."""
 
     @property
     def healthy(self) -> bool:
-        """Whether OpenVPN runs, on the release the stack asks for, and all links are up."""
+        """Whether all of OpenVPN's units run, on the release that the stack asks for, and all links are up."""
         return (
             self.report.state == "ready"
-            and self.report.release == self.wanted
-            and self.service.get("ActiveState") == "active"
+            and self.report.release == self.release
+            and {service.get("ActiveState") for service in self.services.values()} == {"active"}
             and {*self.links.values()} <= {"up"}
         )
 
 
-UNIT_PROPERTIES = ("ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "MemoryCurrent")
-
-
 def find_address(account: Account) -> str:
-    """The gateway's Elastic IP, found by its tags; raises `NotDeployedError` where there is none."""
+    """Return the gateway's Elastic IP, found by its tags; raises `NotDeployedError` if there is none."""
     tags = account.names.tags("gateway")
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     with translate_aws_errors(account.stack):
-        found = account.client("ec2").describe_addresses(Filters=filters)["Addresses"]
-    if not found:
+        addresses = account.client("ec2").describe_addresses(Filters=filters)["Addresses"]
+    if not addresses:
         raise errors.NotDeployedError(
             f"stack {account.stack} has no gateway here", f"deploy it: {deploy_command(account.stack)}"
         )
-    return str(found[0]["PublicIp"])
+    return str(addresses[0]["PublicIp"])
 
 
 def deploy_command(stack: str) -> str:
-    """The command that deploys a stack."""
+    """Return the command that deploys a stack."""
     return "make lab" if stack == LAB else f"pulumi up --stack {stack}"
 
 
-def ssh_target(account: Account, *, user: str, identity: Path | None) -> ssh_login.SshTarget:
-    """How to reach the stack's gateway: address by tag, host key from SSM. Raises `AwsError`."""
-    return ssh_login.SshTarget(
+def ssh_target(account: Account, *, user: str, identity: Path | None) -> SshTarget:
+    """Return how to log in to the gateway: its address by tag, its host key from SSM. Raises `AwsError`."""
+    return SshTarget(
         host=find_address(account),
         host_key=account.parameter(account.names.ssh_host_key),
         user=user,
@@ -111,33 +118,49 @@ def ssh_target(account: Account, *, user: str, identity: Path | None) -> ssh_log
     )
 
 
-def read_status(account: Account, where: ssh_login.SshTarget) -> GatewayStatus:
-    """The gateway now; raises `AwsError` and `GatewayError`."""
+def read_status(account: Account, target: SshTarget) -> GatewayStatus:
+    """Return the gateway's state now, of every OpenVPN process; raises `AwsError` and `GatewayError`."""
     report = read_report(account)
-    wanted = json.loads(account.parameter(account.names.release))["sha256"]
-    paired = is_pair(account)
-    with ssh_login.connect(where) as shell:
-        shown = shell.run(
-            f"systemctl show --property={','.join(UNIT_PROPERTIES)} {' '.join(LINKS if paired else (UNIT,))}"
-        )
-        # Nobody but root and OpenVPN reads the directory: its socket obeys whoever reaches it.
-        sessions = "" if paired else shell.run(f"sudo -n cat {Paths(INSTANCE).status}")
-        links = shell.run("cat /proc/net/bonding/bond0") if paired else ""
-    services = [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.strip().split("\n\n")
-    ]
+    release = json.loads(account.parameter(account.names.release))["sha256"]
+    units = report.units or _configured_units(account)
+    status_files = [Paths(unit.partition("@")[2].removesuffix(".service")).status for unit in units]
+    with ssh_login.connect(target) as shell:
+        properties = shell.run(shlex.join(["systemctl", "show", f"--property={','.join(UNIT_PROPERTIES)}", *units]))
+        # Only root and OpenVPN may read the directory, because the management socket in it obeys everybody.
+        sessions = shell.run(shlex.join(["sudo", "-n", "sh", "-c", _PRINT_FILES, "sh", *status_files]))
+        has_links = any(unit.startswith("drawbridge-link@") for unit in units)
+        links = shell.run("cat /proc/net/bonding/bond0") if has_links else ""
     return GatewayStatus(
-        address=where.host,
+        address=target.host,
         report=report,
-        wanted=wanted,
-        service=min(services, key=lambda service: service.get("ActiveState") == "active"),
+        release=release,
+        services=parse_services(properties),
         sessions=parse_sessions(sessions),
         links=parse_links(links),
     )
 
 
+def _configured_units(account: Account) -> tuple[str, ...]:
+    """Return the units that a stack's settings imply, for an agent that does not report them."""
+    if is_pair(account):
+        return LINK_UNITS
+    return tuple(f"openvpn-server@server{n or ''}.service" for n in range(configured_links(account.stack)))
+
+
+def parse_services(text: str) -> dict[str, dict[str, str]]:
+    """Return the properties of each unit from the output of `systemctl show`, by the unit's name.
+
+    >>> parse_services("Id=a.service\\nActiveState=active\\n\\nId=b.service\\nActiveState=failed\\n")
+    {'a.service': {'ActiveState': 'active'}, 'b.service': {'ActiveState': 'failed'}}
+    """
+    blocks = (
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.strip().split("\n\n")
+    )
+    return {block.pop("Id", "?"): block for block in blocks}
+
+
 def is_pair(account: Account) -> bool:
-    """Whether the stack has two gateways."""
+    """Return whether the stack has two gateways."""
     try:
         account.parameter(contract.Names(account.stack, contract.GATEWAYS[1]).release)
     except errors.NotDeployedError:
@@ -146,23 +169,23 @@ def is_pair(account: Account) -> bool:
 
 
 def parse_links(text: str) -> dict[str, str]:
-    """Each slave's state out of /proc/net/bonding/bond0, ``up`` or ``down``.
+    """Return each slave's state from /proc/net/bonding/bond0, ``up`` or ``down``.
 
     >>> parse_links("MII Status: up\\nSlave Interface: ovn0\\nMII Status: down\\n")
     {'ovn0': 'down'}
     """
-    found, current = {}, ""
+    states, slave = {}, ""
     for line in text.splitlines():
         key, _, value = line.partition(": ")
         if key == "Slave Interface":
-            current = value
-        elif key == "MII Status" and current:
-            found[current] = value
-    return found
+            slave = value
+        elif key == "MII Status" and slave:
+            states[slave] = value
+    return states
 
 
 def read_report(account: Account) -> AgentReport:
-    """What the agent last reported; raises `NotDeployedError` where it never did."""
+    """Return the agent's last report; raises `NotDeployedError` if there is none yet."""
     try:
         report = json.loads(account.parameter(account.names.report))
     except errors.NotDeployedError as error:
@@ -170,11 +193,12 @@ def read_report(account: Account) -> AgentReport:
             f"the gateway of stack {account.stack} has not reported yet",
             f"wait two minutes after {deploy_command(account.stack)}; then read the console of its instance",
         ) from error
-    return AgentReport(**{key: str(report.get(key) or "") for key in ("state", "release", "reason", "time")})
+    texts = {key: str(report.get(key) or "") for key in ("state", "release", "reason", "time")}
+    return AgentReport(**texts, units=tuple(report.get("units") or ()))
 
 
 def parse_sessions(text: str) -> tuple[ClientSession, ...]:
-    """Connected clients out of a status file, version 3: fields parted by tabs, their order told by HEADER lines.
+    """Return the connected clients from status files of version 3: fields between tabs, in the order of HEADER lines.
 
     Source: openvpn(8), `--status-version`. A client still in its handshake has no name (UNDEF) and is left out.
     """
@@ -201,11 +225,11 @@ def parse_sessions(text: str) -> tuple[ClientSession, ...]:
     return tuple(sessions)
 
 
-def read_logs(where: ssh_login.SshTarget, *, lines: int, follow: bool = False) -> Iterator[str]:
-    """The journal of OpenVPN and the agent, oldest first; `follow` never ends by itself. Raises `GatewayError`."""
+def read_logs(target: SshTarget, *, lines: int, follow: bool = False) -> Iterator[str]:
+    """Yield the journal of OpenVPN and the agent, oldest first, for ever if `follow`; raises `GatewayError`."""
     command = ["sudo", "-n", "journalctl", "--no-pager", "--output=short-iso", f"--lines={lines}"]
     command += [f"--unit={unit}" for unit in JOURNAL_UNITS]
     if follow:
         command.append("--follow")
-    with ssh_login.connect(where) as shell:
+    with ssh_login.connect(target) as shell:
         yield from shell.lines(shlex.join(command), timeout=None if follow else ssh_login.COMMAND_TIMEOUT)

@@ -1,6 +1,7 @@
 """Find stack files: by path, in the Pulumi project of the working directory, or in this checkout."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -35,11 +36,24 @@ def configured_region(stack: str) -> str | None:
 
     Raises `StackError` for a file that is wrong.
     """
+    return _configuration(stack).get("aws:region")
+
+
+def configured_links(stack: str) -> int:
+    """Return how many OpenVPN processes serve a stack's clients by its file, 1 where there is none.
+
+    Raises `StackError` for a file that is wrong.
+    """
+    tunnel = _configuration(stack).get("drawbridge:tunnel")
+    return int(tunnel.get("links", 1)) if isinstance(tunnel, dict) else 1
+
+
+def _configuration(stack: str) -> dict[str, Any]:
     path = find_stack_file(stack)
     try:
-        return read_stack_file(path).get("aws:region")
+        return read_stack_file(path)
     except FileNotFoundError:
-        return None
+        return {}
     except SettingsError as error:
         raise errors.StackError(str(error), f"correct {path}") from error
 

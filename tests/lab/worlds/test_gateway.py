@@ -254,9 +254,9 @@ def test_a_probe_tells_a_wrong_address_from_a_wrong_configuration(deployed: Depl
     # An address of the lab's Internet that nobody has.
     assert probed(deployed, alice, bundle.replace(address, "198.51.100.250")).state == "address"
     found = probed(deployed, alice, other(bundle))
-    assert found.state == "unanswered" and "another gateway's" in found.known
+    assert found.state == "unanswered" and "another gateway's" in found.finding
     found = bundle_probe.add_aws_findings(deployed.account, other(bundle), found)
-    assert found.state == "configuration" and "not the one that alice has now" in found.known
+    assert found.state == "configuration" and "not the one that alice has now" in found.finding
     # The client's own session has lived all along, and the gateway has had no other.
     assert ping(alice, deployed.outputs["privateIp"], 2) is not None
     assert sessions(deployed.gateway) == before != []
@@ -264,7 +264,7 @@ def test_a_probe_tells_a_wrong_address_from_a_wrong_configuration(deployed: Depl
         assert probed(deployed, alice, bundle).state == "nothing"
     with shut(deployed):
         found = probed(deployed, alice, bundle, aws=True)
-        assert (found.state, "open to nobody" in found.known) == ("unanswered", True), found
+        assert (found.state, "open to nobody" in found.finding) == ("unanswered", True), found
     assert probed(deployed, alice, bundle).state == "fine"
 
 
@@ -371,7 +371,7 @@ def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
     assert probed(changed, alice, bundle.replace(changed.outputs["publicIp"], "198.51.100.250")).state == "address"
     assert probed(changed, alice, other(bundle)).state == "configuration"
     found = probed(changed, alice, old, aws=True)
-    assert found.state == "configuration" and "tcp 443" in found.known
+    assert found.state == "configuration" and "tcp 443" in found.finding
     with stopped(changed):
         assert probed(changed, alice, bundle).state == "nothing"
     with shut(changed):

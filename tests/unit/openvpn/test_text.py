@@ -1,6 +1,6 @@
 """The texts that servers and clients read, whole: a change of one of them is meant to be seen here.
 
-Does not prove: that OpenVPN starts on them (unit/pki/test_handshake.py does) or the kernel takes them.
+Does not prove: that OpenVPN starts on them (unit/openvpn/test_real_openvpn.py does) or the kernel takes them.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """What the authority signs: every extension and its criticality, lifetimes, refusals, and what `openssl verify` says.
 
-Does not prove: that OpenVPN accepts them (test_handshake.py does).
+Does not prove: that OpenVPN accepts them (unit/openvpn/test_real_openvpn.py does).
 """
 
 import subprocess

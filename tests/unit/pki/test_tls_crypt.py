@@ -1,6 +1,6 @@
 """Keys for tls-crypt-v2 against the written format, and against keys that OpenVPN itself makes.
 
-Does not prove: that an OpenVPN server takes them (test_handshake.py does).
+Does not prove: that an OpenVPN server takes them (unit/openvpn/test_real_openvpn.py does).
 """
 
 import base64

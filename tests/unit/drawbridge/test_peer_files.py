@@ -1,4 +1,4 @@
-"""Files for two peers. Does not prove that OpenVPN takes them: tests/unit/pki/test_handshake.py does."""
+"""Files for two peers. Does not prove that OpenVPN takes them: tests/unit/openvpn/test_real_openvpn.py does."""
 
 import stat
 from pathlib import Path

@@ -5,6 +5,7 @@ Does not prove that a real gateway has these units, files and sudo rights: tests
 
 import json
 import socket
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,8 +89,8 @@ def deployed(account: Account, gateway: SshServer, elastic_ip: str, monkeypatch:
     }.items():
         account.client("ssm").put_parameter(Name=name, Value=value, Type="String")
     gateway.answers = {
-        "systemctl show": (0, "ActiveState=active\nSubState=running\nNRestarts=0\n", ""),
-        "sudo -n cat /run/openvpn-server/status": (0, STATUS_FILE, ""),
+        "systemctl show": (0, "Id=openvpn-server@server.service\nActiveState=active\nSubState=running\n", ""),
+        "sudo -n sh -c": (0, STATUS_FILE, ""),
         "sudo -n journalctl": (0, "line one\nline two\n", ""),
     }
     connect = socket.create_connection
@@ -211,7 +212,7 @@ def test_status_of_a_healthy_gateway(deployed: SshServer, elastic_ip: str, ident
     found = json.loads(out)
     assert found["address"] == elastic_ip
     assert found["report"]["state"] == "ready"
-    assert found["service"] == {"ActiveState": "active", "SubState": "running", "NRestarts": "0"}
+    assert found["services"] == {"openvpn-server@server.service": {"ActiveState": "active", "SubState": "running"}}
     assert [s["client"] for s in found["sessions"]] == ["alice"]
 
 
@@ -229,7 +230,7 @@ def test_status_of_an_unwell_gateway_exits_1_and_says_why(
     account.client("ssm").put_parameter(
         Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
     )
-    deployed.answers["systemctl show"] = (0, f"{service}\n", "")
+    deployed.answers["systemctl show"] = (0, f"Id=openvpn-server@server.service\n{service}\n", "")
     code, out, _ = run("status", identity=identity)
     assert code == 1
     assert report.get("reason", "") in out
@@ -250,15 +251,76 @@ def test_no_gateway_at_all(account: Account, identity: Path) -> None:
     )
 
 
+def shown(units: Sequence[str], *states: str) -> str:
+    """Output of `systemctl show` for several units."""
+    return "\n\n".join(
+        f"Id={unit}\nActiveState={state}\nSubState=running" for unit, state in zip(units, states, strict=True)
+    )
+
+
+LINKS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
+PROCESSES = ("openvpn-server@server.service", "openvpn-server@server1.service")
+
+#: Status file of an OpenVPN that is no server of many clients.
+STATISTICS = "OpenVPN STATISTICS\nUpdated,2026-03-01 12:00:00\nTCP/UDP read bytes,5120\nEND\n"
+
+
+@pytest.fixture
+def bonded(deployed: SshServer, account: Account) -> SshServer:
+    """The same with two processes, which the agent reports; bob is connected to the second one."""
+    report = {"state": "ready", "release": RELEASE, "reason": "", "time": "", "units": PROCESSES}
+    account.client("ssm").put_parameter(
+        Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
+    )
+    deployed.answers["systemctl show"] = (0, shown(PROCESSES, "active", "active"), "")
+    deployed.answers["sudo -n sh -c"] = (0, STATUS_FILE + "\n" + STATUS_FILE.replace("alice", "bob"), "")
+    return deployed
+
+
+def test_status_is_of_every_process_that_the_agent_reports(bonded: SshServer, identity: Path) -> None:
+    code, out, _ = run("status", identity=identity)
+    assert code == 0
+    assert "openvpn-server@server " in out and "openvpn-server@server1 " in out
+    assert "alice" in out and "bob" in out
+    assert bonded.asked[0].endswith(" ".join(PROCESSES))
+    assert bonded.asked[1].endswith("/run/openvpn-server/status /run/openvpn-server1/status")
+
+
+def test_a_bonded_gateway_without_its_second_process_is_not_healthy(bonded: SshServer, identity: Path) -> None:
+    bonded.answers["systemctl show"] = (0, shown(PROCESSES, "active", "failed"), "")
+    code, out, _ = run("status", identity=identity)
+    assert code == 1
+    assert "failed" in out
+
+
+def test_units_follow_from_the_stack_file_if_the_agent_reports_none(
+    deployed: SshServer, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Pulumi.yaml").write_text("name: mine\n")
+    (tmp_path / f"Pulumi.{STACK}.yaml").write_text("config:\n  drawbridge:tunnel: {device: tap, links: 2}\n")
+    assert run("status", identity=identity)[0] == 0
+    assert deployed.asked[0].endswith(" ".join(PROCESSES))
+
+
+def test_a_unit_is_quoted_for_the_gateways_shell(deployed: SshServer, account: Account, identity: Path) -> None:
+    report = {"state": "ready", "release": RELEASE, "units": ["openvpn-server@a;reboot.service"]}
+    account.client("ssm").put_parameter(
+        Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
+    )
+    run("status", identity=identity)
+    assert deployed.asked[0].endswith("'openvpn-server@a;reboot.service'")
+
+
 @pytest.fixture
 def paired(deployed: SshServer, account: Account) -> SshServer:
     """The same as a pair's first gateway; of the second only its release is known."""
     second = contract.Names(account.stack, contract.GATEWAYS[1])
     account.client("ssm").put_parameter(Name=second.release, Value="{}", Type="String")
     deployed.answers = {
-        "systemctl show": (0, "ActiveState=active\nSubState=running\n\nActiveState=active\nSubState=running\n", ""),
+        "systemctl show": (0, shown(LINKS, "active", "active"), ""),
         "cat /proc/net/bonding/bond0": (0, BOND, ""),
-        "sudo -n cat": (1, "", "no such file"),
+        "sudo -n sh -c": (0, STATISTICS, ""),
     }
     return deployed
 
@@ -271,19 +333,20 @@ def test_status_of_a_pairs_gateway_is_that_of_its_links(paired: SshServer, ident
     assert code == 0
     assert "link ovn0" in out and "link ovn1" in out and "client" not in out
     assert "drawbridge-link@ovn0.service drawbridge-link@ovn1.service" in paired.asked[0]
+    assert paired.asked[1].endswith("/run/openvpn-ovn0/status /run/openvpn-ovn1/status")
 
 
 @pytest.mark.parametrize(
-    ("service", "bond"),
+    ("states", "bond"),
     [
-        ("ActiveState=active\n\nActiveState=activating\n", BOND),
-        ("ActiveState=active\n\nActiveState=active\n", BOND.replace("ovn1\nMII Status: up", "ovn1\nMII Status: down")),
+        (("active", "activating"), BOND),
+        (("active", "active"), BOND.replace("ovn1\nMII Status: up", "ovn1\nMII Status: down")),
     ],
 )
 def test_a_pairs_gateway_without_one_of_its_links_is_unwell(
-    paired: SshServer, identity: Path, service: str, bond: str
+    paired: SshServer, identity: Path, states: tuple[str, str], bond: str
 ) -> None:
-    paired.answers |= {"systemctl show": (0, service, ""), "cat /proc/net/bonding/bond0": (0, bond, "")}
+    paired.answers |= {"systemctl show": (0, shown(LINKS, *states), ""), "cat /proc/net/bonding/bond0": (0, bond, "")}
     code, out, _ = run("status", identity=identity)
     assert code == 1
     assert "activating" in out or "down" in out

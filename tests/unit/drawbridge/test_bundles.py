@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -16,8 +17,9 @@ from drawbridge.operate import bundles
 from drawbridge.operate.account import Account
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.profile import render_profile
+from pki.authority import CertificateAuthority
 
-from .conftest import STACK, Enrol
+from .conftest import REGION, STACK, Enrol
 
 
 def test_lists_what_each_client_really_holds(account: Account, enrol: Enrol) -> None:
@@ -66,7 +68,7 @@ def test_fetch_for_windows_writes_the_scripts_beside_it(account: Account, enrol:
     assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
     # None of the three is written over unasked, and then none is written at all.
     target.unlink()
-    with pytest.raises(errors.BundleFileError, match=r"office-up\.cmd is there already"):
+    with pytest.raises(errors.BundleFileError, match=r"office-up\.cmd already exists"):
         bundles.save_bundle(account, "office", target)
     assert not target.exists()
     assert bundles.save_bundle(account, "office", target, replace=True) == written
@@ -91,7 +93,7 @@ def test_fetch_replaces_a_file_only_when_told(account: Account, enrol: Enrol, tm
     target = tmp_path / "alice.ovpn"
     target.write_text("mine")
     target.chmod(0o644)
-    with pytest.raises(errors.BundleFileError, match="is there already"):
+    with pytest.raises(errors.BundleFileError, match="already exists"):
         bundles.save_bundle(account, "alice", target)
     assert target.read_text() == "mine"
     bundles.save_bundle(account, "alice", target, replace=True)
@@ -103,7 +105,7 @@ def test_fetch_does_not_follow_a_dangling_link(account: Account, enrol: Enrol, t
     enrol("alice")
     elsewhere, target = tmp_path / "elsewhere", tmp_path / "alice.ovpn"
     target.symlink_to(elsewhere)
-    with pytest.raises(errors.BundleFileError, match="is there already"):
+    with pytest.raises(errors.BundleFileError, match="already exists"):
         bundles.save_bundle(account, "alice", target)
     assert not elsewhere.exists()
     assert list(tmp_path.iterdir()) == [target]
@@ -121,7 +123,7 @@ def test_fetch_of_an_unknown_client_says_how_to_see_who_there_is(tmp_path: Path)
     result = CliRunner().invoke(cli, ["client", "fetch", "nobody", "--stack", STACK, "--output", str(target)])
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: stack {STACK} has no client nobody\n  -> see who there is: drawbridge client list --stack {STACK}\n"
+        f"Error: stack {STACK} has no client nobody\n  -> list its clients: drawbridge client list --stack {STACK}\n"
     )
     assert not target.exists()
 
@@ -142,9 +144,52 @@ def test_the_command_prints_no_secret(enrol: Enrol, tmp_path: Path) -> None:
     assert json.loads(as_json.stdout) == [
         {
             "name": "alice",
+            "gateway": "a",
             "serial": alice.leaf.serial,
             "fingerprint": alice.leaf.fingerprint,
             "not_after": alice.leaf.not_after.isoformat(),
             "parameter": f"/drawbridge/{STACK}/clients/alice/bundle",
         }
     ]
+
+
+def test_the_clients_of_both_gateways_of_a_pair_are_listed_and_fetched(
+    account: Account, authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    for gateway, name in (("a", "b"), ("b", "a")):
+        Enrol(replace(account, gateway=gateway), authority)(name)
+    listed = bundles.list_clients(account)
+    assert [(client.name, client.gateway) for client in listed] == [("a", "b"), ("b", "a")]
+    assert [client.parameter for client in listed] == [
+        f"/drawbridge/{STACK}/b/clients/a/bundle",
+        f"/drawbridge/{STACK}/clients/b/bundle",
+    ]
+    rows = CliRunner().invoke(cli, ["client", "list", "--stack", STACK]).stdout.splitlines()
+    assert [row.split()[:2] for row in rows] == [["client", "gateway"], ["a", "b"], ["b", "a"]]
+    assert bundles.save_bundle(account, "a", tmp_path / "a.ovpn") == [tmp_path / "a.ovpn"]
+
+
+@pytest.fixture
+def kits(account: Account) -> str:
+    """The stack's bucket with the kit of a bonded client."""
+    s3, bucket = account.client("s3"), "kits-of-the-stack"
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket=bucket, Key=account.names.kit_key("left"), Body=b"kit")
+    release = json.dumps({"bucket": bucket, "key": "k", "sha256": "ab" * 32})
+    account.client("ssm").put_parameter(Name=account.names.release, Value=release, Type="String")
+    return bucket
+
+
+@pytest.mark.usefixtures("kits")
+def test_a_bonded_client_gets_the_command_that_installs_its_kit() -> None:
+    result = CliRunner().invoke(cli, ["client", "kit", "left", "--stack", STACK])
+    assert result.exit_code == 0, result.output
+    assert "/kits/left.tar.gz?" in result.stdout and result.stdout.endswith("install\n")
+
+
+@pytest.mark.usefixtures("kits")
+def test_a_client_without_a_kit_is_shown_who_has_one() -> None:
+    result = CliRunner().invoke(cli, ["client", "kit", "phone", "--stack", STACK])
+    assert result.exit_code == 1
+    assert "`lan`, `at` or `bridge`" in result.stderr and "`tunnel.links` is 2" in result.stderr
+    assert f"drawbridge client fetch phone --stack {STACK}" in result.stderr

@@ -142,9 +142,9 @@ def test_a_server_that_remembers_nobody_is_asked_as_it_wants(start: Callable[...
 def test_another_gateway_s_key(server: Server) -> None:
     found = server.probe(server.bundle(key=tls_crypt.server_key()))
     if server.tunnel.listener.protocol == "tcp":
-        assert (found.state, found.known.split(",")[0]) == ("configuration", "something listens")
+        assert (found.state, found.finding.split(",")[0]) == ("configuration", "something listens")
     else:
-        assert found.state == "unanswered" and "either the bundle is another gateway's" in found.known
+        assert found.state == "unanswered" and "either the bundle is another gateway's" in found.finding
     assert server.probe(server.bundle()).state == "fine", "the control"
 
 
@@ -155,8 +155,8 @@ def test_another_authority_s_certificate_and_another_name(server: Server) -> Non
         (server.bundle(name="other.test"), f"it is {NAME}'s, not other.test's"),
     ):
         found = server.probe(bundle)
-        assert found.state == "configuration" and "the bundle refuses" in found.known
-        assert any(part in found.known for part in why.split("|")), found
+        assert found.state == "configuration" and "the bundle refuses" in found.finding
+        assert any(part in found.finding for part in why.split("|")), found
 
 
 def test_a_certificate_that_the_gateway_refuses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,10 @@ def test_a_certificate_that_the_gateway_refuses(server: Server, monkeypatch: pyt
     (server.directory / "revoked" / str(revoked.serial)).touch()
     for leaf in (revoked, stranger.issue_client("alice", DAY, datetime.now(UTC))):
         found = server.probe(server.bundle(leaf))
-        assert found.state == "configuration" and "falls silent at its certificate" in found.known, (found, server.log)
+        assert found.state == "configuration" and "falls silent at its certificate" in found.finding, (
+            found,
+            server.log,
+        )
     assert "is revoked" in server.log
 
 
@@ -175,7 +178,7 @@ def test_nothing_listens(server: Server) -> None:
         server, tunnel=replace(server.tunnel, listener=replace(server.tunnel.listener, ports=(next(PORTS),)))
     )
     found = shut.probe(shut.bundle())
-    assert found.state == "nothing" and "nothing listens" in found.known
+    assert found.state == "nothing" and "nothing listens" in found.finding
 
 
 def test_a_name_that_nobody_has(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +192,7 @@ def test_a_name_that_nobody_has(server: Server, monkeypatch: pytest.MonkeyPatch)
 def test_a_certificate_that_has_ended_is_known_without_a_packet(server: Server) -> None:
     old = server.authority.issue_client("alice", DAY, datetime.now(UTC) - timedelta(days=30))
     found = server.probe(server.bundle(old, remote="192.0.2.1"))
-    assert found.state == "configuration" and "ended on" in found.known
+    assert found.state == "configuration" and "ended on" in found.finding
 
 
 def test_lines_may_end_as_on_windows(server: Server) -> None:
