@@ -2,16 +2,19 @@
 
 LabError
 ├── NotPermitted    the machine lacks root, /dev/net/tun or a Debian tool
-├── AlreadyUp       another region of the same name runs, or its port is taken
+├── AlreadyUp       a region of the same name runs
+├── InTransition    another command is bringing it up or down
+├── PortInUse       another process listens on its port
 ├── NotUp           no region of that name runs
 ├── ImageError      the image of the machines could not be built
 ├── MachineDown     a machine went down before a command in it had ended
 └── CommandFailed   a tool of the system (ip, nft, mount …) refused
+    └── NotInstalled    the tool is not there
 """
 
 
 class LabError(Exception):
-    """Base of all errors of the lab; its text is one clear sentence with the remedy."""
+    """Base of all errors of the lab. The text says what is wrong; who shows it adds the remedy for its class."""
 
 
 class NotPermitted(LabError):
@@ -19,7 +22,15 @@ class NotPermitted(LabError):
 
 
 class AlreadyUp(LabError):
-    """A region of this name is running, or being brought up or down."""
+    """A region of this name is running."""
+
+
+class InTransition(LabError):
+    """Another command is bringing the region of this name up or down."""
+
+
+class PortInUse(LabError):
+    """Another process listens on the port of the API."""
 
 
 class NotUp(LabError):
@@ -36,3 +47,7 @@ class MachineDown(LabError):
 
 class CommandFailed(LabError):
     """A system tool exited non-zero; the text holds its name and the last line of its errors."""
+
+
+class NotInstalled(CommandFailed):
+    """A tool that the lab needs is not installed on this machine."""

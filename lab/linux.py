@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lab.errors import CommandFailed, LabError, NotPermitted
+from lab.errors import CommandFailed, LabError, NotInstalled, NotPermitted
 
 T = TypeVar("T")
 NETNS = Path("/run/netns")
@@ -32,12 +32,12 @@ def run(*argv: str, stdin: str | None = None, timeout: float = 60) -> str:
     """Run a system tool and return what it prints.
 
     Raises:
-        CommandFailed: it exited non-zero, is missing, or took longer than `timeout` seconds.
+        CommandFailed: it exited non-zero or took longer than `timeout` seconds; `NotInstalled` where it is missing.
     """
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
     except FileNotFoundError as missing:
-        raise CommandFailed(f"{argv[0]} is not installed; `make lab` installs what the lab needs") from missing
+        raise NotInstalled(f"{argv[0]} is not installed") from missing
     except subprocess.TimeoutExpired as late:
         raise CommandFailed(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
     if done.returncode:
@@ -49,9 +49,9 @@ def run(*argv: str, stdin: str | None = None, timeout: float = 60) -> str:
 def require_privileges() -> None:
     """Raise `NotPermitted` unless this process may make namespaces and tunnels."""
     if os.geteuid() != 0:
-        raise NotPermitted("the lab needs root for its network namespaces; run it with sudo, or run `make test-unit`")
+        raise NotPermitted("the lab needs root for its network namespaces")
     if not Path("/dev/net/tun").exists():
-        raise NotPermitted("the lab needs /dev/net/tun (try `modprobe tun`); `make test-unit` does without")
+        raise NotPermitted("the lab needs /dev/net/tun")
 
 
 #: What one systemd opens of these, times more machines than a lab has.
@@ -142,9 +142,7 @@ class Process:
         deadline = time.monotonic() + timeout
         while not done():
             if time.monotonic() > deadline:
-                raise LabError(
-                    f"process {self.pid} did not end within {timeout:.0f} s; kill it, run `drawbridge lab down` again"
-                )
+                raise LabError(f"process {self.pid} did not end within {timeout:.0f} s")
             time.sleep(0.02)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import verbs
-from lab.errors import AlreadyUp, CommandFailed, LabError, MachineDown, NotUp
+from lab.errors import AlreadyUp, CommandFailed, InTransition, LabError, MachineDown, NotUp, PortInUse
 from lab.linux import (
     Process,
     delete_namespace,
@@ -37,9 +37,9 @@ from lab.linux import (
 )
 from lab.machines import image, uml
 from lab.machines.container import execute, execute_in, is_up, unmount_below, wait_booted
+from lab.paths import PATHS
 from lab.verbs import Verb
 
-ROOT = Path("/var/tmp/drawbridge")
 DEFAULT = "lab"
 DEFAULT_PORT = 4700
 #: What the region notes of its processes in its directory.
@@ -259,17 +259,12 @@ class Region:
         except urllib.error.HTTPError as refused:
             raise LabError(json.load(refused)["error"]) from refused
         except OSError as gone:
-            raise NotUp(f"the lab {self.name} does not answer ({gone}); `drawbridge lab down` cleans up") from gone
-
-
-def directory_of(name: str) -> Path:
-    """Where a lab keeps everything it writes, but for the image cache."""
-    return ROOT / name
+            raise NotUp(f"the lab {self.name} does not answer ({gone})") from gone
 
 
 def connect(name: str = DEFAULT) -> Region | None:
     """The running lab of this name, or None."""
-    directory = directory_of(name)
+    directory = PATHS.directory(name)
     try:
         ready = json.loads((directory / "region.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -296,18 +291,18 @@ def start(
 
     Raises:
         NotPermitted: not root, or no /dev/net/tun.
-        AlreadyUp: it runs, is being started, or the port is taken.
+        AlreadyUp, InTransition, PortInUse: it runs, is being started or stopped, or its port is in use.
         ImageError: the image could not be built.
         LabError: the process ended or did not answer within 60 s; the text holds the log's end.
     """
     require_privileges()
     with _alone(name):
         if connect(name) is not None:
-            raise AlreadyUp(f"the lab {name} is up already; `drawbridge lab down` takes it down")
+            raise AlreadyUp(f"the lab {name} is up already")
         _clean(name)
         chosen = _claim_port(port or (DEFAULT_PORT if name == DEFAULT else 0))
         image.ensure(progress)
-        directory = directory_of(name)
+        directory = PATHS.directory(name)
         directory.mkdir(parents=True, mode=0o700)
         owner = Process.of(os.getpid()) if disposable else None
         settings = {
@@ -358,19 +353,19 @@ def down(name: str = DEFAULT) -> bool:
     """Take a lab down and remove all it made, also what a killed one left; whether there was anything."""
     require_privileges()
     with _alone(name):
-        for server in _recorded(directory_of(name))[:1]:
+        for server in _recorded(PATHS.directory(name))[:1]:
             server.end(signal.SIGTERM, 40)
         return _clean(name)
 
 
 def running() -> list[str]:
     """Names of the labs that have a directory, running or left behind."""
-    return sorted(path.name for path in ROOT.iterdir() if path.is_dir()) if ROOT.is_dir() else []
+    return sorted(path.name for path in PATHS.root.glob("*") if path.is_dir())
 
 
 def _clean(name: str) -> bool:
     """Remove what any region of this name left: processes, mounts, namespaces, files."""
-    directory = directory_of(name)
+    directory = PATHS.directory(name)
     found = directory.exists()
     if child := _CHILDREN.pop(name, None):
         child.kill()
@@ -399,7 +394,7 @@ def _clean(name: str) -> bool:
                     run("umount", str(path))
                 shutil.rmtree(path)
     with contextlib.suppress(OSError):
-        ROOT.rmdir()  # only the last lab's leaving empties it
+        PATHS.root.rmdir()  # only the last lab's leaving empties it
     return found
 
 
@@ -421,9 +416,7 @@ def _claim_port(wanted: int) -> int:
         try:
             probe.bind(("127.0.0.1", wanted))
         except OSError as taken:
-            raise AlreadyUp(
-                f"port {wanted} of 127.0.0.1 is taken; stop what listens there (`ss -ltnp sport = :{wanted}` names it)"
-            ) from taken
+            raise PortInUse(f"port {wanted} of 127.0.0.1 is already in use") from taken
         port: int = probe.getsockname()[1]
         return port
 
@@ -431,13 +424,13 @@ def _claim_port(wanted: int) -> int:
 @contextlib.contextmanager
 def _alone(name: str) -> Iterator[None]:
     """Hold the lab's lock, so that two commands never make or unmake one lab at once."""
-    path = Path(f"/run/lock/drawbridge-{name}.lock")
+    path = PATHS.lock(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as busy:
-            raise AlreadyUp(f"another command is bringing the lab {name} up or down; wait for it") from busy
+            raise InTransition(f"another command is bringing the lab {name} up or down") from busy
         try:
             yield
         finally:

@@ -11,14 +11,28 @@ import click
 
 from drawbridge import errors
 from drawbridge.commands.lazy import LazyCommand, LazyGroup
-from lab.errors import AlreadyUp, CommandFailed, LabError, NotPermitted, NotUp
+from lab.errors import (
+    AlreadyUp,
+    CommandFailed,
+    InTransition,
+    LabError,
+    MachineDown,
+    NotInstalled,
+    NotPermitted,
+    NotUp,
+    PortInUse,
+)
 
 #: What to do about an error of the lab's. The first class that fits counts.
 LAB_REMEDIES: tuple[tuple[type[LabError], str], ...] = (
     (NotPermitted, "run it as root on a machine with /dev/net/tun; without the lab: make test-unit"),
     (AlreadyUp, "see what runs: drawbridge lab status; take it down: drawbridge lab down"),
-    (NotUp, "start one: make lab"),
-    (CommandFailed, "install what the lab needs: make setup; clean up: drawbridge lab down"),
+    (InTransition, "wait until the other command has ended"),
+    (PortInUse, "stop what listens on that port: ss -ltnp names it"),
+    (NotUp, "clean up: drawbridge lab down; start one: make lab"),
+    (MachineDown, "wait until it is up again: drawbridge lab status"),
+    (NotInstalled, "install what the lab needs: make setup"),
+    (CommandFailed, "clean up: drawbridge lab down"),
     (LabError, "see what runs: drawbridge lab status; clean up: drawbridge lab down"),
 )
 

@@ -13,7 +13,6 @@ Sources: mmdebstrap(1), sources.list(5), deb822(5).
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from lab.errors import CommandFailed, ImageError
 from lab.linux import run
+from lab.paths import PATHS
 
 SUITE = "trixie"
 #: In the image from the start: what AWS's Debian image has and a gateway's boot meets.
@@ -111,12 +111,6 @@ class Image:
         return (self.host, self.base)
 
 
-def cache_directory() -> Path:
-    """``$DRAWBRIDGE_CACHE``, else ``drawbridge`` in the XDG cache directory."""
-    named = os.environ.get("DRAWBRIDGE_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drawbridge"
-
-
 def recipe_digest() -> str:
     """Twelve hex digits that change whenever the image would."""
     recipe = json.dumps([2, SUITE, BASE, MIRROR, HOST, MIRROR_NAME, _SOURCES, _CLOUD, _ON_EC2])
@@ -132,7 +126,7 @@ def ensure(progress: Callable[[str], None]) -> Image:
     Raises:
         ImageError: the build failed; the text ends with what the failing tool said.
     """
-    cache = cache_directory()
+    cache = PATHS.cache
     cache.mkdir(parents=True, exist_ok=True)
     final = cache / f"image-{recipe_digest()}"
     image = Image(base=final / "base", host=final / "host", mirror=final / "mirror")
@@ -260,7 +254,7 @@ def _know_ec2(base: Path) -> None:
     path, text, ours = _ON_EC2
     source = (base / path).read_text()
     if text not in source:
-        raise ImageError(f"this cloud-init reads no {text}; lab/image.py must learn how it knows EC2 now")
+        raise ImageError(f"this cloud-init reads no {text}; lab/machines/image.py must be adapted")
     (base / path).write_text(source.replace(text, ours))
 
 
@@ -296,7 +290,7 @@ def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
 
 
 def _turn_off_cloud_init(root: Path) -> None:
-    """A host at home is no instance: nothing there asks a metadata service."""
+    """Keep a host that is no instance from asking a metadata service."""
     (root / "etc/cloud/cloud-init.disabled").write_text("")
 
 

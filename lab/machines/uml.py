@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, MachineDown
+from lab.errors import LabError, MachineDown, NotInstalled
 from lab.linux import NETNS, add_namespace, delete_namespace, ip_batch, listen, run, within
 from lab.machines.container import ENVIRONMENT, LabMachine
 from lab.machines.uml_agent import ADDRESS, JUDGE, PORT
@@ -345,10 +345,10 @@ def _tap(name: str) -> str:
 
 
 def modules() -> Path:
-    """The kernel's modules on this machine; raises `LabError` where there is no such kernel."""
+    """Return the directory of the kernel's modules; raise `NotInstalled` where there is no such kernel."""
     found = sorted(MODULES.iterdir()) if MODULES.is_dir() else []
     if not found:
-        raise LabError("Debian's package user-mode-linux is not installed; `make setup` installs what the lab needs")
+        raise NotInstalled("Debian's package user-mode-linux is not installed")
     return found[-1]
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from lab import region as labs
 from lab.linux import Process, namespaces
-from lab.region import ROOT
+from lab.paths import PATHS
 from tests.support import waiting
 from tests.support.cloud import ALL, Cloud
 
@@ -35,7 +35,7 @@ def left_of(name: str) -> list[str]:
     told = [path for what in ("cmdline", "environ") for path in Path("/proc").glob(f"[0-9]*/{what}")]
     processes = [path.parent.name for path in told if f"/{name}/".encode() in _read(path) + b"/"]
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"/{name}/" in line]
-    files = [str(ROOT / name)] if (ROOT / name).exists() else []
+    files = [str(PATHS.directory(name))] if (PATHS.directory(name)).exists() else []
     return [*processes, *namespaces(f"{name}-"), *mounts, *files]
 
 
@@ -70,7 +70,7 @@ def test_a_region_killed_while_instances_start_leaves_nothing(name: str, moment:
 def test_a_region_killed_while_it_starts_leaves_nothing(name: str, noted: str) -> None:
     begin = f"from lab import region; region.start({name!r}, boots=False)"
     starting = subprocess.Popen([sys.executable, "-c", begin], stderr=subprocess.DEVNULL)
-    waiting.until((ROOT / name / noted).exists, 30)
+    waiting.until((PATHS.directory(name) / noted).exists, 30)
     starting.kill()  # whoever starts it could end it
     starting.wait()
     _kill_all(name)
@@ -114,12 +114,12 @@ def test_a_region_killed_while_it_is_taken_down_leaves_nothing(name: str, moment
 
 
 def _server(name: str) -> int:
-    return int(json.loads((ROOT / name / "region.json").read_text())["pid"])
+    return int(json.loads((PATHS.directory(name) / "region.json").read_text())["pid"])
 
 
 def _kill_all(name: str) -> None:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if f"lab.server/{ROOT / name}/".encode() in _read(path):
+        if f"lab.server/{PATHS.directory(name)}/".encode() in _read(path):
             os.kill(int(path.parent.name), signal.SIGKILL)
 
 

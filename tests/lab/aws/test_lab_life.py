@@ -15,9 +15,10 @@ import pytest
 
 from drawbridge.operate.stack_files import CHECKOUT
 from lab import region
-from lab.errors import AlreadyUp
+from lab.errors import AlreadyUp, InTransition, PortInUse
 from lab.linux import Process, namespaces
 from lab.machines import image
+from lab.paths import CACHE_VARIABLE, PATHS
 from tests.support import waiting
 
 NAME = "life"
@@ -34,10 +35,10 @@ def nothing_left() -> Iterator[None]:
 def traces(name: str) -> list[str]:
     """What there is of a lab on this machine."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    directory = str(region.directory_of(name))
+    directory = str(PATHS.directory(name))
     found = [f"namespace {n}" for n in namespaces(f"{name}-")]
     found += [f"mount {m}" for m in mounts if m.startswith(f"{directory}/")]
-    found += [f"file {p}" for p in (Path(directory), Path(f"/run/lock/drawbridge-{name}.lock")) if p.exists()]
+    found += [f"file {p}" for p in (Path(directory), PATHS.lock(name)) if p.exists()]
     found += [f"file {p}" for p in Path("/run/systemd/nspawn").glob(f"*/{name}-*")]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -62,19 +63,19 @@ def test_a_lab_leaves_traces_while_it_runs_and_none_after() -> None:
 def test_a_second_one_of_the_same_name_is_refused() -> None:
     region.start(NAME)
 
-    with pytest.raises(AlreadyUp, match="is up already; `drawbridge lab down`"):
+    with pytest.raises(AlreadyUp, match="the lab life is up already"):
         region.start(NAME)
 
 
 def test_two_commands_at_once_do_not_make_one_lab_together() -> None:
-    with region._alone(NAME), pytest.raises(AlreadyUp, match="another command is bringing the lab life up or down"):
+    with region._alone(NAME), pytest.raises(InTransition, match="another command is bringing the lab life up or down"):
         region.start(NAME)
 
 
 def test_a_taken_port_is_named_and_nothing_is_made() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(AlreadyUp, match=f"port {port} of 127.0.0.1 is taken"):
+        with pytest.raises(PortInUse, match=f"port {port} of 127.0.0.1 is already in use"):
             region.start(NAME, port=port)
 
     assert traces(NAME) == []
@@ -114,7 +115,7 @@ def _is_server(cmdline: Path) -> bool:
         words = cmdline.read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return False
-    return "lab.server" in words and str(region.directory_of(NAME)) in words
+    return "lab.server" in words and str(PATHS.directory(NAME)) in words
 
 
 @pytest.mark.parametrize("moment", ["the region is up", "a machine runs"])
@@ -172,8 +173,8 @@ def test_a_stack_file_with_errors_is_told_whole_and_makes_nothing(tmp_path: Path
 
 def test_an_image_build_cut_off_is_never_taken_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The build that is cut off is a real one; the one after it is a stand-in, for time."""
-    monkeypatch.setenv("DRAWBRIDGE_CACHE", str(tmp_path))
-    command = [sys.executable, "-c", "from lab import image; image.ensure(print)"]
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    command = [sys.executable, "-c", "from lab.machines import image; image.ensure(print)"]
     build = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     waiting.until(lambda: next(tmp_path.glob("building-*/base/*"), None), 60)
     build.kill()
