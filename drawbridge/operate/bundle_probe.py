@@ -143,14 +143,14 @@ def _try(
     except OSError as error:
         return "address", f"there is no way to {address[0]}: {error.strerror or error}", _WHERE
     with closing(wire):
-        talk = Handshake(wire, key)
+        handshake = Handshake(wire, key)
         try:
-            if not talk.reset(start + _OPEN):
+            if not handshake.reset(start + _OPEN):
                 if remote.protocol == "udp":
                     return _silent(remote, echo, start)
                 finding = "something listens, and does not answer the bundle's key"
                 return "configuration", finding, _FETCH
-            if talk.secure(bundle, start + TIME_LIMIT - 0.3):
+            if handshake.secure(bundle, start + TIME_LIMIT - 0.3):
                 return "fine", "the gateway and the bundle accept each other", "connect"
         except ServerCertificateError as error:
             finding = f"OpenVPN knows the bundle's key and shows a certificate that the bundle refuses: {error}"
@@ -158,7 +158,7 @@ def _try(
         except ConnectionRefusedError:
             return "nothing", f"{address[0]} says that nothing listens on {remote.protocol} {remote.port}", _START
         except (EOFError, ConnectionResetError):
-            if not talk.answered:
+            if not handshake.answered:
                 return "configuration", "something listens, and hangs up on the bundle's key", _FETCH
         except OSError as error:
             return "address", f"there is no way to {address[0]}: {error.strerror or error}", _WHERE
@@ -199,7 +199,7 @@ def _look_up(remote: Remote) -> tuple[int, tuple[Any, ...]]:
 class _Datagrams:
     """UDP; connected, so that what the far host says of the port (ICMP) comes as an error."""
 
-    again = 0.7
+    retransmit_after = 0.7
 
     def __init__(self, family: int, address: tuple[Any, ...], deadline: float) -> None:
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -222,7 +222,7 @@ class _Datagrams:
 class _Stream:
     """TCP: each packet after its length."""
 
-    again = float("inf")
+    retransmit_after = float("inf")
 
     def __init__(self, family: int, address: tuple[Any, ...], deadline: float) -> None:
         self._socket = socket.create_connection(address[:2], timeout=deadline - time.monotonic())
