@@ -170,7 +170,7 @@ def gateway(
         )
 
     built = pulumi.Output.all(there.address.public_ip, own.revoked).apply(lambda known: build(*known))
-    vault_args = VaultArgs(**common, release=built, throw_away=config.throw_away, within=first)
+    vault_args = VaultArgs(**common, release=built, throw_away=config.disposable, within=first)
     vault = Vault(names(config, number).resource("vault"), vault_args)
     access_args = AccessArgs(
         **common,

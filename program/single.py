@@ -156,7 +156,7 @@ def supply(
         names=names(config),
         region=config.region,
         release=pulumi.Output.all(whole, authority.revoked).apply(lambda known: build(*known)),
-        throw_away=config.throw_away,
+        throw_away=config.disposable,
         kits=kits,
     )
     vault = Vault("vault", args)

@@ -9,7 +9,7 @@ from settings.problems import Problem
 
 
 class Topology(Enum):
-    """What a stack's tunnel connects, and how."""
+    """The networks and hosts that a tunnel connects."""
 
     ROUTED = auto()
     """Clients and their LANs, by routes."""

@@ -46,7 +46,7 @@ def _parse_range(value: object) -> object:
 
 
 def _write_number(value: object) -> object:
-    """Return a number as text: in a stack file it is no address, though Python takes it for one."""
+    """Return a number as text: Python would take it for an address."""
     return str(value) if isinstance(value, int | float) else value
 
 
@@ -243,6 +243,6 @@ class Settings(Section):
         return self.network.domain and self.network.domain.replace("*", self.stack)
 
     @property
-    def throw_away(self) -> bool:
+    def disposable(self) -> bool:
         """Return whether the stack's data may be destroyed with it without asking."""
         return self.stack == LAB

@@ -37,7 +37,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What a key's value must be, and how to write one."""
+    """A format that values of a key must have, and how to write one."""
 
     noun: str
     remedy: str
@@ -203,8 +203,8 @@ def show(value: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, keys: Iterable[str]) -> str:
     """Return a remedy for an unknown key: the known key that is most like it, or all of them."""
-    names = sorted(known)
+    names = sorted(keys)
     near = difflib.get_close_matches(word, names, n=1)
     return f"did you mean {near[0]}?" if near else f"known keys are {', '.join(names)}"
