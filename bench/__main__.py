@@ -39,27 +39,27 @@ def run(arguments: tuple[str, ...]) -> tuple[float, subprocess.CompletedProcess[
 
 
 def main() -> int:
-    """Prints one line a step; 1 if one failed, 2 if a lab is in the way."""
+    """Print one line a step; return 1 if a step failed, 2 if a lab runs already."""
     _, status = run(("lab", "status", "--json"))
     if status.returncode or json.loads(status.stdout):
         print(status.stderr or "a lab is running; take it down first: drawbridge lab down", file=sys.stderr)
         return 2
     failed = False
-    for what, arguments in STEPS:
+    for title, arguments in STEPS:
         seconds, done = run(arguments)
-        print(f"{seconds:8.2f} s  {what}" + (f"  (exit {done.returncode})" if done.returncode else ""), flush=True)
+        print(f"{seconds:8.2f} s  {title}" + (f"  (exit {done.returncode})" if done.returncode else ""), flush=True)
         if done.returncode:
             failed = True
             print(done.stderr, file=sys.stderr)
     for figure in itertools.chain(lab.figures(), links.figures()):
         print(figure, flush=True)
-    for what, stack, changes in TRIALS:
-        failed |= not trial(what, stack, changes)
+    for title, stack, changes in TRIALS:
+        failed |= not trial(title, stack, changes)
     return int(failed)
 
 
-def trial(what: str, stack: Path, changes: Mapping[str, str]) -> bool:
-    """Print what a trial of a stack file, changed so, has measured; whether all it promises holds."""
+def trial(title: str, stack: Path, changes: Mapping[str, str]) -> bool:
+    """Print the figures of a trial of a stack file with changes; return whether all checks hold."""
     text = stack.read_text()
     for old, new in changes.items():
         assert old in text, f"{stack.name} has no {old!r}"
@@ -68,7 +68,7 @@ def trial(what: str, stack: Path, changes: Mapping[str, str]) -> bool:
         changed = Path(directory, stack.name)
         changed.write_text(text)
         seconds, done = run(("lab", "try", str(changed)))
-    print(f"{seconds:8.2f} s  {what}\n{textwrap.indent(done.stdout, ' ' * 12)}", flush=True)
+    print(f"{seconds:8.2f} s  {title}\n{textwrap.indent(done.stdout, ' ' * 12)}", flush=True)
     if done.returncode:
         print(done.stderr, file=sys.stderr)
     return done.returncode == 0

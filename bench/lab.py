@@ -39,7 +39,7 @@ while time.monotonic() < end: c.sendall(data)
 
 
 def figures() -> Iterator[str]:
-    """One line a figure, as it is found."""
+    """Yield a line for each figure."""
     with region(boots=False) as wires:
         yield from _effect(wires)
         yield from _rules(wires)
@@ -77,20 +77,20 @@ def _subnet(ec2: Any) -> tuple[str, str]:
 
 def _group(ec2: Any, vpc: str, *ranges: IPv4Network) -> str:
     name = secrets.token_hex(4)
-    made = str(ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"])
+    group = str(ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"])
     if ranges:
         listed = [{"CidrIp": str(network)} for network in ranges]
-        ec2.authorize_security_group_ingress(GroupId=made, IpPermissions=[{"IpProtocol": "-1", "IpRanges": listed}])
-    return made
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[{"IpProtocol": "-1", "IpRanges": listed}])
+    return group
 
 
 def _launch(ec2: Any, subnet: str, *groups: str, count: int = 1) -> list[tuple[str, str]]:
-    """Ids and addresses."""
-    made = ec2.run_instances(
+    """Launch instances; return their ids and addresses."""
+    instances = ec2.run_instances(
         ImageId=IMAGE, InstanceType="t3.nano", MinCount=count, MaxCount=count,
         NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": subnet, "Groups": list(groups)}],
     )["Instances"]  # fmt: skip
-    return [(instance["InstanceId"], instance["PrivateIpAddress"]) for instance in made]
+    return [(instance["InstanceId"], instance["PrivateIpAddress"]) for instance in instances]
 
 
 def _effect(running: Region) -> Iterator[str]:
@@ -101,21 +101,21 @@ def _effect(running: Region) -> Iterator[str]:
     running.wait_reconciled()
     namespace = running.host(caller).namespace
     rule = [{"IpProtocol": "tcp", "FromPort": 9, "ToPort": 9, "IpRanges": [{"CidrIp": "10.7.0.0/16"}]}]
-    taken = []
+    durations = []
     for _ in range(10):
         start = time.monotonic()
         ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=rule)
         while not _answered(namespace, address):
             pass
-        taken.append(time.monotonic() - start)
+        durations.append(time.monotonic() - start)
         ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=rule)
         running.wait_reconciled()
-    most = max(taken)
-    yield f"{statistics.median(taken):8.2f} s  from an API call to its packets, median of 10 ({most:.2f} s at most)"
+    most = max(durations)
+    yield f"{statistics.median(durations):8.2f} s  from an API call to its packets, median of 10 ({most:.2f} s at most)"
 
 
 def _answered(namespace: str, address: str) -> bool:
-    """Whether a connection is refused, by the instance: so its packets pass."""
+    """Return whether the instance refuses a connection, which shows that packets pass."""
     with within(namespace, lambda: socket.socket()) as attempt:
         attempt.settimeout(0.02)
         try:
@@ -152,32 +152,32 @@ def _throughput(running: Region) -> Iterator[str]:
     group = _group(ec2, vpc, IPv4Network("10.7.0.0/16"))
     [(near, _)], [(far, address)] = _launch(ec2, subnet, group), _launch(ec2, subnet, group)
     running.wait_reconciled()
-    one, other = f"{running.name}-bare1", f"{running.name}-bare2"
+    near_end, far_end = f"{running.name}-bare1", f"{running.name}-bare2"
     try:
-        for name in (one, other):
+        for name in (near_end, far_end):
             add_namespace(name)
-        run("ip", "-n", one, "link", "add", "v0", "mtu", "9001", "type", "veth",
-            "peer", "name", "v0", "mtu", "9001", "netns", other)  # fmt: skip
-        for name, own in ((one, "192.0.2.1/30"), (other, "192.0.2.2/30")):
-            run("ip", "-n", name, "address", "add", own, "dev", "v0")
+        run("ip", "-n", near_end, "link", "add", "v0", "mtu", "9001", "type", "veth",
+            "peer", "name", "v0", "mtu", "9001", "netns", far_end)  # fmt: skip
+        for name, address_there in ((near_end, "192.0.2.1/30"), (far_end, "192.0.2.2/30")):
+            run("ip", "-n", name, "address", "add", address_there, "dev", "v0")
             run("ip", "-n", name, "link", "set", "v0", "up")
         routed, bare = [], []
         for _ in range(3):  # in turns, since others use this machine too
-            bare.append(_gigabits(one, other, "192.0.2.2"))
+            bare.append(_gigabits(near_end, far_end, "192.0.2.2"))
             routed.append(_gigabits(running.host(near).namespace, running.host(far).namespace, address))
     finally:
-        for name in (one, other):
+        for name in (near_end, far_end):
             delete_namespace(name)
     ours, best = max(routed), max(bare)
     yield f"{ours / best:8.0%}    of a bare veth pair's throughput through the router ({ours:.1f} of {best:.1f} Gbit/s)"
 
 
 def _gigabits(sender: str, receiver: str, address: str) -> float:
-    with subprocess.Popen(_python(receiver, _RECEIVE), stdout=subprocess.PIPE, text=True) as there:
-        assert there.stdout
-        there.stdout.readline()
+    with subprocess.Popen(_python(receiver, _RECEIVE), stdout=subprocess.PIPE, text=True) as receiving:
+        assert receiving.stdout
+        receiving.stdout.readline()
         subprocess.run([*_python(sender, _SEND), address, str(SECONDS)], check=True)
-        return float(there.stdout.read())
+        return float(receiving.stdout.read())
 
 
 def _python(namespace: str, text: str) -> list[str]:
@@ -188,10 +188,10 @@ def _ready(running: Region) -> Iterator[str]:
     ec2 = _client(running)
     vpc, subnet = _subnet(ec2)
     start = time.monotonic()
-    [(made, _)] = _launch(ec2, subnet, _group(ec2, vpc))
-    running.host(made).wait_booted(120)
+    [(instance, _)] = _launch(ec2, subnet, _group(ec2, vpc))
+    running.host(instance).wait_booted(120)
     yield f"{time.monotonic() - start:8.2f} s  from RunInstances to a machine that is up"
-    ec2.terminate_instances(InstanceIds=[made])
+    ec2.terminate_instances(InstanceIds=[instance])
     running.wait_reconciled()
 
 
@@ -199,9 +199,9 @@ def _many(running: Region) -> Iterator[str]:
     ec2 = _client(running)
     vpc, subnet = _subnet(ec2)
     before, start = running.memory(), time.monotonic()
-    made = _launch(ec2, subnet, _group(ec2, vpc), count=INSTANCES)
+    instances = _launch(ec2, subnet, _group(ec2, vpc), count=INSTANCES)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda one: running.host(one[0], timeout=300).wait_booted(300), made))
+        list(pool.map(lambda launched: running.host(launched[0], timeout=300).wait_booted(300), instances))
     seconds = time.monotonic() - start
     used = running.memory() - before
     yield f"{seconds:8.1f} s  from RunInstances to {INSTANCES} machines up, in {used / 2**30:.1f} GiB of memory"

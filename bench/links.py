@@ -29,7 +29,7 @@ WATCHED, TIMES = 12.0, 2
 
 
 def figures() -> Iterator[str]:
-    """One line a figure, as it is found."""
+    """Yield a line for each figure."""
     with region(boots=True) as running:
         pair = pairs.build(running, MODES[0], rate=RATE)
         wait_bonded(pair)
@@ -42,30 +42,30 @@ def figures() -> Iterator[str]:
 
 
 def _mode(pair: Pair) -> Iterator[str]:
-    told = run_checked(pair.left, "ping", "-n", "-q", "-i", "0.02", "-c", "1000", FAR, timeout=120)
-    found = re.search(r"(\d+) packets transmitted, (\d+) received", told)
-    assert found, told
-    yield f"{int(found[1]) - int(found[2])} of {found[1]} pings lost while nothing happens (goal: 0)"
-    for what, goal, fail, mend in _faults(pair):
+    output = run_checked(pair.left, "ping", "-n", "-q", "-i", "0.02", "-c", "1000", FAR, timeout=120)
+    counts = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+    assert counts, output
+    yield f"{int(counts[1]) - int(counts[2])} of {counts[1]} pings lost while nothing happens (goal: 0)"
+    for fault, goal, fail, repair in _faults(pair):
         for tap in (0, 1):
             losses = []
             for _ in range(TIMES):
                 losses.append(measure_loss(pair.left, FAR, WATCHED, meanwhile=lambda f=fail, t=tap: f(t)))  # type: ignore[misc]
-                mend(tap)
+                repair(tap)
                 wait_bonded(pair)
-            told = "; ".join(f"{loss.gap:.1f} s, {loss.lost} of {loss.sent} pings lost" for loss in losses)
-            yield f"ovn{tap} {what}: longest gap {told} (goal: {goal:g} s at most)"
-    two = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
+            gaps = "; ".join(f"{loss.gap:.1f} s, {loss.lost} of {loss.sent} pings lost" for loss in losses)
+            yield f"ovn{tap} {fault}: longest gap {gaps} (goal: {goal:g} s at most)"
+    with_two = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
     run_checked(pair.left, "systemctl", "stop", _unit(1))
     for host in pair.hosts:
         wait_links(host, "ovn0")
-    one = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
+    with_one = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
     run_checked(pair.left, "systemctl", "start", _unit(1))
     wait_bonded(pair)
     for n in (1, 8):
         yield (
-            f"{n} streams over lines of {RATE}: two carry {two[n]:.1f} Mbit/s, one {one[n]:.1f}: "
-            f"{two[n] / one[n]:.2f} x"
+            f"{n} streams over lines of {RATE}: two carry {with_two[n]:.1f} Mbit/s, one {with_one[n]:.1f}: "
+            f"{with_two[n] / with_one[n]:.2f} x"
         )
 
 
@@ -74,7 +74,7 @@ def _unit(tap: int) -> str:
 
 
 def _faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], Callable[[int], object]]]:
-    """What happens to a link of the left host's, the seconds it may cost, how to do and to mend it."""
+    """Yield each fault of a link: its words, the seconds it may cost, how to cause and how to repair it."""
     left, lab = pair.left, pair.region.name
 
     def router(tap: int) -> str:

@@ -105,7 +105,7 @@ class Hosts:
             machine.start()
 
     def remove_host(self, name: str) -> None:
-        """Remove a host with all it wrote; none is no error."""
+        """Remove a host with all it wrote, if there is one."""
         host = self.hosts.pop(name, None)
         if host is not None:
             host.machine.remove()

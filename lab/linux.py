@@ -1,4 +1,4 @@
-"""Thin hands for Linux: commands, namespaces, sockets inside them. Needs root, except `run`.
+"""Run commands, and create namespaces and sockets inside them. Needs root, except `run`.
 
 Sources: ip-netns(8), setns(2), unshare(2), ioctl_ns(2), pid_namespaces(7), proc_pid_stat(5), nft(8).
 """
@@ -41,8 +41,8 @@ def run(*argv: str, stdin: str | None = None, timeout: float = 60) -> str:
     except subprocess.TimeoutExpired as late:
         raise CommandFailed(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise CommandFailed(f"`{' '.join(argv)}` failed: {said[-2000:] or f'exit code {done.returncode}'}")
+        message = (done.stderr or done.stdout).strip()
+        raise CommandFailed(f"`{' '.join(argv)}` failed: {message[-2000:] or f'exit code {done.returncode}'}")
     return done.stdout
 
 
@@ -60,9 +60,9 @@ _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 4096
 
 def allow_many_machines() -> None:
     """Raise the kernel's limit on inotify instances: its default is used up by some 25 booted machines."""
-    limit, wanted = _INOTIFY
-    if int(limit.read_text()) < wanted:
-        limit.write_text(str(wanted))
+    limit, instances = _INOTIFY
+    if int(limit.read_text()) < instances:
+        limit.write_text(str(instances))
 
 
 def add_namespace(name: str) -> None:
@@ -73,13 +73,13 @@ def add_namespace(name: str) -> None:
 
 
 def delete_namespace(name: str) -> None:
-    """Remove a network namespace and the links in it; none is no error."""
+    """Remove a network namespace and the links in it, if there is one."""
     if (NETNS / name).exists():
         run("ip", "netns", "delete", name)
 
 
 def namespaces(prefix: str) -> list[str]:
-    """Names of the network namespaces that start with `prefix`."""
+    """Return the names of the network namespaces that start with `prefix`."""
     return sorted(path.name for path in NETNS.glob(f"{prefix}*")) if NETNS.is_dir() else []
 
 
@@ -102,7 +102,7 @@ class Process:
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended yet. One that was killed runs on until all of it is undone."""
+        """True until it has ended. A killed process runs on until the kernel has taken all of it apart."""
         return Process.of(self.pid) == self
 
     def memory(self) -> int:
@@ -147,49 +147,49 @@ class Process:
 
 
 def processes_in(namespace: str) -> list[Process]:
-    """The processes whose network is a namespace."""
-    return [found for pid in run("ip", "netns", "pids", namespace).split() if (found := Process.of(int(pid)))]
+    """Return the processes in a network namespace."""
+    return [process for pid in run("ip", "netns", "pids", namespace).split() if (process := Process.of(int(pid)))]
 
 
 def processes_with(variable: str, value: str) -> list[Process]:
-    """The processes that were started with a variable in their environment, but for this one."""
-    wanted, found = f"{variable}={value}".encode(), []
+    """Return the processes that were started with a variable in their environment, except this one."""
+    entry, processes = f"{variable}={value}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if wanted in path.read_bytes().split(b"\0"):
-                found.append(Process.of(int(path.parent.name)))
-    return [process for process in found if process is not None and process.pid != os.getpid()]
+            if entry in path.read_bytes().split(b"\0"):
+                processes.append(Process.of(int(path.parent.name)))
+    return [process for process in processes if process is not None and process.pid != os.getpid()]
 
 
 def processes_under(init: Process) -> list[Process]:
-    """What runs in the PID namespace that a process is the init of, and in those inside it; itself not."""
+    """Return the processes in the PID namespace of an init, and in those inside it, without itself."""
     try:
         top = Path(f"/proc/{init.pid}/ns/pid").stat().st_ino
     except OSError:
         return []  # the namespace went with it
-    found = []
+    processes = []
     for path in Path("/proc").glob("[0-9]*/ns/pid"):
         with contextlib.suppress(OSError):
             process = Process.of(int(path.parts[2]))
             if process and process != init and top in _lineage(path):
-                found.append(process)
-    return found if init.runs else []
+                processes.append(process)
+    return processes if init.runs else []
 
 
 def _lineage(namespace: Path) -> Iterator[int]:
     """Numbers of a PID namespace and of those it is in, innermost first, as far as this process may see."""
-    held = os.open(namespace, os.O_RDONLY)
+    descriptor = os.open(namespace, os.O_RDONLY)
     try:
         while True:
-            yield os.fstat(held).st_ino
+            yield os.fstat(descriptor).st_ino
             try:
-                outer = fcntl.ioctl(held, _NS_GET_PARENT)
+                outer = fcntl.ioctl(descriptor, _NS_GET_PARENT)
             except PermissionError:
                 return
-            os.close(held)
-            held = outer
+            os.close(descriptor)
+            descriptor = outer
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
 def enter_pid_namespace() -> None:
@@ -235,11 +235,11 @@ def entered(namespace: str) -> Iterator[None]:
     """
     home = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
     try:
-        there = os.open(NETNS / namespace, os.O_RDONLY)
+        target = os.open(NETNS / namespace, os.O_RDONLY)
         try:
-            _setns(there)
+            _setns(target)
         finally:
-            os.close(there)
+            os.close(target)
         try:
             yield
         finally:
@@ -249,7 +249,7 @@ def entered(namespace: str) -> Iterator[None]:
 
 
 def listen(namespace: str | None, address: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """A bound socket (and listening, where it is TCP) in a namespace, or in the host's for None."""
+    """Return a bound socket (and listening, where it is TCP) in a namespace, or in the host's for None."""
 
     def bind() -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -270,7 +270,7 @@ def listen(namespace: str | None, address: str, port: int, kind: int = socket.SO
 
 
 def within(namespace: str | None, call: Callable[[], T]) -> T:
-    """Result of `call()` made inside a namespace, or in the host's for None."""
+    """Return the result of `call()` made inside a namespace, or in the host's for None."""
     if namespace is None:
         return call()
     with entered(namespace):

@@ -42,9 +42,9 @@ from lab.verbs import Verb
 
 DEFAULT = "lab"
 DEFAULT_PORT = 4700
-#: What the region notes of its processes in its directory.
+#: File in a region's directory that lists its processes.
 PROCESSES = "processes.json"
-#: In the environment of all that a region starts on this machine: its directory.
+#: Environment variable with the region's directory, in all processes that a region starts.
 MARK = "LAB_REGION"
 _START_SECONDS = 60.0
 #: Regions this process started, to reap them when they end.
@@ -106,7 +106,7 @@ class Region:
 
     @property
     def endpoint(self) -> str:
-        """Where the AWS API listens: on loopback, always."""
+        """URL of the AWS API, on loopback."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -127,8 +127,8 @@ class Region:
     def memory(self) -> int:
         """Bytes that the region and its machines hold, each shared page counted once (proc(5), smaps_rollup: Pss)."""
         server, *inits = _recorded(self.directory)
-        held = [server, *(process for init in inits for process in processes_under(init))]
-        return sum(process.memory() for process in held)
+        processes = [server, *(process for init in inits for process in processes_under(init))]
+        return sum(process.memory() for process in processes)
 
     def wait_reconciled(self, timeout: float = 30) -> None:
         """Wait until packets follow every API call so far.
@@ -205,7 +205,7 @@ class Region:
         return self.host(name)
 
     def remove_host(self, name: str) -> None:
-        """Remove a host with all it wrote; none is no error."""
+        """Remove a host with all it wrote, if there is one."""
         self._ask(Verb.REMOVE_HOST, name=name)
 
     def reboot_host(self, name: str) -> None:
@@ -226,7 +226,7 @@ class Region:
         self._ask(Verb.USE_OWN_KERNELS, enabled=enabled)
 
     def host(self, name: str, timeout: float = 20) -> Host:
-        """A machine by its name: a host's, an instance's `Name` tag or id.
+        """Return a machine by its name: a host's, an instance's `Name` tag or id.
 
         Raises:
             LabError: there is none, or it does not run after `timeout` seconds.
@@ -234,17 +234,17 @@ class Region:
         deadline = time.monotonic() + timeout
         while True:
             status = self.status()
-            found = [h for h in status["hosts"] if h["name"] == name] + [
+            matches = [h for h in status["hosts"] if h["name"] == name] + [
                 i for i in status["instances"] if name in (i["id"], i["name"]) and i["state"] != "terminated"
             ]
-            if found and (found[0]["leader"] or (found[0]["namespace"] and not status["boots"])):
+            if matches and (matches[0]["leader"] or (matches[0]["namespace"] and not status["boots"])):
                 keys = ("leader", "address", "namespace", "own_kernel")
-                leader = found[0]["leader"] or 0
+                leader = matches[0]["leader"] or 0
                 again = functools.partial(self.host, name, timeout=0)
-                return Host(name, **{**{key: found[0][key] for key in keys}, "leader": leader}, find=again)
+                return Host(name, **{**{key: matches[0][key] for key in keys}, "leader": leader}, find=again)
             if time.monotonic() > deadline:
-                known = sorted(h["name"] for h in (*status["hosts"], *status["instances"]))
-                raise LabError(f"no machine {name} runs in the lab; there is {', '.join(known) or 'none'}")
+                names = sorted(h["name"] for h in (*status["hosts"], *status["instances"]))
+                raise LabError(f"no machine {name} runs in the lab; there is {', '.join(names) or 'none'}")
             time.sleep(0.1)
 
     def _ask(self, verb: Verb, **arguments: Any) -> Any:
@@ -263,7 +263,7 @@ class Region:
 
 
 def connect(name: str = DEFAULT) -> Region | None:
-    """The running lab of this name, or None."""
+    """Return the running lab of this name, or None."""
     directory = PATHS.directory(name)
     try:
         ready = json.loads((directory / "region.json").read_text())
@@ -296,7 +296,7 @@ def start(
         LabError: the process ended or did not answer within 60 s; the text holds the log's end.
     """
     require_privileges()
-    with _alone(name):
+    with _locked(name):
         if connect(name) is not None:
             raise AlreadyUp(f"the lab {name} is up already")
         _clean(name)
@@ -350,23 +350,23 @@ def _wait_ready(name: str, process: subprocess.Popen[bytes]) -> Region:
 
 
 def down(name: str = DEFAULT) -> bool:
-    """Take a lab down and remove all it made, also what a killed one left; whether there was anything."""
+    """Take a lab down and remove all it made, also what a killed one left; return whether there was anything."""
     require_privileges()
-    with _alone(name):
+    with _locked(name):
         for server in _recorded(PATHS.directory(name))[:1]:
             server.end(signal.SIGTERM, 40)
         return _clean(name)
 
 
 def running() -> list[str]:
-    """Names of the labs that have a directory, running or left behind."""
+    """Return the names of the labs that have a directory, running or left behind."""
     return sorted(path.name for path in PATHS.root.glob("*") if path.is_dir())
 
 
 def _clean(name: str) -> bool:
     """Remove what any region of this name left: processes, mounts, namespaces, files."""
     directory = PATHS.directory(name)
-    found = directory.exists()
+    removed = directory.exists()
     if child := _CHILDREN.pop(name, None):
         child.kill()
         child.wait(10)
@@ -376,7 +376,7 @@ def _clean(name: str) -> bool:
         init.end_namespace(20)
     # Again until none is left: one that is killed may just have started another.
     while marked := processes_with(MARK, str(directory)):
-        found = True
+        removed = True
         for process in marked:
             process.end(signal.SIGKILL, 10)
     for process in [process for namespace in namespaces(f"{name}-") for process in processes_in(namespace)]:
@@ -385,7 +385,7 @@ def _clean(name: str) -> bool:
         unmount_below(directory)
         shutil.rmtree(directory)
     for namespace in namespaces(f"{name}-"):
-        found = True
+        removed = True
         delete_namespace(namespace)
     for left in ("propagate", "unix-export"):
         for path in Path("/run/systemd/nspawn", left).glob(f"{name}-*"):
@@ -395,7 +395,7 @@ def _clean(name: str) -> bool:
                 shutil.rmtree(path)
     with contextlib.suppress(OSError):
         PATHS.root.rmdir()  # only the last lab's leaving empties it
-    return found
+    return removed
 
 
 def _recorded(directory: Path) -> list[Process]:
@@ -406,24 +406,24 @@ def _recorded(directory: Path) -> list[Process]:
         return []
 
 
-def _claim_port(wanted: int) -> int:
-    """A port of 127.0.0.1 that nobody listens on: the wanted one, or for 0 any.
+def _claim_port(port: int) -> int:
+    """Return a port of 127.0.0.1 that nobody listens on: `port`, or any for 0.
 
-    The default lab's is fixed, so that it is where people expect it.
+    Raises:
+        PortInUse: somebody listens on `port`.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError as taken:
-            raise PortInUse(f"port {wanted} of 127.0.0.1 is already in use") from taken
-        port: int = probe.getsockname()[1]
-        return port
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PortInUse(f"port {port} of 127.0.0.1 is already in use") from error
+        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Hold the lab's lock, so that two commands never make or unmake one lab at once."""
+def _locked(name: str) -> Iterator[None]:
+    """Hold the lab's lock for a block, so that two commands never bring one lab up or down at once."""
     path = PATHS.lock(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
@@ -437,5 +437,5 @@ def _alone(name: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-if __name__ == "__main__":  # a region's last deed, when whoever wanted it is gone
+if __name__ == "__main__":  # called by a region whose owner is gone
     down(sys.argv[1])

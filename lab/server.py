@@ -41,7 +41,7 @@ LOG = logging.getLogger("lab")
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What the process is started with (``settings.json`` in its directory)."""
+    """Settings that the process is started with (``settings.json`` in its directory)."""
 
     name: str
     port: int
@@ -188,7 +188,7 @@ def main(directory: Path) -> None:
 
 
 def _take_down(name: str) -> None:
-    """Have this region taken down by a process that is no part of it."""
+    """Have this region taken down by a process outside of it."""
     environment = {key: value for key, value in os.environ.items() if key != MARK}
     command = [sys.executable, "-m", "lab.region", name]
     subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)

@@ -25,7 +25,7 @@ _CREDENTIALS_SECONDS = 21600
 
 @dataclass(frozen=True, slots=True)
 class _LaunchData:
-    """What EC2's description of an instance only names."""
+    """Data of an instance that EC2's description only names."""
 
     user_data: bytes | None
     public_key: str | None
@@ -96,10 +96,10 @@ class Services:
     def update(self, region: str, state: State) -> None:
         """Answer from now on with what the API says of the instances of an AWS region."""
         instances = [instance for instance in state.instances.values() if instance.on]
-        kept = {instance.id for instance in state.instances.values() if instance.state != "terminated"}
-        for place, name in list(self._launch_data):
-            if place == region and name not in kept:
-                self._launch_data.pop((place, name), None)
+        existing = {instance.id for instance in state.instances.values() if instance.state != "terminated"}
+        for key in list(self._launch_data):
+            if key[0] == region and key[1] not in existing:
+                self._launch_data.pop(key, None)
         self._metadata[region] = {
             (interface.vpc, str(address)): self._describe(region, state, instance)
             for instance in instances

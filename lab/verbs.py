@@ -9,7 +9,7 @@ TOKEN_HEADER = "X-Lab-Token"
 
 
 class Verb(StrEnum):
-    """What a caller can ask a region for. Arguments and answers are JSON objects."""
+    """Requests to a region. Arguments and answers are JSON objects."""
 
     STATUS = "status"
     WAIT_RECONCILED = "wait-reconciled"

@@ -39,7 +39,7 @@ _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
 #: What a boot here need not do. An empty unit is a masked one (systemd.unit(5)).
 SKIPPED_UNITS = {
-    # The kernel tells all machines of a device that is no network's: the udevs of 50 would hear of each one's boot.
+    # uevents for non-network devices reach every container: one boot would wake udev in all 50.
     "/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": (
         "[Service]\nExecStart=\nExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net\n"
     ),
@@ -60,13 +60,13 @@ def start_pid_namespace() -> Process:
     namespace's init end after all the others in it (pid_namespaces(7)).
     """
 
-    def found() -> Process | None:
+    def start_init() -> Process | None:
         enter_pid_namespace()
         # One that reaps whatever is left to it, and does nothing else.
         keeper = subprocess.Popen(["setpriv", "--pdeathsig=KILL", "env", "--ignore-signal=CHLD", "sleep", "infinity"])
         return Process.of(keeper.pid)
 
-    keeper = _SPAWNER.submit(found).result()
+    keeper = _SPAWNER.submit(start_init).result()
     assert keeper is not None
     return keeper
 
@@ -85,7 +85,7 @@ class LabMachine:
 
     @property
     def root(self) -> Path:
-        """Where the machine's file system is mounted while it is prepared or runs."""
+        """Mount point of the machine's file system, while it is prepared or runs."""
         return self.directory / "root"
 
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
@@ -130,7 +130,7 @@ class LabMachine:
         went_down()
 
     def _asks_to_boot_again(self, code: int) -> bool:
-        """Whether a machine that ended with this exit code is to come back."""
+        """Return whether a machine that ended with this exit code is to boot again."""
         return code == _REBOOT
 
     def _boot(self) -> "subprocess.Popen[bytes]":
@@ -172,7 +172,7 @@ class LabMachine:
 
     @property
     def running(self) -> bool:
-        """Whether it is on, or between two boots of its own."""
+        """True while it is on, or between two boots of its own."""
         return self.process is not None
 
     @property
@@ -225,9 +225,9 @@ def leader_of(unshare: int) -> int | None:
     """The container's PID 1: nspawn's child with a PID namespace of its own; nspawn is the only child of `unshare`."""
     try:
         for nspawn in _children(unshare):
-            own = Path(f"/proc/{nspawn}/ns/pid").readlink()
+            namespace = Path(f"/proc/{nspawn}/ns/pid").readlink()
             for child in _children(nspawn):
-                if Path(f"/proc/{child}/ns/pid").readlink() != own:
+                if Path(f"/proc/{child}/ns/pid").readlink() != namespace:
                     return child
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         pass  # it is on its way out

@@ -70,7 +70,7 @@ HOST = ["openvpn", "nftables", "python3-boto3", "iperf3", "socat", "conntrack", 
 MIRROR_NAME = "mirror.lab"
 _SOURCES = "deb [trusted=yes] http://{name}/debian ./\n"
 _CLOUD = {
-    # In a container there is no DMI table to tell EC2 by, so the datasource is named; the network is the lab's.
+    # A container has no DMI table that shows EC2, so the datasource is named; the network is the lab's.
     "/etc/cloud/cloud.cfg.d/90_lab.cfg": (
         "datasource_list: [Ec2, None]\n"
         "datasource: {Ec2: {strict_id: false, apply_full_imds_network_config: false, timeout: 5, max_wait: 30}}\n"
@@ -94,7 +94,7 @@ IN_OWN_PID_NAMESPACE = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fo
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Where the built image lies."""
+    """Directories of the built image."""
 
     base: Path
     host: Path
@@ -194,9 +194,9 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
     (mirror / "lock").unlink(missing_ok=True)
     (mirror / "Packages").write_text(_packages_index(mirror))
     for path, text in _CLOUD.items():
-        inside = base / path.lstrip("/")
-        inside.parent.mkdir(parents=True, exist_ok=True)
-        inside.write_text(text)
+        target = base / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
     _finish_root(base)
     progress("installing the layer of hosts outside of AWS")
     _install_layer(base, host, mirror)
@@ -290,7 +290,7 @@ def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
 
 
 def _turn_off_cloud_init(root: Path) -> None:
-    """Keep a host that is no instance from asking a metadata service."""
+    """Keep a host outside of AWS from asking a metadata service."""
     (root / "etc/cloud/cloud-init.disabled").write_text("")
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from lab.errors import LabError, MachineDown, NotInstalled
 from lab.linux import NETNS, add_namespace, delete_namespace, ip_batch, listen, run, within
 from lab.machines.container import ENVIRONMENT, LabMachine
-from lab.machines.uml_agent import ADDRESS, JUDGE, PORT
+from lab.machines.uml_agent import ADDRESS, CHECKER, PORT
 from lab.machines.uml_nft import REAL
 
 KERNEL = "linux.uml"
@@ -38,7 +38,7 @@ _OPEN_ENDED = {"-i", "--interactive", "-I", "--includepath", "-D", "--define"}
 _AGENT = "/usr/local/lib/lab/agent.py"
 _REBOOTING = "/var/lib/lab-rebooting"
 _NETWORK = "/usr/local/lib/lab/network"
-_HOST_END = f"{JUDGE[0]}/30"
+_HOST_END = f"{CHECKER[0]}/30"
 _CONTROL = "lab0"
 _GONE_SECONDS = 5.0
 #: A kernel that is gone ends no connection: after 10 s without an answer it counts as gone (tcp(7)).
@@ -55,7 +55,7 @@ _FILES = {
         f"[Service]\nExecStart=/usr/bin/python3 -I {_AGENT}\nRestart=always\nRestartSec=1\n"
     ),
     "/etc/systemd/system/lab-reboot.service": (
-        "[Unit]\nDescription=Tell the lab that this is no power-off\nDefaultDependencies=no\n"
+        "[Unit]\nDescription=Tell the lab that this is a reboot\nDefaultDependencies=no\n"
         "After=shutdown.target\nBefore=umount.target final.target\n\n"
         f"[Service]\nType=oneshot\nExecStart=/usr/bin/touch {_REBOOTING}\n"
     ),
@@ -94,7 +94,7 @@ class Link:
 
     @property
     def files(self) -> dict[str, str]:
-        """What makes systemd name and configure it so."""
+        """The files that make systemd name and configure it so, by path."""
         stem = f"/etc/systemd/network/10-lab-{self.name}"
         match = f"[Match]\nMACAddress={self.mac}\nType=ether\nKind=!*\n"
         routes = "".join(
@@ -132,10 +132,10 @@ class UmlMachine(LabMachine):
         """As `Machine.prepare`; its kernel's modules and its interfaces' files are there as well."""
         super().prepare(files, hostname)
         release = modules().name
-        inside = self.root / "usr/lib/modules" / release
-        if not inside.is_mount():
-            inside.mkdir(parents=True, exist_ok=True)
-            run("mount", "--bind", "-o", "ro", str(modules()), str(inside))
+        target = self.root / "usr/lib/modules" / release
+        if not target.is_mount():
+            target.mkdir(parents=True, exist_ok=True)
+            run("mount", "--bind", "-o", "ro", str(modules()), str(target))
         self._take_links()
         mine = dict(_FILES)
         mine[_NETWORK] = "".join(link.script for link in self.links)
@@ -157,9 +157,9 @@ class UmlMachine(LabMachine):
     def _asks_to_boot_again(self, code: int) -> bool:
         # The kernel's own way starts it again while it still holds its taps.
         marker = self.root / _REBOOTING.lstrip("/")
-        asked = marker.exists()
+        rebooting = marker.exists()
         marker.unlink(missing_ok=True)
-        return asked
+        return rebooting
 
     def stop(self, *, orderly: bool = True) -> None:
         """As `Machine.stop`; its kernel is gone when this returns, not only the process that guards it."""
@@ -185,9 +185,9 @@ class UmlMachine(LabMachine):
         program.write_text(text)
         program.chmod(0o755)
         diversions = self.root / "var/lib/dpkg/diversions"
-        known = diversions.read_text() if diversions.exists() else ""
-        if NFT not in known.splitlines():
-            diversions.write_text(f"{known}{NFT}\n{REAL}\n:\n")
+        diverted = diversions.read_text() if diversions.exists() else ""
+        if NFT not in diverted.splitlines():
+            diversions.write_text(f"{diverted}{NFT}\n{REAL}\n:\n")
 
     def _power_off(self, leader: int) -> None:
         execute(self.namespace, ["systemctl", "--no-block", "poweroff"], timeout=5)
@@ -212,20 +212,20 @@ class UmlMachine(LabMachine):
     def _take_links(self) -> None:
         """Take each interface's configuration out of the namespace, and join it with a tap that the kernel opens."""
         add_control(self.namespace)
-        for found in json.loads(run("ip", "-n", self.namespace, "-j", "-d", "address")):
-            kind = found.get("linkinfo", {}).get("info_kind")
-            addresses = tuple(f"{a['local']}/{a['prefixlen']}" for a in found["addr_info"] if a["scope"] == "global")
+        for device in json.loads(run("ip", "-n", self.namespace, "-j", "-d", "address")):
+            kind = device.get("linkinfo", {}).get("info_kind")
+            addresses = tuple(f"{a['local']}/{a['prefixlen']}" for a in device["addr_info"] if a["scope"] == "global")
             if kind != "veth" or not addresses:
                 continue
-            name = found["ifname"]
+            name = device["ifname"]
             gateways = tuple(
                 (route["gateway"], int(route.get("metric", 0)))
                 for family in ("-4", "-6")
                 for route in json.loads(run("ip", "-n", self.namespace, family, "-j", "route", "show", "default"))
                 if route["dev"] == name and "gateway" in route
             )
-            link = Link(name, found["address"], found["mtu"], addresses, gateways)
-            self.links = [*(known for known in self.links if known.name != name), link]
+            link = Link(name, device["address"], device["mtu"], addresses, gateways)
+            self.links = [*(present for present in self.links if present.name != name), link]
             _join(self.namespace, link)
 
 
@@ -236,14 +236,14 @@ class _CheckRequest(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         """Answer one line of JSON with another."""
-        asked = json.loads(self.rfile.readline())
-        argv = [str(word) for word in asked["argv"]]
-        if _OPEN_ENDED & {*argv} or "include" in (asked["stdin"] or "").split():
+        request = json.loads(self.rfile.readline())
+        argv = [str(word) for word in request["argv"]]
+        if _OPEN_ENDED & {*argv} or "include" in (request["stdin"] or "").split():
             answer = {"returncode": 1, "stdout": "", "stderr": "the lab checks no ruleset that reads other files\n"}
         else:
-            inside = ["ip", "netns", "exec", self.server.namespace, "nft", *argv]
+            command = ["ip", "netns", "exec", self.server.namespace, "nft", *argv]
             done = subprocess.run(
-                inside, input=asked["stdin"] or "", capture_output=True, text=True, timeout=60, check=False
+                command, input=request["stdin"] or "", capture_output=True, text=True, timeout=60, check=False
             )
             answer = {"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
         self.wfile.write(json.dumps(answer).encode() + b"\n")
@@ -258,18 +258,18 @@ class RulesetChecker(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
     def __init__(self, machine: str) -> None:
-        super().__init__(JUDGE, _CheckRequest, bind_and_activate=False)
+        super().__init__(CHECKER, _CheckRequest, bind_and_activate=False)
         self.namespace = f"{machine}-nft"
         add_namespace(self.namespace)
         self.socket.close()
-        self.socket = listen(machine, *JUDGE)
+        self.socket = listen(machine, *CHECKER)
 
     @classmethod
     def open(cls, machine: str) -> "RulesetChecker":
         """Start to check for the machine of a namespace."""
-        made = cls(machine)
-        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 1}, daemon=True).start()
-        return made
+        checker = cls(machine)
+        threading.Thread(target=checker.serve_forever, kwargs={"poll_interval": 1}, daemon=True).start()
+        return checker
 
     def close(self) -> None:
         """End, and forget."""
@@ -285,11 +285,11 @@ class RulesetChecker(socketserver.ThreadingTCPServer):
 def _join(namespace: str, link: Link) -> None:
     """A bridge of two ports: the wire, under another MAC so that the machine can have that, and the kernel's tap."""
     tap, bridge = _tap(link.name), f"b{_tap(link.name)}"
-    other = "06:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(f"{namespace}{link.name}".encode()).digest()[:5])
+    mac = "06:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(f"{namespace}{link.name}".encode()).digest()[:5])
     ip_batch(
         namespace,
         # A wire that was there before has left them behind.
-        [f"link delete {found}" for found in (bridge, tap)],
+        [f"link delete {device}" for device in (bridge, tap)],
         force=True,
     )
     ip_batch(
@@ -297,7 +297,7 @@ def _join(namespace: str, link: Link) -> None:
         [
             f"address flush dev {link.name}",
             f"link set {link.name} down",
-            f"link set {link.name} address {other}",
+            f"link set {link.name} address {mac}",
             f"link add {bridge} mtu {link.mtu} type bridge forward_delay 0 mcast_snooping 0",
             f"tuntap add {tap} mode tap",
             f"link set {tap} mtu {link.mtu}",
@@ -311,16 +311,16 @@ def _join(namespace: str, link: Link) -> None:
 def software_checksums(namespace: str, device: str) -> None:
     """Have the far end of a veth finish the checksums of what it sends: the tap's reader takes frames as they come."""
     link = json.loads(run("ip", "-n", namespace, "-j", "link", "show", device))[0]
-    known = json.loads(run("ip", "-n", namespace, "-j", "netns", "list-id") or "[]")
-    holder = next(found["name"] for found in known if found["nsid"] == link["link_netnsid"])
+    namespaces = json.loads(run("ip", "-n", namespace, "-j", "netns", "list-id") or "[]")
+    holder = next(entry["name"] for entry in namespaces if entry["nsid"] == link["link_netnsid"])
     others = json.loads(run("ip", "-n", holder, "-j", "link"))
-    end = next(found["ifname"] for found in others if found["ifindex"] == link["link_index"])
+    end = next(entry["ifname"] for entry in others if entry["ifindex"] == link["link_index"])
     run("ip", "netns", "exec", holder, "ethtool", "-K", end, "tx", "off")
 
 
 def add_control(namespace: str) -> None:
-    """The link that commands take, where it is not there yet."""
-    if any(found.get("ifname") == _CONTROL for found in json.loads(run("ip", "-n", namespace, "-j", "link"))):
+    """Add the link that commands take, where it is missing."""
+    if any(entry.get("ifname") == _CONTROL for entry in json.loads(run("ip", "-n", namespace, "-j", "link"))):
         return
     ip_batch(
         namespace,
@@ -333,7 +333,7 @@ def add_control(namespace: str) -> None:
 
 
 def children(process: int) -> list[int]:
-    """Ids of a process's children."""
+    """Return the ids of a process's children."""
     try:
         return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
@@ -345,11 +345,11 @@ def _tap(name: str) -> str:
 
 
 def modules() -> Path:
-    """Return the directory of the kernel's modules; raise `NotInstalled` where there is no such kernel."""
-    found = sorted(MODULES.iterdir()) if MODULES.is_dir() else []
-    if not found:
+    """Return the directory of the kernel's modules; raise `NotInstalled` where that kernel is missing."""
+    releases = sorted(MODULES.iterdir()) if MODULES.is_dir() else []
+    if not releases:
         raise NotInstalled("Debian's package user-mode-linux is not installed")
-    return found[-1]
+    return releases[-1]
 
 
 def execute(

@@ -17,25 +17,26 @@ from pathlib import Path
 from typing import Any
 
 LINK, ADDRESS, PORT = "vec0", "169.254.77.2", 7
-#: The lab's end of the link, where it judges rulesets that this machine's kernel cannot; and who asks for that here.
-JUDGE, ASKED = ("169.254.77.1", 8), "/run/lab-nft.sock"
+#: The lab's end of the link, where it checks rulesets that this machine's kernel cannot.
+#: The socket takes such checks from this machine's nft.
+CHECKER, CHECK_SOCKET = ("169.254.77.1", 8), "/run/lab-nft.sock"
 _HOME = "/proc/1/ns/net"
 
 
 class Call(socketserver.StreamRequestHandler):
-    """Runs what it is asked to, in the machine's own network namespace."""
+    """Runs the command of one request, in the machine's own network namespace."""
 
     def handle(self) -> None:
         """Answer one request: its exit code and output, or that it took too long."""
-        asked = json.loads(self.rfile.readline())
-        argv = ["nsenter", f"--net={_HOME}", "--", *asked["argv"]]
+        request = json.loads(self.rfile.readline())
+        argv = ["nsenter", f"--net={_HOME}", "--", *request["argv"]]
         answer: dict[str, Any]
         try:
             done = subprocess.run(
                 argv,
-                input=asked["stdin"],
-                env=asked["environment"],
-                timeout=asked["timeout"],
+                input=request["stdin"],
+                env=request["environment"],
+                timeout=request["timeout"],
                 cwd="/root",
                 capture_output=True,
                 text=True,
@@ -52,9 +53,9 @@ class Question(socketserver.StreamRequestHandler):
     """Hands a question about a ruleset out to the lab."""
 
     def handle(self) -> None:
-        """A line there, a line back."""
-        with socket.create_connection(JUDGE, timeout=60) as judge, judge.makefile("rb") as answers:
-            judge.sendall(self.rfile.readline())
+        """Pass one line to the lab and its answer back."""
+        with socket.create_connection(CHECKER, timeout=60) as checker, checker.makefile("rb") as answers:
+            checker.sendall(self.rfile.readline())
             self.wfile.write(answers.readline())
 
 
@@ -78,8 +79,8 @@ def main() -> None:
     for command in (f"address add {ADDRESS}/30 dev {LINK}", "link set lo up", f"link set {LINK} up"):
         subprocess.run(["ip", *command.split()], check=True)
     with contextlib.suppress(FileNotFoundError):
-        Path(ASKED).unlink()
-    threading.Thread(target=Questions(ASKED, Question).serve_forever, daemon=True).start()
+        Path(CHECK_SOCKET).unlink()
+    threading.Thread(target=Questions(CHECK_SOCKET, Question).serve_forever, daemon=True).start()
     Server((ADDRESS, PORT), Call).serve_forever()
 
 

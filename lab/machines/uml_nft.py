@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: Where the package's own program is: dpkg is told to put it there.
+#: Where the package's own program is: dpkg diverts it there.
 REAL = "/usr/sbin/nft.distrib"
 #: `lab.machines.uml_agent` listens here, once it is up.
 SOCKET = "/run/lab-nft.sock"
@@ -29,7 +29,7 @@ FILE = ("-f", "--file")
 
 
 def with_input(argv: list[str]) -> tuple[list[str], str | None]:
-    """The arguments with a file's content as their input instead; None where there is no file.
+    """Return the arguments with a file's content as their input instead, and None where there is no file.
 
     >>> with_input(["list", "ruleset"])
     (['list', 'ruleset'], None)
@@ -48,7 +48,7 @@ def with_input(argv: list[str]) -> tuple[list[str], str | None]:
 
 
 def ask(argv: list[str], text: str | None) -> dict[str, Any]:
-    """What the lab's own nft says; raises OSError where the lab does not answer."""
+    """Return the answer of the lab's own nft; raise OSError where the lab does not answer."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -83,13 +83,13 @@ def main() -> int:
         except (OSError, ValueError) as error:
             print(f"{done.stderr}nft: the lab does not answer: {error}", file=sys.stderr)
             return 1
-        # What is wrong with either is told in the words of this machine's own kernel, if that knows what it is about.
+        # An error is shown in the words of this machine's own kernel, if it knows the family.
         if answer["returncode"] == 0 or UNKNOWN in done.stderr:
-            said = (
+            notice = (
                 f"nft: NOT IN FORCE: the kernel {os.uname().release} of this machine of the lab knows no such family; "
                 "the lab has checked it, and no packet meets it"
             )
-            print(answer["stderr"] + said, file=sys.stderr)
+            print(answer["stderr"] + notice, file=sys.stderr)
             sys.stdout.write(answer["stdout"])
             return int(answer["returncode"])
     sys.stderr.write(done.stderr)

@@ -31,7 +31,7 @@ CHAIN = 8
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a zone has for a name and a type."""
+    """Records of a zone for one name and type."""
 
     ttl: int
     values: tuple[str, ...]
@@ -46,34 +46,34 @@ class Zone:
     """By name and type."""
 
     def holds(self, name: str) -> bool:
-        """Whether a name is this zone's to answer for."""
+        """Return whether a name belongs to this zone."""
         return name == self.name or name.endswith(f".{self.name}")
 
     def owner(self, name: str) -> str | None:
-        """Whose records answer for a name: its own, or those of a wildcard above it; None for no such name."""
-        known = {known for known, _ in self.records}
+        """Return the name whose records answer for a name: itself or a wildcard above it; None where neither exists."""
+        names = {record_name for record_name, _ in self.records}
 
-        def there(one: str) -> bool:
-            return one in known or any(other.endswith(f".{one}") for other in known)
+        def exists(candidate: str) -> bool:
+            return candidate in names or any(record_name.endswith(f".{candidate}") for record_name in names)
 
-        if there(name):
+        if exists(name):
             return name
         above = name
         while above != self.name:
             above = above.partition(".")[2]
-            if there(above):  # the closest name there is, and no other, may have the wildcard
-                return f"*.{above}" if f"*.{above}" in known else None
+            if exists(above):  # the closest name there is, and no other, may have the wildcard
+                return f"*.{above}" if f"*.{above}" in names else None
         return None
 
 
-#: What zones there are now.
+#: Returns the zones as they are now.
 Zones = Callable[[], Sequence[Zone]]
-#: Whether who asks from an address is answered.
+#: Returns whether a client's address is answered.
 Welcome = Callable[[str], bool]
 
 
 def lookup(name: str) -> str | None:
-    """Address of a name of the lab's Internet (any case, no trailing dot)."""
+    """Return the address of a name of the lab's Internet (any case, no trailing dot), or None."""
     name = name.lower().rstrip(".")
     if name == MIRROR_NAME:
         return MIRROR
@@ -85,7 +85,7 @@ def lookup(name: str) -> str | None:
 
 
 def answer(question: bytes, zones: Sequence[Zone] = ()) -> bytes | None:
-    """Wire-format answer to a wire-format question; None where it is no question."""
+    """Return the wire-format answer to a wire-format question; None where it cannot be parsed."""
     try:
         query = dns.message.from_wire(question)
         reply = dns.message.make_response(query, recursion_available=True)
@@ -93,39 +93,42 @@ def answer(question: bytes, zones: Sequence[Zone] = ()) -> bytes | None:
         return None
     if not query.question:
         return None
-    asked = query.question[0]
-    kind, name = dns.rdatatype.to_text(asked.rdtype), asked.name.to_text(omit_final_dot=True).lower()
+    question_section = query.question[0]
+    kind, name = (
+        dns.rdatatype.to_text(question_section.rdtype),
+        question_section.name.to_text(omit_final_dot=True).lower(),
+    )
     try:
         for _ in range(CHAIN):
-            found, sets = _found(name, kind, zones)
+            exists, sets = _resolve(name, kind, zones)
             reply.answer += sets
-            if not found:
+            if not exists:
                 reply.set_rcode(dns.rcode.NXDOMAIN)
             if not sets or kind == "CNAME" or sets[0].rdtype != dns.rdatatype.CNAME:
                 break
             name = sets[0][0].to_text().rstrip(".").lower()
-    except dns.exception.DNSException:  # a record that is none: the API takes any text
+    except dns.exception.DNSException:  # the API takes any text as a record
         reply.set_rcode(dns.rcode.SERVFAIL)
     return reply.to_wire()
 
 
-def _found(name: str, kind: str, zones: Sequence[Zone]) -> tuple[bool, list[dns.rrset.RRset]]:
-    """Whether there is a name, and its records of a kind, or the one that leads on to another name."""
-    mine = max((zone for zone in zones if zone.holds(name)), key=lambda zone: len(zone.name), default=None)
-    if mine is None:
+def _resolve(name: str, kind: str, zones: Sequence[Zone]) -> tuple[bool, list[dns.rrset.RRset]]:
+    """Return whether a name exists, and its records of a kind or its CNAME."""
+    zone = max((zone for zone in zones if zone.holds(name)), key=lambda zone: len(zone.name), default=None)
+    if zone is None:
         address = lookup(name)
         records = [dns.rrset.from_text(f"{name}.", 60, "IN", "A", address)] if address and kind == "A" else []
         return address is not None, records
     # The most specific zone has the last word: a name that it lacks is asked nowhere else.
-    owner = mine.owner(name)
-    for wanted in (kind, "CNAME"):
-        if owner and (held := mine.records.get((owner, wanted))):
+    owner = zone.owner(name)
+    for record_type in (kind, "CNAME"):
+        if owner and (zone_records := zone.records.get((owner, record_type))):
             # Names in values are whole ones, with or without a last dot.
             values = [
-                dns.rdata.from_text("IN", wanted, value, origin=dns.name.root, relativize=False)
-                for value in held.values
+                dns.rdata.from_text("IN", record_type, value, origin=dns.name.root, relativize=False)
+                for value in zone_records.values
             ]
-            return True, [dns.rrset.from_rdata_list(dns.name.from_text(name), held.ttl, values)]
+            return True, [dns.rrset.from_rdata_list(dns.name.from_text(name), zone_records.ttl, values)]
     return owner is not None, []
 
 

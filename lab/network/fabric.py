@@ -96,10 +96,10 @@ class Fabric:
         with self._lock:
             if self._applied.pop(vpc, None):
                 # By name, because a namespace is there for as long as a socket in it is.
-                links = [link_name(name) for name, held in self._links.items() if held[0] == vpc]
+                links = [link_name(name) for name, link in self._links.items() if link[0] == vpc]
                 commands = [f"link delete {device}" for device in (INTERNET, ENDPOINTS, *links)]
                 ip_batch(self.router(vpc), commands, force=True)
-                self._links = {name: held for name, held in self._links.items() if held[0] != vpc}
+                self._links = {name: link for name, link in self._links.items() if link[0] != vpc}
                 delete_namespace(self.router(vpc))
 
     def open_machine(self, instance: str) -> str:
@@ -110,7 +110,7 @@ class Fabric:
     def close_machine(self, instance: str) -> None:
         """Take an instance's namespace away, links and all."""
         with self._lock:
-            self._links = {name: held for name, held in self._links.items() if held[1] != instance}
+            self._links = {name: link for name, link in self._links.items() if link[1] != instance}
             delete_namespace(self.machine(instance))
 
     def routers(self) -> list[str]:
@@ -126,7 +126,7 @@ class Fabric:
 
     def _open_router(self, router: str, vpc: str) -> None:
         delete_namespace(router)
-        self._links = {name: held for name, held in self._links.items() if held[0] != vpc}
+        self._links = {name: link for name, link in self._links.items() if link[0] != vpc}
         add_namespace(router)
         sysctl(router, _ROUTER)
         for device, far_end in ((INTERNET, f"v{vpc[-12:]}"), (ENDPOINTS, f"w{vpc[-12:]}")):
@@ -160,12 +160,12 @@ class Fabric:
         )
 
     def _link(self, router: str, state: State, plan: Plan) -> bool:
-        """Give every interface whose instance is on a veth, and take the others' away; whether one is new."""
-        wanted = {name: state.interfaces[name] for name in plan.links}
-        for name in [n for n, (vpc, _) in self._links.items() if vpc == plan.vpc and n not in wanted]:
+        """Give every interface whose instance is on a veth, and remove the others'; return whether any is new."""
+        planned = {name: state.interfaces[name] for name in plan.links}
+        for name in [n for n, (vpc, _) in self._links.items() if vpc == plan.vpc and n not in planned]:
             self._unlink(router, name)
         anew = False
-        for name, interface in wanted.items():
+        for name, interface in planned.items():
             assert interface.instance is not None  # a plan links only interfaces of instances
             if self._links.get(name) == (plan.vpc, interface.instance):
                 continue
@@ -204,7 +204,7 @@ class Fabric:
         self._give_addresses6(interface, subnet, had=())
 
     def _give_addresses6(self, interface: Interface, subnet: Subnet, had: tuple[IPv6Address, ...]) -> None:
-        """What DHCPv6 and the router's advertisements give an instance: its addresses and the way out."""
+        """Give an instance what DHCPv6 and router advertisements do: its addresses and its default route."""
         assert interface.instance is not None
         name, machine = device_name(interface), self.machine(interface.instance)
         commands = [f"address replace {a}/128 dev {name} nodad" for a in interface.addresses6 if a not in had]
@@ -229,8 +229,8 @@ class Fabric:
             ip_batch(router, [f"neighbour replace {text}" for text in plan.neighbours])
         # A link that was made anew has lost its routes; a route that stays the same is left alone.
         ip_batch(router, [f"route replace {text}" for text in plan.routes if anew or text not in before.routes])
-        kept = {_route_key(text) for text in plan.routes}
-        gone = [text for text in before.routes if _route_key(text) not in kept]
+        remaining = {_route_key(text) for text in plan.routes}
+        gone = [text for text in before.routes if _route_key(text) not in remaining]
         ip_batch(router, [f"route delete {text}" for text in gone], force=True)
         for family in ("inet", "inet6"):
             gone_rules = [f"rule delete {text}" for text in before.rules if text not in plan.rules]

@@ -25,7 +25,7 @@ _MAX_TTL = 21600
 
 @dataclass(frozen=True, slots=True)
 class InstanceMetadata:
-    """What the service says of one instance."""
+    """Metadata of one instance."""
 
     instance_id: str
     ami_id: str
@@ -83,22 +83,22 @@ class MetadataService:
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
-        guest = self._find(request.remote_addr or "")
-        if guest is None or not guest.enabled:
+        instance = self._find(request.remote_addr or "")
+        if instance is None or not instance.enabled:
             return Response("", 403)
         if request.path == "/latest/api/token":
-            return self._token(request, guest)
+            return self._token(request, instance)
         presented = request.headers.get(TOKEN_HEADER)
-        if presented is None and guest.tokens_required:
+        if presented is None and instance.tokens_required:
             return Response("", 401)
-        if presented is not None and not self._valid(presented, guest):
+        if presented is not None and not self._valid(presented, instance):
             return Response("", 401)
         if request.method not in ("GET", "HEAD"):
             return Response("", 405)
-        found = content(guest, request.path, self._credentials)
-        return Response("", 404) if found is None else Response(found, mimetype="text/plain")
+        value = content(instance, request.path, self._credentials)
+        return Response("", 404) if value is None else Response(value, mimetype="text/plain")
 
-    def _token(self, request: Request, guest: InstanceMetadata) -> Response:
+    def _token(self, request: Request, instance: InstanceMetadata) -> Response:
         if request.method != "PUT":
             return Response("", 405)
         if "X-Forwarded-For" in request.headers:
@@ -109,16 +109,16 @@ class MetadataService:
             return Response("", 400)
         if not 1 <= seconds <= _MAX_TTL:
             return Response("", 400)
-        limit_hops(request.environ.get("werkzeug.socket"), guest.hop_limit)
+        limit_hops(request.environ.get("werkzeug.socket"), instance.hop_limit)
         now = self._clock()
-        self._tokens = {token: held for token, held in self._tokens.items() if held[1] > now}
+        self._tokens = {token: session for token, session in self._tokens.items() if session[1] > now}
         token = secrets.token_urlsafe(40)
-        self._tokens[token] = (guest.instance_id, now + seconds)
+        self._tokens[token] = (instance.instance_id, now + seconds)
         return Response(token, headers={TTL_HEADER: str(seconds)}, mimetype="text/plain")
 
-    def _valid(self, token: str, guest: InstanceMetadata) -> bool:
+    def _valid(self, token: str, instance: InstanceMetadata) -> bool:
         owner, end = self._tokens.get(token, ("", 0.0))
-        return owner == guest.instance_id and end > self._clock()
+        return owner == instance.instance_id and end > self._clock()
 
 
 def limit_hops(connection: socket.socket | None, hops: int) -> None:
@@ -130,68 +130,68 @@ def limit_hops(connection: socket.socket | None, hops: int) -> None:
             connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
 
 
-def content(guest: InstanceMetadata, path: str, credentials: Credentials) -> str | bytes | None:
-    """What the service answers for a path: a value, a directory's listing, or None for what is not there."""
+def content(instance: InstanceMetadata, path: str, credentials: Credentials) -> str | bytes | None:
+    """Return the answer for a path: a value, a directory's listing, or None where the path does not exist."""
     parts = [part for part in path.split("/") if part]
     if not parts:
         return "latest"
     if len(parts) == 1:
-        return "dynamic\nmeta-data\nuser-data" if guest.user_data is not None else "dynamic\nmeta-data"
+        return "dynamic\nmeta-data\nuser-data" if instance.user_data is not None else "dynamic\nmeta-data"
     _, kind, *rest = parts  # the first is a version: `latest` or a date
     if kind == "user-data" and not rest:
-        return guest.user_data
+        return instance.user_data
     if kind == "dynamic":
-        return _walk({"instance-identity": {"document": _identity_document(guest)}}, rest, path)
+        return _walk({"instance-identity": {"document": _identity_document(instance)}}, rest, path)
     if kind != "meta-data":
         return None
-    if guest.role and rest[:3] == ["iam", "security-credentials", guest.role]:
+    if instance.role and rest[:3] == ["iam", "security-credentials", instance.role]:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
-            issued = credentials(guest.instance_id, guest.role)
+            issued = credentials(instance.instance_id, instance.role)
         except NoCredentials as refused:
             answer = {"Code": "AssumeRoleUnauthorizedAccess", "Message": str(refused), "LastUpdated": stamp}
             return json.dumps(answer, indent=2)
         return json.dumps({"Code": "Success", "LastUpdated": stamp, "Type": "AWS-HMAC", **issued}, indent=2)
-    return _walk(_tree(guest), rest, path)
+    return _walk(_tree(instance), rest, path)
 
 
-def _tree(guest: InstanceMetadata) -> dict[str, Any]:
+def _tree(instance: InstanceMetadata) -> dict[str, Any]:
     interface: dict[str, Any] = {
         "device-number": "0",
-        "interface-id": guest.interface_id,
-        "local-hostname": guest.hostname,
-        "local-ipv4s": guest.local_ipv4,
-        "mac": guest.mac,
-        "owner-id": guest.account,
-        "security-groups": "\n".join(guest.security_groups),
-        "subnet-id": guest.subnet_id,
-        "vpc-id": guest.vpc_id,
+        "interface-id": instance.interface_id,
+        "local-hostname": instance.hostname,
+        "local-ipv4s": instance.local_ipv4,
+        "mac": instance.mac,
+        "owner-id": instance.account,
+        "security-groups": "\n".join(instance.security_groups),
+        "subnet-id": instance.subnet_id,
+        "vpc-id": instance.vpc_id,
     }
     tree: dict[str, Any] = {
-        "ami-id": guest.ami_id,
+        "ami-id": instance.ami_id,
         "ami-launch-index": "0",
-        "hostname": guest.hostname,
-        "instance-id": guest.instance_id,
+        "hostname": instance.hostname,
+        "instance-id": instance.instance_id,
         "instance-life-cycle": "on-demand",
-        "instance-type": guest.instance_type,
-        "local-hostname": guest.hostname,
-        "local-ipv4": guest.local_ipv4,
-        "mac": guest.mac,
-        "network": {"interfaces": {"macs": {guest.mac: interface}}},
-        "placement": {"availability-zone": guest.zone, "region": guest.zone[:-1]},
-        "reservation-id": f"r-{guest.instance_id[2:]}",
-        "security-groups": "\n".join(guest.security_groups),
+        "instance-type": instance.instance_type,
+        "local-hostname": instance.hostname,
+        "local-ipv4": instance.local_ipv4,
+        "mac": instance.mac,
+        "network": {"interfaces": {"macs": {instance.mac: interface}}},
+        "placement": {"availability-zone": instance.zone, "region": instance.zone[:-1]},
+        "reservation-id": f"r-{instance.instance_id[2:]}",
+        "security-groups": "\n".join(instance.security_groups),
         "services": {"domain": "amazonaws.com", "partition": "aws"},
     }
-    if guest.public_ipv4:
-        tree["public-ipv4"] = interface["public-ipv4s"] = guest.public_ipv4
-    if guest.public_key:
-        tree["public-keys"] = {"0": {"openssh-key": guest.public_key}}
-    if guest.profile_arn:
-        info = {"Code": "Success", "InstanceProfileArn": guest.profile_arn, "InstanceProfileId": "AIPALAB"}
-        tree["iam"] = {"info": json.dumps(info), "security-credentials": {guest.role: ""} if guest.role else {}}
-    if guest.tags:
-        tree["tags"] = {"instance": dict(guest.tags)}
+    if instance.public_ipv4:
+        tree["public-ipv4"] = interface["public-ipv4s"] = instance.public_ipv4
+    if instance.public_key:
+        tree["public-keys"] = {"0": {"openssh-key": instance.public_key}}
+    if instance.profile_arn:
+        info = {"Code": "Success", "InstanceProfileArn": instance.profile_arn, "InstanceProfileId": "AIPALAB"}
+        tree["iam"] = {"info": json.dumps(info), "security-credentials": {instance.role: ""} if instance.role else {}}
+    if instance.tags:
+        tree["tags"] = {"instance": dict(instance.tags)}
     return tree
 
 
@@ -208,17 +208,17 @@ def _walk(tree: Mapping[str, Any], parts: list[str], path: str) -> str | None:
     return "\n".join(f"{name}/" if isinstance(value, Mapping) else name for name, value in node.items())
 
 
-def _identity_document(guest: InstanceMetadata) -> str:
+def _identity_document(instance: InstanceMetadata) -> str:
     return json.dumps(
         {
-            "accountId": guest.account,
+            "accountId": instance.account,
             "architecture": "x86_64",
-            "availabilityZone": guest.zone,
-            "imageId": guest.ami_id,
-            "instanceId": guest.instance_id,
-            "instanceType": guest.instance_type,
-            "privateIp": guest.local_ipv4,
-            "region": guest.zone[:-1],
+            "availabilityZone": instance.zone,
+            "imageId": instance.ami_id,
+            "instanceId": instance.instance_id,
+            "instanceType": instance.instance_type,
+            "privateIp": instance.local_ipv4,
+            "region": instance.zone[:-1],
             "version": "2017-09-30",
         },
         indent=2,

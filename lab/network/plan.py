@@ -43,7 +43,7 @@ _EVERYTHING = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a VPC's router namespace holds. Two equal plans need no change."""
+    """The content of a VPC's router namespace. Two equal plans need no change."""
 
     vpc: str
     links: tuple[str, ...]
@@ -69,50 +69,50 @@ class Plan:
 
     @classmethod
     def empty(cls, vpc: str) -> "Plan":
-        """What a new router holds: nothing."""
+        """Return the plan of a new router, which holds nothing."""
         return cls(vpc, links=(), addresses=(), neighbours=(), routes=(), rules=(), ruleset="")
 
-    def mixed_with(self, wanted: "Plan") -> "Plan":
-        """What may be there once going from this plan to `wanted` failed half-way; all of it is done again."""
+    def mixed_with(self, target: "Plan") -> "Plan":
+        """Return what a router may hold when the change from this plan to `target` failed half-way."""
         # `ip` reads over a space at a line's end; no line of a plan has one.
         return replace(
             Plan.empty(self.vpc),
-            links=wanted.links,
-            routes=tuple(f"{text} " for text in (*self.routes, *wanted.routes)),
-            rules=tuple(f"{text} " for text in dict.fromkeys((*self.rules, *wanted.rules))),
-            public=(*self.public, *wanted.public),
-            networks6=(*self.networks6, *wanted.networks6),
+            links=target.links,
+            routes=tuple(f"{text} " for text in (*self.routes, *target.routes)),
+            rules=tuple(f"{text} " for text in dict.fromkeys((*self.rules, *target.rules))),
+            public=(*self.public, *target.public),
+            networks6=(*self.networks6, *target.networks6),
         )
 
 
 def link_name(interface: str) -> str:
-    """Name of an interface's link at the router, at most 15 characters."""
+    """Return the name of an interface's link at the router, at most 15 characters."""
     return f"e{interface[-12:]}"
 
 
 def endpoint_address(vpc: str) -> IPv4Address:
-    """Where a VPC's requests come from at a gateway endpoint: its own address of the shared space (RFC 6598)."""
+    """Return the address that a VPC's requests have at a gateway endpoint, from the shared space (RFC 6598)."""
     return IPv4Address("100.64.0.0") + int.from_bytes(hashlib.sha256(vpc.encode()).digest()[:4], "big") % (1 << 22)
 
 
 def plan_vpc(state: State, vpc: str) -> Plan:
-    """All that the router of one VPC holds."""
-    found = state.vpcs[vpc]
+    """Return the plan of one VPC's router."""
+    vpc_state = state.vpcs[vpc]
     up = sorted(
         (i for i in state.interfaces.values() if i.vpc == vpc and i.instance and state.instances[i.instance].on),
         key=lambda interface: interface.id,
     )
     subnets = [subnet for subnet in state.subnets.values() if subnet.vpc == vpc]
     tables = [table for table in state.tables if table.vpc == vpc]
-    networks6 = tuple(cidr for cidr in found.cidrs if isinstance(cidr, IPv6Network))
-    online = found.internet_gateway is not None
+    networks6 = tuple(cidr for cidr in vpc_state.cidrs if isinstance(cidr, IPv6Network))
+    online = vpc_state.internet_gateway is not None
     leaves6 = online or any(route.target == "egress-only" for table in tables for route in table.routes)
     return Plan(
         vpc=vpc,
         links=tuple(interface.id for interface in up),
-        addresses=tuple(_addresses(up, subnets, found.cidrs)),
+        addresses=tuple(_addresses(up, subnets, vpc_state.cidrs)),
         neighbours=tuple(_neighbours(up)),
-        routes=tuple(_routes(up, tables, found.cidrs)),
+        routes=tuple(_routes(up, tables, vpc_state.cidrs)),
         rules=tuple(_rules(up, tables)),
         ruleset=_ruleset(up, subnets, tables, state, vpc),
         public=tuple(sorted(public for interface in up for _, public in interface.public)) if online else (),
@@ -161,7 +161,7 @@ def _routes(up: Sequence[Interface], tables: Sequence[RouteTable], cidrs: Iterab
     by_id = {interface.id: interface for interface in up}
     for interface in up:
         link = link_name(interface.id)
-        for network in interface.own:
+        for network in interface.own_ranges:
             if network.num_addresses == 1:
                 yield f"{network} dev {link} table {_INTERFACES_TABLE}"
             else:
@@ -192,7 +192,7 @@ def _via(interface: Interface, destination: Network) -> str:
 
 
 def _rules(up: Sequence[Interface], tables: Sequence[RouteTable]) -> Iterable[str]:
-    """Which table decides: the sender's subnet's, the edge's for what comes in, then the interfaces, then nothing."""
+    """Yield the rules that choose a table: of the sender's subnet, of the edge for what comes in, of the interfaces."""
     by_subnet = {subnet: number for number, table in enumerate(tables, start=1) for subnet in table.subnets}
     for interface in up:
         if interface.subnet in by_subnet:
@@ -238,9 +238,9 @@ def _set(name: str, kind: str, elements: Sequence[str], *, interval: bool = Fals
 
 def _sets(up: Sequence[Interface], groups: Sequence[SecurityGroup], state: State) -> Iterable[str]:
     links = {interface.id: link_name(interface.id) for interface in up}
-    own = [(interface, network) for interface in up for network in interface.own]
-    own4 = [f'"{links[i.id]}" . {network}' for i, network in own if isinstance(network, IPv4Network)]
-    own6 = [f'"{links[i.id]}" . {network}' for i, network in own if isinstance(network, IPv6Network)]
+    ranges = [(interface, network) for interface in up for network in interface.own_ranges]
+    own4 = [f'"{links[i.id]}" . {network}' for i, network in ranges if isinstance(network, IPv4Network)]
+    own6 = [f'"{links[i.id]}" . {network}' for i, network in ranges if isinstance(network, IPv6Network)]
     public = [(private, public) for interface in up for private, public in interface.public]
     yield from _set("links", "ifname", [f'"{link}"' for link in links.values()])
     yield from _set("checked", "ifname", [f'"{links[i.id]}"' for i in up if i.source_dest_check])
@@ -254,8 +254,8 @@ def _sets(up: Sequence[Interface], groups: Sequence[SecurityGroup], state: State
     for name in sorted(referred):
         members = [i for i in state.interfaces.values() if name in i.groups]
         for suffix, kind, family in (("4", "ipv4_addr", IPv4Network), ("6", "ipv6_addr", IPv6Network)):
-            held = {network for i in members for network in i.own if isinstance(network, family)}
-            yield from _set(f"{_chain(name)}_{suffix}", kind, _apart(sorted(held)), interval=True)
+            group_ranges = {network for i in members for network in i.own_ranges if isinstance(network, family)}
+            yield from _set(f"{_chain(name)}_{suffix}", kind, _apart(sorted(group_ranges)), interval=True)
 
 
 def _prerouting(online: bool) -> Iterable[str]:
@@ -350,9 +350,9 @@ def _egress_only(subnet: Subnet, tables: Sequence[RouteTable]) -> bool:
 def _acl_chains(subnet: Subnet, up: Sequence[Interface]) -> Iterable[str]:
     """A subnet's ACL, entry by entry; traffic inside the subnet does not meet it."""
     members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.subnet == subnet.id)
-    for suffix, egress, other, own_side in (("out", True, "oifname", "daddr"), ("in", False, "iifname", "saddr")):
+    for suffix, egress, far_side, own_side in (("out", True, "oifname", "daddr"), ("in", False, "iifname", "saddr")):
         yield f"chain {_chain(subnet.id)}_{suffix} {{"
-        yield f"  {other} {{ {members} }} return"
+        yield f"  {far_side} {{ {members} }} return"
         for entry in subnet.acl:
             if entry.egress == egress:
                 yield f"  {_acl_match(entry, own_side)} {'return' if entry.allow else 'counter drop'}"
@@ -421,10 +421,10 @@ def _apart(networks: Iterable[Network]) -> list[str]:
 
 def _combination_chains(number: int, names: tuple[str, ...], state: State) -> Iterable[str]:
     """One chain a combination of groups: what any group allows is allowed, the rest is dropped."""
-    known = [name for name in names if name in state.groups]
+    existing = [name for name in names if name in state.groups]
     for prefix, suffix in (("out", "egress"), ("in", "ingress")):
         yield f"chain {prefix}_{number} {{"
-        yield from (f"  jump {_chain(name)}_{suffix}" for name in known)
+        yield from (f"  jump {_chain(name)}_{suffix}" for name in existing)
         yield "  counter drop"
         yield "}"
 

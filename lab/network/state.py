@@ -1,6 +1,6 @@
-"""What the EC2 API says of a region, as typed values: the only input of the packet rules.
+"""Read the state of an AWS region from the EC2 API, as typed values: the only input of the packet rules.
 
-`read` asks the API and forgets nothing that moves a packet; all else in the lab's network is a pure function of a
+`read_state` leaves out nothing that moves a packet; all else in the lab's network is a pure function of a
 `State`.
 """
 
@@ -36,8 +36,8 @@ class Interface:
     index: int
 
     @property
-    def own(self) -> tuple[Network, ...]:
-        """Every range the source/destination check takes for the interface's own."""
+    def own_ranges(self) -> tuple[Network, ...]:
+        """All ranges that the source/destination check accepts as the interface's."""
         return (
             *(IPv4Network(address) for address in self.addresses),
             *(IPv6Network(address) for address in self.addresses6),
@@ -67,17 +67,17 @@ class Instance:
 
     @property
     def on(self) -> bool:
-        """Whether the machine is on the network: one that is going down says its goodbyes."""
+        """True while the machine is on the network. A stopping instance keeps its network until its system is down."""
         return self.boots or self.goes_down
 
     @property
     def boots(self) -> bool:
-        """Whether the machine should be running."""
+        """True if the machine should be running."""
         return self.state in ("pending", "running")
 
     @property
     def goes_down(self) -> bool:
-        """Whether the machine's system is to shut down, to be stopped or terminated then."""
+        """True if the machine's system should shut down; then the instance is stopped or terminated."""
         return self.state in ("stopping", "shutting-down")
 
 
@@ -174,7 +174,7 @@ class State:
 
 
 def read_state(ec2: Any) -> State:
-    """Ask the EC2 API (a boto3 client) for all of a region's network."""
+    """Return a region's network as the EC2 API (a boto3 client) describes it."""
 
     def pages(operation: str, key: str) -> list[dict[str, Any]]:
         if ec2.can_paginate(operation):
@@ -185,129 +185,145 @@ def read_state(ec2: Any) -> State:
     lists = pages("describe_managed_prefix_lists", "PrefixLists")
     prefix_lists = _prefix_lists(ec2, lists)
     instances = {
-        found["InstanceId"]: _instance(found)
+        description["InstanceId"]: _instance(description)
         for reservation in pages("describe_instances", "Reservations")
-        for found in reservation["Instances"]
+        for description in reservation["Instances"]
     }
     elastic = {
-        found["PublicIp"]: (found.get("NetworkInterfaceId") or "", found.get("PrivateIpAddress") or "")
-        for found in pages("describe_addresses", "Addresses")
+        description["PublicIp"]: (
+            description.get("NetworkInterfaceId") or "",
+            description.get("PrivateIpAddress") or "",
+        )
+        for description in pages("describe_addresses", "Addresses")
     }
     interfaces = {
-        found["NetworkInterfaceId"]: _interface(found, instances, elastic)
-        for found in pages("describe_network_interfaces", "NetworkInterfaces")
+        description["NetworkInterfaceId"]: _interface(description, instances, elastic)
+        for description in pages("describe_network_interfaces", "NetworkInterfaces")
     }
     gateways = {
-        attachment["VpcId"]: found["InternetGatewayId"]
-        for found in pages("describe_internet_gateways", "InternetGateways")
-        for attachment in found.get("Attachments", [])
+        attachment["VpcId"]: description["InternetGatewayId"]
+        for description in pages("describe_internet_gateways", "InternetGateways")
+        for attachment in description.get("Attachments", [])
     }
     egress_only = {
-        found["EgressOnlyInternetGatewayId"]
-        for found in pages("describe_egress_only_internet_gateways", "EgressOnlyInternetGateways")
+        description["EgressOnlyInternetGatewayId"]
+        for description in pages("describe_egress_only_internet_gateways", "EgressOnlyInternetGateways")
     }
     targets = _Targets(interfaces, instances, gateways, frozenset(egress_only))
-    vpcs = {found["VpcId"]: _vpc(found, gateways) for found in pages("describe_vpcs", "Vpcs")}
+    vpcs = {description["VpcId"]: _vpc(description, gateways) for description in pages("describe_vpcs", "Vpcs")}
     acls = pages("describe_network_acls", "NetworkAcls")
-    subnets = {found["SubnetId"]: _subnet(found, acls) for found in pages("describe_subnets", "Subnets")}
+    subnets = {
+        description["SubnetId"]: _subnet(description, acls) for description in pages("describe_subnets", "Subnets")
+    }
     endpoints = _endpoints(pages("describe_vpc_endpoints", "VpcEndpoints"), lists, prefix_lists)
     tables = tuple(
-        _table(found, vpcs[found["VpcId"]], subnets, targets, endpoints.get(found["RouteTableId"], ()), prefix_lists)
-        for found in pages("describe_route_tables", "RouteTables")
+        _table(
+            description,
+            vpcs[description["VpcId"]],
+            subnets,
+            targets,
+            endpoints.get(description["RouteTableId"], ()),
+            prefix_lists,
+        )
+        for description in pages("describe_route_tables", "RouteTables")
     )
     groups = {
-        found["GroupId"]: SecurityGroup(
-            id=found["GroupId"],
-            ingress=_rules(found["IpPermissions"], prefix_lists),
-            egress=_rules(found["IpPermissionsEgress"], prefix_lists),
+        description["GroupId"]: SecurityGroup(
+            id=description["GroupId"],
+            ingress=_rules(description["IpPermissions"], prefix_lists),
+            egress=_rules(description["IpPermissionsEgress"], prefix_lists),
         )
-        for found in pages("describe_security_groups", "SecurityGroups")
+        for description in pages("describe_security_groups", "SecurityGroups")
     }
     return State(vpcs, subnets, interfaces, instances, _with_main_subnets(tables, subnets), groups)
 
 
-def _instance(found: dict[str, Any]) -> Instance:
-    options = found.get("MetadataOptions") or {}
+def _instance(description: dict[str, Any]) -> Instance:
+    options = description.get("MetadataOptions") or {}
     return Instance(
-        id=found["InstanceId"],
-        state=found["State"]["Name"],
-        type=found["InstanceType"],
-        image=found["ImageId"],
-        zone=found["Placement"]["AvailabilityZone"],
-        profile=(found.get("IamInstanceProfile") or {}).get("Arn"),
-        key_name=found.get("KeyName"),
+        id=description["InstanceId"],
+        state=description["State"]["Name"],
+        type=description["InstanceType"],
+        image=description["ImageId"],
+        zone=description["Placement"]["AvailabilityZone"],
+        profile=(description.get("IamInstanceProfile") or {}).get("Arn"),
+        key_name=description.get("KeyName"),
         tokens_required=options.get("HttpTokens") == "required",
         hop_limit=int(options.get("HttpPutResponseHopLimit") or 1),
         metadata_enabled=options.get("HttpEndpoint", "enabled") != "disabled",
         metadata_ipv6=options.get("HttpProtocolIpv6") == "enabled",
         tags_in_metadata=options.get("InstanceMetadataTags") == "enabled",
-        tags=tuple(sorted((tag["Key"], tag["Value"]) for tag in found.get("Tags", []))),
+        tags=tuple(sorted((tag["Key"], tag["Value"]) for tag in description.get("Tags", []))),
     )
 
 
 def _interface(
-    found: dict[str, Any], instances: Mapping[str, Instance], elastic: Mapping[str, tuple[str, str]]
+    description: dict[str, Any], instances: Mapping[str, Instance], elastic: Mapping[str, tuple[str, str]]
 ) -> Interface:
-    private = sorted(found.get("PrivateIpAddresses", []), key=lambda entry: not entry.get("Primary"))
+    private = sorted(description.get("PrivateIpAddresses", []), key=lambda entry: not entry.get("Primary"))
     addresses = tuple(IPv4Address(entry["PrivateIpAddress"]) for entry in private)
-    primary = IPv4Address(found["PrivateIpAddress"])
+    primary = IPv4Address(description["PrivateIpAddress"])
     public = {
-        IPv4Address(inside or primary): IPv4Address(outside)
-        for outside, (interface, inside) in elastic.items()
-        if interface == found["NetworkInterfaceId"]
+        IPv4Address(private_address or primary): IPv4Address(outside)
+        for outside, (interface, private_address) in elastic.items()
+        if interface == description["NetworkInterfaceId"]
     }
     # An address of the pool is given back when an Elastic IP takes its place.
-    assigned = (found.get("Association") or {}).get("PublicIp")
+    assigned = (description.get("Association") or {}).get("PublicIp")
     if assigned and assigned not in elastic and primary not in public:
         public[primary] = IPv4Address(assigned)
-    attachment = found.get("Attachment") or {}
+    attachment = description.get("Attachment") or {}
     owner = instances.get(attachment.get("InstanceId", ""))
-    held = owner is not None and owner.state != "terminated"
+    attached = owner is not None and owner.state != "terminated"
     return Interface(
-        id=found["NetworkInterfaceId"],
-        vpc=found["VpcId"],
-        subnet=found["SubnetId"],
-        mac=found["MacAddress"],
+        id=description["NetworkInterfaceId"],
+        vpc=description["VpcId"],
+        subnet=description["SubnetId"],
+        mac=description["MacAddress"],
         primary=primary,
         addresses=addresses or (primary,),
-        addresses6=tuple(IPv6Address(entry["Ipv6Address"]) for entry in found.get("Ipv6Addresses", [])),
+        addresses6=tuple(IPv6Address(entry["Ipv6Address"]) for entry in description.get("Ipv6Addresses", [])),
         prefixes=(
-            *(IPv4Network(entry["Ipv4Prefix"]) for entry in found.get("Ipv4Prefixes", [])),
-            *(IPv6Network(entry["Ipv6Prefix"]) for entry in found.get("Ipv6Prefixes", [])),
+            *(IPv4Network(entry["Ipv4Prefix"]) for entry in description.get("Ipv4Prefixes", [])),
+            *(IPv6Network(entry["Ipv6Prefix"]) for entry in description.get("Ipv6Prefixes", [])),
         ),
-        source_dest_check=bool(found.get("SourceDestCheck", True)),
-        groups=tuple(group["GroupId"] for group in found.get("Groups", [])),
+        source_dest_check=bool(description.get("SourceDestCheck", True)),
+        groups=tuple(group["GroupId"] for group in description.get("Groups", [])),
         public=tuple(public.items()),
-        instance=owner.id if owner is not None and held else None,
+        instance=owner.id if owner is not None and attached else None,
         index=int(attachment.get("DeviceIndex") or 0),
     )
 
 
-def _vpc(found: dict[str, Any], gateways: Mapping[str, str]) -> Vpc:
-    cidrs = [entry["CidrBlock"] for entry in found.get("CidrBlockAssociationSet", [])] or [found["CidrBlock"]]
+def _vpc(description: dict[str, Any], gateways: Mapping[str, str]) -> Vpc:
+    cidrs = [entry["CidrBlock"] for entry in description.get("CidrBlockAssociationSet", [])] or [
+        description["CidrBlock"]
+    ]
     cidrs6 = [
         entry["Ipv6CidrBlock"]
-        for entry in found.get("Ipv6CidrBlockAssociationSet", [])
+        for entry in description.get("Ipv6CidrBlockAssociationSet", [])
         if entry.get("Ipv6CidrBlockState", {}).get("State", "associated") == "associated"
     ]
     return Vpc(
-        id=found["VpcId"],
+        id=description["VpcId"],
         cidrs=tuple(ipaddress.ip_network(cidr) for cidr in (*cidrs, *cidrs6) if cidr),
-        internet_gateway=gateways.get(found["VpcId"]),
+        internet_gateway=gateways.get(description["VpcId"]),
     )
 
 
-def _subnet(found: dict[str, Any], acls: list[dict[str, Any]]) -> Subnet:
-    own = [acl for acl in acls if any(a["SubnetId"] == found["SubnetId"] for a in acl.get("Associations", []))]
-    default = [acl for acl in acls if acl["VpcId"] == found["VpcId"] and acl.get("IsDefault")]
-    entries = (own or default or [{"Entries": []}])[0]["Entries"]
+def _subnet(description: dict[str, Any], acls: list[dict[str, Any]]) -> Subnet:
+    associated = [
+        acl for acl in acls if any(a["SubnetId"] == description["SubnetId"] for a in acl.get("Associations", []))
+    ]
+    default = [acl for acl in acls if acl["VpcId"] == description["VpcId"] and acl.get("IsDefault")]
+    entries = (associated or default or [{"Entries": []}])[0]["Entries"]
     return Subnet(
-        id=found["SubnetId"],
-        vpc=found["VpcId"],
-        cidr=IPv4Network(found["CidrBlock"]) if found.get("CidrBlock") else None,
+        id=description["SubnetId"],
+        vpc=description["VpcId"],
+        cidr=IPv4Network(description["CidrBlock"]) if description.get("CidrBlock") else None,
         cidr6=tuple(
             IPv6Network(entry["Ipv6CidrBlock"])
-            for entry in found.get("Ipv6CidrBlockAssociationSet", [])
+            for entry in description.get("Ipv6CidrBlockAssociationSet", [])
             if entry.get("Ipv6CidrBlock")
         ),
         acl=tuple(sorted((_acl_entry(entry) for entry in entries), key=lambda entry: entry.number)),
@@ -367,10 +383,10 @@ def _rules(permissions: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[N
 def _prefix_lists(ec2: Any, listed: list[dict[str, Any]]) -> dict[str, tuple[Network, ...]]:
     for entry in listed:
         # AWS's own lists are as they are; a customer's has a version that each change raises.
-        known = (entry["PrefixListArn"], entry.get("Version"))
-        if known not in _ENTRIES or entry["OwnerId"] != "AWS":
-            found = ec2.get_managed_prefix_list_entries(PrefixListId=entry["PrefixListId"])["Entries"]
-            _ENTRIES[known] = tuple(ipaddress.ip_network(item["Cidr"]) for item in found)
+        version = (entry["PrefixListArn"], entry.get("Version"))
+        if version not in _ENTRIES or entry["OwnerId"] != "AWS":
+            entries = ec2.get_managed_prefix_list_entries(PrefixListId=entry["PrefixListId"])["Entries"]
+            _ENTRIES[version] = tuple(ipaddress.ip_network(item["Cidr"]) for item in entries)
     return {entry["PrefixListId"]: _ENTRIES[entry["PrefixListArn"], entry.get("Version")] for entry in listed}
 
 
@@ -380,7 +396,7 @@ _ENTRIES: dict[tuple[str, Any], tuple[Network, ...]] = {}
 
 @dataclass(frozen=True, slots=True)
 class _Targets:
-    """What a route can point at, as it stands now."""
+    """Targets that a route can have now."""
 
     interfaces: Mapping[str, Interface]
     instances: Mapping[str, Instance]
@@ -414,12 +430,12 @@ class _Targets:
 
 
 def _endpoints(
-    found: list[dict[str, Any]], lists: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[Network, ...]]
+    descriptions: list[dict[str, Any]], lists: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[Network, ...]]
 ) -> dict[str, tuple[Route, ...]]:
     """Routes that gateway endpoints put into route tables, by table; the API lists not all of them."""
     by_service = {entry["PrefixListName"]: prefix_lists[entry["PrefixListId"]] for entry in lists}
     routes: dict[str, tuple[Route, ...]] = {}
-    for endpoint in found:
+    for endpoint in descriptions:
         if endpoint["State"].lower() == "available" and endpoint.get("VpcEndpointType", "Gateway") == "Gateway":
             for table in endpoint.get("RouteTableIds", []):
                 networks = by_service.get(endpoint["ServiceName"], ())
@@ -429,7 +445,7 @@ def _endpoints(
 
 
 def _table(
-    found: dict[str, Any],
+    description: dict[str, Any],
     vpc: Vpc,
     subnets: Mapping[str, Subnet],
     targets: _Targets,
@@ -439,7 +455,7 @@ def _table(
     # Each of the VPC's ranges is local, whether or not the API lists the route.
     routes = {cidr: Route(cidr, "local") for cidr in vpc.cidrs}
     listed = {route.destination: route for route in endpoints}
-    for entry in found["Routes"]:
+    for entry in description["Routes"]:
         if (entry.get("GatewayId") or "").startswith("vpce-"):
             continue
         named = entry.get("DestinationCidrBlock") or entry.get("DestinationIpv6CidrBlock")
@@ -449,9 +465,9 @@ def _table(
             routes[network] = Route(network, target, identity)
         for network in prefix_lists.get(entry.get("DestinationPrefixListId", ""), ()):
             listed[network] = Route(network, target, identity)
-    associations = found.get("Associations", [])
+    associations = description.get("Associations", [])
     return RouteTable(
-        id=found["RouteTableId"],
+        id=description["RouteTableId"],
         vpc=vpc.id,
         main=any(entry.get("Main") for entry in associations),
         subnets=tuple(entry["SubnetId"] for entry in associations if entry.get("SubnetId") in subnets),

@@ -68,7 +68,7 @@ def test_a_second_one_of_the_same_name_is_refused() -> None:
 
 
 def test_two_commands_at_once_do_not_make_one_lab_together() -> None:
-    with region._alone(NAME), pytest.raises(InTransition, match="another command is bringing the lab life up or down"):
+    with region._locked(NAME), pytest.raises(InTransition, match="another command is bringing the lab life up or down"):
         region.start(NAME)
 
 
