@@ -21,20 +21,20 @@ class _Address(click.ParamType[IPv4Address]):
         try:
             return IPv4Address(str(value))
         except ValueError:
-            self.fail(f"{value} is no IPv4 address", param, ctx)
+            self.fail(f"{value} is not a valid IPv4 address", param, ctx)
 
 
 @access.command("allow-me")
-@click.option("--client", help="Let this client come to the tunnel from here; without it, the admin to SSH.")
-@click.option("--address", type=_Address(), help="The address to let in; this machine's own if not given.")
+@click.option("--client", help="Open the tunnel to this client; without it, SSH to the admin.")
+@click.option("--address", type=_Address(), help="The address to let in; by default this machine's public one.")
 @options.of_account
 @options.json
 def allow_me(client: str | None, address: IPv4Address | None, stack: str, region: str | None, wants_json: bool) -> None:
-    """Let your public address in, and no longer the one you had before."""
-    moved = ingress_rules.allow_me(connect(stack, region=region), client, address)
+    """Let in your public address, and remove the one you had before."""
+    change = ingress_rules.allow_me(connect(stack, region=region), client, address)
     if wants_json:
-        click.echo(output.as_json(moved))
-    elif moved.before == moved.after:
-        click.echo(f"{moved.follows}: {moved.after} is let in already")
+        click.echo(output.as_json(change))
+    elif change.before == change.after:
+        click.echo(f"{change.follows}: {change.after} was already let in")
     else:
-        click.echo(f"{moved.follows}: {moved.after} is let in, {moved.before} no longer")
+        click.echo(f"{change.follows}: {change.after} is let in, {change.before} no longer")

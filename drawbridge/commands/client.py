@@ -23,7 +23,7 @@ def client() -> None:
 @options.of_account
 @options.json
 def list_(stack: str, region: str | None, wants_json: bool) -> None:
-    """List the clients that may connect."""
+    """List the clients that may connect; of a pair, those of both gateways."""
     clients = bundles.list_clients(connect(stack, region=region))
     if wants_json:
         click.echo(output.as_json(clients))
@@ -48,9 +48,13 @@ def list_(stack: str, region: str | None, wants_json: bool) -> None:
 @client.command()
 @click.argument("name")
 @click.option(
-    "-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path), help="File to write; NAME.ovpn here."
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write (NAME.ovpn).",
 )
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @options.of_account
 def fetch(name: str, target: Path | None, force: bool, stack: str, region: str | None) -> None:
     """Fetch a client's bundle into a file that only you can read."""

@@ -1,6 +1,6 @@
-"""How commands print: tables for people, JSON for programs, progress beside both.
+"""Print results as tables for people or JSON for programs, and progress.
 
-Results go to standard output; progress, which is no result, to standard error.
+Results go to standard output, progress to standard error.
 """
 
 import json
@@ -22,7 +22,7 @@ from drawbridge.trial.checks import Check
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints rows under headings; what does not fit the terminal is wrapped, never cut."""
+    """Print rows under headings; text that does not fit the terminal is wrapped, never cut."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         grid.add_column(column, overflow="fold")
@@ -32,12 +32,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def as_json(value: object) -> str:
-    """Dataclasses, paths and times as JSON, for people to read as well."""
+    """Return dataclasses, paths and times as indented JSON."""
     return json.dumps(value, default=_plain, indent=2)
 
 
 def check_lines(checks: Iterable[Check]) -> None:
-    """Prints one line a check: `ok` or `FAIL`, what, figure."""
+    """Print one line a check: `ok` or `FAIL`, the promise, the figure."""
     grid = Table(box=None, pad_edge=False, show_header=False)
     grid.add_column(min_width=4)
     grid.add_column(overflow="fold")
@@ -49,8 +49,8 @@ def check_lines(checks: Iterable[Check]) -> None:
 
 
 def _print(grid: Table) -> None:
-    # Made when used: sys.stdout is then what the caller has put there. Where that is no terminal, lines are as wide as
-    # they need to be.
+    # Created at each use, because sys.stdout may have been replaced. Without a terminal, lines are as wide as they
+    # need to be.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     with console.capture() as captured:
         console.print(grid)
@@ -65,12 +65,12 @@ def _plain(value: object) -> Any:
         return value.isoformat()
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"no JSON for {type(value).__name__}")
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Gives what long work calls with what it is about to do.
+    """Yield the function that long work calls with a message before each step.
 
     Each message is a line with the seconds since the start; on a terminal the last one also shows that time passes.
     """

@@ -75,8 +75,8 @@ def installed_version() -> str:
         return str(tomllib.loads(project.read_text())["project"]["version"])
 
 
-def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
+def _print_version(ctx: click.Context, option: click.Parameter, is_set: bool) -> None:
+    if is_set and not ctx.resilient_parsing:
         click.echo(f"drawbridge {installed_version()}")
         ctx.exit()
 

@@ -41,7 +41,7 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
         click.echo(output.as_json({"date": str(day), "region": region, "bills": shown}))
         return
     rows = [
-        (bill.name, f"{bill.dollars:8.2f}", ", ".join(f"{item.what} {item.dollars:.2f}" for item in bill.items))
+        (bill.name, f"{bill.dollars:8.2f}", ", ".join(f"{item.name} {item.dollars:.2f}" for item in bill.items))
         for bill in bills
     ]
     output.table(("", "US$ a month", "of which"), rows)
@@ -52,13 +52,13 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
 @options.of_account
 @options.json
 def audit(stack: str, region: str | None, wants_json: bool) -> None:
-    """Show everything of a stack that is in the account; after `pulumi destroy`, exit 1 if anything is left."""
-    found = leftovers.find_leftovers(connect(stack, region=region))
+    """List all resources of a stack in the account; exit 1 if there are any, as none may be after `pulumi destroy`."""
+    resources = leftovers.find_leftovers(connect(stack, region=region))
     if wants_json:
-        click.echo(output.as_json(found))
-    elif found:
-        output.table(("what", "name"), [(thing.kind, thing.name) for thing in found])
+        click.echo(output.as_json(resources))
+    elif resources:
+        output.table(("resource", "name"), [(resource.kind, resource.name) for resource in resources])
     else:
         click.echo(f"nothing of stack {stack} is in the account")
-    if found:
+    if resources:
         raise SystemExit(1)

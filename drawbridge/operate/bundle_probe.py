@@ -1,8 +1,8 @@
-"""Whether a client's bundle would get through to its gateway, and if not, what is known of why.
+"""Test whether a client's bundle gets through to its gateway, and find the reason if it does not.
 
-It needs no rights, changes nothing and makes no tunnel. What cannot be known from here is said as such: OpenVPN answers
-nobody whose key it does not know, so over UDP a wrong key looks like a port that is shut on the way. Whoever may read
-the stack in AWS can have that told apart as well.
+A probe needs no privileges, changes nothing and makes no tunnel. OpenVPN does not answer a key that it does not know,
+so over UDP a wrong key looks like a port that is blocked on the way. Someone who may read the stack in AWS can have
+the two distinguished.
 """
 
 import os
@@ -30,39 +30,39 @@ from openvpn.bundle import BundleError, Remote, certificate_of, remote_of, tls_c
 from openvpn.handshake import Handshake, ServerCertificateError, Wire, client_key_of
 from pki.authority import Certificate, PkiError
 
-#: Seconds that a probe takes at most, AWS's answers apart.
+#: Seconds that a probe may take, without AWS's answers.
 TIME_LIMIT = 5.0
 _LOOK_UP = 2.0
 _OPEN = 2.5
-"""Seconds for the first answer; what is left is for TLS."""
+"""Seconds for the first answer; the rest is for TLS."""
 
 ProbeState = Literal["fine", "configuration", "nothing", "unanswered", "address"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What became of a probe."""
+    """The result of a probe."""
 
     state: ProbeState
-    """`fine`: both ends accept each other; `configuration`: OpenVPN is there, and the bundle is not for it; `nothing`:
-    a host is there, and nothing listens; `unanswered`: a host is there, or may be, and the port is silent; `address`:
-    nobody is there, or nothing gets through to them.
+    """`fine`: both ends accept each other; `configuration`: OpenVPN answers, and the bundle does not fit it; `nothing`:
+    a host answers, and nothing listens on the port; `unanswered`: a host exists, or may exist, and the port is silent;
+    `address`: no host answers, or nothing gets through to it.
     """
     remote: str
-    """Where the bundle leads."""
+    """The bundle's `remote`: host, protocol and port."""
     finding: str
-    """What was seen."""
+    """What the probe saw."""
     remedy: str
     seconds: float
 
     @property
     def fine(self) -> bool:
-        """Whether the bundle works, as far as can be known without a tunnel."""
+        """True if the bundle works, as far as a probe without a tunnel can see."""
         return self.state == "fine"
 
 
 def read_bundle(path: Path) -> str:
-    """Return a bundle's text; raises `BundleError`."""
+    """Return a bundle's text; raises `BundleFileError`."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -72,9 +72,9 @@ def read_bundle(path: Path) -> str:
 
 
 def probe_from_account(bundle: str, account: Account | None) -> Verdict:
-    """Return what a bundle comes to, from where the account's public addresses are reached, with what AWS knows of it.
+    """Probe a bundle from where the account's public addresses are reached, and add AWS's findings.
 
-    Raises `BundleError`, and `AwsError` where an account is given.
+    Raises `BundleFileError`, and `AwsError` if there is an account.
     """
     if account is None:
         return probe_bundle(bundle)
@@ -84,7 +84,7 @@ def probe_from_account(bundle: str, account: Account | None) -> Verdict:
 
 
 def probe_bundle(bundle: str) -> Verdict:
-    """Return what a bundle comes to from here, within `PATIENCE` seconds; raises `BundleError` for a text that is none.
+    """Probe a bundle from here within `TIME_LIMIT` seconds; raises `BundleFileError` for a text that is not a bundle.
 
     The bundle's keys are used and never shown.
     """
@@ -93,7 +93,9 @@ def probe_bundle(bundle: str) -> Verdict:
         remote, key = remote_of(bundle), client_key_of(bundle)
         certificate = Certificate.read(certificate_of(bundle))
     except (BundleError, PkiError) as error:
-        raise errors.BundleFileError(f"this is no bundle: {error}", "fetch it: drawbridge client fetch NAME") from None
+        raise errors.BundleFileError(
+            f"this is not a bundle: {error}", "fetch it: drawbridge client fetch NAME"
+        ) from None
 
     def verdict(state: ProbeState, finding: str, remedy: str) -> Verdict:
         where = f"{remote.host} {remote.protocol} {remote.port}"
@@ -103,7 +105,7 @@ def probe_bundle(bundle: str) -> Verdict:
     if certificate.not_after <= datetime.now(UTC):
         finding = f"the certificate ended on {certificate.not_after:%Y-%m-%d}"
         return verdict("configuration", finding, _RENEW)
-    # Not a `with`: a look-up that hangs would be waited for.
+    # Not a `with`, which would wait for a look-up that hangs.
     pool = ThreadPoolExecutor(max_workers=2)
     try:
         try:
@@ -117,11 +119,11 @@ def probe_bundle(bundle: str) -> Verdict:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-_WHERE = "is `remote` in the bundle the gateway's address? drawbridge gateway status tells it; fetch the bundle again"
+_WHERE = "compare `remote` in the bundle with the address that drawbridge gateway status shows; fetch the bundle again"
 _FETCH = "fetch the bundle again: drawbridge client fetch NAME"
 _RENEW = "renew the client's certificate, and fetch its bundle again: docs/clients.md"
-_START = "is the gateway on, and its OpenVPN? drawbridge gateway status"
-_ASK = "ask AWS as well, which knows both: --stack NAME; or try from another network"
+_START = "check that the gateway and its OpenVPN run: drawbridge gateway status"
+_ASK = "have AWS asked as well: --stack NAME; or try from another network"
 
 
 def _try(
@@ -167,18 +169,18 @@ def _try(
 
 
 def _silent(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[ProbeState, str, str]:
-    """No answer at all: whether there is a host tells the address from the rest."""
+    """Return the verdict on a port that does not answer: it depends on whether the host answers pings."""
     try:
-        there = echo.result(max(0.1, start + TIME_LIMIT - 0.5 - time.monotonic()))
+        host_answers = echo.result(max(0.1, start + TIME_LIMIT - 0.5 - time.monotonic()))
     except NotYet:
-        there = None
+        host_answers = None
     except OSError:
-        there = False
+        host_answers = False
     port = f"{remote.protocol} {remote.port}"
-    if there is None:
-        finding = f"{port} is silent, and whether a host is there at all, this user may not ask (ping)"
+    if host_answers is None:
+        finding = f"{port} is silent, and this user may not send pings to see whether the host exists"
         return "unanswered", finding, _ASK
-    if not there:
+    if not host_answers:
         return "address", f"neither {port} nor a ping is answered", _WHERE
     if remote.protocol == "tcp":
         finding = f"a host answers pings, and connections to {port} are dropped on the way or by its firewall"
@@ -197,7 +199,7 @@ def _look_up(remote: Remote) -> tuple[int, tuple[Any, ...]]:
 
 
 class _Datagrams:
-    """UDP; connected, so that what the far host says of the port (ICMP) comes as an error."""
+    """UDP; connected, so that ICMP errors about the port are raised."""
 
     retransmit_after = 0.7
 
@@ -220,28 +222,28 @@ class _Datagrams:
 
 
 class _Stream:
-    """TCP: each packet after its length."""
+    """TCP; each packet follows its length."""
 
     retransmit_after = float("inf")
 
     def __init__(self, family: int, address: tuple[Any, ...], deadline: float) -> None:
         self._socket = socket.create_connection(address[:2], timeout=deadline - time.monotonic())
-        self._held = b""
+        self._buffer = b""
 
     def send(self, packet: bytes) -> None:
         self._socket.sendall(struct.pack("!H", len(packet)) + packet)
 
     def receive(self, seconds: float) -> bytes | None:
         self._socket.settimeout(max(seconds, 0.001))
-        while len(self._held) < 2 or len(self._held) < 2 + (size := int.from_bytes(self._held[:2], "big")):
+        while len(self._buffer) < 2 or len(self._buffer) < 2 + (size := int.from_bytes(self._buffer[:2], "big")):
             try:
                 got = self._socket.recv(65536)
             except TimeoutError:
                 return None
             if not got:
                 raise EOFError
-            self._held += got
-        packet, self._held = self._held[2 : 2 + size], self._held[2 + size :]
+            self._buffer += got
+        packet, self._buffer = self._buffer[2 : 2 + size], self._buffer[2 + size :]
         return packet
 
     def close(self) -> None:
@@ -253,7 +255,7 @@ _ = _Stream
 
 
 def _answers_echo(family: int, address: str, deadline: float) -> bool | None:
-    """Whether a host answers pings; None where this user may send none."""
+    """Return whether a host answers pings, None if this user may not send any."""
     six = family == socket.AF_INET6
     protocol, echo = (socket.IPPROTO_ICMPV6, 128) if six else (socket.IPPROTO_ICMP, 8)
     try:
@@ -275,7 +277,7 @@ def _answers_echo(family: int, address: str, deadline: float) -> bool | None:
 
 
 def _ping(address: str) -> bool | None:
-    """The same by the system's own program, which may have the right that we lack."""
+    """Return the same by the ping program, which may have the privilege that this process lacks."""
     program = shutil.which("ping", path=os.environ.get("PATH", os.defpath))
     if program is None:
         return None
@@ -283,16 +285,16 @@ def _ping(address: str) -> bool | None:
     try:
         done = subprocess.run(argv, capture_output=True, timeout=5, check=False)
     except PermissionError:
-        # It has a right by its file that this process may not give (capabilities(7), "Safety checking").
+        # Its file has a capability that this process may not grant (capabilities(7), "Safety checking").
         return None
     # 1: no answer; 2: anything else, such as no permission (ping(8)).
     return {0: True, 1: False}.get(done.returncode)
 
 
 def add_aws_findings(account: Account, bundle: str, verdict: Verdict) -> Verdict:
-    """Return a verdict with what AWS knows of the stack's gateway put to it; raises `AwsError`.
+    """Return a verdict with AWS's findings about the stack's gateway; raises `AwsError`.
 
-    A bundle that works is not looked into.
+    The verdict on a bundle that works stays as it is.
     """
     if verdict.fine:
         return verdict
@@ -306,7 +308,7 @@ def add_aws_findings(account: Account, bundle: str, verdict: Verdict) -> Verdict
 
 
 def _differences(account: Account, bundle: str) -> Iterator[tuple[ProbeState, str, str]]:
-    """What is not as it should be, the first cause first."""
+    """Yield the differences from a gateway that works, the most likely cause first."""
     remote, certificate = remote_of(bundle), Certificate.read(certificate_of(bundle))
     name, address = certificate.common_name, find_address(account)
     try:
@@ -314,38 +316,38 @@ def _differences(account: Account, bundle: str) -> Iterator[tuple[ProbeState, st
     except errors.NotDeployedError:
         yield "configuration", f"stack {account.stack} has no client {name}", "add it in the stack file, and deploy"
         return
-    wanted = remote_of(current)
+    expected = remote_of(current)
     fetch = f"drawbridge client fetch {name} --stack {account.stack} --force"
-    if remote != wanted:
+    if remote != expected:
         finding = f"the bundle leads to {remote.host} {remote.protocol} {remote.port}, the stack's gateway is at "
-        finding += f"{wanted.host} {wanted.protocol} {wanted.port}"
-        yield "address" if remote.host != wanted.host else "configuration", finding, fetch
+        finding += f"{expected.host} {expected.protocol} {expected.port}"
+        yield "address" if remote.host != expected.host else "configuration", finding, fetch
     if (certificate_of(current), tls_crypt_of(current)) != (certificate_of(bundle), tls_crypt_of(bundle)):
         yield "configuration", f"the bundle is not the one that {name} has now", fetch
-    yield from _gateway(account)
-    yield from _doors(account, wanted, address)
+    yield from _find_gateway_fault(account)
+    yield from _find_closed_port(account, expected, address)
 
 
-def _gateway(account: Account) -> Iterator[tuple[ProbeState, str, str]]:
+def _find_gateway_fault(account: Account) -> Iterator[tuple[ProbeState, str, str]]:
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
     alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     with translate_aws_errors(account.stack):
-        found = account.client("ec2").describe_instances(Filters=filters + alive)["Reservations"]
-    states = [one["State"]["Name"] for group in found for one in group["Instances"]]
+        reservations = account.client("ec2").describe_instances(Filters=filters + alive)["Reservations"]
+    states = [instance["State"]["Name"] for group in reservations for instance in group["Instances"]]
     if states != ["running"]:
-        yield "nothing", f"the gateway's instance is {', '.join(states) or 'not there'}", "start it"
+        yield "nothing", f"the gateway's instance is {', '.join(states) or 'missing'}", "start it"
     report = read_report(account)
     if report.state != "ready":
         finding = f"the gateway reports: {' '.join(filter(None, (report.state, report.reason)))}"
         yield "nothing", finding, f"drawbridge gateway logs --stack {account.stack}"
 
 
-def _doors(account: Account, remote: Remote, address: str) -> Iterator[tuple[ProbeState, str, str]]:
-    """Whether the security group lets anybody at all use the port."""
+def _find_closed_port(account: Account, remote: Remote, address: str) -> Iterator[tuple[ProbeState, str, str]]:
+    """Yield whether the security group keeps the port closed, or open to some addresses only."""
     ec2 = account.client("ec2")
     with translate_aws_errors(account.stack):
-        found = ec2.describe_addresses(PublicIps=[address])["Addresses"][0]
-        (interface,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[found["NetworkInterfaceId"]])[
+        elastic_ip = ec2.describe_addresses(PublicIps=[address])["Addresses"][0]
+        (interface,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[elastic_ip["NetworkInterfaceId"]])[
             "NetworkInterfaces"
         ]
         groups = [{"Name": "group-id", "Values": [group["GroupId"] for group in interface["Groups"]]}]
@@ -360,7 +362,7 @@ def _doors(account: Account, remote: Remote, address: str) -> Iterator[tuple[Pro
     ]
     if not open_to:
         finding = f"the gateway's security group has {remote.protocol} {remote.port} open to nobody outside"
-        yield "unanswered", finding, f"pulumi up --stack {account.stack} puts its rules right"
+        yield "unanswered", finding, f"pulumi up --stack {account.stack} restores its rules"
     elif not any(network.prefixlen == 0 for network in open_to):
         finding = f"the security group has the port open to {', '.join(map(str, open_to))} alone"
         yield "unanswered", finding, "come from there, or see drawbridge access allow-me"

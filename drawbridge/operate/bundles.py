@@ -45,7 +45,7 @@ class EnrolledClient:
 
 
 def list_clients(account: Account) -> list[EnrolledClient]:
-    """Return every client that has a bundle, by name, of all of the stack's gateways.
+    """Return every client that has a bundle, by name, of every gateway of the stack.
 
     Certificates are read from the bundles, in memory: the list shows what each client really holds. Raises `AwsError`,
     and `BundleFileError` for a bundle that is damaged.

@@ -80,7 +80,7 @@ class GatewayStatus:
 
     @property
     def healthy(self) -> bool:
-        """Whether all of OpenVPN's units run, on the release that the stack asks for, and all links are up."""
+        """True if all of OpenVPN's units run, on the release that the stack asks for, and all links are up."""
         return (
             self.report.state == "ready"
             and self.report.release == self.release

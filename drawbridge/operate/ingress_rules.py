@@ -1,4 +1,4 @@
-"""Who may come in, as it changes: rules of the gateway's security group that follow an address.
+"""Change the gateway's security group rules that follow an address.
 
 Such a rule is tagged `contract.FOLLOWS_TAG`. `allow-me` and clients' kits change its address; a deployment does not.
 """
@@ -11,13 +11,13 @@ import contract
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 
-#: Amazon's own answer to who is asking: one line, the address.
+#: AWS's service that answers with the caller's public address, one line.
 ADDRESS_SERVICE = "https://checkip.amazonaws.com"
 
 
 @dataclass(frozen=True, slots=True)
 class RuleChange:
-    """What became of a rule."""
+    """The source address of a rule before and after a change."""
 
     rule: str
     follows: str
@@ -27,30 +27,28 @@ class RuleChange:
 
 
 def allow_me(account: Account, client: str | None, address: IPv4Address | None = None) -> RuleChange:
-    """Let an address in, and no longer the one before; it is this machine's own public one unless given.
+    """Move a rule to `address`, by default this machine's public address, and return the change.
 
-    For a client that is its way to the tunnel, otherwise the admin's to SSH. Raises `NotDeployedError` where the stack
-    has no rule that follows, and `AwsError`.
+    The rule opens the tunnel to `client`, or SSH to the admin if that is None. Raises `NotDeployedError` if the stack
+    has no such rule, and `AwsError`.
     """
-    follows, found = contract.rule_for(client), address or find_public_address()
+    follows, address = contract.rule_for(client), address or find_public_address()
     ec2 = account.client("ec2")
     with translate_aws_errors(account.stack):
-        mine = [{"Name": "tag:Stack", "Values": [account.stack]}]
-        pages = ec2.get_paginator("describe_security_group_rules").paginate(Filters=mine)
+        filters = [{"Name": "tag:Stack", "Values": [account.stack]}]
+        pages = ec2.get_paginator("describe_security_group_rules").paginate(Filters=filters)
         rules = [rule for page in pages for rule in page["SecurityGroupRules"]]
-    wanted = {**contract.tags(account.stack), contract.FOLLOWS_TAG: follows}
-    matching = [
-        rule for rule in rules if wanted.items() <= {t["Key"]: t["Value"] for t in rule.get("Tags", [])}.items()
-    ]
+    tags = {**contract.tags(account.stack), contract.FOLLOWS_TAG: follows}
+    matching = [rule for rule in rules if tags.items() <= {t["Key"]: t["Value"] for t in rule.get("Tags", [])}.items()]
     if not matching:
-        key = f"clients: [{{name: {client}, at: {found}}}]" if client else f"gateway: {{adminAt: {found}}}"
+        key = f"clients: [{{name: {client}, at: {address}}}]" if client else f"gateway: {{adminAt: {address}}}"
         raise errors.NotDeployedError(
             f"stack {account.stack} has no rule that follows an address for {follows}",
-            f"say so in the stack file, drawbridge:{key}, and deploy",
+            f"add drawbridge:{key} to the stack file, and deploy",
         )
     rule = matching[0]
     before = str(rule["CidrIpv4"])
-    if before != (after := f"{found}/32"):
+    if before != (after := f"{address}/32"):
         changed = {key: rule[key] for key in ("IpProtocol", "FromPort", "ToPort", "Description") if key in rule}
         update = {
             "SecurityGroupRuleId": rule["SecurityGroupRuleId"],
@@ -62,11 +60,11 @@ def allow_me(account: Account, client: str | None, address: IPv4Address | None =
 
 
 def find_public_address() -> IPv4Address:
-    """The address this machine has on the Internet; raises `AwsError` where nobody tells it."""
+    """Return this machine's address on the Internet; raises `AwsError` if the service does not answer."""
     try:
         with urllib.request.urlopen(ADDRESS_SERVICE, timeout=10) as answer:
             return IPv4Address(answer.read(64).decode().strip())
     except (OSError, AddressValueError) as error:
         raise errors.AwsError(
-            f"{ADDRESS_SERVICE} does not tell this machine's address: {error}", "give it: --address"
+            f"{ADDRESS_SERVICE} does not answer with this machine's address: {error}", "give it: --address"
         ) from error

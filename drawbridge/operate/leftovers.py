@@ -1,7 +1,7 @@
-"""What of a stack there is in an account, to show that nothing is left when it is destroyed.
+"""List every AWS resource that still carries a stack's tags or names.
 
-It asks the services themselves, by the stack's tags and names (`contract`), and never Pulumi's state: what a state has
-forgotten is what an audit is for.
+It asks the services themselves, by the tags and names of `contract`, and never Pulumi's state: an audit is for those
+resources that the state has lost.
 """
 
 from collections.abc import Iterator
@@ -15,23 +15,24 @@ from drawbridge.operate.account import Account, translate_aws_errors
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something that bears the stack's name."""
+    """A resource with the stack's tags or name."""
 
     kind: str
     name: str
 
 
 def find_leftovers(account: Account) -> list[Leftover]:
-    """Everything of the stack that is in the account and region; raises `AwsError` where AWS does not tell."""
+    """Return every resource of the stack in the account and region; raises `AwsError`."""
     with translate_aws_errors(account.stack):
         finders = (_network, _parameters, _buckets, _identities, _logs, _zones)
         return sorted(
-            {thing for find in finders for thing in find(account)}, key=lambda thing: (thing.kind, thing.name)
+            {leftover for find in finders for leftover in find(account)},
+            key=lambda leftover: (leftover.kind, leftover.name),
         )
 
 
-#: What EC2 keeps: the call that lists it, the key of the list, the key of the id.
-_LISTED = {
+#: Kinds of EC2 resources: the call that lists them, the key of the list, the key of the id.
+_EC2_KINDS = {
     "address": ("describe_addresses", "Addresses", "AllocationId"),
     "egress-only gateway": ("describe_egress_only_internet_gateways", "EgressOnlyInternetGateways",
                             "EgressOnlyInternetGatewayId"),
@@ -48,47 +49,48 @@ _LISTED = {
 
 
 def _network(account: Account) -> Iterator[Leftover]:
-    """All that EC2 keeps, by its tags. Tags alone outlive what bore them, so each kind is asked for."""
+    """Find EC2's resources by their tags. DescribeTags still shows deleted ones, so each kind is listed."""
     ec2 = account.client("ec2")
     ours = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
-    for kind, (call, listed, key) in _LISTED.items():
+    for kind, (call, listed, key) in _EC2_KINDS.items():
         pages = (
             ec2.get_paginator(call).paginate(Filters=ours)
             if ec2.can_paginate(call)
             else [getattr(ec2, call)(Filters=ours)]
         )
-        # What is deleted is told of for a while.
-        alive = (found for page in pages for found in page[listed] if found.get("State") not in ("deleted", "deleting"))
-        yield from (Leftover(kind, found[key]) for found in alive)
+        # EC2 lists deleted resources for a while.
+        resources = (resource for page in pages for resource in page[listed])
+        alive = (resource for resource in resources if resource.get("State") not in ("deleted", "deleting"))
+        yield from (Leftover(kind, resource[key]) for resource in alive)
     for page in ec2.get_paginator("describe_instances").paginate(Filters=ours):
-        for instance in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
+        for instance in (i for reservation in page["Reservations"] for i in reservation["Instances"]):
             if instance["State"]["Name"] not in ("terminated", "shutting-down"):
                 yield Leftover("instance", instance["InstanceId"])
 
 
 def _parameters(account: Account) -> Iterator[Leftover]:
-    # Only their names are asked for, no value.
+    # Names only: no value is read.
     pages = (
         account.client("ssm")
         .get_paginator("describe_parameters")
         .paginate(ParameterFilters=[{"Key": "Path", "Option": "Recursive", "Values": [account.names.root]}])
     )
-    yield from (Leftover("parameter", found["Name"]) for page in pages for found in page["Parameters"])
+    yield from (Leftover("parameter", parameter["Name"]) for page in pages for parameter in page["Parameters"])
 
 
 def _buckets(account: Account) -> Iterator[Leftover]:
     prefix = f"{contract.PROJECT}-{account.stack}-"
-    for found in account.client("s3").list_buckets()["Buckets"]:
+    for bucket in account.client("s3").list_buckets()["Buckets"]:
         # Another stack's name may begin with this one's; an account's number does not.
-        if found["Name"].startswith(prefix) and found["Name"].removeprefix(prefix)[:12].isdigit():
-            yield Leftover("bucket", found["Name"])
+        if bucket["Name"].startswith(prefix) and bucket["Name"].removeprefix(prefix)[:12].isdigit():
+            yield Leftover("bucket", bucket["Name"])
 
 
 def _identities(account: Account) -> Iterator[Leftover]:
-    iam, wanted = account.client("iam"), contract.tags(account.stack)
+    iam, stack_tags = account.client("iam"), contract.tags(account.stack)
 
     def ours(tags: list[dict[str, str]]) -> bool:
-        return wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
+        return stack_tags.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
 
     prefix = contract.resource_name(account.stack, "")
     for page in iam.get_paginator("list_roles").paginate():
@@ -113,7 +115,7 @@ def _logs(account: Account) -> Iterator[Leftover]:
         pages = (
             account.client("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=account.names.root)
         )
-        groups = [found["logGroupName"] for page in pages for found in page["logGroups"]]
+        groups = [group["logGroupName"] for page in pages for group in page["logGroups"]]
     except ClientError as error:
         if error.response["Error"]["Code"] == "ResourceNotFoundException":
             return
@@ -122,13 +124,13 @@ def _logs(account: Account) -> Iterator[Leftover]:
 
 
 def _zones(account: Account) -> Iterator[Leftover]:
-    """Hosted zones by their tags. Route 53 knows no regions: the VPC of a stack of this name may be in another one."""
-    route53, wanted = account.client("route53"), contract.tags(account.stack)
+    """Find hosted zones by their tags; Route 53 has no regions, so those of another region's stack are left out."""
+    route53, stack_tags = account.client("route53"), contract.tags(account.stack)
     for page in route53.get_paginator("list_hosted_zones").paginate():
         for zone in page["HostedZones"]:
             id = zone["Id"].rpartition("/")[2]
-            told = route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id)["ResourceTagSet"]["Tags"]
-            if not wanted.items() <= {tag["Key"]: tag["Value"] for tag in told}.items():
+            tags = route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id)["ResourceTagSet"]["Tags"]
+            if not stack_tags.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items():
                 continue
             regions = {vpc["VPCRegion"] for vpc in route53.get_hosted_zone(Id=id).get("VPCs", [])}
             if not regions or account.session.region_name in regions:

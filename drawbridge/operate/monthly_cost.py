@@ -1,7 +1,6 @@
-"""What a stack costs in a month, beside AWS's own VPNs for the same inputs.
+"""Compare a stack's monthly cost with AWS's own VPNs for the same inputs.
 
-Prices are in one dated file, `prices.toml`; the arithmetic is here. What all three pay alike for (the hosts in the VPC)
-is left out.
+Prices are in one dated file, `prices.toml`. Costs that all three share (the hosts in the VPC) are left out.
 """
 
 import tomllib
@@ -16,7 +15,7 @@ from settings.model import Settings
 
 PRICES = Path(__file__).with_name("prices.toml")
 
-#: Hours of a month, as AWS's own calculator counts.
+#: As in AWS's Pricing Calculator.
 HOURS_PER_MONTH = 730
 
 
@@ -24,14 +23,14 @@ HOURS_PER_MONTH = 730
 class Item:
     """One line of a bill."""
 
-    what: str
+    name: str
     dollars: float
     """A month."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What one way to the VPC costs."""
+    """The monthly cost of one way to the VPC."""
 
     name: str
     items: tuple[Item, ...]
@@ -44,7 +43,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a stack file does not say."""
+    """Usage that a stack file does not state."""
 
     connected: float
     """Hours that each client is connected in a month; sites always are."""
@@ -54,36 +53,36 @@ class Usage:
 
 @cache
 def read_prices() -> dict[str, Any]:
-    """The price file as it is."""
+    """Return the contents of the price file."""
     return tomllib.loads(PRICES.read_text())
 
 
 def price_date() -> tuple[date, str]:
-    """Of what day, and of which region, the prices are."""
+    """Return the day and the AWS region that the prices are of."""
     return read_prices()["date"], read_prices()["region"]
 
 
 def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
-    """Bills of the stack, of Site-to-Site VPN and of Client VPN, for the stack's own clients, sites and zones.
+    """Return the bills of the stack, of Site-to-Site VPN and of Client VPN, for its clients, sites and zones.
 
     Site-to-Site VPN takes a connection for each site (and needs at least one), Client VPN an association for each zone.
-    Raises `StackError` for an instance type whose price is not in the file.
+    Raises `StackError` for an instance type without a price in the file.
     """
     hour, month, gigabyte = read_prices()["hour"], read_prices()["month"], read_prices()["gigabyte"]
     machine, disk = settings.gateway.instance_type, settings.gateway.disk_size
     if machine not in hour["instance"]:
-        known = ", ".join(hour["instance"])
-        raise errors.StackError(f"no price of {machine} is known", f"add it to {PRICES}; known are {known}")
+        types = ", ".join(hour["instance"])
+        raise errors.StackError(f"there is no price for {machine}", f"add it to {PRICES}; it has {types}")
     sites = [client for client in settings.clients if client.lan]
     people = len(settings.clients) - len(sites)
     hours = people * usage.connected + len(sites) * HOURS_PER_MONTH
     lines = max(1, len(sites))
     out = Item(f"{usage.out:g} GB out", usage.out * gigabyte["out"])
     gateways, two = (2, "two of: ") if settings.pair else (1, "")
-    # The days left on two certificates and, where clients are served, three of each OpenVPN process; each gateway tells
-    # its own in one request a minute.
+    # The days left on two certificates and, where clients are served, three of each OpenVPN process. Each gateway sends
+    # its metrics in one request a minute.
     metrics = 2 if settings.pair else 3 * settings.tunnel.links + 2
-    told = metrics * month["metric"] + gateways * HOURS_PER_MONTH * 60 * read_prices()["request"]["metric"]
+    metrics_cost = metrics * month["metric"] + gateways * HOURS_PER_MONTH * 60 * read_prices()["request"]["metric"]
     zone = [Item("private zone", month["zone"])] if settings.domain else []
     return (
         Bill(
@@ -92,7 +91,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 Item(f"{two}instance {machine}", gateways * HOURS_PER_MONTH * hour["instance"][machine]),
                 Item(f"{two}public address", gateways * HOURS_PER_MONTH * hour["public_address"]),
                 Item(f"{two}disk, {disk} GiB", gateways * disk * month["disk"]),
-                Item(f"metrics: {metrics}", told),
+                Item(f"metrics: {metrics}", metrics_cost),
                 *zone,
                 out,
             ),

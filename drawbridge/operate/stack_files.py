@@ -60,8 +60,8 @@ def _configuration(stack: str) -> dict[str, Any]:
 
 def _directories() -> list[Path]:
     """Return the directories that hold stack files, the first to be searched first."""
-    here = Path.cwd()
-    projects = [directory for directory in (here, *here.parents) if (directory / "Pulumi.yaml").is_file()]
+    directory = Path.cwd()
+    projects = [path for path in (directory, *directory.parents) if (path / "Pulumi.yaml").is_file()]
     return [_config_directory(project) for project in [*projects[:1], CHECKOUT]]
 
 

@@ -201,7 +201,7 @@ def test_lines_may_end_as_on_windows(server: Server) -> None:
 
 @pytest.mark.parametrize("text", ["", "client\n", "remote 192.0.2.1 1194\nproto udp\nverify-x509-name x name\n"])
 def test_a_text_that_is_no_bundle(server: Server, text: str) -> None:
-    with pytest.raises(errors.BundleFileError, match="this is no bundle"):
+    with pytest.raises(errors.BundleFileError, match="this is not a bundle"):
         server.probe(text)
 
 

@@ -144,7 +144,7 @@ def test_the_command_tells_what_it_did(account: Account, group: Group) -> None:
 
     done = allow_me("--client", "home", "--address", str(NEW))
     assert done.output == "tunnel/home: 198.51.100.7/32 is let in, 203.0.113.10/32 no longer\n"
-    assert allow_me("--client", "home", "--address", str(NEW)).output.endswith("is let in already\n")
+    assert allow_me("--client", "home", "--address", str(NEW)).output.endswith("was already let in\n")
     told = json.loads(allow_me("--client", "home", "--address", str(NEW), "--json").output)
     assert (told["follows"], told["before"], told["after"]) == ("tunnel/home", f"{NEW}/32", f"{NEW}/32")
 
@@ -154,6 +154,6 @@ def test_the_command_refuses_what_is_no_address_and_who_is_not_there(account: Ac
     before = group.rules()
 
     wrong = allow_me("--client", "home", "--address", "198.51.100.0/24")
-    assert (wrong.exit_code, "is no IPv4 address" in wrong.output) == (2, True)
+    assert (wrong.exit_code, "is not a valid IPv4 address" in wrong.output) == (2, True)
     assert allow_me("--client", "nobody", "--address", str(NEW)).exit_code == 1
     assert group.rules() == before

@@ -29,7 +29,7 @@ def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
     stack, lines, endpoint = monthly_cost.compare_costs(site(), monthly_cost.Usage(connected=100, out=10))
 
     items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 5", "10 GB out"]
-    assert [item.what for item in stack.items] == items
+    assert [item.name for item in stack.items] == items
     assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + 5 * 0.30 + 0.438 + 0.9)
     assert lines.dollars == pytest.approx(730 * 0.05 + 0.9)
     # One association; a laptop for 100 hours, and the site always.
@@ -45,11 +45,11 @@ def test_a_pair_has_two_machines() -> None:
     )
     machines = sum(item.dollars for item in one.items[:3])
     assert sum(item.dollars for item in pair.items[:3]) == pytest.approx(2 * machines)
-    assert pair.items[0].what == "two of: instance t4g.nano"
+    assert pair.items[0].name == "two of: instance t4g.nano"
 
 
 def test_an_instance_type_without_a_price_is_told() -> None:
-    with pytest.raises(errors.StackError, match=r"no price of m7g\.metal is known") as error:
+    with pytest.raises(errors.StackError, match=r"there is no price for m7g\.metal") as error:
         monthly_cost.compare_costs(site(instanceType="m7g.metal"), monthly_cost.Usage(connected=0, out=0))
     assert "prices.toml" in error.value.remedy
 
@@ -73,7 +73,7 @@ def test_a_domain_and_a_second_process_cost_what_they_are() -> None:
         stack, *_ = monthly_cost.compare_costs(
             parse(raw, stack=world, endpoint=None), monthly_cost.Usage(connected=0, out=0)
         )
-        return {item.what: item.dollars for item in stack.items}
+        return {item.name: item.dollars for item in stack.items}
 
     assert bill("tenant")["private zone"] == 0.5
     assert "private zone" not in bill("site")

@@ -26,5 +26,5 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "home.ovpn").write_text("mine")
     done = CliRunner().invoke(cli, asked)
 
-    assert done.exit_code == 1 and "is there already" in done.output
+    assert done.exit_code == 1 and "already exists" in done.output
     assert (tmp_path / "home.ovpn").read_text() == "mine"
