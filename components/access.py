@@ -1,4 +1,4 @@
-"""What the gateway may do in AWS: read what is its own, and say how it is."""
+"""The gateway's permissions in AWS."""
 
 import json
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
+from components.grants import Grant, render_policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,20 +16,12 @@ class AccessArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
     region: str
-    secrets: pulumi.Input[str]
-    """ARN of the path of the gateway's secrets."""
-    bucket: pulumi.Input[str]
-    """ARN of the bucket with its releases."""
-    pointer: pulumi.Input[str]
-    """ARN of the parameter that points at the release."""
-    report: pulumi.Input[str]
-    """ARN of the parameter the gateway writes."""
-    bundles: Sequence[pulumi.Input[str]] = ()
-    """ARNs of the bundles that it is a client with; plain, as is whether there are any."""
+    grants: Sequence[Grant]
+    """What the components that the gateway uses allow it to do."""
 
 
 class Access(pulumi.ComponentResource):
-    """The instance's role and profile."""
+    """The instance's role, with all that is granted to the gateway, and the profile that hands the role over."""
 
     profile: pulumi.Output[str]
     """Name of the instance profile."""
@@ -36,14 +29,21 @@ class Access(pulumi.ComponentResource):
     def __init__(self, name: str, args: AccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Access", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        # IAM knows no regions, so the region is in the name.
+        # IAM is global, so the region is in the name.
         full_name = f"{args.names.display_name('gateway')}-{args.region}"
         tags = args.names.tags("gateway")
+        metrics = Grant(
+            sid="Metrics",
+            actions=["cloudwatch:PutMetricData"],
+            # Metrics have no ARN; only their namespace can be restricted.
+            resources=["*"],
+            condition={"StringEquals": {"cloudwatch:namespace": args.names.metrics}},
+        )
         role = aws.iam.Role(
             f"{name}-role",
             name=full_name,
             description="Drawbridge gateway",
-            assume_role_policy=json.dumps(TRUST),
+            assume_role_policy=json.dumps(EC2_TRUST),
             tags=tags,
             opts=child,
         )
@@ -51,45 +51,7 @@ class Access(pulumi.ComponentResource):
             f"{name}-policy",
             name="gateway",
             role=role.name,
-            policy=pulumi.Output.json_dumps(
-                {
-                    "Version": "2012-10-17",
-                    "Statement": [
-                        {
-                            "Sid": "Read",
-                            "Effect": "Allow",
-                            "Action": ["ssm:GetParameter", "ssm:GetParameters"],
-                            "Resource": [args.pointer, pulumi.Output.concat(args.secrets, "/*"), *args.bundles],
-                        },
-                        {
-                            "Sid": "ReadPath",
-                            "Effect": "Allow",
-                            "Action": "ssm:GetParametersByPath",
-                            "Resource": args.secrets,
-                        },
-                        {
-                            "Sid": "Report",
-                            "Effect": "Allow",
-                            "Action": "ssm:PutParameter",
-                            "Resource": args.report,
-                        },
-                        {
-                            "Sid": "Releases",
-                            "Effect": "Allow",
-                            "Action": "s3:GetObject",
-                            "Resource": pulumi.Output.concat(args.bucket, f"/{args.names.releases}/*"),
-                        },
-                        {
-                            # Metrics have no ARN; their namespace is what can be told apart.
-                            "Sid": "Metrics",
-                            "Effect": "Allow",
-                            "Action": "cloudwatch:PutMetricData",
-                            "Resource": "*",
-                            "Condition": {"StringEquals": {"cloudwatch:namespace": args.names.metrics}},
-                        },
-                    ],
-                }
-            ),
+            policy=render_policy([*args.grants, metrics]),
             opts=child,
         )
         profile = aws.iam.InstanceProfile(
@@ -97,14 +59,15 @@ class Access(pulumi.ComponentResource):
             name=full_name,
             role=role.name,
             tags=tags,
-            # Whoever takes the profile finds the role able.
+            # An instance that gets the profile must find the role's policy in place.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[policy]),
         )
         self.profile = profile.name
         self.register_outputs({"profile": self.profile})
 
 
-TRUST = {
+#: Trust policy: EC2 instances may assume the role.
+EC2_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }

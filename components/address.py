@@ -1,4 +1,4 @@
-"""The gateway's address: what stays when the machine behind it is replaced."""
+"""The gateway's network interface and public address, which outlive its instance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,45 +14,45 @@ class AddressArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
     subnet_id: pulumi.Input[str]
-    """Public subnet the network interface lives in."""
+    """Public subnet of the network interface."""
     security_group_id: pulumi.Input[str]
     source_dest_check: bool
-    """False where the interface takes or sends packets of addresses that are not its own."""
+    """False where the interface receives or sends packets with addresses that it does not have."""
     ipv6: bool = False
-    """Whether it has an IPv6 address of its own."""
+    """Whether the interface has an IPv6 address."""
     delegated: bool = True
-    """Whether it then has a delegated prefix, a /80, too."""
+    """Whether the interface, with IPv6, has a delegated prefix (/80) as well."""
     ipv6_prefix: str | None = None
-    """That prefix; without it AWS chooses one of the subnet's."""
+    """The delegated prefix; without it AWS chooses one from the subnet's range."""
     after: Sequence[pulumi.Resource] = ()
-    """What must be there first: an Elastic IP needs the VPC's way to the Internet."""
+    """Resources to create first: an Elastic IP needs the VPC's internet gateway."""
 
 
 class Address(pulumi.ComponentResource):
-    """A network interface with an Elastic IP: routes, bundles and the source/dest check hang on it, on no machine."""
+    """A network interface with an Elastic IP. Routes and bundles refer to it and never to an instance."""
 
     interface_id: pulumi.Output[str]
     """Target of every route to a network behind the gateway."""
     private_ip: pulumi.Output[str]
     public_ip: pulumi.Output[str]
-    """What client profiles name as `remote`."""
+    """Address in the `remote` option of client profiles."""
     ipv6_prefix: pulumi.Output[str | None]
-    """What the VPC hands to the interface besides its own address: it is for what is behind the gateway."""
+    """The prefix delegated to the interface, for hosts behind the gateway; None without one."""
 
     def __init__(self, name: str, args: AddressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Address", name, {}, opts)
         tags = args.names.tags("gateway")
-        named = args.ipv6_prefix if args.ipv6 and args.delegated else None
+        chosen_prefix = args.ipv6_prefix if args.ipv6 and args.delegated else None
         interface = aws.ec2.NetworkInterface(
             f"{name}-interface",
             subnet_id=args.subnet_id,
             security_groups=[args.security_group_id],
             source_dest_check=args.source_dest_check,
-            # One address for itself: with it comes the way to the Internet.
+            # One address of its own, by which the gateway reaches the IPv6 Internet.
             ipv6_address_count=1 if args.ipv6 else None,
-            # 0 and not nothing, which would leave what it has.
-            ipv6_prefix_count=(1 if args.delegated else 0) if args.ipv6 and not named else None,
-            ipv6_prefixes=[named] if named else None,
+            # 0 instead of None, which would keep a prefix from before.
+            ipv6_prefix_count=(1 if args.delegated else 0) if args.ipv6 and not chosen_prefix else None,
+            ipv6_prefixes=[chosen_prefix] if chosen_prefix else None,
             description="Drawbridge gateway",
             tags=tags,
             opts=pulumi.ResourceOptions(parent=self),
@@ -67,7 +67,7 @@ class Address(pulumi.ComponentResource):
         self.interface_id = interface.id
         self.private_ip = interface.private_ip
         self.public_ip = elastic.public_ip
-        self.ipv6_prefix = interface.ipv6_prefixes.apply(lambda held: held[0] if held else None)
+        self.ipv6_prefix = interface.ipv6_prefixes.apply(lambda prefixes: prefixes[0] if prefixes else None)
         self.register_outputs(
             {"interfaceId": self.interface_id, "privateIp": self.private_ip, "publicIp": self.public_ip}
         )

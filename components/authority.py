@@ -1,6 +1,6 @@
 """Certificates, revocations and bundles: a resource whose secrets are in SSM alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from pulumi.dynamic import Resource
 
 import contract
 from components.authority_provider import Issuer
+from components.grants import READ_PARAMETERS, Grant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,39 +18,33 @@ class AuthorityArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
     region: str
-    server_name: str
-    """Common name of the server's certificate."""
     profiles: Mapping[str, pulumi.Input[str]]
-    """The profile without keys of each client that may connect, by the client's name."""
+    """The profile, without keys, of each client that may connect, by the client's name."""
     lifetimes: Mapping[str, int]
     """Days that certificates of `ca`, `server` and `client` are valid."""
 
 
 class Certificates(Resource, name="Certificates"):
-    """What `Issuer` makes; its outputs are public."""
+    """The dynamic resource behind `Authority`; its outputs are public."""
 
     sshHostKey: pulumi.Output[str]
     clients: pulumi.Output[dict[str, Any]]
     revoked: pulumi.Output[dict[str, str]]
 
     def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
-        made = dict.fromkeys(
-            ("caCertificate", "serverFingerprint", "serverNotAfter", "sshHostKey", "clients", "revoked")
-        )
-        super().__init__(Issuer(), name, {**made, **props}, opts)
+        outputs = ("caCertificate", "serverFingerprint", "serverNotAfter", "sshHostKey", "clients", "revoked")
+        super().__init__(Issuer(), name, {**dict.fromkeys(outputs), **props}, opts)
 
 
 class Authority(pulumi.ComponentResource):
-    """The stack's certificate authority: issues to clients that are declared and revokes those no longer."""
+    """A certificate authority: it issues certificates to declared clients and revokes those of all others."""
 
-    secrets_arn: pulumi.Output[str]
-    """Path of what the gateway may read."""
-    bundle_arns: dict[str, pulumi.Output[str]]
-    """Of each client's bundle, by its name."""
+    grants: Sequence[Grant]
+    """Permissions of the gateway: to read its secrets."""
     clients: pulumi.Output[dict[str, Any]]
     """By name: `serial` (decimal), `notAfter` (ISO 8601), and `bundle`, the parameter with the whole .ovpn file."""
     revoked: pulumi.Output[dict[str, str]]
-    """Whose each revoked certificate was, by its serial in decimal; all that ever were."""
+    """The client of each certificate that was ever revoked, by the certificate's serial in decimal."""
 
     def __init__(self, name: str, args: AuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Authority", name, {}, opts)
@@ -64,7 +59,7 @@ class Authority(pulumi.ComponentResource):
                 **({"end": names.gateway} if names.gateway != contract.GATEWAYS[0] else {}),
                 "region": args.region,
                 "account": caller.account_id,
-                "serverName": args.server_name,
+                "serverName": names.server,
                 "profiles": dict(args.profiles),
                 "lifetimes": dict(args.lifetimes),
             },
@@ -79,14 +74,13 @@ class Authority(pulumi.ComponentResource):
             opts=child,
         )
         partition = caller.arn.split(":")[1]
-        base = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter"
-
-        def there(path: str) -> pulumi.Output[str]:
-            # An output of the certificates, so that whoever uses it finds the secrets there.
-            return certificates.id.apply(lambda _: f"{base}{path}")
-
-        self.secrets_arn = there(names.secrets)
-        self.bundle_arns = {client: there(names.bundle(client)) for client in args.profiles}
+        self._parameter_base = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter"
+        self._names, self._certificates = names, certificates
+        secrets = self._parameter_arn(names.secrets)
+        self.grants = [
+            Grant(sid="Secrets", actions=READ_PARAMETERS, resources=[pulumi.Output.concat(secrets, "/*")]),
+            Grant(sid="SecretsPath", actions=["ssm:GetParametersByPath"], resources=[secrets]),
+        ]
         self.clients = certificates.clients.apply(
             lambda clients: {
                 client: {"bundle": names.bundle(client), "serial": entry["serial"], "notAfter": entry["notAfter"]}
@@ -95,3 +89,12 @@ class Authority(pulumi.ComponentResource):
         )
         self.revoked = certificates.revoked
         self.register_outputs({"clients": self.clients, "revoked": certificates.revoked})
+
+    def bundle_grant(self, client: str) -> Grant:
+        """Return the permission to read a client's bundle."""
+        bundle = self._parameter_arn(self._names.bundle(client))
+        return Grant(sid="Bundle", actions=READ_PARAMETERS, resources=[bundle])
+
+    def _parameter_arn(self, path: str) -> pulumi.Output[str]:
+        # An output of the certificates, so that whatever uses the ARN is created after the parameters.
+        return self._certificates.id.apply(lambda _: f"{self._parameter_base}{path}")

@@ -1,4 +1,4 @@
-"""Names inside the VPC: a domain of the environment's own."""
+"""DNS names inside the VPC."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ class DomainArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
     name: str
-    """The domain, such as ci-42.example.internal."""
+    """The domain, for example `ci-42.example.internal`."""
     vpc_id: pulumi.Input[str]
-    gateway: pulumi.Input[str]
+    gateway_ip: pulumi.Input[str]
     """The gateway's private address."""
 
 
 class Domain(pulumi.ComponentResource):
-    """A private hosted zone, known to the VPC's resolver alone, with the gateway's name in it.
+    """A private hosted zone, which only the VPC's resolver answers from, with a record for the gateway.
 
-    Two environments may have one domain: each VPC has its own zone. What an environment adds goes with it.
+    Stacks may share a domain, because each VPC has its own zone. Records that others add are deleted with the zone.
     """
 
     def __init__(self, name: str, args: DomainArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -43,7 +43,7 @@ class Domain(pulumi.ComponentResource):
             name=f"gateway.{args.name}",
             type="A",
             ttl=60,
-            records=[args.gateway],
+            records=[args.gateway_ip],
             opts=child,
         )
         self.register_outputs({})

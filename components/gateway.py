@@ -1,4 +1,4 @@
-"""The machine that runs OpenVPN."""
+"""The EC2 instance that runs OpenVPN."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ IMAGES = {"debian-13": "/aws/service/debian/release/13/latest"}
 
 
 def architecture(instance_type: str) -> Literal["arm64", "amd64"]:
-    """Return what an instance type's processor needs.
+    """Return the architecture of an instance type's processor, as Debian names it.
 
     Graviton families have a `g` after their generation, x86 families have none (Amazon EC2 Instance Types, "Naming
     conventions"); `a1` is older than that.
@@ -32,33 +32,34 @@ class GatewayArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
     interface_id: pulumi.Input[str]
-    """The network interface it lives on, its primary one."""
+    """The instance's primary network interface."""
     profile: pulumi.Input[str]
-    """Name of its instance profile."""
+    """Name of the instance profile."""
     instance_type: str
     image: str
     """A key of `IMAGES`, or an AMI's id."""
     disk_size: int
     """GiB."""
     user_data: str
-    """Cloud-config; it may be read by anyone on the machine, so it holds names and no secret."""
+    """Cloud-config. Every process on the machine can read it, so it holds names and no secrets."""
     after: Sequence[pulumi.Resource] = ()
-    """What the machine looks for when it boots."""
+    """Resources that the machine needs when it boots."""
 
 
 class Gateway(pulumi.ComponentResource):
-    """An instance on an interface that outlives it."""
+    """An instance on a network interface that outlives it."""
 
     instance_id: pulumi.Output[str]
 
     def __init__(self, name: str, args: GatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Gateway", name, {}, opts)
         tags = args.names.tags("gateway")
-        newest = IMAGES.get(args.image)
+        parameter = IMAGES.get(args.image)
         ami: pulumi.Input[str] = args.image
-        if newest:
-            look = pulumi.InvokeOptions(parent=self)
-            ami = aws.ssm.get_parameter_output(name=f"{newest}/{architecture(args.instance_type)}", opts=look).value
+        if parameter:
+            invoke = pulumi.InvokeOptions(parent=self)
+            name_of_newest = f"{parameter}/{architecture(args.instance_type)}"
+            ami = aws.ssm.get_parameter_output(name=name_of_newest, opts=invoke).value
         instance = aws.ec2.Instance(
             f"{name}-instance",
             ami=ami,
@@ -74,16 +75,16 @@ class Gateway(pulumi.ComponentResource):
             },
             volume_tags=tags,
             user_data=args.user_data,
-            # It runs at the first boot only, so a change means a new machine.
+            # cloud-init applies it at the first boot only, so a change needs a new instance.
             user_data_replace_on_change=True,
             tags=tags,
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=list(args.after),
-                # An interface is attached once.
+                # An interface can be attached to one instance at a time.
                 delete_before_replace=True,
-                # A new image comes out every few weeks: that must not take a running gateway down unasked.
-                ignore_changes=["ami"] if newest else [],
+                # A new image comes out every few weeks; it must not replace a running gateway.
+                ignore_changes=["ami"] if parameter else [],
             ),
         )
         self.instance_id = instance.id

@@ -1,4 +1,4 @@
-"""Former place of `components.authority_provider`: deployed states load their provider by this path."""
+"""Alias of `components.authority_provider`, by which states deployed before that module existed load their provider."""
 
 from components.authority_provider import Issuer
 

@@ -1,61 +1,44 @@
-"""What a client's own machine may do in AWS: set itself up, and follow its own address."""
+"""IAM user for a client's own machine: it reads its kit and bundle and may update its own rule."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
 import contract
+from components.grants import Grant, render_policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MemberArgs:
+class KitUserArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
-    region: str
     client: str
-    bucket: pulumi.Input[str]
-    """ARN of the bucket with its kit."""
-    door: tuple[pulumi.Input[str], pulumi.Input[str]] | None = None
-    """ARNs of the security group, and of the one rule in it that the machine may change."""
+    grants: Sequence[Grant]
+    """What the client's machine may do."""
 
 
-class Member(pulumi.ComponentResource):
-    """An IAM user without a key: whoever sets the machine up makes one for it, so that none is in Pulumi's state."""
+class KitUser(pulumi.ComponentResource):
+    """An IAM user without an access key: whoever sets the machine up creates one, so that none is in Pulumi's state."""
 
-    def __init__(self, name: str, args: MemberArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: KitUserArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        # This type and the policy's name are those of deployed stacks.
         super().__init__("drawbridge:index:Member", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        caller = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self))
-        partition = caller.arn.split(":")[1]
-        bundle = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter{args.names.bundle(args.client)}"
         user = aws.iam.User(
             f"{name}-user",
             name=args.names.kit_user(args.client),
-            # Its keys are made by hand, and go with it.
+            # Its access keys are created by hand and must not keep it from being deleted.
             force_destroy=True,
             tags=contract.tags(args.names.stack),
             opts=child,
         )
-        statements: list[dict[str, Any]] = [
-            {"Sid": "Bundle", "Effect": "Allow", "Action": "ssm:GetParameter", "Resource": bundle},
-            {
-                "Sid": "Kit",
-                "Effect": "Allow",
-                "Action": "s3:GetObject",
-                "Resource": pulumi.Output.concat(args.bucket, "/", args.names.kit_key(args.client)),
-            },
-        ]
-        if args.door:
-            # The action touches the group and the rule, so both are named (Service Authorization Reference).
-            door = {"Sid": "Door", "Effect": "Allow", "Action": "ec2:ModifySecurityGroupRules"}
-            statements.append({**door, "Resource": list(args.door)})
         aws.iam.UserPolicy(
             f"{name}-policy",
             name="member",
             user=user.name,
-            policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": statements}),
+            policy=render_policy(args.grants),
             opts=child,
         )
         self.register_outputs({})

@@ -1,4 +1,4 @@
-"""The VPC around the gateway: made from a range of addresses, or one that exists."""
+"""The VPC around the gateway: a new one, or an existing one that is used as it is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
+from openvpn.listener import Listener
 
 EVERYWHERE = "0.0.0.0/0"
 EVERYWHERE6 = "::/0"
 
-#: Number of the last /64 of a VPC's /56: those of `plan` are counted from 0, three zones' at most.
+#: Number of the last /64 of a VPC's /56. `plan` numbers subnets from 0, so it never gets there.
 LAST6 = 255
 
-#: Source ports of whoever opens a connection (RFC 6056, 3.2): where replies go.
+#: Source ports of connections (RFC 6056, 3.2), to which replies go.
 EPHEMERAL = (1024, 65535)
 
 
@@ -28,55 +29,56 @@ class Zone:
     private: IPv4Network
 
 
-#: In front of private subnets that are wider than a /24, room for the public ones: one for each of at most three zones.
-FRONT = 22
+#: The first /22 of the VPC is reserved for public /24 subnets (three zones at most), unless private ones are /24 too.
+PUBLIC_RESERVE = 22
 
 
 def plan(cidr: IPv4Network, zones: int, private: int = 24) -> tuple[Zone, ...]:
-    """Return a public /24 and a private subnet of `cidr` for each zone, always the same ones.
+    """Return a public /24 and a private subnet of `cidr` for each zone.
 
-    A zone's subnets do not depend on how many zones follow it. `private` is the private ones' prefix length, /24 or
-    wider. Raises ValueError where `cidr` has no room for them.
+    The same zone always gets the same subnets, however many zones follow it. `private` is the prefix length of the
+    private subnets, 24 or less. Raises ValueError if `cidr` is too small.
     """
     if private == 24:
         subnets = list(islice(cidr.subnets(new_prefix=24), 2 * zones))
         if len(subnets) < 2 * zones:
             raise ValueError(f"{cidr} has no room for {2 * zones} subnets of /24")
         return tuple(Zone(*pair) for pair in zip(subnets[::2], subnets[1::2], strict=True))
-    before = max(1, 2 ** (private - FRONT))
-    wide = list(islice(cidr.subnets(new_prefix=max(private, cidr.prefixlen)), before, before + zones))
-    if len(wide) < zones:
+    reserved = max(1, 2 ** (private - PUBLIC_RESERVE))
+    privates = list(islice(cidr.subnets(new_prefix=max(private, cidr.prefixlen)), reserved, reserved + zones))
+    if len(privates) < zones:
         raise ValueError(f"{cidr} has no room for {zones} subnets of /{private} behind the public ones")
-    return tuple(map(Zone, islice(cidr.subnets(new_prefix=24), zones), wide))
+    return tuple(map(Zone, islice(cidr.subnets(new_prefix=24), zones), privates))
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry of a network ACL; they are stateless, so each direction of a connection needs one."""
+    """One entry of a network ACL. ACLs are stateless, so each direction of a connection needs an entry."""
 
     number: int
-    """Its place in the order; each purpose has its own, so that one rule more moves no other."""
+    """Position in the evaluation order. Each purpose has a fixed one, so that adding a rule does not move others."""
     protocol: str
     cidr: str
     ports: tuple[int, int] | None = None
 
 
 def plan6(block: IPv6Network, number: int) -> IPv6Network:
-    """Return the /64 of a subnet, the only size there is; subnets are counted as `plan` has them, public ones even."""
+    """Return the /64 of a subnet; `number` is twice the zone's index, plus one for the private subnet.
+
+    AWS takes no other size. `block` is the VPC's range.
+    """
     return list(islice(block.subnets(new_prefix=64), number + 1))[-1]
 
 
-def public_rules(
-    cidr: IPv4Network, *, protocol: str, ports: tuple[int, int], ssh: bool
-) -> tuple[list[Rule], list[Rule]]:
-    """Return what the gateway's subnet lets in and out.
+def public_rules(cidr: IPv4Network, *, listener: Listener, ssh: bool) -> tuple[list[Rule], list[Rule]]:
+    """Return the inbound and outbound ACL rules of the gateway's subnet.
 
-    In come the tunnel, SSH if anybody may use it, replies, ICMP (path MTU discovery needs its errors) and the VPC's own
-    hosts. Out goes everything: with all of a client's traffic in the tunnel, the gateway opens any connection for it.
+    Inbound are the tunnel, SSH if any range may use it, replies, ICMP (path MTU discovery needs its errors) and the
+    VPC's hosts. Everything is allowed out, because clients may send all their traffic through the gateway.
     """
     incoming = [
         Rule(100, "all", str(cidr)),
-        Rule(110, protocol, EVERYWHERE, ports),
+        Rule(110, listener.protocol, EVERYWHERE, listener.port_range),
         *([Rule(120, "tcp", EVERYWHERE, (22, 22))] if ssh else []),
         Rule(130, "tcp", EVERYWHERE, EPHEMERAL),
         Rule(140, "udp", EVERYWHERE, EPHEMERAL),
@@ -86,9 +88,9 @@ def public_rules(
 
 
 def rules6(opened: Sequence[IPv6Network], *, public: bool) -> tuple[list[Rule], list[Rule]]:
-    """Return what a subnet lets in and out by IPv6: replies, ICMP, and whoever may open connections to clients.
+    """Return the inbound and outbound IPv6 rules of a subnet: replies, ICMP, and ranges that may connect to clients.
 
-    Out of a private one goes what its hosts ask for: the gateway it leaves by lets nothing else in.
+    Everything is allowed out. Private subnets use an egress-only internet gateway, which lets only replies in.
     """
     incoming = [
         Rule(230, "tcp", EVERYWHERE6, EPHEMERAL),
@@ -100,23 +102,23 @@ def rules6(opened: Sequence[IPv6Network], *, public: bool) -> tuple[list[Rule], 
 
 
 def private_rules(cidr: IPv4Network, behind: Sequence[IPv4Network]) -> tuple[list[Rule], list[Rule]]:
-    """Return what the private subnets let in and out.
+    """Return the inbound and outbound ACL rules of the private subnets.
 
-    That is the VPC, S3 by its endpoint, and the networks `behind` the gateway.
+    They allow the VPC, S3 (by the VPC's endpoint), and the networks `behind` the gateway.
     """
-    inside = [Rule(number, "all", str(network)) for number, network in enumerate((cidr, *behind), start=100)]
-    return [*inside, Rule(90, "tcp", EVERYWHERE, EPHEMERAL)], [*inside, Rule(90, "tcp", EVERYWHERE, (443, 443))]
+    internal = [Rule(number, "all", str(network)) for number, network in enumerate((cidr, *behind), start=100)]
+    return [*internal, Rule(90, "tcp", EVERYWHERE, EPHEMERAL)], [*internal, Rule(90, "tcp", EVERYWHERE, (443, 443))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkArgs:
-    """All plain: they decide which resources there are."""
+    """Values are plain, because they decide which resources exist."""
 
     names: contract.Names
     """Names of the gateway this belongs to."""
     region: str
     cidr: IPv4Network
-    """Range of the new VPC; not looked at for an existing one."""
+    """Range of the new VPC; ignored for an existing one."""
     zones: int
     private_prefix: int = 24
     """Prefix length of the new VPC's private subnets."""
@@ -124,41 +126,39 @@ class NetworkArgs:
     subnet_id: str | None = None
     """Public subnet of the existing VPC for the gateway."""
     route_table_ids: tuple[str, ...] = ()
-    """Tables of the existing VPC for routes to what is behind the gateway."""
-    port: int
-    """The tunnel's port, the first of its `links`."""
-    protocol: str = "udp"
-    links: int = 1
+    """Route tables of the existing VPC that get routes to networks behind the gateway."""
+    listener: Listener
+    """Where the tunnel is served."""
     ssh: bool
-    """Whether SSH is allowed from anywhere at all."""
+    """Whether any range may use SSH."""
     ipv6: bool = False
-    """Whether the new VPC has IPv6, or the existing subnet's is used."""
+    """Whether the new VPC gets an IPv6 range, or that of the existing VPC is used."""
     opened6: tuple[IPv6Network, ...] = ()
-    """Who may open connections to clients by IPv6."""
+    """IPv6 ranges that may connect to clients."""
     announced: bool = False
-    """Whether the new VPC has a subnet that stays empty, whose range is for what is behind the gateway."""
+    """Whether the new VPC gets an empty subnet, whose range is routed to hosts behind the gateway."""
     behind: tuple[IPv4Network, ...]
-    """Networks behind the gateway that the VPC's hosts see by their own addresses."""
+    """Networks behind the gateway whose addresses are not translated."""
 
 
 class Network(pulumi.ComponentResource):
-    """A VPC with a public and a private subnet, or an existing one that is left as it is."""
+    """A VPC with a public and a private subnet a zone, or an existing one that is not changed."""
 
     cidr: IPv4Network
-    """The VPC's range; known at once, also of an existing VPC."""
+    """The VPC's range; for an existing VPC it is looked up at once."""
     cidr6: pulumi.Output[str | None]
-    """Its IPv6 range, if it uses one."""
+    """The VPC's IPv6 range, if it uses one."""
     announced6: pulumi.Output[str | None]
-    """Range of the empty subnet, a /64, if there is one."""
+    """Range (/64) of the empty subnet, if there is one."""
     vpc_id: pulumi.Output[str]
     public_subnet_id: pulumi.Output[str]
-    """Where the gateway's network interface lives."""
+    """Subnet of the gateway's network interface."""
     private_subnet_id: pulumi.Output[str | None]
-    """The first zone's; none in an existing VPC."""
+    """Private subnet of the first zone; None in an existing VPC."""
     route_tables: dict[str, pulumi.Input[str]]
     """Ids of the tables that get routes to networks behind the gateway, by a name for each."""
     edge: dict[str, pulumi.Input[str]]
-    """The table that the internet gateway asks, if there is one."""
+    """Route table of the internet gateway, if it has one."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Network", name, {}, opts)
@@ -166,7 +166,7 @@ class Network(pulumi.ComponentResource):
         if args.vpc_id and args.subnet_id:
             self._adopt(args.vpc_id, args.subnet_id, args.route_table_ids, ipv6=args.ipv6)
         else:
-            self._make(name, args)
+            self._create(name, args)
         self.register_outputs(
             {
                 "vpcId": self.vpc_id,
@@ -176,31 +176,32 @@ class Network(pulumi.ComponentResource):
         )
 
     def _adopt(self, vpc_id: str, subnet_id: str, route_table_ids: Sequence[str], *, ipv6: bool) -> None:
-        look = pulumi.InvokeOptions(parent=self)
-        vpc = aws.ec2.get_vpc(id=vpc_id, opts=look)
-        subnet = aws.ec2.get_subnet(id=subnet_id, opts=look)
-        if (found := subnet.vpc_id) != vpc_id:
+        invoke = pulumi.InvokeOptions(parent=self)
+        vpc = aws.ec2.get_vpc(id=vpc_id, opts=invoke)
+        subnet = aws.ec2.get_subnet(id=subnet_id, opts=invoke)
+        if subnet.vpc_id != vpc_id:
             raise pulumi.RunError(
-                f"drawbridge:network.subnetId: {subnet_id} is in {found}, not in {vpc_id}; name a subnet of that VPC"
+                f"drawbridge:network.subnetId: {subnet_id} is in {subnet.vpc_id}, not in {vpc_id}; "
+                "name a subnet of that VPC"
             )
         if ipv6 and not subnet.ipv6_cidr_block:
             raise pulumi.RunError(
                 f"drawbridge:network.subnetId: {subnet_id} has no IPv6 range; give it one, or write ipv6: none"
             )
-        # A VPC may have several; what counts is the one that the subnet is of.
-        around = [
-            one.ipv6_cidr_block
-            for one in (vpc.ipv6_cidr_block_associations if ipv6 else ())
-            if IPv6Network(subnet.ipv6_cidr_block).subnet_of(IPv6Network(one.ipv6_cidr_block))
+        # A VPC may have several IPv6 ranges; the gateway is in the one that contains its subnet.
+        blocks = [
+            association.ipv6_cidr_block
+            for association in (vpc.ipv6_cidr_block_associations if ipv6 else ())
+            if IPv6Network(subnet.ipv6_cidr_block).subnet_of(IPv6Network(association.ipv6_cidr_block))
         ]
-        self.cidr6 = pulumi.Output.from_input(around[0] if around else None)
+        self.cidr6 = pulumi.Output.from_input(blocks[0] if blocks else None)
         self.cidr = IPv4Network(vpc.cidr_block)
         self.vpc_id = pulumi.Output.from_input(vpc_id)
         self.public_subnet_id = pulumi.Output.from_input(subnet_id)
         self.private_subnet_id = pulumi.Output.from_input(None)
-        self.route_tables = {id_: id_ for id_ in route_table_ids}
+        self.route_tables = {table_id: table_id for table_id in route_table_ids}
 
-    def _make(self, name: str, args: NetworkArgs) -> None:
+    def _create(self, name: str, args: NetworkArgs) -> None:
         child = pulumi.ResourceOptions(parent=self)
 
         self.cidr = args.cidr
@@ -228,11 +229,11 @@ class Network(pulumi.ComponentResource):
             opts=child,
         )
         if args.ipv6:
-            # Private hosts open connections to the Internet, and nobody from there to them.
+            # Private hosts may connect to the IPv6 Internet, but not the Internet to them.
             egress = aws.ec2.EgressOnlyInternetGateway(
                 f"{name}-egress", vpc_id=vpc.id, tags=args.names.tags("egress"), opts=child
             )
-            for kind, way in (
+            for kind, target in (
                 ("public", {"gateway_id": internet.id}),
                 ("private", {"egress_only_gateway_id": egress.id}),
             ):
@@ -240,7 +241,7 @@ class Network(pulumi.ComponentResource):
                     f"{name}-{kind}-internet6",
                     route_table_id=tables[kind].id,
                     destination_ipv6_cidr_block=EVERYWHERE6,
-                    **way,
+                    **target,
                     opts=child,
                 )
         aws.ec2.VpcEndpoint(
@@ -252,27 +253,28 @@ class Network(pulumi.ComponentResource):
             tags=args.names.tags("s3"),
             opts=child,
         )
-        subnets = self._subnets(name, args, vpc, tables)
-        ports = args.port, args.port + args.links - 1
+        subnets = self._create_subnets(name, args, vpc, tables)
         rules = {
-            "public": public_rules(args.cidr, protocol=args.protocol, ports=ports, ssh=args.ssh),
+            "public": public_rules(args.cidr, listener=args.listener, ssh=args.ssh),
             "private": private_rules(args.cidr, args.behind),
         }
         for kind, (incoming, outgoing) in rules.items():
-            more_in, more_out = rules6(args.opened6, public=kind == "public") if args.ipv6 else ([], [])
-            incoming, outgoing = [*incoming, *more_in], [*outgoing, *more_out]
-            self._acl(f"{name}-{kind}", vpc, args.names.tags(kind), incoming, outgoing, subnets[kind])
+            incoming6, outgoing6 = rules6(args.opened6, public=kind == "public") if args.ipv6 else ([], [])
+            acl_rules = ([*incoming, *incoming6], [*outgoing, *outgoing6])
+            self._create_acl(f"{name}-{kind}", vpc, args.names.tags(kind), *acl_rules, subnets[kind])
 
         if args.announced:
-            self._announce(name, args, vpc, internet)
+            self._create_announced_subnet(name, args, vpc, internet)
         self.cidr6 = vpc.ipv6_cidr_block.apply(lambda block: block if args.ipv6 else None)
         self.vpc_id = vpc.id
         self.public_subnet_id = subnets["public"]["0"].id
         self.private_subnet_id = subnets["private"]["0"].id
         self.route_tables = {kind: table.id for kind, table in tables.items()}
 
-    def _announce(self, name: str, args: NetworkArgs, vpc: aws.ec2.Vpc, internet: aws.ec2.InternetGateway) -> None:
-        """Make the empty subnet, and a table that says where the Internet finds it.
+    def _create_announced_subnet(
+        self, name: str, args: NetworkArgs, vpc: aws.ec2.Vpc, internet: aws.ec2.InternetGateway
+    ) -> None:
+        """Create the empty subnet, and a route table by which the internet gateway reaches its range.
 
         Only a whole subnet's range may have a route of its own inside a VPC (Amazon VPC User Guide, "Subnet route
         tables" and "Gateway route tables").
@@ -282,7 +284,7 @@ class Network(pulumi.ComponentResource):
             f"{name}-announced",
             vpc_id=vpc.id,
             ipv6_cidr_block=vpc.ipv6_cidr_block.apply(subnet6(LAST6)),
-            # It holds no interface, ever; so it takes nothing of the VPC's IPv4 range.
+            # It never holds an interface, so it needs no part of the VPC's IPv4 range.
             ipv6_native=True,
             assign_ipv6_address_on_creation=True,
             tags=args.names.tags("announced"),
@@ -293,15 +295,15 @@ class Network(pulumi.ComponentResource):
         self.announced6 = subnet.ipv6_cidr_block.apply(lambda block: block)
         self.edge = {"edge": table.id}
 
-    def _subnets(
+    def _create_subnets(
         self, name: str, args: NetworkArgs, vpc: aws.ec2.Vpc, tables: dict[str, aws.ec2.RouteTable]
     ) -> dict[str, dict[str, aws.ec2.Subnet]]:
         child = pulumi.ResourceOptions(parent=self)
-        # AWS adds zones, and the list is sorted: a subnet stays in the zone it was made in.
-        settled = pulumi.ResourceOptions(parent=self, ignore_changes=["availabilityZone"])
-        found = aws.get_availability_zones(state="available", opts=pulumi.InvokeOptions(parent=self)).names
-        # Local and Wavelength Zones have longer names, fewer instance types and other ways to the Internet.
-        available = sorted(zone for zone in found if len(zone) == len(args.region) + 1)
+        # AWS adds zones, which changes the sorted list; a subnet stays in the zone it was created in.
+        fixed_zone = pulumi.ResourceOptions(parent=self, ignore_changes=["availabilityZone"])
+        zones = aws.get_availability_zones(state="available", opts=pulumi.InvokeOptions(parent=self)).names
+        # Local and Wavelength Zones, whose names are longer, have fewer instance types and other internet gateways.
+        available = sorted(zone for zone in zones if len(zone) == len(args.region) + 1)
         if len(available) < args.zones:
             raise pulumi.RunError(
                 f"drawbridge:network.zones: {args.zones} is more than {args.region} has; write {len(available)} or less"
@@ -318,7 +320,7 @@ class Network(pulumi.ComponentResource):
                     assign_ipv6_address_on_creation=True if args.ipv6 and kind == "private" else None,
                     map_public_ip_on_launch=False,
                     tags=args.names.tags(f"{kind}-{i}"),
-                    opts=settled,
+                    opts=fixed_zone,
                 )
                 aws.ec2.RouteTableAssociation(
                     f"{name}-{kind}-{i}", subnet_id=subnet.id, route_table_id=tables[kind].id, opts=child
@@ -326,7 +328,7 @@ class Network(pulumi.ComponentResource):
                 subnets[kind][str(i)] = subnet
         return subnets
 
-    def _acl(
+    def _create_acl(
         self,
         name: str,
         vpc: aws.ec2.Vpc,
@@ -356,7 +358,7 @@ class Network(pulumi.ComponentResource):
             for egress, rules in ((False, incoming), (True, outgoing))
             for rule in rules
         ]
-        # An ACL without entries drops everything, so a subnet takes it on when they are there.
+        # An ACL without entries drops everything, so it is associated once its entries exist.
         for key, subnet in subnets.items():
             aws.ec2.NetworkAclAssociation(
                 f"{name}-{key}",
@@ -366,10 +368,10 @@ class Network(pulumi.ComponentResource):
             )
 
 
-#: Protocol numbers (IANA), as network ACLs want them.
+#: Protocol numbers (IANA) by name; network ACLs need numbers.
 PROTOCOLS = {"all": "-1", "icmp": "1", "tcp": "6", "udp": "17", "icmpv6": "58"}
 
 
 def subnet6(number: int) -> Callable[[str], str]:
-    """Return what makes a subnet's range of a VPC's, which is known once AWS has chosen it."""
+    """Return a function from the VPC's range, which AWS chooses, to the /64 of the subnet with a `number` (`plan6`)."""
     return lambda block: str(plan6(IPv6Network(block), number))

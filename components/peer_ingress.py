@@ -1,4 +1,4 @@
-"""The way in for one address that is known when it has been made: a pair's other gateway."""
+"""Ingress rules for the other gateway of a pair, whose address is known only after creation."""
 
 from dataclasses import dataclass
 
@@ -6,30 +6,35 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
+from openvpn.listener import Listener
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OpeningArgs:
+class PeerIngressArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
     security_group_id: pulumi.Input[str]
-    port: int
-    """UDP: of the link that is served here."""
+    listener: Listener
+    """Where the gateway serves its link."""
     source: pulumi.Input[str]
-    """The one IPv4 address that may reach it, and send echo requests."""
+    """The peer's public IPv4 address, the only one that may reach the listener and send echo requests."""
 
 
-class Opening(pulumi.ComponentResource):
-    """Rules of a gateway's security group: a link's port and echo requests, from one address."""
+class PeerIngress(pulumi.ComponentResource):
+    """Rules of a gateway's security group that let its peer in: to the listener, and with echo requests."""
 
-    def __init__(self, name: str, args: OpeningArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: PeerIngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        # Deployed stacks have this type.
         super().__init__("drawbridge:index:Opening", name, {}, opts)
         # For ICMP the two ports are type and code: echo request (RFC 792), any code.
-        for what, protocol, ports in (("tunnel", "udp", (args.port, args.port)), ("echo", "icmp", (8, -1))):
+        for purpose, protocol, ports in (
+            ("tunnel", args.listener.protocol, args.listener.port_range),
+            ("echo", "icmp", (8, -1)),
+        ):
             aws.vpc.SecurityGroupIngressRule(
-                f"{name}-{what}",
+                f"{name}-{purpose}",
                 security_group_id=args.security_group_id,
-                description=what,
+                description=purpose,
                 ip_protocol=protocol,
                 from_port=ports[0],
                 to_port=ports[1],

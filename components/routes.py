@@ -1,4 +1,4 @@
-"""How the VPC finds what is behind the gateway."""
+"""Routes of the VPC to the networks behind the gateway."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ import pulumi_aws as aws
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutesArgs:
     tables: Mapping[str, pulumi.Input[str]]
-    """Route table ids by a name for each; the names decide which resources there are."""
+    """Route table ids, by a name for each that becomes part of the routes' resource names."""
     interface_id: pulumi.Input[str]
     destinations: tuple[IPv4Network, ...]
     edge: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
-    """Table of the internet gateway: what is behind the gateway by IPv6 is told to it as well."""
+    """Route table of the internet gateway, which gets the route to `destination6` as well."""
     destination6: pulumi.Input[str | None] | None = None
-    """A whole subnet's range behind the gateway."""
+    """Range of a whole subnet behind the gateway."""
 
 
 class Routes(pulumi.ComponentResource):
@@ -25,19 +25,19 @@ class Routes(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: RoutesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Routes", name, {}, opts)
-        for table, id_ in args.tables.items():
+        for table, table_id in args.tables.items():
             for destination in args.destinations:
                 aws.ec2.Route(
                     f"{name}-{table}-{destination}",
-                    route_table_id=id_,
+                    route_table_id=table_id,
                     destination_cidr_block=str(destination),
                     network_interface_id=args.interface_id,
                     opts=pulumi.ResourceOptions(parent=self),
                 )
-        for table, id_ in ({**args.tables, **args.edge} if args.destination6 else {}).items():
+        for table, table_id in ({**args.tables, **args.edge} if args.destination6 else {}).items():
             aws.ec2.Route(
                 f"{name}-{table}-announced",
-                route_table_id=id_,
+                route_table_id=table_id,
                 destination_ipv6_cidr_block=args.destination6,
                 network_interface_id=args.interface_id,
                 opts=pulumi.ResourceOptions(parent=self),

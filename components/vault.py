@@ -1,14 +1,15 @@
-"""Where the gateway finds what it should run, and says what it does run."""
+"""The bucket with releases and kits, and the parameters by which gateway and operator exchange their state."""
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_aws as aws
 
 import contract
+from components.grants import READ_PARAMETERS, Grant
 from userdata.release import Release
 
 
@@ -18,13 +19,13 @@ class VaultArgs:
     """Names of the gateway this belongs to."""
     region: str
     release: pulumi.Input[Release]
-    """Everything non-secret the gateway runs on."""
-    throw_away: bool
-    """Whether destroying the stack may destroy objects that others put into the bucket."""
+    """The release the gateway should run."""
+    disposable: bool
+    """Whether destroying the stack may delete objects that others put into the bucket."""
     kits: Mapping[str, pulumi.Input[bytes]] = field(default_factory=dict)
-    """Archives for clients' machines, by their names; the names are plain, each is a resource."""
-    within: "Vault | None" = None
-    """The vault of a pair's first gateway, whose bucket the second one's shares."""
+    """Kits by the client's name; the names are plain values, because each kit becomes a resource."""
+    bucket_of: "Vault | None" = None
+    """Another gateway's vault, whose bucket this one uses; without it, a bucket is created."""
 
 
 class Vault(pulumi.ComponentResource):
@@ -34,35 +35,34 @@ class Vault(pulumi.ComponentResource):
     release: pulumi.Output[str]
     """SHA-256 of the release."""
     bucket_arn: pulumi.Output[str]
-    pointer_arn: pulumi.Output[str]
-    report_arn: pulumi.Output[str]
+    grants: Sequence[Grant]
+    """Permissions of the gateway: to read its releases and to report."""
 
     def __init__(self, name: str, args: VaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Vault", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        if args.within:
-            self.bucket, self.bucket_arn = args.within.bucket, args.within.bucket_arn
+        self._names = args.names
+        if args.bucket_of:
+            self.bucket, self.bucket_arn = args.bucket_of.bucket, args.bucket_of.bucket_arn
         else:
-            self._make_bucket(name, args)
-        made = pulumi.Output.from_input(args.release)
-        sha256 = made.apply(lambda release: release.sha256)
-        release = aws.s3.BucketObjectv2(
+            self._create_bucket(name, args)
+        release = pulumi.Output.from_input(args.release)
+        sha256 = release.apply(lambda release: release.sha256)
+        archive = aws.s3.BucketObjectv2(
             f"{name}-release",
             bucket=self.bucket,
             key=sha256.apply(args.names.release_key),
-            content_base64=made.apply(lambda release: base64.b64encode(release.archive).decode()),
+            content_base64=release.apply(lambda release: base64.b64encode(release.archive).decode()),
             content_type="application/gzip",
             tags=contract.tags(args.names.stack),
             opts=child,
         )
-        for kit, archive in args.kits.items():
+        for client, kit in args.kits.items():
             aws.s3.BucketObjectv2(
-                f"{name}-kit-{kit}",
+                f"{name}-kit-{client}",
                 bucket=self.bucket,
-                key=args.names.kit_key(kit),
-                content_base64=pulumi.Output.from_input(archive).apply(
-                    lambda packed: base64.b64encode(packed).decode()
-                ),
+                key=args.names.kit_key(client),
+                content_base64=pulumi.Output.from_input(kit).apply(lambda kit: base64.b64encode(kit).decode()),
                 content_type="application/gzip",
                 tags=contract.tags(args.names.stack),
                 opts=child,
@@ -71,8 +71,8 @@ class Vault(pulumi.ComponentResource):
             f"{name}-pointer",
             name=args.names.release,
             type="String",
-            # Out of the object, so that the pointer never names one that is not there yet.
-            value=pulumi.Output.json_dumps({"bucket": release.bucket, "key": release.key, "sha256": sha256}),
+            # Outputs of the object, so that the pointer never names one that does not exist yet.
+            value=pulumi.Output.json_dumps({"bucket": archive.bucket, "key": archive.key, "sha256": sha256}),
             tags=contract.tags(args.names.stack),
             opts=child,
         )
@@ -82,21 +82,30 @@ class Vault(pulumi.ComponentResource):
             type="String",
             value=json.dumps({"state": "pending"}),
             tags=contract.tags(args.names.stack),
-            # The gateway writes the value; the parameter is ours so that it goes with the stack.
+            # The gateway writes the value. The stack has the parameter, so that it is deleted with the stack.
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["value"]),
         )
         self.release = sha256
-        self.pointer_arn = pointer.arn
-        self.report_arn = report.arn
+        releases = pulumi.Output.concat(self.bucket_arn, f"/{args.names.releases}/*")
+        self.grants = [
+            Grant(sid="Pointer", actions=READ_PARAMETERS, resources=[pointer.arn]),
+            Grant(sid="Report", actions=["ssm:PutParameter"], resources=[report.arn]),
+            Grant(sid="Releases", actions=["s3:GetObject"], resources=[releases]),
+        ]
         self.register_outputs({"bucket": self.bucket, "release": self.release})
 
-    def _make_bucket(self, name: str, args: VaultArgs) -> None:
+    def kit_grant(self, client: str) -> Grant:
+        """Return the permission to read a client's kit."""
+        kit = pulumi.Output.concat(self.bucket_arn, "/", self._names.kit_key(client))
+        return Grant(sid="Kit", actions=["s3:GetObject"], resources=[kit])
+
+    def _create_bucket(self, name: str, args: VaultArgs) -> None:
         child = pulumi.ResourceOptions(parent=self)
         account = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self)).account_id
         bucket = aws.s3.Bucket(
             f"{name}-bucket",
             bucket=args.names.bucket(account, args.region),
-            force_destroy=args.throw_away,
+            force_destroy=args.disposable,
             tags=args.names.tags("vault"),
             opts=child,
         )
@@ -126,7 +135,7 @@ class Vault(pulumi.ComponentResource):
 
 
 def tls_only(bucket_arn: str) -> str:
-    """Return a bucket policy that refuses whoever does not use TLS.
+    """Return a bucket policy that denies requests without TLS.
 
     Source: Amazon S3 User Guide, "Restrict access to only HTTPS requests".
     """

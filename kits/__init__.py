@@ -1,1 +1,1 @@
-"""What runs on a client's own machine, outside of AWS: an archive of names and files, no secrets, for `sh install`."""
+"""Kits: archives of files and names, without secrets, that set up a client's own machine (`sh install`)."""

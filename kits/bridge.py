@@ -1,7 +1,6 @@
-"""The kit of a bridge: a Debian host that joins the LAN it stands in to a segment."""
+"""Build the kit of a bridge: a Debian host that joins its LAN to a segment."""
 
-from collections.abc import Mapping
-
+from contract import Names
 from kits import kit
 from openvpn import lan_bridge
 from openvpn.model import Tunnel, TunnelClient
@@ -12,22 +11,22 @@ def build(
     tunnel: Tunnel,
     host: lan_bridge.BridgeHost,
     *,
-    stack: str,
+    names: Names,
     region: str,
-    door: Mapping[str, str] | None = None,
+    dynamic_rule: kit.DynamicRule | None = None,
 ) -> bytes:
-    """Return a bridge's kit, tar and gzip; `door` is as for `kits.site.build`."""
+    """Return a bridge's kit, tar and gzip; for `dynamic_rule` see `kits.site.build`."""
     files = {path: text for path, text in kit.static("site").items() if "openvpn-client@" not in path}
-    files = {path: text for path, text in files.items() if door or "allow" not in path} | kit.static("bridge")
-    units = ["drawbridge-site.service", *(["drawbridge-allow-me.timer"] if door else [])]
+    files = {path: text for path, text in files.items() if dynamic_rule or "allow" not in path} | kit.static("bridge")
+    units = ["drawbridge-site.service", *(["drawbridge-allow-me.timer"] if dynamic_rule else [])]
     return kit.build(
         client.name,
-        stack=stack,
+        names=names,
         region=region,
         files={**files, **lan_bridge.render_files(client, tunnel, host)},
         packages=("iproute2", "iputils-ping"),
         units=[*units, "drawbridge-bridge.service", f"openvpn-client@{client.name}.service"],
-        variables=door,
+        variables=dynamic_rule.variables if dynamic_rule else None,
         hints=hints(tunnel),
         hook=_HOOK,
         remove=_REMOVE,
@@ -35,9 +34,10 @@ def build(
 
 
 def hints(tunnel: Tunnel) -> str:
-    """Return what the LAN's owner has to see to, where no kit can do it."""
-    far = "".join(f"    {network} via {tunnel.layout.address}\n" for network in tunnel.routes)
-    routes = f"Its hosts reach AWS once they, or their router, have these routes:\n{far}" if far else ""
+    """Return what the user has to configure in the LAN."""
+    routes = "".join(f"    {network} via {tunnel.layout.address}\n" for network in tunnel.routes)
+    if routes:
+        routes = f"Its hosts reach AWS once they, or their router, have these routes:\n{routes}"
     return f"The LAN is bridged. Its router must hand out no address of {tunnel.pool}.\n{routes}"
 
 

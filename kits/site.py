@@ -1,40 +1,38 @@
-"""The kit of a site: a Debian host that holds the tunnel and routes for its LAN."""
+"""Build the kit of a site: a Debian host that has the tunnel and routes for its LAN."""
 
-from collections.abc import Mapping
-
+from contract import Names
 from kits import kit
 from openvpn import site_filter, sysctl
 from openvpn.model import Tunnel, TunnelClient
 
-#: The tunnel's name on the host, whatever other tunnels are there.
+#: Name of the tunnel's network interface on the host.
 INTERFACE = "drawbridge0"
 
 
 def build(
-    client: TunnelClient, tunnel: Tunnel, *, stack: str, region: str, door: Mapping[str, str] | None = None
+    client: TunnelClient, tunnel: Tunnel, *, names: Names, region: str, dynamic_rule: kit.DynamicRule | None = None
 ) -> bytes:
     """Return a site's kit, tar and gzip.
 
-    `door` has GROUP, RULE, PROTOCOL, PORT and FOLLOWS of the security group rule that follows the site's address;
-    with it the kit checks every minute whether that address has changed.
+    With a `dynamic_rule`, the host checks every minute whether its public address has changed, and updates the rule.
     """
-    files = {path: text for path, text in kit.static("site").items() if door or "allow" not in path}
+    files = {path: text for path, text in kit.static("site").items() if dynamic_rule or "allow" not in path}
     files["etc/drawbridge/site.nft"] = site_filter.render_nftables(client, tunnel, interface=INTERFACE)
     files["etc/sysctl.d/90-drawbridge-site.conf"] = sysctl.render_sysctl(tunnel)
-    units = ["drawbridge-site.service", *(["drawbridge-allow-me.timer"] if door else [])]
+    units = ["drawbridge-site.service", *(["drawbridge-allow-me.timer"] if dynamic_rule else [])]
     return kit.build(
         client.name,
-        stack=stack,
+        names=names,
         region=region,
         files=files,
         units=[*units, f"openvpn-client@{client.name}.service"],
-        variables=door,
+        variables=dynamic_rule.variables if dynamic_rule else None,
         hints=hints(client, tunnel),
     )
 
 
 def hints(client: TunnelClient, tunnel: Tunnel) -> str:
-    """Return what is left to be done at the LAN's router, where no kit can do it."""
+    """Return what the user has to configure at the LAN's router."""
     if not client.lan:
         return "The tunnel starts.\n"
     routes = "".join(f"    {network} via this host\n" for network in site_filter.remote_networks(client, tunnel))

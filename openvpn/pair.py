@@ -5,7 +5,7 @@ like any other client; a server has its keys where every gateway has them (`Path
 watchers of any bonded host (`openvpn.bond`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Interface, IPv4Network
 
 from openvpn.bond import Bond, BondLink, render_files
@@ -25,7 +25,7 @@ def create_bond(
     pool: IPv4Network,
     port: int,
     mode: BondMode,
-    servers: tuple[str, str],
+    servers: Sequence[str],
     remote: str,
     networks: tuple[IPv4Network, ...] = (),
     verb: int = 3,

@@ -1,205 +1,186 @@
-"""A pair as a program: two gateways in two VPCs, each server of one link and client of the other.
+"""Deploy a pair: gateways in VPCs of their own, each the server of one link and a client of the other's.
 
-Each has its own `contract.Names`; the two share the bucket.
+Each gateway has its own `contract.Names`, network, authority and instance; the bucket is shared.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from ipaddress import IPv4Network
-from typing import Any
+from typing import TypeVar
 
 import pulumi
 
-import contract
-from components.access import Access, AccessArgs
-from components.address import Address, AddressArgs
-from components.authority import Authority, AuthorityArgs
-from components.firewall import Firewall, FirewallArgs
-from components.gateway import Gateway, GatewayArgs
-from components.network import Network, NetworkArgs
-from components.peer_ingress import Opening, OpeningArgs
-from components.routes import Routes, RoutesArgs
-from components.vault import Vault, VaultArgs
+from components.authority import Authority
+from components.network import Network
+from components.peer_ingress import PeerIngress, PeerIngressArgs
+from components.vault import Vault
+from contract import GATEWAYS, Names, StackOutput
 from kits import kit
 from openvpn import pair
 from openvpn.bond import Bond
+from openvpn.listener import Listener
+from program.gateway import (
+    Location,
+    Outputs,
+    create_authority,
+    create_instance,
+    create_location,
+    create_network,
+    create_routes,
+    create_vault,
+    export_outputs,
+    gateway_outputs,
+)
+from program.tunnel import reachable_vpc
 from settings.checks.overlaps import check_vpc_overlap
-from settings.model import Pair, Settings, Vpc
-from userdata import cloud_config, release
+from settings.model import Settings
+from userdata import release
 
-ENDS = contract.GATEWAYS
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a gateway is."""
-
-    network: Network
-    group: pulumi.Output[str]
-    address: Address
+T = TypeVar("T")
 
 
-def deploy(config: Settings) -> None:
+def deploy(settings: Settings) -> None:
     """Declare the stack's resources and outputs."""
-    places = found(config)
-    check_vpc_overlap(config, places[0].network.cidr, places[1].network.cidr)
-    for number in range(len(ENDS)):
-        here, there = places[number], places[1 - number]
-        opening = OpeningArgs(
-            names=names(config, number),
-            security_group_id=here.group,
-            port=config.tunnel.port + number,
-            source=there.address.public_ip,
+    networks = create_networks(settings)
+    check_vpc_overlap(settings, *(network.cidr for network in networks.values()))
+    locations = {gateway: create_gateway_location(settings, gateway, networks) for gateway in networks}
+    for gateway in locations:
+        connect_to_peer(settings, gateway, locations)
+    authorities = {gateway: create_link_authority(settings, gateway, locations) for gateway in locations}
+
+    vaults: dict[str, Vault] = {}
+    outputs: dict[str, Outputs] = {}
+    for gateway, location in locations.items():
+        authority = authorities[gateway]
+        vault = create_vault(
+            settings,
+            location.names,
+            render_release(settings, gateway, locations, authority),
+            bucket_of=next(iter(vaults.values()), None),
         )
-        Opening(names(config, number).resource("opening"), opening)
-        if config.tunnel.vpc:
-            tables, to = here.network.route_tables, (there.network.cidr,)
-            routes = RoutesArgs(tables=tables, interface_id=here.address.interface_id, destinations=to)
-            Routes(names(config, number).resource("routes"), routes)
-    authorities = [authority(config, number, places) for number in (0, 1)]
-    first: Vault | None = None
-    for number in range(len(ENDS)):
-        vault, outputs = gateway(config, number, places, authorities, first)
-        first = first or vault
-        if number:
-            pulumi.export(contract.StackOutput.PAIR, outputs)
-        else:
-            for key, value in {"region": config.region, **outputs, "bucket": vault.bucket}.items():
-                pulumi.export(key, value)
+        vaults[gateway] = vault
+        bundle = peer_of(gateway, authorities).bundle_grant(gateway)
+        instance = create_instance(settings, location, authority, vault, more_grants=[bundle])
+        outputs[gateway] = gateway_outputs(location, authority, vault, instance)
+
+    first = GATEWAYS[0]
+    export_outputs(settings, vaults[first], outputs[first])
+    pulumi.export(StackOutput.PAIR, peer_of(first, outputs))
 
 
-def found(config: Settings) -> list[Place]:
-    """Make both gateways' places; an existing VPC comes first, because only AWS knows its range."""
-    both: tuple[Vpc, ...] = (config.network, config.pair or Pair())
-    ranges, made = [vpc.cidr for vpc in both], dict[int, Place]()
-    for number in sorted((0, 1), key=lambda n: both[n].vpc_id is None):
-        made[number] = place(config, number, both[number], ranges[1 - number])
-        ranges[number] = made[number].network.cidr
-    return [made[0], made[1]]
+def peer_of(gateway: str, values: Mapping[str, T]) -> T:
+    """Return the value of a gateway's peer. Only here does the program rely on a pair having two gateways."""
+    (peer,) = (value for letter, value in values.items() if letter != gateway)
+    return peer
 
 
-def place(config: Settings, number: int, vpc: Vpc, other: IPv4Network) -> Place:
-    """Make a gateway's network, and its address in there; `other` is the range of the other gateway's VPC."""
-    machine, tunnel = config.gateway, config.tunnel
-    behind = (other,) if tunnel.vpc else ()
-    common: dict[str, Any] = {"names": names(config, number)}
-    made = NetworkArgs(
-        **common,
-        **vpc.model_dump(exclude={"domain"}),
-        region=config.region,
-        port=tunnel.port + number,
-        ssh=bool(machine.admin_from),
-        behind=behind,
+def link_of(gateway: str) -> int:
+    """Return the number of the link that a gateway serves."""
+    return GATEWAYS.index(gateway)
+
+
+def listener_of(settings: Settings, gateway: str) -> Listener:
+    """Return where a gateway serves its link; the links' ports follow each other."""
+    return Listener("udp", (settings.tunnel.port + link_of(gateway),))
+
+
+def routed_networks(settings: Settings, gateway: str, ranges: Mapping[str, IPv4Network]) -> tuple[IPv4Network, ...]:
+    """Return the networks behind a gateway: its peer's VPC, if hosts of the VPCs reach each other."""
+    return reachable_vpc(settings, peer_of(gateway, ranges))
+
+
+def create_networks(settings: Settings) -> dict[str, Network]:
+    """Create each gateway's network, existing VPCs first, because only AWS knows their ranges."""
+    vpcs = dict(zip(GATEWAYS, settings.vpcs, strict=False))
+    ranges = {gateway: vpc.cidr for gateway, vpc in vpcs.items()}
+    networks: dict[str, Network] = {}
+    for gateway in sorted(vpcs, key=lambda gateway: vpcs[gateway].vpc_id is None):
+        networks[gateway] = create_network(
+            settings,
+            Names(settings.stack, gateway),
+            vpcs[gateway],
+            listener=listener_of(settings, gateway),
+            routed=routed_networks(settings, gateway, ranges),
+        )
+        ranges[gateway] = networks[gateway].cidr
+    return {gateway: networks[gateway] for gateway in vpcs}
+
+
+def create_gateway_location(settings: Settings, gateway: str, networks: Mapping[str, Network]) -> Location:
+    """Create a gateway's firewall, which lets no tunnel in yet, and its address."""
+    ranges = {letter: network.cidr for letter, network in networks.items()}
+    return create_location(
+        settings,
+        Names(settings.stack, gateway),
+        networks[gateway],
+        listener=listener_of(settings, gateway),
+        routed=routed_networks(settings, gateway, ranges),
+        allow_from=(),
+        clients_at={},
     )
-    network = Network(names(config, number).resource("network"), made)
-    firewall = Firewall(
-        names(config, number).resource("firewall"),
-        FirewallArgs(
-            **common,
-            vpc_id=network.vpc_id,
-            port=tunnel.port + number,
-            admin_from=machine.admin_from,
-            allow_from=(),
-            forwards_for=(network.cidr,) if tunnel.vpc else (),
-        ),
+
+
+def connect_to_peer(settings: Settings, gateway: str, locations: Mapping[str, Location]) -> None:
+    """Let a gateway's peer in, and route the peer's VPC to the gateway."""
+    location, peer = locations[gateway], peer_of(gateway, locations)
+    ingress = PeerIngressArgs(
+        names=location.names,
+        security_group_id=location.firewall.security_group_id,
+        listener=listener_of(settings, gateway),
+        source=peer.address.public_ip,
     )
-    group = firewall.security_group_id
-    reached: dict[str, Any] = {"subnet_id": network.public_subnet_id, "security_group_id": group}
-    address = AddressArgs(**common, **reached, source_dest_check=not tunnel.vpc, after=[network])
-    return Place(network, group, Address(names(config, number).resource("address"), address))
+    # Deployed stacks have this resource name.
+    PeerIngress(location.names.resource("opening"), ingress)
+    if destinations := reachable_vpc(settings, peer.network.cidr):
+        create_routes(location, destinations)
 
 
-def names(config: Settings, number: int) -> contract.Names:
-    """Return the names of a gateway."""
-    return contract.Names(config.stack, ENDS[number])
+def create_link_authority(settings: Settings, gateway: str, locations: Mapping[str, Location]) -> Authority:
+    """Create the authority of the link that a gateway serves; its one client is the gateway's peer."""
+    location, peer = locations[gateway], peer_of(gateway, locations).names.gateway
+
+    def render_profile(public_ip: str) -> str:
+        return pair.render_link_profile(create_bond(settings, peer, locations, remote=public_ip), link_of(gateway))
+
+    profiles = {peer: location.address.public_ip.apply(render_profile)}
+    return create_authority(settings, location.names, profiles)
 
 
-def bond(config: Settings, number: int, places: list[Place], remote: str) -> Bond:
-    """Return the bond of a gateway, `remote` being the other one's public address."""
-    tunnel = config.tunnel
+def create_bond(settings: Settings, gateway: str, locations: Mapping[str, Location], *, remote: str) -> Bond:
+    """Return the bond of a gateway; `remote` is its peer's public address."""
+    tunnel = settings.tunnel
     return pair.create_bond(
-        number,
+        link_of(gateway),
         pool=tunnel.pool,
         port=tunnel.port,
         mode=tunnel.bond or "balance-xor",
-        servers=(names(config, 0).server, names(config, 1).server),
+        servers=tuple(location.names.server for location in locations.values()),
         remote=remote,
-        networks=(places[1 - number].network.cidr,) if tunnel.vpc else (),
+        networks=reachable_vpc(settings, peer_of(gateway, locations).network.cidr),
         verb=tunnel.verb,
     )
 
 
-def authority(config: Settings, number: int, places: list[Place]) -> Authority:
-    """Make the authority of the link that a gateway serves; its one client is the other gateway."""
-    other = 1 - number
-    remote = places[number].address.public_ip
-    profile = remote.apply(lambda ip: pair.render_link_profile(bond(config, other, places, ip), number))
-    made = AuthorityArgs(
-        names=names(config, number),
-        region=config.region,
-        server_name=names(config, number).server,
-        profiles={pair.NAMES[other]: profile},
-        lifetimes=config.lifetimes.model_dump(),
-    )
-    return Authority(names(config, number).resource("authority"), made)
+def render_release(
+    settings: Settings, gateway: str, locations: Mapping[str, Location], authority: Authority
+) -> pulumi.Output[release.Release]:
+    """Return a gateway's release."""
+    location, peer = locations[gateway], peer_of(gateway, locations)
 
-
-def gateway(
-    config: Settings, number: int, places: list[Place], authorities: list[Authority], first: Vault | None
-) -> tuple[Vault, dict[str, pulumi.Input[Any]]]:
-    """Make a gateway and what it runs on; return its vault, and its outputs."""
-    other, machine = 1 - number, config.gateway
-    here, there, own = places[number], places[other], authorities[number]
-    common: dict[str, Any] = {"names": names(config, number), "region": config.region}
-    reached = (here.network.cidr,) if config.tunnel.vpc else ()
-
-    def build(remote: str, revoked: dict[str, str]) -> release.Release:
-        made = bond(config, number, places, remote)
-        bundle = names(config, other).bundle(pair.NAMES[number])
+    def build(peer_ip: str, revoked: dict[str, str]) -> release.Release:
+        bond = create_bond(settings, gateway, locations, remote=peer_ip)
+        bundle = pair.bundle_file(bond, link_of(peer.names.gateway))
         links = release.PairLinks(
-            taps=tuple(link.interface for link in made.links),
-            files={**pair.render_gateway_files(made), **kit.static("links")},
-            bundles={pair.bundle_file(made, other): bundle},
+            taps=tuple(link.interface for link in bond.links),
+            files={**pair.render_gateway_files(bond), **kit.static("links")},
+            bundles={bundle: peer.names.bundle(gateway)},
         )
         return release.build(
-            pair.create_tunnel(number, made, (there.network.cidr,) if config.tunnel.vpc else ()),
-            admin_from=machine.admin_from,
-            allow_from=(IPv4Network(remote),),
-            vpc=reached,
+            pair.create_tunnel(link_of(gateway), bond, reachable_vpc(settings, peer.network.cidr)),
+            admin_from=settings.gateway.admin_from,
+            allow_from=(IPv4Network(peer_ip),),
+            vpc=reachable_vpc(settings, location.network.cidr),
             revoked=revoked,
             links=links,
         )
 
-    built = pulumi.Output.all(there.address.public_ip, own.revoked).apply(lambda known: build(*known))
-    vault_args = VaultArgs(**common, release=built, throw_away=config.disposable, within=first)
-    vault = Vault(names(config, number).resource("vault"), vault_args)
-    access_args = AccessArgs(
-        **common,
-        secrets=own.secrets_arn,
-        bucket=vault.bucket_arn,
-        pointer=vault.pointer_arn,
-        report=vault.report_arn,
-        bundles=[authorities[other].bundle_arns[pair.NAMES[number]]],
-    )
-    access = Access(names(config, number).resource("access"), access_args)
-    user_data = cloud_config.render(**common, ssh_key=machine.ssh_key)
-    gateway_args = GatewayArgs(
-        **machine.model_dump(include={"instance_type", "image", "disk_size"}),
-        names=names(config, number),
-        interface_id=here.address.interface_id,
-        profile=access.profile,
-        user_data=user_data,
-        after=[here.network, here.address, vault, access],
-    )
-    made = Gateway(names(config, number).resource("gateway"), gateway_args)
-    return vault, {
-        "publicIp": here.address.public_ip,
-        "privateIp": here.address.private_ip,
-        "vpcId": here.network.vpc_id,
-        "publicSubnetId": here.network.public_subnet_id,
-        "privateSubnetId": here.network.private_subnet_id,
-        "gatewayInterfaceId": here.address.interface_id,
-        "gatewayInstanceId": made.instance_id,
-        "securityGroupId": here.group,
-        "release": vault.release,
-        "clients": own.clients,
-    }
+    return pulumi.Output.all(peer.address.public_ip, authority.revoked).apply(lambda values: build(*values))

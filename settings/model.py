@@ -243,6 +243,11 @@ class Settings(Section):
         return self.network.domain and self.network.domain.replace("*", self.stack)
 
     @property
+    def vpcs(self) -> tuple[Vpc, ...]:
+        """Return the VPC of each gateway, the first gateway's first."""
+        return (self.network, self.pair) if self.pair else (self.network,)
+
+    @property
     def disposable(self) -> bool:
         """Return whether the stack's data may be destroyed with it without asking."""
         return self.stack == LAB

@@ -104,29 +104,35 @@ def test_the_role_has_this_policy_alone(stack: Deployment) -> None:
     parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/drawbridge/dev"
     assert stack.iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"] == [
         {
-            "Sid": "Read",
+            "Sid": "Pointer",
             "Effect": "Allow",
             "Action": ["ssm:GetParameter", "ssm:GetParameters"],
-            "Resource": [f"{parameter}/release", f"{parameter}/gateway/*"],
+            "Resource": [f"{parameter}/release"],
         },
-        {
-            "Sid": "ReadPath",
-            "Effect": "Allow",
-            "Action": "ssm:GetParametersByPath",
-            "Resource": f"{parameter}/gateway",
-        },
-        {"Sid": "Report", "Effect": "Allow", "Action": "ssm:PutParameter", "Resource": f"{parameter}/report"},
+        {"Sid": "Report", "Effect": "Allow", "Action": ["ssm:PutParameter"], "Resource": [f"{parameter}/report"]},
         {
             "Sid": "Releases",
             "Effect": "Allow",
-            "Action": "s3:GetObject",
-            "Resource": f"arn:aws:s3:::{stack.outputs['bucket']}/releases/*",
+            "Action": ["s3:GetObject"],
+            "Resource": [f"arn:aws:s3:::{stack.outputs['bucket']}/releases/*"],
+        },
+        {
+            "Sid": "Secrets",
+            "Effect": "Allow",
+            "Action": ["ssm:GetParameter", "ssm:GetParameters"],
+            "Resource": [f"{parameter}/gateway/*"],
+        },
+        {
+            "Sid": "SecretsPath",
+            "Effect": "Allow",
+            "Action": ["ssm:GetParametersByPath"],
+            "Resource": [f"{parameter}/gateway"],
         },
         {
             "Sid": "Metrics",
             "Effect": "Allow",
-            "Action": "cloudwatch:PutMetricData",
-            "Resource": "*",
+            "Action": ["cloudwatch:PutMetricData"],
+            "Resource": ["*"],
             "Condition": {"StringEquals": {"cloudwatch:namespace": "Drawbridge/dev"}},
         },
     ]

@@ -151,12 +151,16 @@ def test_neither_role_reads_what_is_the_others_but_for_its_own_bundle(pair: Depl
         found = pair.iam.get_role_policy(RoleName=f"drawbridge-duo-{role}-eu-west-1", PolicyName="gateway")
         document = found["PolicyDocument"]
         policy = document if isinstance(document, dict) else json.loads(document)
-        said = {s["Sid"]: s["Resource"] for s in policy["Statement"]}
-        read = {f"{base}{names.release}", f"{base}{names.secrets}/*", f"{base}{bundle}"}
-        assert set(said["Read"]) == read
-        assert said["ReadPath"] == f"{base}{names.secrets}"
-        assert said["Report"] == f"{base}{names.report}"
-        assert said["Releases"] == f"arn:aws:s3:::{pair.outputs['bucket']}/{names.releases}/*"
+        resources = {s["Sid"]: s["Resource"] for s in policy["Statement"]}
+        assert resources == {
+            "Pointer": [f"{base}{names.release}"],
+            "Report": [f"{base}{names.report}"],
+            "Releases": [f"arn:aws:s3:::{pair.outputs['bucket']}/{names.releases}/*"],
+            "Secrets": [f"{base}{names.secrets}/*"],
+            "SecretsPath": [f"{base}{names.secrets}"],
+            "Bundle": [f"{base}{bundle}"],
+            "Metrics": ["*"],
+        }
 
 
 def test_gateways_alone_where_the_vpcs_stay_apart(deploy: Deploy) -> None:

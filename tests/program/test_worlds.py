@@ -141,10 +141,13 @@ def test_the_sites_user_may_move_its_own_rule_and_nothing_else(site: Deployment)
     (rule,) = [r for r in ingress(site) if {"Key": contract.FOLLOWS_TAG, "Value": "tunnel/home"} in r["Tags"]]
     base = "arn:aws:ec2:eu-west-1:123456789012"
     assert statements == {
-        "Bundle": ("ssm:GetParameter", f"arn:aws:ssm:eu-west-1:123456789012:parameter{SITE.bundle('home')}"),
-        "Kit": ("s3:GetObject", f"arn:aws:s3:::{site.outputs['bucket']}/kits/home.tar.gz"),
-        "Door": (
-            "ec2:ModifySecurityGroupRules",
+        "Bundle": (
+            ["ssm:GetParameter", "ssm:GetParameters"],
+            [f"arn:aws:ssm:eu-west-1:123456789012:parameter{SITE.bundle('home')}"],
+        ),
+        "Kit": (["s3:GetObject"], [f"arn:aws:s3:::{site.outputs['bucket']}/kits/home.tar.gz"]),
+        "DynamicRule": (
+            ["ec2:ModifySecurityGroupRules"],
             [f"{base}:security-group/{rule['GroupId']}", f"{base}:security-group-rule/{rule['SecurityGroupRuleId']}"],
         ),
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
+from contract import Names
 from drawbridge.trial.bond_measure import wait_links as links_up
 from drawbridge.trial.hosts import run_checked
 from kits import links
@@ -114,7 +115,7 @@ def secrets(names: tuple[str, str], *, start: datetime | None = None) -> tuple[d
 
 def install(host: Host, bond: Bond) -> None:
     """Unpack and install a kit as its user does; keys are there already."""
-    archive = links.build(bond, stack="pair", region="eu-west-1", bundles={})
+    archive = links.build(bond, names=Names("pair"), region="eu-west-1", bundles={})
     text = base64.b64encode(archive).decode()
     run_checked(
         host, "sh", "-c", "rm -rf /var/tmp/kit && mkdir /var/tmp/kit && base64 -d | tar xz -C /var/tmp/kit", stdin=text

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 import pytest
@@ -16,9 +16,11 @@ from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
 from components.firewall import Firewall, FirewallArgs
 from components.gateway import Gateway, GatewayArgs, architecture
+from components.grants import Grant, render_policy
 from components.network import Network, NetworkArgs, plan
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
+from openvpn.listener import Listener
 from settings import model
 from settings.checks.network import shortest_private_prefix
 from tests.unit.components.conftest import Declare
@@ -36,7 +38,7 @@ def test_firewall(declare: Declare) -> None:
     args = FirewallArgs(
         names=NAMES,
         vpc_id="vpc-1",
-        port=1195,
+        listener=Listener("udp", (1195,)),
         admin_from=(NET("203.0.113.7/32"),),
         allow_from=(NET("0.0.0.0/0"),),
         forwards_for=(NET("10.1.0.0/16"),),
@@ -89,7 +91,13 @@ def test_address(declare: Declare) -> None:
 
 def test_a_firewall_for_ipv6(declare: Declare) -> None:
     args = FirewallArgs(
-        names=NAMES, vpc_id="vpc-1", port=1194, admin_from=(), allow_from=(), ipv6=True, opened6=(SIX("2001:db8::/32"),)
+        names=NAMES,
+        vpc_id="vpc-1",
+        listener=Listener(),
+        admin_from=(),
+        allow_from=(),
+        ipv6=True,
+        opened6=(SIX("2001:db8::/32"),),
     )
     seen = declare(lambda: Firewall("fw", args))
     rules = {n: seen.inputs(kind, n) for kind, n in seen.children if kind != "SecurityGroup"}
@@ -222,7 +230,7 @@ def test_architecture(expected: str, kinds: tuple[str, ...]) -> None:
 
 
 def test_vault(declare: Declare) -> None:
-    args = VaultArgs(names=NAMES, region="eu-west-1", release=Release(archive=b"abc", sha256="d1"), throw_away=True)
+    args = VaultArgs(names=NAMES, region="eu-west-1", release=Release(archive=b"abc", sha256="d1"), disposable=True)
     seen = declare(lambda: Vault("vault", args))
     bucket = "drawbridge-dev-123456789012-eu-west-1"
     assert seen.inputs("Bucket", "vault-bucket") == {"bucket": bucket, "forceDestroy": True, "tags": tags("vault")}
@@ -260,30 +268,70 @@ def test_vault(declare: Declare) -> None:
 
 
 def test_access(declare: Declare) -> None:
-    args = AccessArgs(names=NAMES, region="eu-west-1", secrets="arn:s", bucket="arn:b", pointer="arn:p", report="arn:r")
+    grants = [
+        Grant(sid="Secrets", actions=["ssm:GetParameter"], resources=["arn:s/a", "arn:s/b"]),
+        Grant(sid="Releases", actions=["s3:GetObject"], resources=["arn:b/releases/*"]),
+    ]
+    args = AccessArgs(names=NAMES, region="eu-west-1", grants=grants)
     seen = declare(lambda: Access("access", args))
     assert set(seen.children) == {
         ("Role", "access-role"),
         ("RolePolicy", "access-policy"),
         ("InstanceProfile", "access-profile"),
     }
-    statements = json.loads(seen.inputs("RolePolicy", "access-policy")["policy"])["Statement"]
-    assert {(s["Effect"], str(s["Action"]), str(s["Resource"])) for s in statements} == {
-        ("Allow", "['ssm:GetParameter', 'ssm:GetParameters']", "['arn:p', 'arn:s/*']"),
-        ("Allow", "ssm:GetParametersByPath", "arn:s"),
-        ("Allow", "ssm:PutParameter", "arn:r"),
-        ("Allow", "s3:GetObject", "arn:b/releases/*"),
-        ("Allow", "cloudwatch:PutMetricData", "*"),
+    assert statements(seen.inputs("RolePolicy", "access-policy")["policy"]) == {
+        "Secrets": (["ssm:GetParameter"], ["arn:s/a", "arn:s/b"], None),
+        "Releases": (["s3:GetObject"], ["arn:b/releases/*"], None),
+        "Metrics": (
+            ["cloudwatch:PutMetricData"],
+            ["*"],
+            {"StringEquals": {"cloudwatch:namespace": "Drawbridge/dev"}},
+        ),
     }
-    (metrics,) = [s for s in statements if s["Resource"] == "*"]
-    assert metrics["Condition"] == {"StringEquals": {"cloudwatch:namespace": "Drawbridge/dev"}}
+
+
+def statements(policy: str) -> dict[str, tuple[list[str], list[str], Any]]:
+    """Return a policy's actions, resources and condition by its statements' names; all of them allow."""
+    document = json.loads(policy)["Statement"]
+    assert {statement["Effect"] for statement in document} == {"Allow"}
+    return {s["Sid"]: (s["Action"], s["Resource"], s.get("Condition")) for s in document}
+
+
+def test_vault_and_authority_grant_the_gateway_what_it_reads_and_writes(declare: Declare) -> None:
+    release = Release(archive=b"abc", sha256="d1")
+
+    def declare_vault() -> Vault:
+        vault = Vault("vault", VaultArgs(names=NAMES, region="eu-west-1", release=release, disposable=True))
+        policy = render_policy([*vault.grants, vault.kit_grant("alice")])
+        pulumi.CustomResource("test:index:Policy", "policy", {"json": policy}, pulumi.ResourceOptions(parent=vault))
+        return vault
+
+    def declare_authority() -> Authority:
+        args = AuthorityArgs(names=NAMES, region="eu-west-1", profiles={"alice": ""}, lifetimes={})
+        authority = Authority("authority", args)
+        policy = render_policy([*authority.grants, authority.bundle_grant("alice")])
+        pulumi.CustomResource("test:index:Policy", "policy", {"json": policy}, pulumi.ResourceOptions(parent=authority))
+        return authority
+
+    read = ["ssm:GetParameter", "ssm:GetParameters"]
+    base = "arn:aws:ssm:eu-west-1:123456789012:parameter/drawbridge/dev"
+    assert statements(declare(declare_vault).inputs("Policy", "policy")["json"]) == {
+        "Pointer": (read, ["arn:aws:x:::vault-pointer"], None),
+        "Report": (["ssm:PutParameter"], ["arn:aws:x:::vault-report"], None),
+        "Releases": (["s3:GetObject"], ["arn:aws:x:::vault-bucket/releases/*"], None),
+        "Kit": (["s3:GetObject"], ["arn:aws:x:::vault-bucket/kits/alice.tar.gz"], None),
+    }
+    assert statements(declare(declare_authority).inputs("Policy", "policy")["json"]) == {
+        "Secrets": (read, [f"{base}/gateway/*"], None),
+        "SecretsPath": (["ssm:GetParametersByPath"], [f"{base}/gateway"], None),
+        "Bundle": (read, [f"{base}/clients/alice/bundle"], None),
+    }
 
 
 def test_authority_hands_its_provider_names_and_no_secret(declare: Declare) -> None:
     args = AuthorityArgs(
         names=NAMES,
         region="eu-west-1",
-        server_name="dev.drawbridge",
         profiles={"alice": "client\n"},
         lifetimes={"ca": 3, "server": 2, "client": 1},
     )
@@ -312,7 +360,7 @@ NETWORK = NetworkArgs(
     region="eu-west-1",
     cidr=NET("10.1.0.0/16"),
     zones=1,
-    port=1194,
+    listener=Listener(),
     ssh=False,
     behind=(NET("10.8.0.0/24"),),
 )
@@ -378,8 +426,8 @@ def test_a_network_with_ipv6(declare: Declare) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "number"), [("udp", "17"), ("tcp", "6")])
-def test_the_acl_lets_the_tunnel_in(declare: Declare, protocol: str, number: str) -> None:
-    seen = declare(lambda: Network("network", replace(NETWORK, port=443, protocol=protocol, links=2)))
+def test_the_acl_lets_the_tunnel_in(declare: Declare, protocol: Literal["udp", "tcp"], number: str) -> None:
+    seen = declare(lambda: Network("network", replace(NETWORK, listener=Listener(protocol, (443, 444)))))
     rule = seen.inputs("NetworkAclRule", "network-public-in-110")
     assert (rule["protocol"], rule["fromPort"], rule["toPort"]) == (number, 443, 444)
 

@@ -3,6 +3,7 @@
 import io
 import tarfile
 
+from contract import Names
 from kits import kit
 
 
@@ -13,7 +14,13 @@ def contents(archive: bytes) -> dict[str, str]:
 
 
 def make(**more: object) -> bytes:
-    given = {"stack": "ci", "region": "eu-west-1", "files": {"etc/x.conf": "x\n"}, "units": ["x.service"], **more}
+    given = {
+        "names": Names("ci"),
+        "region": "eu-west-1",
+        "files": {"etc/x.conf": "x\n"},
+        "units": ["x.service"],
+        **more,
+    }
     return kit.build("home", **given)  # type: ignore[arg-type]
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Moves the one rule of the gateway's security group that lets this site in to its public address as it is now.
+"""Set the address of the security group rule that lets this site in to the site's current public address.
 
-What it needs to know is in /etc/drawbridge/kit.env; its AWS credentials may change that rule and nothing else. It looks
-once and ends; a timer starts it again.
+The rule is described in /etc/drawbridge/kit.env; the host's AWS credentials may change that rule and nothing else. The
+script checks the address once; a timer starts it again.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-#: Amazon's own answer to who is asking: one line, the address.
+#: Returns the caller's public address in one line.
 WHO_AM_I = "https://checkip.amazonaws.com"
 KIT = Path("/etc/drawbridge/kit.env")
 
@@ -27,23 +27,22 @@ def main() -> int:
     try:
         with urllib.request.urlopen(WHO_AM_I, timeout=10) as answer:
             address = ipaddress.IPv4Address(answer.read(64).decode().strip())
-        told = f"{env['RULE']} {address}"
-        if memory.exists() and memory.read_text() == told:
+        current = f"{env['RULE']} {address}"
+        if memory.exists() and memory.read_text() == current:
             return 0
         ec2 = boto3.client("ec2", region_name=env["REGION"])
-        port = int(env["PORT"])
         rule = {
             "IpProtocol": env["PROTOCOL"],
-            "FromPort": port,
-            "ToPort": port,
+            "FromPort": int(env["FROM_PORT"]),
+            "ToPort": int(env["TO_PORT"]),
             "CidrIpv4": f"{address}/32",
             "Description": env["FOLLOWS"],
         }
         changed = [{"SecurityGroupRuleId": env["RULE"], "SecurityGroupRule": rule}]
         ec2.modify_security_group_rules(GroupId=env["GROUP"], SecurityGroupRules=changed)
-        memory.write_text(told)
+        memory.write_text(current)
     except (OSError, ValueError, BotoCoreError, ClientError) as error:
-        print(f"the gateway is not told: {error}", file=sys.stderr)
+        print(f"the gateway's rule was not updated: {error}", file=sys.stderr)
         return 1
     print(f"the gateway lets {address} in")
     return 0

@@ -1,0 +1,226 @@
+"""Create one gateway: its network, firewall, address, authority, vault and instance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+import pulumi
+
+import contract
+from components.access import Access, AccessArgs
+from components.address import Address, AddressArgs
+from components.authority import Authority, AuthorityArgs
+from components.firewall import Firewall, FirewallArgs
+from components.gateway import Gateway, GatewayArgs
+from components.grants import Grant
+from components.network import Network, NetworkArgs
+from components.routes import Routes, RoutesArgs
+from components.vault import Vault, VaultArgs
+from contract import StackOutput
+from openvpn.listener import Listener
+from settings.model import Settings, Vpc
+from userdata import cloud_config
+from userdata.release import Release
+
+#: Values of a gateway's stack outputs.
+Outputs = Mapping[StackOutput, pulumi.Input[object]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Location:
+    """What a gateway has in its VPC before its instance exists."""
+
+    names: contract.Names
+    network: Network
+    firewall: Firewall
+    address: Address
+
+
+def create_network(
+    settings: Settings, names: contract.Names, vpc: Vpc, *, listener: Listener, routed: tuple[IPv4Network, ...]
+) -> Network:
+    """Create the gateway's VPC, or use an existing one.
+
+    `routed` are networks behind the gateway that the VPC's hosts see by their own addresses.
+    """
+    args = NetworkArgs(
+        names=names,
+        region=settings.region,
+        cidr=vpc.cidr,
+        zones=vpc.zones,
+        private_prefix=vpc.private_prefix,
+        vpc_id=vpc.vpc_id,
+        subnet_id=vpc.subnet_id,
+        route_table_ids=vpc.route_table_ids,
+        listener=listener,
+        ssh=bool(settings.gateway.admin_from or settings.gateway.admin_at),
+        behind=routed,
+        ipv6=settings.tunnel.has_ipv6,
+        opened6=settings.tunnel.open_to,
+        announced=settings.tunnel.advertised,
+    )
+    return Network(names.resource("network"), args)
+
+
+def create_location(
+    settings: Settings,
+    names: contract.Names,
+    network: Network,
+    *,
+    listener: Listener,
+    routed: tuple[IPv4Network, ...],
+    allow_from: tuple[IPv4Network, ...],
+    clients_at: Mapping[str, IPv4Address],
+) -> Location:
+    """Create the gateway's firewall and address in its network.
+
+    The tunnel is open to the ranges `allow_from` and to the addresses that clients have at first (`clients_at`).
+    """
+    firewall = create_firewall(
+        settings,
+        names,
+        network,
+        listener=listener,
+        forwards_for=(network.cidr,) if routed else (),
+        allow_from=allow_from,
+        clients_at=clients_at,
+    )
+    translated = not (routed or settings.tunnel.has_ipv6)
+    address = create_address(settings, names, network, firewall, source_dest_check=translated)
+    return Location(names=names, network=network, firewall=firewall, address=address)
+
+
+def create_firewall(
+    settings: Settings,
+    names: contract.Names,
+    network: Network,
+    *,
+    listener: Listener,
+    forwards_for: tuple[IPv4Network, ...],
+    allow_from: tuple[IPv4Network, ...],
+    clients_at: Mapping[str, IPv4Address],
+) -> Firewall:
+    """Create the gateway's security group."""
+    args = FirewallArgs(
+        names=names,
+        vpc_id=network.vpc_id,
+        listener=listener,
+        admin_from=settings.gateway.admin_from,
+        admin_at=settings.gateway.admin_at,
+        allow_from=allow_from,
+        clients_at=clients_at,
+        forwards_for=forwards_for,
+        ipv6=settings.tunnel.has_ipv6,
+        opened6=settings.tunnel.open_to,
+    )
+    return Firewall(names.resource("firewall"), args)
+
+
+def create_address(
+    settings: Settings, names: contract.Names, network: Network, firewall: Firewall, *, source_dest_check: bool
+) -> Address:
+    """Create the gateway's network interface and public address."""
+    prefix = settings.gateway.ipv6_prefix
+    args = AddressArgs(
+        names=names,
+        subnet_id=network.public_subnet_id,
+        security_group_id=firewall.security_group_id,
+        source_dest_check=source_dest_check,
+        ipv6=settings.tunnel.has_ipv6,
+        delegated=not settings.tunnel.advertised,
+        ipv6_prefix=str(prefix) if prefix else None,
+        after=[network],
+    )
+    return Address(names.resource("address"), args)
+
+
+def create_routes(
+    location: Location,
+    destinations: tuple[IPv4Network, ...],
+    destination6: pulumi.Input[str | None] | None = None,
+) -> Routes:
+    """Create the VPC's routes to networks behind the gateway."""
+    args = RoutesArgs(
+        tables=location.network.route_tables,
+        interface_id=location.address.interface_id,
+        destinations=destinations,
+        edge=location.network.edge,
+        destination6=destination6,
+    )
+    return Routes(location.names.resource("routes"), args)
+
+
+def create_authority(
+    settings: Settings, names: contract.Names, profiles: Mapping[str, pulumi.Output[str]]
+) -> Authority:
+    """Create the gateway's certificate authority; `profiles` are those of its clients, by name."""
+    args = AuthorityArgs(
+        names=names,
+        region=settings.region,
+        profiles=profiles,
+        lifetimes=settings.lifetimes.model_dump(),
+    )
+    return Authority(names.resource("authority"), args)
+
+
+def create_vault(
+    settings: Settings,
+    names: contract.Names,
+    release: pulumi.Output[Release],
+    *,
+    kits: Mapping[str, pulumi.Output[bytes]] | None = None,
+    bucket_of: Vault | None = None,
+) -> Vault:
+    """Store the gateway's release and its clients' kits in a new bucket, or in that of another vault."""
+    args = VaultArgs(
+        names=names,
+        region=settings.region,
+        release=release,
+        disposable=settings.disposable,
+        kits=kits or {},
+        bucket_of=bucket_of,
+    )
+    return Vault(names.resource("vault"), args)
+
+
+def create_instance(
+    settings: Settings, location: Location, authority: Authority, vault: Vault, more_grants: Sequence[Grant] = ()
+) -> Gateway:
+    """Create the gateway's instance and role; the role may do what vault, authority and `more_grants` grant."""
+    names = location.names
+    grants = [*vault.grants, *authority.grants, *more_grants]
+    access = Access(names.resource("access"), AccessArgs(names=names, region=settings.region, grants=grants))
+    args = GatewayArgs(
+        names=names,
+        interface_id=location.address.interface_id,
+        profile=access.profile,
+        instance_type=settings.gateway.instance_type,
+        image=settings.gateway.image,
+        disk_size=settings.gateway.disk_size,
+        user_data=cloud_config.render(names=names, region=settings.region, ssh_key=settings.gateway.ssh_key),
+        after=[location.network, location.address, vault, access],
+    )
+    return Gateway(names.resource("gateway"), args)
+
+
+def gateway_outputs(location: Location, authority: Authority, vault: Vault, instance: Gateway) -> Outputs:
+    """Return the outputs that each gateway of a stack has."""
+    return {
+        StackOutput.PUBLIC_IP: location.address.public_ip,
+        StackOutput.PRIVATE_IP: location.address.private_ip,
+        StackOutput.VPC_ID: location.network.vpc_id,
+        StackOutput.PUBLIC_SUBNET_ID: location.network.public_subnet_id,
+        StackOutput.PRIVATE_SUBNET_ID: location.network.private_subnet_id,
+        StackOutput.GATEWAY_INTERFACE_ID: location.address.interface_id,
+        StackOutput.GATEWAY_INSTANCE_ID: instance.instance_id,
+        StackOutput.SECURITY_GROUP_ID: location.firewall.security_group_id,
+        StackOutput.RELEASE: vault.release,
+        StackOutput.CLIENTS: authority.clients,
+    }
+
+
+def export_outputs(settings: Settings, vault: Vault, outputs: Outputs) -> None:
+    """Export the stack's outputs: those of its first gateway, the region and the bucket."""
+    stack = {StackOutput.REGION: settings.region, StackOutput.BUCKET: vault.bucket}
+    for key, value in {**stack, **outputs}.items():
+        pulumi.export(key, value)

@@ -1,0 +1,102 @@
+"""Plan this program over stacks that an earlier version deployed: nothing may be replaced, deleted or orphaned.
+
+`deployed/` has what the version of commit b31793c left in the engine's state: a resource a line, without archives, and
+with certificates that do not expire. Does not prove that AWS accepts the plan.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from engine.engine import Engine, Step
+from engine.state import Entry, Snapshot, Store
+from lab.api.moto_state import publish_images
+from settings.stack_file import read_stack_file
+from tests.program.conftest import REGION, ROOT
+
+DEPLOYED = Path(__file__).with_name("deployed")
+
+#: Resources that a new version may replace, with the inputs that make it do so: a release is stored under its digest,
+#: and an instance applies its user data only when it is created.
+REPLACEABLE = {"vault-release": {"key", "contentBase64"}, "gateway-instance": {"userData"}}
+
+Plan = Callable[[str], list[Step]]
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Plan]:
+    """Return a function that plans a stack over its deployed state, with an AWS that answers look-ups only."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": REGION,
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("ec2", region_name=REGION).describe_vpcs()
+    publish_images(REGION)
+
+    def preview(stack: str) -> list[Step]:
+        state = tmp_path / f"{stack}.json"
+        rows = json.loads((DEPLOYED / f"{stack}.json").read_text())
+        Store(state).save(Snapshot([deployed_entry(row) for row in rows]))
+        config = read_stack_file(ROOT / f"stacks/Pulumi.{stack}.yaml")
+        engine = Engine(ROOT, project="drawbridge", stack=stack, config=config, state=state)
+        return [step for step in engine.preview().steps if step.operation != "same"]
+
+    yield preview
+    server.stop()
+
+
+def deployed_entry(row: dict[str, Any]) -> Entry:
+    """Return a resource of the state; a row's outputs are those that are not inputs."""
+    inputs = row.get("inputs", {})
+    return Entry(
+        urn=row["urn"],
+        type=row["urn"].split("::")[2].rpartition("$")[2],
+        custom=row["custom"],
+        id=row.get("id", ""),
+        inputs=inputs,
+        outputs={**inputs, **row.get("outputs", {})},
+        parent=row.get("parent", ""),
+        dependencies=tuple(row.get("dependencies", ())),
+    )
+
+
+def updated(steps: list[Step]) -> dict[str, tuple[str, ...]]:
+    """Return the changed inputs of each updated resource; fails on any other operation that is not `REPLACEABLE`."""
+    for step in steps:
+        if step.operation == "replace":
+            assert set(step.changed) <= REPLACEABLE[any_gateway(step)], step
+        else:
+            assert step.operation == "update", step
+    return {any_gateway(step): step.changed for step in steps if step.operation == "update"}
+
+
+def any_gateway(step: Step) -> str:
+    """Return a resource's name without the letter of a pair's second gateway."""
+    return step.name.replace("-b-", "-")
+
+
+def test_a_deployed_gateway_stays(plan: Plan) -> None:
+    assert set(updated(plan("lab"))) <= {"access-policy", "authority-certificates", "vault-pointer"}
+
+
+def test_a_deployed_site_gets_the_new_tag_and_keeps_its_rules(plan: Plan) -> None:
+    changes = updated(plan("site"))
+    rules = {name: changed for name, changed in changes.items() if name.startswith("firewall-")}
+    assert rules == {"firewall-door-ssh": ("tags",), "firewall-door-tunnel/home": ("tags",)}
+    others = {"access-policy", "authority-certificates", "vault-pointer", "vault-kit-home", "member-home-policy"}
+    assert set(changes) - set(rules) <= others
+
+
+def test_a_deployed_pair_stays(plan: Plan) -> None:
+    assert set(updated(plan("pair"))) <= {"access-policy", "authority-certificates", "vault-pointer"}
