@@ -27,6 +27,7 @@ class Control:
     Args:
         name: of the lab.
         boots: whether its machines boot.
+        change_rules: changes the refusals that the API makes; raises TypeError for a name it does not know.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Control:
         hosts: Hosts,
         instances: Instances,
         reconciler: Reconciler,
+        change_rules: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self._name = name
         self._token = token
@@ -47,6 +49,7 @@ class Control:
         self._hosts = hosts
         self._instances = instances
         self._reconciler = reconciler
+        self._change_rules = change_rules
         self._lock = threading.RLock()
         self._handlers: dict[Verb, Callable[[Arguments], dict[str, Any]]] = {
             Verb.STATUS: lambda _: self.status(),
@@ -61,6 +64,7 @@ class Control:
             Verb.CUT_POWER: self._cut_power,
             Verb.POWER_ON: self._power_on,
             Verb.USE_OWN_KERNELS: self._use_own_kernels,
+            Verb.SET_RULES: self._set_rules,
         }
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -81,6 +85,13 @@ class Control:
         return Response(json.dumps(answer), mimetype="application/json")
 
     # --- verbs --------------------------------------------------------------------------------------------------------
+
+    def _set_rules(self, arguments: Arguments) -> dict[str, Any]:
+        try:
+            self._change_rules(arguments)
+        except TypeError as unknown:
+            raise LabError(f"no such rule: {unknown}") from unknown
+        return {}
 
     def _wait_reconciled(self, arguments: Arguments) -> dict[str, Any]:
         return {"reconciled": self._reconciler.wait(float(arguments["timeout"]))}

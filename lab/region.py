@@ -225,6 +225,14 @@ class Region:
         """Set whether instances launched from now on have a kernel of their own: `lab.machines.uml.UmlMachine`."""
         self._ask(Verb.USE_OWN_KERNELS, enabled=enabled)
 
+    def set_rules(self, **rules: Any) -> None:
+        """Change which of AWS's refusals the lab makes: the fields of `lab.api.rules.Rules`, the others stay.
+
+        Raises:
+            LabError: there is no rule of a name.
+        """
+        self._ask(Verb.SET_RULES, **rules)
+
     def host(self, name: str, timeout: float = 20) -> Host:
         """Return a machine by its name: a host's, an instance's `Name` tag or id.
 

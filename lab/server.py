@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lab import verbs, wsgi
 from lab.api import moto_patches, moto_state, tls
 from lab.api.app import ApiRequestHandler, AwsApi
 from lab.api.iam import ACCOUNT
+from lab.api.validation.validator import Validator
 from lab.control import Control
 from lab.hosts import Hosts
 from lab.instances import Instances
@@ -82,9 +83,11 @@ class RegionServer:
         self._reconciler = Reconciler(
             lambda region: self._client("ec2", region), self._fabric, self._services, self._instances
         )
+        self._validator = Validator()
         self._api = AwsApi(
             self._keys,
             self._moto_lock,
+            self._validator,
             instances=self._instances,
             services=self._services,
             request_reconcile=self._reconciler.request,
@@ -97,6 +100,7 @@ class RegionServer:
             hosts=self._hosts,
             instances=self._instances,
             reconciler=self._reconciler,
+            change_rules=self._change_rules,
         )
         moto_patches.apply()
         moto_patches.apply(moto_patches.defer_termination(self._instances.is_running))
@@ -146,6 +150,9 @@ class RegionServer:
             aws_access_key_id=self._keys.lab_key,
             aws_secret_access_key=self._keys.lab_secret,
         )
+
+    def _change_rules(self, changes: Mapping[str, Any]) -> None:
+        self._validator.rules = replace(self._validator.rules, **changes)
 
     def _private_zones(self, region: str, vpc: str) -> Sequence[dns.Zone]:
         with self._moto_lock:

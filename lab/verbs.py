@@ -23,3 +23,4 @@ class Verb(StrEnum):
     CUT_POWER = "cut-power"
     POWER_ON = "power-on"
     USE_OWN_KERNELS = "use-own-kernels"
+    SET_RULES = "set-rules"

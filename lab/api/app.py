@@ -1,22 +1,23 @@
 """Answer AWS API calls: check the signature and the policies, let moto answer, then do what EC2 does beside it."""
 
 import io
-import json
 import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
-from xml.sax.saxutils import escape
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.wrappers import Response
 
 from lab import wsgi
 from lab.api import moto_state
+from lab.api.error_response import render_error
 from lab.api.errors import ApiError
 from lab.api.iam import Call, Signature, SignedRequest, authorize, parse_signature
+from lab.api.request import parse_request
 from lab.api.validation.packets import check_packet_parameters
+from lab.api.validation.validator import Validator, check_s3
 from lab.instances import Instances
 from lab.services import Services
 
@@ -38,6 +39,7 @@ class AwsApi:
     Args:
         keys: who an access key belongs to.
         moto_lock: held while moto's objects are read or changed.
+        validator: refuses the calls that AWS refuses and moto takes.
         request_reconcile: called with an AWS region after each call that may have changed something in it.
     """
 
@@ -45,6 +47,7 @@ class AwsApi:
         self,
         keys: moto_state.AccessKeys,
         moto_lock: threading.RLock,
+        validator: Validator,
         *,
         instances: Instances,
         services: Services,
@@ -52,6 +55,7 @@ class AwsApi:
     ) -> None:
         self._keys = keys
         self._moto_lock = moto_lock
+        self._validator = validator
         self._instances = instances
         self._services = services
         self._request_reconcile = request_reconcile
@@ -69,19 +73,21 @@ class AwsApi:
         signature = parse_signature(request)
         region = signature.region if signature else _DEFAULT_REGION
         service = signature.service if signature else ""
+        speaks_json = "x-amz-target" in request.headers
         with self._moto_lock:
             self._set_up_region(region)
             try:
-                call = self._judge(request, region)
-            except ApiError as denied:
-                LOG.info("denied: %s", denied)
-                return _refuse(denied, service)(environ, start_response)
+                call = self._judge(request, signature)
+            except ApiError as refusal:
+                LOG.info("refused: %s", refusal)
+                return render_error(refusal, service, speaks_json=speaks_json)(environ, start_response)
             try:
                 answer = list(self._moto(environ, start_response))
             except Exception:
                 LOG.error("%s failed: %s", call.action if call else "a call", traceback.format_exc())
                 failure = ApiError("InternalError", "An internal error has occurred; the lab's log has it")
-                return _refuse(failure, service, 500)(environ, start_response)
+                response = render_error(failure, service, speaks_json=speaks_json, status=500)
+                return response(environ, start_response)
             changed = call is not None and self._may_change(request, call, signature)
             if call and changed:
                 self._do_what_ec2_does(call, region)
@@ -94,12 +100,23 @@ class AwsApi:
             moto_state.publish_images(region)
             self._regions.add(region)
 
-    def _judge(self, request: SignedRequest, region: str) -> Call | None:
+    def _judge(self, request: SignedRequest, signature: Signature | None) -> Call | None:
+        """Return the call that a request makes; raise `ApiError` where AWS refuses it."""
         call = authorize(
-            request, self._keys.find_principal, moto_state.find_bucket_policy, moto_state.list_passed_roles
+            request,
+            self._keys.find_principal,
+            moto_state.find_bucket_policy,
+            moto_state.list_implied_calls,
+            moto_state.find_key,
         )
-        if call and call.service == "ec2":
-            check_packet_parameters(_action(call), call.parameters, moto_state.reference_finder(region))
+        if signature is None or signature.key == self._keys.lab_key:
+            return call
+        if call.service == "ec2":
+            check_packet_parameters(_action(call), call.parameters, moto_state.reference_finder(signature.region))
+        if parsed := parse_request(request, signature):
+            self._validator.check(parsed)
+        elif call.service == "s3":
+            check_s3(call)
         return call
 
     def _may_change(self, request: SignedRequest, call: Call, signature: Signature | None) -> bool:
@@ -159,26 +176,3 @@ def _signed_request(environ: dict[str, Any], body: bytes) -> SignedRequest:
         secure=environ.get("wsgi.url_scheme") == "https" or source == "127.0.0.1",
         source=source,
     )
-
-
-def _refuse(denied: ApiError, service: str, status: int = 403) -> Response:
-    """Return a refusal in the protocol of the service that was called."""
-    code, message = denied.code, escape(str(denied))
-    if service == "s3":
-        code = {"AccessDeniedException": "AccessDenied", "InvalidClientTokenId": "InvalidAccessKeyId"}.get(code, code)
-        return Response(f"<Error><Code>{code}</Code><Message>{message}</Message></Error>", status, mimetype="text/xml")
-    if service == "ec2":
-        authentication = ("InvalidClientTokenId", "SignatureDoesNotMatch", "MissingAuthenticationToken")
-        code = (
-            "AuthFailure"
-            if code in authentication
-            else {"AccessDeniedException": "UnauthorizedOperation"}.get(code, code)
-        )
-        text = f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>"
-        return Response(text, status, mimetype="text/xml")
-    if service in ("iam", "sts", "monitoring"):
-        code = {"AccessDeniedException": "AccessDenied"}.get(code, code)
-        text = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
-        return Response(text, status, mimetype="text/xml")
-    text = json.dumps({"__type": code, "message": str(denied)})
-    return Response(text, 500 if status == 500 else 400, mimetype="application/x-amz-json-1.1")

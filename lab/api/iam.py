@@ -35,6 +35,17 @@ class Principal:
     policies: tuple[Mapping[str, Any], ...] = ()
     root: bool = False
     """Whether no policy applies (the lab reads its own state so)."""
+    role: str | None = None
+    """ARN of the role, for a session of an assumed role."""
+
+
+@dataclass(frozen=True, slots=True)
+class KmsKey:
+    """A KMS key with its policy."""
+
+    arn: str
+    policy: Mapping[str, Any]
+    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,33 @@ def is_denied_by(policy: Mapping[str, Any], call: Call) -> bool:
         s["Effect"] == "Deny" and any(_statement_applies(s, call, resource) for resource in call.resources)
         for s in _as_list(policy.get("Statement", []))
     )
+
+
+def is_allowed_by_key(principal: Principal, key: KmsKey, call: Call) -> bool:
+    """Return whether a principal may use a KMS key: its policy decides, alone or together with the principal's.
+
+    Source: AWS KMS Developer Guide, "Key policies" and "Troubleshooting AWS KMS permissions".
+    """
+    statements = [s for s in _as_list(key.policy.get("Statement", [])) if _statement_applies(s, call, key.arn)]
+    names = {"*", principal.arn, principal.role}
+    direct = [s for s in statements if names & {*_list_principals(s)}]
+    if any(s["Effect"] == "Deny" for s in direct):
+        return False
+    call = replace(call, resources=(key.arn,))
+    identity = [s for policy in principal.policies for s in _as_list(policy.get("Statement", []))]
+    if any(s["Effect"] == "Deny" and _statement_applies(s, call, key.arn) for s in identity):
+        return False
+    if any(s["Effect"] == "Allow" for s in direct):
+        return True
+    account = {ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root"}
+    delegated = any(s["Effect"] == "Allow" and account & {*_list_principals(s)} for s in statements)
+    return delegated and is_allowed(principal.policies, call)
+
+
+def _list_principals(statement: Mapping[str, Any]) -> list[str]:
+    """Return the AWS principals that a statement of a resource's policy names."""
+    principal = statement.get("Principal", {})
+    return _as_list(principal.get("AWS", [])) if isinstance(principal, Mapping) else [principal]
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -272,6 +310,7 @@ def authorize(
     find_principal: Callable[[str], Principal | None],
     find_bucket_policy: Callable[[str], Mapping[str, Any] | None],
     list_implied: Callable[[Call], Iterable[Call]] = lambda _: (),
+    find_key: Callable[[str, str], KmsKey | None] = lambda _region, _key: None,
 ) -> Call:
     """Check a request's signature and its principal's policies, and return the call it makes.
 
@@ -279,6 +318,7 @@ def authorize(
         find_principal: returns the principal of an access key.
         find_bucket_policy: returns a bucket's policy.
         list_implied: returns further calls that the principal must be allowed to make, such as iam:PassRole.
+        find_key: returns the KMS key of a region by its id, alias or ARN.
 
     Raises:
         ApiError: the key is unknown, the signature or token wrong, or a policy does not allow it.
@@ -299,12 +339,14 @@ def authorize(
     call = parse_call(request, signature)
     if principal.root or call.action == "sts:GetCallerIdentity":
         return call
-    identity = {"aws:PrincipalArn": principal.arn, "aws:username": principal.arn.rsplit("/", 1)[-1]}
+    identity = {"aws:PrincipalArn": principal.role or principal.arn, "aws:username": principal.arn.rsplit("/", 1)[-1]}
     for judged in (call, *list_implied(call)):
         message = (
             f"User: {principal.arn} is not authorized to perform: {judged.action} on resource: {judged.resources[0]}"
         )
-        if not is_allowed(principal.policies, replace(judged, context={**identity, **judged.context})):
+        judged = replace(judged, context={**identity, **judged.context})
+        key = find_key(signature.region, judged.resources[0]) if judged.service == "kms" else None
+        if not (is_allowed_by_key(principal, key, judged) if key else is_allowed(principal.policies, judged)):
             raise ApiError("AccessDeniedException", message)
     if call.service == "s3" and call.resources[0] != "*":
         policy = find_bucket_policy(call.resources[0].removeprefix("arn:aws:s3:::").split("/")[0])
@@ -332,10 +374,18 @@ def parse_call(request: SignedRequest, signature: Signature) -> Call:
     parameters = _parse_parameters(request)
     action = parameters.pop("Action", "")
     arns = list_resources(signature.service, action, parameters, signature.region)
+    if signature.service == "kms":
+        context |= kms_context(parameters.get("EncryptionContext") or {})
     if signature.service == "monitoring":
         context["cloudwatch:namespace"] = str(parameters.get("Namespace", ""))
     prefix = {"monitoring": "cloudwatch"}.get(signature.service, signature.service)
     return Call(signature.service, f"{prefix}:{action}", tuple(arns), context, parameters)
+
+
+def kms_context(encryption_context: Mapping[str, str], via: str | None = None) -> dict[str, str]:
+    """Return KMS's condition keys of a call, made by the principal itself or through a service (`via`)."""
+    context = {f"kms:EncryptionContext:{name}": str(value) for name, value in encryption_context.items()}
+    return {**context, "kms:CallerAccount": ACCOUNT, **({"kms:ViaService": via} if via else {})}
 
 
 def _parse_parameters(request: SignedRequest) -> dict[str, Any]:
@@ -382,6 +432,11 @@ def list_resources(service: str, action: str, parameters: Mapping[str, Any], reg
             arns += [f"arn:aws:ec2:{region}:{ACCOUNT}:security-group-rule/{rule}" for rule in changed]
         if arns:
             return arns
+    elif service == "kms" and "KeyId" in parameters:
+        key = str(parameters["KeyId"])
+        if key.startswith("arn:"):
+            return [key]
+        return [f"arn:aws:kms:{region}:{ACCOUNT}:{key if key.startswith('alias/') else f'key/{key}'}"]
     elif service == "logs" and "logGroupName" in parameters:
         return [f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{parameters['logGroupName']}"]
     return ["*"]

@@ -15,7 +15,10 @@ from moto.route53.models import route53_backends
 from moto.servicequotas.models import servicequotas_backends
 from moto.ssm.models import ssm_backends
 
-from lab.api.iam import ACCOUNT
+from lab.api.iam import ACCOUNT, KmsKey
+
+#: The key of a SecureString that names none.
+DEFAULT_KEY = "alias/aws/ssm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,6 @@ class Instance:
 
     image: str
     zone: str
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A KMS key with its policy."""
-
-    arn: str
-    policy: Mapping[str, Any]
-    enabled: bool
 
 
 class Inventory:
@@ -175,15 +169,15 @@ class Inventory:
             if parameter.parameter_type == "SecureString":
                 yield str(parameter.name), str(parameter.keyid)
 
-    def find_key(self, identity: str) -> Key | None:
+    def find_key(self, identity: str) -> KmsKey | None:
         """Return a KMS key by its id, ARN, alias or alias ARN; `aws/ssm` exists from its first use on."""
         identity = identity.rpartition(":")[2].removeprefix("key/")
-        if identity == _SSM_ALIAS:
-            return Key(f"arn:aws:kms:{self.region}:{ACCOUNT}:{_SSM_ALIAS}", _ssm_key_policy(self.region), True)
+        if identity == DEFAULT_KEY:
+            return KmsKey(f"arn:aws:kms:{self.region}:{ACCOUNT}:{DEFAULT_KEY}", _ssm_key_policy(self.region), True)
         if identity.startswith("alias/"):
             identity = self._kms.get_key_id_from_alias(identity) or ""
         key = self._kms.keys.get(identity)
-        return Key(str(key.arn), json.loads(key.policy), bool(key.enabled)) if key is not None else None
+        return KmsKey(str(key.arn), json.loads(key.policy), bool(key.enabled)) if key is not None else None
 
     def list_private_zone_names(self, vpc: str) -> tuple[str, ...]:
         """Return the names of the private hosted zones of a VPC."""
@@ -206,9 +200,6 @@ class Inventory:
         if profile is None:
             return None
         return (datetime.now(UTC) - profile.create_date.replace(tzinfo=UTC)).total_seconds()
-
-
-_SSM_ALIAS = "alias/aws/ssm"
 
 
 def _ssm_key_policy(region: str) -> Mapping[str, Any]:

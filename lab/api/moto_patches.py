@@ -34,9 +34,13 @@ from moto.ec2.responses.network_acls import NetworkACLs
 from moto.iam.access_control import PermissionResult
 from moto.route53.responses import Route53
 from moto.s3.models import FakeBucket
+from moto.servicequotas.exceptions import NoSuchResource
+from moto.servicequotas.responses import ServiceQuotasResponse
 
 from lab.api.iam import ACCOUNT
+from lab.api.moto_inventory import applied_quotas
 from lab.api.moto_state import root_volume_tasks
+from lab.api.validation.quotas import QUOTAS
 from lab.errors import LabError
 
 #: Set aside for tests of networks (RFC 2544), so none of its addresses is anybody's.
@@ -619,6 +623,31 @@ def make_zones_of_vpcs_private(patches: Patches) -> None:
         return original(self)
 
 
+def add_quota_increases(patches: Patches) -> None:
+    """Approve each RequestServiceQuotaIncrease at once, and answer GetServiceQuota with the value in force.
+
+    `lab.api.validation.quotas` enforces the values.
+    """
+
+    def increase(self: Any) -> Any:
+        service, code = self._get_param("ServiceCode"), self._get_param("QuotaCode")
+        quota = {"ServiceCode": service, "QuotaCode": code, "DesiredValue": float(self._get_param("DesiredValue"))}
+        applied_quotas(self.backend)[service, code] = quota["DesiredValue"]
+        return ActionResult({"RequestedQuota": {**quota, "Id": secrets.token_hex(16), "Status": "APPROVED"}})
+
+    def get(self: Any) -> Any:
+        service, code = self._get_param("ServiceCode"), self._get_param("QuotaCode")
+        quota = next((quota for quota in QUOTAS if (quota.service, quota.code) == (service, code)), None)
+        if quota is None:
+            raise NoSuchResource
+        value = applied_quotas(self.backend).get((service, code), float(quota.default))
+        answer = {"ServiceCode": service, "QuotaCode": code, "QuotaName": quota.name, "Value": value}
+        return ActionResult({"Quota": {**answer, "Adjustable": True, "GlobalQuota": False}})
+
+    patches.set(ServiceQuotasResponse, "request_service_quota_increase", increase)
+    patches.set(ServiceQuotasResponse, "get_service_quota", get)
+
+
 def ignore_bucket_policies(patches: Patches) -> None:
     """Keep moto from judging objects by bucket policies: a Deny whose Condition it does not know denies everything.
 
@@ -640,5 +669,6 @@ PATCHES: tuple[Patch, ...] = (
     keep_metadata_options,
     add_root_volume_replacement,
     make_zones_of_vpcs_private,
+    add_quota_increases,
     ignore_bucket_policies,
 )

@@ -16,7 +16,8 @@ from moto.s3.models import s3_backends
 from moto.ssm.models import Parameter, ssm_backends
 from moto.sts.models import sts_backends
 
-from lab.api.iam import ACCOUNT, Call, Principal
+from lab.api.iam import ACCOUNT, Call, KmsKey, Principal, kms_context
+from lab.api.moto_inventory import DEFAULT_KEY, Inventory
 from lab.network.dns import Records, Zone
 
 ADMINISTRATOR_POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
@@ -57,6 +58,7 @@ class AccessKeys:
                     secret=session.secret_access_key,
                     token=session.session_token,
                     policies=tuple(_list_policies(role)),
+                    role=role.arn,
                 )
         return None
 
@@ -77,8 +79,12 @@ def find_bucket_policy(bucket: str) -> Mapping[str, Any] | None:
     return policy
 
 
-def list_passed_roles(call: Call) -> list[Call]:
-    """Return the iam:PassRole calls that launching with an instance profile implies."""
+def list_implied_calls(call: Call) -> list[Call]:
+    """Return the further calls that a call implies: iam:PassRole of a launch, KMS's of a SecureString."""
+    return [*_list_passed_roles(call), *_list_kms_calls(call)]
+
+
+def _list_passed_roles(call: Call) -> list[Call]:
     reference = call.parameters.get("IamInstanceProfile.Name") or call.parameters.get("IamInstanceProfile.Arn")
     if call.service != "ec2" or not reference:
         return []
@@ -87,6 +93,46 @@ def list_passed_roles(call: Call) -> list[Call]:
     roles = next((profile.roles for profile in profiles if profile.name == name), [])
     context = {**call.context, "iam:PassedToService": "ec2.amazonaws.com"}
     return [Call("iam", "iam:PassRole", (role.arn,), context) for role in roles]
+
+
+def _list_kms_calls(call: Call) -> list[Call]:
+    """Return the calls of KMS that SSM makes for its caller, with the parameter's ARN as encryption context.
+
+    Source: Systems Manager User Guide, "How AWS Systems Manager Parameter Store uses AWS KMS".
+    """
+    region, parameters, action = call.context["aws:RequestedRegion"], call.parameters, call.action
+    inventory = Inventory(region)
+    uses: list[tuple[str, str]] = []
+    if action == "ssm:PutParameter":
+        name = str(parameters.get("Name"))
+        kind = parameters.get("Type") or inventory.find_parameter_type(name)
+        held = dict(inventory.list_secure_parameters(name))
+        uses = [(name, parameters.get("KeyId") or held.get(name) or DEFAULT_KEY)] if kind == "SecureString" else []
+        verb = "GenerateDataKey" if parameters.get("Tier") == "Advanced" else "Encrypt"
+    elif call.service == "ssm" and parameters.get("WithDecryption"):
+        names = [str(parameters["Name"])] if "Name" in parameters else parameters.get("Names", [])
+        uses = [use for name in names for use in inventory.list_secure_parameters(str(name).partition(":")[0])]
+        if "Path" in parameters:
+            uses = list(inventory.list_secure_parameters(str(parameters["Path"]), below=True))
+        verb = "Decrypt"
+    return [
+        Call(
+            "kms",
+            f"kms:{verb}",
+            (key,),
+            dict(call.context)
+            | kms_context(
+                {"PARAMETER_ARN": f"arn:aws:ssm:{region}:{ACCOUNT}:parameter/{name.lstrip('/')}"},
+                via=f"ssm.{region}.amazonaws.com",
+            ),
+        )
+        for name, key in uses
+    ]
+
+
+def find_key(region: str, identity: str) -> KmsKey | None:
+    """Return the KMS key of a region by its id, alias or ARN, or None."""
+    return Inventory(region).find_key(identity)
 
 
 def is_assumable_by_ec2(role: str) -> bool:

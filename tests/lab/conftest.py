@@ -11,7 +11,7 @@ from lab import region as labs
 from lab.errors import NotPermitted
 from lab.linux import require_privileges
 from lab.region import Region
-from tests.support.cloud import Cloud
+from tests.support.cloud import Cloud, raise_quotas
 
 HERE = Path(__file__).parent
 
@@ -35,7 +35,11 @@ def region_of_its_own(*, boots: bool) -> Iterator[Region]:
     """A region under a name nobody else has, gone at the end, however it ends."""
     name = f"t{secrets.token_hex(3)}"
     try:
-        yield labs.start(name, boots=boots, disposable=True)
+        region = labs.start(name, boots=boots, disposable=True)
+        raise_quotas(region)
+        # Packet rules are tried by many calls in a moment.
+        region.set_rules(throttle_writes=boots)
+        yield region
     finally:
         labs.down(name)
 

@@ -39,6 +39,13 @@ def client(region: Region, service: str, **credentials: str) -> Any:
     return make(service, region_name=AWS_REGION, endpoint_url=region.endpoint, **chosen)
 
 
+def raise_quotas(region: Region, value: int = 200) -> None:
+    """Request more VPCs, internet gateways, Elastic IPs and routes than the defaults, as a customer would."""
+    quotas = client(region, "service-quotas")
+    for service, code in (("vpc", "L-F678F1CE"), ("vpc", "L-A4707A72"), ("ec2", "L-0263D0A3"), ("vpc", "L-93826ACB")):
+        quotas.request_service_quota_increase(ServiceCode=service, QuotaCode=code, DesiredValue=value)
+
+
 @dataclass(frozen=True)
 class Place:
     """Somewhere packets come from and go to: an instance or a host elsewhere.

@@ -11,9 +11,9 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 from moto import mock_aws
 
-from lab.api.iam import SignedRequest, parse_call, parse_signature
+from lab.api.iam import SignedRequest, authorize, parse_call, parse_signature
 from lab.api.moto_patches import patched
-from lab.api.moto_state import publish_images
+from lab.api.moto_state import AccessKeys, find_bucket_policy, find_key, list_implied_calls, publish_images
 from lab.api.request import parse_request
 from lab.api.validation.validator import Validator, check_s3
 
@@ -28,14 +28,18 @@ class JudgedAws:
     def __init__(self, validator: Validator, region: str = REGION) -> None:
         self.validator = validator
         self.region = region
+        self._keys = AccessKeys()
 
-    def client(self, service: str) -> Any:
-        """Return a boto3 client that does not check its parameters itself and does not try again."""
+    def client(self, service: str, **credentials: str) -> Any:
+        """Return a boto3 client that does not check its parameters itself and does not try again.
+
+        Credentials (boto3's names for them) have their policies judged; without, every call is allowed.
+        """
         if service == "ec2":
             publish_images(self.region)
         config = Config(parameter_validation=False, retries={"total_max_attempts": 1})
         make: Any = _SESSION.client
-        client = make(service, region_name=self.region, config=config)
+        client = make(service, region_name=self.region, config=config, **credentials)
         # First, because moto's own handler answers.
         client.meta.events.register_first("before-send", self._judge)
         return client
@@ -60,6 +64,8 @@ class JudgedAws:
         )
         signature = parse_signature(signed)
         assert signature
+        if signature.key != "testing":
+            authorize(signed, self._keys.find_principal, find_bucket_policy, list_implied_calls, find_key)
         if signature.service == "s3":
             check_s3(parse_call(signed, signature))
         elif parsed := parse_request(signed, signature):

@@ -2,31 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from lab.api.errors import ApiError
 from lab.api.iam import Call
 from lab.api.moto_inventory import Inventory
 from lab.api.request import ApiRequest
+from lab.api.rules import Rules
 from lab.api.validation.consistency import check_profile_visible
 from lab.api.validation.ec2 import check_ec2, check_single_ipv6_source
 from lab.api.validation.quotas import check_quotas
 from lab.api.validation.services import check_bucket_name, check_services
 from lab.api.validation.shapes import check_shapes
 from lab.api.validation.throttling import Throttle
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Which of AWS's refusals a lab makes; those that have no switch are always on."""
-
-    throttle_writes: bool = True
-    throttle_reads: bool = False
-    quotas: bool = True
-    single_ipv6_source: bool = False
-    """Whether an interface may be created with one kind of IPv6 addresses and prefixes alone, as in EC2."""
-    profile_delay: float = 0.0
-    """Seconds until EC2 sees a new instance profile."""
 
 
 class Validator:

@@ -9,12 +9,14 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
 
 from lab import wsgi
 from lab.api import moto_state
 from lab.api.app import ApiRequestHandler, AwsApi
+from lab.api.validation.validator import Validator
 from lab.linux import listen
 
 REGION = "eu-west-1"
@@ -44,6 +46,7 @@ def api() -> Iterator[Api]:
     application: Any = AwsApi(
         running.keys,
         threading.RLock(),
+        Validator(),
         instances=instances,  # type: ignore[arg-type]  # what no call here reaches is left out
         services=services,  # type: ignore[arg-type]
         request_reconcile=running.requests.append,
@@ -51,7 +54,7 @@ def api() -> Iterator[Api]:
     server = wsgi.serve(application, bound, handler=ApiRequestHandler)
     yield running
     threading.Thread(target=wsgi.close, args=(server,), daemon=True).start()
-    for service in ("ec2", "iam", "s3", "ssm", "sts", "autoscaling"):
+    for service in ("ec2", "iam", "s3", "ssm", "sts", "autoscaling", "route53", "cloudwatch"):
         backends: BackendDict[Any] = get_backend(service)
         backends.reset()
 
@@ -93,3 +96,39 @@ def test_a_refused_call_requests_nothing(api: Api) -> None:
             CidrBlock="10.1.0.0/16"
         )
     assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("service", "action", "parameters", "code"),
+    [
+        ("ec2", "create_vpc", {"CidrBlock": "10.0.0.0/16", "InstanceTenancy": "mine"}, "InvalidParameterValue"),
+        ("iam", "create_user", {"UserName": "a b"}, "ValidationError"),
+        ("ssm", "put_parameter", {"Name": "/a b", "Value": "v", "Type": "String"}, "ValidationException"),
+        ("cloudwatch", "put_metric_data", {"Namespace": "N", "MetricData": []}, "MissingParameter"),
+        ("route53", "create_hosted_zone", {"Name": "n", "CallerReference": "c" * 129}, "InvalidInput"),
+        ("s3", "create_bucket", {"Bucket": "10.0.0.1"}, "InvalidBucketName"),
+    ],
+)
+def test_a_refusal_is_in_the_services_own_protocol(
+    api: Api, operator: dict[str, str], service: str, action: str, parameters: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(ClientError) as refusal:
+        getattr(api.client(service, **operator), action)(**parameters)
+    assert refusal.value.response["Error"]["Code"] == code
+    assert refusal.value.response["Error"]["Message"]
+
+
+def test_boto3_tries_a_throttled_write_again(api: Api, operator: dict[str, str]) -> None:
+    ssm = api.client("ssm", **operator)
+    attempts = [
+        ssm.put_parameter(Name=f"/n{number}", Value="v", Type="String")["ResponseMetadata"]["RetryAttempts"]
+        for number in range(12)
+    ]
+    assert max(attempts) > 0
+
+
+def test_the_labs_own_calls_are_not_judged(api: Api) -> None:
+    ssm = api.client("ssm")
+    for number in range(20):
+        answer = ssm.put_parameter(Name=f"/n{number}", Value="v" * 5000, Type="String")
+        assert answer["ResponseMetadata"]["RetryAttempts"] == 0

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.api.validation.validator import Rules, Validator
+from lab.api.rules import Rules
+from lab.api.validation.validator import Validator
 from tests.support.judged import JudgedAws, judged_aws
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from lab.api.errors import ApiError
-from lab.api.validation.validator import Rules, Validator
+from lab.api.rules import Rules
+from lab.api.validation.validator import Validator
 from tests.support.judged import JudgedAws, judged_aws
 
 Call = Callable[[], Any]
@@ -346,3 +347,15 @@ def test_a_new_profile_is_not_there_at_once() -> None:
             )
         aws.validator.rules = Rules()
         assert launch(ec2, subnet, IamInstanceProfile={"Name": "p"})
+
+
+def test_a_quota_is_raised_by_a_request(aws: JudgedAws) -> None:
+    quotas, ec2 = aws.client("service-quotas"), aws.client("ec2")
+    vpcs = {"ServiceCode": "vpc", "QuotaCode": "L-F678F1CE"}
+    assert quotas.get_service_quota(**vpcs)["Quota"]["Value"] == 5
+    answer = quotas.request_service_quota_increase(**vpcs, DesiredValue=6)
+    assert answer["RequestedQuota"]["Status"] == "APPROVED"
+    assert quotas.get_service_quota(**vpcs)["Quota"]["Value"] == 6
+    for _ in range(5):
+        ec2.create_vpc(CidrBlock="10.0.0.0/16")
+    refused(lambda: ec2.create_vpc(CidrBlock="10.0.0.0/16"), "VpcLimitExceeded")
