@@ -1,1 +1,1 @@
-"""What runs on a gateway: its user data, its releases, and the agent that makes the machine follow them."""
+"""The software of a gateway: its user data, its releases, and the agent that makes the machine run them."""

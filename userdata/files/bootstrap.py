@@ -1,7 +1,7 @@
-"""First contact: run the gateway's agent out of the current release, or else out of the release that AWS names.
+"""Run the gateway's agent out of the current release, or, if that is impossible, out of the release that AWS names.
 
-All the rest is in the agent, which comes with every release; this file stays as it is for the life of the instance. So
-it does no more than fetch, and leaves it to the timer that runs it to try again.
+Everything else is in the agent, which comes with every release, while this file stays the same for the life of the
+instance. So it only fetches, and the timer that runs it repeats a failed attempt.
 """
 
 import hashlib
@@ -26,58 +26,58 @@ T = TypeVar("T")
 ENV = Path("/etc/drawbridge/env")
 CURRENT = Path("/opt/drawbridge/current/agent.py")
 FETCHED = Path("/run/drawbridge/agent.py")
-#: Seconds for role, metadata, network and clock to be there; on a first boot all of them may be late.
-PATIENCE = 90.0
+#: Seconds until role, metadata, network and clock must be ready; on a first boot all of them may be late.
+FETCH_TIMEOUT = 90.0
 
 
 def main() -> None:
-    """Run the agent; never returns but by SystemExit. Its exit status is the agent's, 1 if there is none to run."""
+    """Run the agent and end by SystemExit with its exit status, or with 1 if there is no agent to run."""
     if CURRENT.exists():
         try:
             runpy.run_path(str(CURRENT), run_name="__main__")
         except Exception:
             traceback.print_exc()
-            print("the current agent broke down; fetching the one AWS names", file=sys.stderr)
+            print("the current agent crashed; fetching the agent of the release that AWS names", file=sys.stderr)
     env = dict(line.split("=", 1) for line in ENV.read_text().splitlines() if "=" in line)
-    if not is_equipped():
-        install(env["PACKAGES"].split())
+    if not has_packages():
+        install_packages(env["PACKAGES"].split())
     import boto3
 
     session = boto3.Session(region_name=env["REGION"])
     try:
-        source = patiently(lambda: fetch(session, env["RELEASE"]), PATIENCE)
+        source = retry(lambda: fetch_agent(session, env["RELEASE"]), FETCH_TIMEOUT)
     except Exception as error:
         print(f"no agent: {error}", file=sys.stderr)
         refused = isinstance(error, (ValueError, KeyError, tarfile.TarError))
-        report(session, env["REPORT"], "refused" if refused else "failed", f"no agent: {error}")
+        put_report(session, env["REPORT"], "refused" if refused else "failed", f"no agent: {error}")
         sys.exit(1)
     FETCHED.parent.mkdir(parents=True, exist_ok=True)
     FETCHED.write_bytes(source)
     runpy.run_path(str(FETCHED), run_name="__main__")
 
 
-def is_equipped() -> bool:
-    """Whether the packages that cloud-init was to install are there."""
+def has_packages() -> bool:
+    """Return whether the packages that cloud-init should install are there."""
     return bool(importlib.util.find_spec("boto3") and shutil.which("openvpn") and shutil.which("nft"))
 
 
-def install(packages: list[str]) -> None:
-    """Install what is missing: the mirror was down, or the first boot was cut off in the midst of it.
+def install_packages(packages: list[str]) -> None:
+    """Install packages that are missing because the mirror was down or the first boot was cut off.
 
-    In a unit of its own, since the sandbox of this one has no place for a package manager.
+    The package manager runs in a unit of its own, since the sandbox of this unit does not let it work.
     """
-    outside = ["systemd-run", "--quiet", "--wait", "--collect", "--pipe", "--setenv=DEBIAN_FRONTEND=noninteractive"]
+    in_own_unit = ["systemd-run", "--quiet", "--wait", "--collect", "--pipe", "--setenv=DEBIAN_FRONTEND=noninteractive"]
     for command in (
         ["dpkg", "--configure", "-a"],
         ["apt-get", "update", "--quiet"],
         ["apt-get", "install", "--quiet", "--assume-yes", "--no-install-recommends", *packages],
     ):
-        subprocess.run([*outside, *command], timeout=300, check=True)
+        subprocess.run([*in_own_unit, *command], timeout=300, check=True)
     importlib.invalidate_caches()
 
 
-def patiently(action: Callable[[], T], seconds: float) -> T:
-    """Return what `action` returns; whatever it raises, try it again for `seconds`, then raise that."""
+def retry(action: Callable[[], T], seconds: float) -> T:
+    """Return what `action` returns; repeat it after any exception for `seconds`, then raise the last one."""
     end, pause = time.monotonic() + seconds, 0.5
     while True:
         try:
@@ -89,8 +89,8 @@ def patiently(action: Callable[[], T], seconds: float) -> T:
         pause = min(pause * 1.5, 5.0)
 
 
-def fetch(session: Any, parameter: str) -> bytes:
-    """Return the agent's source out of the release that `parameter` points at; raises ValueError if it is another."""
+def fetch_agent(session: Any, parameter: str) -> bytes:
+    """Return the agent's source out of the release that `parameter` points at; raises ValueError for a wrong digest."""
     import botocore.config
 
     settings = botocore.config.Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1})
@@ -103,13 +103,13 @@ def fetch(session: Any, parameter: str) -> bytes:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         source = tar.extractfile("agent.py")
         if source is None:
-            raise ValueError("the release's agent.py is no file")
+            raise ValueError("the release's agent.py is not a file")
         return source.read()
 
 
-def report(session: Any, parameter: str, state: str, reason: str) -> None:
-    """Tell the operator, if that is possible, in the words of the agent's report."""
-    text = {
+def put_report(session: Any, parameter: str, state: str, reason: str) -> None:
+    """Write the operator's report, in the format of the agent's, if AWS can be reached."""
+    report = {
         "state": state,
         "release": "",
         "running": "",
@@ -119,9 +119,9 @@ def report(session: Any, parameter: str, state: str, reason: str) -> None:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        session.client("ssm").put_parameter(Name=parameter, Value=json.dumps(text), Type="String", Overwrite=True)
+        session.client("ssm").put_parameter(Name=parameter, Value=json.dumps(report), Type="String", Overwrite=True)
     except Exception as error:
-        print(f"no report: {error}", file=sys.stderr)
+        print(f"the report could not be written: {error}", file=sys.stderr)
 
 
 def _read(path: Path) -> str:

@@ -1,11 +1,11 @@
 #!/bin/sh
-# OpenVPN asks whether an address is a client's: learn-address add|update ADDRESS[@VLAN] NAME, or delete ADDRESS.
-# Anything but success makes it drop the frame. On a segment that is how each client is held to its own hardware address.
+# OpenVPN asks whether a client may use an address: learn-address add|update ADDRESS[@VLAN] NAME, or delete ADDRESS.
+# OpenVPN drops the frame unless this succeeds. On a segment this holds each client to its own hardware address.
 set -eu
 
 [ "$1" = delete ] && exit 0
 members=/etc/drawbridge/members
 grep -qxF "${2%@*} $3" $members && exit 0
-# A bridge brings its LAN's hosts, whose addresses nobody knows: any but those that are somebody's.
+# The hosts behind a bridge have unknown addresses: allow every address that no listed owner has.
 grep -qxF "* $3" $members || exit 1
 ! grep -q "^${2%@*} " $members

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Tells CloudWatch how the gateway is: bytes carried, clients connected, days left on its certificates.
+"""Sends the gateway's metrics to CloudWatch: bytes carried, clients connected, days left on its certificates.
 
-Runs once a minute, with the instance's role, which may write to the stack's own namespace and to no other. What it
-counts by it remembers in its state directory; after a restart of OpenVPN, counting begins anew. Only Python's own
+It runs once a minute with the instance's role, which may write to the stack's own namespace and to no other. The last
+counter values are in its state directory; after a restart of OpenVPN, counting starts at zero. Only Python's standard
 library and boto3.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 #: Seconds; OpenVPN serves one management client at a time.
-MANAGEMENT = 5.0
+MANAGEMENT_TIMEOUT = 5.0
 SECRETS = Path("/etc/openvpn/server/secrets")
 
 
@@ -33,11 +33,11 @@ def read_load(answer: str) -> dict[str, int]:
     return {key: int(value) for key, value in re.findall(r"(nclients|bytesin|bytesout)=(\d+)", answer)}
 
 
-def load_stats(path: Path) -> dict[str, int]:
-    """Ask OpenVPN's management socket; raises OSError where nobody answers."""
-    end = time.monotonic() + MANAGEMENT
+def query_load(path: Path) -> dict[str, int]:
+    """Return the answer of OpenVPN's management socket to `load-stats`; raises OSError if there is no answer."""
+    end = time.monotonic() + MANAGEMENT_TIMEOUT
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(MANAGEMENT)
+        connection.settimeout(MANAGEMENT_TIMEOUT)
         connection.connect(str(path))
         with connection.makefile("rw", encoding="utf-8", newline="\n") as stream:
             stream.write("load-stats\n")
@@ -49,7 +49,7 @@ def load_stats(path: Path) -> dict[str, int]:
 
 
 def days_left(not_after: str, now: datetime) -> float:
-    """Days until what `openssl x509 -enddate` prints.
+    """Return the days from `now` to the date that `openssl x509 -enddate` has printed.
 
     >>> days_left("notAfter=Jan 11 00:00:00 2030 GMT", datetime(2030, 1, 1, tzinfo=UTC))
     10.0
@@ -58,39 +58,39 @@ def days_left(not_after: str, now: datetime) -> float:
     return (end - now).total_seconds() / 86400
 
 
-def carried(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    """Bytes since the last time; all of them where OpenVPN has started again since."""
-    fresh = any(now[key] < before.get(key, 0) for key in ("bytesin", "bytesout"))
-    return {key: now[key] - (0 if fresh else before.get(key, 0)) for key in ("bytesin", "bytesout")}
+def count_bytes(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """Return the bytes since the last run; all bytes if OpenVPN has restarted since."""
+    restarted = any(now[key] < before.get(key, 0) for key in ("bytesin", "bytesout"))
+    return {key: now[key] - (0 if restarted else before.get(key, 0)) for key in ("bytesin", "bytesout")}
 
 
-def figures(instance: str, load: Mapping[str, int], before: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The metrics of one OpenVPN process."""
-    moved, dimension = carried(load, before), [{"Name": "Process", "Value": instance}]
+def process_metrics(instance: str, load: Mapping[str, int], before: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the metrics of one OpenVPN process."""
+    traffic, dimension = count_bytes(load, before), [{"Name": "Process", "Value": instance}]
     return [
         {"MetricName": "ConnectedClients", "Dimensions": dimension, "Value": load["nclients"], "Unit": "Count"},
-        {"MetricName": "BytesReceived", "Dimensions": dimension, "Value": moved["bytesin"], "Unit": "Bytes"},
-        {"MetricName": "BytesSent", "Dimensions": dimension, "Value": moved["bytesout"], "Unit": "Bytes"},
+        {"MetricName": "BytesReceived", "Dimensions": dimension, "Value": traffic["bytesin"], "Unit": "Bytes"},
+        {"MetricName": "BytesSent", "Dimensions": dimension, "Value": traffic["bytesout"], "Unit": "Bytes"},
     ]
 
 
-def lifetimes(now: datetime) -> list[dict[str, Any]]:
-    """Days left on the certificates that are on this machine."""
+def certificate_metrics(now: datetime) -> list[dict[str, Any]]:
+    """Return the days left on the certificates of this machine."""
     metrics = []
     for name in ("server", "ca"):
         command = ["openssl", "x509", "-noout", "-enddate", "-in", str(SECRETS / f"{name}.crt")]
-        said = subprocess.run(
+        result = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
         )
-        if said.returncode == 0:
+        if result.returncode == 0:
             dimension = [{"Name": "Certificate", "Value": name}]
-            days = days_left(said.stdout, now)
+            days = days_left(result.stdout, now)
             metrics.append({"MetricName": "DaysLeft", "Dimensions": dimension, "Value": days, "Unit": "None"})
     return metrics
 
 
 def main() -> int:
-    """Return the exit status."""
+    """Send all metrics once and return the exit status."""
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -100,12 +100,12 @@ def main() -> int:
     before: dict[str, dict[str, int]] = {}
     with contextlib.suppress(OSError, ValueError):
         before = json.loads(memory.read_text())
-    loads, metrics = {}, lifetimes(datetime.now(UTC))
+    loads, metrics = {}, certificate_metrics(datetime.now(UTC))
     for path in sorted(Path("/run").glob("openvpn-*/mgmt.sock")):
         instance = path.parent.name.removeprefix("openvpn-")
         try:
-            loads[instance] = load_stats(path)
-            metrics += figures(instance, loads[instance], before.get(instance, {}))
+            loads[instance] = query_load(path)
+            metrics += process_metrics(instance, loads[instance], before.get(instance, {}))
         except (OSError, KeyError) as error:
             print(f"{instance}: {error!r}", file=sys.stderr)
     try:
@@ -113,7 +113,7 @@ def main() -> int:
         cloudwatch.put_metric_data(Namespace=f"Drawbridge/{env['STACK']}", MetricData=metrics)
         memory.write_text(json.dumps(loads))
     except (BotoCoreError, ClientError, OSError) as error:
-        print(f"CloudWatch is not told: {error}", file=sys.stderr)
+        print(f"the metrics could not be sent to CloudWatch: {error}", file=sys.stderr)
         return 1
     return 0
 

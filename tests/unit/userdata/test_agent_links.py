@@ -1,4 +1,4 @@
-"""What the agent does on a gateway whose processes are links of a bond. That the links carry packets is not shown."""
+"""The agent on a gateway whose processes are links of a bond. Does not prove that the links carry packets."""
 
 import json
 from pathlib import Path

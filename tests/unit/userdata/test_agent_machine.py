@@ -56,18 +56,18 @@ class World:
         self.ssm.put_parameter(Name=NAMES.release, Type="String", Value=json.dumps(pointer), Overwrite=True)
 
     def run(self, digest: str = "agent") -> agent.Report:
-        """One run of the agent, its report told."""
+        """Run the agent once and publish its report."""
         report = agent.converge(self.machine, self.cloud, digest)
         agent.publish_report(self.machine, self.cloud, report)
         return report
 
-    def told(self) -> dict[str, Any]:
+    def published_report(self) -> dict[str, Any]:
         value: dict[str, Any] = json.loads(self.ssm.get_parameter(Name=NAMES.report)["Parameter"]["Value"])
         return value
 
     def running(self) -> str:
         """The release OpenVPN runs by the links it was started with."""
-        started = self.machine.started("server")
+        started = self.machine.started_generation("server")
         return started.release if started and OPENVPN in self.services.active else ""
 
     def serials(self) -> set[str]:
@@ -124,8 +124,8 @@ def test_first_run_makes_the_gateway_ready(world: World) -> None:
     sha = world.publish(gateway.build())
     report = world.run()
     assert report == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
-    assert world.told() | {"time": ""} == {**asdict(report), "units": [OPENVPN], "time": ""}
-    assert json.loads(world.machine.report_file.read_text()) == world.told()
+    assert world.published_report() | {"time": ""} == {**asdict(report), "units": [OPENVPN], "time": ""}
+    assert json.loads(world.machine.report_file.read_text()) == world.published_report()
     assert world.services.active == {agent.FIREWALL, OPENVPN}
     assert world.running() == sha
     links = {
@@ -172,9 +172,10 @@ def test_secrets_are_read_by_their_owners_only(world: World) -> None:
 def test_nothing_secret_is_said(world: World) -> None:
     world.publish(gateway.build())
     world.run()
-    said = "\n".join([*world.services.commands, world.machine.state_file.read_text(), json.dumps(world.told())])
+    report, state = json.dumps(world.published_report()), world.machine.state_file.read_text()
+    output = "\n".join([*world.services.commands, state, report])
     for value in gateway.secrets().values():
-        assert value.splitlines()[1 if "\n" in value.strip() else 0] not in said
+        assert value.splitlines()[1 if "\n" in value.strip() else 0] not in output
 
 
 def test_a_run_with_nothing_new_is_one_call_and_one_command(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,9 +185,9 @@ def test_a_run_with_nothing_new_is_one_call_and_one_command(world: World, monkey
     calls: list[str] = []
     call = agent.Cloud._call
 
-    def count(what: str, action: Callable[[], Any]) -> Any:
-        calls.append(what)
-        return call(what, action)
+    def count(resource: str, action: Callable[[], Any]) -> Any:
+        calls.append(resource)
+        return call(resource, action)
 
     monkeypatch.setattr(agent.Cloud, "_call", staticmethod(count))
     assert world.run().state == "ready"
@@ -194,8 +195,8 @@ def test_a_run_with_nothing_new_is_one_call_and_one_command(world: World, monkey
     assert [command.split()[1] for command in world.services.commands] == ["show"]
 
 
-@pytest.mark.parametrize("what", ["ccd", "revoked", "firewall"])
-def test_clients_and_rules_change_without_a_restart(world: World, what: str) -> None:
+@pytest.mark.parametrize("case", ["ccd", "revoked", "firewall"])
+def test_clients_and_rules_change_without_a_restart(world: World, case: str) -> None:
     world.publish(gateway.build())
     world.run()
     changed = {
@@ -204,7 +205,7 @@ def test_clients_and_rules_change_without_a_restart(world: World, what: str) -> 
         "firewall": gateway.archive(
             gateway.contents(gateway.build()) | {"root/etc/drawbridge/nftables.conf": b"table inet drawbridge {\n}\n"}
         ),
-    }[what]
+    }[case]
     sha = world.publish(changed)
     assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert world.services.starts == 1
@@ -265,12 +266,12 @@ def test_the_report_names_the_units_of_every_process_that_runs(world: World) -> 
     world.publish(gateway.build(bonded))
     units = [OPENVPN, "openvpn-server@server1.service"]
     assert world.run().state == "ready"
-    assert world.told()["units"] == units
+    assert world.published_report()["units"] == units
     # A refused release does not change what runs.
     world.publish(gateway.archive(gateway.contents(gateway.build()) | {"new": b""}))
     world.services.fails = {"nft --check": "syntax error"}
     assert world.run().state == "refused"
-    assert world.told()["units"] == units
+    assert world.published_report()["units"] == units
 
 
 @dataclass(frozen=True)
@@ -292,11 +293,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, what: str) -> None:
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, case: str) -> None:
     good = world.publish(gateway.build())
     world.run()
-    bad = BAD[what]
+    bad = BAD[case]
     sha = world.publish(gateway.archive(gateway.contents(gateway.build()) | {"new": b""} | bad.files))
     world.services.fails, world.services.refuses = bad.fails, bad.refuses
     report = world.run()
@@ -305,7 +306,7 @@ def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, what
     assert bad.says in report.reason
     assert world.running() == good
     assert world.services.active == {agent.FIREWALL, OPENVPN}
-    linked = world.machine.linked()
+    linked = world.machine.linked_generation()
     assert linked and linked.release == good
     # It is not tried again and again ...
     starts = world.services.starts
@@ -323,7 +324,7 @@ def test_keys_that_do_not_fit_are_refused(world: World) -> None:
     world.put_secrets({"server.key": gateway.secrets()["server.key"]})
     report = world.run()
     assert (report.state, report.running) == ("refused", good)
-    assert "do not fit" in report.reason
+    assert "do not match" in report.reason
     assert "PRIVATE" not in report.reason
     assert world.services.starts == 1
 
@@ -385,7 +386,7 @@ def test_without_aws_the_last_good_release_is_kept_running(world: World, monkeyp
     class Down:
         """Stand-in for an API that does not answer."""
 
-        def look(self, _: object) -> None:
+        def look_up(self, _: object) -> None:
             raise agent.FailedError("could not connect")
 
     report = agent.converge(world.machine, Down(), "agent")  # type: ignore[arg-type]
@@ -397,7 +398,7 @@ def test_an_unreachable_api_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) ->
     for key, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "ENDPOINT_URL": "http://127.0.0.1:9"}.items():
         monkeypatch.setenv(f"AWS_{key}", value)
     with pytest.raises(agent.FailedError, match="Could not connect"):
-        agent.Cloud(ENV).look(())
+        agent.Cloud(ENV).look_up(())
 
 
 def test_missing_parameters_are_named(world: World) -> None:
@@ -424,9 +425,9 @@ def test_a_service_that_serves_no_more_is_reported(world: World) -> None:
     report = world.run()
     assert (report.state, report.release) == ("failed", sha)
     assert "does not come up" in report.reason
-    assert world.told()["state"] == "failed"
+    assert world.published_report()["state"] == "failed"
     (world.root / "run/openvpn-server/status").write_text("END\n")
-    assert world.run().state == world.told()["state"] == "ready"
+    assert world.run().state == world.published_report()["state"] == "ready"
 
 
 def test_a_reboot_needs_nothing_but_the_links(world: World) -> None:
@@ -445,10 +446,10 @@ class Killed(BaseException):
 def snapshot(world: World) -> tuple[object, ...]:
     return (
         world.running(),
-        world.machine.linked(),
-        world.machine.state().applied,
+        world.machine.linked_generation(),
+        world.machine.load_state().applied,
         world.serials(),
-        world.told()["state"],
+        world.published_report()["state"],
     )
 
 
@@ -503,9 +504,9 @@ def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatc
         assert world.running() in {old, new}, f"after {lives} effects"
         assert world.run().state == "ready", f"after {lives} effects"
         assert world.running() == new
-        assert world.machine.linked() == world.machine.state().applied
+        assert world.machine.linked_generation() == world.machine.load_state().applied
         assert world.serials() == {"9"}
-        assert world.told()["release"] == new
+        assert world.published_report()["release"] == new
         assert not list((world.root / "opt").rglob(".*.new"))
         if alive:
             break

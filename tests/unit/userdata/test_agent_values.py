@@ -30,7 +30,7 @@ def test_pointer() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"bucket": "b", "key": "k"}', '{"bucket":'])
 def test_no_pointer_is_refused(text: str) -> None:
-    with pytest.raises(agent.RefusedError, match="no pointer"):
+    with pytest.raises(agent.RefusedError, match="not a pointer"):
         agent.read_pointer(text)
 
 
@@ -41,7 +41,7 @@ def test_pointer_to_what_is_no_digest_is_refused(sha: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("manifest", "said"),
+    ("manifest", "reason"),
     [
         ({"format": 2, "instances": [], "secrets": []}, "format 2"),
         ({"format": 1, "instances": ["../x"], "secrets": []}, "'../x'"),
@@ -50,8 +50,8 @@ def test_pointer_to_what_is_no_digest_is_refused(sha: str) -> None:
         ([], "unreadable"),
     ],
 )
-def test_manifest_not_understood_is_refused(manifest: object, said: str) -> None:
-    with pytest.raises(agent.RefusedError, match=said):
+def test_manifest_not_understood_is_refused(manifest: object, reason: str) -> None:
+    with pytest.raises(agent.RefusedError, match=reason):
         agent.read_manifest(json.dumps(manifest))
 
 
@@ -72,11 +72,11 @@ def parameter(name: str, version: int, seconds: int = 0) -> dict[str, Any]:
 
 
 def test_identity_of_secrets() -> None:
-    one, two = parameter("/a", 1), parameter("/b", 1)
-    assert agent.identify_secrets([one, two]) == agent.identify_secrets([two, one])
-    assert agent.identify_secrets([one]) != agent.identify_secrets([parameter("/a", 2)])
-    assert agent.identify_secrets([one]) != agent.identify_secrets([parameter("/a", 1, 5)]), "deleted and made again"
-    assert agent.identify_secrets([one]) == agent.identify_secrets([one | {"Value": "as ciphertext"}])
+    first, second = parameter("/a", 1), parameter("/b", 1)
+    assert agent.identify_secrets([first, second]) == agent.identify_secrets([second, first])
+    assert agent.identify_secrets([first]) != agent.identify_secrets([parameter("/a", 2)])
+    assert agent.identify_secrets([first]) != agent.identify_secrets([parameter("/a", 1, 5)]), "deleted and made again"
+    assert agent.identify_secrets([first]) == agent.identify_secrets([first | {"Value": "as ciphertext"}])
 
 
 def test_a_secret_shows_its_name_only() -> None:
@@ -133,19 +133,19 @@ def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.data())
 def test_a_damaged_archive_is_refused_or_whole(data: st.DataObject) -> None:
     """Whatever is cut off or changed: never another error, never a file with another content than it had."""
-    whole = release.pack({"a": b"first" * 50, "b": b"second"})
-    cut = data.draw(st.integers(0, len(whole) - 1))
+    archive = release.pack({"a": b"first" * 50, "b": b"second"})
+    cut = data.draw(st.integers(0, len(archive) - 1))
     flip = data.draw(st.integers(1, 255))
-    flipped = whole[:cut] + bytes([whole[cut] ^ flip]) + whole[cut + 1 :]
+    flipped = archive[:cut] + bytes([archive[cut] ^ flip]) + archive[cut + 1 :]
     with pytest.raises(agent.RefusedError):
         # tar itself does not see a cut in its closing zeros, so a digest stands before this one.
-        list(agent.read_archive(whole[: min(cut, len(whole) // 2)]))
+        list(agent.read_archive(archive[: min(cut, len(archive) // 2)]))
     try:
         list(agent.read_archive(flipped))
     except agent.RefusedError:
         pass
     else:
-        assert zlib.crc32(flipped) != zlib.crc32(whole)
+        assert zlib.crc32(flipped) != zlib.crc32(archive)
 
 
 def test_sessions() -> None:
@@ -179,7 +179,7 @@ def test_a_report_is_news_only_if_it_says_something_else() -> None:
     report = agent.Report("ready", SHA, SHA, "", "i-1")
     early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
     assert report.text(early) != report.text(late)
-    assert "time" not in report.said()
+    assert "time" not in report.content()
     assert json.loads(report.text(early)) == {
         "state": "ready",
         "release": SHA,

@@ -37,8 +37,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(bootstrap, "ENV", environment)
     monkeypatch.setattr(bootstrap, "CURRENT", tmp_path / "current/agent.py")
     monkeypatch.setattr(bootstrap, "FETCHED", tmp_path / "run/agent.py")
-    monkeypatch.setattr(bootstrap, "PATIENCE", 0.0)
-    monkeypatch.setattr(bootstrap, "is_equipped", lambda: True)
+    monkeypatch.setattr(bootstrap, "FETCH_TIMEOUT", 0.0)
+    monkeypatch.setattr(bootstrap, "has_packages", lambda: True)
     return tmp_path
 
 
@@ -73,21 +73,21 @@ def test_a_broken_current_agent_is_replaced(aws: Any, machine: Path, capsys: Any
     bootstrap.CURRENT.write_text("import nothing_of_this_name\n")
     publish(aws, gateway.archive({"agent.py": AGENT.encode()}))
     assert run() == 3
-    assert "broke down" in capsys.readouterr().err
+    assert "crashed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("state", "said"), [("failed", "ParameterNotFound"), ("refused", "SHA-256"), ("refused", "agent.py")]
+    ("state", "message"), [("failed", "ParameterNotFound"), ("refused", "SHA-256"), ("refused", "agent.py")]
 )
-def test_no_agent_is_reported(aws: Any, machine: Path, state: str, said: str) -> None:
-    if said == "SHA-256":
+def test_no_agent_is_reported(aws: Any, machine: Path, state: str, message: str) -> None:
+    if message == "SHA-256":
         publish(aws, gateway.build(), gateway.build().archive[:-1])
-    elif said == "agent.py":
+    elif message == "agent.py":
         publish(aws, gateway.archive({"manifest.json": b"{}"}))
     assert run() == 1
     report = json.loads(aws.client("ssm").get_parameter(Name=NAMES.report)["Parameter"]["Value"])
     assert report["state"] == state
-    assert said in report["reason"]
+    assert message in report["reason"]
     assert set(report) == {"state", "release", "running", "reason", "instance", "units", "time"}
     assert not bootstrap.FETCHED.exists()
 
@@ -101,9 +101,9 @@ def test_patience_has_an_end() -> None:
             raise OSError("no metadata yet")
         return len(tries)
 
-    assert bootstrap.patiently(late, 5.0) == 2
+    assert bootstrap.retry(late, 5.0) == 2
     with pytest.raises(ZeroDivisionError):
-        bootstrap.patiently(lambda: 1 // 0, 0.0)
+        bootstrap.retry(lambda: 1 // 0, 0.0)
 
 
 @pytest.mark.allow_subprocess
@@ -114,7 +114,7 @@ def test_missing_packages_are_installed_outside_of_the_sandbox(tmp_path: Path, m
     program.write_text(f'#!/bin/sh\necho "$@" >>{log}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    bootstrap.install(["openvpn", "nftables"])
+    bootstrap.install_packages(["openvpn", "nftables"])
     commands = [line.partition("DEBIAN_FRONTEND=noninteractive ")[2] for line in log.read_text().splitlines()]
     assert commands == [
         "dpkg --configure -a",

@@ -52,8 +52,8 @@ def test_schema(tmp_path: Path, ssh_key: str | None) -> None:
         file.write_text(text)
         argv = [cloud_init, "schema", "--config-file", str(file)]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        said = result.stdout + result.stderr
-        assert (result.returncode == 0 and "Valid" in said) is good, said
+        output = result.stdout + result.stderr
+        assert (result.returncode == 0 and "Valid" in output) is good, output
 
 
 def test_everything_it_sets() -> None:
@@ -107,8 +107,8 @@ def test_names_are_all_that_differs_between_stacks() -> None:
         "REPORT": "/drawbridge/lab/report",
         "PACKAGES": "openvpn nftables python3-boto3 ca-certificates",
     }
-    other = cloud_config.render(names=Names("prod"), region="us-east-1", ssh_key=KEY)
-    assert other.replace("us-east-1", "eu-west-1").replace("/prod/", "/lab/").replace("=prod", "=lab") == render()
+    production = cloud_config.render(names=Names("prod"), region="us-east-1", ssh_key=KEY)
+    assert production.replace("us-east-1", "eu-west-1").replace("/prod/", "/lab/").replace("=prod", "=lab") == render()
 
 
 def test_scripts_are_readable_on_the_machine() -> None:

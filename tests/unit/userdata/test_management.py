@@ -60,19 +60,19 @@ class Management:
 @pytest.fixture
 def machine(tmp_path: Path) -> agent.GatewayMachine:
     machine = agent.GatewayMachine(tmp_path, gateway.Services(tmp_path), gateway.ME)
-    machine.runtime("server").mkdir(parents=True)
+    machine.runtime_directory("server").mkdir(parents=True)
     releases = {
         "old": gateway.build(revoked={1: "bob"}),
         "gone": gateway.build(gateway.without(("alice",)), revoked=[1, 2]),
         "rekeyed": gateway.build(revoked={1: "bob", 2: "alice"}),
     }
     for name, release in releases.items():
-        machine.unpack(name, release.archive)
+        machine.unpack_release(name, release.archive)
     return machine
 
 
 def serve(machine: agent.GatewayMachine, *, mute: bool = False) -> Management:
-    return Management(machine.runtime("server") / "mgmt.sock", {7: "alice", 8: "bob", 9: "alice"}, mute=mute)
+    return Management(machine.runtime_directory("server") / "mgmt.sock", {7: "alice", 8: "bob", 9: "alice"}, mute=mute)
 
 
 @pytest.mark.parametrize(
@@ -86,22 +86,22 @@ def serve(machine: agent.GatewayMachine, *, mute: bool = False) -> Management:
 def test_only_sessions_of_the_revoked_end(machine: agent.GatewayMachine, release: str, kills: list[str]) -> None:
     server = serve(machine)
     try:
-        machine.cut(release, "old")
+        machine.end_revoked_sessions(release, "old")
     finally:
         server.close()
     assert server.kills == kills
 
 
 def test_no_openvpn_no_sessions(machine: agent.GatewayMachine) -> None:
-    machine.cut("gone", "old")
-    machine.cut("gone", None)
+    machine.end_revoked_sessions("gone", "old")
+    machine.end_revoked_sessions("gone", None)
 
 
 def test_a_client_that_left_meanwhile_is_no_error(machine: agent.GatewayMachine) -> None:
     server = serve(machine)
     try:
         assert agent.send_management_commands(
-            machine.runtime("server") / "mgmt.sock", ["client-kill 99 HALT", "client-kill 7"]
+            machine.runtime_directory("server") / "mgmt.sock", ["client-kill 99 HALT", "client-kill 7"]
         ) == [
             "ERROR: client-kill command failed",
             "SUCCESS: client-kill command succeeded",
@@ -115,6 +115,6 @@ def test_silence_is_an_error_in_bounded_time(machine: agent.GatewayMachine, monk
     server = serve(machine, mute=True)
     try:
         with pytest.raises(agent.FailedError, match=r"mgmt\.sock"):
-            machine.cut("gone", "old")
+            machine.end_revoked_sessions("gone", "old")
     finally:
         server.close()

@@ -1,4 +1,4 @@
-"""What the gateway tells CloudWatch. Does not prove that AWS takes it: no gateway has told CloudWatch anything here."""
+"""The metrics that the gateway sends to CloudWatch. Does not prove that AWS takes them: nothing is sent here."""
 
 import importlib.util
 import socket
@@ -26,21 +26,21 @@ def metrics() -> ModuleType:
 @pytest.mark.seed("4.16")
 def test_bytes_are_counted_from_the_last_time_and_clients_as_they_are(metrics: ModuleType) -> None:
     now, before = {"nclients": 2, "bytesin": 150, "bytesout": 90}, {"nclients": 5, "bytesin": 100, "bytesout": 90}
-    made = metrics.figures("server", now, before)
-    assert [(m["MetricName"], m["Value"], m["Unit"]) for m in made] == [
+    entries = metrics.process_metrics("server", now, before)
+    assert [(m["MetricName"], m["Value"], m["Unit"]) for m in entries] == [
         ("ConnectedClients", 2, "Count"),
         ("BytesReceived", 50, "Bytes"),
         ("BytesSent", 0, "Bytes"),
     ]
-    assert {str(m["Dimensions"]) for m in made} == {"[{'Name': 'Process', 'Value': 'server'}]"}
+    assert {str(m["Dimensions"]) for m in entries} == {"[{'Name': 'Process', 'Value': 'server'}]"}
 
 
 def test_counting_begins_anew_with_openvpn(metrics: ModuleType) -> None:
-    assert metrics.carried({"bytesin": 7, "bytesout": 500}, {"bytesin": 100, "bytesout": 90}) == {
+    assert metrics.count_bytes({"bytesin": 7, "bytesout": 500}, {"bytesin": 100, "bytesout": 90}) == {
         "bytesin": 7,
         "bytesout": 500,
     }
-    assert metrics.carried({"bytesin": 7, "bytesout": 5}, {}) == {"bytesin": 7, "bytesout": 5}
+    assert metrics.count_bytes({"bytesin": 7, "bytesout": 5}, {}) == {"bytesin": 7, "bytesout": 5}
 
 
 @pytest.mark.seed("4.16")
@@ -65,5 +65,5 @@ def test_the_management_socket_is_asked(metrics: ModuleType, tmp_path: Path) -> 
 
         thread = threading.Thread(target=answer)
         thread.start()
-        assert metrics.load_stats(path) == {"nclients": 1, "bytesin": 10, "bytesout": 20}
+        assert metrics.query_load(path) == {"nclients": 1, "bytesin": 10, "bytesout": 20}
         thread.join()

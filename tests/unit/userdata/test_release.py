@@ -52,8 +52,8 @@ def test_what_is_in_the_files() -> None:
 
 def test_the_agent_takes_it_without_any_client() -> None:
     release = gateway.build(Tunnel(pool=IPv4Network("10.8.0.0/24")))
-    found = {str(path): content for path, content in agent.read_archive(release.archive)}
-    assert (found["ccd"], found["revoked"]) == (None, None), "OpenVPN does not start without the directories"
+    contents = {str(path): content for path, content in agent.read_archive(release.archive)}
+    assert (contents["ccd"], contents["revoked"]) == (None, None), "OpenVPN does not start without the directories"
 
 
 def test_it_is_known_by_its_digest() -> None:
