@@ -1,12 +1,12 @@
 @echo off
-rem Takes back what -up.cmd has set. What is gone already is no failure; all of it is tried.
+rem Undoes what -up.cmd has set: it tries every step, and a step with nothing to undo does not fail.
 setlocal EnableExtensions EnableDelayedExpansion
 if not defined dev exit /b 2
 
 rem DNS
 netsh interface ipv4 delete dnsservers name="%dev%" address=all validate=no
 
-rem Gateway: the ways through the tunnel
+rem Routes through the tunnel
 if defined drawbridge_redirect (
   route delete 128.0.0.0 mask 128.0.0.0 %route_vpn_gateway%
   route delete 0.0.0.0 mask 128.0.0.0 %route_vpn_gateway%

@@ -1,6 +1,6 @@
 @echo off
-rem Sets what the gateway has pushed, on the adapter of the tunnel; -down.cmd takes it back.
-rem It ends with an error where something fails: OpenVPN then says so, and starts no tunnel that carries nothing.
+rem Sets what the gateway has pushed on the tunnel's adapter; -down.cmd undoes it.
+rem It ends with an error if a step fails: OpenVPN then reports it and does not start a tunnel that carries nothing.
 setlocal EnableExtensions EnableDelayedExpansion
 if not defined dev exit /b 2
 
@@ -12,7 +12,7 @@ if defined ifconfig_ipv6_local (
   netsh interface ipv6 add address interface="%dev%" address=%ifconfig_ipv6_local%/%ifconfig_ipv6_netbits% store=active || exit /b 1
 )
 
-rem Gateway: the ways through the tunnel; OpenVPN numbers what is pushed from 1
+rem Routes through the tunnel; OpenVPN numbers the pushed routes from 1
 for /L %%n in (1,1,99) do (
   if defined route_network_%%n (
     route add !route_network_%%n! mask !route_netmask_%%n! !route_gateway_%%n! || exit /b 1

@@ -359,7 +359,7 @@ def spare(deployed: Deployment, tried: Try) -> Host:
 def test_a_bridge_that_costs_the_way_in_is_taken_back_and_the_session_goes_on(
     here: dict[str, SegmentMember], tried: Try, spare: Host
 ) -> None:
-    assert f"br0 has not the address {SPARE}; the former network is back" in tried.said
+    assert f"br0 does not have the address {SPARE}; the former network is restored" in tried.said
     assert tried.back
     assert tried.heard == ["before", "after"]
     assert ping(here["home-hidden"].host, SPARE, 5) is not None

@@ -159,7 +159,7 @@ def test_a_watcher_sees_its_own_link_dead_though_the_bond_answers(pair: Pair) ->
     healthy = run_checked(pair.left, "systemctl", "show", "--property", "MainPID", UNITS[1])
     run_checked(pair.right, "ip", "link", "set", "ovn0", "down")
     try:
-        until(lambda: "starting the tunnel again" in journal(pair.left, "drawbridge-watch@ovn0", start), 40)
+        until(lambda: "restarting the tunnel" in journal(pair.left, "drawbridge-watch@ovn0", start), 40)
         answered = [pair.left.run(["ping", "-n", "-c", "1", "-W", "1", RIGHT]).returncode == 0 for _ in range(12)]
         assert any(answered), "the bond carries on over ovn1, which is what hides the dead link from who pings the bond"
     finally:
@@ -295,7 +295,7 @@ def test_a_kit_installed_on_both_hosts_is_told_by_the_watchers(pair: Pair) -> No
     left, _ = pairs.bonds(pairs.NAMES, "balance-xor")
     pairs.install(pair.left, replace(left, host="right"))
     try:
-        until(lambda: "the two kits are one" in journal(pair.right, "drawbridge-watch@*", start), 60)
+        until(lambda: "the same kit is installed on both hosts" in journal(pair.right, "drawbridge-watch@*", start), 60)
     finally:
         pairs.install(pair.left, left)
     wait_bonded(pair)

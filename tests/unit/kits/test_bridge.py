@@ -43,7 +43,7 @@ Host = Callable[..., None]
 
 @pytest.fixture
 def host(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """Says what the commands find that the script asks."""
+    """Return a function that sets what the commands find that the script runs."""
 
     def be(
         *,
@@ -53,23 +53,23 @@ def host(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Host:
         active: tuple[str, ...] = (),
         ifupdown: bool = False,
     ) -> None:
-        here = [LINK] if links is None else links
-        held = [ADDRESS] if addresses is None else addresses
+        listed_links = [LINK] if links is None else links
+        listed_addresses = [ADDRESS] if addresses is None else addresses
 
         def call(*argv: str) -> "subprocess.CompletedProcess[str]":
-            found: object = []
+            output: object = []
             match [word for word in argv if word not in ("-json", "-details", "-4")]:
                 case ["ip", "link", "show"]:
-                    found = here
+                    output = listed_links
                 case ["ip", "address", *_]:
-                    found = [{**LINK, "addr_info": held}]
+                    output = [{**LINK, "addr_info": listed_addresses}]
                 case ["ip", "route", "show", *_]:
-                    found = [DEFAULT] if routes is None else routes
+                    output = [DEFAULT] if routes is None else routes
                 case ["systemctl", "--quiet", "is-active", unit]:
                     return subprocess.CompletedProcess(argv, int(unit not in active), "", "")
                 case ["ifquery", *_]:
                     return subprocess.CompletedProcess(argv, int(not ifupdown), "", "")
-            return subprocess.CompletedProcess(argv, 0, json.dumps(found), "")
+            return subprocess.CompletedProcess(argv, 0, json.dumps(output), "")
 
         monkeypatch.setattr(script, "call", call)
         monkeypatch.setattr(script.shutil, "which", lambda name: name if ifupdown else None)
@@ -122,26 +122,26 @@ def test_networkds_own_files_are_kept_but_for_what_is_of_the_link(
 
 
 @pytest.mark.parametrize(
-    ("found", "why"),
+    ("state", "reason"),
     [
         ({"links": []}, f"there is no interface {NIC}"),
-        ({"links": [{**LINK, "link_type": "none"}]}, "is no Ethernet"),
-        ({"links": [{**LINK, "master": "bond0"}]}, "is in bond0 already"),
+        ({"links": [{**LINK, "link_type": "none"}]}, "is not wired Ethernet"),
+        ({"links": [{**LINK, "master": "bond0"}]}, "is already a port of bond0"),
         (
             {"links": [LINK, {"ifname": "v7", "link": NIC, "linkinfo": {"info_kind": "vlan"}}]},
             f"v7 is on top of {NIC}",
         ),
-        ({"links": [LINK, {"ifname": "br0"}]}, "there is an interface br0 already"),
+        ({"links": [LINK, {"ifname": "br0"}]}, "there is already an interface br0"),
         ({"addresses": []}, "has no IPv4 address"),
-        ({"active": ("NetworkManager.service",)}, f"NetworkManager has {NIC}"),
-        ({"active": ("dhcpcd.service",)}, f"dhcpcd has {NIC}"),
+        ({"active": ("NetworkManager.service",)}, f"NetworkManager manages {NIC}"),
+        ({"active": ("dhcpcd.service",)}, f"dhcpcd manages {NIC}"),
     ],
 )
 def test_a_host_that_cannot_be_a_bridge_is_left_as_it_is(
-    script: ModuleType, host: Host, found: dict[str, Any], why: str
+    script: ModuleType, host: Host, state: dict[str, Any], reason: str
 ) -> None:
-    host(**found)
-    with pytest.raises(script.Refused, match=why):
+    host(**state)
+    with pytest.raises(script.BridgeError, match=reason):
         script.snapshot(NIC)
     assert not script.STATE.exists() and not script.NETWORKD.exists()
 
@@ -171,21 +171,23 @@ def test_an_address_that_is_another_one_proves_nothing(
     monkeypatch.setattr(script.Path, "exists", lambda _: True)
     monkeypatch.setattr(script, "answers", lambda address, _: address == "192.168.1.1")
 
-    assert script.unproven(before, "br0", ["192.168.1.1"]) is None
-    assert script.unproven(before, "br0", ["192.168.1.9"]) == "192.168.1.9 does not answer on br0"
+    assert script.find_fault(before, "br0", ["192.168.1.1"]) is None
+    assert script.find_fault(before, "br0", ["192.168.1.9"]) == "192.168.1.9 does not answer on br0"
     host(addresses=[{**ADDRESS, "local": "192.168.1.77"}])
-    assert script.unproven(before, "br0", []) == "br0 has not the address 192.168.1.40 but 192.168.1.77"
+    assert script.find_fault(before, "br0", []) == "br0 does not have the address 192.168.1.40; it has 192.168.1.77"
 
 
 @pytest.fixture
 def deeds(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a script does of which the network is known; it proves what `reached` names."""
+    """Return the steps that the script takes; the host is reached through the interfaces that `reached` names."""
     done: list[str] = []
     script.write(script.STATE / "former.json", json.dumps({"nic": NIC, "routers": ["192.168.1.1"], "admins": []}))
     script.write(script.ENV, "NIC=\nTIMEOUT=10\n")
     for name in ("apply", "restore"):
         monkeypatch.setattr(script, name, lambda name=name: done.append(name))
-    monkeypatch.setattr(script, "prove", lambda before, device, *_: None if device in script.reached else "silence")
+    monkeypatch.setattr(
+        script, "wait_reachable", lambda before, device, *_: None if device in script.reached else "silence"
+    )
     return done
 
 
@@ -210,14 +212,14 @@ def test_a_bridge_stays_if_it_is_not_what_cuts_the_host_off(
     if stays:
         assert script.watch() == 0
     else:
-        with pytest.raises(script.Refused, match="silence; the former network is back"):
+        with pytest.raises(script.BridgeError, match="silence; the former network is restored"):
             script.watch()
     assert deeds == did
     assert (script.STATE / "confirmed").exists() == (stays or not trying)
 
 
 def test_what_was_never_proven_is_not_made_at_a_boot(script: ModuleType, deeds: list[str]) -> None:
-    with pytest.raises(script.Refused, match="never proven"):
+    with pytest.raises(script.BridgeError, match="never confirmed"):
         script.watch()
     assert deeds == []
 
@@ -225,7 +227,7 @@ def test_what_was_never_proven_is_not_made_at_a_boot(script: ModuleType, deeds: 
 def test_where_there_is_no_router_somebody_has_to_say_that_it_is_reached(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "unproven", lambda *_: None)
-    assert "nobody confirmed it" in script.prove({}, "br0", [], 0)
+    monkeypatch.setattr(script, "find_fault", lambda *_: None)
+    assert "nobody has confirmed the bridge" in script.wait_reachable({}, "br0", [], 0)
     script.confirm()
-    assert script.prove({}, "br0", [], 10) is None
+    assert script.wait_reachable({}, "br0", [], 10) is None

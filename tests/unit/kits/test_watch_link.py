@@ -1,4 +1,7 @@
-"""When a tunnel's watcher starts it again. That it hears anything is shown by tests/lab/worlds/test_links_pair.py."""
+"""The restarts that a tunnel's watcher asks for.
+
+Does not prove that it receives answers: tests/lab/worlds/test_links_pair.py does.
+"""
 
 import importlib.machinery
 import importlib.util
@@ -27,52 +30,52 @@ def load() -> ModuleType:
 watch = load()
 
 
-def restarts(judge: object, seconds: range, *, carrier: bool = True, heard: range = range(0)) -> list[int]:
-    """The seconds at which the judge asks for a restart; `heard` are those in which the far end answers."""
-    found = []
+def restarts(policy: object, seconds: range, *, carrier: bool = True, heard: range = range(0)) -> list[int]:
+    """The seconds at which the policy asks for a restart; `heard` are those in which the far end answers."""
+    times = []
     for now in seconds:
-        if judge.beat(float(now), carrier=carrier):  # type: ignore[attr-defined]
-            found.append(now)
+        if policy.record_beat(float(now), carrier=carrier):  # type: ignore[attr-defined]
+            times.append(now)
         if now in heard:
-            judge.hear()  # type: ignore[attr-defined]
-    return found
+            policy.record_answer()  # type: ignore[attr-defined]
+    return times
 
 
 @pytest.mark.seed("1.12")
 def test_five_beats_without_an_answer_start_the_tunnel_again() -> None:
-    assert restarts(watch.Judge(), range(40), heard=range(30)) == [34]
+    assert restarts(watch.RestartPolicy(), range(40), heard=range(30)) == [34]
 
 
 def test_a_tunnel_that_has_just_come_up_gets_fifteen_seconds() -> None:
-    assert restarts(watch.Judge(), range(16)) == [15]
+    assert restarts(watch.RestartPolicy(), range(16)) == [15]
 
 
 def test_while_it_answers_it_is_left_alone_and_one_answer_forgives_all() -> None:
-    assert restarts(watch.Judge(), range(1000), heard=range(0, 1000, 4)) == []
+    assert restarts(watch.RestartPolicy(), range(1000), heard=range(0, 1000, 4)) == []
 
 
-def test_a_tunnel_that_is_down_is_not_judged() -> None:
-    assert restarts(watch.Judge(), range(1000), carrier=False) == []
+def test_a_tunnel_that_is_down_is_not_policyd() -> None:
+    assert restarts(watch.RestartPolicy(), range(1000), carrier=False) == []
 
 
 def test_where_it_does_not_help_it_waits_ever_longer_but_never_gives_up() -> None:
-    found = restarts(watch.Judge(), range(2000))
-    pauses = [b - a for a, b in pairwise(found)]
+    times = restarts(watch.RestartPolicy(), range(2000))
+    pauses = [b - a for a, b in pairwise(times)]
 
     assert pauses[:5] == [15, 30, 60, 120, 240] and set(pauses[5:]) == {300}
 
 
 def test_frames_of_a_probe_come_from_an_address_that_no_device_has() -> None:
     assert watch.probe_mac(MAC) not in (MAC, BOND) and watch.probe_mac(MAC)[0] & 3 == 2
-    assert watch.is_answer(watch.beat(MAC, BOND), MAC, "")
+    assert watch.is_answer(watch.heartbeat(MAC, BOND), MAC, "")
 
 
 def test_an_arp_probe_is_one_and_only_its_own_answer_counts() -> None:
     sender, gateway = watch.probe_mac(MAC), bytes([10, 0, 0, 254])
-    asked = watch.question(MAC, "10.0.0.254")
+    probe = watch.arp_probe(MAC, "10.0.0.254")
     reply = sender + BOND + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 2) + BOND + gateway + sender + b"\0" * 4
 
-    assert len(asked) == 42 and asked[28:32] == b"\0" * 4 and asked[38:] == gateway
+    assert len(probe) == 42 and probe[28:32] == b"\0" * 4 and probe[38:] == gateway
     assert watch.is_answer(reply, MAC, "10.0.0.254")
     assert not watch.is_answer(reply, BOND, "10.0.0.254")
-    assert not watch.is_answer(asked, MAC, "10.0.0.254")
+    assert not watch.is_answer(probe, MAC, "10.0.0.254")

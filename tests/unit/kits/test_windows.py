@@ -1,4 +1,4 @@
-"""What a client on Windows gets, as text. Does not prove that Windows runs it: no Windows was there."""
+"""The files of a client on Windows, as text. Does not prove that Windows runs it: no Windows was there."""
 
 import re
 from dataclasses import replace
@@ -21,7 +21,7 @@ TUNNEL = Tunnel(
 )
 
 #: What OpenVPN tells a script (openvpn(8), "Environmental Variables"), and what the profile does.
-TOLD = {
+ENVIRONMENT = {
     "dev",
     "ifconfig_local",
     "ifconfig_netmask",
@@ -50,12 +50,12 @@ def files(tunnel: Tunnel = TUNNEL) -> dict[str, str]:
 
 @pytest.mark.seed("2.15")
 def test_three_files_whose_lines_end_as_on_windows() -> None:
-    found = files()
-    assert list(found) == ["office.ovpn", "office-up.cmd", "office-down.cmd"]
-    for text in found.values():
+    texts = files()
+    assert list(texts) == ["office.ovpn", "office-up.cmd", "office-down.cmd"]
+    for text in texts.values():
         assert text.endswith("\r\n") and re.findall(r"(?<!\r)\n|\r(?!\n)", text) == []
-    assert "KEY" not in found["office-up.cmd"] + found["office-down.cmd"]
-    assert remote_of(found["office.ovpn"]).host == "203.0.113.7"
+    assert "KEY" not in texts["office-up.cmd"] + texts["office-down.cmd"]
+    assert remote_of(texts["office.ovpn"]).host == "203.0.113.7"
 
 
 @pytest.mark.seed("2.15")
@@ -91,16 +91,16 @@ def test_the_scripts_use_what_they_are_told_and_take_back_all_that_they_set() ->
     for text in (up, down):
         used = set(re.findall(r"%(\w+)%", text)) | set(re.findall(r"!(\w+?_)%%n!", text))
         used |= set(re.findall(r"if defined (\w+?)(?:%%n|\s)", text))
-        assert used <= TOLD and text.count("(") == text.count(")")
+        assert used <= ENVIRONMENT and text.count("(") == text.count(")")
         assert text.startswith("@echo off\r\n") and text.endswith("exit /b 0\r\n")
-    made = sorted(re.findall(r"(?:netsh interface (ipv\d (?:add|set) \w+)|(route add))", up))
-    assert made == sorted(
+    commands = sorted(re.findall(r"(?:netsh interface (ipv\d (?:add|set) \w+)|(route add))", up))
+    assert commands == sorted(
         [("ipv4 set address", ""), ("ipv6 add address", ""), ("ipv6 add route", ""), ("ipv4 add dnsservers", "")]
         + 4 * [("", "route add")]
     )
     gone = sorted(re.findall(r"(?:netsh interface (ipv\d delete \w+)|(route delete))", down))
     assert gone == sorted(
-        [(f"ipv{v} delete {what}", "") for v, what in ((4, "address"), (6, "address"), (6, "route"), (4, "dnsservers"))]
+        [(f"ipv{v} delete {kind}", "") for v, kind in ((4, "address"), (6, "address"), (6, "route"), (4, "dnsservers"))]
         + 4 * [("", "route delete")]
     )
     # Each thing that fails on the way up ends it; on the way down nothing does.

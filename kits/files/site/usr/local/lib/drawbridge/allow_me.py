@@ -15,7 +15,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 #: Returns the caller's public address in one line.
-WHO_AM_I = "https://checkip.amazonaws.com"
+CHECK_IP_URL = "https://checkip.amazonaws.com"
 KIT = Path("/etc/drawbridge/kit.env")
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     env = {key: value for key, _, value in lines}
     memory = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/drawbridge-site")) / "address"
     try:
-        with urllib.request.urlopen(WHO_AM_I, timeout=10) as answer:
+        with urllib.request.urlopen(CHECK_IP_URL, timeout=10) as answer:
             address = ipaddress.IPv4Address(answer.read(64).decode().strip())
         current = f"{env['RULE']} {address}"
         if memory.exists() and memory.read_text() == current:
@@ -44,7 +44,7 @@ def main() -> int:
     except (OSError, ValueError, BotoCoreError, ClientError) as error:
         print(f"the gateway's rule was not updated: {error}", file=sys.stderr)
         return 1
-    print(f"the gateway lets {address} in")
+    print(f"the gateway now accepts {address}")
     return 0
 
 
