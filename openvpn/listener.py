@@ -1,4 +1,4 @@
-"""Where an OpenVPN server listens: one transport protocol, and a port for each of its processes."""
+"""Describe the endpoints of an OpenVPN server: one transport protocol, and a port for each of its processes."""
 
 from dataclasses import dataclass
 from typing import Literal

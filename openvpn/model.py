@@ -79,7 +79,7 @@ class ServerProcess:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tunnel:
-    """What a gateway offers, and the clients who may connect to it."""
+    """A gateway's offer, and the clients who may connect to it."""
 
     topology: Topology = field(default_factory=Routed)
     """What the tunnel is: a routed network, a segment, or the link of a pair."""
@@ -116,7 +116,7 @@ class Tunnel:
 
     @property
     def layout(self) -> Layout:
-        """What follows from the topology: device, interface, the gateway's address."""
+        """The device, interface and addresses that follow from the topology."""
         return lay_out(self.topology, self.pool)
 
     @property

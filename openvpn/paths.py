@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where an instance's files are on the gateway.
+    """Paths of an instance's files on the gateway.
 
     >>> Paths("server").management
     '/run/openvpn-server/mgmt.sock'
@@ -17,17 +17,17 @@ class Paths:
     secrets = f"{root}/secrets"
     """`ca.crt`, `server.crt`, `server.key`, `tls-crypt-v2.key`; OpenVPN warns of keys that group or others can read."""
     revoked = f"{root}/revoked"
-    """A file for each revoked serial, named by it in decimal. Never move the directory: without it all get in."""
+    """A file for each revoked serial, named by it in decimal. Never move the directory: without it everyone gets in."""
     ccd = f"{root}/ccd"
     """One file for each client who may connect."""
     learn = "/etc/drawbridge/learn-address"
-    """Script that OpenVPN asks whether a hardware address on a segment is a client's own."""
+    """Script that OpenVPN asks whether a client may use a hardware address on a segment."""
     members = "/etc/drawbridge/members"
-    """What it knows: a hardware address and a client's name a line."""
+    """List that the script reads: a hardware address and a client's name a line."""
 
     @property
     def config(self) -> str:
-        """What `openvpn-server@<instance>` starts from."""
+        """Configuration that `openvpn-server@<instance>` starts with."""
         return f"{self.root}/{self.instance}.conf"
 
     @property

@@ -64,7 +64,7 @@ def _advertisements(tunnel: Tunnel) -> str:
     if ipv6 is None or not ipv6.advertised:
         return ""
     routes = "".join(f"\n[IPv6RoutePrefix]\nRoute={network}\n" for network in ipv6.routes)
-    # Seconds; a router with a lifetime of 0 is no default router and serves its route prefixes only (RFC 4191).
+    # Seconds; a router with a lifetime of 0 is not a default router, only a router to its prefixes (RFC 4191).
     lifetime = 1800 if ipv6.default_router else 0
     return f"\n[IPv6SendRA]\nRouterLifetimeSec={lifetime}\nEmitDNS=no\n\n[IPv6Prefix]\nPrefix={ipv6.pool}\n{routes}"
 

@@ -190,8 +190,8 @@ $MULTICAST
 }
 """
 
-# A MAC address that is no client's has passed learn-address, so it came through the bridge. Hosts behind it share one
-# broadcast limit.
+# A MAC address that does not belong to a client has passed learn-address, so it came through the bridge. Hosts behind
+# the bridge share one broadcast limit.
 _LAN = """\
 chain lan_frames {
     ether saddr @guarded counter name spoofed drop

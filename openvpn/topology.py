@@ -56,7 +56,7 @@ Topology = Routed | Segment | BridgedSegment | BondedSegment | PairLink
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """What follows from a topology on the gateway."""
+    """Device, interface and addresses of a topology on the gateway."""
 
     device: Literal["tun", "tap"]
     """OpenVPN's device type: IP packets, or Ethernet frames."""
@@ -73,7 +73,7 @@ class Layout:
 
     @property
     def is_segment(self) -> bool:
-        """Whether the tunnel is an Ethernet segment."""
+        """Return whether the tunnel is an Ethernet segment."""
         return self.device == "tap"
 
 

@@ -26,11 +26,11 @@ def conf(bond: Bond, tap: str) -> list[str]:
 @given(group=NAMES, hosts=st.lists(NAMES, min_size=2, max_size=8, unique=True))
 def test_hardware_addresses_are_unique_local_and_always_the_same(group: str, hosts: list[str]) -> None:
     bonds = [replace(LEFT, group=group, host=host) for host in hosts]
-    found = [bond.mac(device) for bond in bonds for device in (BOND, "ovn0", "ovn1")]
+    macs = [bond.mac(device) for bond in bonds for device in (BOND, "ovn0", "ovn1")]
 
-    assert len(set(found)) == len(found)
-    assert all(re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac) for mac in found)
-    assert found == [replace(b).mac(device) for b in bonds for device in (BOND, "ovn0", "ovn1")]
+    assert len(set(macs)) == len(macs)
+    assert all(re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac) for mac in macs)
+    assert macs == [replace(b).mac(device) for b in bonds for device in (BOND, "ovn0", "ovn1")]
 
 
 def test_they_are_pinned_on_the_bond_and_on_each_tap() -> None:

@@ -33,7 +33,7 @@ HOME = TunnelClient(
 )
 TUNNEL = Tunnel(pool=IPv4Network("10.8.0.0/24"), routes=VPC, clients=(HOME, TunnelClient(name="alice")))
 
-# GATEWAY's own; what is in the VPC, with METADATA as EC2 has it; and below, what is at the tunnel's far end.
+# GATEWAY's own; what is in the VPC, with METADATA at EC2's address; and below, what is at the tunnel's far end.
 GATEWAY, HOST, OPERATOR, METADATA, INTERNET = "10.1.0.5", "10.1.0.20", "10.1.0.99", "169.254.169.254", "203.0.113.9"
 CLIENT, REACHABLE, UNREACHABLE, NOBODY = "10.8.0.10", "192.168.1.200", "192.168.1.5", "10.66.0.1"
 
@@ -126,17 +126,17 @@ class Network:
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     names = far, gateway, vpc = [f"nft-{os.getpid()}-{end}" for end in "fgv"]
-    made = Network(far, gateway, vpc, tmp_path_factory.mktemp("nft"))
-    settings = made.directory / "sysctl.conf"
+    network = Network(far, gateway, vpc, tmp_path_factory.mktemp("nft"))
+    settings = network.directory / "sysctl.conf"
     settings.write_text(sysctl.render_sysctl(TUNNEL))
     with ExitStack() as undo:
         for name in names:
             run("ip", "netns", "add", name)
             undo.callback(run, "ip", "netns", "del", name)
             # The kernel's own IPv6 chatter would be counted.
-            made.at(name, "sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+            network.at(name, "sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
         # Before the interfaces, as at boot.
-        made.at(gateway, "sysctl", "-q", "-p", str(settings))
+        network.at(gateway, "sysctl", "-q", "-p", str(settings))
         run("ip", "link", "add", "tun0", "netns", gateway, "type", "veth", "peer", "name", "up0", "netns", far)
         run("ip", "link", "add", "ens5", "netns", gateway, "type", "veth", "peer", "name", "up0", "netns", vpc)
         addresses = {
@@ -145,8 +145,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             (far, "up0"): [f"{CLIENT}/24", *(f"{a}/32" for a in (REACHABLE, UNREACHABLE, NOBODY))],
             (vpc, "up0"): [f"{HOST}/24", f"{OPERATOR}/24", f"{METADATA}/32", f"{INTERNET}/32"],
         }
-        for (name, device), held in addresses.items():
-            for address in held:
+        for (name, device), prefixes in addresses.items():
+            for address in prefixes:
                 run("ip", "-n", name, "address", "add", address, "dev", device)
             for each in ("lo", device):
                 run("ip", "-n", name, "link", "set", each, "up")
@@ -154,9 +154,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         run("ip", "-n", vpc, "route", "add", "default", "via", GATEWAY)
         for lan in ("192.168.1.0/24", f"{NOBODY}/32"):
             run("ip", "-n", gateway, "route", "add", lan, "via", CLIENT)
-        for beyond in (METADATA, INTERNET):
-            run("ip", "-n", gateway, "route", "add", beyond, "dev", "ens5")
-        yield made
+        for address in (METADATA, INTERNET):
+            run("ip", "-n", gateway, "route", "add", address, "dev", "ens5")
+        yield network
 
 
 VARIANTS = [

@@ -36,9 +36,9 @@ SIX = replace(
 
 
 def elements(rules: str, name: str) -> set[str]:
-    found = re.search(rf"set {name} \{{[^}}]*elements = \{{ ([^}}]*) \}}", rules)
-    assert found
-    return set(found[1].split(", "))
+    match = re.search(rf"set {name} \{{[^}}]*elements = \{{ ([^}}]*) \}}", rules)
+    assert match
+    return set(match[1].split(", "))
 
 
 def test_segment_and_lan_are_one_network() -> None:
@@ -46,7 +46,7 @@ def test_segment_and_lan_are_one_network() -> None:
     assert "Address=192.168.1.193/24\n" in network
     assert f"ifconfig-push {segment_addresses(TUNNEL)['laptop']} 255.255.255.0\n" in render_ccd(LAPTOP, TUNNEL)
     assert segment_addresses(TUNNEL)["laptop"] in TUNNEL.pool
-    # It is on the wire, so nobody is told of a route to it.
+    # The LAN is on the wire, so the server pushes no route to it.
     assert "192.168.1.0" not in render_server(TUNNEL)
 
 
@@ -90,8 +90,8 @@ def test_whose_a_hardware_address_is(tmp_path: Path, address: str, client: str, 
     """The script that OpenVPN asks, with the list that the gateway has."""
     (tmp_path / "members").write_text(segment_bridge.render_members(TUNNEL))
     script = (FILES / "learn-address.sh").read_text().replace(Paths.members, str(tmp_path / "members"))
-    known = {"laptop": client_macs(TUNNEL)["laptop"], "gateway": gateway_mac(TUNNEL)}
-    argv = ["sh", "-c", script, "sh", "add", known.get(address, address), client]
+    macs = {"laptop": client_macs(TUNNEL)["laptop"], "gateway": gateway_mac(TUNNEL)}
+    argv = ["sh", "-c", script, "sh", "add", macs.get(address, address), client]
     assert (subprocess.run(argv, check=False, timeout=10).returncode == 0) == learned
 
 
@@ -140,5 +140,5 @@ def test_the_hosts_own_filter_takes_only_the_segments_hosts_for_neighbours() -> 
     wide = replace(TUNNEL, routes=(IPv4Network("192.168.0.0/16"), IPv4Network("192.168.1.64/26")))
     far = elements(lan_bridge.render_nftables(wide), "far")
     assert "192.168.1.192/26" in far
-    assert not any(IPv4Address("192.168.1.70") in IPv4Network(one) for one in far)
-    assert any(IPv4Address("192.168.2.1") in IPv4Network(one) for one in far)
+    assert not any(IPv4Address("192.168.1.70") in IPv4Network(network) for network in far)
+    assert any(IPv4Address("192.168.2.1") in IPv4Network(network) for network in far)

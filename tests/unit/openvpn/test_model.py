@@ -1,4 +1,4 @@
-"""What a `Tunnel` derives. Does not prove: that the settings refuse a tunnel that makes no sense."""
+"""The values that a `Tunnel` derives. Does not prove: that the settings refuse a tunnel that makes no sense."""
 
 from ipaddress import IPv4Address, IPv4Network
 
@@ -45,22 +45,22 @@ def test_server_takes_the_first_address(pool: str, address: str, clients: int) -
     ids=["none", "lower half", "upper half", "both", "many without", "full"],
 )
 def test_dynamic_range(clients: tuple[TunnelClient, ...], expected: tuple[str, str] | None) -> None:
-    found = dynamic_range(Tunnel(pool=POOL, clients=clients))
-    assert (found and tuple(map(str, found))) == expected
+    dynamic = dynamic_range(Tunnel(pool=POOL, clients=clients))
+    assert (dynamic and tuple(map(str, dynamic))) == expected
 
 
 @given(st.sets(st.integers(2, 62)), st.integers(0, 62))
 def test_dynamic_range_is_free_and_inside(offsets: set[int], others: int) -> None:
     pool = IPv4Network("10.8.0.0/26")
-    taken = [pool.network_address + i for i in sorted(offsets)]
-    tunnel = Tunnel(pool=pool, clients=(*fixed(*map(str, taken)), *unfixed(others)))
+    addresses = [pool.network_address + i for i in sorted(offsets)]
+    tunnel = Tunnel(pool=pool, clients=(*fixed(*map(str, addresses)), *unfixed(others)))
     dynamic = dynamic_range(tunnel)
     if dynamic is None:
-        assert len(taken) == 61
+        assert len(addresses) == 61
         return
     first, last = dynamic
     assert pool.network_address < tunnel.layout.address < first <= last < pool.broadcast_address
-    assert not any(first <= address <= last for address in taken)
+    assert not any(first <= address <= last for address in addresses)
 
 
 def test_networks_behind_clients_are_merged() -> None:
@@ -82,10 +82,10 @@ def test_only_what_keeps_its_address_needs_routes() -> None:
 
 
 def test_paths_of_two_instances_differ_where_they_must() -> None:
-    one, two = Paths("server"), Paths("second")
+    first, second = Paths("server"), Paths("second")
     for name in ("config", "runtime", "management", "status", "addresses"):
-        assert getattr(one, name) != getattr(two, name)
-    assert one.secrets == two.secrets == "/etc/openvpn/server/secrets"
+        assert getattr(first, name) != getattr(second, name)
+    assert first.secrets == second.secrets == "/etc/openvpn/server/secrets"
 
 
 def test_netmask() -> None:

@@ -48,7 +48,7 @@ def test_addresses_are_apart_and_one_client_more_moves_none(names: list[str]) ->
 
     every = addresses(len(names))
     assert len(set(every.values())) == len(names)
-    assert all(TUNNEL.layout.address < one < TUNNEL.pool.broadcast_address for one in every.values())
+    assert all(TUNNEL.layout.address < address < TUNNEL.pool.broadcast_address for address in every.values())
     assert addresses(len(names) - 1).items() <= every.items()
 
 
@@ -67,18 +67,18 @@ def test_a_64_that_is_advertised_lets_hosts_make_addresses_that_are_nobody_s() -
 
     rules = segment_filter.render_nftables(announced)
     mac = client_macs(TUNNEL)["robot"]
-    own = block[int(derive_link_local(mac)) & (2**64 - 1)]
-    (taken,) = [line for line in rules.split("set taken6")[1].splitlines() if "elements" in line]
-    assert f"{mac} . {own}" in rules
-    assert all(str(one) in taken for one in (own, fixed_addresses6(announced)["robot"], block[1]))
+    formed = block[int(derive_link_local(mac)) & (2**64 - 1)]
+    (listed,) = [line for line in rules.split("set taken6")[1].splitlines() if "elements" in line]
+    assert f"{mac} . {formed}" in rules
+    assert all(str(address) in listed for address in (formed, fixed_addresses6(announced)["robot"], block[1]))
     assert f"ip6 saddr != {{ ::, fe80::/10, {block} }} jump source" in rules
     assert "ip6 saddr != { ::, fe80::/10 } jump source" in segment_filter.render_nftables(SIX)
 
 
 def test_the_filter_knows_who_has_what() -> None:
     text = segment_filter.render_nftables(SIX)
-    mac, own = client_macs(TUNNEL)["robot"], derive_link_local(client_macs(TUNNEL)["robot"])
-    for pair in (f"{mac} . 192.168.255.10", f"{mac} . {own}", f"{mac} . {fixed_addresses6(SIX)['robot']}"):
+    mac, formed = client_macs(TUNNEL)["robot"], derive_link_local(client_macs(TUNNEL)["robot"])
+    for pair in (f"{mac} . 192.168.255.10", f"{mac} . {formed}", f"{mac} . {fixed_addresses6(SIX)['robot']}"):
         assert pair in text
     assert str(derive_link_local(gateway_mac(TUNNEL))) in text
     assert "@groups" not in text

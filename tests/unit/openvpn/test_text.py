@@ -89,9 +89,9 @@ def test_server_s_text_does_not_change_with_clients_below_the_dynamic_range() ->
 
 def test_another_instance_port_and_verbosity() -> None:
     text = render_server(Tunnel(pool=TUNNEL.pool, verb=5, keepalive=(5, 20)), ServerProcess("second", "tun1", 1195))
-    found = options(text)
-    assert {"dev tun1", "port 1195", "verb 5", "keepalive 5 20"} <= set(found)
-    assert "management /run/openvpn-second/mgmt.sock unix" in found
+    lines = options(text)
+    assert {"dev tun1", "port 1195", "verb 5", "keepalive 5 20"} <= set(lines)
+    assert "management /run/openvpn-second/mgmt.sock unix" in lines
     assert "/run/openvpn-server" not in text
 
 
@@ -120,8 +120,8 @@ def test_over_tcp_the_connection_s_end_is_the_farewell() -> None:
 def test_both_ends_say_as_much_as_is_asked_for() -> None:
     for verb in (Tunnel(pool=TUNNEL.pool).verb, 5):
         tunnel = Tunnel(pool=TUNNEL.pool, verb=verb)
-        for said in (render_server(tunnel), render_profile(tunnel, REMOTE, SERVER)):
-            assert f"verb {verb}" in options(said)
+        for text in (render_server(tunnel), render_profile(tunnel, REMOTE, SERVER)):
+            assert f"verb {verb}" in options(text)
     assert model.Tunnel().verb == Tunnel(pool=TUNNEL.pool).verb == 3
     assert model.Tunnel(verb=5).verb == 5
 
