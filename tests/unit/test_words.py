@@ -117,8 +117,6 @@ EXEMPT = frozenset(
         "drawbridge/trial",
         "engine",
         "engine/provider",
-        "kits",
-        "kits/files",
         "lab/api",
         "openvpn",
         "program",
@@ -126,8 +124,6 @@ EXEMPT = frozenset(
         "tests/program",
         "tests/support",
         "tests/unit",
-        "userdata",
-        "userdata/files",
     }
 )
 
