@@ -1,4 +1,4 @@
-"""What is measured on a bond: pings that are lost while something happens to a link, and what several streams carry."""
+"""Measure a bond: pings lost while a link fails, and the throughput of several streams."""
 
 import json
 import re
@@ -26,7 +26,7 @@ for n in $(seq {streams}); do echo "stream $n"; cat /tmp/pings.$n; done
 
 @dataclass(frozen=True, slots=True)
 class PingLoss:
-    """What became of pings, all streams taken together."""
+    """Lost pings of all streams together."""
 
     sent: int
     lost: int
@@ -97,15 +97,15 @@ def measure_throughput(sender: Host, receiver: Host, address: str, streams: int,
 
 
 def link_states(host: Host) -> dict[str, str]:
-    """State of each slave, ``up`` or ``down``, as /proc/net/bonding/bond0 has it; none where there is no bond."""
+    """Return the state of each slave in /proc/net/bonding/bond0, ``up`` or ``down``; nothing if there is no bond."""
     return parse_links(host.run(["cat", "/proc/net/bonding/bond0"]).stdout)
 
 
 def wait_links(host: Host, up: Collection[str], seconds: float) -> dict[str, str]:
-    """Wait until exactly these links of a host are up; what its slaves' states are in the end."""
+    """Wait until exactly these links of a host are up, at most `seconds`; return the last states of all links."""
     deadline = monotonic() + seconds
-    while (found := link_states(host)) and {tap for tap, state in found.items() if state == "up"} != set(up):
+    while (states := link_states(host)) and {tap for tap, state in states.items() if state == "up"} != set(up):
         if monotonic() > deadline:
             break
         sleep(0.1)
-    return found
+    return states

@@ -1,4 +1,4 @@
-"""What a stack of bonded hosts promises, as checks: hosts at homes with two lines each, set up by their kits."""
+"""Check what a stack of bonded hosts promises, with hosts at homes with two uplinks each, set up by their kits."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,7 @@ def applies(settings: Settings) -> bool:
 
 
 def check_bonded_hosts(deployed: Deployment, progress: Progress) -> list[Check]:
-    """Place the hosts, wait until they are bonded, take a link away from under them and give it back."""
+    """Start the hosts, wait until they are bonded, then take each link away and give it back."""
     names = [client.name for client in deployed.settings.clients[:MACHINES]]
     progress(f"starting {', '.join(names)}, each with a kernel of its own and two lines")
     hosts = [boot_host(deployed, number, name) for number, name in enumerate(names)]
@@ -45,7 +45,7 @@ def check_bonded_hosts(deployed: Deployment, progress: Progress) -> list[Check]:
         list(pool.map(lambda host: set_up_host(deployed, host), hosts))
     progress("checking")
     checks += [check_bond(host) for host in hosts]
-    if len(hosts) == MACHINES and all(one.ok for one in checks):
+    if len(hosts) == MACHINES and all(check.ok for check in checks):
         alb = deployed.settings.tunnel.bond in (None, "balance-alb")
         checks += check_between(deployed.region, hosts[0], hosts[1], DRIVER_DELAY if alb else 0)
         checks.append(check_process_kill(hosts[0], hosts[1], TAPS[0]))
@@ -54,64 +54,64 @@ def check_bonded_hosts(deployed: Deployment, progress: Progress) -> list[Check]:
 
 
 def boot_host(deployed: Deployment, number: int, name: str) -> labs.Host:
-    """A host at two homes; it is booting when this returns."""
-    running = deployed.region
-    for line, tap in enumerate(TAPS):
-        place = f"{name}-{tap}"
-        lan = free_lan(deployed.settings, MACHINES * line + number)
-        running.add_site(place, public=HOMES[10 + 10 * line + number], lan=lan, rate=UPLINK_RATE)
-    return running.add_host(name, site=f"{name}-{TAPS[0]}", second_site=f"{name}-{TAPS[1]}", own_kernel=True)
+    """Start a host at two homes; it is booting when this returns."""
+    region = deployed.region
+    for uplink, tap in enumerate(TAPS):
+        site = f"{name}-{tap}"
+        lan = free_lan(deployed.settings, MACHINES * uplink + number)
+        region.add_site(site, public=HOMES[10 + 10 * uplink + number], lan=lan, rate=UPLINK_RATE)
+    return region.add_host(name, site=f"{name}-{TAPS[0]}", second_site=f"{name}-{TAPS[1]}", own_kernel=True)
 
 
 def set_up_host(deployed: Deployment, host: labs.Host) -> None:
-    """Set a host up as its owner does, once it has booted."""
+    """Set up a host as its owner does, once it has booted."""
     host.wait_booted(BOOT)
     install_kit(deployed, host, host.name)
 
 
 def check_bond(host: labs.Host) -> Check:
-    """Both links are in the bond."""
-    found = wait_links(host, TAPS, BONDED)
-    told = ", ".join(f"{tap} {state}" for tap, state in sorted(found.items())) or "no bond"
-    return Check(set(found.values()) == {"up"} and len(found) == len(TAPS), f"{host.name} is bonded", told)
+    """Check that both links are up in the bond."""
+    states = wait_links(host, TAPS, BONDED)
+    figure = ", ".join(f"{tap} {state}" for tap, state in sorted(states.items())) or "no bond"
+    return Check(set(states.values()) == {"up"} and len(states) == len(TAPS), f"{host.name} is bonded", figure)
 
 
 def bond_address(host: labs.Host) -> str:
-    """The address that a host holds on its bond."""
-    found = json.loads(run_checked(host, "ip", "-json", "-4", "address", "show", "dev", "bond0"))
-    return str(found[0]["addr_info"][0]["local"])
+    """Return a host's address on its bond."""
+    links = json.loads(run_checked(host, "ip", "-json", "-4", "address", "show", "dev", "bond0"))
+    return str(links[0]["addr_info"][0]["local"])
 
 
-def check_between(running: labs.Region, one: labs.Host, other: labs.Host, held_back: float) -> list[Check]:
-    """What passes between two bonded hosts, and what it costs when a link goes, however it does.
+def check_between(region: labs.Region, left: labs.Host, right: labs.Host, delay: float) -> list[Check]:
+    """Check that packets pass between two bonded hosts, also when a link is lost in any way.
 
-    `held_back` is how many seconds more it may cost than OpenVPN and the driver take to notice.
+    `delay` is the number of seconds that the bonding driver may hold back the change of a link.
     """
-    there, back = bond_address(other), bond_address(one)
+    right_address, left_address = bond_address(right), bond_address(left)
     checks = []
-    for host, address in ((one, there), (other, back)):
-        quiet = measure_loss(host, address, 4)
-        checks.append(Check(quiet.lost == 0, f"{host.name} -> {address} over both links", str(quiet)))
+    for host, address in ((left, right_address), (right, left_address)):
+        loss = measure_loss(host, address, 4)
+        checks.append(Check(loss.lost == 0, f"{host.name} -> {address} over both links", str(loss)))
     for tap in TAPS:
         rest = set(TAPS) - {tap}
-        for fault in link_faults(running, one, tap):
+        for fault in link_faults(region, left, tap):
             # Long enough for the fault to be noticed, and for what is sent after that.
-            loss = measure_loss(one, there, fault.max_outage + 5, meanwhile=fault.start)
-            has_left = wait_links(one, rest, 2).get(tap) != "up"
+            loss = measure_loss(left, right_address, fault.max_outage + 5, meanwhile=fault.start)
+            has_left = wait_links(left, rest, 2).get(tap) != "up"
             fault.end()
-            ok = has_left and loss.gap <= fault.max_outage + held_back + _MEASURING
-            checks.append(Check(ok, f"{tap} of {one.name}: {fault.name}", str(loss)))
-            checks.append(check_bond(one))
-    rates = ", ".join(f"{n} streams {measure_throughput(one, other, there, n):.1f} Mbit/s" for n in (1, 8))
-    return [*checks, Check(True, f"{one.name} -> {other.name}, lines of {UPLINK_RATE} each", rates)]
+            ok = has_left and loss.gap <= fault.max_outage + delay + _MEASURING
+            checks.append(Check(ok, f"{tap} of {left.name}: {fault.name}", str(loss)))
+            checks.append(check_bond(left))
+    rates = ", ".join(f"{n} streams {measure_throughput(left, right, right_address, n):.1f} Mbit/s" for n in (1, 8))
+    return [*checks, Check(True, f"{left.name} -> {right.name}, lines of {UPLINK_RATE} each", rates)]
 
 
-def link_faults(running: labs.Region, host: labs.Host, tap: str) -> list[LinkFault]:
+def link_faults(region: labs.Region, host: labs.Host, tap: str) -> list[LinkFault]:
     """Return the ways in which a host at two homes may lose a link."""
     nic = f"eth{TAPS.index(tap)}"
     return [
         stopped_unit(host, tap),
-        silent_uplink(f"{running.name}-{host.name}-{tap}-gw"),
+        silent_uplink(f"{region.name}-{host.name}-{tap}-gw"),
         LinkFault(
             "its cable is pulled",
             start=lambda: run("ip", "-n", host.namespace, "link", "set", nic, "down"),
@@ -121,18 +121,18 @@ def link_faults(running: labs.Region, host: labs.Host, tap: str) -> list[LinkFau
     ]
 
 
-def check_process_kill(one: labs.Host, other: labs.Host, tap: str) -> Check:
-    """What it costs when a tunnel's process is killed; systemd starts another one."""
+def check_process_kill(host: labs.Host, peer: labs.Host, tap: str) -> Check:
+    """Check the loss when a link's process is killed; systemd starts it again."""
     kill = f"kill -KILL $(systemctl show --property MainPID --value drawbridge-link@{tap})"
-    lost = measure_loss(one, bond_address(other), KEEPALIVE + 6, meanwhile=lambda: run_checked(one, "sh", "-c", kill))
-    return Check(lost.gap <= KEEPALIVE + 1 + _MEASURING, f"{tap} of {one.name}: its process is killed", str(lost))
+    loss = measure_loss(host, bond_address(peer), KEEPALIVE + 6, meanwhile=lambda: run_checked(host, "sh", "-c", kill))
+    return Check(loss.gap <= KEEPALIVE + 1 + _MEASURING, f"{tap} of {host.name}: its process is killed", str(loss))
 
 
-def check_power_cut(running: labs.Region, host: labs.Host) -> Check:
-    """A host that is cut off its power and comes back is bonded again by itself."""
-    running.cut_power(host.name)
+def check_power_cut(region: labs.Region, host: labs.Host) -> Check:
+    """Check that a host is bonded again by itself after a power cut."""
+    region.cut_power(host.name)
     start = monotonic()
-    again = running.power_on(host.name)
-    again.wait_booted(BOOT)
-    found = check_bond(again)
-    return Check(found.ok, f"{host.name} is bonded after a power cut", f"{monotonic() - start:.0f} s; {found.figure}")
+    rebooted = region.power_on(host.name)
+    rebooted.wait_booted(BOOT)
+    bonded = check_bond(rebooted)
+    return Check(bonded.ok, f"{host.name} is bonded after a power cut", f"{monotonic() - start:.0f} s; {bonded.figure}")

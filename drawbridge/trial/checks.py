@@ -1,4 +1,4 @@
-"""What a trial of a stack found: one line a check."""
+"""Results of a trial: one line a check."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing a stack promises, and what became of it."""
+    """One promise of a stack, and whether it holds."""
 
     ok: bool
     what: str
@@ -16,5 +16,5 @@ class Check:
 
 
 def all_hold(checks: Sequence[Check]) -> bool:
-    """Whether there are checks and every one holds: nothing checked is nothing shown."""
+    """Return whether every check holds; without any check, nothing is shown and the result is False."""
     return bool(checks) and all(check.ok for check in checks)

@@ -37,7 +37,7 @@ class Deployment:
 
     @property
     def names(self) -> contract.Names:
-        """What the stack's things are called."""
+        """Names of the gateway's parameters and resources."""
         return contract.Names(self.settings.stack, self.letter)
 
     @property
@@ -98,8 +98,8 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
                 str(error), f"see {running.directory}/log; start anew: drawbridge lab down"
             ) from error
     running.wait_reconciled()
-    told = ", ".join(f"{count} {verb}" for verb, count in result.changes.items() if count)
-    progress(f"deployed: {told}")
+    changes = ", ".join(f"{count} {verb}" for verb, count in result.changes.items() if count)
+    progress(f"deployed: {changes}")
     return Deployment(running, settings, result.outputs, result.changes)
 
 

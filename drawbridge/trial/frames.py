@@ -66,12 +66,12 @@ def send(device: str, times: int, frames: list[bytes]) -> None:
                 wire.send(frame)
 
 
-def count(device: str, seconds: float, wanted: list[bytes]) -> list[int]:
+def count(device: str, seconds: float, patterns: list[bytes]) -> list[int]:
     """Return how many frames came in that hold some bytes, for each of those."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL)) as wire:
         wire.bind((device, EVERY_PROTOCOL))
         print("ready", flush=True)
-        found, end = [0] * len(wanted), time.monotonic() + seconds
+        counts, end = [0] * len(patterns), time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             wire.settimeout(left)
             try:
@@ -79,8 +79,8 @@ def count(device: str, seconds: float, wanted: list[bytes]) -> list[int]:
             except TimeoutError:
                 break
             if source[2] != socket.PACKET_OUTGOING:
-                found = [times + (one in frame) for times, one in zip(found, wanted, strict=True)]
-    return found
+                counts = [times + (pattern in frame) for times, pattern in zip(counts, patterns, strict=True)]
+    return counts
 
 
 def main(arguments: list[str]) -> None:
@@ -92,8 +92,8 @@ def main(arguments: list[str]) -> None:
             say(device, group, int(port))
         case ["send", device, times, *frames]:
             send(device, int(times), [bytes.fromhex(frame) for frame in frames])
-        case ["count", device, seconds, *wanted]:
-            print(*count(device, float(seconds), [bytes.fromhex(one) for one in wanted]))
+        case ["count", device, seconds, *patterns]:
+            print(*count(device, float(seconds), [bytes.fromhex(pattern) for pattern in patterns]))
         case _:
             sys.exit(__doc__)
 

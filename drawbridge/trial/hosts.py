@@ -1,4 +1,4 @@
-"""Where users are: a home for each client, a host in the private subnet.
+"""Start the machines of a stack's users: a home for each client, and a host in the private subnet.
 
 A client's machine does what its user would: it fetches its own bundle from SSM over the lab's Internet and starts
 OpenVPN at boot.
@@ -22,8 +22,8 @@ MACHINES = 4
 #: Public addresses of homes: TEST-NET-3 (RFC 5737).
 HOMES = IPv4Network("203.0.113.0/24")
 
-#: What a client's machine runs to get its bundle: the AWS API over the Internet, and a file nobody else reads. All
-#: machines of the lab are Linux: in the place of one on Windows they leave out what is for that, and set its adapter.
+#: Runs on a client's machine: it fetches the bundle over the lab's Internet into a file that only root reads. Windows
+#: clients are simulated on Linux: the Windows part of the bundle is cut off and the MAC address is set.
 FETCH_SCRIPT = """
 import os, sys
 import boto3
@@ -45,7 +45,7 @@ def applies(settings: Settings) -> bool:
 
 
 def place_hosts(deployed: Deployment, progress: Progress) -> None:
-    """Start a home for each client (up to `MACHINES`) and a host in the private subnet; what is there stays."""
+    """Start a home for each client (up to `MACHINES`) and a host in the private subnet, unless they run."""
     private = start_private_host(deployed)
     for number, client in enumerate(deployed.settings.clients[:MACHINES]):
         progress(f"starting client {client.name}")
@@ -61,17 +61,17 @@ def place_hosts(deployed: Deployment, progress: Progress) -> None:
 
 
 def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
-    """An instance of plain Debian in the private subnet, for pings and probes; its id. One that runs is taken."""
+    """Return the id of a plain Debian instance in the private subnet, for pings and echoes; start it if necessary."""
     ec2 = deployed.client("ec2")
-    found = ec2.describe_instances(
+    reservations = ec2.describe_instances(
         Filters=[
             {"Name": "tag:Name", "Values": [name]},
             {"Name": "subnet-id", "Values": [deployed.outputs["privateSubnetId"]]},
             {"Name": "instance-state-name", "Values": ["pending", "running"]},
         ]
     )["Reservations"]
-    if found:
-        return str(found[0]["Instances"][0]["InstanceId"])
+    if reservations:
+        return str(reservations[0]["Instances"][0]["InstanceId"])
     group = ec2.create_security_group(
         GroupName=f"{name}-{secrets.token_hex(4)}",
         Description="Answers ping and probes",
@@ -82,7 +82,7 @@ def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
     probe = {"IpProtocol": "tcp", "FromPort": ECHO_PORT, "ToPort": ECHO_PORT, "IpRanges": anywhere}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[echo, probe])
     image = deployed.client("ssm").get_parameter(Name="/aws/service/debian/release/13/latest/arm64")
-    made = ec2.run_instances(
+    launched = ec2.run_instances(
         ImageId=image["Parameter"]["Value"],
         InstanceType="t4g.nano",
         MinCount=1,
@@ -91,62 +91,62 @@ def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
         SecurityGroupIds=[group],
         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}],
     )
-    return str(made["Instances"][0]["InstanceId"])
+    return str(launched["Instances"][0]["InstanceId"])
 
 
 def home_network(settings: Settings, number: int) -> IPv4Network:
-    """The LAN of a client's home: its declared one, or a range that clashes with none of the stack's."""
+    """Return the LAN of a client's home: the declared one, or a range that overlaps none of the stack's."""
     client = settings.clients[number]
     return client.lan[0] if client.lan else free_lan(settings, number)
 
 
 def free_lan(settings: Settings, number: int) -> IPv4Network:
-    """A LAN, by its number, that clashes with nothing of the stack's."""
-    taken = [settings.network.cidr, settings.tunnel.pool, *settings.tunnel.routes]
-    taken += [lan for other in settings.clients for lan in other.lan]
+    """Return a LAN, by its number, that overlaps none of the stack's ranges."""
+    used = [settings.network.cidr, settings.tunnel.pool, *settings.tunnel.routes]
+    used += [lan for client in settings.clients for lan in client.lan]
     free = (
         network
         for network in IPv4Network("192.168.0.0/16").subnets(new_prefix=24)
-        if not any(network.overlaps(other) for other in taken)
+        if not any(network.overlaps(used_network) for used_network in used)
     )
     return next(itertools.islice(free, number + 1, None))
 
 
 def public_address(settings: Settings, number: int) -> IPv4Address:
-    """A client's public address: its own, or one that the tunnel may be reached from."""
+    """Return a client's public address: the declared one, or one that may reach the tunnel."""
     client = settings.clients[number]
     if client.at:
         return client.at
-    wanted = HOMES[number + 10]
-    if any(wanted in network for network in settings.gateway.allow_from):
-        return wanted
+    address = HOMES[number + 10]
+    if any(address in network for network in settings.gateway.allow_from):
+        return address
     network = settings.gateway.allow_from[number % len(settings.gateway.allow_from)]
     return network[(number + 10) % network.num_addresses]
 
 
 def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) -> labs.Host:
-    """A client's machine at its own home, with its bundle fetched by itself and OpenVPN enabled at boot.
+    """Start a client's machine at its own home; it fetches its bundle itself, and OpenVPN is enabled at boot.
 
-    A site's is set up by its kit, and has neighbours that find AWS through it. `mtu` is that of the home's line, bytes.
+    A site's machine is set up by its kit, and gets neighbours that reach AWS through it. `mtu` is the home's, bytes.
     """
-    running, settings = deployed.region, deployed.settings
+    region, settings = deployed.region, deployed.settings
     client = settings.clients[number]
     public = public_address(settings, number)
     # Whoever comes from one address is at one site.
-    shared = [site["name"] for site in running.status()["sites"] if site["public"] == str(public)]
-    site = shared[0] if shared else f"home-{name}"
-    running.add_site(site, public=public, lan=home_network(settings, number), mtu=mtu)
-    known = any(host["name"] == name for host in running.status()["hosts"])
-    host = running.add_host(name, site=site)
-    if known:
+    sites = [site["name"] for site in region.status()["sites"] if site["public"] == str(public)]
+    site = sites[0] if sites else f"home-{name}"
+    region.add_site(site, public=public, lan=home_network(settings, number), mtu=mtu)
+    is_running = any(host["name"] == name for host in region.status()["hosts"])
+    host = region.add_host(name, site=site)
+    if is_running:
         return host
     host.wait_booted()
     if client.needs_kit(settings.tunnel):
         hints = install_kit(deployed, host, name)
         for network, via in re.findall(r"(\S+) via (this host|\S+)", hints):
-            running.add_route(site, IPv4Network(network), host.address if via == "this host" else via)
+            region.add_route(site, IPv4Network(network), host.address if via == "this host" else via)
         for neighbour, address in site_hosts(client, settings.tunnel.pool).items():
-            running.add_host(neighbour, site=site, address=address)
+            region.add_host(neighbour, site=site, address=address)
     else:
         _give_credentials(deployed, host, name)
         fetch_bundle(deployed, host, name)
@@ -155,24 +155,24 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
 
 
 def site_hosts(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv4Address]:
-    """Hosts on a site's LAN by name: one in each reachable part of it, and one that is not reachable.
+    """Return hosts for a site's LAN by name: one in each reachable part, and one that is not reachable.
 
-    None has an address of the tunnel's `pool`, which is a part of the LAN where this is bridged.
+    None has an address of the tunnel's `pool`, which is part of the LAN of a bridged site.
     """
     if not client.lan:
         return {}
     lan = client.lan[0]
-    inside = [network for network in client.reachable if network.subnet_of(lan)]
-    # The router has the first address, and what moves in without one gets those from the tenth on.
+    reachable = [network for network in client.reachable if network.subnet_of(lan)]
+    # The router has the first address, and hosts without an address get those from the tenth on.
     free = [lan[n] for n in range(2, min(lan.num_addresses - 1, 4096)) if not 10 <= n < 20]
     free = [address for address in free if not pool or address not in pool]
-    hidden = next((address for address in free if not any(address in network for network in inside)), None)
-    found = {f"{client.name}-hidden": hidden} if hidden else {}
-    for number, network in enumerate(inside):
+    hidden = next((address for address in free if not any(address in network for network in reachable)), None)
+    hosts = {f"{client.name}-hidden": hidden} if hidden else {}
+    for number, network in enumerate(reachable):
         last = network.num_addresses - (1 if network.broadcast_address < lan.broadcast_address else 2)
         ours = (network[n] for n in range(max(last, 0), -1, -1) if not pool or network[n] not in pool)
-        found |= {f"{client.name}-reachable{number or ''}": address for address in itertools.islice(ours, 1)}
-    return found
+        hosts |= {f"{client.name}-reachable{number or ''}": address for address in itertools.islice(ours, 1)}
+    return hosts
 
 
 def tunnel_interface(client: Client, tunnel: Tunnel) -> str:
@@ -185,8 +185,8 @@ def tunnel_interface(client: Client, tunnel: Tunnel) -> str:
 
 
 def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
-    """Set a site's host up as its owner does: a key for its user, one command. What the command said."""
-    _bring_key(deployed, host, deployed.names.kit_user(name))
+    """Set up a client's host as its owner does, by an access key and one command; return the command's output."""
+    _install_key(deployed, host, deployed.names.kit_user(name))
     return run_checked(host, "sh", "-c", kit_command(deployed.account, name), timeout=180)
 
 
@@ -199,7 +199,7 @@ def fetch_bundle(deployed: Deployment, host: labs.Host, name: str) -> None:
 
 
 def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
-    """An IAM user that may read this client's bundle and nothing else, and its key on the client's machine."""
+    """Create an IAM user that may only read this client's bundle, and put its key on the client's machine."""
     iam, user = deployed.client("iam"), f"{deployed.settings.stack}-{name}"
     account = deployed.client("sts").get_caller_identity()["Account"]
     arn = f"arn:aws:ssm:{deployed.settings.region}:{account}:parameter{deployed.names.bundle(name)}"
@@ -207,11 +207,11 @@ def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
     iam.create_user(UserName=user)
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     iam.put_user_policy(UserName=user, PolicyName="bundle", PolicyDocument=policy)
-    _bring_key(deployed, host, user)
+    _install_key(deployed, host, user)
 
 
-def _bring_key(deployed: Deployment, host: labs.Host, user: str) -> None:
-    """Make an access key for an IAM user and put it where root's AWS clients on a machine look."""
+def _install_key(deployed: Deployment, host: labs.Host, user: str) -> None:
+    """Create an access key for an IAM user and put it into root's AWS credentials on a machine."""
     key = deployed.client("iam").create_access_key(UserName=user)["AccessKey"]
     text = f"[default]\naws_access_key_id = {key['AccessKeyId']}\naws_secret_access_key = {key['SecretAccessKey']}\n"
     run_checked(host, "install", "-D", "-m", "0600", "/dev/stdin", "/root/.aws/credentials", stdin=text)

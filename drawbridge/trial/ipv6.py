@@ -1,4 +1,4 @@
-"""What a stack with IPv6 promises, as checks: global addresses, which the Internet sees, and reaches where it may."""
+"""Check what a stack with IPv6 promises: global addresses that the Internet sees, and reaches if the stack says so."""
 
 import json
 from functools import partial
@@ -24,62 +24,64 @@ def applies(settings: Settings) -> bool:
 
 
 def start_internet_host(deployed: Deployment) -> labs.Host:
-    """A host that speaks IPv6, right on the Internet; it is started once."""
-    known = {host["name"] for host in deployed.region.status()["hosts"]}
+    """Return a host on the lab's IPv6 Internet; start it if necessary."""
+    names = {host["name"] for host in deployed.region.status()["hosts"]}
     host = deployed.region.add_internet_host("six", address=SERVER, address6=SERVER6)
-    if host.name not in known:
+    if host.name not in names:
         host.wait_booted()
     return host
 
 
-def global_address(host: labs.Host, device: str, *, made: bool = False) -> IPv6Address:
-    """A machine's global address in the tunnel, waited for; raises LabError after a minute.
+def global_address(host: labs.Host, device: str, *, dynamic: bool = False) -> IPv6Address:
+    """Wait for a machine's global address in the tunnel and return it; raises LabError after a minute.
 
-    It is the one that the gateway gave it, or the one that it has `made` of what the gateway advertises.
+    It is the one that the gateway assigned, or the `dynamic` one, formed from the prefix that the gateway advertises.
     """
-    found = list[str]()
+    addresses = list[str]()
 
-    def there() -> bool:
+    def has_address() -> bool:
         done = host.run(["ip", "-json", "-6", "address", "show", "dev", device, "scope", "global", "-tentative"])
         links = json.loads(done.stdout or "[]") if done.returncode == 0 else []
-        entries = [one for link in links for one in link.get("addr_info", []) if one]
-        found[:] = [one["local"] for one in entries if bool(one.get("dynamic")) == made]
-        return bool(found)
+        entries = [entry for link in links for entry in link.get("addr_info", []) if entry]
+        addresses[:] = [entry["local"] for entry in entries if bool(entry.get("dynamic")) == dynamic]
+        return bool(addresses)
 
-    if not wait_until(there, _TUNNEL_SECONDS):
+    if not wait_until(has_address, _TUNNEL_SECONDS):
         raise LabError(f"{host.name} has no IPv6 address on {device} after {_TUNNEL_SECONDS} s")
-    return IPv6Address(found[0])
+    return IPv6Address(addresses[0])
 
 
 def check_ipv6(deployed: Deployment) -> list[Check]:
-    """Each client has an address of its own that the Internet sees, and that it reaches if the stack says so."""
-    settings, server, made = deployed.settings, start_internet_host(deployed), []
+    """Check that each client has a global address that the Internet sees, and reaches if the stack says so."""
+    settings, server, checks = deployed.settings, start_internet_host(deployed), []
     for client in settings.clients[:MACHINES]:
         host = deployed.region.host(client.name)
         if client.bridge and not client.address6:
-            continue  # Its host has what its LAN gives it.
+            continue  # Its host has the addresses of its LAN.
         address = global_address(
             host, tunnel_interface(client, settings.tunnel) if client.bridge else f"{settings.tunnel.device}0"
         )
         if client.address6:
             ends = int(address) & 0xFFFF_FFFF_FFFF == int(client.address6) & 0xFFFF_FFFF_FFFF
-            made.append(Check(ends, f"{client.name} has the address it is to have", str(address)))
+            checks.append(Check(ends, f"{client.name} has its configured address", str(address)))
         if client.bridge:
-            continue  # Nor does it go another way than before.
+            continue  # Its default route stays that of its LAN.
         out = settings.tunnel.redirect != "none"
-        found = ping(host, SERVER6, _TUNNEL_SECONDS if out else 2)
-        what = f"{client.name} -> IPv6 Internet" if out else f"{client.name} -> IPv6 Internet not through the tunnel"
-        made.append(Check((found is not None) == out, what, format_rtt(found)))
+        rtt = ping(host, SERVER6, _TUNNEL_SECONDS if out else 2)
+        promise = f"{client.name} -> IPv6 Internet" if out else f"{client.name} -> IPv6 Internet not through the tunnel"
+        checks.append(Check((rtt is not None) == out, promise, format_rtt(rtt)))
         if out:
             seen = packets_arrive(server, f"icmp6 and src {address}", partial(ping, host, SERVER6, 2))
-            made.append(Check(seen, f"the Internet sees {client.name} as itself", str(address)))
+            checks.append(Check(seen, f"the Internet sees {client.name} as itself", str(address)))
         opened = any(SERVER6 in network for network in settings.tunnel.open_to)
-        back = ping(server, str(address), 10 if opened else 2)
-        what = f"IPv6 Internet -> {client.name}" if opened else f"IPv6 Internet -> {client.name} dropped"
-        made.append(Check((back is not None) == opened, what, format_rtt(back)))
+        rtt_back = ping(server, str(address), 10 if opened else 2)
+        promise = f"IPv6 Internet -> {client.name}" if opened else f"IPv6 Internet -> {client.name} dropped"
+        checks.append(Check((rtt_back is not None) == opened, promise, format_rtt(rtt_back)))
         if settings.tunnel.advertised:
-            own = global_address(host, f"{settings.tunnel.device}0", made=True)
-            say = partial(host.run, ["ping", "-n", "-c", "3", "-W", "1", "-I", str(own), str(SERVER6)])
-            seen = packets_arrive(server, f"icmp6 and src {own}", say) if out else own != address
-            made.append(Check(seen, f"{client.name} has made itself an address of what is advertised", str(own)))
-    return made
+            advertised = global_address(host, f"{settings.tunnel.device}0", dynamic=True)
+            send = partial(host.run, ["ping", "-n", "-c", "3", "-W", "1", "-I", str(advertised), str(SERVER6)])
+            seen = packets_arrive(server, f"icmp6 and src {advertised}", send) if out else advertised != address
+            checks.append(
+                Check(seen, f"{client.name} has formed an address from the advertised prefix", str(advertised))
+            )
+    return checks

@@ -1,4 +1,4 @@
-"""What is measured from a machine of the lab: with packets, and waited for, never slept for."""
+"""Measure from a machine of the lab with packets."""
 
 import json
 import secrets
@@ -43,7 +43,7 @@ def format_rtt(milliseconds: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EchoAnswer:
-    """What a connection to a machine that `serve`s came to."""
+    """The result of a connection to a machine that answers."""
 
     source: str
     """The asker's address, as the other end sees it."""
@@ -106,7 +106,7 @@ def _bring(host: labs.Host) -> None:
 
 
 def packets_arrive(at: labs.Host, packets: str, send: Callable[[], object], timeout: float = 3) -> bool:
-    """Whether packets (a filter of tcpdump's) come to a machine while or soon after `send` is called."""
+    """Return whether packets (a tcpdump filter) arrive at a machine during or soon after a call of `send`."""
     unit = f"{_UNIT}-{secrets.token_hex(4)}"
     capture = ["tcpdump", "--immediate-mode", "-l", "-n", "-i", "any", "-c", "1", packets]
     done = at.run(["systemd-run", "--quiet", f"--unit={unit}", *capture])

@@ -1,4 +1,4 @@
-"""What a pair of gateways promises, as checks: bonded, no ping lost, and what a link that goes costs."""
+"""Check what a pair of gateways promises: they are bonded, lose no ping, and survive the loss of a link."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,23 +28,21 @@ def applies(settings: Settings) -> bool:
 
 
 def check_pair(deployed: Deployment, progress: Progress) -> list[Check]:
-    """Wait until both gateways are bonded, then look at what passes, and take a link away from under them."""
-    ends = (deployed, deployed.second)
+    """Wait until both gateways are bonded, then check that packets pass, also when each link is lost."""
+    stacks = (deployed, deployed.second)
     hosts = find_gateways(deployed)
-    private = [start_private_host(end, f"private-host{n or ''}") for n, end in enumerate(ends)]
+    private = [start_private_host(stack, f"private-host{n or ''}") for n, stack in enumerate(stacks)]
     progress("waiting for two gateways, each with a kernel of its own")
     with ThreadPoolExecutor(2) as pool:
         checks = list(
-            pool.map(
-                lambda pair: routed.check_release(pair[0], called=pair[1], timeout=READY), zip(ends, NAMES, strict=True)
-            )
+            pool.map(lambda stack, name: routed.check_release(stack, name=name, timeout=READY), stacks, NAMES)
         )
-    if not all(one.ok for one in checks):
+    if not all(check.ok for check in checks):
         return checks
     progress("checking")
     checks += [check_bond(host) for host in hosts]
     checks += [check_mode(deployed, host) for host in hosts]
-    if not all(one.ok for one in checks):
+    if not all(check.ok for check in checks):
         return checks
     checks += check_lossless(hosts)
     if deployed.settings.tunnel.vpc:
@@ -55,56 +53,56 @@ def check_pair(deployed: Deployment, progress: Progress) -> list[Check]:
 
 
 def find_gateways(deployed: Deployment) -> tuple[labs.Host, labs.Host]:
-    """Both gateways' machines, under names that a person knows them by."""
-    found = [deployed.region.host(end.outputs["gatewayInstanceId"]) for end in (deployed, deployed.second)]
-    one, other = (replace(host, name=name) for name, host in zip(NAMES, found, strict=True))
-    return one, other
+    """Return both gateways' machines, under names for people."""
+    hosts = [deployed.region.host(stack.outputs["gatewayInstanceId"]) for stack in (deployed, deployed.second)]
+    first, second = (replace(host, name=name) for name, host in zip(NAMES, hosts, strict=True))
+    return first, second
 
 
 def check_mode(deployed: Deployment, host: labs.Host) -> Check:
-    """The bond spreads as the stack file says."""
-    found = run_checked(host, "cat", "/sys/class/net/bond0/bonding/mode").split()[0]
-    return Check(found == deployed.settings.tunnel.bond, f"{host.name} bonds by {deployed.settings.tunnel.bond}", found)
+    """Check that the bond has the stack's mode."""
+    mode = run_checked(host, "cat", "/sys/class/net/bond0/bonding/mode").split()[0]
+    return Check(mode == deployed.settings.tunnel.bond, f"{host.name} bonds by {deployed.settings.tunnel.bond}", mode)
 
 
 def check_lossless(hosts: tuple[labs.Host, labs.Host]) -> Iterator[Check]:
-    """With both links up nothing is lost, either way."""
-    for host, other in (hosts, hosts[::-1]):
-        address = bond_address(other)
-        quiet = measure_loss(host, address, 4)
-        yield Check(quiet.lost == 0, f"{host.name} -> {address} over both links", str(quiet))
+    """Check that nothing is lost in either direction while both links are up."""
+    for host, peer in (hosts, hosts[::-1]):
+        address = bond_address(peer)
+        loss = measure_loss(host, address, 4)
+        yield Check(loss.lost == 0, f"{host.name} -> {address} over both links", str(loss))
 
 
 def check_between_vpcs(deployed: Deployment, private: list[str]) -> Iterator[Check]:
-    """Hosts of either VPC reach the other's, by their own addresses."""
+    """Check that hosts of each VPC reach those of the other one, by their own addresses."""
     hosts = [deployed.region.host(name) for name in private]
     for host in hosts:
         host.wait_booted(BOOT)
         start_echo(host)
-    for host, other in (hosts, hosts[::-1]):
-        found = ping(host, other.address, _REACHED)
-        what = f"{host.address} -> {other.address}, from VPC to VPC"
-        yield Check(found is not None, what, format_rtt(found))
-        answer = ask_echo(host, other.address)
-        seen = answer.source if answer else "no answer"
-        yield Check(str(seen) == host.address, f"{other.address} sees {host.address} itself", str(seen))
+    for host, peer in (hosts, hosts[::-1]):
+        rtt = ping(host, peer.address, _REACHED)
+        promise = f"{host.address} -> {peer.address}, from VPC to VPC"
+        yield Check(rtt is not None, promise, format_rtt(rtt))
+        answer = ask_echo(host, peer.address)
+        source = answer.source if answer else "no answer"
+        yield Check(str(source) == host.address, f"{peer.address} sees {host.address} itself", str(source))
 
 
 def check_lost_link(deployed: Deployment, hosts: tuple[labs.Host, labs.Host], number: int) -> Iterator[Check]:
-    """What it costs when a link is stopped, and when it falls silent."""
-    one, other = hosts
+    """Check how long packets are lost when a link is stopped, and when its uplink is silent."""
+    gateway, peer = hosts
     tap, rest = TAPS[number], {TAPS[1 - number]}
-    for fault in link_faults(deployed, one, number):
+    for fault in link_faults(deployed, gateway, number):
         if deployed.settings.tunnel.bond == "active-backup":
-            for host in hosts:  # the one that carries, or losing it would cost nothing
+            for host in hosts:  # the active link, because losing the other one would cost nothing
                 run_checked(host, "ip", "link", "set", "bond0", "type", "bond", "active_slave", tap)
-        loss = measure_loss(one, bond_address(other), fault.max_outage + 5, meanwhile=fault.start)
-        has_left = wait_links(one, rest, 2).get(tap) != "up"
+        loss = measure_loss(gateway, bond_address(peer), fault.max_outage + 5, meanwhile=fault.start)
+        has_left = wait_links(gateway, rest, 2).get(tap) != "up"
         fault.end()
         ok = has_left and loss.gap <= fault.max_outage + _MEASURING
         yield Check(ok, f"{tap}: {fault.name}", str(loss))
-        yield check_bond(one)
-        yield check_bond(other)
+        yield check_bond(gateway)
+        yield check_bond(peer)
 
 
 def link_faults(deployed: Deployment, host: labs.Host, number: int) -> list[LinkFault]:

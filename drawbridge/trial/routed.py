@@ -1,7 +1,7 @@
-"""What a routed (tun) stack promises, as checks: of any stack file, by what its settings say.
+"""Check what a routed (tun) stack promises by its settings.
 
-What must be dropped is only counted where its counterpart passes: each check of a refusal names what is let through on
-the same way, and that is sent as well.
+A refusal only counts if its counterpart passes: each check of a dropped packet also sends one that must arrive on the
+same way.
 """
 
 import json
@@ -22,10 +22,10 @@ from settings.model import Client, Settings, Tunnel
 
 _READY_SECONDS = 120
 _TUNNEL_SECONDS = 60
-#: How long something that must not come is waited for.
+#: Time to wait for a packet that must not arrive.
 _DROPPED_SECONDS = 2
 _METADATA = IPv4Address("169.254.169.254")
-#: Somebody whom no stack file names (TEST-NET-1, RFC 5737), unless it lets in everybody.
+#: An address that no stack file names (TEST-NET-1, RFC 5737), unless it allows all.
 _STRANGER = IPv4Address("192.0.2.66")
 #: Bytes of the transfer that a check times.
 _TRANSFER = 4 << 20
@@ -36,71 +36,71 @@ def applies(settings: Settings) -> bool:
     return hosts.applies(settings) and settings.tunnel.device == "tun"
 
 
-def check_release(deployed: Deployment, *, called: str = "gateway", timeout: float = _READY_SECONDS) -> Check:
-    """The gateway reports, within `timeout` seconds, that it runs the release the stack asks for."""
+def check_release(deployed: Deployment, *, name: str = "gateway", timeout: float = _READY_SECONDS) -> Check:
+    """Check that the gateway reports within `timeout` seconds that it runs the stack's release."""
     start = time.monotonic()
-    what = f"{called} runs the stack's release"
-    said = wait_report(deployed, deployed.outputs["release"], timeout)
-    if said.get("state") == "ready" and said.get("release") == deployed.outputs["release"]:
-        return Check(True, what, f"ready {time.monotonic() - start:.0f} s after the deployment")
-    return Check(False, what, f"{said.get('state', 'no report')}: {said.get('reason', '')}")
+    promise = f"{name} runs the stack's release"
+    report = wait_report(deployed, deployed.outputs["release"], timeout)
+    if report.get("state") == "ready" and report.get("release") == deployed.outputs["release"]:
+        return Check(True, promise, f"ready {time.monotonic() - start:.0f} s after the deployment")
+    return Check(False, promise, f"{report.get('state', 'no report')}: {report.get('reason', '')}")
 
 
 def wait_report(deployed: Deployment, release: str, timeout: float = _READY_SECONDS) -> dict[str, Any]:
-    """The gateway's report about a release, waited for; the last other one (or nothing) after `timeout` seconds."""
-    ssm, said = deployed.client("ssm"), dict[str, Any]()
+    """Wait for the gateway's report about a release and return it; after `timeout` seconds, the last one or nothing."""
+    ssm, report = deployed.client("ssm"), dict[str, Any]()
     deadline = time.monotonic() + timeout
     instance = deployed.outputs["gatewayInstanceId"]
     while time.monotonic() < deadline:
         try:
-            said = json.loads(ssm.get_parameter(Name=deployed.names.report)["Parameter"]["Value"])
+            report = json.loads(ssm.get_parameter(Name=deployed.names.report)["Parameter"]["Value"])
         except (ssm.exceptions.ParameterNotFound, json.JSONDecodeError):
-            said = {}
-        if said.get("release") == release and said.get("instance") == instance:
-            return said
+            report = {}
+        if report.get("release") == release and report.get("instance") == instance:
+            return report
         time.sleep(0.3)
-    return said
+    return report
 
 
 def check_connectivity(deployed: Deployment) -> list[Check]:
-    """Each started client reaches the gateway's address and the private host through its tunnel."""
+    """Check that each started client reaches the gateway and the private host through its tunnel."""
     private = deployed.region.host("private-host")
     targets = {"gateway": deployed.outputs["privateIp"], "private host": private.address}
     checks = []
     for client in deployed.settings.clients[:MACHINES]:
         host = deployed.region.host(client.name)
         for label, address in targets.items():
-            found = ping(host, address, _TUNNEL_SECONDS)
-            checks.append(Check(found is not None, f"{client.name} -> {label} {address}", format_rtt(found)))
+            rtt = ping(host, address, _TUNNEL_SECONDS)
+            checks.append(Check(rtt is not None, f"{client.name} -> {label} {address}", format_rtt(rtt)))
     return checks
 
 
 def check_routed(deployed: Deployment) -> list[Check]:
-    """Everything the settings promise of who reaches whom, by which address, and who does not."""
+    """Check which hosts reach each other, by which addresses, and which do not."""
     checks = check_connectivity(deployed)
     if not all(check.ok for check in checks):
-        return checks  # what else is said would only be that again
+        return checks  # All other checks would fail for the same reason.
     clients = deployed.settings.clients[:MACHINES]
     for number, client in enumerate(clients):
         host = deployed.region.host(client.name)
         checks += [*_tunnel(deployed, client, host), *_admin(deployed, number, host), *check_site(deployed, client)]
         checks += _names(deployed, client, host)
-    for one in clients:
-        checks += [_peers(deployed, one, other) for other in clients if other.name != one.name]
+    for client in clients:
+        checks += [_peers(deployed, client, peer) for peer in clients if peer.name != client.name]
     return [*checks, *_stranger(deployed)]
 
 
 def tunnel_address(host: labs.Host, client: Client, tunnel: Tunnel) -> IPv4Address | None:
-    """A client's address in the tunnel as it is now."""
+    """Return a client's current address in the tunnel, None if it has none."""
     shown = host.run(["ip", "-json", "-4", "address", "show", "dev", tunnel_interface(client, tunnel)])
-    found = json.loads(shown.stdout or "[]") if shown.returncode == 0 else []
-    addresses = [entry["local"] for link in found for entry in link.get("addr_info", [])]
+    links = json.loads(shown.stdout or "[]") if shown.returncode == 0 else []
+    addresses = [entry["local"] for link in links for entry in link.get("addr_info", [])]
     return IPv4Address(addresses[0]) if addresses else None
 
 
 @contextmanager
 def route_through_tunnel(deployed: Deployment, host: labs.Host, client: Client, address: IPv4Address) -> Iterator[None]:
-    """A client that sends packets for an address into the tunnel, whatever was pushed."""
+    """Have a client send packets for an address into the tunnel during the block, whatever was pushed."""
     server = str(deployed.settings.tunnel.pool.network_address + 1)
     route = [f"{address}/32", "via", server, "dev", tunnel_interface(client, deployed.settings.tunnel)]
     host.run(["ip", "route", "replace", *route])
@@ -117,35 +117,35 @@ def _tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[C
         yield Check(address == client.address, f"{name} has its address {client.address}", str(address))
     expected = deployed.outputs["privateIp"] if settings.tunnel.nat else str(address)
     yield _seen(f"{name} -> private host", ask_echo(host, private.address), expected)
-    moved = ask_echo(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=15)
-    whole = moved is not None and moved.taken == _TRANSFER
-    speed = f"{2 * _TRANSFER * 8 / 1e6 / moved.seconds:.0f} Mbit/s" if moved else "stuck"
-    yield Check(whole, f"{name} <-> private host: {_TRANSFER >> 20} MiB each way", speed)
+    transfer = ask_echo(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=15)
+    complete = transfer is not None and transfer.taken == _TRANSFER
+    speed = f"{2 * _TRANSFER * 8 / 1e6 / transfer.seconds:.0f} Mbit/s" if transfer else "stuck"
+    yield Check(complete, f"{name} <-> private host: {_TRANSFER >> 20} MiB each way", speed)
     with route_through_tunnel(deployed, host, client, _METADATA):
         reached = ask_echo(host, _METADATA, port=80, timeout=_DROPPED_SECONDS)
     yield Check(reached is None, f"{name} -x gateway's metadata {_METADATA}", "dropped" if reached is None else "open")
 
 
 def _names(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
-    """The environment's names, of the VPC's resolver, which answers whoever is translated into the VPC."""
+    """Check the names of the private zone at the VPC's resolver, which answers clients behind NAT in the VPC."""
     settings = deployed.settings
     if not (settings.domain and settings.tunnel.nat and settings.tunnel.vpc):
         return
     (vpc,) = deployed.client("ec2").describe_vpcs(VpcIds=[deployed.outputs["vpcId"]])["Vpcs"]
     name, resolver = f"gateway.{settings.domain}", IPv4Network(vpc["CidrBlock"])[2]
-    found = resolve_name(host, name, resolver)
-    yield Check(found == deployed.outputs["privateIp"], f"{client.name}: {name}", f"{found}, of {resolver}")
+    address = resolve_name(host, name, resolver)
+    yield Check(address == deployed.outputs["privateIp"], f"{client.name}: {name}", f"{address}, of {resolver}")
 
 
 def _admin(deployed: Deployment, number: int, host: labs.Host) -> Iterator[Check]:
-    """SSH is open from where the settings say, and from nowhere else."""
+    """Check that SSH is open exactly from the addresses of the settings."""
     public, gateway = public_address(deployed.settings, number), deployed.settings.gateway
     allowed = public == gateway.admin_at or any(public in network for network in gateway.admin_from)
     yield _ssh(deployed, host, f"{host.name} ({public})", allowed)
 
 
 def _ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Check:
-    # SSH speaks first, so this is no answer to what is asked; that there is one is enough.
+    # An SSH server sends its banner first; four bytes of it show that the port is open.
     script = f"timeout {_DROPPED_SECONDS} bash -c 'head -c 4 </dev/tcp/{deployed.outputs['publicIp']}/22'"
     is_open = host.run(["sh", "-c", script]).stdout == "SSH-"
     return Check(
@@ -153,32 +153,32 @@ def _ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Chec
     )
 
 
-def _peers(deployed: Deployment, one: Client, other: Client) -> Check:
-    """Whether clients reach each other is one switch."""
-    wanted = deployed.settings.tunnel.client_to_client
-    address = tunnel_address(deployed.region.host(other.name), other, deployed.settings.tunnel)
-    found = ping(deployed.region.host(one.name), str(address), _TUNNEL_SECONDS if wanted else _DROPPED_SECONDS)
-    what = f"{one.name} {'->' if wanted else '-x'} {other.name} {address}"
-    return Check((found is not None) == wanted, what, format_rtt(found) if wanted or found else "dropped")
+def _peers(deployed: Deployment, client: Client, peer: Client) -> Check:
+    """Check that clients reach each other exactly if `clientToClient` is on."""
+    allowed = deployed.settings.tunnel.client_to_client
+    address = tunnel_address(deployed.region.host(peer.name), peer, deployed.settings.tunnel)
+    rtt = ping(deployed.region.host(client.name), str(address), _TUNNEL_SECONDS if allowed else _DROPPED_SECONDS)
+    promise = f"{client.name} {'->' if allowed else '-x'} {peer.name} {address}"
+    return Check((rtt is not None) == allowed, promise, format_rtt(rtt) if allowed or rtt else "dropped")
 
 
 def check_site(deployed: Deployment, client: Client) -> Iterator[Check]:
-    """A LAN behind a client: out of it goes everything, into it what is declared."""
+    """Check the LAN behind a client: its hosts reach the VPC, and the VPC reaches its declared parts only."""
     private, nat = deployed.region.host("private-host"), deployed.settings.tunnel.nat
     for name, address in site_hosts(client, deployed.settings.tunnel.pool).items():
         neighbour = deployed.region.host(name)
         expected = deployed.outputs["privateIp"] if nat else str(address)
         yield _seen(f"{name} {address} -> private host", ask_echo(neighbour, private.address, timeout=10), expected)
-        wanted = any(address in network for network in client.reachable)
-        found = ping(private, address, _TUNNEL_SECONDS if wanted else _DROPPED_SECONDS)
-        what = f"private host {'->' if wanted else '-x'} {name} {address}"
-        yield Check((found is not None) == wanted, what, format_rtt(found) if wanted or found else "dropped")
-        if wanted:
+        allowed = any(address in network for network in client.reachable)
+        rtt = ping(private, address, _TUNNEL_SECONDS if allowed else _DROPPED_SECONDS)
+        promise = f"private host {'->' if allowed else '-x'} {name} {address}"
+        yield Check((rtt is not None) == allowed, promise, format_rtt(rtt) if allowed or rtt else "dropped")
+        if allowed:
             yield _seen(f"private host -> {name}", ask_echo(private, address), private.address)
 
 
 def _stranger(deployed: Deployment) -> Iterator[Check]:
-    """Somebody at an address that no setting names."""
+    """Check that an address that no setting names is kept out."""
     gateway, port = deployed.settings.gateway, deployed.settings.tunnel.port
     protocol = deployed.settings.tunnel.protocol
     clients = deployed.settings.clients[:MACHINES]
@@ -189,16 +189,16 @@ def _stranger(deployed: Deployment) -> Iterator[Check]:
     deployed.region.add_site("elsewhere", public=_STRANGER, lan=free_lan(deployed.settings, MACHINES))
     host = deployed.region.add_host("stranger", site="elsewhere")
     host.wait_booted()
-    public, inside = deployed.outputs["publicIp"], deployed.gateway
+    public, gateway_host = deployed.outputs["publicIp"], deployed.gateway
 
     def comes(sender: labs.Host, source: IPv4Address) -> bool:
         packets = f"{protocol} and dst port {port} and src {source}"
         send = partial(send_datagram if protocol == "udp" else _knock, sender, public, port)
-        return packets_arrive(inside, packets, send, timeout=_DROPPED_SECONDS)
+        return packets_arrive(gateway_host, packets, send, timeout=_DROPPED_SECONDS)
 
     if not open_to_all:
-        member = deployed.region.host(clients[0].name)
-        control = comes(member, public_address(deployed.settings, 0))
+        client_host = deployed.region.host(clients[0].name)
+        control = comes(client_host, public_address(deployed.settings, 0))
         yield Check(control, f"{clients[0].name} -> tunnel's port {port}", "arrives" if control else "dropped")
         came = comes(host, _STRANGER)
         yield Check(not came, f"stranger ({_STRANGER}) -x tunnel's port {port}", "arrives" if came else "dropped")
@@ -207,11 +207,11 @@ def _stranger(deployed: Deployment) -> Iterator[Check]:
 
 
 def _knock(host: labs.Host, address: str, port: int) -> None:
-    """Begin a TCP connection."""
+    """Send the first packet of a TCP connection."""
     host.run(["timeout", "2", "bash", "-c", f": </dev/tcp/{address}/{port}"])
 
 
-def _seen(what: str, answer: EchoAnswer | None, expected: str) -> Check:
-    """Who the other end sees."""
+def _seen(promise: str, answer: EchoAnswer | None, expected: str) -> Check:
+    """Check the source address that the other end sees."""
     source = answer.source if answer else "no answer"
-    return Check(source == expected, f"{what}, seen as {expected}", source)
+    return Check(source == expected, f"{promise}, seen as {expected}", source)

@@ -1,4 +1,4 @@
-"""What a segment (tap) stack promises, as checks: its members meet, also by multicast, and are not led astray."""
+"""Check what a segment (tap) stack promises: members reach each other, also by multicast, and keep their own routes."""
 
 import json
 import threading
@@ -45,106 +45,108 @@ def applies(settings: Settings) -> bool:
 
 
 def find_members(deployed: Deployment) -> list[SegmentMember]:
-    """The gateway and each client that has a machine, once its tunnel is up; raises LabError after a minute.
+    """Return the gateway and each client with a machine, once its tunnel is up; raises LabError after a minute.
 
-    With a bridge come hosts of its LAN, who have no tunnel.
+    A bridging client adds the hosts of its LAN, which have no tunnel.
     """
-    found = [find_member("gateway", deployed.gateway, "br0")]
+    members = [find_member("gateway", deployed.gateway, "br0")]
     for client in deployed.settings.clients[:MACHINES]:
         host, lan = deployed.region.host(client.name), client.name if client.bridge else ""
-        found.append(find_member(client.name, host, "br0" if lan else "tap0", lan))
+        members.append(find_member(client.name, host, "br0" if lan else "tap0", lan))
         for name in site_hosts(client, deployed.settings.tunnel.pool):
-            found.append(find_member(name, deployed.region.host(name), "eth0", lan))
-    return found
+            members.append(find_member(name, deployed.region.host(name), "eth0", lan))
+    return members
 
 
 def find_member(name: str, host: labs.Host, device: str, lan: str = "") -> SegmentMember:
-    """A machine with its address on the segment, waited for."""
-    found = list[str]()
+    """Wait for a machine's address on the segment and return both; raises LabError after a minute."""
+    addresses = list[str]()
 
-    def up() -> bool:
+    def has_address() -> bool:
         done = host.run(["ip", "-json", "-4", "address", "show", "dev", device, "up"])
         links = json.loads(done.stdout or "[]") if done.returncode == 0 else []
-        found[:] = [one["local"] for link in links for one in link.get("addr_info", [])]
-        return bool(found)
+        addresses[:] = [entry["local"] for link in links for entry in link.get("addr_info", [])]
+        return bool(addresses)
 
-    if not wait_until(up, _TUNNEL_SECONDS):
+    if not wait_until(has_address, _TUNNEL_SECONDS):
         raise LabError(f"{name} has no address on {device} after {_TUNNEL_SECONDS} s")
-    return SegmentMember(name, host, device, IPv4Address(found[0]), lan)
+    return SegmentMember(name, host, device, IPv4Address(addresses[0]), lan)
 
 
 def check_segment(deployed: Deployment) -> list[Check]:
-    """Every pair of members that may meet does; what is pushed leaves the clients' own network alone."""
-    here = find_members(deployed)
+    """Check that members reach each other if they may, and that the clients' own routes stay."""
+    members = find_members(deployed)
     meet = deployed.settings.tunnel.client_to_client
-    made = []
-    for one, other in permutations(here, 2):
-        if one.lan and one.lan == other.lan:
-            continue  # They meet without us.
-        what = f"{one.name} -> {other.name}"
-        may = meet or "gateway" in (one.name, other.name)
-        if not may:
-            made.append(Check(ping(one.host, other.address, 2) is None, f"{what} kept apart", "no answer"))
+    checks = []
+    for sender, receiver in permutations(members, 2):
+        if sender.lan and sender.lan == receiver.lan:
+            continue  # They reach each other on their LAN.
+        pair = f"{sender.name} -> {receiver.name}"
+        may_meet = meet or "gateway" in (sender.name, receiver.name)
+        if not may_meet:
+            checks.append(Check(ping(sender.host, receiver.address, 2) is None, f"{pair} kept apart", "no answer"))
             continue
-        found = ping(one.host, other.address, _TUNNEL_SECONDS)
-        made.append(Check(found is not None, f"{what} {other.address}", format_rtt(found)))
+        rtt = ping(sender.host, receiver.address, _TUNNEL_SECONDS)
+        checks.append(Check(rtt is not None, f"{pair} {receiver.address}", format_rtt(rtt)))
         for group, port in multicast_groups(deployed):
-            heard = count_multicast(one, other, group, port)
-            made.append(Check(heard == DATAGRAMS, f"{what} multicast {group}:{port}", f"{heard} of {DATAGRAMS}"))
-    by_tunnel = [one for one in here if one.device != "eth0"]
-    made += [*(_own_way(deployed, one) for one in here[1:]), *map(check_no_warnings, by_tunnel)]
+            received = count_multicast(sender, receiver, group, port)
+            checks.append(
+                Check(received == DATAGRAMS, f"{pair} multicast {group}:{port}", f"{received} of {DATAGRAMS}")
+            )
+    by_tunnel = [member for member in members if member.device != "eth0"]
+    checks += [*(_check_own_routes(deployed, member) for member in members[1:]), *map(check_no_warnings, by_tunnel)]
     for client in deployed.settings.clients[:MACHINES]:
         if client.bridge:
-            made += check_bridge(deployed.region.host(client.name))
-            made += routed.check_site(deployed, client) if deployed.settings.tunnel.vpc else []
-    return made
+            checks += check_bridge(deployed.region.host(client.name))
+            checks += routed.check_site(deployed, client) if deployed.settings.tunnel.vpc else []
+    return checks
 
 
 def check_bridge(host: labs.Host) -> list[Check]:
-    """A bridging host's addresses are its bridge's, whose ports are the interface in its LAN and the tunnel."""
-    shown = {device: interface_addresses(host, device) for device in ("eth0", "br0")}
+    """Check that a bridging host has its addresses on the bridge, which joins its LAN and the tunnel."""
+    addresses = {device: interface_addresses(host, device) for device in ("eth0", "br0")}
     ports = json.loads(run_checked(host, "ip", "-json", "link", "show", "master", "br0"))
     names = sorted(port["ifname"] for port in ports)
-    told = f"eth0 {', '.join(shown['eth0']) or '(none)'}, br0 {', '.join(shown['br0'])}"
-    moved = Check(not shown["eth0"] and bool(shown["br0"]), f"{host.name}'s bridge has the addresses", told)
+    figure = f"eth0 {', '.join(addresses['eth0']) or '(none)'}, br0 {', '.join(addresses['br0'])}"
+    moved = Check(not addresses["eth0"] and bool(addresses["br0"]), f"{host.name}'s bridge has the addresses", figure)
     return [moved, Check(names == ["eth0", "tap0"], f"{host.name}'s bridge joins LAN and tunnel", ", ".join(names))]
 
 
 def interface_addresses(host: labs.Host, device: str) -> list[str]:
-    """All addresses that an interface has, link-local ones too."""
+    """Return all addresses of an interface, with link-local ones."""
     links = json.loads(run_checked(host, "ip", "-json", "address", "show", "dev", device))
-    return [f"{one['local']}/{one['prefixlen']}" for link in links for one in link["addr_info"]]
+    return [f"{entry['local']}/{entry['prefixlen']}" for link in links for entry in link["addr_info"]]
 
 
 def multicast_groups(deployed: Deployment) -> Iterator[tuple[str, int]]:
-    """A group and port of each range that may cross."""
-    if not (named := deployed.settings.tunnel.multicast):
+    """Yield a group and port of each multicast range that the segment forwards."""
+    if not (ranges := deployed.settings.tunnel.multicast):
         yield from ((group, _DISCOVERY_PORT) for group in DISCOVERY)
-    for one in named:
-        yield pick_group(one.group), one.ports[0] or _DISCOVERY_PORT
+    for multicast in ranges:
+        yield pick_group(multicast.group), multicast.ports[0] or _DISCOVERY_PORT
 
 
 def pick_group(network: IPv4Network | IPv6Network) -> str:
-    """A group of a range: the one of discovery if it is in there, else the first that is nobody's."""
-    inside = [group for group in DISCOVERY if ip_address(group) in network]
-    return inside[0] if inside else str(network[min(1, network.num_addresses - 1)])
+    """Return a group of a range: that of DDS discovery if it is in it, else the first one."""
+    discovery = [group for group in DISCOVERY if ip_address(group) in network]
+    return discovery[0] if discovery else str(network[min(1, network.num_addresses - 1)])
 
 
 def count_multicast(speaker: SegmentMember, listener: SegmentMember, group: str, port: int, seconds: float = 3) -> int:
-    """How many of ten datagrams that one member sends to a group another one hears."""
+    """Return how many of ten datagrams from one member to a group another one receives."""
     copy_script(speaker.host)
     if ":" in group:
         wait_link_local(speaker)
-    with FrameListener(listener.host, "hear", listener.device, group, str(port), str(seconds)) as heard:
+    with FrameListener(listener.host, "hear", listener.device, group, str(port), str(seconds)) as received:
         run_checked(speaker.host, "python3", _PLACE, "say", speaker.device, group, str(port))
-    return heard()
+    return received()
 
 
-def wait_link_local(one: SegmentMember) -> None:
-    """Until a member has found that its link-local address is its own (RFC 4862, 5.4), a second after it came up."""
-    show = ["ip", "-6", "-oneline", "address", "show", "dev", one.device, "scope", "link", "-tentative"]
-    if not wait_until(lambda: one.host.run(show).stdout, 5):
-        raise LabError(f"{one.name} has no link-local address on {one.device}")
+def wait_link_local(member: SegmentMember) -> None:
+    """Wait until duplicate address detection (RFC 4862, 5.4) has accepted a member's link-local address."""
+    show = ["ip", "-6", "-oneline", "address", "show", "dev", member.device, "scope", "link", "-tentative"]
+    if not wait_until(lambda: member.host.run(show).stdout, 5):
+        raise LabError(f"{member.name} has no link-local address on {member.device}")
 
 
 def send_frames(host: labs.Host, device: str, *frames: bytes, times: int = 1) -> None:
@@ -154,14 +156,14 @@ def send_frames(host: labs.Host, device: str, *frames: bytes, times: int = 1) ->
 
 
 def copy_script(host: labs.Host) -> None:
-    """Have the script on a machine."""
+    """Copy the script of frames to a machine."""
     run_checked(host, "cp", "/dev/stdin", _PLACE, stdin=_SCRIPT)
 
 
 class FrameListener:
-    """While the block runs, from its very beginning, a machine listens; called then, the value is how many came.
+    """Has a machine listen while the block runs; the block's value is a function that returns the count after it.
 
-    Where several things are counted, `counts` has the number of each.
+    If several patterns are counted, `counts` has the number of each.
     """
 
     def __init__(self, host: labs.Host, *arguments: str) -> None:
@@ -182,7 +184,7 @@ class FrameListener:
 
     @property
     def counts(self) -> list[int]:
-        """How many came, once the block has ended."""
+        """Numbers of datagrams or frames, after the block."""
         return [int(word) for word in self._said]
 
     def __exit__(self, *_: object) -> None:
@@ -190,20 +192,20 @@ class FrameListener:
         self._said = self._host.run(["cat", self._place]).stdout.split()[1:]
 
 
-def check_no_warnings(one: SegmentMember) -> Check:
-    """OpenVPN has nothing to warn of."""
-    unit = "openvpn-server@server" if one.name == "gateway" else f"openvpn-client@{one.name}"
-    said = one.host.run(["journalctl", "--no-pager", "-o", "cat", "-u", unit]).stdout
-    lines = [line for line in said.splitlines() if "WARNING" in line]
-    return Check(not lines, f"{one.name} logs no warning", lines[0] if lines else "none")
+def check_no_warnings(member: SegmentMember) -> Check:
+    """Check that a member's OpenVPN logs no warning."""
+    unit = "openvpn-server@server" if member.name == "gateway" else f"openvpn-client@{member.name}"
+    journal = member.host.run(["journalctl", "--no-pager", "-o", "cat", "-u", unit]).stdout
+    lines = [line for line in journal.splitlines() if "WARNING" in line]
+    return Check(not lines, f"{member.name} logs no warning", lines[0] if lines else "none")
 
 
-def _own_way(deployed: Deployment, one: SegmentMember) -> Check:
-    """The default route and the resolvers are the client's own."""
-    default = one.host.run(["ip", "route", "show", "default"]).stdout.strip()
-    words = [line.split() for line in one.host.run(["cat", "/etc/resolv.conf"]).stdout.splitlines()]
+def _check_own_routes(deployed: Deployment, member: SegmentMember) -> Check:
+    """Check that a client keeps its own default route and resolvers."""
+    default = member.host.run(["ip", "route", "show", "default"]).stdout.strip()
+    words = [line.split() for line in member.host.run(["cat", "/etc/resolv.conf"]).stdout.splitlines()]
     resolvers = [ip_address(word[1]) for word in words if word[:1] == ["nameserver"]]
     ours = (deployed.settings.tunnel.pool, deployed.settings.network.cidr)
     via = [ip_address(word) for word in default.split()[2:3]]
     astray = "dev tap0" in default or any(address in net for address in (*resolvers, *via) for net in ours)
-    return Check(not astray, f"{one.host.name} keeps its own default route and resolvers", default)
+    return Check(not astray, f"{member.host.name} keeps its own default route and resolvers", default)

@@ -202,7 +202,7 @@ def test_where_a_whole_64_is_the_segment_s_clients_make_addresses_of_its_adverti
     stack = bring(deployed.region, raw)
     for host in members:
         run_checked(host, "systemctl", "restart", f"openvpn-client@{host.name}")
-    mine = {host.name: global_address(host, "tap0", made=True) for host in members}
+    mine = {host.name: global_address(host, "tap0", dynamic=True) for host in members}
     given = global_address(cabin, "tap0")
     block = IPv6Network((int(mine["cabin"]) & ~(2**64 - 1), 64))
 
