@@ -51,7 +51,7 @@ def main() -> int:
         if done.returncode:
             failed = True
             print(done.stderr, file=sys.stderr)
-    for figure in itertools.chain(lab.figures(), links.figures()):
+    for figure in itertools.chain(lab.measure_lab(), links.measure_links()):
         print(figure, flush=True)
     for title, stack, changes in TRIALS:
         failed |= not trial(title, stack, changes)

@@ -38,19 +38,19 @@ while time.monotonic() < end: c.sendall(data)
 """
 
 
-def figures() -> Iterator[str]:
+def measure_lab() -> Iterator[str]:
     """Yield a line for each figure."""
-    with region(boots=False) as wires:
-        yield from _effect(wires)
-        yield from _rules(wires)
-        yield from _throughput(wires)
-    with region(boots=True) as booting:
-        yield from _ready(booting)
-        yield from _many(booting)
+    with disposable_region(boots=False) as wires:
+        yield from _measure_reaction(wires)
+        yield from _measure_rules(wires)
+        yield from _measure_throughput(wires)
+    with disposable_region(boots=True) as booting:
+        yield from _measure_boot(booting)
+        yield from _measure_many_boots(booting)
 
 
 @contextlib.contextmanager
-def region(*, boots: bool) -> Iterator[Region]:
+def disposable_region(*, boots: bool) -> Iterator[Region]:
     """A region of its own, gone at the end."""
     name = f"b{secrets.token_hex(3)}"
     try:
@@ -59,7 +59,7 @@ def region(*, boots: bool) -> Iterator[Region]:
         labs.down(name)
 
 
-def _client(running: Region) -> Any:
+def _ec2_client(running: Region) -> Any:
     keys = running.environment
     return boto3.client(
         "ec2",
@@ -70,12 +70,12 @@ def _client(running: Region) -> Any:
     )
 
 
-def _subnet(ec2: Any) -> tuple[str, str]:
+def _create_subnet(ec2: Any) -> tuple[str, str]:
     vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
     return vpc, ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.0.0/24")["Subnet"]["SubnetId"]
 
 
-def _group(ec2: Any, vpc: str, *ranges: IPv4Network) -> str:
+def _create_group(ec2: Any, vpc: str, *ranges: IPv4Network) -> str:
     name = secrets.token_hex(4)
     group = str(ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"])
     if ranges:
@@ -84,7 +84,7 @@ def _group(ec2: Any, vpc: str, *ranges: IPv4Network) -> str:
     return group
 
 
-def _launch(ec2: Any, subnet: str, *groups: str, count: int = 1) -> list[tuple[str, str]]:
+def _launch_instances(ec2: Any, subnet: str, *groups: str, count: int = 1) -> list[tuple[str, str]]:
     """Launch instances; return their ids and addresses."""
     instances = ec2.run_instances(
         ImageId=IMAGE, InstanceType="t3.nano", MinCount=count, MaxCount=count,
@@ -93,11 +93,11 @@ def _launch(ec2: Any, subnet: str, *groups: str, count: int = 1) -> list[tuple[s
     return [(instance["InstanceId"], instance["PrivateIpAddress"]) for instance in instances]
 
 
-def _effect(running: Region) -> Iterator[str]:
-    ec2 = _client(running)
-    vpc, subnet = _subnet(ec2)
-    group = _group(ec2, vpc)
-    [(_, address)], [(caller, _)] = _launch(ec2, subnet, group), _launch(ec2, subnet, group)
+def _measure_reaction(running: Region) -> Iterator[str]:
+    ec2 = _ec2_client(running)
+    vpc, subnet = _create_subnet(ec2)
+    group = _create_group(ec2, vpc)
+    [(_, address)], [(caller, _)] = _launch_instances(ec2, subnet, group), _launch_instances(ec2, subnet, group)
     running.wait_reconciled()
     namespace = running.host(caller).namespace
     rule = [{"IpProtocol": "tcp", "FromPort": 9, "ToPort": 9, "IpRanges": [{"CidrIp": "10.7.0.0/16"}]}]
@@ -105,7 +105,7 @@ def _effect(running: Region) -> Iterator[str]:
     for _ in range(10):
         start = time.monotonic()
         ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=rule)
-        while not _answered(namespace, address):
+        while not _is_refused(namespace, address):
             pass
         durations.append(time.monotonic() - start)
         ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=rule)
@@ -114,7 +114,7 @@ def _effect(running: Region) -> Iterator[str]:
     yield f"{statistics.median(durations):8.2f} s  from an API call to its packets, median of 10 ({most:.2f} s at most)"
 
 
-def _answered(namespace: str, address: str) -> bool:
+def _is_refused(namespace: str, address: str) -> bool:
     """Return whether the instance refuses a connection, which shows that packets pass."""
     with within(namespace, lambda: socket.socket()) as attempt:
         attempt.settimeout(0.02)
@@ -127,13 +127,13 @@ def _answered(namespace: str, address: str) -> bool:
         return True
 
 
-def _rules(running: Region) -> Iterator[str]:
-    ec2 = _client(running)
-    vpc, subnet = _subnet(ec2)
+def _measure_rules(running: Region) -> Iterator[str]:
+    ec2 = _ec2_client(running)
+    vpc, subnet = _create_subnet(ec2)
     networks = list(IPv4Network("172.16.0.0/12").subnets(new_prefix=24))[:RULES]
     groups = []
     for start in range(0, RULES, RULES_OF_A_GROUP):
-        groups.append(_group(ec2, vpc))
+        groups.append(_create_group(ec2, vpc))
         permissions = [
             {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": str(network)}]}
             for port, network in enumerate(networks[start : start + RULES_OF_A_GROUP], start=1 + start)
@@ -141,16 +141,16 @@ def _rules(running: Region) -> Iterator[str]:
         ec2.authorize_security_group_ingress(GroupId=groups[-1], IpPermissions=permissions)
     running.wait_reconciled()
     start_time = time.monotonic()
-    _launch(ec2, subnet, *groups)
+    _launch_instances(ec2, subnet, *groups)
     running.wait_reconciled()
     yield f"{time.monotonic() - start_time:8.2f} s  from RunInstances to {RULES} rules of its groups in force"
 
 
-def _throughput(running: Region) -> Iterator[str]:
-    ec2 = _client(running)
-    vpc, subnet = _subnet(ec2)
-    group = _group(ec2, vpc, IPv4Network("10.7.0.0/16"))
-    [(near, _)], [(far, address)] = _launch(ec2, subnet, group), _launch(ec2, subnet, group)
+def _measure_throughput(running: Region) -> Iterator[str]:
+    ec2 = _ec2_client(running)
+    vpc, subnet = _create_subnet(ec2)
+    group = _create_group(ec2, vpc, IPv4Network("10.7.0.0/16"))
+    [(near, _)], [(far, address)] = _launch_instances(ec2, subnet, group), _launch_instances(ec2, subnet, group)
     running.wait_reconciled()
     near_end, far_end = f"{running.name}-bare1", f"{running.name}-bare2"
     try:
@@ -163,8 +163,8 @@ def _throughput(running: Region) -> Iterator[str]:
             run("ip", "-n", name, "link", "set", "v0", "up")
         routed, bare = [], []
         for _ in range(3):  # in turns, since others use this machine too
-            bare.append(_gigabits(near_end, far_end, "192.0.2.2"))
-            routed.append(_gigabits(running.host(near).namespace, running.host(far).namespace, address))
+            bare.append(_measure_gigabits(near_end, far_end, "192.0.2.2"))
+            routed.append(_measure_gigabits(running.host(near).namespace, running.host(far).namespace, address))
     finally:
         for name in (near_end, far_end):
             delete_namespace(name)
@@ -172,34 +172,34 @@ def _throughput(running: Region) -> Iterator[str]:
     yield f"{ours / best:8.0%}    of a bare veth pair's throughput through the router ({ours:.1f} of {best:.1f} Gbit/s)"
 
 
-def _gigabits(sender: str, receiver: str, address: str) -> float:
-    with subprocess.Popen(_python(receiver, _RECEIVE), stdout=subprocess.PIPE, text=True) as receiving:
+def _measure_gigabits(sender: str, receiver: str, address: str) -> float:
+    with subprocess.Popen(_python_argv(receiver, _RECEIVE), stdout=subprocess.PIPE, text=True) as receiving:
         assert receiving.stdout
         receiving.stdout.readline()
-        subprocess.run([*_python(sender, _SEND), address, str(SECONDS)], check=True)
+        subprocess.run([*_python_argv(sender, _SEND), address, str(SECONDS)], check=True)
         return float(receiving.stdout.read())
 
 
-def _python(namespace: str, text: str) -> list[str]:
+def _python_argv(namespace: str, text: str) -> list[str]:
     return ["ip", "netns", "exec", namespace, sys.executable, "-c", text]
 
 
-def _ready(running: Region) -> Iterator[str]:
-    ec2 = _client(running)
-    vpc, subnet = _subnet(ec2)
+def _measure_boot(running: Region) -> Iterator[str]:
+    ec2 = _ec2_client(running)
+    vpc, subnet = _create_subnet(ec2)
     start = time.monotonic()
-    [(instance, _)] = _launch(ec2, subnet, _group(ec2, vpc))
+    [(instance, _)] = _launch_instances(ec2, subnet, _create_group(ec2, vpc))
     running.host(instance).wait_booted(120)
     yield f"{time.monotonic() - start:8.2f} s  from RunInstances to a machine that is up"
     ec2.terminate_instances(InstanceIds=[instance])
     running.wait_reconciled()
 
 
-def _many(running: Region) -> Iterator[str]:
-    ec2 = _client(running)
-    vpc, subnet = _subnet(ec2)
+def _measure_many_boots(running: Region) -> Iterator[str]:
+    ec2 = _ec2_client(running)
+    vpc, subnet = _create_subnet(ec2)
     before, start = running.memory(), time.monotonic()
-    instances = _launch(ec2, subnet, _group(ec2, vpc), count=INSTANCES)
+    instances = _launch_instances(ec2, subnet, _create_group(ec2, vpc), count=INSTANCES)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda launched: running.host(launched[0], timeout=300).wait_booted(300), instances))
     seconds = time.monotonic() - start

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import get_args
 
-from bench.lab import region
+from bench.lab import disposable_region
 from drawbridge.trial.bond_measure import measure_loss, measure_throughput
 from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.link_faults import end_silence, silence
@@ -28,25 +28,25 @@ RATE = "4mbit"
 WATCHED, TIMES = 12.0, 2
 
 
-def figures() -> Iterator[str]:
+def measure_links() -> Iterator[str]:
     """Yield a line for each figure."""
-    with region(boots=True) as running:
-        pair = pairs.build(running, MODES[0], rate=RATE)
+    with disposable_region(boots=True) as running:
+        pair = pairs.build_pair(running, MODES[0], rate=RATE)
         wait_bonded(pair)
         for mode in MODES:
             if mode != MODES[0]:
                 pairs.change_mode(pair, mode)
-            for figure in _mode(pair):
+            for figure in _measure_mode(pair):
                 yield f"pair, {mode}: {figure}"
-        yield f"pair: {_power_on(pair):.0f} s from power-on to bonded, with a kernel that is emulated"
+        yield f"pair: {_measure_power_on(pair):.0f} s from power-on to bonded, with a kernel that is emulated"
 
 
-def _mode(pair: Pair) -> Iterator[str]:
+def _measure_mode(pair: Pair) -> Iterator[str]:
     output = run_checked(pair.left, "ping", "-n", "-q", "-i", "0.02", "-c", "1000", FAR, timeout=120)
     counts = re.search(r"(\d+) packets transmitted, (\d+) received", output)
     assert counts, output
     yield f"{int(counts[1]) - int(counts[2])} of {counts[1]} pings lost while nothing happens (goal: 0)"
-    for fault, goal, fail, repair in _faults(pair):
+    for fault, goal, fail, repair in _link_faults(pair):
         for tap in (0, 1):
             losses = []
             for _ in range(TIMES):
@@ -56,11 +56,11 @@ def _mode(pair: Pair) -> Iterator[str]:
             gaps = "; ".join(f"{loss.gap:.1f} s, {loss.lost} of {loss.sent} pings lost" for loss in losses)
             yield f"ovn{tap} {fault}: longest gap {gaps} (goal: {goal:g} s at most)"
     with_two = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
-    run_checked(pair.left, "systemctl", "stop", _unit(1))
+    run_checked(pair.left, "systemctl", "stop", _link_unit(1))
     for host in pair.hosts:
         wait_links(host, "ovn0")
     with_one = {n: measure_throughput(pair.left, pair.right, FAR, n, seconds=10) for n in (1, 8)}
-    run_checked(pair.left, "systemctl", "start", _unit(1))
+    run_checked(pair.left, "systemctl", "start", _link_unit(1))
     wait_bonded(pair)
     for n in (1, 8):
         yield (
@@ -69,11 +69,11 @@ def _mode(pair: Pair) -> Iterator[str]:
         )
 
 
-def _unit(tap: int) -> str:
+def _link_unit(tap: int) -> str:
     return f"drawbridge-link@ovn{tap}"
 
 
-def _faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], Callable[[int], object]]]:
+def _link_faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], Callable[[int], object]]]:
     """Yield each fault of a link: its words, the seconds it may cost, how to cause and how to repair it."""
     left, lab = pair.left, pair.region.name
 
@@ -84,14 +84,14 @@ def _faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], C
         return lambda tap: run("ip", "-n", left.namespace, "link", "set", f"eth{tap}", way)
 
     def unit(verb: str) -> Callable[[int], object]:
-        return lambda tap: run_checked(left, "systemctl", verb, _unit(tap))
+        return lambda tap: run_checked(left, "systemctl", verb, _link_unit(tap))
 
     kill = "kill -KILL $(systemctl show --property MainPID --value {})"
     yield "is stopped", 1, unit("stop"), unit("start")
     yield (
         "is killed",
         KEEPALIVE + 1,
-        lambda tap: run_checked(left, "sh", "-c", kill.format(_unit(tap))),
+        lambda tap: run_checked(left, "sh", "-c", kill.format(_link_unit(tap))),
         lambda tap: None,
     )
     yield "loses its cable", KEEPALIVE + 1, cable("down"), cable("up")
@@ -103,7 +103,7 @@ def _faults(pair: Pair) -> Iterator[tuple[str, float, Callable[[int], object], C
     )
 
 
-def _power_on(pair: Pair) -> float:
+def _measure_power_on(pair: Pair) -> float:
     pair.region.cut_power("right")
     start = time.monotonic()
     pair.region.power_on("right").wait_booted(120)

@@ -19,7 +19,7 @@ REGION = "eu-west-1"
 
 
 @contextmanager
-def served() -> Iterator[str]:
+def serve_moto() -> Iterator[str]:
     """Run moto's server on a free port of loopback; yields its URL."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -31,7 +31,7 @@ def served() -> Iterator[str]:
         server.stop()
 
 
-def environment(endpoint: str) -> dict[str, str]:
+def aws_environment(endpoint: str) -> dict[str, str]:
     """The environment in which boto3 reaches that AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
@@ -42,7 +42,7 @@ def environment(endpoint: str) -> dict[str, str]:
     }
 
 
-def forget(endpoint: str) -> None:
+def reset_moto(endpoint: str) -> None:
     """Empty that AWS: moto keeps everything for as long as its process lives."""
     reset = urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")
     with urllib.request.urlopen(reset, timeout=10):
@@ -96,14 +96,14 @@ class Lab:
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
     """The URL of an AWS that lives as long as the tests."""
-    with served() as url:
+    with serve_moto() as url:
         yield url
 
 
 @pytest.fixture
 def lab(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """An empty AWS, an empty state."""
-    for name, value in environment(endpoint).items():
+    for name, value in aws_environment(endpoint).items():
         monkeypatch.setenv(name, value)
-    forget(endpoint)
+    reset_moto(endpoint)
     return Lab(tmp_path, endpoint)

@@ -21,31 +21,31 @@ class EverySegment:
 
     @pytest.mark.seed("9.3")
     def test_clients_do_not_reach_the_gateway_s_metadata(self, world: World) -> None:
-        promises.no_metadata(world.deployed, world.client(self.client), "tap0", world.private.address)
+        promises.check_no_metadata(world.deployed, world.client(self.client), "tap0", world.private.address)
 
     @pytest.mark.seed("9.6")
     def test_no_private_key_is_where_others_read(self, world: World) -> None:
-        promises.no_key_in_sight(world.deployed, world.client(self.client), self.client)
+        promises.check_no_key_exposed(world.deployed, world.client(self.client), self.client)
 
     @pytest.mark.seed("9.7")
     def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(self, world: World) -> None:
-        promises.narrow_role(world.deployed, self.client)
+        promises.check_instance_role(world.deployed, self.client)
 
     @pytest.mark.seed("9.5")
     def test_10_megabytes_pass_paths_of_1500_and_of_1400_bytes(self, world: World) -> None:
-        promises.transfer(world.client(self.client), world.private)
+        promises.check_transfer(world.client(self.client), world.private)
         clients = world.raw["drawbridge:clients"]
-        stack = world.up(clients=[*clients, NARROW])
+        stack = world.deploy_and_wait(clients=[*clients, NARROW])
         narrow = start_client(stack, len(clients), NARROW["name"], mtu=1400)
         world.client(NARROW["name"])
-        promises.narrow(narrow, stack.outputs["publicIp"])
-        promises.transfer(narrow, world.private)
+        promises.check_narrow_line(narrow, stack.outputs["publicIp"])
+        promises.check_transfer(narrow, world.private)
 
     @pytest.mark.seed("9.2")
     def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(self, world: World) -> None:
-        promises.replaced(world, NARROW["name"], clients=[*world.raw["drawbridge:clients"], NARROW])
+        promises.check_replacement(world, NARROW["name"], clients=[*world.raw["drawbridge:clients"], NARROW])
 
     @pytest.mark.seed("9.1")
     def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(self, world: World) -> None:
         clients = world.raw["drawbridge:clients"]
-        promises.cut_off(world, NARROW["name"], stay=clients, again=[*clients, NARROW], looks=False)
+        promises.check_revocation(world, NARROW["name"], stay=clients, again=[*clients, NARROW], looks=False)

@@ -23,7 +23,7 @@ from userdata.files import agent
 
 #: Parameter with the bundle that the other gateway of a pair has issued.
 BUNDLE = "/drawbridge/dev/b/clients/a/bundle"
-ME = pwd.getpwuid(os.getuid()).pw_name
+USER = pwd.getpwuid(os.getuid()).pw_name
 TUNNEL = Tunnel(
     pool=IPv4Network("10.8.0.0/24"),
     routes=(IPv4Network("10.1.0.0/16"),),
@@ -31,13 +31,13 @@ TUNNEL = Tunnel(
 )
 
 
-def build(tunnel: Tunnel = TUNNEL, revoked: dict[int, str] | Sequence[int] = ()) -> release.Release:
+def build_release(tunnel: Tunnel = TUNNEL, revoked: dict[int, str] | Sequence[int] = ()) -> release.Release:
     """A release as the program builds it."""
     everywhere = (IPv4Network("0.0.0.0/0"),)
     return release.build(tunnel, admin_from=(), allow_from=everywhere, vpc=tunnel.routes, revoked=revoked)
 
 
-def linked(extra: str = "", mode: BondMode = "balance-xor") -> release.Release:
+def build_linked_release(extra: str = "", mode: BondMode = "balance-xor") -> release.Release:
     """A release of a pair's first gateway, as the program builds it; `extra` is a line of the link that it serves."""
     servers = ("duo.drawbridge", "b.duo.drawbridge")
     pool, remote = IPv4Network("10.0.0.0/24"), "203.0.113.9"
@@ -49,26 +49,26 @@ def linked(extra: str = "", mode: BondMode = "balance-xor") -> release.Release:
     return release.build(tunnel, admin_from=(), allow_from=allowed, vpc=(), revoked=(), links=links)
 
 
-def without(names: tuple[str, ...], tunnel: Tunnel = TUNNEL) -> Tunnel:
+def tunnel_without(names: tuple[str, ...], tunnel: Tunnel = TUNNEL) -> Tunnel:
     """The same tunnel without some of its clients."""
     return Tunnel(
         pool=tunnel.pool, routes=tunnel.routes, clients=tuple(c for c in tunnel.clients if c.name not in names)
     )
 
 
-def archive(contents: dict[str, bytes]) -> release.Release:
+def pack_release(contents: dict[str, bytes]) -> release.Release:
     """A release of any content, its digest right."""
     packed = release.pack(contents, directories=("ccd", "revoked"))
     return release.Release(archive=packed, sha256=sha256(packed).hexdigest())
 
 
-def contents(built: release.Release) -> dict[str, bytes]:
+def release_contents(built: release.Release) -> dict[str, bytes]:
     """A release's files, to be changed and packed again."""
     return {str(path): content for path, content in agent.read_archive(built.archive) if content is not None}
 
 
 @cache
-def secrets() -> dict[str, str]:
+def gateway_secrets() -> dict[str, str]:
     """A gateway's secrets, real ones."""
     now = datetime.now(UTC)
     authority = CertificateAuthority.create("test", timedelta(days=2), now)
@@ -87,7 +87,7 @@ CONFIGS = {"openvpn-server": "etc/openvpn/server", "drawbridge-link": "etc/drawb
 
 
 @dataclass
-class Services:
+class ServicesStub:
     """Stand-in for the programs a gateway's agent starts: it notes the commands and keeps track of units like systemd.
 
     It proves which commands are run and what follows from their results, not that the programs take them.
@@ -148,13 +148,13 @@ class Services:
         return 0
 
 
-def instant(condition: object, seconds: float) -> bool:
+def check_once(condition: object, seconds: float) -> bool:
     """In place of the agent's `wait`: these services are up at once or never."""
     assert callable(condition)
     return bool(condition())
 
 
-def stale(path: Path) -> None:
+def make_stale(path: Path) -> None:
     """Make a file look as if it had been written ten minutes ago."""
     then = time.time() - 600
     os.utime(path, (then, then))

@@ -44,38 +44,40 @@ class Pair:
         return self.left, self.right
 
 
-def build(region: Region, mode: BondMode = "balance-xor", rate: str | None = RATE) -> Pair:
+def build_pair(region: Region, mode: BondMode = "balance-xor", rate: str | None = RATE) -> Pair:
     """Boot both hosts and install their kits; tunnels are starting when it returns."""
     hosts, names = [], NAMES
     for number, name in enumerate(names):
         for line in (0, 1):
-            region.add_site(f"{name}{line}", public=public(number, line), lan=lan(number, line), rate=rate)
+            region.add_site(
+                f"{name}{line}", public=public_address(number, line), lan=lan_network(number, line), rate=rate
+            )
         hosts.append(region.add_host(name, site=f"{name}0", second_site=f"{name}1", own_kernel=True))
     for line, name in enumerate(names):
         # Link N is served by host N, on the line that the link uses.
         region.forward_port(f"{name}{line}", PORT + line, name)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(set_up, hosts, bonds(names, mode), secrets(names)))
+        list(pool.map(set_up_host, hosts, pair_bonds(names, mode), issue_bundles(names)))
     return Pair(region, *hosts)
 
 
-def set_up(host: Host, bond: Bond, keys: Mapping[str, str]) -> None:
+def set_up_host(host: Host, bond: Bond, keys: Mapping[str, str]) -> None:
     """What a user does on a host: put the keys in place, install the kit."""
     host.wait_booted(BOOT)
     for tap, text in keys.items():
-        put(host, f"/etc/openvpn/client/{tap}.conf", text)
-    install(host, bond)
+        write_secret(host, f"/etc/openvpn/client/{tap}.conf", text)
+    install_kit(host, bond)
 
 
-def public(host: int, line: int) -> IPv4Address:
+def public_address(host: int, line: int) -> IPv4Address:
     return IPv4Address("203.0.113.40") + 10 * host + line
 
 
-def lan(host: int, line: int) -> IPv4Network:
+def lan_network(host: int, line: int) -> IPv4Network:
     return IPv4Network(f"192.168.{40 + 10 * host + line}.0/24")
 
 
-def bonds(names: tuple[str, str], mode: BondMode) -> tuple[Bond, Bond]:
+def pair_bonds(names: tuple[str, str], mode: BondMode) -> tuple[Bond, Bond]:
     """What each host's kit is made from."""
 
     def bond(me: int) -> Bond:
@@ -85,7 +87,7 @@ def bonds(names: tuple[str, str], mode: BondMode) -> tuple[Bond, Bond]:
                 number=link,
                 port=PORT + link,
                 peer=names[other] if link == me else f"{names[other]}.drawbridge",
-                remote=None if link == me else str(public(other, link)),
+                remote=None if link == me else str(public_address(other, link)),
                 uplink=f"eth{link}",
             )
             for link in (0, 1)
@@ -95,7 +97,7 @@ def bonds(names: tuple[str, str], mode: BondMode) -> tuple[Bond, Bond]:
     return bond(0), bond(1)
 
 
-def secrets(names: tuple[str, str], *, start: datetime | None = None) -> tuple[dict[str, str], dict[str, str]]:
+def issue_bundles(names: tuple[str, str], *, start: datetime | None = None) -> tuple[dict[str, str], dict[str, str]]:
     """Certificates and keys of each host by tap; link N is under host N's own authority."""
     now = start or datetime.now(UTC)
     found: tuple[dict[str, str], dict[str, str]] = ({}, {})
@@ -113,7 +115,7 @@ def secrets(names: tuple[str, str], *, start: datetime | None = None) -> tuple[d
     return found
 
 
-def install(host: Host, bond: Bond) -> None:
+def install_kit(host: Host, bond: Bond) -> None:
     """Unpack and install a kit as its user does; keys are there already."""
     archive = links.build(bond, names=Names("pair"), region="eu-west-1", bundles={})
     text = base64.b64encode(archive).decode()
@@ -123,7 +125,7 @@ def install(host: Host, bond: Bond) -> None:
     run_checked(host, "sh", "/var/tmp/kit/install", timeout=180)
 
 
-def put(host: Host, path: str, text: str) -> None:
+def write_secret(host: Host, path: str, text: str) -> None:
     """Write a secret file."""
     run_checked(host, "install", "-D", "-m", "0600", "/dev/stdin", path, stdin=text)
 
@@ -143,7 +145,7 @@ def wait_bonded(pair: Pair, seconds: float = BONDED) -> None:
         wait_links(host, "ovn0", "ovn1", seconds=seconds)
 
 
-def boot_id(host: Host) -> str:
+def read_boot_id(host: Host) -> str:
     """What tells one boot of a machine from another; nothing while it is down."""
     try:
         return host.run(["cat", "/proc/sys/kernel/random/boot_id"], timeout=2).stdout
@@ -154,5 +156,5 @@ def boot_id(host: Host) -> str:
 def change_mode(pair: Pair, mode: BondMode) -> None:
     """Install kits of another mode on hosts that have theirs, and wait until they are bonded again."""
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(install, pair.hosts, bonds(NAMES, mode)))
+        list(pool.map(install_kit, pair.hosts, pair_bonds(NAMES, mode)))
     wait_bonded(pair)

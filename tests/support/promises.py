@@ -32,10 +32,10 @@ class World:
     deployed: Deployment
     raw: dict[str, Any]
 
-    def up(self, **sections: Any) -> Deployment:
+    def deploy_and_wait(self, **sections: Any) -> Deployment:
         """Deploy it with other sections, and wait until its gateway runs that."""
         made = self.deploy(**sections)
-        self.deployed = stacks.settled(made)
+        self.deployed = stacks.wait_current(made)
         return made
 
     def deploy(self, **sections: Any) -> Deployment:
@@ -54,20 +54,20 @@ class World:
         return self.deployed.region.host("private-host")
 
 
-def config_of(name: str) -> str:
+def bundle_path(name: str) -> str:
     """A client's bundle on its machine."""
     return f"/etc/openvpn/client/{name}.conf"
 
 
-def replaced(world: World, name: str, **sections: Any) -> None:
+def check_replacement(world: World, name: str, **sections: Any) -> None:
     """Replace the gateway's machine: the addresses stay, and a client is back with what it had (9.2)."""
     client, before = world.client(name), world.deployed.outputs
-    unit, bundle = f"openvpn-client@{name}", run_checked(client, "sha256sum", config_of(name))
+    unit, bundle = f"openvpn-client@{name}", run_checked(client, "sha256sum", bundle_path(name))
     pid = run_checked(client, "systemctl", "show", "-P", "MainPID", unit)
     gateway = world.raw.get("drawbridge:gateway") or {}
     # So it stays: to take it back would be one machine more.
     world.raw = {**world.raw, "drawbridge:gateway": {**gateway, "sshKey": OTHER_KEY}}
-    stack = world.up(**sections)
+    stack = world.deploy_and_wait(**sections)
 
     assert stack.outputs["gatewayInstanceId"] != before["gatewayInstanceId"]
     assert {k: stack.outputs[k] for k in ("publicIp", "privateIp", "gatewayInterfaceId")} == {
@@ -77,30 +77,30 @@ def replaced(world: World, name: str, **sections: Any) -> None:
     log = run_checked(client, "journalctl", "--no-pager", "--unit", unit)
     assert "Connection reset command was pushed by server" in log
     assert ping(client, world.private.address, TUNNEL) is not None
-    assert run_checked(client, "sha256sum", config_of(name)) == bundle
+    assert run_checked(client, "sha256sum", bundle_path(name)) == bundle
     assert run_checked(client, "systemctl", "show", "-P", "MainPID", unit) == pid
 
 
-def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any], looks: bool = True) -> None:
+def check_revocation(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any], looks: bool = True) -> None:
     """Take a client out of the stack file, and put it in again (9.1).
 
     `stay` are the clients without it, `again` those with it. The gateway looks by itself, or is told to.
     """
     client, private, stack = world.client(name), world.private, world.deployed
     old = "/etc/openvpn/old.ovpn"
-    run_checked(client, "cp", "-p", config_of(name), old)
+    run_checked(client, "cp", "-p", bundle_path(name), old)
     assert ping(client, private.address, 5) is not None  # its session lives
 
     world.deployed = world.deploy(clients=stay)
     if not looks:
-        stacks.settled(world.deployed)
+        stacks.wait_current(world.deployed)
     waiting.until(lambda: ping(client, stack.outputs["privateIp"], 1) is None, 60)  # cut, within the 60 s
     entry = next(one for one in stack.settings.clients if one.name == name)
     # Where the tunnel was open to its address alone, it is now shut: OpenVPN does not even hear of it.
-    refused(world, client, old, heard=entry.at is None)
+    check_refused(world, client, old, heard=entry.at is None)
 
-    world.up(clients=again)
-    refused(world, client, old)  # under a name that is good
+    world.deploy_and_wait(clients=again)
+    check_refused(world, client, old)  # under a name that is good
     if entry.needs_kit(world.deployed.settings.tunnel):  # a site's IAM user is another one, too
         install_kit(world.deployed, client, name)
     else:
@@ -109,7 +109,7 @@ def cut_off(world: World, name: str, *, stay: Sequence[Any], again: Sequence[Any
     assert ping(client, private.address, TUNNEL) is not None
 
 
-def refused(world: World, client: Host, bundle: str, *, heard: bool = True) -> None:
+def check_refused(world: World, client: Host, bundle: str, *, heard: bool = True) -> None:
     """The gateway says that a bundle's certificate is revoked, or is never asked; no tunnel comes of it."""
     serial = Certificate.read(certificate_of(run_checked(client, "cat", bundle))).serial
     gateway, device, unit = world.deployed.gateway, world.deployed.settings.tunnel.device, f"old-{secrets.token_hex(4)}"
@@ -134,7 +134,7 @@ def refused(world: World, client: Host, bundle: str, *, heard: bool = True) -> N
         client.run(["systemctl", "stop", unit])
 
 
-def transfer(client: Host, private: Host) -> None:
+def check_transfer(client: Host, private: Host) -> None:
     """Ten megabytes pass each way, in packets that must not be fragmented, as TCP sends them (9.5)."""
     assert client.run(["sysctl", "-n", "net.ipv4.ip_no_pmtu_disc"]).stdout.strip() == "0"
     size = 10_000_000
@@ -144,22 +144,22 @@ def transfer(client: Host, private: Host) -> None:
     assert packets_arrive(client, "tcp and ip[6] & 0x40 != 0", lambda: ask_echo(client, private.address))
 
 
-def narrow(client: Host, server: str) -> None:
+def check_narrow_line(client: Host, server: str) -> None:
     """The control for a line of 1,400 bytes: it takes no 1,408."""
     too_big = ["ping", "-c", "1", "-W", "1", "-M", "do", "-s", "1380", server]
     assert client.run(too_big).returncode != 0
 
 
-def no_metadata(deployed: Deployment, client: Host, device: str, beyond: str) -> None:
+def check_no_metadata(deployed: Deployment, client: Host, device: str, beyond: str) -> None:
     """A client that sends packets for the metadata into the tunnel has no answer; `beyond` it reaches (9.3)."""
     server = str(deployed.settings.tunnel.pool.network_address + 1)
     run_checked(client, "ip", "route", "replace", "169.254.169.254/32", "via", server, "dev", device)
     try:
         put = ["curl", "-s", "-m", "3", "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60"]
-        before = _dropped(deployed.gateway)
+        before = _count_drops(deployed.gateway)
         asked = client.run([*put, "http://169.254.169.254/latest/api/token"])
         assert (asked.returncode, asked.stdout) == (28, "")  # curl's 28: timed out
-        assert _dropped(deployed.gateway) > before  # it was this firewall that dropped it
+        assert _count_drops(deployed.gateway) > before  # it was this firewall that dropped it
     finally:
         run_checked(client, "ip", "route", "delete", "169.254.169.254/32")
     # Controls: the service answers the gateway itself, and the same tunnel carries what is allowed.
@@ -167,7 +167,7 @@ def no_metadata(deployed: Deployment, client: Host, device: str, beyond: str) ->
     assert ping(client, beyond, 5) is not None
 
 
-def no_key_in_sight(deployed: Deployment, client: Host, name: str) -> None:
+def check_no_key_exposed(deployed: Deployment, client: Host, name: str) -> None:
     """No private key is in user data, state, outputs or any log (9.6)."""
     ec2, gateway = deployed.client("ec2"), deployed.gateway
     data = ec2.describe_instance_attribute(InstanceId=deployed.outputs["gatewayInstanceId"], Attribute="userData")
@@ -186,9 +186,9 @@ def no_key_in_sight(deployed: Deployment, client: Host, name: str) -> None:
     held = [
         run_checked(gateway, "cat", f"/etc/openvpn/server/secrets/{one}") for one in ("server.key", "tls-crypt-v2.key")
     ]
-    held.append(run_checked(client, "cat", config_of(name)).partition("<key>")[2])
+    held.append(run_checked(client, "cat", bundle_path(name)).partition("<key>")[2])
     assert all(PRIVATE.search(secret) for secret in held[:2])  # the control: the pattern finds a key
-    bodies = [body(secret) for secret in held]
+    bodies = [unique_line(secret) for secret in held]
 
     for where, text in texts.items():
         assert text or where in ("the console", "the region's log"), where
@@ -196,7 +196,7 @@ def no_key_in_sight(deployed: Deployment, client: Host, name: str) -> None:
         assert not any(one in text for one in bodies), where
 
 
-def narrow_role(deployed: Deployment, name: str) -> None:
+def check_instance_role(deployed: Deployment, name: str) -> None:
     """The instance's role reads what its gateway needs, and nothing else (9.7); `name` is a client's."""
     gateway, names, bucket = deployed.gateway, deployed.names, deployed.outputs["bucket"]
     key = names.release_key(deployed.outputs["release"])
@@ -222,7 +222,7 @@ def narrow_role(deployed: Deployment, name: str) -> None:
     ssm = deployed.client("ssm")
     report = ssm.get_parameter(Name=names.report)["Parameter"]["Value"]
     try:
-        said = called(gateway, *allowed, *denied)
+        said = call_aws(gateway, *allowed, *denied)
         assert {call: said[call] for call in allowed} == dict.fromkeys(allowed, "ok")
         assert {call: code for call, code in said.items() if call in denied and code == "ok"} == {}
     finally:
@@ -230,7 +230,7 @@ def narrow_role(deployed: Deployment, name: str) -> None:
         ssm.put_parameter(Name=names.report, Value=report, Type="String", Overwrite=True)
 
 
-def called(host: Host, *calls: str) -> dict[str, str]:
+def call_aws(host: Host, *calls: str) -> dict[str, str]:
     """What became of AWS calls made on a machine with the credentials it has there: `ok`, or the error's code."""
     script = (
         "import boto3, json, sys, botocore.exceptions as e\n"
@@ -246,7 +246,7 @@ def called(host: Host, *calls: str) -> dict[str, str]:
     return said
 
 
-def body(pem: str) -> str:
+def unique_line(pem: str) -> str:
     """A line that no other key has, of a PEM private key.
 
     Not the first: that is mostly what kind of key it is.
@@ -254,7 +254,7 @@ def body(pem: str) -> str:
     return PRIVATE.split(pem)[-1].split()[1]
 
 
-def _dropped(gateway: Host) -> int:
+def _count_drops(gateway: Host) -> int:
     """Packets that the gateway's firewall has dropped on their way to metadata."""
     table = run_checked(gateway, "nft", "list", "table", "inet", "drawbridge")
     return sum(int(count) for count in re.findall(r"packets (\d+) bytes \d+ drop", table)) + sum(

@@ -71,18 +71,18 @@ class Ledger:
         return f"seeds: {sum(self.verdict(number) == 'holds' for number in self.titles)} of {len(self.titles)} hold"
 
 
-def titles() -> dict[str, str]:
+def read_titles() -> dict[str, str]:
     """Every number with its title, in order."""
     seeds: dict[str, str] = tomllib.loads(DATA.read_text())["seeds"]
     return seeds
 
 
-def numbers(item: pytest.Item) -> Iterable[str]:
+def seed_numbers(item: pytest.Item) -> Iterable[str]:
     """The numbers a test carries by itself, its class or its module."""
     return {str(number) for mark in item.iter_markers("seed") for number in mark.args}
 
 
-def runs(these: Iterable[str]) -> str:
+def format_ranges(these: Iterable[str]) -> str:
     """Numbers in short: neighbours of a world as one range.
 
     >>> runs(["0.1", "0.2", "0.3", "0.5", "1.6"])
@@ -101,14 +101,14 @@ LEDGER = pytest.StashKey[Ledger]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[LEDGER] = Ledger(titles())
+    config.stash[LEDGER] = Ledger(read_titles())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # First, so that what -k and -m deselect afterwards still counts as not run.
     for item in items:
-        for number in numbers(item):
+        for number in seed_numbers(item):
             try:
                 config.stash[LEDGER].expect(number, item.nodeid)
             except KeyError:
@@ -119,7 +119,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     expected_to_fail = hasattr(report, "wasxfail")
-    for number in numbers(item):
+    for number in seed_numbers(item):
         if report.failed:
             item.config.stash[LEDGER].record(number, item.nodeid, passed=False)
         elif report.when == "call" and report.passed and not expected_to_fail:
@@ -134,7 +134,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for row in rows:
             terminalreporter.write_line(row)
         if untouched := ledger.untouched():
-            terminalreporter.write_line(f"  no test in this run: {runs(untouched)}")
+            terminalreporter.write_line(f"  no test in this run: {format_ranges(untouched)}")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,19 +15,19 @@ from lab.region import Host, Region
 from settings.stack_file import read_stack_file
 
 
-def of(world: str) -> dict[str, Any]:
+def world_config(world: str) -> dict[str, Any]:
     """A world's configuration, as its stack file has it."""
     return read_stack_file(find_stack_file(world))
 
 
-def bring(region: Region, stack: str, raw: Mapping[str, Any]) -> Deployment:
+def deploy_world(region: Region, stack: str, raw: Mapping[str, Any]) -> Deployment:
     """Deploy a stack, or what it is now, and wait until its gateway runs that; hosts that lack are placed."""
     made = deploy(region, stack, raw, lambda _: None)
     place_hosts(made, lambda _: None)
-    return settled(made)
+    return wait_current(made)
 
 
-def settled(made: Deployment) -> Deployment:
+def wait_current(made: Deployment) -> Deployment:
     """Wait until a stack's gateway runs what was deployed: it is told to look now, as its timer does every 30 s."""
     gateway = made.gateway
     if gateway.leader:
@@ -39,13 +39,13 @@ def settled(made: Deployment) -> Deployment:
 
 
 @contextmanager
-def throw_away(world: str) -> Iterator[Deployment]:
+def disposable_world(world: str) -> Iterator[Deployment]:
     """A world's own stack file, deployed into a region that is gone when the block ends."""
     with run.disposable_region() as region:
-        yield bring(region, world, of(world))
+        yield deploy_world(region, world, world_config(world))
 
 
-def configuration(host: Host) -> str:
+def configuration_digests(host: Host) -> str:
     """All that configures a gateway, by the digest of each file."""
     script = (
         "find -L /etc/openvpn /etc/drawbridge /etc/sysctl.d /opt/drawbridge/current -type f | sort | xargs sha256sum"

@@ -12,7 +12,7 @@ pytest_plugins = ["pytester"]
 
 def test_the_data_numbers_every_world_without_a_gap() -> None:
     counts: dict[str, int] = {}
-    for number in seeds.titles():
+    for number in seeds.read_titles():
         world, _, place = number.partition(".")
         counts[world] = counts.get(world, 0) + 1
         assert int(place) == counts[world]
@@ -50,8 +50,8 @@ def test_a_failed_teardown_is_a_failure() -> None:
 
 
 def test_neighbours_are_told_as_ranges() -> None:
-    assert seeds.runs(["0.1", "0.2", "0.3", "0.5", "1.6", "1.7"]) == "0.1-3 0.5 1.6-7"
-    assert seeds.runs([]) == ""
+    assert seeds.format_ranges(["0.1", "0.2", "0.3", "0.5", "1.6", "1.7"]) == "0.1-3 0.5 1.6-7"
+    assert seeds.format_ranges([]) == ""
 
 
 def run(pytester: pytest.Pytester, text: str, *arguments: str) -> pytest.RunResult:
@@ -97,7 +97,7 @@ ALL_OUTCOMES = """
 
 def test_the_run_ends_with_the_count(pytester: pytest.Pytester) -> None:
     lines = run(pytester, ALL_OUTCOMES).outlines
-    assert lines[-1] == f"seeds: 2 of {len(seeds.titles())} hold"
+    assert lines[-1] == f"seeds: 2 of {len(seeds.read_titles())} hold"
     rows = (re.match(r"  (holds|FAILS|not run) +(\d\.\d+) ", line) for line in lines)
     verdicts = {row[2]: row[1] for row in rows if row}
     assert verdicts == {
@@ -113,7 +113,7 @@ def test_the_run_ends_with_the_count(pytester: pytest.Pytester) -> None:
 
 def test_what_was_deselected_does_not_hold(pytester: pytest.Pytester) -> None:
     lines = run(pytester, ALL_OUTCOMES, "-k", "test_passes").outlines
-    assert lines[-1] == f"seeds: 2 of {len(seeds.titles())} hold"
+    assert lines[-1] == f"seeds: 2 of {len(seeds.read_titles())} hold"
     assert any(re.match(r"  not run +0\.3 ", line) for line in lines)
 
 

@@ -17,7 +17,7 @@ from drawbridge.trial.run import disposable_region
 from lab.errors import LabError
 from lab.network.fabric import MIRROR
 from lab.region import Host, Region
-from tests.support.pair import boot_id
+from tests.support.pair import read_boot_id
 from tests.support.waiting import until
 
 BOOT = 90.0
@@ -82,7 +82,7 @@ def test_what_it_wrote_outlives_a_power_cut(region: Region, host: Host) -> None:
 def test_it_reboots_and_has_its_lines_again(region: Region, host: Host) -> None:
     boot = run_checked(host, "cat", "/proc/sys/kernel/random/boot_id")
     region.reboot_host("own")
-    until(lambda: boot_id(host) not in ("", boot), BOOT)
+    until(lambda: read_boot_id(host) not in ("", boot), BOOT)
     host.wait_booted(BOOT)
     for nic in ("eth0", "eth1"):
         run_checked(host, "ping", "-n", "-c", "1", "-W", "2", "-I", nic, MIRROR)

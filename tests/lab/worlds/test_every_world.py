@@ -14,7 +14,7 @@ from drawbridge.trial.hosts import run_checked, site_hosts, start_client
 from drawbridge.trial.measure import packets_arrive, ping
 from tests.support import promises, stacks, waiting
 from tests.support.promises import World
-from tests.support.stacks import configuration
+from tests.support.stacks import configuration_digests
 
 TUNNEL = promises.TUNNEL
 
@@ -27,8 +27,8 @@ def name(world: World) -> str:
 
 @pytest.fixture(scope="module", params=["tenant", "site"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    with stacks.throw_away(request.param) as stack:
-        yield World(stack, stacks.of(request.param))
+    with stacks.disposable_world(request.param) as stack:
+        yield World(stack, stacks.world_config(request.param))
 
 
 @pytest.mark.seed("9.4")
@@ -50,37 +50,37 @@ def test_a_client_that_sends_from_an_address_not_its_own_is_dropped(world: World
 
 @pytest.mark.seed("9.5")
 def test_10_megabytes_pass_a_path_of_1500_bytes(world: World, name: str) -> None:
-    promises.transfer(world.client(name), world.private)
+    promises.check_transfer(world.client(name), world.private)
 
 
 @pytest.mark.seed("9.5")
 def test_10_megabytes_pass_a_path_of_1400_bytes(world: World) -> None:
     """A client whose line takes no more, where nothing tells the sender so."""
     clients = [*world.raw["drawbridge:clients"], {"name": "narrow", "at": "203.0.113.99"}]
-    stack = world.up(clients=clients)
+    stack = world.deploy_and_wait(clients=clients)
     number = len(clients) - 1
     narrow = start_client(stack, number, "narrow", mtu=1400)
     assert ping(narrow, world.private.address, TUNNEL) is not None
-    promises.narrow(narrow, stack.outputs["publicIp"])
-    promises.transfer(narrow, world.private)
-    world.up()
+    promises.check_narrow_line(narrow, stack.outputs["publicIp"])
+    promises.check_transfer(narrow, world.private)
+    world.deploy_and_wait()
 
 
 @pytest.mark.seed("9.2")
 def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(world: World, name: str) -> None:
-    promises.replaced(world, name)
+    promises.check_replacement(world, name)
 
 
 @pytest.mark.seed("9.8")
 def test_after_a_reboot_the_gateway_is_the_same_and_clients_return(world: World, name: str) -> None:
     client, gateway = world.client(name), world.deployed.gateway
-    before, leader = configuration(gateway), gateway.leader
+    before, leader = configuration_digests(gateway), gateway.leader
     world.deployed.client("ec2").reboot_instances(InstanceIds=[world.deployed.outputs["gatewayInstanceId"]])
     again = waiting.until(lambda: ((h := world.deployed.gateway).leader != leader and h) or None, 60)
     again.wait_booted(60)
 
     assert ping(client, world.private.address, TUNNEL) is not None
-    assert configuration(again) == before
+    assert configuration_digests(again) == before
     for name, address in site_hosts(world.deployed.settings.clients[0]).items():
         assert ping(world.deployed.region.host(name), world.private.address, TUNNEL) is not None, address
 
@@ -92,4 +92,4 @@ def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bund
     others = [entry for entry in every if entry["name"] != name]
     stay = others or [{"name": "somebody", "at": "203.0.113.98"}]
     # That the gateway looks by itself in time is shown once.
-    promises.cut_off(world, name, stay=stay, again=every, looks=world.deployed.settings.stack == "tenant")
+    promises.check_revocation(world, name, stay=stay, again=every, looks=world.deployed.settings.stack == "tenant")

@@ -31,7 +31,7 @@ TUNNEL = 60.0
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with stacks.throw_away("lab") as stack:
+    with stacks.disposable_world("lab") as stack:
         yield stack
 
 
@@ -93,10 +93,10 @@ def test_lifetimes_are_the_settings_and_the_authority_key_is_not_on_the_gateway(
         )
     held = deployed.client("ssm").get_parameter(Name=deployed.names.keys, WithDecryption=True)["Parameter"]["Value"]
     everywhere = ("/etc", "/opt", "/var", "/run", "/root", "/usr/local")
-    line = promises.body(json.loads(held)["ca"]["key"])
+    line = promises.unique_line(json.loads(held)["ca"]["key"])
     found = deployed.gateway.run(["grep", "-rlF", "-e", line, *everywhere])
     assert (found.returncode, found.stdout) == (1, "")
-    server_key = promises.body(run_checked(deployed.gateway, "cat", f"{secrets}/server.key"))
+    server_key = promises.unique_line(run_checked(deployed.gateway, "cat", f"{secrets}/server.key"))
     control = deployed.gateway.run(["grep", "-rlF", "-e", server_key, *everywhere])
     assert "server.key" in control.stdout  # the search would have found it
 
@@ -168,17 +168,17 @@ def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
 
 @pytest.mark.seed("9.3")
 def test_a_tunnel_client_cannot_reach_the_gateways_metadata(deployed: Deployment, alice: Host) -> None:
-    promises.no_metadata(deployed, alice, "tun0", deployed.region.host("private-host").address)
+    promises.check_no_metadata(deployed, alice, "tun0", deployed.region.host("private-host").address)
 
 
 @pytest.mark.seed("9.6")
 def test_no_private_key_is_where_others_read(deployed: Deployment, alice: Host) -> None:
-    promises.no_key_in_sight(deployed, alice, "alice")
+    promises.check_no_key_exposed(deployed, alice, "alice")
 
 
 @pytest.mark.seed("9.7")
 def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(deployed: Deployment) -> None:
-    promises.narrow_role(deployed, "alice")
+    promises.check_instance_role(deployed, "alice")
 
 
 def sessions(gateway: Host) -> list[str]:
@@ -242,7 +242,7 @@ def stopped(deployed: Deployment) -> Iterator[None]:
     finally:
         run_checked(deployed.gateway, "systemctl", "start", "openvpn-server@server")
         # Its agent may have looked meanwhile, and then has reported it.
-        stacks.settled(deployed)
+        stacks.wait_current(deployed)
 
 
 @pytest.mark.seed("2.13")
@@ -344,7 +344,7 @@ def figures(deployed: Deployment) -> dict[tuple[str, str], float]:
 
 
 def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
-    again = deploy(deployed.region, "lab", stacks.of("lab"), lambda _: None)
+    again = deploy(deployed.region, "lab", stacks.world_config("lab"), lambda _: None)
 
     assert {verb for verb, count in again.changes.items() if count} == {"same"}
 
@@ -352,10 +352,10 @@ def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
 @pytest.mark.seed("2.13")
 def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
     """The stack is then another: what follows only takes it down."""
-    raw = stacks.of("lab")
+    raw = stacks.world_config("lab")
     raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "protocol": "tcp", "port": 443}
     old = bundle_of(alice)
-    changed = stacks.settled(deploy(deployed.region, "lab", raw, lambda _: None))
+    changed = stacks.wait_current(deploy(deployed.region, "lab", raw, lambda _: None))
     fetch_bundle(changed, alice, "alice")
     run_checked(alice, "systemctl", "restart", "openvpn-client@alice")
     private = deployed.region.host("private-host")
@@ -381,7 +381,7 @@ def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
 
 def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
     """Runs last: it takes the stack away that the others use."""
-    config = stacks.of("lab")
+    config = stacks.world_config("lab")
     with deployed.environment():
         create_engine(deployed.region, "lab", config).destroy()
     ec2, ssm = deployed.client("ec2"), deployed.client("ssm")
@@ -405,7 +405,7 @@ def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
 
 def _from(host: Host, call: str) -> str:
     """`ok`, or the error code of an AWS call made on a machine with the credentials it has there."""
-    return promises.called(host, call)[call]
+    return promises.call_aws(host, call)[call]
 
 
 def _configuration(host: Host) -> str:

@@ -29,11 +29,11 @@ from tests.support.every_segment import EverySegment
 from tests.support.promises import World
 
 TUNNEL = 60.0
-RAW = stacks.of("ipv6")
+RAW = stacks.world_config("ipv6")
 
 
 def bring(region: Region, raw: dict[str, Any]) -> Deployment:
-    return stacks.bring(region, "ipv6", raw)
+    return stacks.deploy_world(region, "ipv6", raw)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from lab.linux import nft, run
 from lab.region import Host
 from openvpn.topology import BondMode
 from tests.support import pair as pairs
-from tests.support.pair import Pair, boot_id, wait_bonded, wait_links
+from tests.support.pair import Pair, read_boot_id, wait_bonded, wait_links
 from tests.support.waiting import Lateness, until
 
 LEFT, RIGHT = "10.0.0.1", "10.0.0.2"
@@ -32,7 +32,7 @@ UNITS = ("drawbridge-link@ovn0", "drawbridge-link@ovn1")
 @pytest.fixture(scope="module")
 def made() -> Iterator[Pair]:
     with disposable_region() as region:
-        yield pairs.build(region)
+        yield pairs.build_pair(region)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_hardware_addresses_are_the_pinned_ones_and_survive_a_restart(pair: Pair
         return sorted([*permanent, run_checked(host, "cat", "/sys/class/net/bond0/address").strip()])
 
     before = [found(host) for host in pair.hosts]
-    for host, bond, macs in zip(pair.hosts, pairs.bonds(pairs.NAMES, "balance-xor"), before, strict=True):
+    for host, bond, macs in zip(pair.hosts, pairs.pair_bonds(pairs.NAMES, "balance-xor"), before, strict=True):
         assert macs == sorted(bond.mac(device) for device in ("bond0", "ovn0", "ovn1"))
         run_checked(host, "systemctl", "restart", *UNITS)
     wait_bonded(pair)
@@ -213,7 +213,7 @@ def test_a_host_that_changes_networks_comes_back_by_itself(pair: Pair) -> None:
         assert during.gap <= KEEPALIVE + SLACK + late.seconds, (during, late.seconds)
         assert measure_loss(pair.left, RIGHT, 3).lost == 0
     finally:
-        region.move_site("left1", pairs.public(0, 1))
+        region.move_site("left1", pairs.public_address(0, 1))
         # It has not noticed yet that it moved again: a test that came now would meet a link about to fall silent.
         run_checked(pair.left, "systemctl", "restart", UNITS[1])
         wait_bonded(pair)
@@ -258,9 +258,9 @@ def sent(pair: Pair) -> tuple[int, int]:
 
 
 def test_a_reboot_of_either_end_ends_bonded(pair: Pair) -> None:
-    boot = boot_id(pair.right)
+    boot = read_boot_id(pair.right)
     pair.region.reboot_host("right")
-    until(lambda: boot_id(pair.right) not in ("", boot), pairs.BOOT)
+    until(lambda: read_boot_id(pair.right) not in ("", boot), pairs.BOOT)
     pair.right.wait_booted(pairs.BOOT)
     wait_bonded(pair)
     assert measure_loss(pair.left, RIGHT, 2).lost == 0
@@ -292,12 +292,12 @@ def test_a_clock_a_day_slow_is_what_the_log_names_and_the_right_time_ends_bonded
 def test_a_kit_installed_on_both_hosts_is_told_by_the_watchers(pair: Pair) -> None:
     """Two hosts of one name have the same hardware addresses, and then a switch or a peer cannot tell them apart."""
     start = now(pair.right)
-    left, _ = pairs.bonds(pairs.NAMES, "balance-xor")
-    pairs.install(pair.left, replace(left, host="right"))
+    left, _ = pairs.pair_bonds(pairs.NAMES, "balance-xor")
+    pairs.install_kit(pair.left, replace(left, host="right"))
     try:
         until(lambda: "the same kit is installed on both hosts" in journal(pair.right, "drawbridge-watch@*", start), 60)
     finally:
-        pairs.install(pair.left, left)
+        pairs.install_kit(pair.left, left)
     wait_bonded(pair)
 
 

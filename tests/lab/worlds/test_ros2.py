@@ -41,11 +41,11 @@ def deployed() -> Iterator[Deployment]:
         yield bring(region, RAW)
 
 
-RAW = stacks.of("ros2")
+RAW = stacks.world_config("ros2")
 
 
 def bring(region: Any, raw: dict[str, Any]) -> Deployment:
-    return stacks.bring(region, "ros2", raw)
+    return stacks.deploy_world(region, "ros2", raw)
 
 
 @pytest.fixture

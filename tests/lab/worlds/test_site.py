@@ -26,13 +26,13 @@ REACHABLE, HIDDEN = "192.168.1.254", "192.168.1.2"
 
 
 def settings(**tunnel: Any) -> dict[str, Any]:
-    raw = stacks.of("site")
+    raw = stacks.world_config("site")
     return {**raw, "drawbridge:tunnel": {**raw["drawbridge:tunnel"], **tunnel}}
 
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with stacks.throw_away("site") as stack:
+    with stacks.disposable_world("site") as stack:
         yield stack
 
 
@@ -368,14 +368,14 @@ def test_untranslated_and_translated_each_shows_its_source(
 ) -> None:
     assert source(ask_echo(inside, private.address)) == REACHABLE
     assert source(ask_echo(private, REACHABLE)) == private.address
-    stacks.bring(deployed.region, "site", settings(nat=True))
+    stacks.deploy_world(deployed.region, "site", settings(nat=True))
     assert ping(inside, private.address, TUNNEL) is not None
 
     assert source(ask_echo(inside, private.address)) == deployed.outputs["privateIp"]
     # What AWS opens is addressed to the home as it is, so it is seen as it is.
     assert ping(private, REACHABLE, TUNNEL) is not None
     assert source(ask_echo(private, REACHABLE)) == private.address
-    stacks.bring(deployed.region, "site", settings())
+    stacks.deploy_world(deployed.region, "site", settings())
 
 
 @pytest.mark.seed("4.13")
@@ -385,7 +385,7 @@ def test_one_way_the_home_opens_connections_and_aws_does_not(
     assert ping(private, REACHABLE, TUNNEL) is not None  # the control: before, it does
     raw = settings()
     raw["drawbridge:clients"] = [{**raw["drawbridge:clients"][0], "reachable": []}]
-    stacks.bring(deployed.region, "site", raw)
+    stacks.deploy_world(deployed.region, "site", raw)
     assert ping(inside, private.address, TUNNEL) is not None
 
     before = refused(deployed.gateway)

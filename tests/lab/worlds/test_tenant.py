@@ -17,7 +17,7 @@ from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import ask_echo, packets_arrive, ping, start_echo
 from lab.region import Host
 from tests.support import stacks, waiting
-from tests.support.stacks import configuration
+from tests.support.stacks import configuration_digests
 
 TUNNEL = 60.0
 POOL = "10.213.77.0/24"
@@ -25,7 +25,7 @@ POOL = "10.213.77.0/24"
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with stacks.throw_away("tenant") as stack:
+    with stacks.disposable_world("tenant") as stack:
         yield stack
 
 
@@ -190,7 +190,7 @@ def test_after_a_reboot_rules_and_clients_are_back_and_other_tables_untouched(
 ) -> None:
     other = 'table inet other {\n    chain c {\n        comment "not ours"\n    }\n}\n'
     run_checked(deployed.gateway, "nft", "-f", "/dev/stdin", stdin=other)
-    rules_before, files = table(deployed.gateway), configuration(deployed.gateway)
+    rules_before, files = table(deployed.gateway), configuration_digests(deployed.gateway)
     run_checked(deployed.gateway, "systemctl", "reload", "drawbridge-nftables")
     assert table(deployed.gateway) == rules_before
     assert "not ours" in run_checked(deployed.gateway, "nft", "list", "table", "inet", "other")
@@ -203,7 +203,7 @@ def test_after_a_reboot_rules_and_clients_are_back_and_other_tables_untouched(
 
     assert ping(engineer, tenant.address, TUNNEL) is not None
     assert run_checked(engineer, "systemctl", "show", "-P", "MainPID", "openvpn-client@engineer") == pid
-    assert (table(again), configuration(again)) == (rules_before, files)
+    assert (table(again), configuration_digests(again)) == (rules_before, files)
 
 
 @pytest.mark.seed("3.13")

@@ -22,7 +22,7 @@ def put_bundle(world: World, text: str) -> None:  # noqa: F811
 def paired(world: World) -> World:  # noqa: F811
     """A gateway that runs its links."""
     put_bundle(world, "tls-client\n")
-    sha = world.publish(gateway.linked())
+    sha = world.publish(gateway.build_linked_release())
     assert world.run() == agent.Report("ready", sha, sha, "", "i-1", LINKS)
     return world
 
@@ -63,7 +63,7 @@ def test_another_bundle_starts_the_links_again(paired: World) -> None:
 
 def test_a_change_of_one_link_starts_that_one_alone(paired: World) -> None:
     starts = paired.services.starts
-    paired.publish(gateway.linked(extra="# more\n"))
+    paired.publish(gateway.build_linked_release(extra="# more\n"))
     assert paired.run().state == "ready"
     assert paired.services.starts == starts + 1
 
@@ -71,19 +71,19 @@ def test_a_change_of_one_link_starts_that_one_alone(paired: World) -> None:
 def test_a_kernel_that_cannot_bond_is_told_and_the_release_refused(world: World) -> None:  # noqa: F811
     world.services.fails[f"sh {world.root}/etc/drawbridge/make-bond"] = "this kernel has no bonding driver"
     put_bundle(world, "tls-client\n")
-    world.publish(gateway.linked())
+    world.publish(gateway.build_linked_release())
     report = world.run()
     assert (report.state, report.reason) == ("refused", "sh: this kernel has no bonding driver")
 
 
 def test_without_its_bundle_it_says_which_parameter_it_misses(world: World) -> None:  # noqa: F811
-    world.publish(gateway.linked())
+    world.publish(gateway.build_linked_release())
     report = world.run()
     assert (report.state, report.reason) == ("failed", f"AWS has no parameter {gateway.BUNDLE}")
 
 
 def test_a_file_of_a_bundle_stays_with_the_secrets(tmp_path: Path) -> None:
-    raw = json.loads(gateway.contents(gateway.linked())["manifest.json"])
+    raw = json.loads(gateway.release_contents(gateway.build_linked_release())["manifest.json"])
     for key, value in (("bundles", {"../x": "/p"}), ("unit", "a/b"), ("configs", "../etc"), ("beside", ["a b"])):
         with pytest.raises(agent.RefusedError, match="name"):
             agent.read_manifest(json.dumps({**raw, key: value}))

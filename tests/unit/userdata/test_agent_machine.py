@@ -1,6 +1,6 @@
 """The agent's runs on a directory in place of a machine and AWS's API in this process (moto).
 
-Does not prove that systemd, nft and OpenVPN do as `gateway.Services`, their stand-in, does.
+Does not prove that systemd, nft and OpenVPN do as `gateway.ServicesStub`, their stand-in, does.
 """
 
 import errno
@@ -36,7 +36,7 @@ class World:
     """A gateway and what AWS names for it."""
 
     root: Path
-    services: gateway.Services
+    services: gateway.ServicesStub
     machine: agent.GatewayMachine
     ssm: Any
     s3: Any
@@ -76,23 +76,23 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(agent, "wait_until", gateway.instant)
+    monkeypatch.setattr(agent, "wait_until", gateway.check_once)
     (tmp_path / "etc/ssh").mkdir(parents=True)
     instance = tmp_path / "var/lib/cloud/data/instance-id"
     instance.parent.mkdir(parents=True)
     instance.write_text("i-1\n")
-    services = gateway.Services(tmp_path)
-    machine = agent.GatewayMachine(tmp_path, services, gateway.ME)
+    services = gateway.ServicesStub(tmp_path)
+    machine = agent.GatewayMachine(tmp_path, services, gateway.USER)
     with mock_aws():
         ssm, s3 = (boto3.client(name, region_name="eu-west-1") for name in ("ssm", "s3"))
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         world = World(tmp_path, services, machine, ssm, s3, agent.Cloud(ENV))
-        world.put_secrets(gateway.secrets())
+        world.put_secrets(gateway.gateway_secrets())
         yield world
 
 
 def test_a_segment_s_devices_are_networkd_s_before_openvpn_starts(world: World) -> None:
-    sha = world.publish(gateway.build(Tunnel(pool=gateway.TUNNEL.pool, topology=Segment())))
+    sha = world.publish(gateway.build_release(Tunnel(pool=gateway.TUNNEL.pool, topology=Segment())))
     assert world.run().state == "ready"
     order = ["systemctl start systemd-networkd.service", "networkctl reload", f"systemctl restart {OPENVPN}"]
     assert [command for command in world.services.commands if command in order] == order
@@ -101,16 +101,16 @@ def test_a_segment_s_devices_are_networkd_s_before_openvpn_starts(world: World) 
 
 
 def test_networkd_is_left_alone_where_no_release_has_a_device(world: World) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
     touched = ("systemctl start systemd-networkd", "networkctl ")
     assert [command for command in world.services.commands if command.startswith(touched)] == []
 
 
 def test_a_device_that_networkd_does_not_take_is_refused_and_the_last_good_release_stays(world: World) -> None:
-    good = world.publish(gateway.build())
+    good = world.publish(gateway.build_release())
     world.run()
-    bad = world.publish(gateway.build(Tunnel(pool=gateway.TUNNEL.pool, topology=Segment())))
+    bad = world.publish(gateway.build_release(Tunnel(pool=gateway.TUNNEL.pool, topology=Segment())))
     world.services.fails["networkctl reload"] = "10-drawbridge-br0.netdev:3: no such kind"
     report = world.run()
     assert (report.state, report.release) == ("refused", bad)
@@ -121,7 +121,7 @@ def test_a_device_that_networkd_does_not_take_is_refused_and_the_last_good_relea
 
 
 def test_first_run_makes_the_gateway_ready(world: World) -> None:
-    sha = world.publish(gateway.build())
+    sha = world.publish(gateway.build_release())
     report = world.run()
     assert report == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert world.published_report() | {"time": ""} == {**asdict(report), "units": [OPENVPN], "time": ""}
@@ -141,7 +141,7 @@ def test_first_run_makes_the_gateway_ready(world: World) -> None:
 
 
 def test_filter_comes_before_forwarding_and_forwarding_before_the_tunnel(world: World) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
     order = [
         next(i for i, command in enumerate(world.services.commands) if command.startswith(beginning))
@@ -156,30 +156,30 @@ def test_filter_comes_before_forwarding_and_forwarding_before_the_tunnel(world: 
 
 
 def test_secrets_are_read_by_their_owners_only(world: World) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
     target = world.machine.vault / (world.root / "etc/openvpn/server/secrets").readlink().name
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in target.iterdir()} == dict.fromkeys(
         GATEWAY_SECRETS, "0o400"
     )
-    assert (target / "server.key").read_text() == gateway.secrets()["server.key"]
+    assert (target / "server.key").read_text() == gateway.gateway_secrets()["server.key"]
     assert [oct(d.stat().st_mode & 0o777) for d in (target, world.machine.openvpn)] == ["0o750", "0o750"]
-    assert world.machine.ssh_key.read_text() == gateway.secrets()["ssh_host_ed25519_key"]
+    assert world.machine.ssh_key.read_text() == gateway.gateway_secrets()["ssh_host_ed25519_key"]
     assert oct(world.machine.ssh_key.stat().st_mode & 0o777) == "0o600"
     assert world.machine.ssh_key.with_suffix(".pub").read_text().startswith("ssh-ed25519 ")
 
 
 def test_nothing_secret_is_said(world: World) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
     report, state = json.dumps(world.published_report()), world.machine.state_file.read_text()
     output = "\n".join([*world.services.commands, state, report])
-    for value in gateway.secrets().values():
+    for value in gateway.gateway_secrets().values():
         assert value.splitlines()[1 if "\n" in value.strip() else 0] not in output
 
 
 def test_a_run_with_nothing_new_is_one_call_and_one_command(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
     world.services.commands.clear()
     calls: list[str] = []
@@ -197,13 +197,14 @@ def test_a_run_with_nothing_new_is_one_call_and_one_command(world: World, monkey
 
 @pytest.mark.parametrize("case", ["ccd", "revoked", "firewall"])
 def test_clients_and_rules_change_without_a_restart(world: World, case: str) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
     changed = {
-        "ccd": gateway.build(gateway.without(("bob",))),
-        "revoked": gateway.build(revoked=[7]),
-        "firewall": gateway.archive(
-            gateway.contents(gateway.build()) | {"root/etc/drawbridge/nftables.conf": b"table inet drawbridge {\n}\n"}
+        "ccd": gateway.build_release(gateway.tunnel_without(("bob",))),
+        "revoked": gateway.build_release(revoked=[7]),
+        "firewall": gateway.pack_release(
+            gateway.release_contents(gateway.build_release())
+            | {"root/etc/drawbridge/nftables.conf": b"table inet drawbridge {\n}\n"}
         ),
     }[case]
     sha = world.publish(changed)
@@ -219,16 +220,18 @@ def test_clients_and_rules_change_without_a_restart(world: World, case: str) -> 
     "path", ["etc/openvpn/server/server.conf", "etc/systemd/system/openvpn-server@.service.d/x.conf"]
 )
 def test_what_openvpn_reads_at_its_start_restarts_it(world: World, path: str) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
-    sha = world.publish(gateway.archive(gateway.contents(gateway.build()) | {f"root/{path}": b"# new\n"}))
+    sha = world.publish(
+        gateway.pack_release(gateway.release_contents(gateway.build_release()) | {f"root/{path}": b"# new\n"})
+    )
     assert world.run().running == sha == world.running()
     assert world.services.starts == 2
     assert [path.name for path in world.machine.releases.iterdir()] == [sha], "the old one is gone"
 
 
 def test_renewed_secrets_arrive_without_a_new_release(world: World) -> None:
-    sha = world.publish(gateway.build())
+    sha = world.publish(gateway.build_release())
     world.run()
     world.put_secrets({"tls-crypt-v2.key": "another"})
     assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
@@ -240,17 +243,19 @@ def test_renewed_secrets_arrive_without_a_new_release(world: World) -> None:
 
 def test_files_that_only_the_old_release_had_are_taken_away(world: World) -> None:
     extra = "etc/systemd/network/50-extra.netdev"
-    world.publish(gateway.archive(gateway.contents(gateway.build()) | {f"root/{extra}": b"[NetDev]\n"}))
+    world.publish(
+        gateway.pack_release(gateway.release_contents(gateway.build_release()) | {f"root/{extra}": b"[NetDev]\n"})
+    )
     world.run()
     assert (world.root / extra).is_symlink()
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
     assert not (world.root / extra).is_symlink()
     assert (world.root / "etc/sysctl.d/90-drawbridge.conf").is_symlink()
 
 
 def test_a_new_agent_goes_over_what_the_old_one_applied(world: World) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run("old")
     world.services.commands.clear()
     assert world.run("new").state == "ready"
@@ -263,12 +268,12 @@ def test_a_new_agent_goes_over_what_the_old_one_applied(world: World) -> None:
 
 def test_the_report_names_the_units_of_every_process_that_runs(world: World) -> None:
     bonded = Tunnel(pool=gateway.TUNNEL.pool, topology=BondedSegment(), listener=Listener.consecutive("udp", 1194, 2))
-    world.publish(gateway.build(bonded))
+    world.publish(gateway.build_release(bonded))
     units = [OPENVPN, "openvpn-server@server1.service"]
     assert world.run().state == "ready"
     assert world.published_report()["units"] == units
     # A refused release does not change what runs.
-    world.publish(gateway.archive(gateway.contents(gateway.build()) | {"new": b""}))
+    world.publish(gateway.pack_release(gateway.release_contents(gateway.build_release()) | {"new": b""}))
     world.services.fails = {"nft --check": "syntax error"}
     assert world.run().state == "refused"
     assert world.published_report()["units"] == units
@@ -295,10 +300,12 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, case: str) -> None:
-    good = world.publish(gateway.build())
+    good = world.publish(gateway.build_release())
     world.run()
     bad = BAD[case]
-    sha = world.publish(gateway.archive(gateway.contents(gateway.build()) | {"new": b""} | bad.files))
+    sha = world.publish(
+        gateway.pack_release(gateway.release_contents(gateway.build_release()) | {"new": b""} | bad.files)
+    )
     world.services.fails, world.services.refuses = bad.fails, bad.refuses
     report = world.run()
     world.services.fails = {}
@@ -313,15 +320,15 @@ def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, case
     assert world.run() == report
     assert world.services.starts == starts
     # ... and the next good one is taken.
-    better = world.publish(gateway.build(revoked=[1]))
+    better = world.publish(gateway.build_release(revoked=[1]))
     assert world.run() == agent.Report("ready", better, better, "", "i-1", (OPENVPN,))
 
 
 def test_keys_that_do_not_fit_are_refused(world: World) -> None:
-    good = world.publish(gateway.build())
+    good = world.publish(gateway.build_release())
     world.run()
-    gateway.secrets.cache_clear()
-    world.put_secrets({"server.key": gateway.secrets()["server.key"]})
+    gateway.gateway_secrets.cache_clear()
+    world.put_secrets({"server.key": gateway.gateway_secrets()["server.key"]})
     report = world.run()
     assert (report.state, report.running) == ("refused", good)
     assert "do not match" in report.reason
@@ -329,11 +336,11 @@ def test_keys_that_do_not_fit_are_refused(world: World) -> None:
     assert world.services.starts == 1
 
 
-@pytest.mark.parametrize("archive", [b"", b"half", gateway.build().archive[:-1]])
+@pytest.mark.parametrize("archive", [b"", b"half", gateway.build_release().archive[:-1]])
 def test_an_archive_with_another_digest_is_never_unpacked(world: World, archive: bytes) -> None:
-    good = world.publish(gateway.build(revoked=[1]))
+    good = world.publish(gateway.build_release(revoked=[1]))
     world.run()
-    release = gateway.build()
+    release = gateway.build_release()
     sha = world.publish(release, archive)
     report = world.run()
     assert (report.state, report.release, report.running) == ("refused", sha, good)
@@ -345,31 +352,31 @@ def test_an_archive_with_another_digest_is_never_unpacked(world: World, archive:
 
 
 def test_an_archive_that_climbs_is_refused_and_leaves_nothing(world: World) -> None:
-    good = world.publish(gateway.build())
+    good = world.publish(gateway.build_release())
     world.run()
-    world.publish(gateway.archive({"a": b"", "../../../etc/cron.d/x": b"* * * * * root true\n"}))
+    world.publish(gateway.pack_release({"a": b"", "../../../etc/cron.d/x": b"* * * * * root true\n"}))
     assert world.run().state == "refused"
     assert [path.name for path in world.machine.releases.iterdir()] == [good]
     assert not list(world.root.rglob("cron.d"))
 
 
 def test_revocations_hold_even_if_their_release_is_refused(world: World) -> None:
-    world.publish(gateway.build(revoked=[1]))
+    world.publish(gateway.build_release(revoked=[1]))
     world.run()
     inode = world.machine.openvpn.joinpath("revoked").stat().st_ino
     world.services.fails = {"nft --check": "syntax error"}
-    world.publish(gateway.build(revoked=[1, 2]))
+    world.publish(gateway.build_release(revoked=[1, 2]))
     assert world.run().state == "refused"
     assert world.serials() == {"1", "2"}
     world.services.fails = {}
-    world.publish(gateway.build(revoked=[3]))
+    world.publish(gateway.build_release(revoked=[3]))
     assert world.run().state == "ready"
     assert world.serials() == {"1", "2", "3"}, "none is ever taken back"
     assert world.machine.openvpn.joinpath("revoked").stat().st_ino == inode, "the directory itself is never replaced"
 
 
 def test_first_release_refused_is_tried_again(world: World) -> None:
-    sha = world.publish(gateway.build())
+    sha = world.publish(gateway.build_release())
     world.services.fails = {"nft --check": "no such table"}
     report = world.run()
     assert (report.state, report.release, report.running) == ("refused", sha, "")
@@ -379,7 +386,7 @@ def test_first_release_refused_is_tried_again(world: World) -> None:
 
 
 def test_without_aws_the_last_good_release_is_kept_running(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = world.publish(gateway.build())
+    good = world.publish(gateway.build_release())
     world.run()
     world.services.active.clear()
 
@@ -403,7 +410,7 @@ def test_an_unreachable_api_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_missing_parameters_are_named(world: World) -> None:
     assert world.run().reason == f"AWS has no parameter {NAMES.release}"
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.ssm.delete_parameter(Name=NAMES.secret("server.key"))
     report = world.run()
     assert (report.state, report.reason) == ("failed", f"AWS has no parameter {NAMES.secret('server.key')}")
@@ -411,7 +418,7 @@ def test_missing_parameters_are_named(world: World) -> None:
 
 
 def test_a_service_that_died_is_started_again(world: World) -> None:
-    sha = world.publish(gateway.build())
+    sha = world.publish(gateway.build_release())
     world.run()
     world.services.active.discard(OPENVPN)
     assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
@@ -419,9 +426,9 @@ def test_a_service_that_died_is_started_again(world: World) -> None:
 
 
 def test_a_service_that_serves_no_more_is_reported(world: World) -> None:
-    sha = world.publish(gateway.build())
+    sha = world.publish(gateway.build_release())
     world.run()
-    gateway.stale(world.root / "run/openvpn-server/status")
+    gateway.make_stale(world.root / "run/openvpn-server/status")
     report = world.run()
     assert (report.state, report.release) == ("failed", sha)
     assert "does not come up" in report.reason
@@ -431,7 +438,7 @@ def test_a_service_that_serves_no_more_is_reported(world: World) -> None:
 
 
 def test_a_reboot_needs_nothing_but_the_links(world: World) -> None:
-    world.publish(gateway.build())
+    world.publish(gateway.build_release())
     world.run()
     starts = world.services.starts
     world.services.reboot()
@@ -481,12 +488,12 @@ class Mortal:
 
 def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each change of the disk and each command is once what a run did not come to any more."""
-    old = world.publish(gateway.build())
+    old = world.publish(gateway.build_release())
     world.run()
     before = world.root.with_name("before")
     shutil.copytree(world.root, before, symlinks=True)
     tunnel = Tunnel(pool=gateway.TUNNEL.pool, listener=Listener("udp", (1195,)), clients=gateway.TUNNEL.clients)
-    new = world.publish(gateway.build(tunnel, revoked=[9]))
+    new = world.publish(gateway.build_release(tunnel, revoked=[9]))
     effects: list[tuple[Any, str]] = [(agent, "create_file"), (shutil, "rmtree"), (os, "chown"), (os, "fsync")]
     effects += [(Path, name) for name in ("rename", "unlink", "mkdir", "symlink_to")]
     for lives in range(1_000):
@@ -519,10 +526,10 @@ def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatc
 @pytest.mark.parametrize("nth", [1, 3, 9])
 def test_a_full_disk_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
     """The nth file is cut off half-way, as `write` meets it when the disk is full."""
-    good = world.publish(gateway.build())
+    good = world.publish(gateway.build_release())
     world.run()
     listing = sorted(map(str, world.root.rglob("*")))
-    sha = world.publish(gateway.build(revoked=[5]))
+    sha = world.publish(gateway.build_release(revoked=[5]))
     write, count = agent.create_file, [0]
 
     def full(path: Path, content: bytes, *rest: Any) -> None:

@@ -56,7 +56,7 @@ def run() -> object:
 
 
 def test_first_boot_runs_the_agent_of_the_named_release(aws: Any, machine: Path, capsys: Any) -> None:
-    publish(aws, gateway.archive({"agent.py": AGENT.encode()}))
+    publish(aws, gateway.pack_release({"agent.py": AGENT.encode()}))
     assert run() == 3
     assert capsys.readouterr().out == "the agent runs as __main__\n"
 
@@ -71,7 +71,7 @@ def test_later_runs_ask_nobody(machine: Path, capsys: Any) -> None:
 def test_a_broken_current_agent_is_replaced(aws: Any, machine: Path, capsys: Any) -> None:
     bootstrap.CURRENT.parent.mkdir()
     bootstrap.CURRENT.write_text("import nothing_of_this_name\n")
-    publish(aws, gateway.archive({"agent.py": AGENT.encode()}))
+    publish(aws, gateway.pack_release({"agent.py": AGENT.encode()}))
     assert run() == 3
     assert "crashed" in capsys.readouterr().err
 
@@ -81,9 +81,9 @@ def test_a_broken_current_agent_is_replaced(aws: Any, machine: Path, capsys: Any
 )
 def test_no_agent_is_reported(aws: Any, machine: Path, state: str, message: str) -> None:
     if message == "SHA-256":
-        publish(aws, gateway.build(), gateway.build().archive[:-1])
+        publish(aws, gateway.build_release(), gateway.build_release().archive[:-1])
     elif message == "agent.py":
-        publish(aws, gateway.archive({"manifest.json": b"{}"}))
+        publish(aws, gateway.pack_release({"manifest.json": b"{}"}))
     assert run() == 1
     report = json.loads(aws.client("ssm").get_parameter(Name=NAMES.report)["Parameter"]["Value"])
     assert report["state"] == state

@@ -59,12 +59,12 @@ class Management:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> agent.GatewayMachine:
-    machine = agent.GatewayMachine(tmp_path, gateway.Services(tmp_path), gateway.ME)
+    machine = agent.GatewayMachine(tmp_path, gateway.ServicesStub(tmp_path), gateway.USER)
     machine.runtime_directory("server").mkdir(parents=True)
     releases = {
-        "old": gateway.build(revoked={1: "bob"}),
-        "gone": gateway.build(gateway.without(("alice",)), revoked=[1, 2]),
-        "rekeyed": gateway.build(revoked={1: "bob", 2: "alice"}),
+        "old": gateway.build_release(revoked={1: "bob"}),
+        "gone": gateway.build_release(gateway.tunnel_without(("alice",)), revoked=[1, 2]),
+        "rekeyed": gateway.build_release(revoked={1: "bob", 2: "alice"}),
     }
     for name, release in releases.items():
         machine.unpack_release(name, release.archive)

@@ -18,7 +18,7 @@ from userdata.files import agent
 
 
 def test_everything_in_it() -> None:
-    assert sorted(gateway.contents(gateway.build(revoked={5: "carol", 10**30: ""}))) == [
+    assert sorted(gateway.release_contents(gateway.build_release(revoked={5: "carol", 10**30: ""}))) == [
         "agent.py",
         "ccd/alice",
         "ccd/bob",
@@ -41,7 +41,7 @@ def test_everything_in_it() -> None:
 
 
 def test_what_is_in_the_files() -> None:
-    files = gateway.contents(gateway.build(revoked={5: "carol", 6: ""}))
+    files = gateway.release_contents(gateway.build_release(revoked={5: "carol", 6: ""}))
     assert files["root/etc/openvpn/server/server.conf"].decode() == render_server(gateway.TUNNEL)
     assert (files["revoked/5"], files["revoked/6"]) == (b"carol\n", b"")
     assert files["agent.py"] == (FILES / "agent.py").read_bytes()
@@ -51,30 +51,30 @@ def test_what_is_in_the_files() -> None:
 
 
 def test_the_agent_takes_it_without_any_client() -> None:
-    release = gateway.build(Tunnel(pool=IPv4Network("10.8.0.0/24")))
+    release = gateway.build_release(Tunnel(pool=IPv4Network("10.8.0.0/24")))
     contents = {str(path): content for path, content in agent.read_archive(release.archive)}
     assert (contents["ccd"], contents["revoked"]) == (None, None), "OpenVPN does not start without the directories"
 
 
 def test_it_is_known_by_its_digest() -> None:
-    release = gateway.build()
+    release = gateway.build_release()
     assert release.sha256 == sha256(release.archive).hexdigest()
     assert repr(release) == f"Release(sha256='{release.sha256}')"
 
 
 def test_nothing_of_time_and_place_is_in_it() -> None:
-    with tarfile.open(fileobj=io.BytesIO(gateway.build().archive)) as tar:
+    with tarfile.open(fileobj=io.BytesIO(gateway.build_release().archive)) as tar:
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
     assert {oct(m.mode) for m in members} == {"0o644", "0o755"}
-    assert gateway.build().archive[4:8] == bytes(4), "gzip's own time"
+    assert gateway.build_release().archive[4:8] == bytes(4), "gzip's own time"
 
 
 @given(st.dictionaries(st.integers(1, 2**160), st.sampled_from(["", "alice"]), max_size=5), st.randoms())
 def test_same_values_same_bytes(revoked: dict[int, str], random: object) -> None:
     shuffled = list(revoked.items())
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert gateway.build(revoked=revoked) == gateway.build(revoked=dict(shuffled))
+    assert gateway.build_release(revoked=revoked) == gateway.build_release(revoked=dict(shuffled))
     if not any(revoked.values()):
-        assert gateway.build(revoked=list(revoked)) == gateway.build(revoked=revoked)
-    assert (gateway.build(revoked=revoked) == gateway.build()) is not bool(revoked)
+        assert gateway.build_release(revoked=list(revoked)) == gateway.build_release(revoked=revoked)
+    assert (gateway.build_release(revoked=revoked) == gateway.build_release()) is not bool(revoked)
