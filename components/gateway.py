@@ -3,18 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pulumi
 import pulumi_aws as aws
 
 import contract
-
-#: Public parameters with the newest image of each release (Debian wiki, "Cloud/AmazonEC2Image").
-IMAGES = {"debian-13": "/aws/service/debian/release/13/latest"}
+from images import IMAGES, Architecture
 
 
-def architecture(instance_type: str) -> Literal["arm64", "amd64"]:
+def architecture(instance_type: str) -> Architecture:
     """Return the architecture of an instance type's processor, as Debian names it.
 
     Graviton families have a `g` after their generation, x86 families have none (Amazon EC2 Instance Types, "Naming
@@ -37,7 +34,7 @@ class GatewayArgs:
     """Name of the instance profile."""
     instance_type: str
     image: str
-    """A key of `IMAGES`, or an AMI's id."""
+    """A name in `images.IMAGES`, or the ID of an AMI."""
     disk_size: int
     """GiB."""
     user_data: str
@@ -54,12 +51,12 @@ class Gateway(pulumi.ComponentResource):
     def __init__(self, name: str, args: GatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Gateway", name, {}, opts)
         tags = args.names.tags("gateway")
-        parameter = IMAGES.get(args.image)
+        image = IMAGES.get(args.image)
         ami: pulumi.Input[str] = args.image
-        if parameter:
+        if image:
             invoke = pulumi.InvokeOptions(parent=self)
-            name_of_newest = f"{parameter}/{architecture(args.instance_type)}"
-            ami = aws.ssm.get_parameter_output(name=name_of_newest, opts=invoke).value
+            parameter = image.parameters[architecture(args.instance_type)]
+            ami = aws.ssm.get_parameter_output(name=parameter, opts=invoke).value
         instance = aws.ec2.Instance(
             f"{name}-instance",
             ami=ami,
@@ -84,7 +81,7 @@ class Gateway(pulumi.ComponentResource):
                 # An interface can be attached to one instance at a time.
                 delete_before_replace=True,
                 # A new image comes out every few weeks; it must not replace a running gateway.
-                ignore_changes=["ami"] if parameter else [],
+                ignore_changes=["ami"] if image else [],
             ),
         )
         self.instance_id = instance.id

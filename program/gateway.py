@@ -197,7 +197,12 @@ def create_instance(
         instance_type=settings.gateway.instance_type,
         image=settings.gateway.image,
         disk_size=settings.gateway.disk_size,
-        user_data=cloud_config.render(names=names, region=settings.region, ssh_key=settings.gateway.ssh_key),
+        user_data=cloud_config.render(
+            names=names,
+            region=settings.region,
+            ssh_key=settings.gateway.ssh_key,
+            image=settings.gateway.image,
+        ),
         after=[location.network, location.address, vault, access],
     )
     return Gateway(names.resource("gateway"), args)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic.alias_generators import to_camel
 
+from images import DEFAULT_IMAGE, IMAGE_PATTERN
+
 #: The stack that may only be deployed into the region on this machine.
 LAB = "lab"
 
@@ -98,8 +100,8 @@ class Gateway(Section):
     """The gateway's machine, and the addresses that may reach it."""
 
     instance_type: str = Field(default="t4g.nano", pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")
-    image: str = Field(default="debian-13", pattern=r"^(debian-13|ami-[0-9a-f]+)$")
-    """`debian-13`, the newest image when the machine is created, or the ID of an AMI."""
+    image: str = Field(default=DEFAULT_IMAGE, pattern=IMAGE_PATTERN)
+    """A name in `images.IMAGES`, for its newest image when the machine is created; or the ID of an AMI."""
     admin_from: tuple[Range4, ...] = ()
     """Ranges that may use SSH."""
     admin_from_anywhere: bool = False

@@ -9,6 +9,7 @@ from typing import get_args
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from images import IMAGES
 from settings.model import Section
 
 NAMESPACE = "drawbridge"
@@ -57,7 +58,7 @@ FORMATS = {
     "ipv6": Format("IPv6 setting", "use none, delegated, advertised, or a range such as 2001:db8:1:2:3::/80"),
     "mac": Format("unicast hardware address", "use one such as 02:00:5e:00:53:01"),
     "instanceType": Format("EC2 instance type", "use one such as t4g.nano"),
-    "image": Format("image", "use debian-13 or the ID of an AMI (ami-…)"),
+    "image": Format("image", f"use {' or '.join(IMAGES)} or the ID of an AMI (ami-…)"),
     "vpcId": Format("VPC ID", "use the ID of an existing VPC (vpc-…)"),
     "subnetId": Format("subnet ID", "use the ID of a public subnet of that VPC (subnet-…)"),
     "routeTableIds": Format("route table ID", "use the IDs of that VPC's route tables (rtb-…)"),

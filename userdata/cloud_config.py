@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from contract import Names
+from images import DEFAULT_IMAGE, find_image
 
 FILES = Path(__file__).with_name("files")
 
@@ -17,14 +18,12 @@ HEADER = "#cloud-config"
 #: Bytes that EC2 takes, before they are encoded.
 LIMIT = 16_384
 
-PACKAGES = ("openvpn", "nftables", "python3-boto3", "ca-certificates")
-
 
 class UserDataError(ValueError):
     """User data that EC2 would not take."""
 
 
-def render(*, names: Names, region: str, ssh_key: str | None) -> str:
+def render(*, names: Names, region: str, ssh_key: str | None, image: str = DEFAULT_IMAGE) -> str:
     """Return a gateway's user data.
 
     `ssh_key` is an OpenSSH public key for the image's default user; without one nobody logs in. Raises `UserDataError`
@@ -32,12 +31,12 @@ def render(*, names: Names, region: str, ssh_key: str | None) -> str:
     instance.
     """
     config: dict[str, object] = {
-        "packages": list(PACKAGES),
+        "packages": list(find_image(image).packages),
         # Just a placeholder until the agent brings the key that the operator knows; the console should not show it.
         "ssh_genkeytypes": ["ed25519"],
         "no_ssh_fingerprints": True,
         "ssh": {"emit_keys_to_console": False},
-        "write_files": list(_files(env(names=names, region=region))),
+        "write_files": list(_files(env(names=names, region=region, image=image))),
         "runcmd": [
             ["systemctl", "daemon-reload"],
             # The timer first: it tries again what the first run, which this boot waits for, may fail at.
@@ -53,7 +52,7 @@ def render(*, names: Names, region: str, ssh_key: str | None) -> str:
     return text
 
 
-def env(*, names: Names, region: str) -> str:
+def env(*, names: Names, region: str, image: str = DEFAULT_IMAGE) -> str:
     """Return the one file of variables that the gateway's static files read."""
     values = {
         "REGION": region,
@@ -61,7 +60,7 @@ def env(*, names: Names, region: str) -> str:
         "RELEASE": names.release,
         "SECRETS": names.secrets,
         "REPORT": names.report,
-        "PACKAGES": " ".join(PACKAGES),
+        "PACKAGES": " ".join(find_image(image).packages),
     }
     return "".join(f"{key}={value}\n" for key, value in values.items())
 

@@ -14,6 +14,7 @@ from drawbridge.operate import bundle_probe, gateway_status
 from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.ssh_login import SshTarget
+from images import DEFAULT_IMAGE, IMAGES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +28,7 @@ def _login(command: F) -> F:
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="Private SSH key; otherwise the lab's own, the SSH agent's or the usual files.",
         ),
-        click.option("--user", default="admin", show_default=True, help="User to log in as."),
+        click.option("--user", default=IMAGES[DEFAULT_IMAGE].login_user, show_default=True, help="User to log in as."),
         click.option("--second", is_flag=True, help="The second gateway of a pair."),
     ):
         command = option(command)

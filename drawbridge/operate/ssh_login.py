@@ -13,6 +13,7 @@ import paramiko
 
 from drawbridge import errors
 from drawbridge.operate.account import Dial, dial
+from images import DEFAULT_IMAGE, IMAGES
 
 CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 30.0
@@ -25,8 +26,7 @@ class SshTarget:
     host: str
     host_key: str
     """Public key of the host, as in authorized_keys: `ssh-ed25519 AAAA…`."""
-    user: str = "admin"
-    """Login of Debian's cloud images."""
+    user: str = IMAGES[DEFAULT_IMAGE].login_user
     port: int = 22
     identity: Path | None = None
     """Private key to log in with; None tries the SSH agent's keys and the usual files."""

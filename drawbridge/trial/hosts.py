@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from drawbridge.operate.bundles import kit_command
 from drawbridge.trial.deployment import Deployment, Progress
 from drawbridge.trial.measure import ECHO_PORT, start_echo
+from images import DEFAULT_IMAGE, IMAGES
 from lab import region as labs
 from lab.errors import LabError
 from settings.model import Client, Settings, Tunnel
@@ -81,7 +82,7 @@ def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
     echo = {"IpProtocol": "icmp", "FromPort": 8, "ToPort": -1, "IpRanges": anywhere}
     probe = {"IpProtocol": "tcp", "FromPort": ECHO_PORT, "ToPort": ECHO_PORT, "IpRanges": anywhere}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[echo, probe])
-    image = deployed.client("ssm").get_parameter(Name="/aws/service/debian/release/13/latest/arm64")
+    image = deployed.client("ssm").get_parameter(Name=IMAGES[DEFAULT_IMAGE].parameters["arm64"])
     launched = ec2.run_instances(
         ImageId=image["Parameter"]["Value"],
         InstanceType="t4g.nano",
