@@ -44,7 +44,7 @@ def check_lines(checks: Iterable[Check]) -> None:
     grid.add_column(overflow="fold")
     for check in checks:
         verdict = Text("ok", "green") if check.ok else Text("FAIL", "bold red")
-        grid.add_row(verdict, Text(check.what), Text(check.figure))
+        grid.add_row(verdict, Text(check.promise), Text(check.figure))
     _print(grid)
 
 

@@ -9,7 +9,7 @@ class Check:
     """One promise of a stack, and whether it holds."""
 
     ok: bool
-    what: str
+    promise: str
     """Such as `alice -> private host 10.1.1.10`."""
     figure: str
     """What was measured, such as `0.8 ms`, or why it failed."""

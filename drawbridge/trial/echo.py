@@ -1,7 +1,7 @@
 """Runs on a machine of the lab, by itself: answers who it was asked by, and asks.
 
     probe.py serve PORT                           until it is stopped
-    probe.py ask ADDRESS PORT SECONDS SEND TAKE   one connection: JSON {"source", "seconds", "taken"} or exit status 1
+    probe.py ask ADDRESS PORT SECONDS SEND TAKE  a connection: JSON {"source", "seconds", "received"} or exit status 1
 
 The asker sends one line `SEND TAKE`, then SEND bytes; the server answers with a line that holds the asker's address as
 it sees it, then TAKE bytes. Only Python's own library.
@@ -54,10 +54,10 @@ def ask(address: str, port: int, seconds: float, send: int, take: int) -> dict[s
             send -= len(CHUNK)
         with connection.makefile("rb") as answer:
             source = answer.readline().decode().strip()
-            taken = 0
+            received = 0
             while got := answer.read(len(CHUNK)):
-                taken += len(got)
-    return {"source": source, "seconds": time.monotonic() - start, "taken": taken}
+                received += len(got)
+    return {"source": source, "seconds": time.monotonic() - start, "received": received}
 
 
 def main(arguments: list[str]) -> int:

@@ -118,7 +118,7 @@ def _tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[C
     expected = deployed.outputs["privateIp"] if settings.tunnel.nat else str(address)
     yield _seen(f"{name} -> private host", ask_echo(host, private.address), expected)
     transfer = ask_echo(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=15)
-    complete = transfer is not None and transfer.taken == _TRANSFER
+    complete = transfer is not None and transfer.received == _TRANSFER
     speed = f"{2 * _TRANSFER * 8 / 1e6 / transfer.seconds:.0f} Mbit/s" if transfer else "stuck"
     yield Check(complete, f"{name} <-> private host: {_TRANSFER >> 20} MiB each way", speed)
     with route_through_tunnel(deployed, host, client, _METADATA):

@@ -140,7 +140,7 @@ def check_transfer(client: Host, private: Host) -> None:
     size = 10_000_000
     for way in ({"take": size}, {"send": size}):
         answer = ask_echo(client, private.address, timeout=20, **way)
-        assert answer is not None and answer.taken == way.get("take", 0)
+        assert answer is not None and answer.received == way.get("take", 0)
     assert packets_arrive(client, "tcp and ip[6] & 0x40 != 0", lambda: ask_echo(client, private.address))
 
 

@@ -364,7 +364,7 @@ def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
     caps = run_checked(deployed.gateway, "systemctl", "show", "-P", "CapabilityBoundingSet", "openvpn-server@server")
     assert sorted(caps.split()) == ["cap_net_admin", "cap_net_bind_service"]
     answer = ask_echo(alice, private.address, take=1_000_000)
-    assert answer is not None and answer.taken == 1_000_000
+    assert answer is not None and answer.received == 1_000_000
 
     bundle = bundle_of(alice)
     assert probed(changed, alice, bundle).state == "fine"

@@ -232,7 +232,7 @@ def test_throughput_is_recorded(
     size, figures = 32 << 20, {}
     for host, name in ((home, "home"), (inside, "behind home")):
         down, up = ask_echo(host, private.address, take=size), ask_echo(host, private.address, send=size)
-        assert down is not None and up is not None and down.taken == size
+        assert down is not None and up is not None and down.received == size
         for way, answer in (("down", down), ("up", up)):
             figures[f"{name} {way}"] = round(size * 8 / 1e6 / answer.seconds)
     with capsys.disabled():
@@ -394,7 +394,7 @@ def test_one_way_the_home_opens_connections_and_aws_does_not(
     assert refused(deployed.gateway) > before
     # The home opens connections, and their replies come: bytes both ways.
     answer = ask_echo(inside, private.address, send=100_000, take=100_000)
-    assert answer is not None and answer.taken == 100_000
+    assert answer is not None and answer.received == 100_000
 
 
 def elsewhere(deployed: Deployment, address: str) -> Host:

@@ -87,7 +87,7 @@ def test_up_that_checked_nothing_is_no_success(trial: SimpleNamespace) -> None:
 @pytest.mark.usefixtures("trial")
 def test_up_json_is_json_alone() -> None:
     assert json.loads(run("up", "--json").stdout) == [
-        {"ok": True, "what": check.what, "figure": check.figure} for check in GOOD
+        {"ok": True, "promise": check.promise, "figure": check.figure} for check in GOOD
     ]
 
 
