@@ -40,7 +40,7 @@ class StackOutput(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Where one gateway of a stack keeps its parameters and objects.
+    """Names of one gateway's parameters, objects and resources.
 
     Gateway a has the stack's own names. Those of any other gateway lie below them or end in its letter.
 
@@ -80,7 +80,7 @@ class Names:
 
     @property
     def _letter(self) -> tuple[str, ...]:
-        """What tells the gateway's names from those of gateway a."""
+        """The letter that tells the gateway's names from those of gateway a; nothing for gateway a."""
         return () if self.gateway == GATEWAYS[0] else (self.gateway,)
 
     @property

@@ -17,7 +17,7 @@ class AccessArgs:
     """Names of the gateway this belongs to."""
     region: str
     grants: Sequence[Grant]
-    """What the components that the gateway uses allow it to do."""
+    """Grants of the components that the gateway uses."""
 
 
 class Access(pulumi.ComponentResource):

@@ -34,7 +34,7 @@ INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifeti
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a gateway's authority must issue."""
+    """The certificates and keys that a gateway's authority must issue."""
 
     names: contract.Names
     region: str

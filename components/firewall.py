@@ -22,7 +22,7 @@ class FirewallArgs:
     """Names of the gateway this belongs to."""
     vpc_id: pulumi.Input[str]
     listener: Listener
-    """Where the tunnel is served."""
+    """Protocol and ports of the tunnel."""
     admin_from: tuple[IPv4Network, ...]
     """Ranges that may use SSH."""
     allow_from: tuple[IPv4Network, ...]

@@ -16,7 +16,7 @@ class KitUserArgs:
     """Names of the gateway this belongs to."""
     client: str
     grants: Sequence[Grant]
-    """What the client's machine may do."""
+    """Permissions of the client's machine."""
 
 
 class KitUser(pulumi.ComponentResource):

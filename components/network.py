@@ -128,7 +128,7 @@ class NetworkArgs:
     route_table_ids: tuple[str, ...] = ()
     """Route tables of the existing VPC that get routes to networks behind the gateway."""
     listener: Listener
-    """Where the tunnel is served."""
+    """Protocol and ports of the tunnel."""
     ssh: bool
     """Whether any range may use SSH."""
     ipv6: bool = False

@@ -15,7 +15,7 @@ class PeerIngressArgs:
     """Names of the gateway this belongs to."""
     security_group_id: pulumi.Input[str]
     listener: Listener
-    """Where the gateway serves its link."""
+    """Protocol and port of the link that the gateway serves."""
     source: pulumi.Input[str]
     """The peer's public IPv4 address, the only one that may reach the listener and send echo requests."""
 

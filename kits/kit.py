@@ -27,7 +27,7 @@ class DynamicRule:
     group_id: str
     rule_id: str
     listener: Listener
-    """Where the tunnel is served, which the rule opens."""
+    """Protocol and ports of the tunnel, which the rule opens."""
     follows: str
     """Value of the rule's tag, see `contract.rule_for`."""
 

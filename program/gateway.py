@@ -28,7 +28,7 @@ Outputs = Mapping[StackOutput, pulumi.Input[object]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Location:
-    """What a gateway has in its VPC before its instance exists."""
+    """A gateway's place in its VPC, which exists before its instance."""
 
     names: contract.Names
     network: Network

@@ -21,7 +21,7 @@ from settings.model import Settings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KitValues:
-    """What a client's kit is rendered from, all of it known."""
+    """The values that a client's kit is rendered from, once AWS has chosen addresses and IDs."""
 
     names: contract.Names
     region: str

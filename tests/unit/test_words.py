@@ -109,13 +109,11 @@ CLAUSES = frozenset({"What", "Who", "Whose", "Where", "Which", "How", "Whether",
 EXEMPT = frozenset(
     {
         ".",
-        "components",
         "docs",
         "engine",
         "engine/provider",
         "lab/api",
         "openvpn",
-        "program",
         "tests/lab",
         "tests/program",
         "tests/support",
