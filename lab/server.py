@@ -115,7 +115,7 @@ class RegionServer:
         for address in (fabric.API, fabric.S3):
             wsgi.serve(self._application, listen(internet, address, 443), context, ApiRequestHandler)
         wsgi.serve(wsgi.serve_files(self._image.mirror, "/debian/"), listen(internet, fabric.MIRROR, 80))
-        dns.serve(listen(internet, fabric.RESOLVER, 53, socket.SOCK_DGRAM))
+        dns.serve_names(listen(internet, fabric.RESOLVER, 53, socket.SOCK_DGRAM))
         self._reconciler.start()
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class RegionServer:
     def _change_rules(self, changes: Mapping[str, Any]) -> None:
         self._validator.rules = replace(self._validator.rules, **changes)
 
-    def _private_zones(self, region: str, vpc: str) -> Sequence[dns.Zone]:
+    def _private_zones(self, region: str, vpc: str) -> Sequence[dns.PrivateZone]:
         with self._moto_lock:
             return moto_state.list_private_zones(region, vpc)
 

@@ -49,7 +49,7 @@ class Services:
         *,
         account: str,
         client: Callable[[str, str], Any],
-        private_zones: Callable[[str, str], Sequence[dns.Zone]],
+        private_zones: Callable[[str, str], Sequence[dns.PrivateZone]],
         trusts_ec2: Callable[[str], bool],
     ) -> None:
         self._fabric = fabric
@@ -75,7 +75,7 @@ class Services:
             for address in (*(str(cidr[2]) for cidr in self._ranges[vpc.id]), str(plan.RESOLVER))
         ]
         for bound in resolvers:
-            dns.serve(
+            dns.serve_names(
                 bound,
                 lambda: self._private_zones(region, vpc.id),
                 lambda address: any(IPv4Address(address) in cidr for cidr in self._ranges[vpc.id]),

@@ -254,6 +254,17 @@ def draw_free_private_addresses(patches: Patches) -> None:
         return random.choice(free)
 
 
+def draw_addresses_in_default_subnet(patches: Patches) -> None:
+    """Launch an instance that names no subnet in its zone's default one; moto draws its address from anywhere."""
+
+    @patches.wrap(Instance, "prep_nics")
+    def prepare(original: Any, self: Any, nic_spec: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
+        if not self._subnet_id and not any(nic.get("NetworkInterfaceId") for nic in nic_spec):
+            subnet = self.ec2_backend.get_default_subnets().get(self._placement.zone)
+            self._subnet_id = subnet.id if subnet else None
+        return original(self, nic_spec, *args, **kwargs)
+
+
 def _list_interfaces() -> list[Any]:
     return [interface for backend in ec2_backends[ACCOUNT].values() for interface in backend.enis.values()]
 
@@ -663,6 +674,7 @@ PATCHES: tuple[Patch, ...] = (
     check_routes_inside_vpc,
     draw_routable_public_addresses,
     draw_free_private_addresses,
+    draw_addresses_in_default_subnet,
     add_interface_prefixes,
     move_elastic_addresses,
     check_instance_states,

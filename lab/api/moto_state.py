@@ -18,7 +18,7 @@ from moto.sts.models import sts_backends
 
 from lab.api.iam import ACCOUNT, Call, KmsKey, Principal, kms_context
 from lab.api.moto_inventory import DEFAULT_KEY, Inventory
-from lab.network.dns import Records, Zone
+from lab.network.dns import PrivateZone, Records
 
 ADMINISTRATOR_POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 #: Public parameters of Debian's current images ("Debian on Amazon EC2"), and the lab's image behind each.
@@ -153,7 +153,7 @@ def is_assumable_by_ec2(role: str) -> bool:
     return False
 
 
-def list_private_zones(region: str, vpc: str) -> list[Zone]:
+def list_private_zones(region: str, vpc: str) -> list[PrivateZone]:
     """Return the private zones that a VPC's resolver answers for; none where the VPC lacks a DNS attribute.
 
     Alias records and routing policies are not supported: of several records of a name the first counts.
@@ -169,13 +169,13 @@ def list_private_zones(region: str, vpc: str) -> list[Zone]:
     ]
 
 
-def _convert_zone(zone: Any) -> Zone:
+def _convert_zone(zone: Any) -> PrivateZone:
     records: dict[tuple[str, str], Records] = {}
     for record_set in zone.rrsets:
         if record_set.records:
             values = Records(int(record_set.ttl or 300), tuple(map(str, record_set.records)))
             records.setdefault((_normalize_name(record_set.name), record_set.type), values)
-    return Zone(_normalize_name(zone.name), records)
+    return PrivateZone(_normalize_name(zone.name), records)
 
 
 def _normalize_name(text: str) -> str:

@@ -34,7 +34,8 @@ _REBOOT = 133
 #: A container's PID 1 outlives an nspawn that is killed; in a PID namespace of its own nspawn is the init, and takes
 #: all along.
 IN_OWN_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-#: The parent-death signal comes when the *thread* that forked ends, so one thread that never does forks all machines.
+#: A thread's children are in the PID namespace that the thread has entered, so one thread starts all machines; the
+#: parent-death signal of their init comes when that thread ends.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
 #: What a boot here need not do. An empty unit is a masked one (systemd.unit(5)).

@@ -131,11 +131,11 @@ class UmlMachine(LabMachine):
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
         """As `Machine.prepare`; its kernel's modules and its interfaces' files are there as well."""
         super().prepare(files, hostname)
-        release = modules().name
+        release = find_modules().name
         target = self.root / "usr/lib/modules" / release
         if not target.is_mount():
             target.mkdir(parents=True, exist_ok=True)
-            run("mount", "--bind", "-o", "ro", str(modules()), str(target))
+            run("mount", "--bind", "-o", "ro", str(find_modules()), str(target))
         self._take_links()
         mine = dict(_FILES)
         mine[_NETWORK] = "".join(link.script for link in self.links)
@@ -163,7 +163,7 @@ class UmlMachine(LabMachine):
 
     def stop(self, *, orderly: bool = True) -> None:
         """As `Machine.stop`; its kernel is gone when this returns, not only the process that guards it."""
-        kernels = children(self.process.pid) if self.process is not None else []
+        kernels = list_children(self.process.pid) if self.process is not None else []
         super().stop(orderly=orderly)
         deadline = time.monotonic() + _GONE_SECONDS
         while any(Path(f"/proc/{kernel}").exists() for kernel in kernels) and time.monotonic() < deadline:
@@ -211,7 +211,7 @@ class UmlMachine(LabMachine):
 
     def _take_links(self) -> None:
         """Take each interface's configuration out of the namespace, and join it with a tap that the kernel opens."""
-        add_control(self.namespace)
+        add_control_link(self.namespace)
         for device in json.loads(run("ip", "-n", self.namespace, "-j", "-d", "address")):
             kind = device.get("linkinfo", {}).get("info_kind")
             addresses = tuple(f"{a['local']}/{a['prefixlen']}" for a in device["addr_info"] if a["scope"] == "global")
@@ -318,7 +318,7 @@ def software_checksums(namespace: str, device: str) -> None:
     run("ip", "netns", "exec", holder, "ethtool", "-K", end, "tx", "off")
 
 
-def add_control(namespace: str) -> None:
+def add_control_link(namespace: str) -> None:
     """Add the link that commands take, where it is missing."""
     if any(entry.get("ifname") == _CONTROL for entry in json.loads(run("ip", "-n", namespace, "-j", "link"))):
         return
@@ -332,7 +332,7 @@ def add_control(namespace: str) -> None:
     )
 
 
-def children(process: int) -> list[int]:
+def list_children(process: int) -> list[int]:
     """Return the ids of a process's children."""
     try:
         return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
@@ -344,7 +344,7 @@ def _tap(name: str) -> str:
     return f"t{name}"
 
 
-def modules() -> Path:
+def find_modules() -> Path:
     """Return the directory of the kernel's modules; raise `NotInstalled` where that kernel is missing."""
     releases = sorted(MODULES.iterdir()) if MODULES.is_dir() else []
     if not releases:

@@ -23,7 +23,7 @@ CHECKER, CHECK_SOCKET = ("169.254.77.1", 8), "/run/lab-nft.sock"
 _HOME = "/proc/1/ns/net"
 
 
-class Call(socketserver.StreamRequestHandler):
+class CommandHandler(socketserver.StreamRequestHandler):
     """Runs the command of one request, in the machine's own network namespace."""
 
     def handle(self) -> None:
@@ -49,7 +49,7 @@ class Call(socketserver.StreamRequestHandler):
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
-class Question(socketserver.StreamRequestHandler):
+class CheckHandler(socketserver.StreamRequestHandler):
     """Hands a question about a ruleset out to the lab."""
 
     def handle(self) -> None:
@@ -59,13 +59,13 @@ class Question(socketserver.StreamRequestHandler):
             self.wfile.write(answers.readline())
 
 
-class Questions(socketserver.ThreadingUnixStreamServer):
+class CheckServer(socketserver.ThreadingUnixStreamServer):
     """A thread a question."""
 
     daemon_threads = True
 
 
-class Server(socketserver.ThreadingTCPServer):
+class CommandServer(socketserver.ThreadingTCPServer):
     """A thread a command."""
 
     allow_reuse_address = True
@@ -80,8 +80,8 @@ def main() -> None:
         subprocess.run(["ip", *command.split()], check=True)
     with contextlib.suppress(FileNotFoundError):
         Path(CHECK_SOCKET).unlink()
-    threading.Thread(target=Questions(CHECK_SOCKET, Question).serve_forever, daemon=True).start()
-    Server((ADDRESS, PORT), Call).serve_forever()
+    threading.Thread(target=CheckServer(CHECK_SOCKET, CheckHandler).serve_forever, daemon=True).start()
+    CommandServer((ADDRESS, PORT), CommandHandler).serve_forever()
 
 
 if __name__ == "__main__":

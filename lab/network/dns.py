@@ -38,7 +38,7 @@ class Records:
 
 
 @dataclass(frozen=True, slots=True)
-class Zone:
+class PrivateZone:
     """A private hosted zone. Names are in lower case, without a last dot."""
 
     name: str
@@ -67,7 +67,7 @@ class Zone:
 
 
 #: Returns the zones as they are now.
-Zones = Callable[[], Sequence[Zone]]
+Zones = Callable[[], Sequence[PrivateZone]]
 #: Returns whether a client's address is answered.
 Welcome = Callable[[str], bool]
 
@@ -84,7 +84,7 @@ def lookup(name: str) -> str | None:
     return None
 
 
-def answer(question: bytes, zones: Sequence[Zone] = ()) -> bytes | None:
+def answer(question: bytes, zones: Sequence[PrivateZone] = ()) -> bytes | None:
     """Return the wire-format answer to a wire-format question; None where it cannot be parsed."""
     try:
         query = dns.message.from_wire(question)
@@ -112,7 +112,7 @@ def answer(question: bytes, zones: Sequence[Zone] = ()) -> bytes | None:
     return reply.to_wire()
 
 
-def _resolve(name: str, kind: str, zones: Sequence[Zone]) -> tuple[bool, list[dns.rrset.RRset]]:
+def _resolve(name: str, kind: str, zones: Sequence[PrivateZone]) -> tuple[bool, list[dns.rrset.RRset]]:
     """Return whether a name exists, and its records of a kind or its CNAME."""
     zone = max((zone for zone in zones if zone.holds(name)), key=lambda zone: len(zone.name), default=None)
     if zone is None:
@@ -132,17 +132,19 @@ def _resolve(name: str, kind: str, zones: Sequence[Zone]) -> tuple[bool, list[dn
     return owner is not None, []
 
 
-def _nothing() -> Sequence[Zone]:
+def _nothing() -> Sequence[PrivateZone]:
     return ()
 
 
-def serve(bound: socket.socket, zones: Zones = _nothing, welcome: Welcome = lambda _: True) -> threading.Thread:
+def serve_names(bound: socket.socket, zones: Zones = _nothing, welcome: Welcome = lambda _: True) -> threading.Thread:
     """Answer on a bound UDP socket in a thread of its own until the socket is closed."""
 
     def loop() -> None:
         with contextlib.suppress(OSError):  # the socket was closed: the end
             while True:
                 question, peer = bound.recvfrom(4096)
+                if peer is None:  # the socket was shut down
+                    return
                 if welcome(peer[0]) and (reply := answer(question, zones())) is not None:
                     with contextlib.suppress(OSError):  # who asked may be gone
                         bound.sendto(reply, peer)

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from lab.network.state import AclEntry, Interface, Network, RouteTable, Rule, SecurityGroup, State, Subnet
+from lab.network.state import AclEntry, GroupRule, Interface, Network, RouteTable, SecurityGroup, State, Subnet
 
 INTERNET = "igw0"
 ENDPOINTS = "vpce0"
@@ -397,7 +397,7 @@ def _group_chains(group: SecurityGroup, state: State) -> Iterable[str]:
         yield "}"
 
 
-def _rule_matches(rule: Rule, side: str, state: State) -> Iterable[str]:
+def _rule_matches(rule: GroupRule, side: str, state: State) -> Iterable[str]:
     for family in ("ip", "ip6"):
         if (rule.protocol, family) in (("icmp", "ip6"), ("icmpv6", "ip")):
             continue

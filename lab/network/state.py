@@ -105,7 +105,7 @@ class RouteTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class GroupRule:
     """One rule of a security group, for one peer."""
 
     protocol: str
@@ -123,8 +123,8 @@ class SecurityGroup:
     """A security group: what may come in, what may go out."""
 
     id: str
-    ingress: tuple[Rule, ...]
-    egress: tuple[Rule, ...]
+    ingress: tuple[GroupRule, ...]
+    egress: tuple[GroupRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +353,7 @@ def _protocol(name: str) -> str:
     return {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}.get(name.lower(), name.lower())
 
 
-def _rules(permissions: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[Network, ...]]) -> tuple[Rule, ...]:
+def _rules(permissions: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[Network, ...]]) -> tuple[GroupRule, ...]:
     rules = []
     for permission in permissions:
         protocol = _protocol(str(permission["IpProtocol"]))
@@ -371,9 +371,9 @@ def _rules(permissions: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[N
             for network in prefix_lists.get(entry["PrefixListId"], ())
         )
         if peers or listed:
-            rules.append(Rule(protocol, low, high, peers=(*peers, *listed)))
+            rules.append(GroupRule(protocol, low, high, peers=(*peers, *listed)))
         rules += [
-            Rule(protocol, low, high, group=pair["GroupId"])
+            GroupRule(protocol, low, high, group=pair["GroupId"])
             for pair in permission.get("UserIdGroupPairs", [])
             if pair.get("GroupId")
         ]

@@ -6,7 +6,8 @@ import dns.message
 import dns.rcode
 import pytest
 
-from lab.network.dns import Records, Zone, answer, lookup, serve
+from lab import wsgi
+from lab.network.dns import PrivateZone, Records, answer, lookup, serve_names
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_a_question_is_answered_by_kind() -> None:
     assert ask("example.org", "A").rcode() == dns.rcode.NXDOMAIN
 
 
-WIDE = Zone(
+WIDE = PrivateZone(
     "example.internal",
     {
         ("a.example.internal", "A"): Records(60, ("10.0.0.1", "10.0.0.2")),
@@ -50,7 +51,7 @@ WIDE = Zone(
         ("bad.example.internal", "A"): Records(60, ("no address",)),
     },
 )
-NARROW = Zone("n.example.internal", {("a.n.example.internal", "A"): Records(60, ("10.9.9.9",))})
+NARROW = PrivateZone("n.example.internal", {("a.n.example.internal", "A"): Records(60, ("10.9.9.9",))})
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_a_name_that_leads_to_itself_is_answered_all_the_same() -> None:
     assert "loop.example.internal." in asked("loop.example.internal", "A", WIDE)
 
 
-def asked(name: str, kind: str, *zones: Zone) -> str:
+def asked(name: str, kind: str, *zones: PrivateZone) -> str:
     found = answer(dns.message.make_query(name, kind).to_wire(), zones)
     assert found
     reply = dns.message.from_wire(found)
@@ -100,7 +101,7 @@ def test_who_is_not_welcome_is_not_answered() -> None:
     question = dns.message.make_query("a.example.internal", "A").to_wire()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
-        serve(bound, lambda: [WIDE], lambda address: address == "127.0.0.1")
+        serve_names(bound, lambda: [WIDE], lambda address: address == "127.0.0.1")
         answered = {}
         for source in ("127.0.0.2", "127.0.0.1"):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
@@ -112,3 +113,13 @@ def test_who_is_not_welcome_is_not_answered() -> None:
                 except TimeoutError:
                     answered[source] = False
     assert answered == {"127.0.0.2": False, "127.0.0.1": True}
+
+
+def test_the_thread_ends_with_its_socket(recwarn: pytest.WarningsRecorder) -> None:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    bound.bind(("127.0.0.1", 0))
+    thread = serve_names(bound)
+    wsgi.close(bound)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [str(warning.message) for warning in recwarn] == [], "pytest warns of a thread that raises"

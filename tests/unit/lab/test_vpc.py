@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.network.plan import Plan, endpoint_address, link_name, plan_vpc
-from lab.network.state import AclEntry, Instance, Interface, Route, RouteTable, Rule, SecurityGroup, State, Subnet, Vpc
+from lab.network.state import (
+    AclEntry,
+    GroupRule,
+    Instance,
+    Interface,
+    Route,
+    RouteTable,
+    SecurityGroup,
+    State,
+    Subnet,
+    Vpc,
+)
 
 VPC, SUBNET, GROUP = "vpc-0123456789abcdef0", "subnet-0123456789abcdef0", "sg-0123456789abcdef0"
 CIDR, CIDR6 = IPv4Network("10.1.0.0/16"), IPv6Network("2001:db8:1::/56")
@@ -49,7 +60,7 @@ def state(*interfaces: Interface, states: tuple[str, ...] = (), **changes: objec
         interfaces={i.id: i for i in interfaces},
         instances={i.instance: instance(n, *states[n - 1 : n]) for n, i in enumerate(interfaces, 1) if i.instance},
         tables=(table,),
-        groups={GROUP: SecurityGroup(GROUP, (), (Rule("-1", -1, -1, (IPv4Network("0.0.0.0/0"),)),))},
+        groups={GROUP: SecurityGroup(GROUP, (), (GroupRule("-1", -1, -1, (IPv4Network("0.0.0.0/0"),)),))},
     )
     return replace(made, **changes)  # type: ignore[arg-type]  # as above
 
@@ -120,7 +131,7 @@ networks = st.builds(
     lambda address, length: ip_network((address, length), strict=False), st.ip_addresses(v=4), st.integers(0, 32)
 )
 rules = st.builds(
-    lambda protocol, ports, peers: Rule(protocol, min(ports), max(ports), peers=tuple(peers)),
+    lambda protocol, ports, peers: GroupRule(protocol, min(ports), max(ports), peers=tuple(peers)),
     st.sampled_from(["tcp", "udp", "-1", "47"]),
     st.tuples(st.integers(0, 65535), st.integers(0, 65535)),
     st.lists(networks, min_size=1, max_size=4),
@@ -148,7 +159,7 @@ def accepts() -> Callable[[Plan], str]:
 @pytest.mark.allow_subprocess  # nft is who must understand it
 @given(ingress=st.lists(rules, max_size=4), egress=st.lists(rules, max_size=4))
 def test_whatever_the_rules_nft_understands_them(
-    accepts: Callable[[Plan], str], ingress: list[Rule], egress: list[Rule]
+    accepts: Callable[[Plan], str], ingress: list[GroupRule], egress: list[GroupRule]
 ) -> None:
     groups = {GROUP: SecurityGroup(GROUP, tuple(ingress), tuple(egress))}
     assert accepts(plan_vpc(state(interface(1), interface(2), groups=groups), VPC)) == ""

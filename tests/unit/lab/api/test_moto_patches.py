@@ -1,6 +1,7 @@
 """Patches of moto: in force inside their block, gone after it. Does not prove each difference: see tests/lab."""
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import boto3
@@ -51,3 +52,12 @@ def test_every_patch_is_undone_even_after_an_error() -> None:
 def test_a_function_that_moto_does_not_have_is_named() -> None:
     with pytest.raises(LabError, match=r"has no NetworkInterface\.fly.*requirements\.txt"):
         Patches().wrap(NetworkInterface, "fly")
+
+
+def test_an_instance_without_a_subnet_has_an_address_of_its_default_subnet(ec2: Any) -> None:
+    """Amazon VPC User Guide, "Default VPCs"."""
+    with patched(*PATCHES):
+        image = ec2.describe_images()["Images"][0]["ImageId"]
+        launch = ec2.run_instances(ImageId=image, InstanceType="t3.nano", MinCount=1, MaxCount=1)["Instances"][0]
+    subnet = ec2.describe_subnets(SubnetIds=[launch["SubnetId"]])["Subnets"][0]
+    assert IPv4Address(launch["PrivateIpAddress"]) in IPv4Network(subnet["CidrBlock"])
