@@ -1,8 +1,8 @@
 """The gateway's security group: who may reach it, as AWS enforces it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 
 import pulumi
 import pulumi_aws as aws
@@ -60,12 +60,16 @@ class Firewall(pulumi.ComponentResource):
             tags=args.names.tags("gateway"),
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self._allow("ssh", args.admin_from, SSH.protocol, SSH.port_range)
-        self._allow("tunnel", args.allow_from, args.listener.protocol, args.listener.port_range)
+        # AWS knows a rule by protocol, ports and range: a range that a dynamic rule starts with gets no other rule.
+        ssh = {*collapse_addresses(args.admin_from)} - ({IPv4Network(args.admin_at)} if args.admin_at else set())
+        allowed = sorted(collapse_addresses(args.allow_from))
+        tunnel = {*allowed} - {IPv4Network(address) for address in args.clients_at.values()}
+        self._allow("ssh", sorted(ssh), SSH.protocol, SSH.port_range)
+        self._allow("tunnel", sorted(tunnel), args.listener.protocol, args.listener.port_range)
         # For ICMP the two ports are type and code: echo request (RFC 792), any code.
-        self._allow("echo", args.allow_from, "icmp", (8, -1))
+        self._allow("echo", allowed, "icmp", (8, -1))
         self._allow("forwarded", args.forwards_for, "-1", None)
-        self._allow("opened", args.opened6, "-1", None)
+        self._allow("opened", collapse_addresses(args.opened6), "-1", None)
         if args.admin_at:
             self._add_dynamic_rule(contract.rule_for(None), args.admin_at, SSH)
         self.dynamic_rules = {
@@ -88,7 +92,7 @@ class Firewall(pulumi.ComponentResource):
     def _allow(
         self,
         purpose: str,
-        sources: Sequence[IPv4Network | IPv6Network],
+        sources: Iterable[IPv4Network | IPv6Network],
         protocol: str,
         port_range: tuple[int, int] | None,
     ) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from itertools import islice
 
 import pulumi
@@ -96,7 +96,10 @@ def rules6(opened: Sequence[IPv6Network], *, public: bool) -> tuple[list[Rule], 
         Rule(230, "tcp", EVERYWHERE6, EPHEMERAL),
         Rule(240, "udp", EVERYWHERE6, EPHEMERAL),
         Rule(250, "icmpv6", EVERYWHERE6),
-        *(Rule(number, "all", str(network)) for number, network in enumerate(opened if public else (), start=260)),
+        *(
+            Rule(number, "all", str(network))
+            for number, network in enumerate(collapse_addresses(opened) if public else (), start=260)
+        ),
     ]
     return incoming, [Rule(200, "all", EVERYWHERE6)]
 

@@ -12,6 +12,7 @@ from settings.checks import (
     network,
     overlaps,
     pair,
+    quotas,
     segment,
     tunnel,
 )
@@ -31,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     *lifetimes.CHECKS,
     *clients.CHECKS,
     *overlaps.CHECKS,
+    *quotas.CHECKS,
 )
 
 

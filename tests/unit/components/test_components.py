@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Literal
 
 import pulumi
@@ -22,7 +23,9 @@ from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
 from openvpn.listener import Listener
 from settings import model
+from settings.checks import quotas
 from settings.checks.network import shortest_private_prefix
+from settings.draft import Draft
 from tests.unit.components.conftest import Declare
 from userdata.release import Release
 
@@ -69,6 +72,72 @@ def test_firewall(declare: Declare) -> None:
     }
     assert len(seen.children) == 6
     assert seen.outputs == {"securityGroupId": "fw-gateway-id"}
+
+
+def test_a_range_and_an_address_that_AWS_takes_for_one_rule_are_one_rule(declare: Declare) -> None:
+    """AWS knows a rule by protocol, ports and range, and refuses a second one (`InvalidPermission.Duplicate`)."""
+    args = FirewallArgs(
+        names=NAMES,
+        vpc_id="vpc-1",
+        listener=Listener(),
+        admin_from=(NET("203.0.113.7/32"), NET("198.51.100.0/25"), NET("198.51.100.128/25")),
+        admin_at=IPv4Address("203.0.113.7"),
+        allow_from=(NET("192.0.2.9/32"), NET("192.0.2.9/32")),
+        clients_at={"home": IPv4Address("192.0.2.9")},
+    )
+    seen = declare(lambda: Firewall("fw", args))
+    assert {name for kind, name in seen.children if kind == "SecurityGroupIngressRule"} == {
+        "fw-ssh-198.51.100.0/24",
+        "fw-door-ssh",
+        "fw-echo-192.0.2.9/32",
+        "fw-door-tunnel/home",
+    }
+
+
+def test_the_settings_count_the_rules_and_entries_that_are_declared(declare: Declare) -> None:
+    """What counts against AWS's quotas is known before anything is created."""
+    clients = {
+        0: model.Client(name="home", at=IPv4Address("192.0.2.9"), lan=(NET("192.168.1.0/24"),)),
+        1: model.Client(name="office", at=IPv4Address("192.0.2.10"), lan=(NET("192.168.4.0/24"),)),
+    }
+    draft = Draft(
+        stack="dev",
+        network=model.Network(),
+        gateway=model.Gateway.model_validate(
+            {
+                "adminFrom": ["203.0.113.7/32", "203.0.113.9/32"],
+                "adminAt": "203.0.113.7",
+                "allowFrom": ["192.0.2.9/32", "198.51.100.0/24"],
+            }
+        ),
+        tunnel=model.Tunnel(nat=False),
+        clients=clients,
+        entries=2,
+        lifetimes=model.Lifetimes(),
+        pair=None,
+        has_pair=False,
+    )
+    assert draft.gateway and draft.tunnel
+    args = FirewallArgs(
+        names=NAMES,
+        vpc_id="vpc-1",
+        listener=Listener(),
+        admin_from=draft.gateway.admin_from,
+        admin_at=draft.gateway.admin_at,
+        allow_from=draft.gateway.allow_from,
+        clients_at={client.name: client.at for client in clients.values() if client.at},
+        forwards_for=(NET("10.1.0.0/16"),),
+    )
+    rules = [kind for kind, _ in declare(lambda: Firewall("fw", args)).children if kind == "SecurityGroupIngressRule"]
+    assert len(rules) == quotas.count_group_rules(draft, draft.gateway, draft.tunnel)
+    for ipv6 in (False, True):
+        entries = quotas.count_acl_entries(ssh=True, ipv6=ipv6)
+        network = replace(NETWORK, ssh=True, ipv6=ipv6, behind=())
+        seen = declare(partial(Network, "network", network))
+        for kind, expected in entries.items():
+            declared = [name for _, name in seen.children if name.startswith(f"network-{kind}-in-")]
+            last = 2 if ipv6 else 1  # AWS's own
+            assert len(declared) + last == expected, (kind, ipv6)
 
 
 def test_address(declare: Declare) -> None:
@@ -404,7 +473,7 @@ def test_network(declare: Declare) -> None:
 
 
 def test_a_network_with_ipv6(declare: Declare) -> None:
-    opened = (SIX("2001:db8::/32"), SIX("2001:db9::/32"))
+    opened = (SIX("2001:db8::/32"), SIX("2001:dba::/32"))
     seen = declare(lambda: Network("network", replace(NETWORK, ipv6=True, opened6=opened)))
     assert seen.inputs("Vpc", "network-vpc")["assignGeneratedIpv6CidrBlock"] is True
     assert seen.inputs("Subnet", "network-public-0")["ipv6CidrBlock"] == "2001:db8:7::/64"
