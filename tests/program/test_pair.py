@@ -180,6 +180,6 @@ def test_balance_alb_is_refused_with_the_reason_before_anything_is_made(deploy: 
     with pytest.raises(pulumi.RunError) as refused:
         deploy({**STACK, "drawbridge:tunnel": {"bond": "balance-alb"}}, "refused")
     assert str(refused.value) == (
-        "drawbridge:tunnel.bond: balance-alb loses frames between two hosts: it tells each peer the address of one "
-        "link, and what comes over the other is taken by nobody; write balance-xor, active-backup or balance-rr"
+        "drawbridge:tunnel.bond: balance-alb loses frames between two hosts: each sends to the hardware address of one "
+        "link, the other drops them; use balance-xor, active-backup or balance-rr"
     )
