@@ -330,7 +330,7 @@ class _Run:
     def recover(self) -> None:
         """Adopt the resources of interrupted creations."""
         for entry in list(self.snapshot.pending_operations):
-            owned_ids = [other.id for other in self.snapshot.entries if other.type == entry.type]
+            owned_ids = [owned.id for owned in self.snapshot.entries if owned.type == entry.type]
             found_id = None
             if not is_dynamic(entry.type):
                 found_id = self.provider.find(entry.type, entry.name, plain(entry.inputs), owned_ids)

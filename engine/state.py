@@ -205,8 +205,8 @@ def deletion_order(entries: Sequence[Entry]) -> list[Entry]:
         for urn in (*entry.dependencies, *([entry.parent] if entry.parent else ())):
             candidates = by_urn.get(urn, [])
             # An entry that is pending deletion depends on others of that kind, a current one on current ones.
-            same_generation = [other for other in candidates if entries[other].pending_delete == entry.pending_delete]
-            needs += [other for other in same_generation or candidates if other != index]
+            alike = [number for number in candidates if entries[number].pending_delete == entry.pending_delete]
+            needs += [number for number in alike or candidates if number != index]
         graph[index] = needs
     try:
         order = list(TopologicalSorter(graph).static_order())

@@ -48,7 +48,7 @@ class EchoAnswer:
     source: str
     """The asker's address, as the other end sees it."""
     seconds: float
-    """All of it, the bytes that were argv for included."""
+    """All of it, the bytes that were asked for included."""
     received: int
 
 
@@ -87,7 +87,7 @@ def ask_echo(
 def wait_until(condition: Callable[[], T], timeout: float) -> T:
     """Return the condition's value once it is true, or its last one after `timeout` seconds.
 
-    A machine that goes down while it is argv is asked again in its next boot.
+    A machine that goes down while it is asked is asked again in its next boot.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -129,12 +129,12 @@ _QUESTION = """
 import socket, struct, sys
 name, server = sys.argv[1:]
 labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-argv = struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + labels + struct.pack("!B2H", 0, 1, 1)
+asked = struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + labels + struct.pack("!B2H", 0, 1, 1)
 asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 asking.settimeout(1)
 for _ in range(5):
     try:
-        asking.sendto(argv, (server, 53))
+        asking.sendto(asked, (server, 53))
         answer = asking.recv(512)
         print(socket.inet_ntoa(answer[-4:]) if answer[6:8] != b"\\0\\0" else "")
         break

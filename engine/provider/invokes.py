@@ -92,7 +92,7 @@ def _filters(arguments: Props, **names: str) -> list[dict[str, Any]]:
     ]
 
 
-def _one(items: list[dict[str, Any]], noun: str) -> dict[str, Any]:
+def _only_match(items: list[dict[str, Any]], noun: str) -> dict[str, Any]:
     if len(items) != 1:
         raise ProviderError(f"{len(items)} {noun}s match, but exactly one must match")
     return items[0]
@@ -106,7 +106,7 @@ def vpc(aws: Aws, arguments: Props) -> Props:
     filters = _filters(arguments, cidrBlock="cidr", state="state")
     if "default" in arguments:
         filters.append({"Name": "isDefault", "Values": [str(arguments["default"]).lower()]})
-    item = _one(ec2.describe_vpcs(**ids, Filters=filters)["Vpcs"], "VPC")
+    item = _only_match(ec2.describe_vpcs(**ids, Filters=filters)["Vpcs"], "VPC")
     id = item["VpcId"]
     tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [id]}])["RouteTables"]
     main_tables = [t["RouteTableId"] for t in tables if any(a.get("Main") for a in t["Associations"])]
@@ -165,7 +165,7 @@ def subnet(aws: Aws, arguments: Props) -> Props:
     filters = _filters(
         arguments, vpcId="vpc-id", cidrBlock="cidr-block", availabilityZone="availability-zone", state="state"
     )
-    item = _one(aws.client("ec2").describe_subnets(**ids, Filters=filters)["Subnets"], "subnet")
+    item = _only_match(aws.client("ec2").describe_subnets(**ids, Filters=filters)["Subnets"], "subnet")
     ipv6_range = _ipv6(item)
     return {
         "id": item["SubnetId"],
@@ -189,7 +189,7 @@ def subnet(aws: Aws, arguments: Props) -> Props:
 def route_table(aws: Aws, arguments: Props) -> Props:
     """Return the one route table that matches."""
     names = {"routeTableId": "route-table-id", "subnetId": "association.subnet-id", "vpcId": "vpc-id"}
-    item = _one(
+    item = _only_match(
         aws.client("ec2").describe_route_tables(Filters=_filters(arguments, **names))["RouteTables"], "route table"
     )
     return {

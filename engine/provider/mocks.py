@@ -8,7 +8,7 @@ from pulumi.runtime import mocks
 from engine.provider.catalog import Provider
 from engine.provider.dynamic import PROVIDER_KEY, Dynamic, is_dynamic
 from engine.provider.resource_type import Aws, ProviderError
-from engine.provider.values import Props, from_sdk, has_secret, is_secret, known, plain, secret
+from engine.provider.values import Props, from_sdk, has_secret, is_secret, plain, secret, without_unknown
 
 
 class ProviderMocks(mocks.Mocks):
@@ -51,11 +51,11 @@ class ProviderMocks(mocks.Mocks):
             bare: Props = plain(inputs)
             if is_dynamic(args.typ):
                 checked = self._dynamic.check({}, bare)
-                id, outputs = ("", known(checked)) if self._preview else self._dynamic.create(checked)
+                id, outputs = ("", without_unknown(checked)) if self._preview else self._dynamic.create(checked)
             elif args.typ.startswith("aws:"):
                 checked = self.provider.check(args.typ, args.name, {}, bare)
                 create = self.provider.create
-                id, outputs = ("", known(checked)) if self._preview else create(args.typ, args.name, checked)
+                id, outputs = ("", without_unknown(checked)) if self._preview else create(args.typ, args.name, checked)
             else:
                 raise ProviderError(f"{args.typ} {args.name}: neither an AWS type nor a dynamic resource")
             self.created.append((args.typ, args.name, id, plain(outputs)))

@@ -15,7 +15,17 @@ from pulumi.provider.experimental.property_value import PropertyValue, PropertyV
 
 from engine.provider.catalog import Provider
 from engine.provider.resource_type import Aws, ProviderError
-from engine.provider.values import UNKNOWN, Props, fingerprint, from_sdk, has_secret, is_secret, known, plain, secret
+from engine.provider.values import (
+    UNKNOWN,
+    Props,
+    fingerprint,
+    from_sdk,
+    has_secret,
+    is_secret,
+    plain,
+    secret,
+    without_unknown,
+)
 
 INPUTS = "__inputs"
 VERSION = "7.51.1"
@@ -132,8 +142,8 @@ class AwsPlugin(protocol.Provider):
         wire = fingerprint(wire_map(request.news))
         olds = plain(state).get(INPUTS, {})
         if request.preview:
-            kept = {key: value for key, value in state.items() if key != INPUTS}
-            return protocol.UpdateResponse(sdk_map({**kept, **wire}))
+            outputs = {key: value for key, value in state.items() if key != INPUTS}
+            return protocol.UpdateResponse(sdk_map({**outputs, **wire}))
         outputs = await self._do(
             self._provider.update, _type(request.urn), request.name, request.resource_id, olds, plain(wire)
         )
@@ -146,7 +156,7 @@ class AwsPlugin(protocol.Provider):
         await self._do(self._provider.delete, _type(request.urn), request.name, request.resource_id, props)
 
     async def invoke(self, request: protocol.InvokeRequest) -> protocol.InvokeResponse:
-        answer = await self._do(self._provider.invoke, request.tok, plain(known(wire_map(request.args))))
+        answer = await self._do(self._provider.invoke, request.tok, plain(without_unknown(wire_map(request.args))))
         return protocol.InvokeResponse(sdk_map(answer))
 
 

@@ -85,7 +85,7 @@ def has_unknown(value: Any) -> bool:
     return any(has_unknown(item) for item in value) if isinstance(value, list) else bool(value == UNKNOWN)
 
 
-def known(props: Mapping[str, Any]) -> Props:
+def without_unknown(props: Mapping[str, Any]) -> Props:
     """Return the members that contain nothing unknown."""
     return {key: value for key, value in props.items() if not has_unknown(value)}
 

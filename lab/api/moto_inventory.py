@@ -48,7 +48,7 @@ class Instance:
 
 
 class Inventory:
-    """What an AWS region of the account has now."""
+    """The resources that an AWS region of the account has now."""
 
     def __init__(self, region: str) -> None:
         self.region = region

@@ -206,10 +206,10 @@ def check_routes_inside_vpc(patches: Patches) -> None:
                 )
                 if cidr
             ]
-            inside = any(destination.version == r.version and destination.subnet_of(r) for r in ranges)  # type: ignore[arg-type]
-            if inside and destination not in (*ranges, *subnets):
+            is_local = any(destination.version == r.version and destination.subnet_of(r) for r in ranges)  # type: ignore[arg-type]
+            if is_local and destination not in (*ranges, *subnets):
                 raise InvalidParameterValueError(f"({text}) for parameter destinationCidrBlock: not a whole subnet; it")
-            if inside and not any(kwargs.get(key) for key in ("interface_id", "nat_gateway_id", "vpc_endpoint_id")):
+            if is_local and not any(kwargs.get(key) for key in ("interface_id", "nat_gateway_id", "vpc_endpoint_id")):
                 raise InvalidParameterValueError(f"({text}) for parameter destinationCidrBlock: not an interface; it")
         return original(self, route_table_id, *args, **kwargs)
 
@@ -507,9 +507,9 @@ def move_elastic_addresses(patches: Patches) -> None:
         previous = interfaces.get(id(moved))
         if previous is not None and previous is not moved.eni and previous.public_ip == moved.public_ip:
             previous.public_ip = None
-        for other in self.addresses:
-            if other is not moved and other.eni is moved.eni and other.private_ip_address == moved.private_ip_address:
-                other.eni = other.instance = other.association_id = None
+        for stale in self.addresses:
+            if stale is not moved and stale.eni is moved.eni and stale.private_ip_address == moved.private_ip_address:
+                stale.eni = stale.instance = stale.association_id = None
         return moved
 
 

@@ -106,8 +106,8 @@ def _list_kms_calls(call: Call) -> list[Call]:
     if action == "ssm:PutParameter":
         name = str(parameters.get("Name"))
         kind = parameters.get("Type") or inventory.find_parameter_type(name)
-        held = dict(inventory.list_secure_parameters(name))
-        uses = [(name, parameters.get("KeyId") or held.get(name) or DEFAULT_KEY)] if kind == "SecureString" else []
+        keys = dict(inventory.list_secure_parameters(name))
+        uses = [(name, parameters.get("KeyId") or keys.get(name) or DEFAULT_KEY)] if kind == "SecureString" else []
         verb = "GenerateDataKey" if parameters.get("Tier") == "Advanced" else "Encrypt"
     elif call.service == "ssm" and parameters.get("WithDecryption"):
         names = [str(parameters["Name"])] if "Name" in parameters else parameters.get("Names", [])

@@ -20,6 +20,7 @@ ROOT_MODULES: dict[str, frozenset[str]] = {
     "endpoint": frozenset(),
     "images": frozenset(),
     "__main__": frozenset({"program", "settings", "userdata"}),
+    "setup": frozenset(),
 }
 
 #: Directories whose files run on a gateway or on a client's machine, where the project is not installed.
