@@ -41,27 +41,27 @@ RATES: dict[tuple[str, str], tuple[Rate, str]] = {
 _EC2_READS, _EC2_WRITES = Rate(burst=100, per_second=20), Rate(burst=50, per_second=5)
 
 
+def is_read(request: ApiRequest) -> bool:
+    """Return whether a call changes nothing."""
+    return request.action.startswith(_READ_ONLY)
+
+
 class Throttle:
     """The buckets of one region.
 
     Args:
-        reads: whether reads have buckets, too.
         clock: returns the time in seconds.
     """
 
-    def __init__(self, *, reads: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        self._reads = reads
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
     def check(self, request: ApiRequest) -> ApiError | None:
         """Take a token for a call, or return its refusal."""
-        is_read = request.action.startswith(_READ_ONLY)
-        if is_read and not self._reads:
-            return None
         rate, name = RATES.get((request.service, request.action), (None, request.action))
         if rate is None and request.service == "ec2":
-            rate = _EC2_READS if is_read else _EC2_WRITES
+            rate = _EC2_READS if is_read(request) else _EC2_WRITES
         if rate is None or self._take(request.service, name, rate):
             return None
         if request.service == "ec2":

@@ -1,7 +1,8 @@
 """Judge a call by everything AWS refuses and moto takes, before moto sees it."""
 
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lab.api.errors import ApiError
 from lab.api.iam import Call
@@ -13,15 +14,20 @@ from lab.api.validation.ec2 import check_ec2, check_single_ipv6_source
 from lab.api.validation.quotas import check_quotas
 from lab.api.validation.services import check_bucket_name, check_services
 from lab.api.validation.shapes import check_shapes
-from lab.api.validation.throttling import Throttle
+from lab.api.validation.throttling import Throttle, is_read
 
 
 class Validator:
-    """The rules of all regions, with the state that throttling keeps."""
+    """The rules of all regions, with the state that throttling keeps.
 
-    def __init__(self, rules: Rules | None = None) -> None:
+    Args:
+        rules: may be replaced at any time.
+        clock: of throttling; returns the time in seconds.
+    """
+
+    def __init__(self, rules: Rules | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.rules = rules or Rules()
-        self._throttles: defaultdict[str, Throttle] = defaultdict(lambda: Throttle(reads=self.rules.throttle_reads))
+        self._throttles: defaultdict[str, Throttle] = defaultdict(lambda: Throttle(clock=clock))
 
     def check(self, request: ApiRequest) -> None:
         """Raise `ApiError` for a call that AWS refuses."""
@@ -30,7 +36,7 @@ class Validator:
                 raise refusal
 
     def _list_refusals(self, request: ApiRequest, inventory: Inventory) -> Iterator[ApiError | None]:
-        if self.rules.throttle_writes:
+        if self.rules.throttle_reads if is_read(request) else self.rules.throttle_writes:
             yield self._throttles[request.region].check(request)
         # EC2's own words come before the model's: an unknown instance type has a text of its own.
         yield check_ec2(request, inventory)

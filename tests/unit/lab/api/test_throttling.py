@@ -2,8 +2,11 @@
 
 import pytest
 
+from lab.api.errors import ApiError
 from lab.api.request import ApiRequest
+from lab.api.rules import Rules
 from lab.api.validation.throttling import Throttle
+from lab.api.validation.validator import Validator
 
 
 class Clock:
@@ -21,7 +24,7 @@ def call(throttle: Throttle, action: str, service: str = "ssm") -> str | None:
 
 def test_put_parameter_has_a_burst_and_then_three_a_second() -> None:
     clock = Clock()
-    throttle = Throttle(clock=clock)
+    throttle = Throttle(clock)
     assert [call(throttle, "PutParameter") for _ in range(10)] == [None] * 10
     assert call(throttle, "PutParameter") == "ThrottlingException"
     clock.now = 1.0
@@ -31,20 +34,27 @@ def test_put_parameter_has_a_burst_and_then_three_a_second() -> None:
 
 
 def test_the_actions_that_get_parameters_share_a_bucket() -> None:
-    throttle = Throttle(reads=True, clock=Clock())
+    throttle = Throttle(Clock())
     answers = [call(throttle, action) for action in ("GetParameter", "GetParameters") * 20]
     assert answers == [None] * 40
     assert call(throttle, "GetParametersByPath") == "ThrottlingException"
 
 
-def test_reads_have_no_bucket_unless_it_is_switched_on() -> None:
-    throttle = Throttle(clock=Clock())
-    assert {call(throttle, "GetParameter") for _ in range(100)} == {None}
+@pytest.mark.parametrize(("throttled", "codes"), [(False, set()), (True, {"ThrottlingException"})])
+def test_reads_are_throttled_once_it_is_switched_on(throttled: bool, codes: set[str]) -> None:
+    validator = Validator(Rules(throttle_reads=throttled), Clock())
+    refusals = set()
+    for _ in range(100):
+        try:
+            validator.check(ApiRequest("ssm", "GetParameters", "eu-west-1", {"Names": ["/a"]}))
+        except ApiError as refusal:
+            refusals.add(refusal.code)
+    assert refusals == codes
 
 
 @pytest.mark.parametrize(("action", "burst"), [("CreateSubnet", 50), ("RunInstances", 5), ("DescribeSubnets", 100)])
 def test_each_of_ec2s_actions_has_a_bucket_of_its_own(action: str, burst: int) -> None:
-    throttle = Throttle(reads=True, clock=Clock())
+    throttle = Throttle(Clock())
     answers = [call(throttle, action, "ec2") for _ in range(burst + 1)]
     assert answers == [None] * burst + ["RequestLimitExceeded"]
     assert call(throttle, "CreateVpc", "ec2") is None
