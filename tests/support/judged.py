@@ -10,9 +10,10 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
 
 from lab.api.iam import SignedRequest, authorize, parse_call, parse_signature
-from lab.api.moto_patches import patched
+from lab.api.moto_patches import Patches, patched
 from lab.api.moto_state import AccessKeys, find_bucket_policy, find_key, list_implied_calls, publish_images
 from lab.api.request import parse_request
 from lab.api.validation.validator import Validator, check_s3
@@ -41,10 +42,11 @@ class JudgedAws:
         make: Any = _SESSION.client
         client = make(service, region_name=self.region, config=config, **credentials)
         # First, because moto's own handler answers.
-        client.meta.events.register_first("before-send", self._judge)
+        client.meta.events.register_first("before-send", lambda request, **_: self.judge(request))
         return client
 
-    def _judge(self, request: AWSPreparedRequest, **_: Any) -> None:
+    def judge(self, request: AWSPreparedRequest) -> None:
+        """Raise `ApiError` for a request that AWS refuses."""
         url = urlsplit(request.url)
         body: Any = request.body or b""
         if hasattr(body, "read"):
@@ -70,6 +72,22 @@ class JudgedAws:
             check_s3(parse_call(signed, signature))
         elif parsed := parse_request(signed, signature):
             self.validator.check(parsed)
+
+
+@contextlib.contextmanager
+def every_call_judged(validator: Validator) -> Iterator[None]:
+    """Judge the calls of every client that moto answers in this process."""
+    aws, replaced = JudgedAws(validator), Patches()
+
+    @replaced.wrap(BotocoreStubber, "__call__")
+    def call(original: Any, self: BotocoreStubber, event_name: str, request: AWSPreparedRequest, **kwargs: Any) -> Any:
+        aws.judge(request)
+        return original(self, event_name, request, **kwargs)
+
+    try:
+        yield
+    finally:
+        replaced.undo()
 
 
 @contextlib.contextmanager
