@@ -286,7 +286,7 @@ def test_the_probe_s_command_needs_no_right(deployed: Deployment, alice: Host, t
         argv += [sys.executable, "-m", "drawbridge", "gateway", "probe", str(bundle), "--json"]
         done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
         assert (done.returncode, json.loads(done.stdout)["state"]) == (status, state), (pings, done.stdout)
-    assert "may not ask" in json.loads(done.stdout)["known"]
+    assert "may not send pings" in json.loads(done.stdout)["finding"]
     run_checked(alice, "sysctl", "-q", "-w", f"{groups}={before}")
 
 
