@@ -19,6 +19,7 @@ from drawbridge.trial.measure import ask_echo, ping, start_echo
 from drawbridge.trial.routed import wait_report
 from lab.region import Host, Region
 from settings.stack_file import read_stack_file
+from tests.support.cloud import raise_quotas
 
 TUNNEL = 60.0
 
@@ -26,6 +27,7 @@ TUNNEL = 60.0
 @pytest.fixture(scope="module")
 def region() -> Iterator[Region]:
     with run.disposable_region() as running:
+        raise_quotas(running)
         yield running
 
 
