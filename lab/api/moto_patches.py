@@ -26,6 +26,8 @@ from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressB
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.route_tables import RouteBackend
+from moto.ec2.models.security_groups import SecurityGroupBackend, SecurityGroupRule
+from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.elastic_ip_addresses import ElasticIPAddresses
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
@@ -119,6 +121,67 @@ def patched(*patches: Patch) -> Iterator[None]:
         replaced.undo()
 
 
+# --- security groups --------------------------------------------------------------------------------------------------
+
+
+def modify_whole_rules(patches: Patches) -> None:
+    """Have ModifySecurityGroupRules apply every member of a rule, of any source, and refuse a rule that exists."""
+    sources = ("CidrIpv4", "CidrIpv6", "PrefixListId", "ReferencedGroupId")
+
+    @patches.wrap(SecurityGroupBackend, "modify_security_group_rules")
+    def modify(original: Any, self: Any, group_id: str, rules: dict[str, dict[str, Any]]) -> None:
+        group = self.get_security_group_by_name_or_id(group_id)
+        existing = {rule_id: group and group.get_rule(rule_id) for rule_id in rules}
+        unusual = any(rule is None for rule in existing.values())
+        if unusual or any(
+            sum(key in rule for key in sources) != 1 or "IpProtocol" not in rule for rule in rules.values()
+        ):
+            return original(self, group_id, rules)  # type: ignore[no-any-return] # it raises EC2's error
+        for rule_id, members in rules.items():
+            _modify_rule(self, group, existing[rule_id], members)
+        return None
+
+
+def _modify_rule(backend: Any, group: Any, rule: Any, members: dict[str, Any]) -> None:
+    """Change one rule in place.
+
+    Raises:
+        EC2ClientError: the source is of another kind than the rule's, or the group has such a rule.
+    """
+    current = [
+        name
+        for name, value in (
+            ("CidrIpv4", rule.cidr_ipv4),
+            ("CidrIpv6", rule.cidr_ipv6),
+            ("PrefixListId", rule.prefix_list_id),
+            ("ReferencedGroupId", rule.source_group),
+        )
+        if value
+    ]
+    if current[0] not in members:
+        raise InvalidParameterValueError(f"Invalid rule type for security group rule '{rule.id}'")
+    ip_range = {
+        key: members[name] for name, key in (("CidrIpv4", "CidrIp"), ("CidrIpv6", "CidrIpv6")) if name in members
+    }
+    description = {"Description": members["Description"]} if "Description" in members else {}
+    changed = SecurityGroupRule(
+        backend,
+        members["IpProtocol"],
+        group.group_id,
+        members.get("FromPort"),
+        members.get("ToPort"),
+        {**ip_range, **description},
+        source_group={**rule.source_group, "GroupId": members["ReferencedGroupId"]} if rule.source_group else None,
+        prefix_list_id={"PrefixListId": members["PrefixListId"]} if rule.prefix_list_id else None,
+        is_egress=rule.is_egress,
+    )
+    others = group.egress_rules if rule.is_egress else group.ingress_rules
+    if any(changed == other for other in others if other is not rule):
+        raise EC2ClientError("InvalidPermission.Duplicate", "the specified rule already exists")
+    for name in ("ip_protocol", "from_port", "to_port", "ip_range", "source_group", "prefix_list_id"):
+        setattr(rule, name, getattr(changed, name))
+
+
 # --- VPCs -------------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +243,33 @@ def read_ignored_parameters(patches: Patches) -> None:
         for table in before - set(endpoint.route_table_ids):
             self.delete_route(table, None, destination_prefix_list_id=prefix_list)
         return answer
+
+
+def report_ipv6_of_subnets(patches: Patches) -> None:
+    """Report a subnet's IPv6 range as EC2 does, and find the subnet by its association."""
+
+    def associations(self: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                "associationId": association["associationId"],
+                "ipv6CidrBlock": association["ipv6CidrBlock"],
+                "ipv6CidrBlockState": {"state": association["ipv6CidrBlockState"]["State"]},
+            }
+            for association in self.ipv6_cidr_block_associations.values()
+            if association["ipv6CidrBlockState"]["State"] == "associated"
+        ]
+
+    patches.set(Subnet, "ipv6_cidr_block_association_set", property(associations))
+
+    @patches.wrap(Subnet, "get_filter_value")
+    def value(original: Any, self: Any, filter_name: str, *args: Any) -> Any:
+        keys = {
+            "ipv6-cidr-block-association.association-id": "associationId",
+            "ipv6-cidr-block-association.ipv6-cidr-block": "ipv6CidrBlock",
+        }
+        if filter_name in keys:
+            return [association[keys[filter_name]] for association in associations(self)]
+        return original(self, filter_name, *args)
 
 
 def check_routes_inside_vpc(patches: Patches) -> None:
@@ -571,6 +661,17 @@ def keep_metadata_options(patches: Patches) -> None:
         return original(self, instance_id, **options)
 
 
+def write_check_to_interface(patches: Patches) -> None:
+    """Have ModifyInstanceAttribute set the source/dest check of the primary interface (EC2 API Reference)."""
+
+    @patches.wrap(InstanceBackend, "modify_instance_attribute")
+    def modify(original: Any, self: Any, instance_id: str, key: str, value: Any) -> Any:
+        instance = original(self, instance_id, key, value)
+        if key == "source_dest_check" and (interface := instance.nics.get(0)):
+            interface.source_dest_check = value in (True, "true")
+        return instance
+
+
 def defer_termination(runs: Callable[[str], bool]) -> Patch:
     """Return a patch: an instance whose machine `runs` is `shutting-down` until `moto_state.mark_powered_off`."""
 
@@ -669,7 +770,9 @@ def ignore_bucket_policies(patches: Patches) -> None:
 
 #: Every patch that needs nothing but moto.
 PATCHES: tuple[Patch, ...] = (
+    modify_whole_rules,
     complete_vpc_defaults,
+    report_ipv6_of_subnets,
     read_ignored_parameters,
     check_routes_inside_vpc,
     draw_routable_public_addresses,
@@ -679,6 +782,7 @@ PATCHES: tuple[Patch, ...] = (
     move_elastic_addresses,
     check_instance_states,
     keep_metadata_options,
+    write_check_to_interface,
     add_root_volume_replacement,
     make_zones_of_vpcs_private,
     add_quota_increases,
