@@ -80,8 +80,10 @@ class Gateway(pulumi.ComponentResource):
                 depends_on=list(args.after),
                 # An interface can be attached to one instance at a time.
                 delete_before_replace=True,
-                # A new image comes out every few weeks; it must not replace a running gateway.
-                ignore_changes=["ami"] if image else [],
+                # A new image comes out every few weeks; it must not replace a running gateway. The provider plans
+                # `sourceDestCheck: true` for an instance whose interface has the check off, and would turn it on there
+                # (terraform-provider-aws, issue 44768); the interface's own resource decides.
+                ignore_changes=["sourceDestCheck", *(["ami"] if image else [])],
             ),
         )
         self.instance_id = instance.id
