@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -428,7 +428,7 @@ class _Run:
         if old is None:
             was_deleted = entry.urn in self._deleted_early
             return self._create(entry, news, secret_keys, "replace" if was_deleted else "create", None)
-        diff = self._diff(entry, old, news)
+        diff = self._diff(entry, old, news, request.ignoreChanges)
         forced = _matching(request.replaceOnChanges, diff.changed)
         replaces = tuple(sorted({*diff.replaces, *forced}))
         if replaces:
@@ -444,7 +444,7 @@ class _Run:
                 return self._create(entry, news, secret_keys, "replace", None, replaces)
             return self._create(entry, news, secret_keys, "replace", old, replaces)
         if diff.changed or old.needs_update:
-            return self._update(entry, old, news, secret_keys, diff.changed)
+            return self._update(entry, old, news, secret_keys, diff.changed, request.ignoreChanges)
         step = self._step("same", entry)
         unchanged = replace(entry, id=old.id, outputs=old.outputs)
         self._put(old, unchanged)
@@ -459,7 +459,7 @@ class _Run:
                 return news if has_unknown(news) else self.dynamic.check(olds, news)
         return self.provider.check(entry.type, entry.name, olds, news)
 
-    def _diff(self, entry: Entry, old: Entry, news: Props) -> Diff:
+    def _diff(self, entry: Entry, old: Entry, news: Props, ignored: Sequence[str]) -> Diff:
         olds = plain(old.inputs)
         if entry.type.startswith("pulumi:providers:"):
             changed = tuple(k for k in {**olds, **news} if comparable(olds.get(k)) != comparable(news.get(k)))
@@ -467,7 +467,8 @@ class _Run:
         if is_dynamic(entry.type):
             with self._naming(entry):
                 return self.dynamic.diff(old.id, plain(old.outputs), news, olds)
-        return self.provider.diff(entry.type, olds, news)
+        planned = self.provider.plan(entry.type, olds, plain(old.outputs), news, ignored)
+        return self.provider.diff(entry.type, *planned)
 
     def _create(
         self,
@@ -509,7 +510,15 @@ class _Run:
             self._save()
             return created
 
-    def _update(self, entry: Entry, old: Entry, news: Props, secret_keys: set[str], changed: tuple[str, ...]) -> Entry:
+    def _update(
+        self,
+        entry: Entry,
+        old: Entry,
+        news: Props,
+        secret_keys: set[str],
+        changed: tuple[str, ...],
+        ignored: Sequence[str],
+    ) -> Entry:
         with self._reporting("update", entry, changed):
             if self.preview:
                 # A dynamic provider's outputs are unknown; an AWS resource mostly keeps its outputs.
@@ -522,7 +531,9 @@ class _Run:
             elif entry.type.startswith("pulumi:providers:"):
                 updated = replace(entry, id=old.id, outputs=_mark(news, secret_keys))
             else:
-                olds = {} if old.needs_update else plain(old.inputs)
+                olds: Props = {}
+                if not old.needs_update:
+                    olds, news = self.provider.plan(entry.type, plain(old.inputs), plain(old.outputs), news, ignored)
                 outputs = self.provider.update(entry.type, entry.name, old.id, olds, news)
                 creation_only = {
                     k: v for k, v in old.outputs.items() if k not in outputs and has_secret(v)

@@ -1,7 +1,7 @@
 """Provide every AWS type and function by its token, with Pulumi's rules for checks and diffs."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -66,6 +66,22 @@ class Provider:
             inputs[resource_type.autoname] = olds.get(resource_type.autoname) or f"{name}-{secrets.token_hex(4)[:7]}"
         return inputs
 
+    def plan(
+        self, token: str, olds: Props, outputs: Props, news: Props, ignored: Collection[str] = ()
+    ) -> tuple[Props, Props]:
+        """Return old and new inputs with the defaults that Pulumi's provider plans against the resource's outputs.
+
+        Args:
+            token: type of the resource.
+            olds: inputs of the last run.
+            outputs: outputs of the last run or refresh.
+            news: checked inputs of this run.
+            ignored: inputs that `ignoreChanges` names; their defaults are not planned.
+        """
+        defaults = self.resource_type(token).planned_defaults(news)
+        planned = {key: value for key, value in defaults.items() if key not in news and key not in ignored}
+        return {**{key: outputs.get(key, value) for key, value in planned.items()}, **olds}, {**planned, **news}
+
     def diff(self, token: str, olds: Props, news: Props) -> Diff:
         """Compare two checked inputs. A new value that is unknown counts as changed."""
         resource_type = self.resource_type(token)
@@ -74,8 +90,8 @@ class Provider:
             k for k in keys if has_unknown(news.get(k)) or comparable(olds.get(k)) != comparable(news.get(k))
         )
         replacing = set(resource_type.replace_on_change)
-        if news.get("userDataReplaceOnChange"):
-            replacing |= {"userData", "userDataBase64"}
+        if changed:
+            replacing |= self._translate_errors(token, "", lambda: resource_type.replaced_inputs(olds, news))
         replaces = tuple(key for key in changed if key in replacing or _member_differs(key, replacing, olds, news))
         # Two resources cannot have the same name at once.
         same_name = resource_type.autoname is not None and resource_type.autoname not in changed

@@ -1,7 +1,7 @@
 """Manage network interfaces, Elastic IPs, instances and key pairs."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from engine.provider.resource_type import (
     tag_outputs,
     without_none,
 )
-from engine.provider.values import Props
+from engine.provider.values import UNKNOWN, Props
 
 WAIT = {"Delay": 1, "MaxAttempts": 120}
 """Seconds between polls and number of polls while an instance changes state."""
@@ -41,15 +41,27 @@ class NetworkInterface(Ec2ResourceType):
                 Groups=inputs.get("securityGroups"),
                 Description=inputs.get("description"),
                 InterfaceType=inputs.get("interfaceType"),
+                # Counts of 0 are left out, as the provider does.
+                Ipv6AddressCount=inputs.get("ipv6AddressCount") or None,
+                Ipv6PrefixCount=inputs.get("ipv6PrefixCount") or None,
+                Ipv6Addresses=[{"Ipv6Address": address} for address in inputs.get("ipv6Addresses") or ()] or None,
+                Ipv6Prefixes=[{"Ipv6Prefix": prefix} for prefix in inputs.get("ipv6Prefixes") or ()] or None,
             ),
             **self.tagging(inputs),
         )["NetworkInterface"]
         id = str(response["NetworkInterfaceId"])
         if addresses[1:]:
             self.ec2.assign_private_ip_addresses(NetworkInterfaceId=id, PrivateIpAddresses=addresses[1:])
-        applied = {key: inputs.get(key) for key in ("tags", "securityGroups", "description")}
-        self.update(id, applied, inputs)
+        if not inputs.get("sourceDestCheck", True):
+            self.ec2.modify_network_interface_attribute(NetworkInterfaceId=id, SourceDestCheck={"Value": False})
+        self._check_assigned(id, "Ipv6Prefixes", "Ipv6Prefix", inputs.get("ipv6PrefixCount") or 0)
+        self._check_assigned(id, "Ipv6Addresses", "Ipv6Address", inputs.get("ipv6AddressCount") or 0)
         return id
+
+    def _check_assigned(self, id: str, member: str, key: str, count: int) -> None:
+        """Raise ProviderError if the API accepted a number of IPv6 addresses or prefixes and assigned fewer."""
+        if len(self._ipv6(self.item(id) or {}, member, key)) < count:
+            raise ProviderError(f"{id}: the AWS API accepted the request for {member}, but assigned too few")
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
@@ -85,7 +97,7 @@ class NetworkInterface(Ec2ResourceType):
             self.ec2.assign_ipv6_addresses(NetworkInterfaceId=id, **{f"{key}Count": count - len(present)})
         after = self._ipv6(self.item(id) or {}, member, key)
         if len(after) < (count or 0) or not set(missing) <= set(after):
-            raise ProviderError(f"{id}: the AWS API took the request for {member} and assigned none")
+            raise ProviderError(f"{id}: the AWS API accepted the request for {member}, but assigned too few")
 
     @staticmethod
     def _ipv6(item: dict[str, Any], member: str, key: str) -> list[str]:
@@ -147,7 +159,6 @@ class Eip(Ec2ResourceType):
             if news.get("networkInterface") or news.get("instance"):
                 self.ec2.associate_address(
                     AllocationId=id,
-                    AllowReassociation=True,
                     **without_none(
                         NetworkInterfaceId=news.get("networkInterface"),
                         InstanceId=news.get("instance"),
@@ -278,7 +289,11 @@ class Instance(Ec2ResourceType):
             InstanceType=inputs["instanceType"],
             KeyName=inputs.get("keyName"),
             UserData=self._user_data(inputs),
-            DisableApiTermination=inputs.get("disableApiTermination"),
+            DisableApiTermination=inputs.get("disableApiTermination", False),
+            EbsOptimized=False,
+            HibernationOptions={"Configured": False},
+            Monitoring={"Enabled": inputs.get("monitoring", False)},
+            Placement={"AvailabilityZone": inputs.get("availabilityZone", "")},
         )
         if attachments:
             arguments["NetworkInterfaces"] = [self._attachment(row) for row in attachments]
@@ -298,16 +313,12 @@ class Instance(Ec2ResourceType):
                 SecurityGroupIds=inputs.get("vpcSecurityGroupIds"),
                 PrivateIpAddress=inputs.get("privateIp"),
             )
-        if inputs.get("availabilityZone"):
-            arguments["Placement"] = {"AvailabilityZone": inputs["availabilityZone"]}
         if inputs.get("iamInstanceProfile"):
             arguments["IamInstanceProfile"] = {"Name": inputs["iamInstanceProfile"]}
         if inputs.get("metadataOptions"):
             arguments["MetadataOptions"] = self._metadata(inputs)
         if inputs.get("rootBlockDevice"):
             arguments["BlockDeviceMappings"] = [self._root(inputs)]
-        if inputs.get("monitoring") is not None:
-            arguments["Monitoring"] = {"Enabled": inputs["monitoring"]}
         if inputs.get("creditSpecification"):
             arguments["CreditSpecification"] = {"CpuCredits": inputs["creditSpecification"]["cpuCredits"]}
         specifications = self.tagging(inputs).get("TagSpecifications", [])
@@ -318,17 +329,18 @@ class Instance(Ec2ResourceType):
             arguments["TagSpecifications"] = specifications
         id = str(self.ec2.run_instances(MinCount=1, MaxCount=1, **arguments)["Instances"][0]["InstanceId"])
         self.ec2.get_waiter("instance_running").wait(InstanceIds=[id], WaiterConfig=WAIT)
-        self._source_dest_check(id, {}, inputs)
+        if not inputs.get("sourceDestCheck", True):
+            self.ec2.modify_instance_attribute(InstanceId=id, SourceDestCheck={"Value": False})
         return id
 
     @staticmethod
     def _attachment(row: Props) -> dict[str, Any]:
-        return without_none(
-            NetworkInterfaceId=row["networkInterfaceId"],
-            DeviceIndex=row.get("deviceIndex", 0),
-            DeleteOnTermination=row.get("deleteOnTermination"),
-            NetworkCardIndex=row.get("networkCardIndex"),
-        )
+        return {
+            "NetworkInterfaceId": row["networkInterfaceId"],
+            "DeviceIndex": row.get("deviceIndex", 0),
+            "DeleteOnTermination": row.get("deleteOnTermination", False),
+            "NetworkCardIndex": row.get("networkCardIndex", 0),
+        }
 
     @staticmethod
     def _user_data(inputs: Props) -> str | None:
@@ -338,7 +350,7 @@ class Instance(Ec2ResourceType):
 
     @staticmethod
     def _metadata(inputs: Props) -> dict[str, Any]:
-        options = inputs.get("metadataOptions") or {}
+        options = {"httpProtocolIpv6": "disabled", **(inputs.get("metadataOptions") or {})}
         return {METADATA[key]: value for key, value in options.items() if key in METADATA}
 
     def _root(self, inputs: Props) -> dict[str, Any]:
@@ -359,19 +371,30 @@ class Instance(Ec2ResourceType):
             ),
         }
 
-    def _source_dest_check(self, id: str, olds: Props, news: Props) -> None:
-        # An interface that was brought along has its own check, set where it was made.
-        if news.get("networkInterfaces") or news.get("primaryNetworkInterface"):
-            return
-        if olds.get("sourceDestCheck", True) != news.get("sourceDestCheck", True):
-            self.ec2.modify_instance_attribute(
-                InstanceId=id, SourceDestCheck={"Value": news.get("sourceDestCheck", True)}
-            )
+    def planned_defaults(self, inputs: Props) -> Mapping[str, Any]:
+        # The input defaults to true, and the output is the primary interface's. Only the deprecated
+        # `networkInterfaces` suppresses the difference (terraform-provider-aws, issue 44768).
+        return {} if inputs.get("networkInterfaces") else {"sourceDestCheck": True}
+
+    def replaced_inputs(self, olds: Props, news: Props) -> frozenset[str]:
+        replaced = frozenset({"userData", "userDataBase64"} if news.get("userDataReplaceOnChange") else ())
+        types = [str(inputs.get("instanceType", UNKNOWN)) for inputs in (olds, news)]
+        if types[0] != types[1] and UNKNOWN not in types:
+            architectures = [self._architectures(name) for name in types]
+            if not architectures[0] & architectures[1]:
+                replaced |= {"instanceType"}
+        return replaced
+
+    def _architectures(self, instance_type: str) -> set[str]:
+        rows = self.ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
+        return {architecture for row in rows for architecture in row["ProcessorInfo"]["SupportedArchitectures"]}
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
-        self._source_dest_check(id, olds, news)
         modify = self.ec2.modify_instance_attribute
+        # The call writes through to the primary interface.
+        if "sourceDestCheck" in news and differs(olds, news, "sourceDestCheck"):
+            modify(InstanceId=id, SourceDestCheck={"Value": news["sourceDestCheck"]})
         if differs(olds, news, "metadataOptions") and news.get("metadataOptions"):
             self.ec2.modify_instance_metadata_options(InstanceId=id, **self._metadata(news))
         if differs(olds, news, "vpcSecurityGroupIds") and news.get("vpcSecurityGroupIds"):
@@ -382,7 +405,7 @@ class Instance(Ec2ResourceType):
             self._profile(id, news.get("iamInstanceProfile"))
         if olds and differs(olds, news, "rootBlockDevice"):
             self._resize(id, news.get("rootBlockDevice") or {})
-        # A machine must be off for these; one that was just found again has what it was made with.
+        # The instance must be stopped for these. An adopted instance was created with the new values.
         if olds and differs(olds, news, "instanceType", "userData", "userDataBase64"):
             with self._stopped(id):
                 if differs(olds, news, "instanceType"):
@@ -395,7 +418,7 @@ class Instance(Ec2ResourceType):
         try:
             modify(InstanceId=id, UserData={"Value": content})
         except ClientError as error:
-            # boto3 encodes the value, as AWS wants it; moto decodes it once and then expects it to be encoded still.
+            # boto3 encodes the value, as EC2 expects; moto decodes it once and then expects it to be encoded still.
             if error.response.get("Error", {}).get("Code") != "InvalidUserData.Malformed":
                 raise
             modify(InstanceId=id, UserData={"Value": base64.b64encode(content)})
@@ -415,7 +438,7 @@ class Instance(Ec2ResourceType):
 
     @contextmanager
     def _stopped(self, id: str) -> Iterator[None]:
-        self.ec2.stop_instances(InstanceIds=[id])
+        self.ec2.stop_instances(InstanceIds=[id], Force=False)
         self.ec2.get_waiter("instance_stopped").wait(InstanceIds=[id], WaiterConfig=WAIT)
         try:
             yield
@@ -450,8 +473,16 @@ class Instance(Ec2ResourceType):
             "publicDns": item.get("PublicDnsName", ""),
             "keyName": item.get("KeyName", ""),
             "primaryNetworkInterfaceId": interfaces[0]["NetworkInterfaceId"] if interfaces else "",
+            "sourceDestCheck": self._source_dest_check(interfaces),
             "vpcSecurityGroupIds": sorted(group["GroupId"] for group in item.get("SecurityGroups") or ()),
         }
+
+    def _source_dest_check(self, interfaces: Sequence[Mapping[str, Any]]) -> bool:
+        """Return the check of the primary interface."""
+        if not interfaces:
+            return True
+        rows = self.ec2.describe_network_interfaces(NetworkInterfaceIds=[interfaces[0]["NetworkInterfaceId"]])
+        return bool(rows["NetworkInterfaces"][0].get("SourceDestCheck", True))
 
     def find(self, inputs: Props) -> list[str]:
         if not inputs.get("tags"):
@@ -460,6 +491,7 @@ class Instance(Ec2ResourceType):
         return [i["InstanceId"] for i in self._all() if tag_outputs(i.get("Tags"))["tags"] == tags]
 
     def delete(self, id: str, outputs: Props) -> None:
+        self.ec2.modify_instance_attribute(InstanceId=id, DisableApiTermination={"Value": False})
         self.ec2.terminate_instances(InstanceIds=[id])
         self.ec2.get_waiter("instance_terminated").wait(InstanceIds=[id], WaiterConfig=WAIT)
 

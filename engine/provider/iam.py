@@ -53,10 +53,10 @@ class Role(_Iam):
             RoleName=inputs["name"],
             AssumeRolePolicyDocument=document(inputs["assumeRolePolicy"]),
             Tags=tag_list(inputs.get("tags")),
+            Path=inputs.get("path", "/"),
+            MaxSessionDuration=inputs.get("maxSessionDuration", 3600),
             **without_none(
-                Path=inputs.get("path"),
                 Description=inputs.get("description"),
-                MaxSessionDuration=inputs.get("maxSessionDuration"),
                 PermissionsBoundary=inputs.get("permissionsBoundary"),
             ),
         )
@@ -93,6 +93,8 @@ class Role(_Iam):
         self._retag("role", {"RoleName": id}, olds, news)
 
     def delete(self, id: str, outputs: Props) -> None:
+        for profile in self.iam.list_instance_profiles_for_role(RoleName=id)["InstanceProfiles"]:
+            self.iam.remove_role_from_instance_profile(InstanceProfileName=profile["InstanceProfileName"], RoleName=id)
         if outputs.get("forceDetachPolicies"):
             for policy in self.iam.list_attached_role_policies(RoleName=id)["AttachedPolicies"]:
                 self.iam.detach_role_policy(RoleName=id, PolicyArn=policy["PolicyArn"])
@@ -234,7 +236,7 @@ class InstanceProfile(_Iam):
         self.iam.create_instance_profile(
             InstanceProfileName=inputs["name"],
             Tags=tag_list(inputs.get("tags")),
-            **without_none(Path=inputs.get("path")),
+            Path=inputs.get("path", "/"),
         )
         self.update(inputs["name"], {"tags": inputs.get("tags")}, inputs)
         return str(inputs["name"])
@@ -279,9 +281,7 @@ class User(_Iam):
     autoname = "name"
 
     def create(self, inputs: Props) -> str:
-        self.iam.create_user(
-            UserName=inputs["name"], Tags=tag_list(inputs.get("tags")), **without_none(Path=inputs.get("path"))
-        )
+        self.iam.create_user(UserName=inputs["name"], Tags=tag_list(inputs.get("tags")), Path=inputs.get("path", "/"))
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
@@ -299,6 +299,7 @@ class User(_Iam):
         if outputs.get("forceDestroy"):
             for key in self.iam.list_access_keys(UserName=id)["AccessKeyMetadata"]:
                 self.iam.delete_access_key(UserName=id, AccessKeyId=key["AccessKeyId"])
+            none_if_not_found(self.iam.delete_login_profile, UserName=id)
         self.iam.delete_user(UserName=id)
 
 

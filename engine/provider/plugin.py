@@ -106,12 +106,14 @@ class AwsPlugin(protocol.Provider):
         return protocol.CheckResponse(inputs=sdk_map(checked))
 
     async def diff(self, request: protocol.DiffRequest) -> protocol.DiffResponse:
-        olds = plain(wire_map(request.old_state)).get(INPUTS, {})
+        state = plain(wire_map(request.old_state))
+        olds = state.get(INPUTS, {})
         news = fingerprint(plain(wire_map(request.new_inputs)))
         for key in request.ignore_changes:
             news.pop(key, None)
             if key in olds:
                 news[key] = olds[key]
+        olds, news = self._provider.plan(_type(request.urn), olds, state, news, request.ignore_changes)
         diff = self._provider.diff(_type(request.urn), olds, news)
         return protocol.DiffResponse(
             changes=bool(diff.changed),
@@ -144,8 +146,9 @@ class AwsPlugin(protocol.Provider):
         if request.preview:
             outputs = {key: value for key, value in state.items() if key != INPUTS}
             return protocol.UpdateResponse(sdk_map({**outputs, **wire}))
+        olds, news = self._provider.plan(_type(request.urn), olds, plain(state), plain(wire), request.ignore_changes)
         outputs = await self._do(
-            self._provider.update, _type(request.urn), request.name, request.resource_id, olds, plain(wire)
+            self._provider.update, _type(request.urn), request.name, request.resource_id, olds, news
         )
         once = {key: value for key, value in state.items() if key not in outputs and is_secret(value) and key != INPUTS}
         return protocol.UpdateResponse(_state({**once, **outputs}, wire))

@@ -153,6 +153,14 @@ class ResourceType:
         """Return the ids of resources that an interrupted creation with these inputs may have left."""
         return []
 
+    def planned_defaults(self, inputs: Props) -> Mapping[str, Any]:
+        """Return defaults that a plan compares with the resource's outputs, although the program does not set them."""
+        return {}
+
+    def replaced_inputs(self, olds: Props, news: Props) -> frozenset[str]:
+        """Return updatable inputs whose change replaces the resource in this case."""
+        return frozenset()
+
 
 def differs(olds: Props, news: Props, *keys: str) -> bool:
     """Return whether one of the keys has a different value."""

@@ -84,7 +84,7 @@ class Record(ResourceType):
     id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
-        self.update("", {}, inputs)
+        _change(self.aws.client("route53"), inputs["zoneId"], "CREATE", _set(inputs))
         return f"{inputs['zoneId']}_{inputs['name']}_{inputs['type']}"
 
     def read(self, id: str, inputs: Props) -> Props | None:

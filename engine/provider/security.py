@@ -10,14 +10,15 @@ from engine.provider.resource_type import (
     ResourceType,
     already_exists,
     differs,
+    none_if_not_found,
     register,
     tag_outputs,
     without_none,
 )
 from engine.provider.values import Props
 
-ANYWHERE = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-ANYWHERE6 = {"IpProtocol": "-1", "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+ANYWHERE = {"IpProtocol": "-1", "FromPort": 0, "ToPort": 0, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+ANYWHERE6 = {"IpProtocol": "-1", "FromPort": 0, "ToPort": 0, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
 
 
 @register
@@ -37,13 +38,14 @@ class SecurityGroup(Ec2ResourceType):
             **self.tagging(inputs),
         )
         id = str(response["GroupId"])
+        self._revoke_default_egress(id)
         self.update(id, {"tags": inputs.get("tags")}, inputs)
         return id
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
-        if "egress" not in olds and "ingress" not in olds:
-            self._revoke_default(id)
+        if not olds:
+            self._revoke_default_egress(id)
         for key, authorize, revoke in (
             ("ingress", self.ec2.authorize_security_group_ingress, self.ec2.revoke_security_group_ingress),
             ("egress", self.ec2.authorize_security_group_egress, self.ec2.revoke_security_group_egress),
@@ -64,15 +66,11 @@ class SecurityGroup(Ec2ResourceType):
             if not already_exists(error):  # a creation that was cut off may have got this far
                 raise
 
-    def _revoke_default(self, id: str) -> None:
-        """Revoke the egress rules of a new group: IPv4, and IPv6 if the VPC has it."""
-        item = self.item(id) or {}
-        rules = [r for r in item.get("IpPermissionsEgress") or () if r["IpProtocol"] == "-1"]
-        ranges = [row["CidrIp"] for rule in rules for row in rule.get("IpRanges") or ()]
-        ranges6 = [row["CidrIpv6"] for rule in rules for row in rule.get("Ipv6Ranges") or ()]
-        for present, anywhere in (("0.0.0.0/0" in ranges, ANYWHERE), ("::/0" in ranges6, ANYWHERE6)):
-            if present:
-                self.ec2.revoke_security_group_egress(GroupId=id, IpPermissions=[anywhere])
+    def _revoke_default_egress(self, id: str) -> None:
+        """Revoke the egress rules that AWS puts into a new group."""
+        for rule in (ANYWHERE, ANYWHERE6):
+            # Only a VPC with IPv6 has the second rule, and an adopted group may have neither.
+            none_if_not_found(self.ec2.revoke_security_group_egress, GroupId=id, IpPermissions=[rule])
 
     def outputs(self, item: dict[str, Any]) -> Props:
         return {
@@ -106,13 +104,11 @@ def permission(rule: Props, group: str) -> dict[str, Any]:
 class _GroupRule(Ec2ResourceType):
     """A rule of a security group, with its own id and tags."""
 
-    # AWS could change most of a rule in place. moto does so for IPv4 ranges with ports only and says nothing of the
-    # rest: packets would meet other rules than the program's. So a rule that changes is another rule.
-    replace_on_change = frozenset(
-        {"securityGroupId", "cidrIpv4", "cidrIpv6", "prefixListId", "referencedSecurityGroupId"}
-        | {"ipProtocol", "fromPort", "toPort", "description"}
+    replace_on_change = frozenset({"securityGroupId"})
+    updatable = frozenset(
+        {"cidrIpv4", "cidrIpv6", "prefixListId", "referencedSecurityGroupId"}
+        | {"ipProtocol", "fromPort", "toPort", "description", "tags"}
     )
-    updatable = frozenset({"tags"})
     delete_before_replace = True  # a group has a rule once, whatever its description
     resource, describe = "security-group-rule", "describe_security_group_rules"
     items, id_key = "SecurityGroupRules", "SecurityGroupRuleId"
@@ -142,6 +138,22 @@ class _GroupRule(Ec2ResourceType):
         return without_none(
             IpProtocol=str(inputs["ipProtocol"]), FromPort=inputs.get("fromPort"), ToPort=inputs.get("toPort")
         )
+
+    def update(self, id: str, olds: Props, news: Props) -> None:
+        # An adopted rule was found by its values.
+        if olds and differs(olds, news, *(self.updatable - {"tags"})):
+            rule = without_none(
+                Description=news.get("description") or None,
+                CidrIpv4=news.get("cidrIpv4"),
+                CidrIpv6=news.get("cidrIpv6"),
+                PrefixListId=news.get("prefixListId"),
+                ReferencedGroupId=news.get("referencedSecurityGroupId"),
+            )
+            self.ec2.modify_security_group_rules(
+                GroupId=news["securityGroupId"],
+                SecurityGroupRules=[{"SecurityGroupRuleId": id, "SecurityGroupRule": {**self._protocol(news), **rule}}],
+            )
+        self.retag(id, olds, news)
 
     def outputs(self, item: dict[str, Any]) -> Props:
         return {
@@ -198,8 +210,7 @@ def acl_entry(rule: Props) -> dict[str, Any]:
         CidrBlock=rule.get("cidrBlock") or None,
         Ipv6CidrBlock=rule.get("ipv6CidrBlock") or None,
     )
-    if number in ("6", "17"):
-        entry["PortRange"] = {"From": rule["fromPort"], "To": rule["toPort"]}
+    entry["PortRange"] = {"From": rule.get("fromPort", 0), "To": rule.get("toPort", 0)}
     if number in ("1", "58"):
         entry["IcmpTypeCode"] = {"Type": int(rule.get("icmpType", -1)), "Code": int(rule.get("icmpCode", -1))}
     return entry

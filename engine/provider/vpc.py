@@ -20,21 +20,22 @@ from engine.provider.values import Props
 @register
 class Vpc(Ec2ResourceType):
     token = "aws:ec2/vpc:Vpc"
-    replace_on_change = frozenset({"cidrBlock", "instanceTenancy", "assignGeneratedIpv6CidrBlock"})
-    updatable = frozenset({"enableDnsSupport", "enableDnsHostnames", "tags"})
+    replace_on_change = frozenset({"cidrBlock", "instanceTenancy"})
+    updatable = frozenset({"enableDnsSupport", "enableDnsHostnames", "assignGeneratedIpv6CidrBlock", "tags"})
     resource, describe, items, id_key = "vpc", "describe_vpcs", "Vpcs", "VpcId"
 
     def create(self, inputs: Props) -> str:
         response = self.ec2.create_vpc(
             **without_none(
                 CidrBlock=inputs.get("cidrBlock"),
-                InstanceTenancy=inputs.get("instanceTenancy"),
-                AmazonProvidedIpv6CidrBlock=inputs.get("assignGeneratedIpv6CidrBlock"),
+                InstanceTenancy=inputs.get("instanceTenancy", "default"),
+                AmazonProvidedIpv6CidrBlock=inputs.get("assignGeneratedIpv6CidrBlock", False),
             ),
             **self.tagging(inputs),
         )
         id = str(response["Vpc"]["VpcId"])
-        self.update(id, {"tags": inputs.get("tags")}, inputs)
+        applied = {key: inputs.get(key) for key in ("tags", "assignGeneratedIpv6CidrBlock")}
+        self.update(id, applied, inputs)
         return id
 
     def update(self, id: str, olds: Props, news: Props) -> None:
@@ -42,7 +43,20 @@ class Vpc(Ec2ResourceType):
         # DNS support first: AWS refuses host names without it.
         for key, argument in (("enableDnsSupport", "EnableDnsSupport"), ("enableDnsHostnames", "EnableDnsHostnames")):
             if key in news and differs(olds, news, key):
-                self.ec2.modify_vpc_attribute(VpcId=id, **{argument: {"Value": news[key]}})
+                current = self.ec2.describe_vpc_attribute(VpcId=id, Attribute=key)[argument]["Value"]
+                if current != news[key]:
+                    self.ec2.modify_vpc_attribute(VpcId=id, **{argument: {"Value": news[key]}})
+        if differs(olds, news, "assignGeneratedIpv6CidrBlock"):
+            self._set_ipv6(id, enabled=bool(news.get("assignGeneratedIpv6CidrBlock")))
+
+    def _set_ipv6(self, id: str, *, enabled: bool) -> None:
+        """Give the VPC an IPv6 range of Amazon's, or take it away."""
+        associations = (self.item(id) or {}).get("Ipv6CidrBlockAssociationSet") or ()
+        current = [row for row in associations if row["Ipv6CidrBlockState"]["State"] == "associated"]
+        if enabled and not current:
+            self.ec2.associate_vpc_cidr_block(VpcId=id, AmazonProvidedIpv6CidrBlock=True)
+        for row in () if enabled else current:
+            self.ec2.disassociate_vpc_cidr_block(AssociationId=row["AssociationId"])
 
     def outputs(self, item: dict[str, Any]) -> Props:
         ipv6 = next(iter(item.get("Ipv6CidrBlockAssociationSet") or ()), None)
@@ -82,10 +96,8 @@ class Vpc(Ec2ResourceType):
 @register
 class Subnet(Ec2ResourceType):
     token = "aws:ec2/subnet:Subnet"
-    replace_on_change = frozenset(
-        {"vpcId", "cidrBlock", "availabilityZone", "availabilityZoneId", "ipv6CidrBlock", "ipv6Native"}
-    )
-    updatable = frozenset({"mapPublicIpOnLaunch", "assignIpv6AddressOnCreation", "tags"})
+    replace_on_change = frozenset({"vpcId", "cidrBlock", "availabilityZone", "availabilityZoneId", "ipv6Native"})
+    updatable = frozenset({"mapPublicIpOnLaunch", "assignIpv6AddressOnCreation", "ipv6CidrBlock", "tags"})
     resource, describe, items, id_key = "subnet", "describe_subnets", "Subnets", "SubnetId"
 
     def create(self, inputs: Props) -> str:
@@ -101,17 +113,29 @@ class Subnet(Ec2ResourceType):
             **self.tagging(inputs),
         )
         id = str(response["Subnet"]["SubnetId"])
-        self.update(id, {"tags": inputs.get("tags")}, inputs)
+        self.update(id, {key: inputs.get(key) for key in ("tags", "ipv6CidrBlock")}, inputs)
         return id
 
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
+        if differs(olds, news, "ipv6CidrBlock"):
+            self._set_ipv6(id, news.get("ipv6CidrBlock"))
         for key, argument in (
             ("mapPublicIpOnLaunch", "MapPublicIpOnLaunch"),
             ("assignIpv6AddressOnCreation", "AssignIpv6AddressOnCreation"),
         ):
-            if differs(olds, news, key):
+            # Both are false in a new subnet.
+            if bool(olds.get(key)) != bool(news.get(key)):
                 self.ec2.modify_subnet_attribute(SubnetId=id, **{argument: {"Value": bool(news.get(key))}})
+
+    def _set_ipv6(self, id: str, block: str | None) -> None:
+        """Make this the subnet's only IPv6 range; None takes it away."""
+        associations = (self.item(id) or {}).get("Ipv6CidrBlockAssociationSet") or ()
+        for row in associations:
+            if row["Ipv6CidrBlock"] != block:
+                self.ec2.disassociate_subnet_cidr_block(AssociationId=row["AssociationId"])
+        if block and block not in [row["Ipv6CidrBlock"] for row in associations]:
+            self.ec2.associate_subnet_cidr_block(SubnetId=id, Ipv6CidrBlock=block)
 
     def outputs(self, item: dict[str, Any]) -> Props:
         ipv6 = next(iter(item.get("Ipv6CidrBlockAssociationSet") or ()), None)
@@ -374,7 +398,7 @@ class VpcEndpoint(Ec2ResourceType):
                 SubnetIds=inputs.get("subnetIds"),
                 SecurityGroupIds=inputs.get("securityGroupIds"),
                 PolicyDocument=document(inputs.get("policy")),
-                PrivateDnsEnabled=inputs.get("privateDnsEnabled"),
+                PrivateDnsEnabled=inputs.get("privateDnsEnabled", False),
             ),
             **self.tagging(inputs),
         )

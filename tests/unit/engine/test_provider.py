@@ -14,6 +14,7 @@ from moto import mock_aws
 from engine.provider.catalog import Diff, Provider
 from engine.provider.resource_type import RESOURCE_TYPES, Aws, ProviderError
 from engine.provider.values import UNKNOWN, Props, secret
+from lab.api import moto_patches
 
 REGION = "eu-west-1"
 TRUST = json.dumps(
@@ -311,6 +312,56 @@ def test_an_instance_changes_type_in_place_and_user_data_by_intent(world: World)
     assert encrypted.replaces == ("rootBlockDevice",)
     assert not world.change("machine", userDataReplaceOnChange=True).replaces
     assert world.change("machine", userData="#third\n").replaces == ("userData",)
+
+
+def test_an_update_plans_the_default_of_the_check_against_the_primary_interface(world: World) -> None:
+    world.make("vpc", "subnet", "group", "card", "role", "profile")
+    token = "aws:ec2/instance:Instance"
+    interface = {"networkInterfaceId": world.ids["card"]}
+    inputs = {"ami": AMI, "instanceType": "t4g.nano", "primaryNetworkInterface": interface}
+    with moto_patches.patched(moto_patches.write_check_to_interface):
+        id, outputs = world.provider.create(token, "machine", inputs)
+        assert outputs["sourceDestCheck"] is False  # the interface's
+        olds, news = world.provider.plan(token, inputs, outputs, inputs)
+        assert world.provider.diff(token, olds, news).changed == ("sourceDestCheck",)
+        ignoring = world.provider.plan(token, inputs, outputs, inputs, ["sourceDestCheck"])
+        assert world.provider.diff(token, *ignoring) == Diff()
+        old_block = {**inputs, "networkInterfaces": [{**interface, "deviceIndex": 0}]}
+        assert world.provider.diff(token, *world.provider.plan(token, old_block, outputs, old_block)) == Diff()
+        world.provider.update(token, "machine", id, olds, news)
+        card = world.read("card")
+        assert card is not None
+        found = boto3.client("ec2").describe_network_interfaces(NetworkInterfaceIds=[world.ids["card"]])
+        assert found["NetworkInterfaces"][0]["SourceDestCheck"] is True
+
+
+def test_an_instance_of_another_architecture_is_another_instance(world: World) -> None:
+    diff = world.provider.diff
+    token = "aws:ec2/instance:Instance"
+    assert diff(token, {"instanceType": "t4g.nano"}, {"instanceType": "t3.nano"}).replaces == ("instanceType",)
+    assert diff(token, {"instanceType": "t4g.nano"}, {"instanceType": "t4g.small"}).replaces == ()
+    assert diff(token, {"instanceType": "t4g.nano"}, {"instanceType": UNKNOWN}).replaces == ()
+
+
+def test_a_rule_changes_in_place_and_keeps_its_id(world: World) -> None:
+    world.make("vpc", "group", "udp", "out")
+    with moto_patches.patched(moto_patches.modify_whole_rules):
+        assert not world.change("udp", fromPort=1300, toPort=1300, cidrIpv4="203.0.113.9/32", description="d").replaces
+        assert not world.change("out", cidrIpv4="10.0.0.0/8").replaces
+    found = boto3.client("ec2").describe_security_group_rules(SecurityGroupRuleIds=[world.ids["udp"]])
+    rule = found["SecurityGroupRules"][0]
+    assert (rule["FromPort"], rule["CidrIpv4"], rule["Description"]) == (1300, "203.0.113.9/32", "d")
+
+
+def test_a_vpc_and_its_subnets_get_ipv6_in_place(world: World) -> None:
+    world.make("vpc", "subnet")
+    assert not world.change("vpc", assignGeneratedIpv6CidrBlock=True).replaces
+    block = world.outputs["vpc"]["ipv6CidrBlock"].replace("/56", "/64")
+    assert not world.change("subnet", ipv6CidrBlock=block, assignIpv6AddressOnCreation=True).replaces
+    assert world.outputs["subnet"]["ipv6CidrBlock"] == block
+    world.change("subnet", ipv6CidrBlock=None, assignIpv6AddressOnCreation=None)
+    subnet = boto3.client("ec2").describe_subnets(SubnetIds=[world.ids["subnet"]])["Subnets"][0]
+    assert not subnet["Ipv6CidrBlockAssociationSet"]
 
 
 def test_an_interface_outlives_its_instance_and_serves_the_next(world: World) -> None:
