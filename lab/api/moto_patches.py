@@ -25,6 +25,7 @@ from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.models.network_acls import NetworkAclBackend
 from moto.ec2.models.route_tables import RouteBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend, SecurityGroupRule
 from moto.ec2.models.subnets import Subnet
@@ -243,6 +244,17 @@ def read_ignored_parameters(patches: Patches) -> None:
         for table in before - set(endpoint.route_table_ids):
             self.delete_route(table, None, destination_prefix_list_id=prefix_list)
         return answer
+
+
+def drop_ports_of_portless_protocols(patches: Patches) -> None:
+    """Ignore the ports of an ACL entry whose protocol has none, as EC2 does; Pulumi's provider sends 0 to 0."""
+
+    @patches.wrap(NetworkAclBackend, "create_network_acl_entry")
+    def create(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        entry = original(self, *args, **kwargs)
+        if str(entry.protocol) not in ("6", "17"):
+            entry.port_range_from = entry.port_range_to = None
+        return entry
 
 
 def report_ipv6_of_subnets(patches: Patches) -> None:
@@ -774,6 +786,7 @@ PATCHES: tuple[Patch, ...] = (
     complete_vpc_defaults,
     report_ipv6_of_subnets,
     read_ignored_parameters,
+    drop_ports_of_portless_protocols,
     check_routes_inside_vpc,
     draw_routable_public_addresses,
     draw_free_private_addresses,

@@ -17,7 +17,12 @@ from pulumi.runtime import mocks, rpc, set_all_config
 from pulumi.runtime.settings import configure
 
 from engine.provider.mocks import ProviderMocks
-from lab.api.moto_patches import add_interface_prefixes, ignore_bucket_policies, patched
+from lab.api.moto_patches import (
+    add_interface_prefixes,
+    drop_ports_of_portless_protocols,
+    ignore_bucket_policies,
+    patched,
+)
 from lab.api.moto_state import publish_images
 from settings.stack_file import read_stack_file
 from tests.support.loops import event_loop
@@ -91,7 +96,11 @@ def deploy_into_moto(config: Mapping[str, object], stack: str) -> Deployment:
 @contextmanager
 def empty_aws() -> Iterator[None]:
     """An AWS in this process with Debian's public images and nothing else."""
-    with pytest.MonkeyPatch.context() as environment, mock_aws(), patched(ignore_bucket_policies):
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        mock_aws(),
+        patched(ignore_bucket_policies, drop_ports_of_portless_protocols),
+    ):
         environment.setenv("AWS_ACCESS_KEY_ID", "testing")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         publish_images(REGION)
