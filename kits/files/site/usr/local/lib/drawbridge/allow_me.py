@@ -27,8 +27,9 @@ def main() -> int:
     try:
         with urllib.request.urlopen(CHECK_IP_URL, timeout=10) as answer:
             address = ipaddress.IPv4Address(answer.read(64).decode().strip())
-        current = f"{env['RULE']} {address}"
-        if memory.exists() and memory.read_text() == current:
+        # All that the call below sets: a change of port or protocol puts the stack file's address back into the rule.
+        applied = " ".join([*(env[key] for key in ("RULE", "PROTOCOL", "FROM_PORT", "TO_PORT")), str(address)])
+        if memory.exists() and memory.read_text() == applied:
             return 0
         ec2 = boto3.client("ec2", region_name=env["REGION"])
         rule = {
@@ -40,7 +41,7 @@ def main() -> int:
         }
         changed = [{"SecurityGroupRuleId": env["RULE"], "SecurityGroupRule": rule}]
         ec2.modify_security_group_rules(GroupId=env["GROUP"], SecurityGroupRules=changed)
-        memory.write_text(current)
+        memory.write_text(applied)
     except (OSError, ValueError, BotoCoreError, ClientError) as error:
         print(f"the gateway's rule was not updated: {error}", file=sys.stderr)
         return 1
