@@ -7,12 +7,14 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
+from components.prefix_provider import DelegatedPrefix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AddressArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
+    region: str
     subnet_id: pulumi.Input[str]
     """Public subnet of the network interface."""
     security_group_id: pulumi.Input[str]
@@ -42,7 +44,6 @@ class Address(pulumi.ComponentResource):
     def __init__(self, name: str, args: AddressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Address", name, {}, opts)
         tags = args.names.tags("gateway")
-        chosen_prefix = args.ipv6_prefix if args.ipv6 and args.delegated else None
         interface = aws.ec2.NetworkInterface(
             f"{name}-interface",
             subnet_id=args.subnet_id,
@@ -50,9 +51,6 @@ class Address(pulumi.ComponentResource):
             source_dest_check=args.source_dest_check,
             # One address of its own, by which the gateway reaches the IPv6 Internet.
             ipv6_address_count=1 if args.ipv6 else None,
-            # 0 instead of None, which would keep a prefix from before.
-            ipv6_prefix_count=(1 if args.delegated else 0) if args.ipv6 and not chosen_prefix else None,
-            ipv6_prefixes=[chosen_prefix] if chosen_prefix else None,
             description="Drawbridge gateway",
             tags=tags,
             opts=pulumi.ResourceOptions(parent=self),
@@ -67,7 +65,16 @@ class Address(pulumi.ComponentResource):
         self.interface_id = interface.id
         self.private_ip = interface.private_ip
         self.public_ip = elastic.public_ip
-        self.ipv6_prefix = interface.ipv6_prefixes.apply(lambda prefixes: prefixes[0] if prefixes else None)
+        self.ipv6_prefix = pulumi.Output.from_input(None)
+        if args.ipv6 and args.delegated:
+            delegated = DelegatedPrefix(
+                f"{name}-prefix",
+                region=args.region,
+                interface_id=interface.id,
+                named=args.ipv6_prefix,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+            self.ipv6_prefix = delegated.prefix.apply(lambda prefix: prefix)
         self.register_outputs(
             {"interfaceId": self.interface_id, "privateIp": self.private_ip, "publicIp": self.public_ip}
         )

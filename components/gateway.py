@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
+from components.image_provider import PinnedImage
 from images import IMAGES, Architecture
 
 
@@ -28,13 +29,14 @@ def architecture(instance_type: str) -> Architecture:
 class GatewayArgs:
     names: contract.Names
     """Names of the gateway this belongs to."""
+    region: str
     interface_id: pulumi.Input[str]
     """The instance's primary network interface."""
     profile: pulumi.Input[str]
     """Name of the instance profile."""
     instance_type: str
     image: str
-    """A name in `images.IMAGES`, or the ID of an AMI."""
+    """A name in `images.IMAGES`, for its newest image when the gateway is first created; or the ID of an AMI."""
     disk_size: int
     """GiB."""
     user_data: str
@@ -51,12 +53,17 @@ class Gateway(pulumi.ComponentResource):
     def __init__(self, name: str, args: GatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Gateway", name, {}, opts)
         tags = args.names.tags("gateway")
-        image = IMAGES.get(args.image)
         ami: pulumi.Input[str] = args.image
-        if image:
-            invoke = pulumi.InvokeOptions(parent=self)
-            parameter = image.parameters[architecture(args.instance_type)]
-            ami = aws.ssm.get_parameter_output(name=parameter, opts=invoke).value
+        if image := IMAGES.get(args.image):
+            # A new image comes out every few weeks; it must not replace a running gateway. The resource's name has the
+            # processor's architecture, so another architecture gets another image.
+            processor = architecture(args.instance_type)
+            ami = PinnedImage(
+                f"{name}-image-{processor}",
+                parameter=image.parameters[processor],
+                region=args.region,
+                opts=pulumi.ResourceOptions(parent=self),
+            ).image
         instance = aws.ec2.Instance(
             f"{name}-instance",
             ami=ami,
@@ -80,10 +87,9 @@ class Gateway(pulumi.ComponentResource):
                 depends_on=list(args.after),
                 # An interface can be attached to one instance at a time.
                 delete_before_replace=True,
-                # A new image comes out every few weeks; it must not replace a running gateway. The provider plans
-                # `sourceDestCheck: true` for an instance whose interface has the check off, and would turn it on there
-                # (terraform-provider-aws, issue 44768); the interface's own resource decides.
-                ignore_changes=["sourceDestCheck", *(["ami"] if image else [])],
+                # The provider plans `sourceDestCheck: true` for an instance whose interface has the check off, and
+                # would turn it on there (terraform-provider-aws, issue 44768); the interface's own resource decides.
+                ignore_changes=["sourceDestCheck"],
             ),
         )
         self.instance_id = instance.id

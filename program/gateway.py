@@ -123,6 +123,7 @@ def create_address(
     prefix = settings.gateway.ipv6_prefix
     args = AddressArgs(
         names=names,
+        region=settings.region,
         subnet_id=network.public_subnet_id,
         security_group_id=firewall.security_group_id,
         source_dest_check=source_dest_check,
@@ -192,6 +193,7 @@ def create_instance(
     access = Access(names.resource("access"), AccessArgs(names=names, region=settings.region, grants=grants))
     args = GatewayArgs(
         names=names,
+        region=settings.region,
         interface_id=location.address.interface_id,
         profile=access.profile,
         instance_type=settings.gateway.instance_type,

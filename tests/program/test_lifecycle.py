@@ -107,3 +107,26 @@ def test_a_life(engine: Run, config: dict[str, Any]) -> None:
 
     engine(config).destroy()
     assert left_over() == before
+
+
+def test_another_architecture_gets_its_own_image_and_the_check_stays_off(engine: Run, config: dict[str, Any]) -> None:
+    config["drawbridge:tunnel"]["nat"] = False  # packets of other addresses pass the interface
+    first = engine(config).up()
+    ec2 = boto3.client("ec2", region_name=REGION)
+
+    def image(result: Result) -> str:
+        found = ec2.describe_instances(InstanceIds=[result.outputs["gatewayInstanceId"]])
+        return str(found["Reservations"][0]["Instances"][0]["ImageId"])
+
+    assert image(first) == "ami-0debian13arm64"
+    config["drawbridge:gateway"]["instanceType"] = "t3.nano"
+    second = engine(config).up()
+    assert touched(second) == {
+        ("create", "gateway-image-amd64"),
+        ("delete", "gateway-image-arm64"),
+        ("replace", "gateway-instance"),
+    }
+    assert image(second) == "ami-0debian13amd64"
+    assert touched(engine(config).up()) == set()
+    interface = ec2.describe_network_interfaces(NetworkInterfaceIds=[second.outputs["gatewayInterfaceId"]])
+    assert interface["NetworkInterfaces"][0]["SourceDestCheck"] is False

@@ -22,7 +22,6 @@ LOOKUPS: dict[str, dict[str, Any]] = {
     "aws:index/getAvailabilityZones:getAvailabilityZones": {
         "names": ["eu-west-1-wl1-bru-wlz-1", "eu-west-1b", "eu-west-1a"]
     },
-    "aws:ssm/getParameter:getParameter": {"value": "ami-1"},
     "aws:ec2/getVpc:getVpc": {"cidrBlock": "172.20.0.0/16"},
     "aws:ec2/getSubnet:getSubnet": {"vpcId": "vpc-1"},
 }
@@ -35,6 +34,8 @@ COMPUTED: dict[str, dict[str, Any]] = {
         "clients": {"alice": {"serial": "17", "notAfter": "2030-01-01", "fingerprint": "f"}},
         "revoked": {"16": "bob"},
     },
+    "pulumi-python:dynamic:PinnedImage": {"image": "ami-1"},
+    "pulumi-python:dynamic:DelegatedPrefix": {"prefix": "2001:db8:1:2:3::/80"},
     "aws:ec2/vpc:Vpc": {"ipv6CidrBlock": "2001:db8:7::/56"},
 }
 

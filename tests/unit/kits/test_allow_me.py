@@ -10,8 +10,13 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / "kits/files/site/usr/local/lib/drawbridge/allow_me.py"
 KIT = {
-    **{"RULE": "sgr-1", "GROUP": "sg-1", "REGION": "eu-west-1", "FOLLOWS": "home"},
-    **{"PROTOCOL": "udp", "FROM_PORT": "1194", "TO_PORT": "1194"},
+    "RULE": "sgr-1",
+    "GROUP": "sg-1",
+    "REGION": "eu-west-1",
+    "FOLLOWS": "home",
+    "PROTOCOL": "udp",
+    "FROM_PORT": "1194",
+    "TO_PORT": "1194",
 }
 
 

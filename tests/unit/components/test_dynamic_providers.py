@@ -1,0 +1,82 @@
+"""The dynamic providers of an image and of an IPv6 prefix, on in-process moto."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from moto.ssm.models import ssm_backends
+
+from components.image_provider import ImageError, NewestImage
+from components.prefix_provider import PrefixDelegation, PrefixError
+from images import IMAGES
+from lab.api.iam import ACCOUNT
+from lab.api.moto_patches import patched
+from lab.api.moto_state import publish_images
+
+REGION = "eu-west-1"
+PARAMETER = IMAGES["debian-13"].parameters["arm64"]
+
+
+@pytest.fixture(autouse=True)
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An AWS in this process with Debian's public images."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws(), patched():
+        publish_images(REGION)
+        yield
+
+
+@pytest.fixture
+def interface() -> str:
+    """An interface with an IPv6 address and no prefix."""
+    ec2 = boto3.client("ec2", region_name=REGION)
+    vpc = ec2.create_vpc(CidrBlock="10.1.0.0/16", AmazonProvidedIpv6CidrBlock=True)["Vpc"]
+    block = vpc["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"].replace("/56", "/64")
+    subnet = ec2.create_subnet(VpcId=vpc["VpcId"], CidrBlock="10.1.0.0/24", Ipv6CidrBlock=block)["Subnet"]
+    created = ec2.create_network_interface(SubnetId=subnet["SubnetId"], Ipv6AddressCount=1)
+    return str(created["NetworkInterface"]["NetworkInterfaceId"])
+
+
+def prefixes(interface: str) -> list[str]:
+    found = boto3.client("ec2", region_name=REGION).describe_network_interfaces(NetworkInterfaceIds=[interface])
+    return [row["Ipv6Prefix"] for row in found["NetworkInterfaces"][0].get("Ipv6Prefixes", [])]
+
+
+def test_an_image_stays_until_its_resource_is_replaced() -> None:
+    provider, inputs = NewestImage(), {"parameter": PARAMETER, "region": REGION}
+    outputs = provider.create(inputs).outs
+    assert outputs is not None
+    assert outputs["image"] == "ami-0debian13arm64"
+    ssm_backends[ACCOUNT][REGION]._parameters[PARAMETER][-1].value = "ami-0newer"
+    assert provider.diff("id", outputs, inputs).changes is False
+    replaced = provider.create(inputs).outs
+    assert replaced is not None
+    assert replaced["image"] == "ami-0newer"
+    assert provider.diff("id", outputs, {**inputs, "parameter": "/other"}).replaces == ["parameter"]
+    with pytest.raises(ImageError, match=r"cannot read the image in parameter /none: .*ParameterNotFound"):
+        provider.create({"parameter": "/none", "region": REGION})
+
+
+def test_a_prefix_is_assigned_once_and_removed(interface: str) -> None:
+    provider: PrefixDelegation = PrefixDelegation()
+    inputs: dict[str, Any] = {"region": REGION, "interfaceId": interface}
+    outputs = provider.create(inputs).outs
+    assert outputs is not None
+    assert prefixes(interface) == [outputs["prefix"]]
+    again = provider.create(inputs).outs  # the state of an interrupted run knows nothing of it
+    assert again == outputs
+    assert provider.read("id", outputs).id == "id"
+    assert provider.diff("id", outputs, inputs).changes is False
+    assert provider.diff("id", outputs, {**inputs, "named": "2001:db8::/80"}).replaces == ["named"]
+    provider.delete("id", outputs)
+    assert prefixes(interface) == []
+    assert provider.read("id", outputs).id == ""
+    provider.delete("id", outputs)  # what is gone already is no error
+
+
+def test_a_prefix_outside_the_subnet_is_an_error(interface: str) -> None:
+    with pytest.raises(PrefixError, match=interface):
+        PrefixDelegation().create({"region": REGION, "interfaceId": interface, "named": "2001:db8::/80"})
