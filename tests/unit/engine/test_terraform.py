@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.core.responses import ActionResult
+from moto.ec2.models.instances import InstanceBackend
+from moto.iam.responses import IamResponse
 
 from engine.provider.values import Props
 from lab.api import moto_patches
+from lab.api.moto_state import detach_terminated_interfaces
 from tests.support.aws_calls import Call, recording_server
 from tests.unit.engine.stack_resources import CHANGES, REGION, RESOURCES
 from tests.unit.engine.test_provider_calls import RECORDED
@@ -86,7 +90,7 @@ def configuration(changes: dict[str, Props]) -> Props:
     provider = {"region": REGION, "access_key": "testing", "secret_key": "testing", "s3_use_path_style": True}
     return {
         "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws"}}},
-        "provider": {"aws": {**provider, "skip_metadata_api_check": True}},
+        "provider": {"aws": {**provider, "skip_metadata_api_check": True, "max_retries": 2}},
         "resource": resources,
     }
 
@@ -122,7 +126,19 @@ class Terraform:
 
 
 @pytest.fixture
-def terraform(tmp_path: Path) -> Iterator[Terraform]:
+def terraform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terraform]:
+    terminate = InstanceBackend.terminate_instances
+
+    def terminate_and_detach(backend: Any, instance_ids: list[str]) -> Any:
+        """Free a terminated instance's interface, as EC2 does; moto keeps it attached."""
+        answer = terminate(backend, instance_ids)
+        detach_terminated_interfaces(REGION)
+        return answer
+
+    monkeypatch.setattr(InstanceBackend, "terminate_instances", terminate_and_detach)
+    # The provider asks before it deletes a user; moto has no such call.
+    answer = ActionResult({"ServiceSpecificCredentials": []})
+    monkeypatch.setattr(IamResponse, "list_service_specific_credentials", lambda _: answer, raising=False)
     with moto_patches.patched(), recording_server() as (url, calls):
         run = Terraform(tmp_path, url, calls)
         run.write({})
