@@ -31,7 +31,9 @@ _EVERY = ("all", "default")
 _SETTINGS = (
     ("net.ipv4.ip_forward", 1),
     # A packet is dropped if its source is not reached through the interface that it came in by.
-    *((f"net.ipv4.conf.{which}.rp_filter", 1) for which in _EVERY),
+    # Debian's package linux-sysctl-defaults, which AWS's image has, writes 2 (loose) to every interface, and the kernel
+    # takes the larger value. A glob replaces that line, for interfaces that come later too (sysctl.d(5)).
+    *((f"net.ipv4.conf.{which}.rp_filter", 1) for which in (*_EVERY, "*")),
     # Clients reach each other through one interface of the gateway, which would advise them to bypass it.
     *((f"net.ipv4.conf.{which}.send_redirects", 0) for which in _EVERY),
     *((f"net.ipv4.conf.{which}.accept_redirects", 0) for which in _EVERY),

@@ -286,3 +286,19 @@ def test_gateway_answers_pings_and_reaches_out(network: Network) -> None:
 def test_every_counter_is_there(network: Network) -> None:
     network.load(render())
     assert {name: network.counted(name) for name in COUNTERS} == dict.fromkeys(COUNTERS, 0)
+
+
+SYSTEMD_SYSCTL = Path("/usr/lib/systemd/systemd-sysctl")
+
+#: What the package linux-sysctl-defaults, which AWS's image has, sets for every interface: the loose mode.
+DEFAULTS = "net.ipv4.conf.*.rp_filter = 2\n"
+
+
+@pytest.mark.skipif(not SYSTEMD_SYSCTL.exists(), reason="needs systemd-sysctl")
+def test_the_reverse_path_filter_is_strict_on_the_image_of_aws(tmp_path: Path) -> None:
+    """The kernel takes the larger one of `all` and an interface's own value, and the loose mode's is the larger one."""
+    (tmp_path / "50-default.conf").write_text(DEFAULTS)
+    (tmp_path / "90-drawbridge.conf").write_text(sysctl.render_sysctl(TUNNEL))
+    files = " ".join(str(tmp_path / name) for name in ("50-default.conf", "90-drawbridge.conf"))
+    script = f"ip link add tun0 type veth peer name far && {SYSTEMD_SYSCTL} {files} && sysctl -n net.ipv4.conf.tun0.rp_filter"
+    assert run("unshare", "-n", "sh", "-c", script).stdout == "1\n"
