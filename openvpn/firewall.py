@@ -156,9 +156,12 @@ chain forward {
 }
 """
 
+# A client's port is kept where it can be, but replies to ports below 1024 do not pass the public subnet's network ACL:
+# an NTP daemon sends from 123, IKE from 500.
 _POSTROUTING = """\
 chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
+    oifname != { "lo", "$TUNNEL" } ip saddr @sources meta l4proto { tcp, udp } masquerade to :1024-65535
     oifname != { "lo", "$TUNNEL" } ip saddr @sources masquerade
 }
 """

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from components.network import EPHEMERAL
 from openvpn import sysctl
 from openvpn.firewall import COUNTERS, TABLE, render_nftables
 from openvpn.listener import Listener
@@ -64,6 +65,25 @@ with socket.create_server((sys.argv[1], 5000)) as server:
         print(peer, connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG), flush=True)
         connection.recv(1)
         connection.send(b"!")
+"""
+
+#: Shows the source port of the first datagram.
+DATAGRAM = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 5001))
+server.settimeout(10)
+print("ready", flush=True)
+print(server.recvfrom(1)[1][1], flush=True)
+"""
+
+#: Sends one datagram from a given port.
+SEND = """
+import socket, sys
+source, port, address = sys.argv[1:]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    sender.bind((source, int(port)))
+    sender.sendto(b"?", (address, 5001))
 """
 
 
@@ -117,6 +137,15 @@ class Network:
             assert self.probe(self.far, "tcp", source, address, 5000) == "answered"
             peer, segment = listener.stdout.readline().split()
         return peer, int(segment)
+
+    def source_port(self, port: int) -> int:
+        """The port that a host sees when the far end sends it a datagram from `port`."""
+        argv = ["ip", "netns", "exec", self.vpc, sys.executable, "-c", DATAGRAM, HOST]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout
+            assert server.stdout.readline() == "ready\n"
+            self.at(self.far, sys.executable, "-c", SEND, CLIENT, str(port), HOST)
+            return int(server.stdout.readline())
 
     def counted(self, name: str) -> int:
         shown = self.at(self.gateway, "nft", "-j", "list", "counter", *TABLE.split(), name).stdout
@@ -199,6 +228,17 @@ def test_translation_shows_the_gateway_and_without_it_the_client(network: Networ
     assert network.meet(source, HOST)[0] == GATEWAY
     network.load(render(replace(TUNNEL, nat=False)))
     assert network.meet(source, HOST)[0] == source
+
+
+def test_translated_packets_leave_from_ports_to_which_the_network_acl_lets_replies(network: Network) -> None:
+    """ntpd sends from port 123, IKE from 500; the public subnet's ACL lets replies in to 1024 and above."""
+    network.load(render(replace(TUNNEL, redirect=True)))
+    low, high = EPHEMERAL
+    assert low <= network.source_port(123) <= high
+    assert low <= network.source_port(500) <= high
+    assert network.source_port(40123) == 40123
+    network.load(render(replace(TUNNEL, nat=False)))
+    assert network.source_port(123) == 123
 
 
 def test_segments_fit_the_smallest_path(network: Network) -> None:
@@ -300,5 +340,6 @@ def test_the_reverse_path_filter_is_strict_on_the_image_of_aws(tmp_path: Path) -
     (tmp_path / "50-default.conf").write_text(DEFAULTS)
     (tmp_path / "90-drawbridge.conf").write_text(sysctl.render_sysctl(TUNNEL))
     files = " ".join(str(tmp_path / name) for name in ("50-default.conf", "90-drawbridge.conf"))
-    script = f"ip link add tun0 type veth peer name far && {SYSTEMD_SYSCTL} {files} && sysctl -n net.ipv4.conf.tun0.rp_filter"
+    interface, key = "ip link add tun0 type veth peer name far", "net.ipv4.conf.tun0.rp_filter"
+    script = f"{interface} && {SYSTEMD_SYSCTL} {files} && sysctl -n {key}"
     assert run("unshare", "-n", "sh", "-c", script).stdout == "1\n"
