@@ -176,8 +176,8 @@ def _modify_rule(backend: Any, group: Any, rule: Any, members: dict[str, Any]) -
         prefix_list_id={"PrefixListId": members["PrefixListId"]} if rule.prefix_list_id else None,
         is_egress=rule.is_egress,
     )
-    others = group.egress_rules if rule.is_egress else group.ingress_rules
-    if any(changed == other for other in others if other is not rule):
+    existing_rules = group.egress_rules if rule.is_egress else group.ingress_rules
+    if any(changed == existing for existing in existing_rules if existing is not rule):
         raise EC2ClientError("InvalidPermission.Duplicate", "the specified rule already exists")
     for name in ("ip_protocol", "from_port", "to_port", "ip_range", "source_group", "prefix_list_id"):
         setattr(rule, name, getattr(changed, name))
