@@ -163,6 +163,7 @@ def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
 
     assert ping(deployed.region.host("alice"), deployed.outputs["privateIp"], TUNNEL) is not None
     assert _configuration(again) == before
+    assert run_checked(again, "sysctl", "-n", "net.netfilter.nf_conntrack_tcp_timeout_established").strip() == "7440"
     assert run_checked(again, "cloud-init", "status").strip() == "status: done"
 
 

@@ -27,6 +27,7 @@ def test_everything_in_it() -> None:
         f"revoked/{10**30}",
         "revoked/5",
         "root/etc/drawbridge/nftables.conf",
+        "root/etc/drawbridge/size-conntrack",
         "root/etc/openvpn/server/server.conf",
         "root/etc/sysctl.d/90-drawbridge.conf",
         "root/etc/systemd/system/drawbridge-agent.service",

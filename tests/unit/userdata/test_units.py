@@ -68,3 +68,22 @@ def test_a_complaint_is_seen(root: Path) -> None:
         "ProtectSytem"
         in analyze(root, "verify", "--man=no", "--recursive-errors=no", "drawbridge-wrong.service").stderr
     )
+
+
+@pytest.mark.parametrize(("entries", "expected"), [(3700, 65536), (262144, 262144)])
+def test_the_connection_table_is_raised_and_never_lowered(tmp_path: Path, entries: int, expected: int) -> None:
+    maximum, timeout = tmp_path / "nf_conntrack_max", tmp_path / "nf_conntrack_tcp_timeout_established"
+    maximum.write_text(f"{entries}\n")
+    timeout.write_text("432000\n")
+    script = FILES / "root/etc/drawbridge/size-conntrack"
+    subprocess.run(["/bin/sh", script, tmp_path], check=True, timeout=10)
+    assert (int(maximum.read_text()), int(timeout.read_text())) == (expected, 7440)
+
+
+def test_the_filter_s_unit_gives_the_connection_table_room_at_boot_and_after_each_release(root: Path) -> None:
+    """Its keys exist only after the filter has loaded the module."""
+    lines = (root / UNITS / "drawbridge-nftables.service").read_text().splitlines()
+    script = "/bin/sh /etc/drawbridge/size-conntrack"
+    for setting, more in (("ExecStart", "ExecStartPost"), ("ExecReload", "ExecReload")):
+        load = lines.index(f"{setting}=/usr/sbin/nft -f /etc/drawbridge/nftables.conf")
+        assert lines.index(f"{more}=-+{script}") > load
