@@ -13,6 +13,9 @@ from openvpn.listener import Listener
 
 SSH = Listener("tcp", (22,))
 
+EVERYWHERE = IPv4Network("0.0.0.0/0")
+EVERYWHERE6 = IPv6Network("::/0")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FirewallArgs:
@@ -43,7 +46,7 @@ class FirewallArgs:
 
 
 class Firewall(pulumi.ComponentResource):
-    """A security group that lets in SSH, the tunnel and echo requests, and everything out."""
+    """A security group that lets in SSH, the tunnel, echo requests and path MTU discovery, and everything out."""
 
     security_group_id: pulumi.Output[str]
     dynamic_rules: dict[str, aws.vpc.SecurityGroupIngressRule]
@@ -68,6 +71,11 @@ class Firewall(pulumi.ComponentResource):
         self._allow("tunnel", sorted(tunnel), args.listener.protocol, args.listener.port_range)
         # For ICMP the two ports are type and code: echo request (RFC 792), any code.
         self._allow("echo", allowed, "icmp", (8, -1))
+        # Any router on the way may answer that a packet is too large for its next link ("fragmentation needed",
+        # RFC 1191; "Packet Too Big", RFC 4443). AWS's guides ask for this rule: the group does not track every flow.
+        self._allow("fragmentation", [EVERYWHERE], "icmp", (3, 4))
+        if args.ipv6:
+            self._allow("fragmentation", [EVERYWHERE6], "icmpv6", (2, 0))
         self._allow("forwarded", args.forwards_for, "-1", None)
         self._allow("opened", collapse_addresses(args.opened6), "-1", None)
         if args.admin_at:
@@ -77,9 +85,9 @@ class Firewall(pulumi.ComponentResource):
             for client, address in args.clients_at.items()
         }
         # The provider removes the egress rule that AWS puts into every new group, so it is declared here.
-        self._allow_all_out("out", "0.0.0.0/0")
+        self._allow_all_out("out", str(EVERYWHERE))
         if args.ipv6:
-            self._allow_all_out("out6", "::/0")
+            self._allow_all_out("out6", str(EVERYWHERE6))
         self.security_group_id = self._group.id
         self.register_outputs({"securityGroupId": self.security_group_id})
 

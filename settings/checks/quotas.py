@@ -59,7 +59,7 @@ def check_group_rules(draft: Draft) -> Iterator[Problem]:
     )
     fixed = _count_fixed_rules(draft, tunnel) + bool(gateway.admin_at)
     yield from _find_excess(GROUP_RULES, shares, fixed, needed=count_group_rules(draft, gateway, tunnel))
-    yield from _find_excess(GROUP_RULES, [_share_of_open_to(tunnel)])
+    yield from _find_excess(GROUP_RULES, [_share_of_open_to(tunnel)], fixed=1)
 
 
 def count_group_rules(draft: Draft, gateway: Gateway, tunnel: Tunnel) -> int:
@@ -77,9 +77,12 @@ def count_group_rules(draft: Draft, gateway: Gateway, tunnel: Tunnel) -> int:
 
 
 def _count_fixed_rules(draft: Draft, tunnel: Tunnel) -> int:
-    """Return the rules that do not depend on the number of ranges: for forwarded packets, and a pair's for its peer."""
+    """Return the rules that do not depend on the number of ranges.
+
+    They are for path MTU discovery, for forwarded packets, and in a pair for the peer.
+    """
     forwarded = tunnel.vpc if draft.has_pair else bool(list_routed(draft, tunnel))
-    return forwarded + (2 if draft.has_pair else 0)
+    return 1 + forwarded + (2 if draft.has_pair else 0)
 
 
 def check_acl_entries(draft: Draft) -> Iterator[Problem]:

@@ -131,7 +131,7 @@ def test_the_group_and_the_acl_let_in_by_ipv6_what_is_open(stack: Deployment) ->
     mine = [{"Name": "group-id", "Values": [stack.outputs["securityGroupId"]]}]
     rules = stack.ec2.describe_security_group_rules(Filters=mine)["SecurityGroupRules"]
     six = {(r["IpProtocol"], r["CidrIpv6"], r["IsEgress"]) for r in rules if r.get("CidrIpv6")}
-    assert six == {("-1", "::/0", False), ("-1", "::/0", True)}
+    assert six == {("-1", "::/0", False), ("icmpv6", "::/0", False), ("-1", "::/0", True)}
     acls = stack.ec2.describe_network_acls(Filters=[{"Name": "tag:Name", "Values": ["drawbridge-six-public"]}])
     entries = {
         (e["RuleNumber"], e["Protocol"], e["Ipv6CidrBlock"])

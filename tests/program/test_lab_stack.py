@@ -31,7 +31,7 @@ def test_every_output_of_the_contract_and_no_other(stack: Deployment) -> None:
 
 
 @pytest.mark.seed("0.2")
-def test_ingress_is_ssh_the_tunnel_and_echo(stack: Deployment) -> None:
+def test_ingress_is_ssh_the_tunnel_echo_and_path_mtu_discovery(stack: Deployment) -> None:
     rules = stack.ec2.describe_security_group_rules(
         Filters=[{"Name": "group-id", "Values": [stack.outputs["securityGroupId"]]}]
     )["SecurityGroupRules"]
@@ -43,6 +43,7 @@ def test_ingress_is_ssh_the_tunnel_and_echo(stack: Deployment) -> None:
         (False, "tcp", 22, 22, "203.0.113.0/24"),
         (False, "udp", 1194, 1194, "0.0.0.0/0"),
         (False, "icmp", 8, -1, "0.0.0.0/0"),
+        (False, "icmp", 3, 4, "0.0.0.0/0"),
         (True, "-1", -1, -1, "0.0.0.0/0"),
     }
 

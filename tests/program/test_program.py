@@ -51,7 +51,7 @@ def ingress(stack: Deployment) -> set[tuple[str, int, str]]:
 
 def test_defaults_open_no_ssh_and_route_nothing_to_the_gateway(deploy: Deploy) -> None:
     stack = deploy(config())
-    assert ingress(stack) == {("udp", 1194, "0.0.0.0/0"), ("icmp", 8, "0.0.0.0/0")}
+    assert ingress(stack) == {("udp", 1194, "0.0.0.0/0"), ("icmp", 8, "0.0.0.0/0"), ("icmp", 3, "0.0.0.0/0")}
     assert routes_to_the_gateway(stack) == set()
     assert source_dest_check(stack) is True
 

@@ -22,8 +22,12 @@ from tests.program.conftest import REGION, ROOT
 DEPLOYED = Path(__file__).with_name("deployed")
 
 #: Resources that a new version may replace, with the inputs that make it do so: a release is stored under its digest,
-#: and an instance applies its user data only when it is created.
-REPLACEABLE = {"vault-release": {"key", "contentBase64"}, "gateway-instance": {"userData"}}
+#: and an instance applies its user data only when it is created. Stacks of that version also get the newest image,
+#: because they have not pinned theirs.
+REPLACEABLE = {"vault-release": {"key", "contentBase64"}, "gateway-instance": {"userData", "ami"}}
+
+#: Resources that stacks of that version lack.
+NEW = {"firewall-fragmentation-0.0.0.0/0", "gateway-image-arm64"}
 
 Plan = Callable[[str], list[Step]]
 
@@ -72,10 +76,12 @@ def deployed_entry(row: dict[str, Any]) -> Entry:
 
 
 def updated(steps: list[Step]) -> dict[str, tuple[str, ...]]:
-    """Return the changed inputs of each updated resource; fails on any other operation that is not `REPLACEABLE`."""
+    """Return the changed inputs of each updated resource; fails on operations not in `REPLACEABLE` or `NEW`."""
     for step in steps:
         if step.operation == "replace":
             assert set(step.changed) <= REPLACEABLE[any_gateway(step)], step
+        elif step.operation == "create":
+            assert any_gateway(step) in NEW, step
         else:
             assert step.operation == "update", step
     return {any_gateway(step): step.changed for step in steps if step.operation == "update"}

@@ -109,6 +109,8 @@ def test_the_tunnel_and_ssh_are_open_to_the_homes_address_alone(site: Deployment
     assert open_to == {
         ("udp", 1194, 1194, "203.0.113.10/32"),
         ("tcp", 22, 22, "203.0.113.10/32"),
+        # Routers' word that a packet is too large; it opens no port.
+        ("icmp", 3, 4, "0.0.0.0/0"),
         # What the VPC's hosts send to the site, through the gateway.
         ("-1", -1, -1, "10.1.0.0/23"),
     }

@@ -67,11 +67,13 @@ def test_firewall(declare: Declare) -> None:
         | {"description": "tunnel", "ipProtocol": "udp", "fromPort": 1195, "toPort": 1195, "cidrIpv4": "0.0.0.0/0"},
         "fw-echo-0.0.0.0/0": common
         | {"description": "echo", "ipProtocol": "icmp", "fromPort": 8, "toPort": -1, "cidrIpv4": "0.0.0.0/0"},
+        "fw-fragmentation-0.0.0.0/0": common
+        | {"description": "fragmentation", "ipProtocol": "icmp", "fromPort": 3, "toPort": 4, "cidrIpv4": "0.0.0.0/0"},
         "fw-forwarded-10.1.0.0/16": common
         | {"description": "forwarded", "ipProtocol": "-1", "cidrIpv4": "10.1.0.0/16"},
         "fw-out": common | {"description": "everything", "ipProtocol": "-1", "cidrIpv4": "0.0.0.0/0"},
     }
-    assert len(seen.children) == 6
+    assert len(seen.children) == 7
     assert seen.outputs == {"securityGroupId": "fw-gateway-id"}
 
 
@@ -91,6 +93,7 @@ def test_a_range_and_an_address_that_AWS_takes_for_one_rule_are_one_rule(declare
         "fw-ssh-198.51.100.0/24",
         "fw-door-ssh",
         "fw-echo-192.0.2.9/32",
+        "fw-fragmentation-0.0.0.0/0",
         "fw-door-tunnel/home",
     }
 
@@ -174,7 +177,11 @@ def test_a_firewall_for_ipv6(declare: Declare) -> None:
     )
     seen = declare(lambda: Firewall("fw", args))
     rules = {n: seen.inputs(kind, n) for kind, n in seen.children if kind != "SecurityGroup"}
+    fragmentation6 = rules["fw-fragmentation-::/0"]
+    assert (fragmentation6["ipProtocol"], fragmentation6["fromPort"], fragmentation6["toPort"]) == ("icmpv6", 2, 0)
     assert {n: (r["ipProtocol"], r.get("cidrIpv4"), r.get("cidrIpv6")) for n, r in rules.items()} == {
+        "fw-fragmentation-0.0.0.0/0": ("icmp", "0.0.0.0/0", None),
+        "fw-fragmentation-::/0": ("icmpv6", None, "::/0"),
         "fw-opened-2001:db8::/32": ("-1", None, "2001:db8::/32"),
         "fw-out": ("-1", "0.0.0.0/0", None),
         "fw-out6": ("-1", None, "::/0"),

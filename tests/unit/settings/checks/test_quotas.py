@@ -39,26 +39,26 @@ GROUP = "the gateway's security group to {} inbound rules, but AWS allows 60"
     [
         (
             {"gateway": {"allowFrom": ranges(38)}},
-            [f"gateway.allowFrom: 38 separate ranges bring {GROUP.format(76)}; use at most 30, such as larger ones"],
-            {"gateway": {"allowFrom": ranges(30)}},
+            [f"gateway.allowFrom: 38 separate ranges bring {GROUP.format(77)}; use at most 29, such as larger ones"],
+            {"gateway": {"allowFrom": ranges(29)}},
         ),
         (
             {"gateway": {"adminFrom": ranges(59), "adminAt": "203.0.113.7"}},
-            [f"gateway.adminFrom: 59 separate ranges bring {GROUP.format(62)}; use at most 57, such as larger ones"],
-            {"gateway": {"adminFrom": ranges(57), "adminAt": "203.0.113.7"}},
+            [f"gateway.adminFrom: 59 separate ranges bring {GROUP.format(63)}; use at most 56, such as larger ones"],
+            {"gateway": {"adminFrom": ranges(56), "adminAt": "203.0.113.7"}},
         ),
         (
-            {"gateway": {"allowFrom": []}, "clients": clients(61, at=at)},
-            [f"clients: 61 clients with `at` bring {GROUP.format(61)}; give `at` to at most 60"],
             {"gateway": {"allowFrom": []}, "clients": clients(60, at=at)},
+            [f"clients: 60 clients with `at` bring {GROUP.format(61)}; give `at` to at most 59"],
+            {"gateway": {"allowFrom": []}, "clients": clients(59, at=at)},
         ),
         (
             {"gateway": {"allowFrom": ranges(70), "adminFrom": ranges(80)}},
             [
-                f"gateway.allowFrom: 70 separate ranges bring {GROUP.format(220)}; use at most 1, such as larger ones",
-                f"gateway.adminFrom: 80 separate ranges bring {GROUP.format(220)}; use at most 58, such as larger ones",
+                f"gateway.allowFrom: 70 separate ranges bring {GROUP.format(221)}; use at most 1, such as larger ones",
+                f"gateway.adminFrom: 80 separate ranges bring {GROUP.format(221)}; use at most 57, such as larger ones",
             ],
-            {"gateway": {"allowFrom": ranges(1), "adminFrom": ranges(58)}},
+            {"gateway": {"allowFrom": ranges(1), "adminFrom": ranges(57)}},
         ),
         (
             {"tunnel": ROUTED, "clients": clients(20, lan=lan)},
@@ -93,9 +93,9 @@ GROUP = "the gateway's security group to {} inbound rules, but AWS allows 60"
             {"tunnel": {**DELEGATED, "openTo": OPEN6[:10]}},
         ),
         (
-            {"network": EXISTING, "tunnel": {**DELEGATED, "openTo": OPEN6[:61]}},
-            [f"tunnel.openTo: 61 separate ranges bring {GROUP.format(61)}; use at most 60, such as larger ones"],
             {"network": EXISTING, "tunnel": {**DELEGATED, "openTo": OPEN6[:60]}},
+            [f"tunnel.openTo: 60 separate ranges bring {GROUP.format(61)}; use at most 59, such as larger ones"],
+            {"network": EXISTING, "tunnel": {**DELEGATED, "openTo": OPEN6[:59]}},
         ),
     ],
 )
@@ -110,9 +110,9 @@ def test_ranges_that_are_neighbours_count_once() -> None:
 
 
 def test_an_address_that_is_also_a_range_counts_once() -> None:
-    """29 ranges for the tunnel and two for SSH make 60 rules; each address below has the rule of its range."""
-    allowed = [*ranges(28), "192.0.2.0/32"]
+    """28 ranges for the tunnel, two for SSH and one for ICMP make 59 rules; the addresses add none."""
+    allowed = [*ranges(27), "192.0.2.0/32"]
     gateway = {"allowFrom": allowed, "adminFrom": [*ranges(1), "203.0.113.7/32"], "adminAt": "203.0.113.7"}
     assert find_problems(gateway=gateway, clients=clients(1, at=at)) == []
-    elsewhere = find_problems(gateway=gateway, clients=[{"name": "a", "at": "192.0.2.9"}])
-    assert [line.partition(" bring ")[0] for line in elsewhere] == ["drawbridge:gateway.allowFrom: 29 separate ranges"]
+    elsewhere = find_problems(gateway=gateway, clients=clients(2, at=lambda number: f"192.0.2.{number + 8}"))
+    assert [line.partition(" bring ")[0] for line in elsewhere] == ["drawbridge:gateway.allowFrom: 28 separate ranges"]
