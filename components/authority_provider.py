@@ -18,9 +18,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
 import contract
+from components.progress import Progress
 from components.register import IssuerError, ParameterStore, Register, format_time, translate_errors
 from openvpn import bundle as bundles
 from pki import ssh, tls_crypt
@@ -28,6 +30,11 @@ from pki.authority import Certificate, CertificateAuthority, PkiError
 
 #: The server's certificate is renewed when it expires within this time; only OpenVPN notices.
 RENEW_SERVER = timedelta(days=30)
+
+#: SSM takes 3 PutParameter calls per second from an account and region ("AWS Systems Manager endpoints and quotas" in
+#: the AWS General Reference), and a new client needs two. The adaptive mode lowers the rate of calls to what SSM takes.
+#: Other calls of the account share the quota, so a call is repeated more often than boto3's 3 times.
+SSM_CONFIG = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
 
 INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes")
 
@@ -139,13 +146,17 @@ def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, An
     good = _find_good_bundles(store, order, register, keys, now)
     register.revoke_all_but({certificate.serial for certificate in good.values()}, now)
     _delete_other_bundles(store, order, good)
-    issued = {
-        client: _issue(store, order, keys, register, client, now) for client in order.profiles if client not in good
-    }
+    progress = Progress(f"bundles of clients under {order.names.clients}", len(order.profiles))
+    issued = {}
+    for client in order.profiles:
+        if client not in good:
+            issued[client] = _issue(store, order, keys, register, client, now)
+            progress.advance()
     for client in good:
         bundle = store.values[order.names.bundle(client)]
         parts = (bundles.ca_of, bundles.certificate_of, bundles.key_of, bundles.tls_crypt_of)
         _put_bundle(store, order, client, *(part(bundle) for part in parts))
+        progress.advance()
     return public_outputs(register, keys, good | issued)
 
 
@@ -154,6 +165,8 @@ def _find_good_bundles(
 ) -> dict[str, Certificate]:
     """Return the certificates of ordered clients that have a bundle which still works."""
     good = {}
+    # Read once: the register is parsed each time that it is asked.
+    valid = register.valid
     for client in order.profiles:
         bundle = store.values.get(order.names.bundle(client))
         if bundle is None:
@@ -164,7 +177,7 @@ def _find_good_bundles(
             complete = bool(bundles.key_of(bundle) and bundles.tls_crypt_of(bundle))
         except (PkiError, bundles.BundleError):
             continue
-        if signed and complete and certificate.not_after > now and register.is_valid(certificate.serial):
+        if signed and complete and certificate.not_after > now and certificate.serial in valid:
             good[client] = certificate
     return good
 
@@ -290,7 +303,7 @@ def _open_store(order: Order) -> ParameterStore:
             f"the environment's AWS credentials are for account {account}, the stack's provider is in {order.account}; "
             "set AWS_PROFILE so that they are the same"
         )
-    return ParameterStore(session.client("ssm"), order.names)
+    return ParameterStore(session.client("ssm", config=SSM_CONFIG), order.names)
 
 
 def _now() -> datetime:

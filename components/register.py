@@ -96,10 +96,10 @@ class Register:
         """The client of each revoked certificate, by its serial in decimal."""
         return {str(serial): entry["client"] for serial, entry in sorted(self.entries.items()) if entry["revoked"]}
 
-    def is_valid(self, serial: int) -> bool:
-        """Return whether a certificate is registered and not revoked."""
-        entry = self.entries.get(serial)
-        return entry is not None and not entry["revoked"]
+    @property
+    def valid(self) -> frozenset[int]:
+        """Return the serials of the certificates that are registered and not revoked."""
+        return frozenset(serial for serial, entry in self.entries.items() if not entry["revoked"])
 
     def add(self, client: str, certificate: Certificate) -> None:
         """Register a client's certificate, not revoked; raises `IssuerError`."""
