@@ -58,8 +58,10 @@ class Rule:
     number: int
     """Position in the evaluation order. Each purpose has a fixed one, so that adding a rule does not move others."""
     protocol: str
-    cidr: str
+    cidr: pulumi.Input[str]
     ports: tuple[int, int] | None = None
+    ipv6: bool = False
+    """Whether `cidr` is an IPv6 range."""
 
 
 def plan6(block: IPv6Network, number: int) -> IPv6Network:
@@ -87,21 +89,23 @@ def public_rules(cidr: IPv4Network, *, listener: Listener, ssh: bool) -> tuple[l
     return incoming, [Rule(100, "all", EVERYWHERE)]
 
 
-def rules6(opened: Sequence[IPv6Network], *, public: bool) -> tuple[list[Rule], list[Rule]]:
-    """Return the inbound and outbound IPv6 rules of a subnet: replies, ICMP, and ranges that may connect to clients.
+def rules6(cidr: pulumi.Input[str], opened: Sequence[IPv6Network], *, public: bool) -> tuple[list[Rule], list[Rule]]:
+    """Return the inbound and outbound IPv6 rules of a subnet: replies, ICMP, and ranges that may open connections.
 
+    These are the VPC's range `cidr` in private subnets, which clients reach on every port, and `opened` in public ones.
     Everything is allowed out. Private subnets use an egress-only internet gateway, which lets only replies in.
     """
     incoming = [
-        Rule(230, "tcp", EVERYWHERE6, EPHEMERAL),
-        Rule(240, "udp", EVERYWHERE6, EPHEMERAL),
-        Rule(250, "icmpv6", EVERYWHERE6),
+        *([] if public else [Rule(220, "all", cidr, ipv6=True)]),
+        Rule(230, "tcp", EVERYWHERE6, EPHEMERAL, ipv6=True),
+        Rule(240, "udp", EVERYWHERE6, EPHEMERAL, ipv6=True),
+        Rule(250, "icmpv6", EVERYWHERE6, ipv6=True),
         *(
-            Rule(number, "all", str(network))
+            Rule(number, "all", str(network), ipv6=True)
             for number, network in enumerate(collapse_addresses(opened) if public else (), start=260)
         ),
     ]
-    return incoming, [Rule(200, "all", EVERYWHERE6)]
+    return incoming, [Rule(200, "all", EVERYWHERE6, ipv6=True)]
 
 
 def private_rules(cidr: IPv4Network, behind: Sequence[IPv4Network]) -> tuple[list[Rule], list[Rule]]:
@@ -262,7 +266,9 @@ class Network(pulumi.ComponentResource):
             "private": private_rules(args.cidr, args.behind),
         }
         for kind, (incoming, outgoing) in rules.items():
-            incoming6, outgoing6 = rules6(args.opened6, public=kind == "public") if args.ipv6 else ([], [])
+            incoming6, outgoing6 = (
+                rules6(vpc.ipv6_cidr_block, args.opened6, public=kind == "public") if args.ipv6 else ([], [])
+            )
             acl_rules = ([*incoming, *incoming6], [*outgoing, *outgoing6])
             self._create_acl(f"{name}-{kind}", vpc, args.names.tags(kind), *acl_rules, subnets[kind])
 
@@ -350,8 +356,8 @@ class Network(pulumi.ComponentResource):
                 rule_number=rule.number,
                 rule_action="allow",
                 protocol=PROTOCOLS[rule.protocol],
-                cidr_block=rule.cidr if ":" not in rule.cidr else None,
-                ipv6_cidr_block=rule.cidr if ":" in rule.cidr else None,
+                cidr_block=None if rule.ipv6 else rule.cidr,
+                ipv6_cidr_block=rule.cidr if rule.ipv6 else None,
                 from_port=rule.ports[0] if rule.ports else None,
                 to_port=rule.ports[1] if rule.ports else None,
                 icmp_type=-1 if rule.protocol.startswith("icmp") else None,

@@ -105,8 +105,8 @@ def count_acl_entries(*, ssh: bool, ipv6: bool) -> dict[str, int]:
     return {
         # The VPC, the tunnel, SSH, replies of TCP and UDP, ICMP, and AWS's own.
         "public": 6 + ssh + more,
-        # The VPC, replies, and AWS's own.
-        "private": 3 + more,
+        # The VPC, replies, and AWS's own; with IPv6 the VPC once more.
+        "private": 3 + ipv6 + more,
     }
 
 

@@ -499,11 +499,15 @@ def test_a_network_with_ipv6(declare: Declare) -> None:
     entries = [n for kind, n in seen.children if kind == "NetworkAclRule" and (kind, n) not in plain.children]
     assert sorted(entries) == sorted(
         [f"network-public-in-{n}" for n in (230, 240, 250, 260, 261)]
-        + [f"network-private-in-{n}" for n in (230, 240, 250)]
+        + [f"network-private-in-{n}" for n in (220, 230, 240, 250)]
         + [f"network-{kind}-out-200" for kind in ("public", "private")]
     )
     assert seen.inputs("NetworkAclRule", "network-public-in-250")["icmpType"] == -1
     assert "cidrBlock" not in seen.inputs("NetworkAclRule", "network-public-in-261")
+    # Clients reach private hosts on every port, so not only on those of replies.
+    own = seen.inputs("NetworkAclRule", "network-private-in-220")
+    assert (own["protocol"], own["ipv6CidrBlock"], own["egress"]) == ("-1", "2001:db8:7::/56", False)
+    assert "cidrBlock" not in own
 
 
 @pytest.mark.parametrize(("protocol", "number"), [("udp", "17"), ("tcp", "6")])
