@@ -11,7 +11,7 @@ from drawbridge.operate.stack_files import LAB, find_stack_file, list_stacks
 F = TypeVar("F", bound=Callable[..., Any])
 
 stack = click.option("--stack", default=LAB, envvar="DRAWBRIDGE_STACK", show_default=True, help="Name of the stack.")
-region = click.option("--region", help="AWS region; otherwise the environment's or the stack file's.")
+region = click.option("--region", help="AWS region; otherwise the stack file's or the environment's.")
 json = click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
 
 

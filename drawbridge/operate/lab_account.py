@@ -26,14 +26,15 @@ STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 def connect(stack: str, *, region: str | None = None, environ: Mapping[str, str] = os.environ) -> Account:
     """Return the account that a stack lives in; AWS is not called yet.
 
-    `region` wins over AWS_REGION, AWS_DEFAULT_REGION, the stack file and the AWS profile. Raises `StackError` for a
+    `region` wins over the stack file, AWS_REGION, AWS_DEFAULT_REGION and the AWS profile. Raises `StackError` for a
     name that no stack can have, or an endpoint that stack `lab` refuses, and `lab.errors.NotUp` where no lab runs.
     """
     if not STACK_NAME.fullmatch(stack):
         raise errors.StackError(f"{stack!r} is not a valid stack name", "use at most 63 of a-z 0-9 . _ -")
     if stack == LAB:
         return _connect_lab(environ)
-    chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or configured_region(stack)
+    # `pulumi up` deploys to the stack file's region, whatever the environment has.
+    chosen = region or configured_region(stack) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     with translate_aws_errors(stack):
         return Account(stack=stack, session=boto3.Session(region_name=chosen))
 

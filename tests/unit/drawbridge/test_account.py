@@ -93,19 +93,33 @@ def test_a_name_that_cannot_be(name: str) -> None:
     ("option", "environ", "chosen"),
     [
         ("eu-north-1", {"AWS_REGION": "us-east-1"}, "eu-north-1"),
-        (None, {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-2"}, "us-east-1"),
-        (None, {"AWS_DEFAULT_REGION": "us-east-2"}, "us-east-2"),
+        (None, {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-2"}, "ap-southeast-2"),
         (None, {}, "ap-southeast-2"),
     ],
 )
-def test_the_region_is_the_nearest_one_said(
+def test_the_region_is_the_option_s_or_the_one_that_pulumi_deploys_to(
     option: str | None, environ: dict[str, str], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Most shells, CloudShell and CI set AWS_REGION; `pulumi up` takes the stack file's region all the same."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Pulumi.yaml").write_text("name: mine\n")
     (tmp_path / "Pulumi.team.yaml").write_text("config:\n  aws:region: ap-southeast-2\n")
-    found = lab_account.connect("team", region=option, environ=environ)
-    assert (found.session.region_name, found.endpoint) == (chosen, None)
+    account = lab_account.connect("team", region=option, environ=environ)
+    assert (account.session.region_name, account.endpoint) == (chosen, None)
+
+
+@pytest.mark.parametrize(
+    ("environ", "chosen"),
+    [
+        ({"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-2"}, "us-east-1"),
+        ({"AWS_DEFAULT_REGION": "us-east-2"}, "us-east-2"),
+    ],
+)
+def test_a_stack_without_a_region_of_its_own_has_the_environment_s(
+    environ: dict[str, str], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lab_account.connect("team", environ=environ).session.region_name == chosen
 
 
 def test_no_region_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
