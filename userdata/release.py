@@ -19,7 +19,9 @@ from openvpn import firewall, segment_bridge, server, sysctl
 from openvpn.model import Tunnel
 from openvpn.paths import Paths
 from userdata.cloud_config import FILES
-from userdata.files.agent import FORMAT
+
+#: Shape of `manifest.json`, as in the agent, which cannot be imported here: it needs modules that Windows lacks.
+FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,10 +2,14 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from hashlib import sha256
 from ipaddress import IPv4Network
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +17,7 @@ from contract import GATEWAY_SECRETS
 from openvpn.model import Tunnel
 from openvpn.server import render_server
 from tests.support import gateway
+from userdata import release
 from userdata.cloud_config import FILES
 from userdata.files import agent
 
@@ -79,3 +84,24 @@ def test_same_values_same_bytes(revoked: dict[int, str], random: object) -> None
     if not any(revoked.values()):
         assert gateway.build_release(revoked=list(revoked)) == gateway.build_release(revoked=revoked)
     assert (gateway.build_release(revoked=revoked) == gateway.build_release()) is not bool(revoked)
+
+
+#: Imports the program's wiring on a system without the modules that only Unix has.
+IMPORT_PROGRAM = """
+import sys
+sys.modules.update(fcntl=None, pwd=None, grp=None, termios=None, resource=None)
+import program.single, program.pair
+"""
+
+
+@pytest.mark.allow_subprocess
+def test_the_program_runs_where_python_has_no_modules_of_unix() -> None:
+    """`pulumi up` on Windows."""
+    root = Path(__file__).parents[3]
+    argv = [sys.executable, "-c", IMPORT_PROGRAM]
+    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_agent_takes_the_format_that_a_release_has() -> None:
+    assert release.FORMAT == agent.FORMAT
