@@ -62,7 +62,7 @@ def _check_keys(raw: Mapping[str, object]) -> Iterator[Problem]:
 
 def _check_region(raw: Mapping[str, object]) -> Iterator[Problem]:
     region = raw.get("aws:region")
-    if not isinstance(region, str) or not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
+    if not isinstance(region, str) or not re.fullmatch(r"[a-z]{2,4}(-[a-z]+)+-\d", region):
         remedy = "run `pulumi config set aws:region eu-west-1`"
         yield Problem("aws:region", show(region), "is not a valid AWS region", remedy)
 

@@ -76,6 +76,11 @@ def test_all_problems_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("region", ["eu-west-1", "us-gov-east-1", "eusc-de-east-1"])
+def test_regions_of_every_partition(region: str) -> None:
+    assert parse({"aws:region": region}, stack="dev", endpoint=None).region == region
+
+
 @pytest.mark.parametrize("region", [None, "", "mars", "eu-west", 5])
 def test_region(region: object) -> None:
     with pytest.raises(SettingsError) as refusal:
