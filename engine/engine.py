@@ -125,7 +125,9 @@ class Engine:
         self.program = program / "__main__.py" if program.is_dir() else program
         self.project = project
         self.stack = stack
-        self.config = {key if ":" in key else f"{project}:{key}": _text(key, value) for key, value in config.items()}
+        self.config = {
+            key if ":" in key else f"{project}:{key}": _format_value(key, value) for key, value in config.items()
+        }
         self.store = Store(state)
         self.events = events
 
@@ -158,7 +160,7 @@ class Engine:
         endpoint = loopback_endpoint(os.environ)
         region = self.config.get("aws:region")
         try:
-            with self.store.locked(), _importable(self.program.parent):
+            with self.store.locked(), _importable_program(self.program.parent):
                 dynamic = Dynamic(self.project, self.config)
                 yield self.store.load(), Provider(Aws(region, endpoint)), dynamic
         except (StateError, ProviderError) as error:
@@ -423,13 +425,13 @@ class _Run:
     ) -> Entry:
         news = self._check(entry, plain(old.inputs) if old else {}, plain(wire))
         secret_keys = {key for key, value in wire.items() if has_secret(value)}
-        entry = replace(entry, inputs=_mark(news, secret_keys))
+        entry = replace(entry, inputs=_mark_secrets(news, secret_keys))
         secret_keys |= set(request.additionalSecretOutputs)
         if old is None:
             was_deleted = entry.urn in self._deleted_early
             return self._create(entry, news, secret_keys, "replace" if was_deleted else "create", None)
         diff = self._diff(entry, old, news, request.ignoreChanges)
-        forced = _matching(request.replaceOnChanges, diff.changed)
+        forced = _match_paths(request.replaceOnChanges, diff.changed)
         replaces = tuple(sorted({*diff.replaces, *forced}))
         if replaces:
             delete_first = (
@@ -483,7 +485,7 @@ class _Run:
             if self.preview:
                 if replaced is not None:
                     self.snapshot.entries.remove(replaced)
-                created = replace(entry, outputs=_mark(news, secret_keys))
+                created = replace(entry, outputs=_mark_secrets(news, secret_keys))
                 self.snapshot.entries.append(created)
                 return created
             self.snapshot.pending_operations.append(entry)
@@ -502,7 +504,7 @@ class _Run:
                     self.snapshot.pending_operations.remove(entry)
                     self._save()
                 raise
-            created = replace(entry, id=id, outputs=_mark(outputs, secret_keys))
+            created = replace(entry, id=id, outputs=_mark_secrets(outputs, secret_keys))
             self.snapshot.pending_operations.remove(entry)
             if replaced is not None:
                 self.snapshot.entries[self.snapshot.entries.index(replaced)] = mark_pending_delete(replaced)
@@ -523,13 +525,13 @@ class _Run:
             if self.preview:
                 # A dynamic provider's outputs are unknown; an AWS resource mostly keeps its outputs.
                 old_outputs = {} if is_dynamic(entry.type) else plain(old.outputs)
-                updated = replace(entry, id=old.id, outputs=_mark({**old_outputs, **news}, secret_keys))
+                updated = replace(entry, id=old.id, outputs=_mark_secrets({**old_outputs, **news}, secret_keys))
             elif is_dynamic(entry.type):
                 with self._naming(entry):
                     outputs = self.dynamic.update(old.id, plain(old.outputs), news)
-                updated = replace(entry, id=old.id, outputs=_mark(outputs, secret_keys))
+                updated = replace(entry, id=old.id, outputs=_mark_secrets(outputs, secret_keys))
             elif entry.type.startswith("pulumi:providers:"):
-                updated = replace(entry, id=old.id, outputs=_mark(news, secret_keys))
+                updated = replace(entry, id=old.id, outputs=_mark_secrets(news, secret_keys))
             else:
                 olds: Props = {}
                 if not old.needs_update:
@@ -538,7 +540,7 @@ class _Run:
                 creation_only = {
                     k: v for k, v in old.outputs.items() if k not in outputs and has_secret(v)
                 }  # AWS returns these at creation only
-                updated = replace(entry, id=old.id, outputs={**creation_only, **_mark(outputs, secret_keys)})
+                updated = replace(entry, id=old.id, outputs={**creation_only, **_mark_secrets(outputs, secret_keys)})
             self._put(old, updated)
             self._save()
             return updated
@@ -698,17 +700,17 @@ def loopback_endpoint(environment: Mapping[str, str]) -> str:
     return endpoint
 
 
-def _text(key: str, value: object) -> str:
+def _format_value(key: str, value: object) -> str:
     if isinstance(value, Mapping) and set(value) == {"secure"}:
         raise EngineError(f"{key}: encrypted configuration needs the Pulumi CLI")
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _mark(props: Props, secret_keys: set[str]) -> Props:
+def _mark_secrets(props: Props, secret_keys: set[str]) -> Props:
     return {k: secret(plain(v)) if k in secret_keys and not is_secret(v) else v for k, v in props.items()}
 
 
-def _matching(paths: Any, changed: tuple[str, ...]) -> tuple[str, ...]:
+def _match_paths(paths: Any, changed: tuple[str, ...]) -> tuple[str, ...]:
     heads = {path.replace("[", ".").split(".")[0] for path in paths}
     return tuple(key for key in changed if "*" in heads or key in heads)
 
@@ -735,7 +737,7 @@ def _as_engine_error(error: BaseException) -> EngineError:
 
 
 @contextlib.contextmanager
-def _importable(directory: Path) -> Iterator[None]:
+def _importable_program(directory: Path) -> Iterator[None]:
     """Set sys.path and the working directory to the program's directory, as the Pulumi CLI does."""
     entry = str(directory.resolve())
     sys.path.insert(0, entry)

@@ -122,8 +122,8 @@ class Store:
                 )
             opened = self._open(raw)
             return Snapshot(
-                entries=[_entry(row) for row in opened["entries"]],
-                pending_operations=[_entry(row) for row in opened["pending_operations"]],
+                entries=[_parse_entry(row) for row in opened["entries"]],
+                pending_operations=[_parse_entry(row) for row in opened["pending_operations"]],
                 outputs=opened["outputs"],
             )
         except FileNotFoundError:
@@ -143,7 +143,7 @@ class Store:
         }
         text = json.dumps(self._seal(document), indent=1)
         draft = self.path.with_name(self.path.name + ".new")
-        _write(draft, text.encode(), os.O_TRUNC)
+        _write_file(draft, text.encode(), os.O_TRUNC)
         draft.replace(self.path)
 
     def remove(self) -> None:
@@ -154,7 +154,7 @@ class Store:
     def _cipher(self, *, make: bool) -> Fernet:
         if self._fernet is None:
             if make and not self._key.exists():
-                _write(self._key, Fernet.generate_key(), os.O_EXCL)
+                _write_file(self._key, Fernet.generate_key(), os.O_EXCL)
             try:
                 self._fernet = Fernet(self._key.read_bytes())
             except FileNotFoundError:
@@ -183,12 +183,12 @@ class Store:
         return [self._open(item) for item in value] if isinstance(value, list) else value
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def _parse_entry(row: dict[str, Any]) -> Entry:
     by_input = {key: tuple(urns) for key, urns in row["property_dependencies"].items()}
     return Entry(**{**row, "dependencies": tuple(row["dependencies"]), "property_dependencies": by_input})
 
 
-def _write(path: Path, content: bytes, flag: int) -> None:
+def _write_file(path: Path, content: bytes, flag: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flag, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

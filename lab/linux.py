@@ -171,12 +171,12 @@ def processes_under(init: Process) -> list[Process]:
     for path in Path("/proc").glob("[0-9]*/ns/pid"):
         with contextlib.suppress(OSError):
             process = Process.of(int(path.parts[2]))
-            if process and process != init and top in _lineage(path):
+            if process and process != init and top in _list_lineage(path):
                 processes.append(process)
     return processes if init.runs else []
 
 
-def _lineage(namespace: Path) -> Iterator[int]:
+def _list_lineage(namespace: Path) -> Iterator[int]:
     """Numbers of a PID namespace and of those it is in, innermost first, as far as this process may see."""
     descriptor = os.open(namespace, os.O_RDONLY)
     try:
@@ -237,13 +237,13 @@ def entered(namespace: str) -> Iterator[None]:
     try:
         target = os.open(NETNS / namespace, os.O_RDONLY)
         try:
-            _setns(target)
+            _set_namespace(target)
         finally:
             os.close(target)
         try:
             yield
         finally:
-            _setns(home)
+            _set_namespace(home)
     finally:
         os.close(home)
 
@@ -277,7 +277,7 @@ def within(namespace: str | None, call: Callable[[], T]) -> T:
         return call()
 
 
-def _setns(descriptor: int) -> None:
+def _set_namespace(descriptor: int) -> None:
     if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

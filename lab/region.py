@@ -126,7 +126,7 @@ class Region:
 
     def memory(self) -> int:
         """Bytes that the region and its machines hold, each shared page counted once (proc(5), smaps_rollup: Pss)."""
-        server, *inits = _recorded(self.directory)
+        server, *inits = _read_processes(self.directory)
         processes = [server, *(process for init in inits for process in processes_under(init))]
         return sum(process.memory() for process in processes)
 
@@ -277,7 +277,7 @@ def connect(name: str = DEFAULT) -> Region | None:
         ready = json.loads((directory / "region.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    processes = _recorded(directory)
+    processes = _read_processes(directory)
     if not processes or not all(process.runs for process in processes):
         return None
     settings = ready["settings"]
@@ -307,7 +307,7 @@ def start(
     with _locked(name):
         if connect(name) is not None:
             raise AlreadyUp(f"the lab {name} is up already")
-        _clean(name)
+        _clean_up(name)
         chosen = _claim_port(port or (DEFAULT_PORT if name == DEFAULT else 0))
         image.ensure(progress)
         directory = PATHS.directory(name)
@@ -342,7 +342,7 @@ def start(
             process.kill()
             process.wait()
             log_end = (directory / "log").read_text()[-1500:].strip()
-            _clean(name)
+            _clean_up(name)
             if isinstance(sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1], LabError):
                 raise LabError(f"the region did not come up: {log_end}") from None
             raise
@@ -361,9 +361,9 @@ def down(name: str = DEFAULT) -> bool:
     """Take a lab down and remove all it made, also what a killed one left; return whether there was anything."""
     require_privileges()
     with _locked(name):
-        for server in _recorded(PATHS.directory(name))[:1]:
+        for server in _read_processes(PATHS.directory(name))[:1]:
             server.end(signal.SIGTERM, 40)
-        return _clean(name)
+        return _clean_up(name)
 
 
 def running() -> list[str]:
@@ -371,16 +371,16 @@ def running() -> list[str]:
     return sorted(path.name for path in PATHS.root.glob("*") if path.is_dir())
 
 
-def _clean(name: str) -> bool:
+def _clean_up(name: str) -> bool:
     """Remove what any region of this name left: processes, mounts, namespaces, files."""
     directory = PATHS.directory(name)
     removed = directory.exists()
     if child := _CHILDREN.pop(name, None):
         child.kill()
         child.wait(10)
-    for server in _recorded(directory)[:1]:
+    for server in _read_processes(directory)[:1]:
         server.end(signal.SIGKILL, 10)
-    for init in _recorded(directory)[1:]:
+    for init in _read_processes(directory)[1:]:
         init.end_namespace(20)
     # Again until none is left: one that is killed may just have started another.
     while marked := processes_with(MARK, str(directory)):
@@ -406,7 +406,7 @@ def _clean(name: str) -> bool:
     return removed
 
 
-def _recorded(directory: Path) -> list[Process]:
+def _read_processes(directory: Path) -> list[Process]:
     """The region's process and the one its machines end with, as the region noted them before it did anything."""
     try:
         return [Process(**noted) for noted in json.loads((directory / PROCESSES).read_text())]

@@ -35,7 +35,7 @@ def _login(command: F) -> F:
     return options.of_account(command)
 
 
-def _target(
+def _find_target(
     stack: str, region: str | None, user: str, identity: Path | None, second: bool
 ) -> tuple[Account, SshTarget]:
     account = replace(connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
@@ -52,7 +52,7 @@ def gateway() -> None:
 @options.json
 def status(stack: str, region: str | None, user: str, identity: Path | None, second: bool, wants_json: bool) -> None:
     """Show what the gateway runs and who is connected; exit 1 if it is not healthy."""
-    state = gateway_status.read_status(*_target(stack, region, user, identity, second))
+    state = gateway_status.read_status(*_find_target(stack, region, user, identity, second))
     if wants_json:
         click.echo(output.as_json(state))
     else:
@@ -61,7 +61,10 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
             [
                 ("state", " ".join(filter(None, (state.report.state, state.report.reason)))),
                 ("release", f"{state.report.release[:12]} (the stack's: {state.release[:12]})"),
-                *((unit.removesuffix(".service"), _service(state.services[unit])) for unit in sorted(state.services)),
+                *(
+                    (unit.removesuffix(".service"), _describe_service(state.services[unit]))
+                    for unit in sorted(state.services)
+                ),
                 ("reported", state.report.time),
                 *((f"link {tap}", status) for tap, status in sorted(state.links.items())),
             ],
@@ -79,7 +82,7 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
         raise SystemExit(1)
 
 
-def _service(properties: Mapping[str, str]) -> str:
+def _describe_service(properties: Mapping[str, str]) -> str:
     """Return a unit's state for people."""
     states = " ".join(properties.get(name, "?") for name in ("ActiveState", "SubState"))
     since = properties.get("ActiveEnterTimestamp")
@@ -94,7 +97,7 @@ def logs(
     stack: str, region: str | None, user: str, identity: Path | None, second: bool, lines: int, follow: bool
 ) -> None:
     """Show the journal of OpenVPN and of the gateway's agent."""
-    _, target = _target(stack, region, user, identity, second)
+    _, target = _find_target(stack, region, user, identity, second)
     # Ctrl-C is how following ends; it is not a failure.
     with suppress(KeyboardInterrupt) if follow else nullcontext():
         for line in gateway_status.read_logs(target, lines=lines, follow=follow):

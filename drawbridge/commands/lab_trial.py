@@ -23,9 +23,9 @@ def up(wants_json: bool) -> None:
     Its clients start as well, and the command shows who reaches whom. Exits 1 if a check fails.
     """
     require_privileges()
-    with _work() as progress:
+    with _reported_work() as progress:
         checks = run.deploy_and_check(LAB, progress)
-    _conclude(checks, wants_json)
+    _print_checks(checks, wants_json)
 
 
 @click.command("try")
@@ -40,15 +40,15 @@ def try_(stack: Path, json_file: Path | None) -> None:
     fails.
     """
     require_privileges()
-    with _work() as progress:
+    with _reported_work() as progress:
         checks = run.try_stack(stack, progress)
     if json_file is not None:
         json_file.write_text(output.as_json(checks) + "\n")
-    _conclude(checks, wants_json=False)
+    _print_checks(checks, wants_json=False)
 
 
 @contextmanager
-def _work() -> Iterator[Callable[[str], None]]:
+def _reported_work() -> Iterator[Callable[[str], None]]:
     """Show the progress of long work; an interrupt and wrong settings end it with one message."""
     try:
         with output.progress() as progress:
@@ -60,7 +60,7 @@ def _work() -> Iterator[Callable[[str], None]]:
         raise SystemExit(130) from None
 
 
-def _conclude(checks: Sequence[Check], wants_json: bool) -> None:
+def _print_checks(checks: Sequence[Check], wants_json: bool) -> None:
     """Print the checks; exit 1 unless all hold."""
     if wants_json:
         click.echo(output.as_json(checks))

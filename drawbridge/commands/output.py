@@ -28,12 +28,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         grid.add_column(column, overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    _print(grid)
+    _print_grid(grid)
 
 
 def as_json(value: object) -> str:
     """Return dataclasses, paths and times as indented JSON."""
-    return json.dumps(value, default=_plain, indent=2)
+    return json.dumps(value, default=_encode_value, indent=2)
 
 
 def check_lines(checks: Iterable[Check]) -> None:
@@ -45,10 +45,10 @@ def check_lines(checks: Iterable[Check]) -> None:
     for check in checks:
         verdict = Text("ok", "green") if check.ok else Text("FAIL", "bold red")
         grid.add_row(verdict, Text(check.promise), Text(check.figure))
-    _print(grid)
+    _print_grid(grid)
 
 
-def _print(grid: Table) -> None:
+def _print_grid(grid: Table) -> None:
     # Created at each use, because sys.stdout may have been replaced. Without a terminal, lines are as wide as they
     # need to be.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -58,7 +58,7 @@ def _print(grid: Table) -> None:
         click.echo(line.rstrip())
 
 
-def _plain(value: object) -> Any:
+def _encode_value(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, datetime):

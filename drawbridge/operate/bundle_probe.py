@@ -113,7 +113,7 @@ def probe_bundle(bundle: str) -> Verdict:
         except (OSError, NotYet) as error:
             return verdict("address", f"the name {remote.host} is not found: {error}", _WHERE)
         echo = pool.submit(_answers_echo, family, address[0], start + TIME_LIMIT - 1)
-        return verdict(*_try(bundle, remote, client_key_of(bundle), family, address, echo, start))
+        return verdict(*_try_remote(bundle, remote, client_key_of(bundle), family, address, echo, start))
     finally:
         del key
         pool.shutdown(wait=False, cancel_futures=True)
@@ -126,7 +126,7 @@ _START = "check that the gateway and its OpenVPN run: drawbridge gateway status"
 _ASK = "have AWS asked as well: --stack NAME; or try from another network"
 
 
-def _try(
+def _try_remote(
     bundle: str,
     remote: Remote,
     key: Any,
@@ -141,7 +141,7 @@ def _try(
     except ConnectionRefusedError:
         return "nothing", f"{address[0]} says that nothing listens on {remote.protocol} {remote.port}", _START
     except TimeoutError:
-        return _silent(remote, echo, start)
+        return _judge_silence(remote, echo, start)
     except OSError as error:
         return "address", f"there is no way to {address[0]}: {error.strerror or error}", _WHERE
     with closing(wire):
@@ -149,7 +149,7 @@ def _try(
         try:
             if not handshake.reset(start + _OPEN):
                 if remote.protocol == "udp":
-                    return _silent(remote, echo, start)
+                    return _judge_silence(remote, echo, start)
                 finding = "something listens, and does not answer the bundle's key"
                 return "configuration", finding, _FETCH
             if handshake.secure(bundle, start + TIME_LIMIT - 0.3):
@@ -168,7 +168,7 @@ def _try(
     return "configuration", finding, f"is the client still in the stack file? {_FETCH}"
 
 
-def _silent(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[ProbeState, str, str]:
+def _judge_silence(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[ProbeState, str, str]:
     """Return the verdict on a port that does not answer: it depends on whether the host answers pings."""
     try:
         host_answers = echo.result(max(0.1, start + TIME_LIMIT - 0.5 - time.monotonic()))
@@ -261,7 +261,7 @@ def _answers_echo(family: int, address: str, deadline: float) -> bool | None:
     try:
         icmp = socket.socket(family, socket.SOCK_DGRAM, protocol)
     except OSError:
-        return _ping(address)
+        return _run_ping(address)
     with closing(icmp):
         icmp.connect((address, 0))
         for number in range(1, 4):
@@ -276,7 +276,7 @@ def _answers_echo(family: int, address: str, deadline: float) -> bool | None:
     return False
 
 
-def _ping(address: str) -> bool | None:
+def _run_ping(address: str) -> bool | None:
     """Return the same by the ping program, which may have the privilege that this process lacks."""
     program = shutil.which("ping", path=os.environ.get("PATH", os.defpath))
     if program is None:
@@ -298,7 +298,7 @@ def add_aws_findings(account: Account, bundle: str, verdict: Verdict) -> Verdict
     """
     if verdict.fine:
         return verdict
-    for state, finding, remedy in _differences(account, bundle):
+    for state, finding, remedy in _find_differences(account, bundle):
         return Verdict(state=state, remote=verdict.remote, finding=finding, remedy=remedy, seconds=verdict.seconds)
     finding = (
         f"{verdict.finding}; the bundle is the stack's own, the gateway runs, and its security group has the port open"
@@ -307,7 +307,7 @@ def add_aws_findings(account: Account, bundle: str, verdict: Verdict) -> Verdict
     return Verdict(state=verdict.state, remote=verdict.remote, finding=finding, remedy=remedy, seconds=verdict.seconds)
 
 
-def _differences(account: Account, bundle: str) -> Iterator[tuple[ProbeState, str, str]]:
+def _find_differences(account: Account, bundle: str) -> Iterator[tuple[ProbeState, str, str]]:
     """Yield the differences from a gateway that works, the most likely cause first."""
     remote, certificate = remote_of(bundle), Certificate.read(certificate_of(bundle))
     name, address = certificate.common_name, find_address(account)

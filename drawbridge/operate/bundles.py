@@ -95,11 +95,11 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
     if not replace and (existing := [path for path in files if path.exists()]):
         raise _already_exists(existing[0])
     for path, text in files.items():
-        _write(path, text, replace=replace)
+        _write_bundle(path, text, replace=replace)
     return list(files)
 
 
-def _write(target: Path, text: str, *, replace: bool) -> None:
+def _write_bundle(target: Path, text: str, *, replace: bool) -> None:
     try:
         # mkstemp creates it with mode 0600, so that no other user can ever read the key.
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

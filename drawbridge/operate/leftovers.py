@@ -24,7 +24,7 @@ class Leftover:
 def find_leftovers(account: Account) -> list[Leftover]:
     """Return every resource of the stack in the account and region; raises `AwsError`."""
     with translate_aws_errors(account.stack):
-        finders = (_network, _parameters, _buckets, _identities, _logs, _zones)
+        finders = (_network, _parameters, _find_buckets, _find_identities, _find_logs, _find_zones)
         return sorted(
             {leftover for find in finders for leftover in find(account)},
             key=lambda leftover: (leftover.kind, leftover.name),
@@ -78,7 +78,7 @@ def _parameters(account: Account) -> Iterator[Leftover]:
     yield from (Leftover("parameter", parameter["Name"]) for page in pages for parameter in page["Parameters"])
 
 
-def _buckets(account: Account) -> Iterator[Leftover]:
+def _find_buckets(account: Account) -> Iterator[Leftover]:
     prefix = f"{contract.PROJECT}-{account.stack}-"
     for bucket in account.client("s3").list_buckets()["Buckets"]:
         # Another stack's name may begin with this one's; an account's number does not.
@@ -86,7 +86,7 @@ def _buckets(account: Account) -> Iterator[Leftover]:
             yield Leftover("bucket", bucket["Name"])
 
 
-def _identities(account: Account) -> Iterator[Leftover]:
+def _find_identities(account: Account) -> Iterator[Leftover]:
     iam, stack_tags = account.client("iam"), contract.tags(account.stack)
 
     def ours(tags: list[dict[str, str]]) -> bool:
@@ -110,7 +110,7 @@ def _identities(account: Account) -> Iterator[Leftover]:
                 yield Leftover("instance profile", name)
 
 
-def _logs(account: Account) -> Iterator[Leftover]:
+def _find_logs(account: Account) -> Iterator[Leftover]:
     try:
         pages = (
             account.client("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=account.names.root)
@@ -123,7 +123,7 @@ def _logs(account: Account) -> Iterator[Leftover]:
     yield from (Leftover("log group", name) for name in groups if f"{name}/".startswith(f"{account.names.root}/"))
 
 
-def _zones(account: Account) -> Iterator[Leftover]:
+def _find_zones(account: Account) -> Iterator[Leftover]:
     """Find hosted zones by their tags; Route 53 has no regions, so those of another region's stack are left out."""
     route53, stack_tags = account.client("route53"), contract.tags(account.stack)
     for page in route53.get_paginator("list_hosted_zones").paginate():

@@ -23,7 +23,7 @@ def write_peer_files(directory: Path, names: tuple[str, str], remote: str, port:
     if names[0] == names[1]:
         raise errors.BundleFileError(f"{names[0]} is already the name of the other host", "choose two different names")
     try:
-        server, caller = (_end(name, address) for name, address in zip(names, TUNNEL_ADDRESSES, strict=True))
+        server, caller = (_create_host(name, address) for name, address in zip(names, TUNNEL_ADDRESSES, strict=True))
         texts = {f"{server.name}.ovpn": render_peer(server, caller, port=port, remote=None)}
         texts[f"{caller.name}.ovpn"] = render_peer(caller, server, port=port, remote=remote)
         for name, text in texts.items():
@@ -40,7 +40,7 @@ def write_peer_files(directory: Path, names: tuple[str, str], remote: str, port:
     return first, second
 
 
-def _end(name: str, address: IPv4Address) -> PeerHost:
+def _create_host(name: str, address: IPv4Address) -> PeerHost:
     leaf = self_signed(name, LIFETIME, datetime.now(UTC))
     return PeerHost(
         name=name, address=address, certificate=leaf.certificate, key=leaf.key, fingerprint=leaf.fingerprint

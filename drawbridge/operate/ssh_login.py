@@ -66,7 +66,7 @@ def connect(target: SshTarget) -> Iterator[Shell]:
     """Logs in; raises `UnreachableError`, `HostKeyError` or `LoginError`. The connection ends with the context."""
     where = f"{target.host}:{target.port}"
     client = paramiko.SSHClient()
-    _pin(client, target)
+    _pin_key(client, target)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     try:
         stream = target.dial(target.host, target.port, CONNECT_TIMEOUT)
@@ -102,7 +102,7 @@ def connect(target: SshTarget) -> Iterator[Shell]:
         yield Shell(client)
 
 
-def _pin(client: paramiko.SSHClient, target: SshTarget) -> None:
+def _pin_key(client: paramiko.SSHClient, target: SshTarget) -> None:
     """Makes one key the only one accepted."""
     kind, _, blob = target.host_key.strip().partition(" ")
     entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{target.host} {kind} {blob}")

@@ -21,13 +21,13 @@ def find_stack_file(stack: str) -> Path:
 
     The file need not exist. Raises `StackError` for a project file that cannot be read.
     """
-    paths = [directory / f"Pulumi.{stack}.yaml" for directory in _directories()]
+    paths = [directory / f"Pulumi.{stack}.yaml" for directory in _list_directories()]
     return next((path for path in paths if path.is_file()), paths[-1])
 
 
 def list_stacks() -> list[str]:
     """Return the names of all stacks that have a file; raises `StackError` as `find_stack_file`."""
-    files = (path for directory in _directories() for path in directory.glob("Pulumi.*.yaml"))
+    files = (path for directory in _list_directories() for path in directory.glob("Pulumi.*.yaml"))
     return sorted({path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in files})
 
 
@@ -36,7 +36,7 @@ def configured_region(stack: str) -> str | None:
 
     Raises `StackError` for a file that is wrong.
     """
-    return _configuration(stack).get("aws:region")
+    return _read_configuration(stack).get("aws:region")
 
 
 def configured_links(stack: str) -> int:
@@ -44,11 +44,11 @@ def configured_links(stack: str) -> int:
 
     Raises `StackError` for a file that is wrong.
     """
-    tunnel = _configuration(stack).get("drawbridge:tunnel")
+    tunnel = _read_configuration(stack).get("drawbridge:tunnel")
     return int(tunnel.get("links", 1)) if isinstance(tunnel, dict) else 1
 
 
-def _configuration(stack: str) -> dict[str, Any]:
+def _read_configuration(stack: str) -> dict[str, Any]:
     path = find_stack_file(stack)
     try:
         return read_stack_file(path)
@@ -58,7 +58,7 @@ def _configuration(stack: str) -> dict[str, Any]:
         raise errors.StackError(str(error), f"correct {path}") from error
 
 
-def _directories() -> list[Path]:
+def _list_directories() -> list[Path]:
     """Return the directories that hold stack files, the first to be searched first."""
     directory = Path.cwd()
     projects = [path for path in (directory, *directory.parents) if (path / "Pulumi.yaml").is_file()]

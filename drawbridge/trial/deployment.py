@@ -69,7 +69,7 @@ class Deployment:
     @contextmanager
     def environment(self) -> Iterator[None]:
         """Point the SDKs of this process at the stack's place in the lab for the length of a block."""
-        with _environment({**self.region.environment, "AWS_REGION": self.settings.region}):
+        with _patched_environment({**self.region.environment, "AWS_REGION": self.settings.region}):
             yield
 
     @property
@@ -87,7 +87,7 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
     """
     config = {**raw, "drawbridge:gateway": {"sshKey": _ssh_key(running), **(raw.get("drawbridge:gateway") or {})}}
     progress(f"deploying stack {stack}")
-    with _environment({**running.environment, "AWS_REGION": str(config["aws:region"])}):
+    with _patched_environment({**running.environment, "AWS_REGION": str(config["aws:region"])}):
         try:
             settings = parse(config, stack=stack, endpoint=running.endpoint)
             result = create_engine(running, stack, config, progress).up()
@@ -126,7 +126,7 @@ def _ssh_key(running: labs.Region) -> str:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def _patched_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Point the SDKs of this process at the lab for the length of a block: they know no other door."""
     before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     for name in before:

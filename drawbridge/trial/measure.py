@@ -57,7 +57,7 @@ def start_echo(host: labs.Host, port: int = ECHO_PORT) -> None:
     unit = f"{_UNIT}-{port}"
     if host.run(["systemctl", "is-active", "--quiet", unit]).returncode == 0:
         return
-    _bring(host)
+    _bring_up(host)
     command = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "python3", _PLACE, "serve", str(port)]
     if (done := host.run(command)).returncode:
         raise LabError(f"{host.name} serves no probes: {done.stderr.strip()}")
@@ -78,7 +78,7 @@ def ask_echo(
     take: int = 0,
 ) -> EchoAnswer | None:
     """Ask a machine that serves, moving bytes both ways; None where nothing came for `timeout` seconds."""
-    _bring(host)
+    _bring_up(host)
     argv = ["python3", _PLACE, "ask", str(address), str(port), str(timeout), str(send), str(take)]
     done = host.run(argv, timeout=timeout + 120)
     return EchoAnswer(**json.loads(done.stdout)) if done.returncode == 0 else None
@@ -100,7 +100,7 @@ def wait_until(condition: Callable[[], T], timeout: float) -> T:
         time.sleep(0.1)
 
 
-def _bring(host: labs.Host) -> None:
+def _bring_up(host: labs.Host) -> None:
     if host.run(["test", "-e", _PLACE]).returncode:
         host.run(["tee", _PLACE], stdin=_SCRIPT)
 
@@ -110,8 +110,8 @@ def packets_arrive(at: labs.Host, packets: str, send: Callable[[], object], time
     unit = f"{_UNIT}-{secrets.token_hex(4)}"
     capture = ["tcpdump", "--immediate-mode", "-l", "-n", "-i", "any", "-c", "1", packets]
     done = at.run(["systemd-run", "--quiet", f"--unit={unit}", *capture])
-    if done.returncode or not wait_until(lambda: "listening on" in _journal(at, unit), 10):
-        raise LabError(f"{at.name} captures no packets: {done.stderr.strip() or _journal(at, unit)[-300:]}")
+    if done.returncode or not wait_until(lambda: "listening on" in _read_journal(at, unit), 10):
+        raise LabError(f"{at.name} captures no packets: {done.stderr.strip() or _read_journal(at, unit)[-300:]}")
     try:
         send()
         return wait_until(lambda: at.run(["systemctl", "is-active", "--quiet", unit]).returncode != 0, timeout)
@@ -148,5 +148,5 @@ def resolve_name(host: labs.Host, name: str, server: str | IPv4Address) -> str |
     return host.run(["python3", "-c", _QUESTION, name, str(server)]).stdout.strip() or None
 
 
-def _journal(host: labs.Host, unit: str) -> str:
+def _read_journal(host: labs.Host, unit: str) -> str:
     return host.run(["journalctl", "--no-pager", "-o", "cat", "-u", unit]).stdout

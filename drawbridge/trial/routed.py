@@ -83,11 +83,15 @@ def check_routed(deployed: Deployment) -> list[Check]:
     clients = deployed.settings.clients[:MACHINES]
     for number, client in enumerate(clients):
         host = deployed.region.host(client.name)
-        checks += [*_tunnel(deployed, client, host), *_admin(deployed, number, host), *check_site(deployed, client)]
+        checks += [
+            *_check_tunnel(deployed, client, host),
+            *_check_admin(deployed, number, host),
+            *check_site(deployed, client),
+        ]
         checks += _names(deployed, client, host)
     for client in clients:
-        checks += [_peers(deployed, client, peer) for peer in clients if peer.name != client.name]
-    return [*checks, *_stranger(deployed)]
+        checks += [_check_peers(deployed, client, peer) for peer in clients if peer.name != client.name]
+    return [*checks, *_check_stranger(deployed)]
 
 
 def tunnel_address(host: labs.Host, client: Client, tunnel: Tunnel) -> IPv4Address | None:
@@ -110,13 +114,13 @@ def route_through_tunnel(deployed: Deployment, host: labs.Host, client: Client, 
         host.run(["ip", "route", "delete", *route])
 
 
-def _tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
+def _check_tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
     settings, private = deployed.settings, deployed.region.host("private-host")
     name, address = client.name, tunnel_address(host, client, settings.tunnel)
     if client.address:
         yield Check(address == client.address, f"{name} has its address {client.address}", str(address))
     expected = deployed.outputs["privateIp"] if settings.tunnel.nat else str(address)
-    yield _seen(f"{name} -> private host", ask_echo(host, private.address), expected)
+    yield _check_source(f"{name} -> private host", ask_echo(host, private.address), expected)
     transfer = ask_echo(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=15)
     complete = transfer is not None and transfer.received == _TRANSFER
     speed = f"{2 * _TRANSFER * 8 / 1e6 / transfer.seconds:.0f} Mbit/s" if transfer else "stuck"
@@ -137,14 +141,14 @@ def _names(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Ch
     yield Check(address == deployed.outputs["privateIp"], f"{client.name}: {name}", f"{address}, of {resolver}")
 
 
-def _admin(deployed: Deployment, number: int, host: labs.Host) -> Iterator[Check]:
+def _check_admin(deployed: Deployment, number: int, host: labs.Host) -> Iterator[Check]:
     """Check that SSH is open exactly from the addresses of the settings."""
     public, gateway = public_address(deployed.settings, number), deployed.settings.gateway
     allowed = public == gateway.admin_at or any(public in network for network in gateway.admin_from)
-    yield _ssh(deployed, host, f"{host.name} ({public})", allowed)
+    yield _check_ssh(deployed, host, f"{host.name} ({public})", allowed)
 
 
-def _ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Check:
+def _check_ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Check:
     # An SSH server sends its banner first; four bytes of it show that the port is open.
     script = f"timeout {_DROPPED_SECONDS} bash -c 'head -c 4 </dev/tcp/{deployed.outputs['publicIp']}/22'"
     is_open = host.run(["sh", "-c", script]).stdout == "SSH-"
@@ -153,7 +157,7 @@ def _ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Chec
     )
 
 
-def _peers(deployed: Deployment, client: Client, peer: Client) -> Check:
+def _check_peers(deployed: Deployment, client: Client, peer: Client) -> Check:
     """Check that clients reach each other exactly if `clientToClient` is on."""
     allowed = deployed.settings.tunnel.client_to_client
     address = tunnel_address(deployed.region.host(peer.name), peer, deployed.settings.tunnel)
@@ -168,16 +172,18 @@ def check_site(deployed: Deployment, client: Client) -> Iterator[Check]:
     for name, address in site_hosts(client, deployed.settings.tunnel.pool).items():
         neighbour = deployed.region.host(name)
         expected = deployed.outputs["privateIp"] if nat else str(address)
-        yield _seen(f"{name} {address} -> private host", ask_echo(neighbour, private.address, timeout=10), expected)
+        yield _check_source(
+            f"{name} {address} -> private host", ask_echo(neighbour, private.address, timeout=10), expected
+        )
         allowed = any(address in network for network in client.reachable)
         rtt = ping(private, address, _TUNNEL_SECONDS if allowed else _DROPPED_SECONDS)
         promise = f"private host {'->' if allowed else '-x'} {name} {address}"
         yield Check((rtt is not None) == allowed, promise, format_rtt(rtt) if allowed or rtt else "dropped")
         if allowed:
-            yield _seen(f"private host -> {name}", ask_echo(private, address), private.address)
+            yield _check_source(f"private host -> {name}", ask_echo(private, address), private.address)
 
 
-def _stranger(deployed: Deployment) -> Iterator[Check]:
+def _check_stranger(deployed: Deployment) -> Iterator[Check]:
     """Check that an address that no setting names is kept out."""
     gateway, port = deployed.settings.gateway, deployed.settings.tunnel.port
     protocol = deployed.settings.tunnel.protocol
@@ -193,7 +199,7 @@ def _stranger(deployed: Deployment) -> Iterator[Check]:
 
     def comes(sender: labs.Host, source: IPv4Address) -> bool:
         packets = f"{protocol} and dst port {port} and src {source}"
-        send = partial(send_datagram if protocol == "udp" else _knock, sender, public, port)
+        send = partial(send_datagram if protocol == "udp" else _send_syn, sender, public, port)
         return packets_arrive(gateway_host, packets, send, timeout=_DROPPED_SECONDS)
 
     if not open_to_all:
@@ -203,15 +209,15 @@ def _stranger(deployed: Deployment) -> Iterator[Check]:
         came = comes(host, _STRANGER)
         yield Check(not came, f"stranger ({_STRANGER}) -x tunnel's port {port}", "arrives" if came else "dropped")
     if not admin_to_all:
-        yield _ssh(deployed, host, f"stranger ({_STRANGER})", allowed=False)
+        yield _check_ssh(deployed, host, f"stranger ({_STRANGER})", allowed=False)
 
 
-def _knock(host: labs.Host, address: str, port: int) -> None:
+def _send_syn(host: labs.Host, address: str, port: int) -> None:
     """Send the first packet of a TCP connection."""
     host.run(["timeout", "2", "bash", "-c", f": </dev/tcp/{address}/{port}"])
 
 
-def _seen(promise: str, answer: EchoAnswer | None, expected: str) -> Check:
+def _check_source(promise: str, answer: EchoAnswer | None, expected: str) -> Check:
     """Check the source address that the other end sees."""
     source = answer.source if answer else "no answer"
     return Check(source == expected, f"{promise}, seen as {expected}", source)

@@ -84,7 +84,7 @@ def parameter(aws: Aws, arguments: Props) -> Props:
     }
 
 
-def _filters(arguments: Props, **names: str) -> list[dict[str, Any]]:
+def _build_filters(arguments: Props, **names: str) -> list[dict[str, Any]]:
     filters = [{"Name": row["name"], "Values": row["values"]} for row in arguments.get("filters") or ()]
     filters += [{"Name": f"tag:{key}", "Values": [value]} for key, value in (arguments.get("tags") or {}).items()]
     return filters + [
@@ -103,7 +103,7 @@ def vpc(aws: Aws, arguments: Props) -> Props:
     """Return the one VPC that matches."""
     ec2 = aws.client("ec2")
     ids = {"VpcIds": [arguments["id"]]} if "id" in arguments else {}
-    filters = _filters(arguments, cidrBlock="cidr", state="state")
+    filters = _build_filters(arguments, cidrBlock="cidr", state="state")
     if "default" in arguments:
         filters.append({"Name": "isDefault", "Values": [str(arguments["default"]).lower()]})
     item = _only_match(ec2.describe_vpcs(**ids, Filters=filters)["Vpcs"], "VPC")
@@ -162,7 +162,7 @@ def _ipv6(item: Mapping[str, Any]) -> Mapping[str, Any]:
 def subnet(aws: Aws, arguments: Props) -> Props:
     """Return the one subnet that matches."""
     ids = {"SubnetIds": [arguments["id"]]} if "id" in arguments else {}
-    filters = _filters(
+    filters = _build_filters(
         arguments, vpcId="vpc-id", cidrBlock="cidr-block", availabilityZone="availability-zone", state="state"
     )
     item = _only_match(aws.client("ec2").describe_subnets(**ids, Filters=filters)["Subnets"], "subnet")
@@ -190,7 +190,8 @@ def route_table(aws: Aws, arguments: Props) -> Props:
     """Return the one route table that matches."""
     names = {"routeTableId": "route-table-id", "subnetId": "association.subnet-id", "vpcId": "vpc-id"}
     item = _only_match(
-        aws.client("ec2").describe_route_tables(Filters=_filters(arguments, **names))["RouteTables"], "route table"
+        aws.client("ec2").describe_route_tables(Filters=_build_filters(arguments, **names))["RouteTables"],
+        "route table",
     )
     return {
         "id": item["RouteTableId"],
@@ -202,15 +203,15 @@ def route_table(aws: Aws, arguments: Props) -> Props:
     }
 
 
-def _values(value: Any) -> Any:
+def _unwrap_values(value: Any) -> Any:
     """Return the item of a list of one, as AWS writes policy documents."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _principals(rows: list[Props]) -> Any:
+def _write_principals(rows: list[Props]) -> Any:
     if any(row["type"] == "*" for row in rows):
         return "*"
-    return {row["type"]: _values(sorted(row["identifiers"])) for row in rows}
+    return {row["type"]: _unwrap_values(sorted(row["identifiers"])) for row in rows}
 
 
 @invoke("aws:iam/getPolicyDocument:getPolicyDocument", "statements", "version", "policyId")
@@ -221,16 +222,16 @@ def policy_document(aws: Aws, arguments: Props) -> Props:
         statement: Props = {"Effect": row.get("effect", "Allow")}
         for key, name in (("sid", "Sid"), ("actions", "Action"), ("notActions", "NotAction")):
             if row.get(key):
-                statement[name] = _values(row[key])
+                statement[name] = _unwrap_values(row[key])
         for key, name in (("resources", "Resource"), ("notResources", "NotResource")):
             if row.get(key):
-                statement[name] = _values(row[key])
+                statement[name] = _unwrap_values(row[key])
         for key, name in (("principals", "Principal"), ("notPrincipals", "NotPrincipal")):
             if row.get(key):
-                statement[name] = _principals(row[key])
+                statement[name] = _write_principals(row[key])
         for condition in row.get("conditions") or ():
             tests = statement.setdefault("Condition", {}).setdefault(condition["test"], {})
-            tests[condition["variable"]] = _values(condition["values"])
+            tests[condition["variable"]] = _unwrap_values(condition["values"])
         statements.append(statement)
     document = {"Version": arguments.get("version", "2012-10-17"), "Statement": statements}
     if arguments.get("policyId"):

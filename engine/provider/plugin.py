@@ -100,7 +100,7 @@ class AwsPlugin(protocol.Provider):
         news = wire_map(request.new_inputs)
         olds = plain(wire_map(request.old_inputs))
         try:
-            checked = self._provider.check(_type(request.urn), request.name, olds, news)
+            checked = self._provider.check(_parse_type(request.urn), request.name, olds, news)
         except ProviderError as error:
             return protocol.CheckResponse(request.new_inputs, [protocol.CheckFailure("", str(error))])
         return protocol.CheckResponse(inputs=sdk_map(checked))
@@ -113,27 +113,29 @@ class AwsPlugin(protocol.Provider):
             news.pop(key, None)
             if key in olds:
                 news[key] = olds[key]
-        olds, news = self._provider.plan(_type(request.urn), olds, state, news, request.ignore_changes)
-        diff = self._provider.diff(_type(request.urn), olds, news)
+        olds, news = self._provider.plan(_parse_type(request.urn), olds, state, news, request.ignore_changes)
+        diff = self._provider.diff(_parse_type(request.urn), olds, news)
         return protocol.DiffResponse(
             changes=bool(diff.changed),
             diffs=list(diff.changed),
             replaces=list(diff.replaces),
             delete_before_replace=diff.delete_before_replace,
-            detailed_diff={key: _detail(key, olds, news, key in diff.replaces) for key in diff.changed},
+            detailed_diff={key: _describe_change(key, olds, news, key in diff.replaces) for key in diff.changed},
         )
 
     async def create(self, request: protocol.CreateRequest) -> protocol.CreateResponse:
         wire = fingerprint(wire_map(request.properties))
         if request.preview:
             return protocol.CreateResponse("", sdk_map(wire))
-        id, outputs = await self._do(self._provider.create, _type(request.urn), request.name, plain(wire))
+        id, outputs = await self._do(self._provider.create, _parse_type(request.urn), request.name, plain(wire))
         return protocol.CreateResponse(id, _state(outputs, wire))
 
     async def read(self, request: protocol.ReadRequest) -> protocol.ReadResponse:
         state = wire_map(request.properties)
         inputs = plain(state).get(INPUTS) or plain(wire_map(request.inputs)) or plain(state)
-        outputs = await self._do(self._provider.read, _type(request.urn), request.name, request.resource_id, inputs)
+        outputs = await self._do(
+            self._provider.read, _parse_type(request.urn), request.name, request.resource_id, inputs
+        )
         if outputs is None:
             return protocol.ReadResponse(resource_id="")
         marked = state.get(INPUTS, inputs)
@@ -146,9 +148,11 @@ class AwsPlugin(protocol.Provider):
         if request.preview:
             outputs = {key: value for key, value in state.items() if key != INPUTS}
             return protocol.UpdateResponse(sdk_map({**outputs, **wire}))
-        olds, news = self._provider.plan(_type(request.urn), olds, plain(state), plain(wire), request.ignore_changes)
+        olds, news = self._provider.plan(
+            _parse_type(request.urn), olds, plain(state), plain(wire), request.ignore_changes
+        )
         outputs = await self._do(
-            self._provider.update, _type(request.urn), request.name, request.resource_id, olds, news
+            self._provider.update, _parse_type(request.urn), request.name, request.resource_id, olds, news
         )
         once = {key: value for key, value in state.items() if key not in outputs and is_secret(value) and key != INPUTS}
         return protocol.UpdateResponse(_state({**once, **outputs}, wire))
@@ -156,19 +160,19 @@ class AwsPlugin(protocol.Provider):
     async def delete(self, request: protocol.DeleteRequest) -> None:
         state = plain(wire_map(request.properties))
         props = {**state, **state.get(INPUTS, {})}
-        await self._do(self._provider.delete, _type(request.urn), request.name, request.resource_id, props)
+        await self._do(self._provider.delete, _parse_type(request.urn), request.name, request.resource_id, props)
 
     async def invoke(self, request: protocol.InvokeRequest) -> protocol.InvokeResponse:
         answer = await self._do(self._provider.invoke, request.tok, plain(without_unknown(wire_map(request.args))))
         return protocol.InvokeResponse(sdk_map(answer))
 
 
-def _type(urn: str) -> str:
+def _parse_type(urn: str) -> str:
     """Return the resource's type from a URN, whose type part lists the parents' types too."""
     return urn.split("::")[2].split("$")[-1]
 
 
-def _detail(key: str, olds: Props, news: Props, replaces: bool) -> protocol.PropertyDiff:
+def _describe_change(key: str, olds: Props, news: Props, replaces: bool) -> protocol.PropertyDiff:
     verb = "UPDATE" if key in olds and key in news else "ADD" if key in news else "DELETE"
     return protocol.PropertyDiff(protocol.PropertyDiffKind[verb + ("_REPLACE" if replaces else "")], input_diff=True)
 

@@ -62,7 +62,7 @@ def error_text(error: Exception) -> str:
 
 
 @cache
-def _loader() -> Loader:
+def _create_loader() -> Loader:
     """Return the loader of the services' models; parsing takes half a second a service, so it is shared."""
     loader: Loader = create_loader()
     return loader
@@ -91,7 +91,7 @@ class Aws:
                     retries={"total_max_attempts": 3, "mode": "standard"}, connect_timeout=5, read_timeout=60
                 )
                 session: Any = botocore.session.Session()
-                session.register_component("data_loader", _loader())
+                session.register_component("data_loader", _create_loader())
                 self._clients[service] = session.create_client(
                     service, region_name=self.region, endpoint_url=self._endpoint, config=config
                 )

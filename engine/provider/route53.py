@@ -65,7 +65,7 @@ class Zone(ResourceType):
         if outputs.get("forceDestroy"):
             for record in self.route53.list_resource_record_sets(HostedZoneId=id)["ResourceRecordSets"]:
                 if record["Type"] not in ("NS", "SOA"):
-                    _change(self.route53, id, "DELETE", record)
+                    _change_record(self.route53, id, "DELETE", record)
         self.route53.delete_hosted_zone(Id=id)
 
     def find(self, inputs: Props) -> list[str]:
@@ -84,7 +84,7 @@ class Record(ResourceType):
     id_from_inputs = True
 
     def create(self, inputs: Props) -> str:
-        _change(self.aws.client("route53"), inputs["zoneId"], "CREATE", _set(inputs))
+        _change_record(self.aws.client("route53"), inputs["zoneId"], "CREATE", _set(inputs))
         return f"{inputs['zoneId']}_{inputs['name']}_{inputs['type']}"
 
     def read(self, id: str, inputs: Props) -> Props | None:
@@ -94,10 +94,10 @@ class Record(ResourceType):
         return {"fqdn": inputs["name"]} if records else None
 
     def update(self, id: str, olds: Props, news: Props) -> None:
-        _change(self.aws.client("route53"), news["zoneId"], "UPSERT", _set(news))
+        _change_record(self.aws.client("route53"), news["zoneId"], "UPSERT", _set(news))
 
     def delete(self, id: str, outputs: Props) -> None:
-        _change(self.aws.client("route53"), outputs["zoneId"], "DELETE", _set(outputs))
+        _change_record(self.aws.client("route53"), outputs["zoneId"], "DELETE", _set(outputs))
 
     def find(self, inputs: Props) -> list[str]:
         outputs = self.read("", inputs)
@@ -109,7 +109,7 @@ def _set(inputs: Props) -> dict[str, Any]:
     return {"Name": inputs["name"], "Type": inputs["type"], "TTL": int(inputs["ttl"]), "ResourceRecords": values}
 
 
-def _change(route53: Any, zone: str, action: str, record: dict[str, Any]) -> None:
+def _change_record(route53: Any, zone: str, action: str, record: dict[str, Any]) -> None:
     route53.change_resource_record_sets(
         HostedZoneId=zone, ChangeBatch={"Changes": [{"Action": action, "ResourceRecordSet": record}]}
     )

@@ -112,7 +112,7 @@ class AwsApi:
         if signature is None or signature.key == self._keys.lab_key:
             return call
         if call.service == "ec2":
-            check_packet_parameters(_action(call), call.parameters, moto_state.reference_finder(signature.region))
+            check_packet_parameters(_name_action(call), call.parameters, moto_state.reference_finder(signature.region))
         if parsed := parse_request(request, signature):
             self._validator.check(parsed)
         elif call.service == "s3":
@@ -126,7 +126,7 @@ class AwsApi:
         """
         if signature is not None and signature.key == self._keys.lab_key:
             return False
-        if action := _action(call):
+        if action := _name_action(call):
             return not action.startswith(_READ_ONLY)
         return request.method not in ("GET", "HEAD")
 
@@ -135,7 +135,7 @@ class AwsApi:
         # Other services terminate instances too.
         moto_state.detach_terminated_interfaces(region)
         instances = [arn.rsplit("/", 1)[-1] for arn in call.resources if ":instance/" in arn]
-        match call.service, _action(call):
+        match call.service, _name_action(call):
             case "ec2", "StopInstances":
                 for instance in filter(self._instances.is_running, instances):
                     moto_state.mark_stopping(region, instance)
@@ -155,7 +155,7 @@ class AwsApi:
                 self._services.forget_launch_data()
 
 
-def _action(call: Call) -> str:
+def _name_action(call: Call) -> str:
     """Return a call's action without its service: ``CreateRoute``."""
     return call.action.partition(":")[2]
 

@@ -120,9 +120,9 @@ def _as_list(value: Any) -> list[Any]:
 def _statement_applies(statement: Mapping[str, Any], call: Call, resource: str) -> bool:
     actions = _as_list(statement.get("Action", []))
     if "NotAction" in statement:
-        covered = not any(_matches(call.action.lower(), a.lower()) for a in _as_list(statement["NotAction"]))
+        covered = not any(_matches_wildcards(call.action.lower(), a.lower()) for a in _as_list(statement["NotAction"]))
     else:
-        covered = any(_matches(call.action.lower(), action.lower()) for action in actions)
+        covered = any(_matches_wildcards(call.action.lower(), action.lower()) for action in actions)
     if not covered:
         return False
     if "NotResource" in statement:
@@ -139,10 +139,10 @@ def _statement_applies(statement: Mapping[str, Any], call: Call, resource: str) 
 
 
 def _matches_any(resource: str, patterns: Any, context: Mapping[str, str]) -> bool:
-    return any(_matches(resource, _substitute_variables(pattern, context)) for pattern in _as_list(patterns))
+    return any(_matches_wildcards(resource, _substitute_variables(pattern, context)) for pattern in _as_list(patterns))
 
 
-def _matches(value: str, pattern: str) -> bool:
+def _matches_wildcards(value: str, pattern: str) -> bool:
     """Match IAM's wildcards: ``*`` any text, ``?`` one character; nothing else is special."""
     return fnmatch.fnmatchcase(value, pattern.replace("[", "[[]"))
 
@@ -165,18 +165,20 @@ def _condition_holds(
         return if_exists or negated
     texts = [_substitute_variables(str(value), context) for value in expected]
     if ordered := _ORDERED.fullmatch(operator):
-        return any(_compare(ordered["kind"], ordered["how"], present, value) for value in texts)
+        return any(_compare_values(ordered["kind"], ordered["how"], present, value) for value in texts)
     match operator:
         case "StringEquals" | "ArnEquals":
-            return present in texts if operator == "StringEquals" else any(_matches(present, t) for t in texts)
+            return (
+                present in texts if operator == "StringEquals" else any(_matches_wildcards(present, t) for t in texts)
+            )
         case "StringNotEquals":
             return present not in texts
         case "StringEqualsIgnoreCase" | "StringNotEqualsIgnoreCase":
             return (present.lower() in [value.lower() for value in texts]) != negated
         case "StringLike" | "ArnLike":
-            return any(_matches(present, pattern) for pattern in texts)
+            return any(_matches_wildcards(present, pattern) for pattern in texts)
         case "StringNotLike" | "ArnNotLike":
-            return not any(_matches(present, pattern) for pattern in texts)
+            return not any(_matches_wildcards(present, pattern) for pattern in texts)
         case "Bool":
             return present.lower() in [value.lower() for value in texts]
         case "IpAddress" | "NotIpAddress":
@@ -196,7 +198,7 @@ def _substitute_variables(text: str, context: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda match: values.get(match[1].lower(), match[1] if match[1] in "*?$" else "\0"), text)
 
 
-def _compare(kind: str, how: str, present: str, expected: str) -> bool:
+def _compare_values(kind: str, how: str, present: str, expected: str) -> bool:
     try:
         left, right = (_parse_ordered(kind, text) for text in (present, expected))
     except ValueError:

@@ -372,20 +372,20 @@ def _list_interfaces() -> list[Any]:
 
 
 def _free_address6(subnet: IPv6Network) -> IPv6Address:
-    assigned = _assigned6()
+    assigned = _list_assigned6()
     while True:
         address = subnet[16 + secrets.randbelow(subnet.num_addresses - 16)]
         if not any(address in network for network in assigned):
             return address
 
 
-def _assigned6() -> list[IPv6Network]:
+def _list_assigned6() -> list[IPv6Network]:
     """Return the IPv6 addresses and prefixes of all interfaces."""
     assigned = [(*interface.ipv6_addresses, *_DELEGATION6.list_prefixes(interface)) for interface in _list_interfaces()]
     return [IPv6Network(text) for texts in assigned for text in texts]
 
 
-def _assigned4(subnet: Any) -> list[IPv4Network]:
+def _list_assigned4(subnet: Any) -> list[IPv4Network]:
     """Return the addresses and prefixes of a subnet that interfaces have."""
     interfaces = [interface for interface in _list_interfaces() if interface.subnet.id == subnet.id]
     addresses = [IPv4Network(entry["PrivateIpAddress"]) for i in interfaces for entry in i.private_ip_addresses]
@@ -430,7 +430,7 @@ class _Delegation:
         if not named and not count:
             return []
         subnet = self._subnet(interface)
-        assigned = _assigned6() if self.version == 6 else _assigned4(interface.subnet)
+        assigned = _list_assigned6() if self.version == 6 else _list_assigned4(interface.subnet)
         chosen = [self._parse(text, subnet) for text in named]
         for prefix in chosen:
             if any(prefix.overlaps(network) for network in assigned):
@@ -458,7 +458,7 @@ class _Delegation:
         setattr(interface, self.attribute, [{self.key: text} for text in assigned if text not in prefixes])
 
     def _subnet(self, interface: Any) -> IPv4Network | IPv6Network:
-        return _subnet6(interface) if self.version == 6 else IPv4Network(interface.subnet.cidr_block)
+        return _find_subnet6(interface) if self.version == 6 else IPv4Network(interface.subnet.cidr_block)
 
     def _parse(self, text: str, subnet: Any) -> Any:
         try:
@@ -488,7 +488,7 @@ def add_interface_prefixes(patches: Patches) -> None:
             setattr(self, delegation.attribute, [])
         original(self, *args, **kwargs)
         if not self.ipv6_addresses and str(self.subnet.assign_ipv6_address_on_creation).lower() == "true":
-            self.ipv6_addresses = [str(_free_address6(_subnet6(self)))]
+            self.ipv6_addresses = [str(_free_address6(_find_subnet6(self)))]
 
     @patches.wrap(ElasticNetworkInterfaces, "create_network_interface")
     def create_call(original: Any, self: Any) -> Any:
@@ -561,7 +561,7 @@ def _delete_if_refused(response: Any, interface: Any, step: Callable[[], Any]) -
         raise
 
 
-def _subnet6(interface: Any) -> IPv6Network:
+def _find_subnet6(interface: Any) -> IPv6Network:
     """Return the IPv6 range of an interface's subnet."""
     for association in interface.subnet.ipv6_cidr_block_associations.values():
         return IPv6Network(association["ipv6CidrBlock"])

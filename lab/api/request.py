@@ -64,7 +64,7 @@ def parse_request(request: SignedRequest, signature: Signature) -> ApiRequest | 
     elif "Action" in form:
         action = form["Action"]
     else:
-        action, labels = _route(service, request)
+        action, labels = _match_route(service, request)
     operation = _find_operation(service, action)
     if operation is None:
         return None
@@ -87,7 +87,7 @@ def parse_request(request: SignedRequest, signature: Signature) -> ApiRequest | 
     return ApiRequest(service, action, signature.region, parameters or {})
 
 
-def _route(service: str, request: SignedRequest) -> tuple[str, dict[str, Any]]:
+def _match_route(service: str, request: SignedRequest) -> tuple[str, dict[str, Any]]:
     """Return the operation of a REST request and the parameters in its path."""
     url = f"http://localhost{request.path}" + (f"?{request.query}" if request.query else "")
     try:

@@ -134,7 +134,7 @@ def ensure(progress: Callable[[str], None]) -> Image:
         if final.is_dir():
             return image
         for stale in cache.glob("building-*"):
-            _remove(stale)
+            _remove_tree(stale)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
         try:
             _build(building, progress)
@@ -144,7 +144,7 @@ def ensure(progress: Callable[[str], None]) -> Image:
             raise ImageError(f"building the machines' image failed, nothing was kept: {failed}") from failed
         finally:
             if building.exists():
-                _remove(building)
+                _remove_tree(building)
     return image
 
 
@@ -294,7 +294,7 @@ def _turn_off_cloud_init(root: Path) -> None:
     (root / "etc/cloud/cloud-init.disabled").write_text("")
 
 
-def _remove(tree: Path) -> None:
+def _remove_tree(tree: Path) -> None:
     """Remove a build tree, first whatever a cut-off build left mounted in it."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in sorted((point for point in mounts if point.startswith(f"{tree}/")), reverse=True):

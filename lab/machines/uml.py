@@ -196,7 +196,7 @@ class UmlMachine(LabMachine):
         # As process 1 of a namespace of its own: all the processes that make up one such kernel die with it.
         vectors = [f"vec0:transport=tap,ifname={_CONTROL},depth=64,mac=06:00:00:00:00:01"]
         vectors += [
-            f"vec{number}:transport=tap,ifname={_tap(link.name)},depth=128,mtu={link.mtu},mac={link.mac}"
+            f"vec{number}:transport=tap,ifname={_name_tap(link.name)},depth=128,mtu={link.mtu},mac={link.mac}"
             for number, link in enumerate(self.links, 1)
         ]
         return [
@@ -226,7 +226,7 @@ class UmlMachine(LabMachine):
             )
             link = Link(name, device["address"], device["mtu"], addresses, gateways)
             self.links = [*(present for present in self.links if present.name != name), link]
-            _join(self.namespace, link)
+            _join_network(self.namespace, link)
 
 
 class _CheckRequest(socketserver.StreamRequestHandler):
@@ -282,9 +282,9 @@ class RulesetChecker(socketserver.ThreadingTCPServer):
         delete_namespace(self.namespace)
 
 
-def _join(namespace: str, link: Link) -> None:
+def _join_network(namespace: str, link: Link) -> None:
     """A bridge of two ports: the wire, under another MAC so that the machine can have that, and the kernel's tap."""
-    tap, bridge = _tap(link.name), f"b{_tap(link.name)}"
+    tap, bridge = _name_tap(link.name), f"b{_name_tap(link.name)}"
     mac = "06:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(f"{namespace}{link.name}".encode()).digest()[:5])
     ip_batch(
         namespace,
@@ -340,7 +340,7 @@ def list_children(process: int) -> list[int]:
         return []
 
 
-def _tap(name: str) -> str:
+def _name_tap(name: str) -> str:
     return f"t{name}"
 
 
@@ -363,7 +363,7 @@ def execute(
     """
     deadline = time.monotonic() + timeout
     text = " ".join(argv)
-    with _connect(namespace, text, deadline) as connection:
+    with _connect_agent(namespace, text, deadline) as connection:
         left = max(deadline - time.monotonic(), 0.1)
         environment = dict(pair.split("=", 1) for pair in ENVIRONMENT)
         call = {"argv": list(argv), "stdin": stdin, "timeout": left, "environment": environment}
@@ -382,7 +382,7 @@ def execute(
     return subprocess.CompletedProcess(list(argv), answer["returncode"], answer["stdout"], answer["stderr"])
 
 
-def _connect(namespace: str, text: str, deadline: float) -> socket.socket:
+def _connect_agent(namespace: str, text: str, deadline: float) -> socket.socket:
     """Return a connection to the agent of a machine, which notices within seconds when the machine is gone."""
 
     def connect() -> socket.socket:

@@ -100,7 +100,7 @@ def answer(question: bytes, zones: Sequence[PrivateZone] = ()) -> bytes | None:
     )
     try:
         for _ in range(CHAIN):
-            exists, sets = _resolve(name, kind, zones)
+            exists, sets = _resolve_name(name, kind, zones)
             reply.answer += sets
             if not exists:
                 reply.set_rcode(dns.rcode.NXDOMAIN)
@@ -112,7 +112,7 @@ def answer(question: bytes, zones: Sequence[PrivateZone] = ()) -> bytes | None:
     return reply.to_wire()
 
 
-def _resolve(name: str, kind: str, zones: Sequence[PrivateZone]) -> tuple[bool, list[dns.rrset.RRset]]:
+def _resolve_name(name: str, kind: str, zones: Sequence[PrivateZone]) -> tuple[bool, list[dns.rrset.RRset]]:
     """Return whether a name exists, and its records of a kind or its CNAME."""
     zone = max((zone for zone in zones if zone.holds(name)), key=lambda zone: len(zone.name), default=None)
     if zone is None:
@@ -132,11 +132,13 @@ def _resolve(name: str, kind: str, zones: Sequence[PrivateZone]) -> tuple[bool, 
     return owner is not None, []
 
 
-def _nothing() -> Sequence[PrivateZone]:
+def _list_no_zones() -> Sequence[PrivateZone]:
     return ()
 
 
-def serve_names(bound: socket.socket, zones: Zones = _nothing, welcome: Welcome = lambda _: True) -> threading.Thread:
+def serve_names(
+    bound: socket.socket, zones: Zones = _list_no_zones, welcome: Welcome = lambda _: True
+) -> threading.Thread:
     """Answer on a bound UDP socket in a thread of its own until the socket is closed."""
 
     def loop() -> None:

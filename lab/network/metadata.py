@@ -141,7 +141,7 @@ def content(instance: InstanceMetadata, path: str, credentials: Credentials) -> 
     if kind == "user-data" and not rest:
         return instance.user_data
     if kind == "dynamic":
-        return _walk({"instance-identity": {"document": _identity_document(instance)}}, rest, path)
+        return _walk_tree({"instance-identity": {"document": _identity_document(instance)}}, rest, path)
     if kind != "meta-data":
         return None
     if instance.role and rest[:3] == ["iam", "security-credentials", instance.role]:
@@ -152,10 +152,10 @@ def content(instance: InstanceMetadata, path: str, credentials: Credentials) -> 
             answer = {"Code": "AssumeRoleUnauthorizedAccess", "Message": str(refused), "LastUpdated": stamp}
             return json.dumps(answer, indent=2)
         return json.dumps({"Code": "Success", "LastUpdated": stamp, "Type": "AWS-HMAC", **issued}, indent=2)
-    return _walk(_tree(instance), rest, path)
+    return _walk_tree(_build_tree(instance), rest, path)
 
 
-def _tree(instance: InstanceMetadata) -> dict[str, Any]:
+def _build_tree(instance: InstanceMetadata) -> dict[str, Any]:
     interface: dict[str, Any] = {
         "device-number": "0",
         "interface-id": instance.interface_id,
@@ -195,7 +195,7 @@ def _tree(instance: InstanceMetadata) -> dict[str, Any]:
     return tree
 
 
-def _walk(tree: Mapping[str, Any], parts: list[str], path: str) -> str | None:
+def _walk_tree(tree: Mapping[str, Any], parts: list[str], path: str) -> str | None:
     node: Any = tree
     for part in parts:
         if not isinstance(node, Mapping) or part not in node:

@@ -111,10 +111,10 @@ def plan_vpc(state: State, vpc: str) -> Plan:
         vpc=vpc,
         links=tuple(interface.id for interface in up),
         addresses=tuple(_addresses(up, subnets, vpc_state.cidrs)),
-        neighbours=tuple(_neighbours(up)),
+        neighbours=tuple(_render_neighbours(up)),
         routes=tuple(_routes(up, tables, vpc_state.cidrs)),
         rules=tuple(_rules(up, tables)),
-        ruleset=_ruleset(up, subnets, tables, state, vpc),
+        ruleset=_render_ruleset(up, subnets, tables, state, vpc),
         public=tuple(sorted(public for interface in up for _, public in interface.public)) if online else (),
         networks6=networks6 if leaves6 else (),
         translations=tuple(sorted(pair for interface in up for pair in interface.public)) if online else (),
@@ -140,7 +140,7 @@ def _addresses(up: Sequence[Interface], subnets: Sequence[Subnet], cidrs: Iterab
         yield f"{ROUTER6}/64 dev {link_name(interface.id)} nodad"
 
 
-def _neighbours(up: Sequence[Interface]) -> Iterable[str]:
+def _render_neighbours(up: Sequence[Interface]) -> Iterable[str]:
     """Fixed, so that no answer to an ARP or NDP question of the router's can redirect anything."""
     for interface in up:
         link = link_name(interface.id)
@@ -165,27 +165,27 @@ def _routes(up: Sequence[Interface], tables: Sequence[RouteTable], cidrs: Iterab
             if network.num_addresses == 1:
                 yield f"{network} dev {link} table {_INTERFACES_TABLE}"
             else:
-                yield f"{network} {_via(interface, network)} table {_INTERFACES_TABLE}"
+                yield f"{network} {_render_via(interface, network)} table {_INTERFACES_TABLE}"
     for number, table in enumerate(tables, start=1):
         for route in table.routes:
-            yield f"{_hop(route.target, route.id, route.destination, by_id)} table {number}"
+            yield f"{_render_hop(route.target, route.id, route.destination, by_id)} table {number}"
         for everything in _EVERYTHING:
             if everything not in [route.destination for route in table.routes]:
                 yield f"blackhole {everything} table {number}"
 
 
-def _hop(target: str, identity: str, destination: Network, up: dict[str, Interface]) -> str:
+def _render_hop(target: str, identity: str, destination: Network, up: dict[str, Interface]) -> str:
     if target == "local":
         return f"throw {destination}"
     if target in ("internet-gateway", "egress-only", "endpoint"):
         backbone = BACKBONE if isinstance(destination, IPv4Network) else BACKBONE6
         return f"{destination} via {backbone} dev {ENDPOINTS if target == 'endpoint' else INTERNET} onlink"
     if target == "interface" and identity in up:
-        return f"{destination} {_via(up[identity], destination)}"
+        return f"{destination} {_render_via(up[identity], destination)}"
     return f"blackhole {destination}"
 
 
-def _via(interface: Interface, destination: Network) -> str:
+def _render_via(interface: Interface, destination: Network) -> str:
     """Towards an interface for an address that is not its own: by the address the router has a neighbour for."""
     hop = interface.primary if isinstance(destination, IPv4Network) else _link_local(interface.mac)
     return f"via {hop} dev {link_name(interface.id)} onlink"
@@ -206,7 +206,7 @@ def _rules(up: Sequence[Interface], tables: Sequence[RouteTable]) -> Iterable[st
 # --- the nftables table -----------------------------------------------------------------------------------------------
 
 
-def _ruleset(
+def _render_ruleset(
     up: Sequence[Interface], subnets: Sequence[Subnet], tables: Sequence[RouteTable], state: State, vpc: str
 ) -> str:
     online = state.vpcs[vpc].internet_gateway is not None
@@ -214,14 +214,14 @@ def _ruleset(
     combinations = sorted({interface.groups for interface in up})
     used = [subnet for subnet in subnets if any(i.subnet == subnet.id for i in up)]
     body = [
-        *_sets(up, groups, state),
-        *_prerouting(online),
+        *_render_sets(up, groups, state),
+        *_render_prerouting(online),
         *_input(),
-        *_forward(up, combinations, used, tables, online),
+        *_render_forward(up, combinations, used, tables, online),
         *(line for subnet in used for line in _acl_chains(subnet, up)),
         *(line for group in groups for line in _group_chains(group, state)),
         *(line for number, names in enumerate(combinations) for line in _combination_chains(number, names, state)),
-        *_postrouting(vpc, online),
+        *_render_postrouting(vpc, online),
     ]
     inner = "\n".join(f"  {line}" for line in body)
     return f"table inet vpc\ndelete table inet vpc\ntable inet vpc {{\n{inner}\n}}\n"
@@ -236,7 +236,7 @@ def _set(name: str, kind: str, elements: Sequence[str], *, interval: bool = Fals
     return [*lines, "}"]
 
 
-def _sets(up: Sequence[Interface], groups: Sequence[SecurityGroup], state: State) -> Iterable[str]:
+def _render_sets(up: Sequence[Interface], groups: Sequence[SecurityGroup], state: State) -> Iterable[str]:
     links = {interface.id: link_name(interface.id) for interface in up}
     ranges = [(interface, network) for interface in up for network in interface.own_ranges]
     own4 = [f'"{links[i.id]}" . {network}' for i, network in ranges if isinstance(network, IPv4Network)]
@@ -255,10 +255,10 @@ def _sets(up: Sequence[Interface], groups: Sequence[SecurityGroup], state: State
         members = [i for i in state.interfaces.values() if name in i.groups]
         for suffix, kind, family in (("4", "ipv4_addr", IPv4Network), ("6", "ipv6_addr", IPv6Network)):
             group_ranges = {network for i in members for network in i.own_ranges if isinstance(network, family)}
-            yield from _set(f"{_chain(name)}_{suffix}", kind, _apart(sorted(group_ranges)), interval=True)
+            yield from _set(f"{_name_chain(name)}_{suffix}", kind, _merge_overlaps(sorted(group_ranges)), interval=True)
 
 
-def _prerouting(online: bool) -> Iterable[str]:
+def _render_prerouting(online: bool) -> Iterable[str]:
     yield from (
         "chain source {",
         "  type filter hook prerouting priority raw; policy accept;",
@@ -294,7 +294,7 @@ def _input() -> Iterable[str]:
     )
 
 
-def _forward(
+def _render_forward(
     up: Sequence[Interface],
     combinations: Sequence[tuple[str, ...]],
     used: Sequence[Subnet],
@@ -319,10 +319,10 @@ def _forward(
         yield f'  iifname "{INTERNET}" ct state new counter drop'
     for subnet in used:
         members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.subnet == subnet.id)
-        yield f"  iifname {{ {members} }} jump {_chain(subnet.id)}_out"
+        yield f"  iifname {{ {members} }} jump {_name_chain(subnet.id)}_out"
     for subnet in used:
         members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.subnet == subnet.id)
-        yield f"  oifname {{ {members} }} jump {_chain(subnet.id)}_in"
+        yield f"  oifname {{ {members} }} jump {_name_chain(subnet.id)}_in"
     yield "  ct state vmap { established : accept, related : accept, invalid : drop }"
     for number, names in enumerate(combinations):
         members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.groups == names)
@@ -351,7 +351,7 @@ def _acl_chains(subnet: Subnet, up: Sequence[Interface]) -> Iterable[str]:
     """A subnet's ACL, entry by entry; traffic inside the subnet does not meet it."""
     members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.subnet == subnet.id)
     for suffix, egress, far_side, own_side in (("out", True, "oifname", "daddr"), ("in", False, "iifname", "saddr")):
-        yield f"chain {_chain(subnet.id)}_{suffix} {{"
+        yield f"chain {_name_chain(subnet.id)}_{suffix} {{"
         yield f"  {far_side} {{ {members} }} return"
         for entry in subnet.acl:
             if entry.egress == egress:
@@ -361,7 +361,7 @@ def _acl_chains(subnet: Subnet, up: Sequence[Interface]) -> Iterable[str]:
 
 
 def _acl_match(entry: AclEntry, side: str) -> str:
-    match = f"{_family(entry.network)} {side} {entry.network}"
+    match = f"{_name_family(entry.network)} {side} {entry.network}"
     return " ".join(part for part in (match, _protocol_match(entry.protocol, entry.low, entry.high)) if part)
 
 
@@ -382,7 +382,7 @@ def _protocol_match(protocol: str, low: int, high: int) -> str:
     return f"meta l4proto {protocol}"
 
 
-def _family(network: Network) -> str:
+def _name_family(network: Network) -> str:
     return "ip" if isinstance(network, IPv4Network) else "ip6"
 
 
@@ -391,7 +391,7 @@ def _group_chains(group: SecurityGroup, state: State) -> Iterable[str]:
         ("egress", group.egress, "daddr", "goto ingress"),
         ("ingress", group.ingress, "saddr", "accept"),
     ):
-        yield f"chain {_chain(group.id)}_{suffix} {{"
+        yield f"chain {_name_chain(group.id)}_{suffix} {{"
         for rule in rules:
             yield from (f"  {match} {verdict}" for match in _rule_matches(rule, side, state))
         yield "}"
@@ -403,18 +403,20 @@ def _rule_matches(rule: GroupRule, side: str, state: State) -> Iterable[str]:
             continue
         ports = _protocol_match(rule.protocol, rule.low, rule.high)
         if rule.group is not None:
-            peer = f"{family} {side} @{_chain(rule.group)}_{'4' if family == 'ip' else '6'}"
+            peer = f"{family} {side} @{_name_chain(rule.group)}_{'4' if family == 'ip' else '6'}"
         else:
-            peers = [network for network in rule.peers if _family(network) == family]
+            peers = [network for network in rule.peers if _name_family(network) == family]
             if not peers:
                 continue
             peer = (
-                f"{family} {side} {{ {', '.join(_apart(peers))} }}" if len(peers) > 1 else f"{family} {side} {peers[0]}"
+                f"{family} {side} {{ {', '.join(_merge_overlaps(peers))} }}"
+                if len(peers) > 1
+                else f"{family} {side} {peers[0]}"
             )
         yield f"{peer} {ports}".rstrip()
 
 
-def _apart(networks: Iterable[Network]) -> list[str]:
+def _merge_overlaps(networks: Iterable[Network]) -> list[str]:
     """The same ranges, all of one IP version, without overlaps, which an nftables set refuses."""
     return [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]
 
@@ -424,12 +426,12 @@ def _combination_chains(number: int, names: tuple[str, ...], state: State) -> It
     existing = [name for name in names if name in state.groups]
     for prefix, suffix in (("out", "egress"), ("in", "ingress")):
         yield f"chain {prefix}_{number} {{"
-        yield from (f"  jump {_chain(name)}_{suffix}" for name in existing)
+        yield from (f"  jump {_name_chain(name)}_{suffix}" for name in existing)
         yield "  counter drop"
         yield "}"
 
 
-def _postrouting(vpc: str, online: bool) -> Iterable[str]:
+def _render_postrouting(vpc: str, online: bool) -> Iterable[str]:
     yield "chain translate_out {"
     yield "  type nat hook postrouting priority srcnat; policy accept;"
     if online:
@@ -438,6 +440,6 @@ def _postrouting(vpc: str, online: bool) -> Iterable[str]:
     yield "}"
 
 
-def _chain(identity: str) -> str:
+def _name_chain(identity: str) -> str:
     """An nftables name out of an AWS id."""
     return identity.replace("-", "_")

@@ -35,7 +35,7 @@ class Site:
 
     def open(self, fabric: Fabric) -> None:
         """Create the router, its line and its LAN's bridge."""
-        router, line = self.router(fabric), _device("p", self.name)
+        router, line = self.router(fabric), _name_device("p", self.name)
         delete_namespace(router)
         add_namespace(router)
         sysctl(router, {"net/ipv4/ip_forward": "1"})
@@ -69,7 +69,7 @@ class Site:
 
     def move(self, fabric: Fabric, public: IPv4Address) -> None:
         """Give the site another public address, as a provider does."""
-        line = _device("p", self.name)
+        line = _name_device("p", self.name)
         ip_batch(
             fabric.internet,
             [
@@ -114,7 +114,7 @@ class Site:
                     f"{name} cannot have address {address} at {self.name}: it is in use or outside {self.lan}"
                 )
             self.hosts[name] = IPv4Interface((chosen, self.lan.prefixlen))
-        namespace, port, router = f"{fabric.prefix}{name}", _device("h", name), self.router(fabric)
+        namespace, port, router = f"{fabric.prefix}{name}", _name_device("h", name), self.router(fabric)
         if line == 0:
             delete_namespace(namespace)
         add_namespace(namespace)
@@ -150,7 +150,7 @@ class InternetHost:
 
     def open(self, fabric: Fabric) -> str:
         """Create its namespace with ``eth0`` on the Internet; return the namespace's name."""
-        namespace, line = f"{fabric.prefix}{self.name}", _device("s", self.name)
+        namespace, line = f"{fabric.prefix}{self.name}", _name_device("s", self.name)
         delete_namespace(namespace)
         add_namespace(namespace)
         ip_batch(fabric.internet, [f"link delete {line}"], force=True)
@@ -207,6 +207,6 @@ table inet home {
 """
 
 
-def _device(letter: str, name: str) -> str:
+def _name_device(letter: str, name: str) -> str:
     """Return an interface name (at most 15 characters) for a name of any length."""
     return f"{letter}{name}" if len(name) < 14 else f"{letter}{hashlib.sha256(name.encode()).hexdigest()[:12]}"

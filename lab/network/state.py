@@ -185,7 +185,7 @@ def read_state(ec2: Any) -> State:
     lists = pages("describe_managed_prefix_lists", "PrefixLists")
     prefix_lists = _prefix_lists(ec2, lists)
     instances = {
-        description["InstanceId"]: _instance(description)
+        description["InstanceId"]: _parse_instance(description)
         for reservation in pages("describe_instances", "Reservations")
         for description in reservation["Instances"]
     }
@@ -213,9 +213,10 @@ def read_state(ec2: Any) -> State:
     vpcs = {description["VpcId"]: _vpc(description, gateways) for description in pages("describe_vpcs", "Vpcs")}
     acls = pages("describe_network_acls", "NetworkAcls")
     subnets = {
-        description["SubnetId"]: _subnet(description, acls) for description in pages("describe_subnets", "Subnets")
+        description["SubnetId"]: _parse_subnet(description, acls)
+        for description in pages("describe_subnets", "Subnets")
     }
-    endpoints = _endpoints(pages("describe_vpc_endpoints", "VpcEndpoints"), lists, prefix_lists)
+    endpoints = _parse_endpoints(pages("describe_vpc_endpoints", "VpcEndpoints"), lists, prefix_lists)
     tables = tuple(
         _table(
             description,
@@ -238,7 +239,7 @@ def read_state(ec2: Any) -> State:
     return State(vpcs, subnets, interfaces, instances, _with_main_subnets(tables, subnets), groups)
 
 
-def _instance(description: dict[str, Any]) -> Instance:
+def _parse_instance(description: dict[str, Any]) -> Instance:
     options = description.get("MetadataOptions") or {}
     return Instance(
         id=description["InstanceId"],
@@ -311,7 +312,7 @@ def _vpc(description: dict[str, Any], gateways: Mapping[str, str]) -> Vpc:
     )
 
 
-def _subnet(description: dict[str, Any], acls: list[dict[str, Any]]) -> Subnet:
+def _parse_subnet(description: dict[str, Any], acls: list[dict[str, Any]]) -> Subnet:
     associated = [
         acl for acl in acls if any(a["SubnetId"] == description["SubnetId"] for a in acl.get("Associations", []))
     ]
@@ -429,7 +430,7 @@ class _Targets:
         return next(owned, "")
 
 
-def _endpoints(
+def _parse_endpoints(
     descriptions: list[dict[str, Any]], lists: list[dict[str, Any]], prefix_lists: Mapping[str, tuple[Network, ...]]
 ) -> dict[str, tuple[Route, ...]]:
     """Routes that gateway endpoints put into route tables, by table; the API lists not all of them."""

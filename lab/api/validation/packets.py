@@ -58,9 +58,9 @@ def _check_value(name: str, key: str, value: str, exists: Callable[[str], bool])
     if key in _RANGES:
         family = _RANGES[key] or (6 if ":" in value else 4)
         if not _is_range_or_address(value, family, network=True):
-            raise _refuse(value, name, "CIDR block")
+            raise _refuse_value(value, name, "CIDR block")
     elif key in _ADDRESSES and not _is_range_or_address(value, _ADDRESSES[key], network=False):
-        raise _refuse(value, name, "address")
+        raise _refuse_value(value, name, "address")
     elif key in ("GroupId", "SecurityGroupId", "PrefixListId", "DestinationPrefixListId", "ReferencedGroupId"):
         for start, code in _REFERENCES.items():
             if value.startswith(start) and not exists(value):
@@ -95,29 +95,29 @@ def _parse_rules(action: str, parameters: Mapping[str, object]) -> Iterable[tupl
 def _check_rule(prefix: str, rule: Mapping[str, str]) -> None:
     protocol = rule["protocol"].lower()
     if protocol not in _PROTOCOLS and not (protocol.isdecimal() and int(protocol) <= 255):
-        raise _refuse(rule["protocol"], f"{prefix}IpProtocol", "protocol")
+        raise _refuse_value(rule["protocol"], f"{prefix}IpProtocol", "protocol")
     number = _PROTOCOLS.get(protocol, -1 if not protocol.isdecimal() else int(protocol))
     numbers = {key: _parse_number(prefix + key, value) for key, value in rule.items() if key != "protocol"}
     if "RuleNumber" in numbers and not 1 <= numbers["RuleNumber"] <= 32766:
-        raise _refuse(rule["RuleNumber"], "RuleNumber", "rule number")
+        raise _refuse_value(rule["RuleNumber"], "RuleNumber", "rule number")
     low = numbers.get("FromPort", numbers.get("PortRange.From"))
     high = numbers.get("ToPort", numbers.get("PortRange.To"))
     if number in (6, 17):
         if low is None or high is None:
             raise ApiError("InvalidParameterValue", "Must specify both from and to ports with TCP/UDP.")
         if not 0 <= low <= high <= 65535:
-            raise _refuse(f"{low}-{high}", f"{prefix}FromPort", "port range")
+            raise _refuse_value(f"{low}-{high}", f"{prefix}FromPort", "port range")
     elif number in (1, 58):
         for value in (low, high, numbers.get("Icmp.Type"), numbers.get("Icmp.Code")):
             if value is not None and not -1 <= value <= 255:
-                raise _refuse(str(value), f"{prefix}FromPort", "ICMP type or code")
+                raise _refuse_value(str(value), f"{prefix}FromPort", "ICMP type or code")
 
 
 def _parse_number(name: str, value: str) -> int:
     if not re.fullmatch(r"-?\d{1,9}", value):
-        raise _refuse(value, name, "number")
+        raise _refuse_value(value, name, "number")
     return int(value)
 
 
-def _refuse(value: str, name: str, kind: str) -> ApiError:
+def _refuse_value(value: str, name: str, kind: str) -> ApiError:
     return ApiError("InvalidParameterValue", f"Value ({value}) for parameter {name} is invalid: not a valid {kind}.")

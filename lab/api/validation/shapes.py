@@ -45,15 +45,15 @@ def check_shapes(request: ApiRequest) -> ApiError | None:
 def _list_violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
     """Yield a sentence for each constraint that a value and the values in it break."""
     for constraint in _list_broken_constraints(shape, value):
-        shown = "" if shape.metadata.get("sensitive") else f" '{_show(value)}'"
+        shown = "" if shape.metadata.get("sensitive") else f" '{_show_value(value)}'"
         yield f"Value{shown} at '{path}' failed to satisfy constraint: Member must {constraint}"
     if isinstance(shape, StructureShape) and isinstance(value, Mapping):
         for name in shape.required_members:
             if value.get(name) is None:
-                yield f"Value null at '{_join(path, name)}' failed to satisfy constraint: Member must not be null"
+                yield f"Value null at '{_join_path(path, name)}' failed to satisfy constraint: Member must not be null"
         for name, member in shape.members.items():
             if value.get(name) is not None:
-                yield from _list_violations(member, value[name], _join(path, name))
+                yield from _list_violations(member, value[name], _join_path(path, name))
     elif isinstance(shape, ListShape) and isinstance(value, Sequence):
         for number, entry in enumerate(value, 1):
             yield from _list_violations(shape.member, entry, f"{path}.{number}.member")
@@ -79,7 +79,7 @@ def _list_broken_constraints(shape: Shape, value: Any) -> Iterator[str]:
     if not isinstance(value, str):
         return
     pattern = limits.get("pattern")
-    if pattern and (compiled := _compile(pattern)) and not compiled.fullmatch(value):
+    if pattern and (compiled := _compile_pattern(pattern)) and not compiled.fullmatch(value):
         yield f"satisfy regular expression pattern: {pattern}"
     allowed = limits.get("enum")
     if allowed and value not in allowed:
@@ -88,32 +88,32 @@ def _list_broken_constraints(shape: Shape, value: Any) -> Iterator[str]:
 
 def _list_ec2_refusals(shape: Shape, value: Any, path: str) -> Iterator[ApiError]:
     for _ in _list_broken_constraints(shape, value):
-        yield ApiError("InvalidParameterValue", f"Value ({_show(value)}) for parameter {path} is invalid.")
+        yield ApiError("InvalidParameterValue", f"Value ({_show_value(value)}) for parameter {path} is invalid.")
     if isinstance(shape, StructureShape) and isinstance(value, Mapping):
         for name in shape.required_members:
             if value.get(name) is None:
-                yield ApiError("MissingParameter", f"The request must contain the parameter {_join(path, name)}")
+                yield ApiError("MissingParameter", f"The request must contain the parameter {_join_path(path, name)}")
         for name, member in shape.members.items():
             if value.get(name) is not None:
-                yield from _list_ec2_refusals(member, value[name], _join(path, name))
+                yield from _list_ec2_refusals(member, value[name], _join_path(path, name))
     elif isinstance(shape, ListShape) and isinstance(value, Sequence):
         for number, entry in enumerate(value, 1):
             yield from _list_ec2_refusals(shape.member, entry, f"{path}.{number}")
 
 
-def _join(path: str, name: str) -> str:
+def _join_path(path: str, name: str) -> str:
     name = name[0].lower() + name[1:]
     return f"{path}.{name}" if path else name
 
 
-def _show(value: Any) -> str:
+def _show_value(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 @functools.cache
-def _compile(pattern: str) -> re.Pattern[str] | None:
+def _compile_pattern(pattern: str) -> re.Pattern[str] | None:
     r"""Translate a Java pattern: its ``\w`` is ASCII, it knows ``\p{L}``, and ``-`` after a class is itself.
 
     Returns:
