@@ -122,6 +122,11 @@ class Names:
         return f"{self.authority}/keys"
 
     @property
+    def owner(self) -> str:
+        """String: identifier of the deployment that may change the authority; only its state has the same one."""
+        return f"{self.authority}/owner"
+
+    @property
     def issued(self) -> str:
         """Path of the register: a String for each client certificate ever issued, named by its decimal serial."""
         return f"{self.authority}/issued"

@@ -11,6 +11,7 @@ from pulumi.dynamic import Resource
 import contract
 from components.authority_provider import Issuer
 from components.grants import READ_PARAMETERS, Grant
+from components.owner import Owner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,7 @@ class Authority(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         names = args.names
         caller = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self))
+        owner = Owner(f"{name}-owner", child)
         certificates = Certificates(
             f"{name}-certificates",
             {
@@ -62,6 +64,7 @@ class Authority(pulumi.ComponentResource):
                 "serverName": names.server,
                 "profiles": dict(args.profiles),
                 "lifetimes": dict(args.lifetimes),
+                "owner": owner.id,
             },
             child,
         )

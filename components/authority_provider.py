@@ -3,6 +3,8 @@
 SSM is the register, and the state file only a copy of what is public in it. Every verb reads SSM, works out what is
 missing and writes that, so a run that was cut off is finished by the next one:
 
+- the owner, an identifier that the deployment's state held before, is written before everything else, so that no other
+  deployment changes what it did not create;
 - all keys of the authority and the server are one parameter, so they are there together or not at all;
 - a certificate's serial is registered before its bundle is written, so none is ever out of reach of a revocation;
 - a serial is marked as revoked before its bundle goes, and stays so.
@@ -18,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
+import pulumi
 from botocore.config import Config
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
@@ -36,7 +39,7 @@ RENEW_SERVER = timedelta(days=30)
 #: Other calls of the account share the quota, so a call is repeated more often than boto3's 3 times.
 SSM_CONFIG = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
 
-INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes")
+INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "owner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Order:
     ca_lifetime: timedelta
     server_lifetime: timedelta
     client_lifetime: timedelta
+    owner: str | None = None
+    """Identifier of the deployment; None in states that were deployed before it existed."""
 
     @classmethod
     def from_props(cls, props: Mapping[str, Any]) -> "Order":
@@ -66,6 +71,7 @@ class Order:
             ca_lifetime=days["ca"],
             server_lifetime=days["server"],
             client_lifetime=days["client"],
+            owner=props.get("owner"),
         )
 
 
@@ -129,6 +135,40 @@ class Keys:
         }
 
 
+def check_creation(store: ParameterStore, order: Order) -> None:
+    """Raise `IssuerError` if a state without an authority finds that of another deployment.
+
+    An authority without an owner was deployed before owners existed. Its clients would lose their certificates; without
+    clients, it is the remainder of a creation that was cut off.
+    """
+    stored = store.values.get(order.names.owner)
+    if stored is None:
+        is_foreign = order.names.keys in store.values and bool(store.under(order.names.clients))
+    else:
+        is_foreign = stored != order.owner
+    if is_foreign:
+        raise _foreign_error(order)
+
+
+def check_update(store: ParameterStore, order: Order, former: str | None) -> None:
+    """Raise `IssuerError` if the authority in a state is now another deployment's; `former` is the owner there."""
+    if _is_foreign(store, order, former):
+        raise _foreign_error(order)
+
+
+def _is_foreign(store: ParameterStore, order: Order, *owners: str | None) -> bool:
+    """Return whether SSM names an owner that is neither the order's nor one of `owners`."""
+    return store.values.get(order.names.owner) not in (None, order.owner, *owners)
+
+
+def _foreign_error(order: Order) -> IssuerError:
+    return IssuerError(
+        f"{order.names.authority} belongs to another deployment of stack {order.names.stack}, whose clients would lose "
+        "their certificates; use the Pulumi backend that deployed it, or, if that deployment is gone for good, remove "
+        f"the parameters under {order.names.authority}"
+    )
+
+
 def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, Any]:
     """Make SSM hold what is ordered and return the public outputs; raises `IssuerError`."""
     stored = store.values.get(order.names.keys)
@@ -137,6 +177,8 @@ def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, An
     except (PkiError, ValueError, KeyError, TypeError) as error:
         reason = str(error) if isinstance(error, PkiError) else type(error).__name__
         raise IssuerError(f"the authority's keys in {order.names.keys} cannot be used: {reason}") from None
+    if order.owner:
+        store.put(order.names.owner, order.owner, secret=False)
     store.put(order.names.keys, keys.dump(), secret=True)
     for name, value in keys.for_gateway().items():
         store.put(order.names.secret(name), value, secret=True)
@@ -254,16 +296,22 @@ class Issuer(ResourceProvider):
         return DiffResult(changes=changed or _is_due(_olds, _now()), replaces=replaces, delete_before_replace=True)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(Order.from_props(props).names.root, self._converge(props))
+        order = Order.from_props(props)
+        store = _open_store(order)
+        check_creation(store, order)
+        return CreateResult(order.names.root, {**_inputs(props), **converge(store, order, _now())})
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(self._converge(_news))
+        order = Order.from_props(_news)
+        store = _open_store(order)
+        check_update(store, order, _olds.get("owner"))
+        return UpdateResult({**_inputs(_news), **converge(store, order, _now())})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         order = Order.from_props(props)
         store = _open_store(order)
         stored = store.values.get(order.names.keys)
-        if stored is None:
+        if stored is None or (order.owner and _is_foreign(store, order)):
             return ReadResult("", {})
         keys = Keys.load(stored)
         register = Register(store, order.names)
@@ -273,12 +321,11 @@ class Issuer(ResourceProvider):
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         order = Order.from_props(_props)
         store = _open_store(order)
+        if order.owner and _is_foreign(store, order):
+            pulumi.log.warn(f"{order.names.authority} belongs to another deployment and is not deleted")
+            return
         paths = (order.names.clients, order.names.secrets, order.names.authority)
         store.delete([name for path in paths for name in list(store.values) if name.startswith(f"{path}/")])
-
-    def _converge(self, props: dict[str, Any]) -> dict[str, Any]:
-        order = Order.from_props(props)
-        return {**_inputs(props), **converge(_open_store(order), order, _now())}
 
 
 def _inputs(props: Mapping[str, Any]) -> dict[str, Any]:

@@ -426,6 +426,7 @@ def test_authority_hands_its_provider_names_and_no_secret(declare: Declare) -> N
         "serverName": "dev.drawbridge",
         "profiles": {"alice": "client\n"},
         "lifetimes": {"ca": 3, "server": 2, "client": 1},
+        "owner": "authority-owner-id",
     }
     assert seen.inputs("Parameter", "authority-ssh-host-key")["value"] == "ssh-ed25519 AAAA"
     assert seen.outputs == {

@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import dill  # type: ignore[import-untyped]
+import pulumi
 import pytest
 from moto import mock_aws
 from pulumi.dynamic.dynamic import serialize_provider
@@ -15,6 +16,7 @@ from pulumi.dynamic.dynamic import serialize_provider
 import contract
 from components import authority_provider, register
 from components.authority_provider import Issuer
+from components.owner import OwnerProvider
 from components.register import IssuerError
 from openvpn import bundle as bundles
 from pki.authority import Certificate
@@ -28,6 +30,7 @@ PROPS: dict[str, Any] = {
     "profiles": {"alice": "client\nremote 192.0.2.1\n", "bob": "client\nremote 192.0.2.1\n"},
     # Pulumi's wire has floats only.
     "lifetimes": {"ca": 3650.0, "server": 825.0, "client": 365.0},
+    "owner": "one deployment",
 }
 
 
@@ -64,6 +67,7 @@ def test_parameters_and_where_they_are(ssm: Any) -> None:
     outs = create()
     serials = {client["serial"] for client in outs["clients"].values()}
     assert kept(ssm).keys() == {
+        NAMES.owner,
         NAMES.keys,
         *(NAMES.secret(name) for name in contract.GATEWAY_SECRETS),
         *(NAMES.bundle(name) for name in ("alice", "bob")),
@@ -161,7 +165,7 @@ class CutOffError(Exception):
     pass
 
 
-WRITES = 10  # keys, five for the gateway, and two for each of two clients
+WRITES = 11  # the owner, keys, five for the gateway, and two for each of two clients
 
 
 @pytest.mark.parametrize("allowed", range(WRITES))
@@ -189,7 +193,7 @@ def test_a_creation_cut_off_anywhere_is_finished_by_the_next(
     }
     assert outs["clients"].keys() == {"alice", "bob"}
     # A serial that was registered and never handed out is revoked, no other.
-    assert len(outs["revoked"]) == (1 if allowed in (7, 9) else 0)
+    assert len(outs["revoked"]) == (1 if allowed in (8, 10) else 0)
     assert create() == outs
 
 
@@ -349,3 +353,97 @@ def test_repr_of_keys_holds_none(ssm: Any) -> None:
     create()
     keys = authority_provider.Keys.load(kept(ssm)[NAMES.keys])
     assert "PRIVATE" not in repr(keys)
+
+
+REFUSAL = (
+    "/drawbridge/dev/authority belongs to another deployment of stack dev, whose clients would lose their "
+    "certificates; use the Pulumi backend that deployed it, or, if that deployment is gone for good, remove "
+    "the parameters under /drawbridge/dev/authority"
+)
+
+
+def remove_under(ssm: Any, path: str) -> None:
+    """Do what the refusal names as its remedy."""
+    for name in kept(ssm):
+        if name.startswith(f"{path}/"):
+            ssm.delete_parameter(Name=name)
+
+
+def without_owner(**changes: Any) -> dict[str, Any]:
+    """Return the outputs of an authority that was deployed before owners existed."""
+    props = {key: value for key, value in PROPS.items() if key != "owner"} | changes
+    outs = Issuer().create(props).outs
+    assert outs is not None and "owner" not in outs
+    return outs
+
+
+@pytest.mark.parametrize("has_owner", [True, False])
+def test_another_deployment_cannot_create_over_an_authority(ssm: Any, has_owner: bool) -> None:
+    if has_owner:
+        create()
+    else:
+        without_owner()
+    before = kept(ssm)
+    with pytest.raises(IssuerError) as refusal:
+        create(owner="another deployment", profiles={"carol": "client\n"})
+    assert str(refusal.value) == REFUSAL
+    assert kept(ssm) == before
+
+
+def test_the_remedy_of_a_refused_creation_is_accepted(ssm: Any) -> None:
+    first = create()
+    remove_under(ssm, NAMES.authority)
+    second = create(owner="another deployment", profiles=only("alice"))
+    assert second["caCertificate"] != first["caCertificate"]
+    assert set(second["revoked"].values()) == {"alice", "bob"}
+    assert NAMES.bundle("bob") not in kept(ssm)
+
+
+def test_a_deployment_neither_changes_nor_deletes_what_became_anothers(
+    ssm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outs = create()
+    remove_under(ssm, NAMES.authority)
+    create(owner="another deployment")
+    before = kept(ssm)
+    with pytest.raises(IssuerError) as refusal:
+        update(outs, profiles=only("alice"))
+    assert str(refusal.value) == REFUSAL
+    assert Issuer().read(NAMES.root, outs).id == ""
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", warnings.append)
+    Issuer().delete(NAMES.root, outs)
+    assert warnings == ["/drawbridge/dev/authority belongs to another deployment and is not deleted"]
+    assert kept(ssm) == before
+
+
+def test_an_authority_without_an_owner_gets_one_at_the_next_update(ssm: Any) -> None:
+    outs = without_owner()
+    assert Issuer().diff(NAMES.root, outs, PROPS).changes is True
+    assert Issuer().diff(NAMES.root, outs, PROPS).replaces == []
+    assert update(outs) == {**outs, "owner": "one deployment"}
+    assert kept(ssm)[NAMES.owner] == "one deployment"
+    # The state of an update that was cut off has no owner yet.
+    assert update(outs)["clients"] == outs["clients"]
+
+
+def test_an_authority_follows_its_state_to_a_new_owner(ssm: Any) -> None:
+    outs = create()
+    assert update(outs, owner="the same deployment")["clients"] == outs["clients"]
+    assert kept(ssm)[NAMES.owner] == "the same deployment"
+
+
+def test_a_state_without_an_owner_deletes_its_authority(ssm: Any) -> None:
+    Issuer().delete(NAMES.root, without_owner())
+    assert kept(ssm) == {}
+
+
+def test_each_owner_is_another() -> None:
+    owners = {OwnerProvider().create({}).id for _ in range(3)}
+    assert len(owners) == 3
+
+
+def test_a_state_names_the_provider_of_owners_by_its_module_and_class() -> None:
+    pickled = base64.b64decode(serialize_provider(OwnerProvider()))
+    assert b"components.owner" in pickled and b"OwnerProvider" in pickled
+    assert len(pickled) < 200  # a name, and no code
