@@ -4,9 +4,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from lab.errors import MachineDown
+from lab.region import Host
 
 T = TypeVar("T")
 
@@ -25,6 +26,12 @@ def until(condition: Callable[[], T | None], seconds: float) -> T:
                 return result
         time.sleep(0.1)
     raise AssertionError(f"not within {seconds:.0f} s: {getattr(condition, '__name__', condition)}")
+
+
+def take_down(host: Host, verb: Literal["poweroff", "reboot"]) -> None:
+    """Have a machine's own systemd take it down; it may be down before the command has ended."""
+    with contextlib.suppress(MachineDown):
+        host.run(["systemctl", "--no-block", verb])
 
 
 class Lateness:

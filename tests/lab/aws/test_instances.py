@@ -88,7 +88,7 @@ def test_a_reboot_keeps_all_and_runs_user_data_no_more(
     host = cloud.region.host(one.id)
     before = boot_of(host)
     if by == "itself":
-        host.run(["systemctl", "reboot"])
+        waiting.take_down(host, "reboot")
     else:
         cloud.ec2.reboot_instances(InstanceIds=[one.id])
     again = booted(cloud, one, after=before)
@@ -135,14 +135,14 @@ def test_a_replaced_root_volume_is_as_at_launch(cloud: Cloud, neighbour: Instanc
 
 def test_an_instance_that_powers_itself_off_is_stopped(cloud: Cloud, one: Instance) -> None:
     """Amazon EC2 User Guide, "Change the instance initiated shutdown behavior": stop."""
-    cloud.region.host(one.id).run(["systemctl", "poweroff"])
+    waiting.take_down(cloud.region.host(one.id), "poweroff")
     waiting.until(lambda: state(cloud, one) == "stopped", 30)
 
 
 def test_or_terminated_where_its_launch_says_so(cloud: Cloud, neighbour: Instance) -> None:
     """Amazon EC2 User Guide, "Change the instance initiated shutdown behavior": terminate."""
     made = launch(cloud, neighbour, InstanceInitiatedShutdownBehavior="terminate")
-    booted(cloud, made).run(["systemctl", "poweroff"])
+    waiting.take_down(booted(cloud, made), "poweroff")
     waiting.until(lambda: state(cloud, made) == "terminated", 30)
 
 

@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.network.fabric import MIRROR
 from lab.region import Host, Region
 from tests.support.pair import read_boot_id
-from tests.support.waiting import until
+from tests.support.waiting import take_down, until
 
 BOOT = 90.0
 
@@ -91,7 +91,7 @@ def test_it_reboots_and_has_its_lines_again(region: Region, host: Host) -> None:
 def test_a_power_off_is_none(region: Region) -> None:
     made = region.add_host("off", site="line0", own_kernel=True)
     made.wait_booted(BOOT)
-    run_checked(made, "systemctl", "--no-block", "poweroff")
+    take_down(made, "poweroff")
     until(lambda: not next(h for h in region.status()["hosts"] if h["name"] == "off")["leader"], 40)
     region.remove_host("off")
 
