@@ -11,7 +11,8 @@ DrawbridgeError
     ├── UnreachableError    no connection
     ├── HostKeyError        another machine answers at the gateway's address
     ├── LoginError          the gateway does not let this user in
-    └── RemoteError         a command on the gateway failed
+    ├── RemoteError         a command on the gateway failed
+    └── MalformedError      the gateway wrote something that is not in its format
 """
 
 
@@ -65,3 +66,7 @@ class LoginError(GatewayError):
 
 class RemoteError(GatewayError):
     """A command on the gateway failed."""
+
+
+class MalformedError(GatewayError):
+    """The gateway wrote something that is not in its format; the message repeats none of it."""

@@ -3,12 +3,16 @@
 Source: the reference manual for OpenVPN 2.6, openvpn(8), section "Inline file support".
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 
 class BundleError(ValueError):
     """A text is not a bundle; the message never repeats any of it."""
+
+
+_PORT = re.compile("[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def remote_of(bundle: str) -> Remote:
     words = [line.split() for line in bundle.partition("\n<ca>")[0].splitlines()]
     options = {word[0]: word[1:] for word in words if word}
     match options.get("remote"), options.get("proto"), options.get("verify-x509-name"):
-        case [host, port], [protocol], [name, *_] if port.isdigit() and 0 < int(port) < 65536:
+        case [host, port], [protocol], [name, *_] if _PORT.fullmatch(port) and 0 < int(port) < 65536:
             return Remote(host, int(port), "tcp" if protocol.startswith("tcp") else "udp", name)
     raise BundleError("the bundle has no remote, proto and verify-x509-name; fetch it again")
 

@@ -33,8 +33,8 @@ def allow_me(client: str | None, address: IPv4Address | None, stack: str, region
     """Let in your public address, and remove the one you had before."""
     change = ingress_rules.allow_me(connect(stack, region=region), client, address)
     if wants_json:
-        click.echo(output.as_json(change))
+        output.print_line(output.as_json(change))
     elif change.before == change.after:
-        click.echo(f"{change.follows}: {change.after} was already let in")
+        output.print_line(f"{change.follows}: {change.after} was already let in")
     else:
-        click.echo(f"{change.follows}: {change.after} is let in, {change.before} no longer")
+        output.print_line(f"{change.follows}: {change.after} is let in, {change.before} no longer")

@@ -26,7 +26,7 @@ def list_(stack: str, region: str | None, wants_json: bool) -> None:
     """List the clients that may connect; of a pair, those of both gateways."""
     clients = bundles.list_clients(connect(stack, region=region))
     if wants_json:
-        click.echo(output.as_json(clients))
+        output.print_line(output.as_json(clients))
         return
     now = datetime.now(UTC)
     output.table(
@@ -61,10 +61,10 @@ def fetch(name: str, target: Path | None, force: bool, stack: str, region: str |
     target = target or Path(f"{name}.ovpn")
     written = bundles.save_bundle(connect(stack, region=region), name, target, replace=force)
     if len(written) == 1:
-        click.echo(f"{target}: sudo openvpn --config {target}")
+        output.print_line(f"{target}: sudo openvpn --config {target}")
     else:
         paths = ", ".join(map(str, written))
-        click.echo(f"{paths}: into {windows.CONFIG_DIRECTORY} on {name}, then restart OpenVPNService there")
+        output.print_line(f"{paths}: into {windows.CONFIG_DIRECTORY} on {name}, then restart OpenVPNService there")
 
 
 @client.command()
@@ -76,4 +76,4 @@ def kit(name: str, minutes: int, stack: str, region: str | None) -> None:
 
     The link in it leads to the kit, which holds no secret; the host's own AWS credentials get it its bundle.
     """
-    click.echo(bundles.kit_command(connect(stack, region=region), name, seconds=60 * minutes))
+    output.print_line(bundles.kit_command(connect(stack, region=region), name, seconds=60 * minutes))

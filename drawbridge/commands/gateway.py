@@ -54,7 +54,7 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
     """Show what the gateway runs and who is connected; exit 1 if it is not healthy."""
     state = gateway_status.read_status(*_find_target(stack, region, user, identity, second))
     if wants_json:
-        click.echo(output.as_json(state))
+        output.print_line(output.as_json(state))
     else:
         output.table(
             ("", state.address),
@@ -70,7 +70,7 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
             ],
         )
     if not wants_json and not state.links:
-        click.echo()
+        output.print_line()
         output.table(
             ("client", "address", "from", "since", "received", "sent"),
             [
@@ -101,7 +101,7 @@ def logs(
     # Ctrl-C is how following ends; it is not a failure.
     with suppress(KeyboardInterrupt) if follow else nullcontext():
         for line in gateway_status.read_logs(target, lines=lines, follow=follow):
-            click.echo(line, nl=False)
+            output.print_line(line, nl=False)
 
 
 @gateway.command()
@@ -117,10 +117,10 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
     account = connect(stack, region=region) if stack else None
     verdict = bundle_probe.probe_from_account(bundle_probe.read_bundle(bundle), account)
     if wants_json:
-        click.echo(output.as_json(verdict))
+        output.print_line(output.as_json(verdict))
     else:
-        click.echo(f"{verdict.state}: {verdict.finding} ({verdict.remote}, {verdict.seconds:.1f} s)")
+        output.print_line(f"{verdict.state}: {verdict.finding} ({verdict.remote}, {verdict.seconds:.1f} s)")
         if not verdict.fine:
-            click.echo(f"  -> {verdict.remedy}")
+            output.print_line(f"  -> {verdict.remedy}")
     if not verdict.fine:
         raise SystemExit(1)

@@ -42,8 +42,10 @@ def exec_(host: str, command: tuple[str, ...], timeout: float) -> None:
         raise NotUp("no lab runs on this machine")
     stdin = None if sys.stdin.isatty() else sys.stdin.read()
     done = region.host(host).run(command, timeout=timeout, stdin=stdin)
-    click.echo(done.stdout, nl=False)
-    click.echo(done.stderr, nl=False, err=True)
+    # Another program gets every byte; a terminal is not obeyed by a machine that somebody else may have taken over.
+    for text, stream in ((done.stdout, sys.stdout), (done.stderr, sys.stderr)):
+        show = output.print_line if stream.isatty() else click.echo
+        show(text, nl=False, err=stream is sys.stderr)
     raise SystemExit(done.returncode)
 
 
@@ -54,11 +56,11 @@ def status(wants_json: bool) -> None:
     region = labs.connect()
     state = region.status() if region else {}
     if wants_json:
-        click.echo(output.as_json(state))
+        output.print_line(output.as_json(state))
     elif region is None:
-        click.echo("no lab runs on this machine; start one: make lab")
+        output.print_line("no lab runs on this machine; start one: make lab")
     else:
-        click.echo(f"AWS API: {region.endpoint}\n")
+        output.print_line(f"AWS API: {region.endpoint}\n")
         sites = {site["name"]: site for site in state["sites"]}
         output.table(
             ("machine", "is", "address", "public"),
@@ -82,4 +84,4 @@ def down() -> None:
     with output.progress() as progress:
         progress("taking the lab down")
         removed = labs.down()
-    click.echo("the lab is removed" if removed else "there was no lab to remove")
+    output.print_line("the lab is removed" if removed else "there was no lab to remove")

@@ -56,14 +56,14 @@ def _reported_work() -> Iterator[Callable[[str], None]]:
     except SettingsError as error:
         raise errors.StackError(str(error)) from error
     except KeyboardInterrupt:
-        click.echo("interrupted; to remove what was started: drawbridge lab down", err=True)
+        output.print_line("interrupted; to remove what was started: drawbridge lab down", err=True)
         raise SystemExit(130) from None
 
 
 def _print_checks(checks: Sequence[Check], wants_json: bool) -> None:
     """Print the checks; exit 1 unless all hold."""
     if wants_json:
-        click.echo(output.as_json(checks))
+        output.print_line(output.as_json(checks))
     else:
         output.check_lines(checks)
     if not all_hold(checks):

@@ -18,7 +18,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from drawbridge.printable import escape_controls
 from drawbridge.trial.checks import Check
+
+
+def print_line(text: str = "", *, nl: bool = True, err: bool = False) -> None:
+    """Print a text, with its control characters escaped except line breaks and tabs.
+
+    Names, reports and logs come from machines that somebody else may have taken over.
+    """
+    click.echo(escape_controls(text, keep="\n\t"), nl=nl, err=err)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -27,7 +36,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         grid.add_column(column, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(*(Text(escape_controls(cell)) for cell in row))
     _print_grid(grid)
 
 
@@ -44,7 +53,7 @@ def check_lines(checks: Iterable[Check]) -> None:
     grid.add_column(overflow="fold")
     for check in checks:
         verdict = Text("ok", "green") if check.ok else Text("FAIL", "bold red")
-        grid.add_row(verdict, Text(check.promise), Text(check.figure))
+        grid.add_row(verdict, Text(escape_controls(check.promise)), Text(escape_controls(check.figure)))
     _print_grid(grid)
 
 
@@ -54,8 +63,8 @@ def _print_grid(grid: Table) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     with console.capture() as captured:
         console.print(grid)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+    for row in captured.get().splitlines():
+        click.echo(row.rstrip())
 
 
 def _encode_value(value: object) -> Any:
@@ -80,11 +89,12 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
         yield lambda message: None
         return
     if not console.is_terminal:
-        yield lambda message: click.echo(f"{time.monotonic() - start:6.1f} s  {message}", err=True)
+        yield lambda message: print_line(f"{time.monotonic() - start:6.1f} s  {message}", err=True)
         return
     with console.status("") as spinner:
 
         def show(message: str) -> None:
+            message = escape_controls(message)
             console.print(Text(f"{time.monotonic() - start:6.1f} s  {message}"))
             spinner.update(Text(message, "dim"))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from drawbridge.commands import output
 from drawbridge.operate import peer_files
 
 
@@ -26,4 +27,4 @@ def peer() -> None:
 def new(listens: str, calls: str, remote: str, port: int, directory: Path) -> None:
     """Write a file for each of two hosts, by their names; each knows the other by its key's fingerprint."""
     for path in peer_files.write_peer_files(directory, (listens, calls), remote, port):
-        click.echo(f"{path}: sudo openvpn --config {path}")
+        output.print_line(f"{path}: sudo openvpn --config {path}")

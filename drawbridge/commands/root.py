@@ -11,6 +11,7 @@ import click
 
 from drawbridge import errors
 from drawbridge.commands.lazy import LazyCommand, LazyGroup
+from drawbridge.printable import escape_controls
 from lab.errors import (
     AlreadyUp,
     CommandFailed,
@@ -50,6 +51,7 @@ class Failure(click.ClickException):
     """An error as click shows it: what went wrong, then what to do."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
+        message, remedy = (escape_controls(text, keep="\n\t") for text in (message, remedy))
         super().__init__(f"{message}\n  -> {remedy}" if remedy else message)
 
 

@@ -38,14 +38,14 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
     day, region = monthly_cost.price_date()
     if wants_json:
         shown = [{"name": bill.name, "dollars": round(bill.dollars, 2), "items": bill.items} for bill in bills]
-        click.echo(output.as_json({"date": str(day), "region": region, "bills": shown}))
+        output.print_line(output.as_json({"date": str(day), "region": region, "bills": shown}))
         return
     rows = [
         (bill.name, f"{bill.dollars:8.2f}", ", ".join(f"{item.name} {item.dollars:.2f}" for item in bill.items))
         for bill in bills
     ]
     output.table(("", "US$ a month", "of which"), rows)
-    click.echo(f"\nlist prices of {region}, {day}: {monthly_cost.PRICES.name}")
+    output.print_line(f"\nlist prices of {region}, {day}: {monthly_cost.PRICES.name}")
 
 
 @stacks.command()
@@ -55,10 +55,10 @@ def audit(stack: str, region: str | None, wants_json: bool) -> None:
     """List all resources of a stack in the account; exit 1 if there are any, as none may be after `pulumi destroy`."""
     resources = leftovers.find_leftovers(connect(stack, region=region))
     if wants_json:
-        click.echo(output.as_json(resources))
+        output.print_line(output.as_json(resources))
     elif resources:
         output.table(("resource", "name"), [(resource.kind, resource.name) for resource in resources])
     else:
-        click.echo(f"nothing of stack {stack} is in the account")
+        output.print_line(f"nothing of stack {stack} is in the account")
     if resources:
         raise SystemExit(1)

@@ -1,5 +1,6 @@
 """Call AWS for one stack's operator, and translate boto3's errors into the command's own."""
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,21 @@ class Account:
         with translate_aws_errors(self.stack, name):
             answer = self.client("ssm").get_parameter(Name=name, WithDecryption=secret)
         return str(answer["Parameter"]["Value"])
+
+    def json_parameter(self, name: str) -> dict[str, Any]:
+        """Return the JSON object that an SSM parameter holds; raises as `parameter`, and `MalformedError`."""
+        text = self.parameter(name)
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise errors.MalformedError(
+                f"SSM parameter {name} does not hold a JSON object",
+                f"pulumi up --stack {self.stack} writes a release, the gateway's agent its report; if either stays "
+                "malformed, do not trust the gateway",
+            )
+        return value
 
     def parameters(self, path: str, *, secret: bool = False) -> dict[str, str]:
         """Return every SSM parameter below a path, by its full name; raises `AwsError`."""

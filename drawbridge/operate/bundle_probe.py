@@ -110,7 +110,8 @@ def probe_bundle(bundle: str) -> Verdict:
     try:
         try:
             family, address = pool.submit(_look_up, remote).result(_LOOK_UP)
-        except (OSError, NotYet) as error:
+        # UnicodeError: a label of the name is empty or longer than 63 characters.
+        except (OSError, UnicodeError, NotYet) as error:
             return verdict("address", f"the name {remote.host} is not found: {error}", _WHERE)
         echo = pool.submit(_answers_echo, family, address[0], start + TIME_LIMIT - 1)
         return verdict(*_try_remote(bundle, remote, client_key_of(bundle), family, address, echo, start))

@@ -3,7 +3,6 @@
 A bundle is a SecureString in SSM. Its text is a secret: it goes from there into one file and nowhere else.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -133,7 +132,7 @@ def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
     region = account.session.region_name
     # The link is used on the client's machine, which does not reach a lab's API at this machine's loopback address.
     endpoint = f"https://s3.{region}.amazonaws.com" if account.endpoint else None
-    bucket = json.loads(account.parameter(account.names.release))["bucket"]
+    bucket = str(account.json_parameter(account.names.release).get("bucket", ""))
     kit_object = {"Bucket": bucket, "Key": account.names.kit_key(name)}
     with translate_aws_errors(account.stack, f"kit for {name}"):
         if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=kit_object["Key"]).get("KeyCount"):

@@ -1,11 +1,12 @@
 """Read a gateway's state and logs: its report from SSM; its services, sessions and journal over SSH."""
 
-import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import contract
 from drawbridge import errors
@@ -121,7 +122,7 @@ def ssh_target(account: Account, *, user: str, identity: Path | None) -> SshTarg
 def read_status(account: Account, target: SshTarget) -> GatewayStatus:
     """Return the gateway's state now, of every OpenVPN process; raises `AwsError` and `GatewayError`."""
     report = read_report(account)
-    release = json.loads(account.parameter(account.names.release))["sha256"]
+    release = str(account.json_parameter(account.names.release).get("sha256", ""))
     units = report.units or _configured_units(account)
     status_files = [Paths(unit.partition("@")[2].removesuffix(".service")).status for unit in units]
     with ssh_login.connect(target) as shell:
@@ -187,19 +188,34 @@ def parse_links(text: str) -> dict[str, str]:
 def read_report(account: Account) -> AgentReport:
     """Return the agent's last report; raises `NotDeployedError` if there is none yet."""
     try:
-        report = json.loads(account.parameter(account.names.report))
+        report = account.json_parameter(account.names.report)
     except errors.NotDeployedError as error:
         raise errors.NotDeployedError(
             f"the gateway of stack {account.stack} has not reported yet",
             f"wait two minutes after {deploy_command(account.stack)}; then read the console of its instance",
         ) from error
+    return parse_report(report)
+
+
+def parse_report(report: Mapping[str, Any]) -> AgentReport:
+    """Return the report that a JSON object holds; raises `MalformedError` if its units are not OpenVPN's."""
     texts = {key: str(report.get(key) or "") for key in ("state", "release", "reason", "time")}
-    return AgentReport(**texts, units=tuple(report.get("units") or ()))
+    units = report.get("units") or []
+    if not isinstance(units, list) or not all(isinstance(unit, str) and _UNIT.fullmatch(unit) for unit in units):
+        raise errors.MalformedError("the gateway's report does not name OpenVPN's units", _DISTRUST)
+    return AgentReport(**texts, units=tuple(units))
+
+
+_DISTRUST = "look at the gateway's journal: drawbridge gateway logs; if it stays so, do not trust the gateway"
+
+#: Names of the units that run OpenVPN.
+_UNIT = re.compile(r"(openvpn-server|drawbridge-link)@[a-z0-9]+\.service")
 
 
 def parse_sessions(text: str) -> tuple[ClientSession, ...]:
     """Return the connected clients from status files of version 3: fields between tabs, in the order of HEADER lines.
 
+    Raises `MalformedError` for a line that is not in that format.
     Source: openvpn(8), `--status-version`. A client still in its handshake has no name (UNDEF) and is left out.
     """
     columns: list[str] = []
@@ -209,20 +225,24 @@ def parse_sessions(text: str) -> tuple[ClientSession, ...]:
         if kind == "HEADER" and fields[:1] == ["CLIENT_LIST"]:
             columns = fields[1:]
         elif kind == "CLIENT_LIST":
-            row = dict(zip(columns, fields, strict=False))
-            if row["Common Name"] == "UNDEF":
-                continue
-            sessions.append(
-                ClientSession(
-                    client=row["Common Name"],
-                    real=row["Real Address"],
-                    address=row["Virtual Address"],
-                    received=int(row["Bytes Received"]),
-                    sent=int(row["Bytes Sent"]),
-                    since=datetime.fromtimestamp(int(row["Connected Since (time_t)"]), UTC),
-                )
-            )
+            session = _parse_session(dict(zip(columns, fields, strict=False)))
+            if session.client != "UNDEF":
+                sessions.append(session)
     return tuple(sessions)
+
+
+def _parse_session(row: Mapping[str, str]) -> ClientSession:
+    try:
+        return ClientSession(
+            client=row["Common Name"],
+            real=row["Real Address"],
+            address=row["Virtual Address"],
+            received=int(row["Bytes Received"]),
+            sent=int(row["Bytes Sent"]),
+            since=datetime.fromtimestamp(int(row["Connected Since (time_t)"]), UTC),
+        )
+    except (KeyError, ValueError, OverflowError, OSError):
+        raise errors.MalformedError("OpenVPN's status file on the gateway is malformed", _DISTRUST) from None
 
 
 def read_logs(target: SshTarget, *, lines: int, follow: bool = False) -> Iterator[str]:

@@ -182,7 +182,7 @@ def read_pointer(text: str) -> Pointer:
     try:
         raw = json.loads(text)
         pointer = Pointer(bucket=str(raw["bucket"]), key=str(raw["key"]), sha256=str(raw["sha256"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RefusedError(f"the release parameter is not a pointer to a release: {error!r}") from error
     # The digest becomes the name of a directory.
     if len(pointer.sha256) != 64 or not set(pointer.sha256) <= set("0123456789abcdef"):
@@ -197,21 +197,29 @@ def read_manifest(text: str) -> Manifest:
         format_number = raw["format"]
         optional = {key: raw[key] for key in ("unit", "configs") if key in raw}
         manifest = Manifest(
-            instances=tuple(raw["instances"]),
-            secrets=tuple(raw["secrets"]),
-            beside=tuple(raw.get("beside", ())),
+            instances=_read_list(raw["instances"]),
+            secrets=_read_list(raw["secrets"]),
+            beside=_read_list(raw.get("beside", [])),
             bundles=tuple(raw.get("bundles", {}).items()),
             **optional,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        parts = PurePosixPath(manifest.configs).parts
+        names = (*manifest.instances, *manifest.files, manifest.unit, *manifest.beside, *parts)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RefusedError(f"the release's manifest is unreadable: {error!r}") from error
     if format_number != FORMAT:
         raise RefusedError(f"the release has format {format_number}, this agent reads {FORMAT}: replace the instance")
-    parts = PurePosixPath(manifest.configs).parts
-    for name in (*manifest.instances, *manifest.files, manifest.unit, *manifest.beside, *parts):
+    for name in names:
         if not isinstance(name, str) or not is_plain(name):
             raise RefusedError(f"the release's manifest has the name {name!r}, which is not a plain file name")
     return manifest
+
+
+def _read_list(value: Any) -> tuple[Any, ...]:
+    # A string would otherwise be read as a list of its letters.
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return tuple(value)
 
 
 def read_state(text: str) -> AgentState:
@@ -221,7 +229,7 @@ def read_state(text: str) -> AgentState:
         for key in ("applied", "refused"):
             raw[key] = raw[key] and Generation(**raw[key])
         return AgentState(**raw)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return AgentState()
 
 
@@ -246,6 +254,7 @@ def read_archive(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes | None]]
     an archive that is cut off.
     """
     total = count = 0
+    paths = set()
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
             for member in tar:
@@ -254,6 +263,9 @@ def read_archive(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes | None]]
                     raise RefusedError(f"the archive has the path {member.name!r}")
                 if not (member.isreg() or member.isdir()):
                     raise RefusedError(f"the archive's {member.name!r} is neither a file nor a directory")
+                if path in paths:
+                    raise RefusedError(f"the archive has the path {member.name!r} twice")
+                paths.add(path)
                 total, count = total + member.size, count + 1
                 if total > MAX_UNPACKED or count > MAX_FILES:
                     raise RefusedError(f"the archive holds more than {MAX_UNPACKED >> 20} MiB or {MAX_FILES} files")
@@ -275,7 +287,7 @@ def read_sessions(status: Iterable[str]) -> list[Session]:
     """Read the answer to `status 3`: fields are separated by tabs, the eleventh is the client's id."""
     rows = (line.split("\t") for line in status)
     clients = (row for row in rows if row[0] == "CLIENT_LIST" and len(row) > 10)
-    return [Session(row[1], int(row[10])) for row in clients if row[10].isdigit()]
+    return [Session(row[1], int(row[10])) for row in clients if row[10].isascii() and row[10].isdigit()]
 
 
 def kill_commands(sessions: Iterable[Session], allowed: set[str], rekeyed: set[str]) -> list[str]:

@@ -303,13 +303,21 @@ def test_units_follow_from_the_stack_file_if_the_agent_reports_none(
     assert deployed.asked[0].endswith(" ".join(PROCESSES))
 
 
-def test_a_unit_is_quoted_for_the_gateways_shell(deployed: SshServer, account: Account, identity: Path) -> None:
+def test_a_unit_with_a_shells_words_is_refused_and_nothing_is_run(
+    deployed: SshServer, account: Account, identity: Path
+) -> None:
     report = {"state": "ready", "release": RELEASE, "units": ["openvpn-server@a;reboot.service"]}
     account.client("ssm").put_parameter(
         Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
     )
-    run("status", identity=identity)
-    assert deployed.asked[0].endswith("'openvpn-server@a;reboot.service'")
+    code, _, err = run("status", identity=identity)
+    assert (code, deployed.asked) == (1, [])
+    assert "the gateway's report does not name OpenVPN's units" in err
+
+
+def test_logs_do_not_reach_the_terminals_controls(deployed: SshServer, identity: Path) -> None:
+    deployed.answers["sudo -n journalctl"] = (0, "\x1b]52;c;cHduZWQ=\x07\x1b[2Jall is well\n", "")
+    assert run("logs", identity=identity) == (0, "\\x1b]52;c;cHduZWQ=\\x07\\x1b[2Jall is well\n", "")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
@@ -47,6 +48,9 @@ def test_pointer_to_what_is_no_digest_is_refused(sha: str) -> None:
         ({"format": 1, "instances": ["../x"], "secrets": []}, "'../x'"),
         ({"format": 1, "instances": [7], "secrets": []}, "7"),
         ({"format": 1}, "unreadable"),
+        ({"format": 1, "instances": "server", "secrets": []}, "not a list"),
+        ({"format": 1, "instances": [], "secrets": [], "configs": 7}, "unreadable"),
+        ({"format": 1, "instances": [], "secrets": [["key"]]}, "unreadable"),
         ([], "unreadable"),
     ],
 )
@@ -59,6 +63,31 @@ def test_manifest_not_understood_is_refused(manifest: object, reason: str) -> No
 def test_state_survives_writing_and_reading(generation: agent.Generation | None, reason: str, reported: str) -> None:
     state = agent.AgentState(applied=generation, refused=generation, reason=reason, reported=reported)
     assert agent.read_state(json.dumps(asdict(state))) == state
+
+
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(["format", "instances", "secrets", "unit", "configs", "beside", "bundles"]),
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            max_leaves=5,
+        ),
+    )
+)
+def test_a_manifest_with_any_values_is_read_or_refused(changes: dict[str, object]) -> None:
+    text = json.dumps({"format": agent.FORMAT, "instances": ["server"], "secrets": ["key"], **changes})
+    try:
+        manifest = agent.read_manifest(text)
+    except agent.RefusedError:
+        return
+    assert all(agent.is_plain(name) for name in (*manifest.instances, *manifest.files, *manifest.beside))
+
+
+@pytest.mark.parametrize("read", [agent.read_pointer, agent.read_manifest])
+def test_nested_too_deep_is_refused(read: Callable[[str], object]) -> None:
+    with pytest.raises(agent.RefusedError):
+        read("[" * 100_000)
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"applied": 7}', '{"unknown": 1}'])
@@ -118,6 +147,11 @@ def test_paths_that_leave_or_hide_are_refused(name: str) -> None:
 def test_all_but_files_and_directories_is_refused(kind: bytes) -> None:
     with pytest.raises(agent.RefusedError, match="neither"):
         list(agent.read_archive(packed(member("a", kind, target="/etc/shadow"))))
+
+
+def test_a_path_twice_is_refused() -> None:
+    with pytest.raises(agent.RefusedError, match="'a' twice"):
+        list(agent.read_archive(packed(member("a"), member("a"))))
 
 
 def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
