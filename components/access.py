@@ -18,6 +18,8 @@ class AccessArgs:
     region: str
     grants: Sequence[Grant]
     """Grants of the components that the gateway uses."""
+    permissions_boundary: str | None = None
+    """ARN of the managed policy that bounds the role."""
 
 
 class Access(pulumi.ComponentResource):
@@ -44,6 +46,7 @@ class Access(pulumi.ComponentResource):
             name=full_name,
             description="Drawbridge gateway",
             assume_role_policy=json.dumps(EC2_TRUST),
+            permissions_boundary=args.permissions_boundary,
             tags=tags,
             opts=child,
         )

@@ -17,6 +17,8 @@ class KitUserArgs:
     client: str
     grants: Sequence[Grant]
     """Permissions of the client's machine."""
+    permissions_boundary: str | None = None
+    """ARN of the managed policy that bounds the user."""
 
 
 class KitUser(pulumi.ComponentResource):
@@ -31,6 +33,7 @@ class KitUser(pulumi.ComponentResource):
             name=args.names.kit_user(args.client),
             # Its access keys are created by hand and must not keep it from being deleted.
             force_destroy=True,
+            permissions_boundary=args.permissions_boundary,
             tags=contract.tags(args.names.stack),
             opts=child,
         )

@@ -190,7 +190,13 @@ def create_instance(
     """Create the gateway's instance and role; the role may do what vault, authority and `more_grants` grant."""
     names = location.names
     grants = [*vault.grants, *authority.grants, *more_grants]
-    access = Access(names.resource("access"), AccessArgs(names=names, region=settings.region, grants=grants))
+    access_args = AccessArgs(
+        names=names,
+        region=settings.region,
+        grants=grants,
+        permissions_boundary=settings.iam.permissions_boundary,
+    )
+    access = Access(names.resource("access"), access_args)
     args = GatewayArgs(
         names=names,
         region=settings.region,

@@ -141,13 +141,28 @@ def find_dynamic_rule(firewall: Firewall, tunnel: Tunnel, client: str) -> pulumi
 
 
 def create_kit_users(
-    location: Location, authority: Authority, vault: Vault, kits: Mapping[str, pulumi.Output[bytes]]
+    settings: Settings,
+    location: Location,
+    authority: Authority,
+    vault: Vault,
+    kits: Mapping[str, pulumi.Output[bytes]],
 ) -> None:
-    """Create an IAM user for each client with a kit: it may read kit and bundle, and change its own dynamic rule."""
+    """Create an IAM user for each client with a kit: it may read kit and bundle, and change its own dynamic rule.
+
+    Where the settings forbid IAM users, none is created: links to kits work without one.
+    """
+    if settings.iam.users == "none":
+        return
     firewall = location.firewall
     for client in kits:
         grants = [authority.bundle_grant(client), vault.kit_grant(client)]
         if client in firewall.dynamic_rules:
             grants.append(firewall.dynamic_rule_grant(client))
         # Deployed stacks have this resource name.
-        KitUser(f"member-{client}", KitUserArgs(names=location.names, client=client, grants=grants))
+        args = KitUserArgs(
+            names=location.names,
+            client=client,
+            grants=grants,
+            permissions_boundary=settings.iam.permissions_boundary,
+        )
+        KitUser(f"member-{client}", args)

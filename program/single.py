@@ -49,7 +49,7 @@ def deploy(settings: Settings) -> None:
     tunnel6 = add_ipv6(settings, tunnel, network, location.address)
     kits = render_kits(settings, location, tunnel, tunnel6)
     vault = create_vault(settings, names, render_release(settings, tunnel6, network, authority), kits=kits)
-    create_kit_users(location, authority, vault, kits)
+    create_kit_users(settings, location, authority, vault, kits)
     instance = create_instance(settings, location, authority, vault)
     if settings.domain:
         gateway_ip = location.address.private_ip

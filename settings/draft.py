@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from settings.model import DEFAULT_POOLS, Client, Gateway, Lifetimes, Network, Pair, Tunnel
+from settings.model import DEFAULT_POOLS, Client, Gateway, Iam, Lifetimes, Network, Pair, Tunnel
 from settings.problems import Problem
 
 
@@ -35,6 +35,7 @@ class Draft:
     entries: int
     """Entries in the list of clients, valid or not."""
     lifetimes: Lifetimes | None
+    iam: Iam | None
     pair: Pair | None
     has_pair: bool
     """Whether the stack file has a section `pair`, valid or not."""

@@ -28,6 +28,10 @@ DEFAULT_POOLS = {"tun": IPv4Network("10.8.0.0/24"), "tap": IPv4Network("192.168.
 #: A unicast address: the last bit of its first byte is 0 (IEEE 802).
 MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 
+#: The ARN of a managed policy, AWS's own or an account's (IAM User Guide, "IAM identifiers"). Its name has at most 128
+#: characters.
+POLICY_ARN = r"^arn:aws[a-z-]*:iam::(\d{12}|aws):policy/([!-.0-~]+/)*[A-Za-z0-9+=,.@_-]{1,128}$"
+
 #: The name of a network interface: at most 15 bytes on Linux.
 INTERFACE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$"
 
@@ -212,7 +216,7 @@ class Client(Section):
     """Makes its host a bridge between the segment and `lan`."""
 
     def needs_kit(self, tunnel: Tunnel) -> bool:
-        """Return whether a kit sets up the client's machine, which then needs an IAM user to download it.
+        """Return whether a kit sets up the client's machine.
 
         Kits are for Debian hosts: sites, bridges, bonded hosts, and hosts that update the rule for their own address.
         """
@@ -227,6 +231,15 @@ class Lifetimes(Section):
     client: int = Field(default=365, ge=1)
 
 
+class Iam(Section):
+    """The IAM roles and users that a stack creates."""
+
+    permissions_boundary: str | None = Field(default=None, pattern=POLICY_ARN)
+    """Managed policy that bounds what each role and user may do."""
+    users: Literal["kits", "none"] = "kits"
+    """`kits`: a user for each client with a kit, for its machine; `none`: the stack creates no users."""
+
+
 class Settings(Section):
     """A stack's whole configuration."""
 
@@ -237,6 +250,7 @@ class Settings(Section):
     tunnel: Tunnel
     clients: tuple[Client, ...]
     lifetimes: Lifetimes
+    iam: Iam
     pair: Pair | None = None
 
     @property

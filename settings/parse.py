@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from endpoint import decode, is_loopback
 from settings.checks.topics import find_problems
 from settings.draft import Draft
-from settings.model import LAB, SAFE_STACK, Client, Gateway, Lifetimes, Network, Pair, Section, Settings, Tunnel
+from settings.model import LAB, SAFE_STACK, Client, Gateway, Iam, Lifetimes, Network, Pair, Section, Settings, Tunnel
 from settings.problems import NAMESPACE, Problem, SettingsError, explain, not_a_list, show, suggest
 
 #: Keys of the namespace.
-SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes")
+SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes", "iam")
 
 
 def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
@@ -29,8 +29,9 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     problems = [*_check_stack(stack, endpoint), *_check_keys(raw), *_check_region(raw)]
     draft = _parse_sections(raw, stack, problems)
     problems += find_problems(draft)
-    network, gateway, tunnel, lifetimes = draft.network, draft.gateway, draft.effective_tunnel, draft.lifetimes
-    if problems or not (network and gateway and tunnel and lifetimes):
+    network, gateway, tunnel = draft.network, draft.gateway, draft.effective_tunnel
+    lifetimes, iam = draft.lifetimes, draft.iam
+    if problems or not (network and gateway and tunnel and lifetimes and iam):
         raise SettingsError(problems)
     return Settings.model_construct(
         stack=stack,
@@ -40,6 +41,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         tunnel=tunnel,
         clients=tuple(draft.clients.values()),
         lifetimes=lifetimes,
+        iam=iam,
         pair=draft.pair,
     )
 
@@ -78,6 +80,7 @@ def _parse_sections(raw: Mapping[str, object], stack: str, problems: list[Proble
         gateway=_parse_section(Gateway, "gateway", values["gateway"], problems),
         tunnel=_parse_section(Tunnel, "tunnel", values["tunnel"], problems),
         lifetimes=_parse_section(Lifetimes, "lifetimes", values["lifetimes"], problems),
+        iam=_parse_section(Iam, "iam", values["iam"], problems),
         clients=_parse_clients(entries, problems),
         entries=len(entries) if isinstance(entries, list) else 0,
         pair=_parse_section(Pair, "pair", values["pair"], problems) if has_pair else None,

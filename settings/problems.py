@@ -63,6 +63,9 @@ FORMATS = {
     "subnetId": Format("subnet ID", "use the ID of a public subnet of that VPC (subnet-…)"),
     "routeTableIds": Format("route table ID", "use the IDs of that VPC's route tables (rtb-…)"),
     "domain": Format("domain", "use one such as tenant.internal or *.ci.example.com"),
+    "permissionsBoundary": Format(
+        "ARN of a managed policy", "use one such as arn:aws:iam::123456789012:policy/drawbridge-boundary"
+    ),
     "interface": Format("interface name", "use one such as eth0"),
     "lines": Format("interface name", "use one such as eth0"),
     "group": Format("multicast range", "use a part of 224.0.0.0/4 or ff00::/8"),
@@ -97,6 +100,7 @@ SECTION_EXAMPLES = {
     "Client": "{name: alice}",
     "Bridge": "{tap: persistent}",
     "Lifetimes": "{client: 365}",
+    "Iam": "{users: none}",
 }
 
 

@@ -186,8 +186,16 @@ def tunnel_interface(client: Client, tunnel: Tunnel) -> str:
 
 
 def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
-    """Set up a client's host as its owner does, by an access key and one command; return the command's output."""
-    _install_key(deployed, host, deployed.names.kit_user(name))
+    """Set up a client's host as its owner does, and return the output of the kit's command.
+
+    The owner gives the host an access key or, if the stack has no IAM users, the bundle.
+    """
+    if deployed.settings.iam.users == "none":
+        bundle = deployed.account.parameter(deployed.names.bundle(name), secret=True)
+        path = f"/etc/openvpn/client/{name}.conf"
+        run_checked(host, "install", "-D", "-m", "0600", "/dev/stdin", path, stdin=bundle)
+    else:
+        _install_key(deployed, host, deployed.names.kit_user(name))
     return run_checked(host, "sh", "-c", kit_command(deployed.account, name), timeout=180)
 
 

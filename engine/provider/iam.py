@@ -277,11 +277,16 @@ class InstanceProfile(_Iam):
 class User(_Iam):
     token = "aws:iam/user:User"
     replace_on_change = frozenset({"name", "path"})
-    updatable = frozenset({"tags", "forceDestroy"})
+    updatable = frozenset({"permissionsBoundary", "tags", "forceDestroy"})
     autoname = "name"
 
     def create(self, inputs: Props) -> str:
-        self.iam.create_user(UserName=inputs["name"], Tags=tag_list(inputs.get("tags")), Path=inputs.get("path", "/"))
+        self.iam.create_user(
+            UserName=inputs["name"],
+            Tags=tag_list(inputs.get("tags")),
+            Path=inputs.get("path", "/"),
+            **without_none(PermissionsBoundary=inputs.get("permissionsBoundary")),
+        )
         return str(inputs["name"])
 
     def read(self, id: str, inputs: Props) -> Props | None:
@@ -293,6 +298,11 @@ class User(_Iam):
         return outputs | tag_outputs(user.get("Tags"))
 
     def update(self, id: str, olds: Props, news: Props) -> None:
+        if differs(olds, news, "permissionsBoundary"):
+            if news.get("permissionsBoundary"):
+                self.iam.put_user_permissions_boundary(UserName=id, PermissionsBoundary=news["permissionsBoundary"])
+            else:
+                self.iam.delete_user_permissions_boundary(UserName=id)
         self._retag("user", {"UserName": id}, olds, news)
 
     def delete(self, id: str, outputs: Props) -> None:

@@ -11,6 +11,7 @@ subnets".
 import contextlib
 import copy
 import functools
+import inspect
 import ipaddress
 import random
 import secrets
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
-from moto.core.responses import ActionResult
+from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.exceptions import EC2ClientError, InvalidParameterValueError
 from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
@@ -35,6 +36,9 @@ from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfac
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.network_acls import NetworkACLs
 from moto.iam.access_control import PermissionResult
+from moto.iam.exceptions import NoSuchEntity
+from moto.iam.models import IAMBackend, Role, User
+from moto.iam.responses import IamResponse
 from moto.route53.responses import Route53
 from moto.s3.models import FakeBucket
 from moto.servicequotas.exceptions import NoSuchResource
@@ -772,6 +776,49 @@ def add_quota_increases(patches: Patches) -> None:
     patches.set(ServiceQuotasResponse, "get_service_quota", get)
 
 
+def keep_boundaries(patches: Patches) -> None:
+    """Keep the permissions boundaries of users as moto does those of roles, and refuse one that does not exist.
+
+    `lab.api.iam` judges by them.
+    """
+
+    def check(backend: IAMBackend, boundary: str | None) -> None:
+        # moto knows AWS's own policies only if it is configured so.
+        if boundary and ":iam::aws:" not in boundary and boundary not in backend.managed_policies:
+            raise NoSuchEntity(f"Scope ARN: {boundary} does not exist or is not attachable.")
+
+    def set_boundary(self: Any) -> Any:
+        user = self.backend.get_user(self._get_param("UserName"))
+        boundary = self._get_param("PermissionsBoundary")
+        check(self.backend, boundary)
+        user.permissions_boundary_arn = boundary
+        return EmptyResult()
+
+    @patches.wrap(IamResponse, "create_user")
+    def create_user(original: Any, self: Any) -> Any:
+        boundary = self._get_param("PermissionsBoundary")
+        check(self.backend, boundary)
+        answer = original(self)
+        self.backend.get_user(self._get_param("UserName")).permissions_boundary_arn = boundary
+        return answer
+
+    @patches.wrap(IAMBackend, "create_role")
+    def create_role(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        check(self, inspect.signature(original).bind(self, *args, **kwargs).arguments["permissions_boundary"])
+        return original(self, *args, **kwargs)
+
+    @patches.wrap(IAMBackend, "put_role_permissions_boundary")
+    def set_role_boundary(original: Any, self: Any, role_name: str, permissions_boundary: str) -> Any:
+        check(self, permissions_boundary)
+        return original(self, role_name, permissions_boundary)
+
+    patches.set(IamResponse, "put_user_permissions_boundary", set_boundary)
+    patches.set(IamResponse, "delete_user_permissions_boundary", set_boundary)
+    # As roles have them, for the answers and for the lab's judge.
+    patches.set(User, "permissions_boundary_arn", None)
+    patches.set(User, "permissions_boundary", Role.permissions_boundary)
+
+
 def ignore_bucket_policies(patches: Patches) -> None:
     """Keep moto from judging objects by bucket policies: a Deny whose Condition it does not know denies everything.
 
@@ -799,5 +846,6 @@ PATCHES: tuple[Patch, ...] = (
     add_root_volume_replacement,
     make_zones_of_vpcs_private,
     add_quota_increases,
+    keep_boundaries,
     ignore_bucket_policies,
 )

@@ -5,11 +5,7 @@ from itertools import combinations
 
 from settings.checks.overlaps import list_ranges
 from settings.draft import Draft
-from settings.model import Tunnel
 from settings.problems import NAMESPACE, Problem, problem_at, show
-
-#: Characters that the name of an IAM user may have (IAM API Reference, CreateUser).
-IAM_USER_NAME = 64
 
 
 def check_routing(draft: Draft) -> Iterator[Problem]:
@@ -35,17 +31,6 @@ def check_unique(draft: Draft) -> Iterator[Problem]:
                 yield problem_at(f"clients[{j}].{key}", value, f"is already used by clients[{i}]", remedy)
 
 
-def check_iam_user_names(draft: Draft) -> Iterator[Problem]:
-    """Check that IAM takes the user name of each client whose machine is set up by a kit."""
-    prefix = f"{NAMESPACE}-{draft.stack}-"
-    longest = IAM_USER_NAME - len(prefix)
-    for i, client in draft.clients.items():
-        if client.needs_kit(draft.tunnel or Tunnel()) and len(client.name) > longest:
-            length = len(prefix) + len(client.name)
-            reason = f"is too long for the IAM user {prefix}…, whose name would have {length} characters"
-            yield problem_at(f"clients[{i}].name", client.name, reason, f"use at most {longest} characters")
-
-
 def check_reachable(draft: Draft) -> Iterator[Problem]:
     """Check that what the VPC may reach lies in the client's own networks."""
     ranges = list_ranges(draft.network, draft.pair, draft.effective_tunnel, {})
@@ -60,4 +45,4 @@ def check_reachable(draft: Draft) -> Iterator[Problem]:
             yield problem_at(f"clients[{i}].reachable[{n}]", network, reason, ", or ".join(remedies))
 
 
-CHECKS = (check_routing, check_unique, check_iam_user_names, check_reachable)
+CHECKS = (check_routing, check_unique, check_reachable)

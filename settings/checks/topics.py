@@ -6,6 +6,7 @@ from settings.checks import (
     bridge,
     clients,
     gateway,
+    iam,
     ipv6,
     lifetimes,
     links,
@@ -31,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     *pair.CHECKS,
     *lifetimes.CHECKS,
     *clients.CHECKS,
+    *iam.CHECKS,
     *overlaps.CHECKS,
     *quotas.CHECKS,
 )

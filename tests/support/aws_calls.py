@@ -67,13 +67,16 @@ def _rest_operations(service: str) -> list[tuple[str, re.Pattern[str], frozenset
     for name in model.operation_names:
         if name in SAME_PATH:
             continue
-        http = model.operation_model(name).http
+        operation = model.operation_model(name)
+        http, shape = operation.http, operation.input_shape
         path, _, query = http["requestUri"].partition("?")
         path = path.rstrip("/") or "/"
         pattern = re.sub(r"\\\{\w+\\\+\\\}", ".+", re.escape(path))
         pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", pattern)
-        keys = frozenset(key for key, _ in parse_qsl(query, keep_blank_values=True) if key != "x-id")
-        operations.append((http["method"], re.compile(pattern + "/?"), keys, name))
+        keys = {key for key, _ in parse_qsl(query, keep_blank_values=True) if key != "x-id"}
+        required = [shape.members[member].serialization for member in shape.required_members] if shape else []
+        keys |= {at["name"] for at in required if at.get("location") == "querystring"}
+        operations.append((http["method"], re.compile(pattern + "/?"), frozenset(keys), name))
     return sorted(operations, key=lambda operation: (-len(operation[2]), -len(operation[1].pattern)))
 
 
@@ -88,30 +91,35 @@ def rest_call(service: str, method: str, path: str, query: str) -> Call:
 
 @dataclass
 class Recorder:
-    """WSGI middleware that keeps the writing calls of an AWS API in `calls`."""
+    """WSGI middleware that keeps the writing calls of an AWS API in `calls`, and the names of the others in `reads`."""
 
     application: Any
     calls: list[Call] = field(default_factory=list)
+    reads: set[str] = field(default_factory=set)
+    """Service and action, such as ``ec2:DescribeVpcs``."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
         body = environ["wsgi.input"].read(length) if length else b""
         environ["wsgi.input"] = _Body(body)
-        call = self._call(environ, body)
+        service, call = self._call(environ, body)
         if call and not is_read(call.action):
             self.calls.append(call)
+        elif call:
+            self.reads.add(f"{service}:{call.action}")
         return self.application(environ, start_response)  # type: ignore[no-any-return]
 
     @staticmethod
-    def _call(environ: WSGIEnvironment, body: bytes) -> Call | None:
+    def _call(environ: WSGIEnvironment, body: bytes) -> tuple[str, Call | None]:
         scope = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
         if not scope:
-            return None
+            return "", None
         if target := environ.get("HTTP_X_AMZ_TARGET"):
-            return json_call(target.rpartition(".")[2], body)
+            return scope[1], json_call(target.rpartition(".")[2], body)
         if scope[1] in ("ec2", "iam", "sts"):
-            return query_call(body.decode())
-        return rest_call(scope[1], environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
+            return scope[1], query_call(body.decode())
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        return scope[1], rest_call(scope[1], method, path, environ.get("QUERY_STRING", ""))
 
 
 class _Body:
@@ -125,14 +133,14 @@ class _Body:
 
 
 @contextmanager
-def recording_server() -> Iterator[tuple[str, list[Call]]]:
-    """Serve moto on a free port of loopback; yield its URL and the calls that reach it."""
+def recording_server() -> Iterator[tuple[str, Recorder]]:
+    """Serve moto on a free port of loopback; yield its URL and what records the calls that reach it."""
     recorder = Recorder(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, recorder, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", recorder.calls
+        yield f"http://127.0.0.1:{server.server_port}", recorder
     finally:
         server.shutdown()
         thread.join()

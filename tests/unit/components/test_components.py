@@ -117,6 +117,7 @@ def test_the_settings_count_the_rules_and_entries_that_are_declared(declare: Dec
         tunnel=model.Tunnel(nat=False),
         clients=clients,
         entries=2,
+        iam=None,
         lifetimes=model.Lifetimes(),
         pair=None,
         has_pair=False,

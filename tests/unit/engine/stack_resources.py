@@ -10,6 +10,7 @@ from typing import Any
 from engine.provider.values import Props
 
 REGION = "eu-west-1"
+BOUNDARIES = ("arn:aws:iam::aws:policy/PowerUserAccess", "arn:aws:iam::aws:policy/ReadOnlyAccess")
 AMI = "ami-12c6146b"
 TRUST = {
     "Version": "2012-10-17",
@@ -168,12 +169,16 @@ RESOURCES: dict[str, tuple[str, Props]] = {
             "name": "role",
             "description": "Drawbridge gateway",
             "assumeRolePolicy": json.dumps(TRUST),
+            "permissionsBoundary": BOUNDARIES[0],
             "tags": {"Name": "r"},
         },
     ),
     "role_policy": ("iam/rolePolicy:RolePolicy", {"name": "gateway", "role": "=role.name", "policy": read_policy("a")}),
     "profile": ("iam/instanceProfile:InstanceProfile", {"name": "profile", "role": "=role.name"}),
-    "user": ("iam/user:User", {"name": "user", "forceDestroy": True, "tags": {"Name": "u"}}),
+    "user": (
+        "iam/user:User",
+        {"name": "user", "forceDestroy": True, "permissionsBoundary": BOUNDARIES[0], "tags": {"Name": "u"}},
+    ),
     "user_policy": ("iam/userPolicy:UserPolicy", {"name": "kit", "user": "=user.name", "policy": read_policy("a")}),
     "bucket": ("s3/bucket:Bucket", {"bucket": "vault-of-a-stack", "forceDestroy": True, "tags": {"Name": "b"}}),
     "private": (
@@ -217,7 +222,9 @@ RESOURCES: dict[str, tuple[str, Props]] = {
 CHANGES: list[tuple[str, Props]] = [
     ("tunnel_rule", {"fromPort": 1300, "toPort": 1300}),
     ("acl_udp", {"fromPort": 1300, "toPort": 1300}),
+    ("role", {"permissionsBoundary": BOUNDARIES[1]}),
     ("role_policy", {"policy": read_policy("b")}),
+    ("user", {"permissionsBoundary": None}),
     ("user_policy", {"policy": read_policy("b")}),
     ("pointer", {"value": "w"}),
     ("release", {"contentBase64": "AAED"}),

@@ -18,9 +18,9 @@ from lab.api import moto_patches
 from tests.support.aws_calls import Call, record_client
 from tests.unit.engine.stack_resources import CHANGES, REGION, RESOURCES
 
-RECORDED: dict[str, dict[str, list[str]]] = tomllib.loads(Path(__file__).with_name("provider_calls.toml").read_text())[
-    "calls"
-]
+_DATA = tomllib.loads(Path(__file__).with_name("provider_calls.toml").read_text())
+RECORDED: dict[str, dict[str, list[str]]] = _DATA["calls"]
+READS: list[str] = _DATA["reads"]
 
 
 class RecordingAws(Aws):

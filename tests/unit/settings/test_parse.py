@@ -43,7 +43,10 @@ def test_other_namespaces_are_left_alone() -> None:
     ("sections", "expected"),
     [
         ({"tunel": {}}, "tunel: {} has an unknown key; did you mean tunnel?"),
-        ({"zzz": 1}, "zzz: 1 has an unknown key; known keys are clients, gateway, lifetimes, network, pair, tunnel"),
+        (
+            {"zzz": 1},
+            "zzz: 1 has an unknown key; known keys are clients, gateway, iam, lifetimes, network, pair, tunnel",
+        ),
         ({"clients": "alice"}, "clients: alice must be a list; write it in brackets, such as [{name: alice}]"),
     ],
 )

@@ -194,6 +194,24 @@ def tunnel(*bases: dict[str, Any], **keys: Any) -> dict[str, Any]:
             {"pair": {}, "gateway": {"adminFrom": ["203.0.113.9/32"]}},
         ),
         ({"pair": EXISTING}, "tunnel.vpc: false", {"pair": EXISTING, **tunnel(vpc=False)}),
+        # IAM
+        ({"iam": {"users": "x"}}, "use kits or none", {"iam": {"users": "none"}}),
+        ({"iam": "x"}, "{users: none}", {"iam": {"users": "none"}}),
+        (
+            {"iam": {"permissionsBoundary": "x"}},
+            "arn:aws:iam::123456789012:policy/drawbridge-boundary",
+            {"iam": {"permissionsBoundary": "arn:aws:iam::123456789012:policy/drawbridge-boundary"}},
+        ),
+        (
+            {"iam": {"users": "none"}, "gateway": {"allowFrom": []}, **client(at="203.0.113.7")},
+            "let 203.0.113.7/32 in",
+            {"iam": {"users": "none"}, "gateway": {"allowFrom": ["203.0.113.7/32"]}, **client()},
+        ),
+        (
+            {"iam": {"users": "none"}, **client(at="203.0.113.7")},
+            "iam.users: kits",
+            {"iam": {"users": "kits"}, **client(at="203.0.113.7")},
+        ),
         # Clients and lifetimes
         ({"clients": "x"}, "[{name: alice}]", {"clients": [{"name": "alice"}]}),
         (client(name="x" * 60, lan=["192.168.1.0/24"]), "at most 49", client(name="x" * 49, lan=["192.168.1.0/24"])),

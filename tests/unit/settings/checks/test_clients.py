@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from contract import Names
-from tests.support.refusals import BONDED, find_problems
+from tests.support.refusals import find_problems
 
 
 @pytest.mark.parametrize(
@@ -14,11 +13,6 @@ from tests.support.refusals import BONDED, find_problems
         (
             {"clients": [{"name": "a", "at": "203.0.113.7"}, {"name": "b", "at": "203.0.113.7"}]},
             "clients[1].at: 203.0.113.7 is already used by clients[0]; leave it out here: it opens the tunnel to both",
-        ),
-        (
-            {"clients": [{"name": "a" * 50, "lan": ["192.168.1.0/24"]}]},
-            f"clients[0].name: {'a' * 50} is too long for the IAM user drawbridge-dev-…, whose name would have "
-            "65 characters; use at most 49 characters",
         ),
         (
             {
@@ -53,32 +47,6 @@ from tests.support.refusals import BONDED, find_problems
 )
 def test_refused_clients(sections: dict[str, Any], expected: str) -> None:
     assert find_problems(**sections) == [f"drawbridge:{expected}"]
-
-
-@pytest.mark.parametrize(
-    ("stack", "longest", "extra"),
-    [
-        ("production-eu", 39, {"tunnel": BONDED}),
-        ("production-eu", 39, {"clients": {"at": "203.0.113.7"}}),
-        ("dev", 49, {"clients": {"lan": ["192.168.1.0/24"]}}),
-    ],
-)
-def test_a_client_with_a_kit_has_a_name_that_iam_takes(stack: str, longest: int, extra: dict[str, Any]) -> None:
-    def find(length: int) -> list[str]:
-        client = {"name": "r" * length, **extra.get("clients", {})}
-        return find_problems(stack, clients=[client], **{"tunnel": extra["tunnel"]} if "tunnel" in extra else {})
-
-    assert find(longest) == []
-    assert len(Names(stack).kit_user("r" * longest)) == 64
-    (line,) = find(54)
-    assert line == (
-        f"drawbridge:clients[0].name: {'r' * 54} is too long for the IAM user drawbridge-{stack}-…, whose name would "
-        f"have {len(Names(stack).kit_user('r' * 54))} characters; use at most {longest} characters"
-    )
-
-
-def test_a_client_without_a_kit_may_have_a_long_name() -> None:
-    assert find_problems("production-eu", clients=[{"name": "r" * 63}]) == []
 
 
 @pytest.mark.parametrize("reachable", ["10.8.0.10/32", "10.1.1.0/24"])
