@@ -98,7 +98,7 @@ class Reconciler:
         failures: list[str] = []
         for vpc in sorted(in_use):
             try:
-                self._fabric.apply(state, plan_vpc(state, vpc))
+                self._fabric.apply(state, plan_vpc(state, vpc, self._fabric.applied(vpc)))
                 self._services.open(region, state.vpcs[vpc])
             except Exception:
                 failures.append(traceback.format_exc())

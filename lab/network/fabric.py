@@ -42,8 +42,15 @@ _ROUTER = {
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/default/send_redirects": "0",
 }
-#: A router sees both directions of a flow, yet not always every packet of it once; AWS judges no sequence numbers.
-_TRACKING = {"net/netfilter/nf_conntrack_tcp_be_liberal": "1"}
+#: A router sees both directions of a flow, yet not always every packet of it once; AWS judges no sequence numbers. The
+#: rest is how many seconds an idle connection is tracked (Amazon EC2 User Guide, "Idle connection tracking timeout").
+_TRACKING = {
+    "net/netfilter/nf_conntrack_tcp_be_liberal": "1",
+    "net/netfilter/nf_conntrack_tcp_timeout_established": "432000",
+    "net/netfilter/nf_conntrack_udp_timeout": "30",
+    "net/netfilter/nf_conntrack_udp_timeout_stream": "180",
+    "net/netfilter/nf_conntrack_generic_timeout": "600",
+}
 _IGW_MAC = "02:00:00:00:00:02"
 _BACKBONE_MAC = "02:00:00:00:00:01"
 
@@ -112,6 +119,10 @@ class Fabric:
         with self._lock:
             self._links = {name: link for name, link in self._links.items() if link[1] != instance}
             delete_namespace(self.machine(instance))
+
+    def applied(self, vpc: str) -> Plan | None:
+        """Return the plan that a VPC's router follows, if it has one."""
+        return self._applied.get(vpc)
 
     def routers(self) -> list[str]:
         """Ids of the VPCs that have a router."""

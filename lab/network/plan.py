@@ -9,13 +9,18 @@ What stands where, in the order a packet meets it:
 1. prerouting  foreign MACs and (source check) foreign sources are dropped; the internet gateway translates inwards
 2. routing     the sender's subnet's route table by ``ip rule iif``; ``local`` is a ``throw`` on to the table of
                interfaces
-3. forward     destination check, network ACLs (stateless, only across subnets), security groups (conntrack)
+3. forward     destination check, network ACLs (stateless, only across subnets), security groups
 4. postrouting the internet gateway translates to public addresses; without one nothing leaves
 
 What no route of AWS's has an answer for is dropped in silence, as there, and never answered with an ICMP error.
 
+Each interface tracks connections by itself: it has a bit of the connection's mark, which its security groups set when a
+rule lets the connection's first packet pass. Where the bit is set, the connection's packets and the ICMP errors about
+it pass both ways, whatever becomes of the rules. TCP and UDP that a rule for every address lets pass, and whose answers
+a rule for every address and port lets pass, are untracked: no bit is set, and each packet is judged by today's rules.
+
 Sources: Amazon VPC User Guide ("Security group rules", "Network ACL rules", "Route priority", "Internet gateways");
-Amazon EC2 User Guide ("Network MTU", "Instance metadata"); nft(8), ip-route(8).
+Amazon EC2 User Guide ("Security group connection tracking", "Network MTU", "Instance metadata"); nft(8), ip-route(8).
 """
 
 import hashlib
@@ -38,6 +43,8 @@ RESOLVER = IPv4Address("169.254.169.253")
 MTU_INSIDE = 9001
 MTU_INTERNET = 1500
 _INTERFACES_TABLE = 1000
+#: Bits of a connection's mark: from the next running interface of a VPC on, two share one.
+_MARK_BITS = 32
 _EVERYTHING = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
@@ -66,6 +73,8 @@ class Plan:
     """IPv6 addresses an interface's machine has by DHCPv6, by interface id."""
     translations: tuple[tuple[IPv4Address, IPv4Address], ...] = field(default=())
     """Pairs (private, public) the internet gateway translates."""
+    mark_bits: tuple[tuple[str, int], ...] = field(default=())
+    """The bit that says that an interface tracks a connection, by interface id."""
 
     @classmethod
     def empty(cls, vpc: str) -> "Plan":
@@ -82,6 +91,7 @@ class Plan:
             rules=tuple(f"{text} " for text in dict.fromkeys((*self.rules, *target.rules))),
             public=(*self.public, *target.public),
             networks6=(*self.networks6, *target.networks6),
+            mark_bits=target.mark_bits,
         )
 
 
@@ -95,8 +105,11 @@ def endpoint_address(vpc: str) -> IPv4Address:
     return IPv4Address("100.64.0.0") + int.from_bytes(hashlib.sha256(vpc.encode()).digest()[:4], "big") % (1 << 22)
 
 
-def plan_vpc(state: State, vpc: str) -> Plan:
-    """Return the plan of one VPC's router."""
+def plan_vpc(state: State, vpc: str, before: Plan | None = None) -> Plan:
+    """Return the plan of one VPC's router.
+
+    Interfaces keep the mark bits that they have in `before`, the plan that the router follows now.
+    """
     vpc_state = state.vpcs[vpc]
     up = sorted(
         (i for i in state.interfaces.values() if i.vpc == vpc and i.instance and state.instances[i.instance].on),
@@ -105,6 +118,7 @@ def plan_vpc(state: State, vpc: str) -> Plan:
     subnets = [subnet for subnet in state.subnets.values() if subnet.vpc == vpc]
     tables = [table for table in state.tables if table.vpc == vpc]
     networks6 = tuple(cidr for cidr in vpc_state.cidrs if isinstance(cidr, IPv6Network))
+    mark_bits = _assign_mark_bits(up, dict(before.mark_bits) if before else {})
     online = vpc_state.internet_gateway is not None
     leaves6 = online or any(route.target == "egress-only" for table in tables for route in table.routes)
     return Plan(
@@ -114,12 +128,23 @@ def plan_vpc(state: State, vpc: str) -> Plan:
         neighbours=tuple(_render_neighbours(up)),
         routes=tuple(_routes(up, tables, vpc_state.cidrs)),
         rules=tuple(_rules(up, tables)),
-        ruleset=_render_ruleset(up, subnets, tables, state, vpc),
+        ruleset=_render_ruleset(up, subnets, tables, state, vpc, mark_bits),
         public=tuple(sorted(public for interface in up for _, public in interface.public)) if online else (),
         networks6=networks6 if leaves6 else (),
         translations=tuple(sorted(pair for interface in up for pair in interface.public)) if online else (),
         own6=tuple((interface.id, interface.addresses6) for interface in up),
+        mark_bits=tuple(mark_bits.items()),
     )
+
+
+def _assign_mark_bits(up: Sequence[Interface], before: dict[str, int]) -> dict[str, int]:
+    """Return each interface's bit: the bit it has, or the next one that is free."""
+    bits = {interface.id: before[interface.id] for interface in up if interface.id in before}
+    free = iter(bit for bit in range(_MARK_BITS) if bit not in bits.values())
+    for number, interface in enumerate(up):
+        if interface.id not in bits:
+            bits[interface.id] = next(free, number % _MARK_BITS)
+    return dict(sorted(bits.items()))
 
 
 # --- addresses, neighbours, routes ------------------------------------------------------------------------------------
@@ -207,20 +232,32 @@ def _rules(up: Sequence[Interface], tables: Sequence[RouteTable]) -> Iterable[st
 
 
 def _render_ruleset(
-    up: Sequence[Interface], subnets: Sequence[Subnet], tables: Sequence[RouteTable], state: State, vpc: str
+    up: Sequence[Interface],
+    subnets: Sequence[Subnet],
+    tables: Sequence[RouteTable],
+    state: State,
+    vpc: str,
+    mark_bits: dict[str, int],
 ) -> str:
     online = state.vpcs[vpc].internet_gateway is not None
     groups = [state.groups[name] for name in sorted({name for i in up for name in i.groups if name in state.groups})]
     combinations = sorted({interface.groups for interface in up})
     used = [subnet for subnet in subnets if any(i.subnet == subnet.id for i in up)]
+    # A chain stands before the chains that go to it.
     body = [
         *_render_sets(up, groups, state),
         *_render_prerouting(online),
         *_input(),
-        *_render_forward(up, combinations, used, tables, online),
-        *(line for subnet in used for line in _acl_chains(subnet, up)),
+        *_mark_chains(up, mark_bits),
+        "chain ingress {",
+        "}",
+        *_render_verdicts(up),
         *(line for group in groups for line in _group_chains(group, state)),
         *(line for number, names in enumerate(combinations) for line in _combination_chains(number, names, state)),
+        *_interface_chains(up, combinations, tables, mark_bits),
+        *_render_ingress(up),
+        *(line for subnet in used for line in _acl_chains(subnet, up)),
+        *_render_forward(up, used, tables, online),
         *_render_postrouting(vpc, online),
     ]
     inner = "\n".join(f"  {line}" for line in body)
@@ -295,11 +332,7 @@ def _input() -> Iterable[str]:
 
 
 def _render_forward(
-    up: Sequence[Interface],
-    combinations: Sequence[tuple[str, ...]],
-    used: Sequence[Subnet],
-    tables: Sequence[RouteTable],
-    online: bool,
+    up: Sequence[Interface], used: Sequence[Subnet], tables: Sequence[RouteTable], online: bool
 ) -> Iterable[str]:
     yield from (
         "chain forward {",
@@ -323,28 +356,82 @@ def _render_forward(
     for subnet in used:
         members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.subnet == subnet.id)
         yield f"  oifname {{ {members} }} jump {_name_chain(subnet.id)}_in"
-    yield "  ct state vmap { established : accept, related : accept, invalid : drop }"
-    for number, names in enumerate(combinations):
-        members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.groups == names)
-        yield f"  iifname {{ {members} }} goto out_{number}"
+    yield "  ct state invalid drop"
+    yield from _dispatch("iifname", up, "goto leave")
     yield f'  iifname "{INTERNET}" goto ingress'
+    # Services of AWS's open no connections.
+    yield f'  iifname "{ENDPOINTS}" ct state {{ established, related }} goto ingress'
     yield "}"
-    # Declared before the chains that go to it, filled here: where a packet ends that may leave its sender.
+
+
+def _dispatch(side: str, up: Sequence[Interface], verdict: str) -> Iterable[str]:
+    """Send the packets of each interface to the chain of its own whose name begins with the verdict's."""
+    if up:
+        links = [link_name(interface.id) for interface in up]
+        elements = [f'"{link}" : {verdict}_{link}' for link in links]
+        yield f"  {side} vmap {{ {', '.join(elements)} }}"
+
+
+def _render_ingress(up: Sequence[Interface]) -> Iterable[str]:
+    """Where a packet goes that may leave its sender."""
     yield "chain ingress {"
-    for number, names in enumerate(combinations):
-        members = ", ".join(f'"{link_name(i.id)}"' for i in up if i.groups == names)
-        yield f"  oifname {{ {members} }} goto in_{number}"
+    yield from _dispatch("oifname", up, "goto enter")
     yield f'  oifname {{ "{INTERNET}", "{ENDPOINTS}" }} accept'
     yield "}"
 
 
+def _mark_chains(up: Sequence[Interface], mark_bits: dict[str, int]) -> Iterable[str]:
+    """A chain an interface that remembers a connection there; only a packet that may begin one does so."""
+    for interface in up:
+        mark = f"ct mark set ct mark | {_mark(interface, mark_bits)}"
+        yield f"chain mark_{link_name(interface.id)} {{"
+        yield f"  ct state {{ new, established }} ct direction original {mark}"
+        yield "}"
+
+
+def _mark(interface: Interface, mark_bits: dict[str, int]) -> str:
+    return f"{1 << mark_bits[interface.id]:#x}"
+
+
+def _render_verdicts(up: Sequence[Interface]) -> Iterable[str]:
+    """Where rules of groups go with a packet they let pass: out of its sender, or into its receiver."""
+    for chain, side, verdict in (("track_out", "iifname", "goto ingress"), ("track_in", "oifname", "accept")):
+        yield f"chain {chain} {{"
+        yield from _dispatch(side, up, "jump mark")
+        yield f"  {verdict}"
+        yield "}"
+
+
+def _interface_chains(
+    up: Sequence[Interface],
+    combinations: Sequence[tuple[str, ...]],
+    tables: Sequence[RouteTable],
+    mark_bits: dict[str, int],
+) -> Iterable[str]:
+    """Two chains an interface: for what leaves it, and for what enters."""
+    egress_only = {subnet for table in tables for subnet in table.subnets if _has_egress_only_route(table)}
+    for interface in up:
+        link, number, bit = link_name(interface.id), combinations.index(interface.groups), _mark(interface, mark_bits)
+        yield f"chain leave_{link} {{"
+        yield f"  ct mark & {bit} == {bit} goto ingress"
+        # Connections through these are tracked, whatever the rules.
+        yield f'  oifname "{ENDPOINTS}" goto tracked_out_{number}'
+        if interface.subnet in egress_only:
+            yield f'  oifname "{INTERNET}" meta nfproto ipv6 goto tracked_out_{number}'
+        yield f"  goto out_{number}"
+        yield "}"
+        yield f"chain enter_{link} {{"
+        yield f"  ct mark & {bit} == {bit} accept"
+        yield f"  goto in_{number}"
+        yield "}"
+
+
 def _egress_only(subnet: Subnet, tables: Sequence[RouteTable]) -> bool:
-    return any(
-        route.target == "egress-only" and route.destination.prefixlen == 0
-        for table in tables
-        if subnet.id in table.subnets
-        for route in table.routes
-    )
+    return any(_has_egress_only_route(table) for table in tables if subnet.id in table.subnets)
+
+
+def _has_egress_only_route(table: RouteTable) -> bool:
+    return any(route.target == "egress-only" and route.destination.prefixlen == 0 for route in table.routes)
 
 
 def _acl_chains(subnet: Subnet, up: Sequence[Interface]) -> Iterable[str]:
@@ -388,8 +475,8 @@ def _name_family(network: Network) -> str:
 
 def _group_chains(group: SecurityGroup, state: State) -> Iterable[str]:
     for suffix, rules, side, verdict in (
-        ("egress", group.egress, "daddr", "goto ingress"),
-        ("ingress", group.ingress, "saddr", "accept"),
+        ("egress", group.egress, "daddr", "goto track_out"),
+        ("ingress", group.ingress, "saddr", "goto track_in"),
     ):
         yield f"chain {_name_chain(group.id)}_{suffix} {{"
         for rule in rules:
@@ -422,13 +509,45 @@ def _merge_overlaps(networks: Iterable[Network]) -> list[str]:
 
 
 def _combination_chains(number: int, names: tuple[str, ...], state: State) -> Iterable[str]:
-    """One chain a combination of groups: what any group allows is allowed, the rest is dropped."""
-    existing = [name for name in names if name in state.groups]
-    for prefix, suffix in (("out", "egress"), ("in", "ingress")):
-        yield f"chain {prefix}_{number} {{"
-        yield from (f"  jump {_name_chain(name)}_{suffix}" for name in existing)
+    """Chains of a combination of groups: what any group allows is allowed, the rest is dropped.
+
+    The widest rule counts, so the rules that leave a connection untracked come first.
+    """
+    groups = [state.groups[name] for name in names if name in state.groups]
+    egress = [rule for group in groups for rule in group.egress]
+    ingress = [rule for group in groups for rule in group.ingress]
+    for prefix, suffix, rules, answers, verdict in (
+        ("out", "egress", egress, ingress, "goto ingress"),
+        ("in", "ingress", ingress, egress, "accept"),
+    ):
+        yield f"chain tracked_{prefix}_{number} {{"
+        yield from (f"  jump {_name_chain(group.id)}_{suffix}" for group in groups)
         yield "  counter drop"
         yield "}"
+        yield f"chain {prefix}_{number} {{"
+        yield from (f"  {match} {verdict}" for match in _untracked_matches(rules, answers))
+        yield f"  goto tracked_{prefix}_{number}"
+        yield "}"
+
+
+def _untracked_matches(rules: Sequence[GroupRule], answers: Sequence[GroupRule]) -> Iterable[str]:
+    """Yield the matches of TCP and UDP that groups let pass untracked, given the rules for the other direction."""
+    for everything in _EVERYTHING:
+        for protocol in ("tcp", "udp"):
+            open_rules = [rule for rule in rules if everything in rule.peers and rule.protocol in ("-1", protocol)]
+            if any(
+                everything in rule.peers
+                and (rule.protocol == "-1" or (rule.protocol == protocol and _has_every_port(rule)))
+                for rule in answers
+            ):
+                for rule in open_rules:
+                    ports = (-1, -1) if rule.protocol == "-1" else (rule.low, rule.high)
+                    family = "ipv4" if everything.version == 4 else "ipv6"
+                    yield f"meta nfproto {family} {_protocol_match(protocol, *ports)}"
+
+
+def _has_every_port(rule: GroupRule) -> bool:
+    return rule.low in (-1, 0) and rule.high in (-1, 65535)
 
 
 def _render_postrouting(vpc: str, online: bool) -> Iterable[str]:

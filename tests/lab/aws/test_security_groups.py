@@ -1,12 +1,15 @@
 """Security groups, by packets. Each rule passes one and, taken away, drops it.
 
-Does not prove AWS's untracked connections (flows that a rule for everything allows end at once there when it goes).
+Does not prove how long AWS tracks an idle connection.
 """
 
+import socket
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
+
 from lab.linux import run
-from tests.support.cloud import ALL, ANYWHERE, Cloud, allow
+from tests.support.cloud import ALL, ANYWHERE, PATIENCE, Cloud, Instance, allow
 
 
 def test_nothing_comes_in_that_no_rule_allows(cloud: Cloud) -> None:
@@ -172,6 +175,103 @@ def test_a_connection_outlives_the_rule_it_was_made_under(cloud: Cloud) -> None:
 
         assert conversation.goes_on()
         assert caller.calls(server.address, 80) is None, "a new one is not let in"
+
+
+def test_an_untracked_connection_ends_with_the_rule_that_lets_it_in(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Untracked connections": interrupted at once if the rule is removed or changed."""
+    vpc = cloud.vpc()
+    subnet = vpc.subnet()
+    rule = [allow("tcp", ANYWHERE, ports=80)]
+    group = vpc.group(rule)
+    server, caller = cloud.instance(subnet, group), cloud.instance(subnet)
+
+    with server.serves(80), caller.connected(server.address, 80) as conversation:
+        assert conversation.goes_on(), "control"
+        cloud.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=rule)
+        assert not conversation.goes_on()
+
+
+@pytest.mark.parametrize(
+    "egress",
+    [
+        pytest.param([allow("-1", "10.0.0.0/8")], id="not to every address"),
+        pytest.param([allow("tcp", ANYWHERE, ports=(1024, 65535))], id="not to every port"),
+        pytest.param([allow("udp", ANYWHERE, ports=(0, 65535))], id="another protocol"),
+    ],
+)
+def test_a_connection_is_tracked_unless_every_answer_may_leave(cloud: Cloud, egress: list[dict[str, object]]) -> None:
+    """Amazon EC2 User Guide, "Untracked connections": a rule for all traffic in both directions, all ports back."""
+    vpc = cloud.vpc()
+    subnet = vpc.subnet()
+    rule = [allow("tcp", ANYWHERE, ports=80)]
+    group = vpc.group(rule, egress=egress)
+    server, caller = cloud.instance(subnet, group), cloud.instance(subnet)
+
+    with server.serves(80), caller.connected(server.address, 80) as conversation:
+        cloud.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=rule)
+        assert conversation.goes_on()
+
+
+def test_an_answer_by_another_interface_is_none(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Amazon EC2 security group connection tracking": each interface tracks by itself."""
+    vpc = cloud.vpc()
+    subnet, beside = vpc.subnet(), vpc.subnet()
+    caller = cloud.instance(subnet, vpc.group([ALL]))
+    server = cloud.instance(subnet, vpc.group([allow("tcp", ANYWHERE, ports=80)], egress=[]))
+    silent = vpc.group([], egress=[])
+    second = cloud.ec2.create_network_interface(SubnetId=beside, Groups=[silent])["NetworkInterface"]
+    identity = second["NetworkInterfaceId"]
+    cloud.ec2.attach_network_interface(NetworkInterfaceId=identity, InstanceId=server.id, DeviceIndex=1)
+    cloud.ec2.modify_network_interface_attribute(NetworkInterfaceId=identity, SourceDestCheck={"Value": False})
+
+    with server.serves(80):
+        assert caller.calls(server.address, 80), "control: by the interface that let the call in"
+        server.run("ip", "route", "add", caller.address, "via", "10.1.1.1", "dev", "ens6", check=True)
+        assert caller.calls(server.address, 80) is None
+
+        cloud.ec2.authorize_security_group_egress(GroupId=silent, IpPermissions=[allow("-1", ANYWHERE)])
+        assert caller.calls(server.address, 80), "control: the answer was dropped for want of a rule"
+
+
+def test_an_icmp_error_about_an_untracked_flow_needs_a_rule(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Untracked connections": what is not tracked has no responses that pass by themselves."""
+    vpc = cloud.vpc(online=True)
+    group = vpc.group([allow("udp", ANYWHERE, ports=1194)])
+    server = cloud.instance(vpc.subnet(), group, public=True)
+
+    assert not _gets_error(cloud, server, "203.0.113.91")
+    cloud.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[allow("icmp", ANYWHERE, ports=(3, 4))])
+    assert not _gets_error(cloud, server, "203.0.113.92"), "control: the rule is for another code"
+    cloud.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[allow("icmp", ANYWHERE, ports=(3, 3))])
+    assert _gets_error(cloud, server, "203.0.113.93")
+
+
+def test_an_icmp_error_about_a_tracked_flow_needs_none(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Amazon EC2 security group connection tracking": responses pass."""
+    vpc = cloud.vpc(online=True)
+    server = cloud.instance(vpc.subnet(), vpc.group([allow("udp", "203.0.113.0/24", ports=1194)]), public=True)
+
+    assert _gets_error(cloud, server, "203.0.113.94")
+
+
+def _gets_error(cloud: Cloud, server: Instance, address: str) -> bool:
+    """Return whether the answer to a UDP call whose port has closed meanwhile gets its ICMP error (type 3, code 3)."""
+    peer = cloud.server(address)
+    with server._opened(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind((server.address, 1194))
+        bound.settimeout(PATIENCE)
+        with peer._opened(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+            caller.sendto(b"?", (str(server.public), 1194))
+            _, source = bound.recvfrom(100)
+        bound.connect(source)
+        bound.send(b"!")
+        try:
+            bound.recv(100)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            return False
+        raise AssertionError("nobody sends anything")
 
 
 def test_a_change_of_rules_disturbs_no_other_connection(cloud: Cloud) -> None:

@@ -122,6 +122,14 @@ def test_a_plan_that_failed_half_way_is_done_whole() -> None:
     assert {text.strip() for text in mixed.rules} == {*before.rules, *after.rules}
 
 
+def test_interfaces_keep_the_mark_bits_that_say_what_they_track() -> None:
+    first = plan_vpc(state(interface(2), interface(3)), VPC)
+    assert dict(first.mark_bits) == {interface(2).id: 0, interface(3).id: 1}
+    second = plan_vpc(state(interface(1), interface(3)), VPC, first)
+    assert dict(second.mark_bits) == {interface(1).id: 0, interface(3).id: 1}
+    assert len(dict(plan_vpc(state(*(interface(n) for n in range(1, 40))), VPC, second).mark_bits)) == 39
+
+
 def test_endpoints_have_an_address_a_vpc() -> None:
     assert endpoint_address(VPC) in IPv4Network("100.64.0.0/10")
     assert endpoint_address(VPC) == endpoint_address(VPC) != endpoint_address("vpc-2")
