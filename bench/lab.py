@@ -15,7 +15,8 @@ from typing import Any
 import boto3
 
 from lab import region as labs
-from lab.linux import add_namespace, delete_namespace, run, within
+from lab.linux import run, within
+from lab.namespaces import add_namespace, delete_namespace
 from lab.region import Region
 
 IMAGE = "ami-0debian13amd64"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from lab.errors import LabError
-from lab.linux import delete_namespace
 from lab.machines.container import LabMachine
 from lab.machines.factory import MachineFactory
+from lab.namespaces import delete_namespace
 from lab.network.fabric import RESOLVER, Fabric
 from lab.network.sites import InternetHost, Site
 

@@ -65,24 +65,6 @@ def allow_many_machines() -> None:
         limit.write_text(str(instances))
 
 
-def add_namespace(name: str) -> None:
-    """Make a network namespace with its loopback up; keep one that is there."""
-    if not (NETNS / name).exists():
-        run("ip", "netns", "add", name)
-        run("ip", "-n", name, "link", "set", "lo", "up")
-
-
-def delete_namespace(name: str) -> None:
-    """Remove a network namespace and the links in it, if there is one."""
-    if (NETNS / name).exists():
-        run("ip", "netns", "delete", name)
-
-
-def namespaces(prefix: str) -> list[str]:
-    """Return the names of the network namespaces that start with `prefix`."""
-    return sorted(path.name for path in NETNS.glob(f"{prefix}*")) if NETNS.is_dir() else []
-
-
 @dataclass(frozen=True, slots=True)
 class Process:
     """One process for good: an id is given again to others, yet never with the same time of start."""

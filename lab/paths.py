@@ -1,8 +1,12 @@
-"""Say where labs keep their files on this machine."""
+"""Say where labs keep their files on this machine, and see to it that nobody else can write there."""
 
+import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+
+from lab.errors import LabError
 
 _NAME = "aws-lab"
 #: Environment variable that names the cache directory.
@@ -11,11 +15,12 @@ CACHE_VARIABLE = "AWS_LAB_CACHE"
 
 @dataclass(frozen=True, slots=True)
 class LabPaths:
-    """Directories of all labs on a machine."""
+    """Directories of all labs on a machine. Only root can create or rename anything in those above them."""
 
-    root: Path = Path("/var/tmp", _NAME)
+    root: Path = Path("/var/lib", _NAME)
     """Holds a directory for each lab."""
-    locks: Path = Path("/run/lock")
+    run: Path = Path("/run", _NAME)
+    """Holds what ends with this machine's boot: locks, and notes about namespaces."""
 
     def directory(self, lab: str) -> Path:
         """Return the directory where a lab keeps all that it writes, except for the image."""
@@ -23,7 +28,12 @@ class LabPaths:
 
     def lock(self, lab: str) -> Path:
         """Return the file that is locked while a lab is brought up or down."""
-        return self.locks / f"{_NAME}-{lab}.lock"
+        return self.run / f"{lab}.lock"
+
+    @property
+    def namespaces(self) -> Path:
+        """The directory of a note for each network namespace that a lab created."""
+        return self.run / "namespaces"
 
     @property
     def cache(self) -> Path:
@@ -34,3 +44,28 @@ class LabPaths:
 
 
 PATHS = LabPaths()
+
+
+def check_private(directory: Path) -> None:
+    """Check that only root, or this user, can write into a directory.
+
+    Raises:
+        LabError: it is a link or not a directory, it belongs to somebody else, or others may write into it.
+    """
+    found = directory.lstat()
+    if (
+        not stat.S_ISDIR(found.st_mode)
+        or found.st_uid not in (0, os.geteuid())
+        or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ):
+        raise LabError(f"{directory} must be a directory that belongs to root and that nobody else may write into")
+
+
+def create_private(directory: Path) -> None:
+    """Create a directory with mode 0700 unless it exists, and check it as `check_private` does.
+
+    Its parent must exist.
+    """
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    check_private(directory)

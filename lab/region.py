@@ -24,11 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from lab import verbs
-from lab.errors import AlreadyUp, CommandFailed, InTransition, LabError, MachineDown, NotUp, PortInUse
+from lab.errors import AlreadyUp, CommandFailed, InTransition, LabError, MachineDown, NotPermitted, NotUp, PortInUse
 from lab.linux import (
     Process,
-    delete_namespace,
-    namespaces,
     processes_in,
     processes_under,
     processes_with,
@@ -37,15 +35,16 @@ from lab.linux import (
 )
 from lab.machines import image, uml
 from lab.machines.container import execute, execute_in, is_up, unmount_below, wait_booted
-from lab.paths import PATHS
+from lab.namespaces import REGION_VARIABLE, delete_namespace, list_namespaces, remove_notes
+from lab.paths import PATHS, check_private, create_private
 from lab.verbs import Verb
 
 DEFAULT = "lab"
 DEFAULT_PORT = 4700
 #: File in a region's directory that lists its processes.
 PROCESSES = "processes.json"
-#: Environment variable with the region's directory, in all processes that a region starts.
-MARK = "LAB_REGION"
+#: Directories of /run/systemd/nspawn in which a machine that is killed leaves something.
+NSPAWN_LEFTOVERS = ("propagate", "unix-export")
 _START_SECONDS = 60.0
 #: Regions this process started, to reap them when they end.
 _CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
@@ -273,6 +272,7 @@ class Region:
 def connect(name: str = DEFAULT) -> Region | None:
     """Return the running lab of this name, or None."""
     directory = PATHS.directory(name)
+    _check_directories(directory)
     try:
         ready = json.loads((directory / "region.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -311,7 +311,8 @@ def start(
         chosen = _claim_port(port or (DEFAULT_PORT if name == DEFAULT else 0))
         image.ensure(progress)
         directory = PATHS.directory(name)
-        directory.mkdir(parents=True, mode=0o700)
+        create_private(PATHS.root)
+        create_private(directory)
         owner = Process.of(os.getpid()) if disposable else None
         settings = {
             "name": name,
@@ -332,7 +333,7 @@ def start(
                 stderr=log,
                 start_new_session=True,
                 env={k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MOTO_"))}
-                | {MARK: str(directory)},
+                | {REGION_VARIABLE: str(directory)},
             )
         try:
             region = _wait_ready(name, process)
@@ -360,6 +361,7 @@ def _wait_ready(name: str, process: subprocess.Popen[bytes]) -> Region:
 def down(name: str = DEFAULT) -> bool:
     """Take a lab down and remove all it made, also what a killed one left; return whether there was anything."""
     require_privileges()
+    _check_directories(PATHS.directory(name))
     with _locked(name):
         for server in _read_processes(PATHS.directory(name))[:1]:
             server.end(signal.SIGTERM, 40)
@@ -383,27 +385,36 @@ def _clean_up(name: str) -> bool:
     for init in _read_processes(directory)[1:]:
         init.end_namespace(20)
     # Again until none is left: one that is killed may just have started another.
-    while marked := processes_with(MARK, str(directory)):
+    while marked := processes_with(REGION_VARIABLE, str(directory)):
         removed = True
         for process in marked:
             process.end(signal.SIGKILL, 10)
-    for process in [process for namespace in namespaces(f"{name}-") for process in processes_in(namespace)]:
+    created = list_namespaces(directory)
+    for process in [process for namespace in created for process in processes_in(namespace)]:
         process.end(signal.SIGKILL, 10)  # what somebody left running in a machine's network
+    machines = _machine_names(name, directory)
     if directory.exists():
         unmount_below(directory)
         shutil.rmtree(directory)
-    for namespace in namespaces(f"{name}-"):
+    for namespace in created:
         removed = True
         delete_namespace(namespace)
-    for left in ("propagate", "unix-export"):
-        for path in Path("/run/systemd/nspawn", left).glob(f"{name}-*"):
-            with contextlib.suppress(OSError, CommandFailed):
-                if path.is_mount():
-                    run("umount", str(path))
-                shutil.rmtree(path)
+    remove_notes(directory)
+    for path in [Path("/run/systemd/nspawn", left, machine) for left in NSPAWN_LEFTOVERS for machine in machines]:
+        with contextlib.suppress(OSError, CommandFailed):
+            if path.is_mount():
+                run("umount", str(path))
+            shutil.rmtree(path)
     with contextlib.suppress(OSError):
         PATHS.root.rmdir()  # only the last lab's leaving empties it
     return removed
+
+
+def _machine_names(name: str, directory: Path) -> list[str]:
+    """Return the names under which systemd-nspawn knows a region's machines: see `lab.machines.factory`."""
+    names = [path.name[-12:] for path in (directory / "machines").glob("*")]
+    names += [path.name for path in (directory / "hosts").glob("*")]
+    return [f"{name}-{machine}".replace("_", "-") for machine in names]
 
 
 def _read_processes(directory: Path) -> list[Process]:
@@ -433,16 +444,47 @@ def _claim_port(port: int) -> int:
 def _locked(name: str) -> Iterator[None]:
     """Hold the lab's lock for a block, so that two commands never bring one lab up or down at once."""
     path = PATHS.lock(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    descriptor = _open_lock(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The command that held it may have removed the file in the meantime.
+        if not path.exists() or path.stat().st_ino != os.fstat(descriptor).st_ino:
+            raise BlockingIOError
+    except BlockingIOError as busy:
+        os.close(descriptor)
+        raise InTransition(f"another command is bringing the lab {name} up or down") from busy
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            PATHS.run.rmdir()  # only the last command's leaving empties it
+
+
+def _open_lock(path: Path) -> int:
+    """Return the descriptor of a lock file, created if missing in a directory that only root can write."""
+    while True:
+        create_private(path.parent)
+        with contextlib.suppress(FileNotFoundError):  # another command that ended has just removed the directory
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _check_directories(directory: Path) -> None:
+    """Check that a region's directory and that of all regions, where they exist, are writable by root alone.
+
+    What they say is obeyed by root: which processes to end, and where the API is.
+
+    Raises:
+        LabError: somebody else could have written it; `NotPermitted` for a user who may not look into it.
+    """
+    for path in (directory.parent, directory):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as busy:
-            raise InTransition(f"another command is bringing the lab {name} up or down") from busy
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+            check_private(path)
+        except FileNotFoundError:
+            return
+        except PermissionError as error:
+            raise NotPermitted("only root may use a lab") from error
 
 
 if __name__ == "__main__":  # called by a region whose owner is gone

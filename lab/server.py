@@ -32,9 +32,10 @@ from lab.instances import Instances
 from lab.linux import Process, allow_many_machines, listen
 from lab.machines import container, image
 from lab.machines.factory import MachineFactory
+from lab.namespaces import REGION_VARIABLE
 from lab.network import dns, fabric
 from lab.reconciler import Reconciler
-from lab.region import MARK, PROCESSES
+from lab.region import PROCESSES
 from lab.services import Services
 
 LOG = logging.getLogger("lab")
@@ -196,7 +197,7 @@ def main(directory: Path) -> None:
 
 def _take_down(name: str) -> None:
     """Have this region taken down by a process outside of it."""
-    environment = {key: value for key, value in os.environ.items() if key != MARK}
+    environment = {key: value for key, value in os.environ.items() if key != REGION_VARIABLE}
     command = [sys.executable, "-m", "lab.region", name]
     subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
 

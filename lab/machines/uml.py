@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, MachineDown, NotInstalled
-from lab.linux import NETNS, add_namespace, delete_namespace, ip_batch, listen, run, within
+from lab.linux import NETNS, ip_batch, listen, run, within
 from lab.machines.container import ENVIRONMENT, LabMachine
 from lab.machines.uml_agent import ADDRESS, CHECKER, PORT
 from lab.machines.uml_nft import REAL
+from lab.namespaces import add_namespace, delete_namespace
 
 KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")

@@ -4,12 +4,14 @@ A lab's namespaces are named ``<prefix><what>``. `Fabric` remembers what it has 
 that changes one rule touches one rule; nothing of a running flow is disturbed by what did not change.
 """
 
+import os
 import threading
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from lab.errors import LabError
-from lab.linux import add_namespace, delete_namespace, ip_batch, namespaces, nft, run, sysctl
+from lab.linux import ip_batch, nft, run, sysctl
+from lab.namespaces import REGION_VARIABLE, add_namespace, delete_namespace, list_namespaces
 from lab.network.plan import (
     BACKBONE,
     BACKBONE6,
@@ -129,8 +131,8 @@ class Fabric:
         return list(self._applied)
 
     def delete_all(self) -> None:
-        """Remove every namespace of this lab, known or left by another process."""
-        for name in namespaces(self.prefix):
+        """Remove every namespace that this region created."""
+        for name in list_namespaces(os.environ.get(REGION_VARIABLE, "")):
             delete_namespace(name)
 
     # --- how it is done -----------------------------------------------------------------------------------------------

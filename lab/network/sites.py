@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 
 from lab.errors import LabError
-from lab.linux import add_namespace, delete_namespace, ip_batch, nft, run, sysctl
+from lab.linux import ip_batch, nft, run, sysctl
+from lab.namespaces import add_namespace, delete_namespace
 from lab.network.fabric import Fabric
 from lab.network.plan import BACKBONE, BACKBONE6
 

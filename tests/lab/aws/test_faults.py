@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lab import region as labs
-from lab.linux import Process, namespaces
+from lab.linux import NETNS, Process
 from lab.paths import PATHS
 from tests.support import waiting
 from tests.support.cloud import ALL, Cloud
@@ -36,7 +36,7 @@ def left_of(name: str) -> list[str]:
     processes = [path.parent.name for path in told if f"/{name}/".encode() in _read(path) + b"/"]
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"/{name}/" in line]
     files = [str(PATHS.directory(name))] if (PATHS.directory(name)).exists() else []
-    return [*processes, *namespaces(f"{name}-"), *mounts, *files]
+    return [*processes, *(path.name for path in NETNS.glob(f"{name}-*")), *mounts, *files]
 
 
 def _read(path: Path) -> bytes:

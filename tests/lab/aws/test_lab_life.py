@@ -16,7 +16,7 @@ import pytest
 from drawbridge.operate.stack_files import CHECKOUT
 from lab import region
 from lab.errors import AlreadyUp, InTransition, PortInUse
-from lab.linux import Process, namespaces
+from lab.linux import NETNS, Process
 from lab.machines import image
 from lab.paths import CACHE_VARIABLE, PATHS
 from tests.support import waiting
@@ -36,7 +36,8 @@ def traces(name: str) -> list[str]:
     """What there is of a lab on this machine."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     directory = str(PATHS.directory(name))
-    found = [f"namespace {n}" for n in namespaces(f"{name}-")]
+    found = [f"namespace {path.name}" for path in NETNS.glob(f"{name}-*")]
+    found += [f"note {path.name}" for path in PATHS.namespaces.glob(f"{name}-*")]
     found += [f"mount {m}" for m in mounts if m.startswith(f"{directory}/")]
     found += [f"file {p}" for p in (Path(directory), PATHS.lock(name)) if p.exists()]
     found += [f"file {p}" for p in Path("/run/systemd/nspawn").glob(f"*/{name}-*")]

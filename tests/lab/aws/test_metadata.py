@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import pytest
 from botocore.exceptions import ClientError
 
-from lab.linux import add_namespace, delete_namespace
+from lab.namespaces import add_namespace, delete_namespace
 from tests.support.cloud import ALL, Cloud, Instance, Place, client
 
 TTL = "X-aws-ec2-metadata-token-ttl-seconds"
