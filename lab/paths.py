@@ -52,11 +52,11 @@ def check_private(directory: Path) -> None:
     Raises:
         LabError: it is a link or not a directory, it belongs to somebody else, or others may write into it.
     """
-    found = directory.lstat()
+    status = directory.lstat()
     if (
-        not stat.S_ISDIR(found.st_mode)
-        or found.st_uid not in (0, os.geteuid())
-        or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        not stat.S_ISDIR(status.st_mode)
+        or status.st_uid not in (0, os.geteuid())
+        or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     ):
         raise LabError(f"{directory} must be a directory that belongs to root and that nobody else may write into")
 

@@ -373,7 +373,7 @@ def _dispatch(side: str, up: Sequence[Interface], verdict: str) -> Iterable[str]
 
 
 def _render_ingress(up: Sequence[Interface]) -> Iterable[str]:
-    """Where a packet goes that may leave its sender."""
+    """Render the chain of packets that may leave their sender."""
     yield "chain ingress {"
     yield from _dispatch("oifname", up, "goto enter")
     yield f'  oifname {{ "{INTERNET}", "{ENDPOINTS}" }} accept'
@@ -381,7 +381,10 @@ def _render_ingress(up: Sequence[Interface]) -> Iterable[str]:
 
 
 def _mark_chains(up: Sequence[Interface], mark_bits: dict[str, int]) -> Iterable[str]:
-    """A chain an interface that remembers a connection there; only a packet that may begin one does so."""
+    """Render a chain for each interface, which marks a connection as tracked there.
+
+    Only a packet that may begin a connection marks it.
+    """
     for interface in up:
         mark = f"ct mark set ct mark | {_mark(interface, mark_bits)}"
         yield f"chain mark_{link_name(interface.id)} {{"
@@ -394,7 +397,7 @@ def _mark(interface: Interface, mark_bits: dict[str, int]) -> str:
 
 
 def _render_verdicts(up: Sequence[Interface]) -> Iterable[str]:
-    """Where rules of groups go with a packet they let pass: out of its sender, or into its receiver."""
+    """Render the chains of packets that a group lets pass: out of their sender, or into their receiver."""
     for chain, side, verdict in (("track_out", "iifname", "goto ingress"), ("track_in", "oifname", "accept")):
         yield f"chain {chain} {{"
         yield from _dispatch(side, up, "jump mark")
