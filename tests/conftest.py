@@ -16,7 +16,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-pytest_plugins = ["tests.support.seeds"]
+from lab.errors import NotPermitted
+from lab.linux import require_privileges
+
+pytest_plugins = ["tests.support.ledgers"]
 
 TESTS = Path(__file__).parent
 
@@ -72,9 +75,17 @@ sys.addaudithook(GUARD.audit)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs root and /dev/net/tun; where they lack, it is skipped and says what lacks."""
+    try:
+        require_privileges()
+        lacking = None
+    except NotPermitted as refused:
+        lacking = str(refused)
     for item in items:
-        if item.path.is_relative_to(TESTS / "lab"):
+        if any(item.path.is_relative_to(TESTS / room) for room in ("attacks", "lab")):
             item.add_marker("lab")
+            if lacking:
+                item.add_marker(pytest.mark.skip(reason=lacking))
 
 
 @pytest.fixture(autouse=True)

@@ -1,33 +1,14 @@
-"""What tests of packets and machines share: regions of their own, and no silent absence where they cannot run."""
+"""What tests of packets and machines share: regions of their own."""
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from lab import region as labs
-from lab.errors import NotPermitted
-from lab.linux import require_privileges
 from lab.region import Region
 from tests.support.cloud import Cloud, raise_quotas
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test here needs root and /dev/net/tun; where they lack, each is skipped and says what lacks."""
-    try:
-        require_privileges()
-        lacking = None
-    except NotPermitted as refused:
-        lacking = str(refused)
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.lab)
-            if lacking:
-                item.add_marker(pytest.mark.skip(reason=lacking))
 
 
 @contextmanager

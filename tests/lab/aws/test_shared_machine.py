@@ -46,6 +46,7 @@ def prepare(directory: Path, victim: Process, owner: int) -> None:
         os.chown(path, owner, -1)
 
 
+@pytest.mark.attack("10.2", "10.3")
 @pytest.mark.parametrize("command", [labs.connect, labs.down, lambda name: labs.start(name, boots=False)])
 def test_files_that_another_user_prepared_are_refused(
     paths: LabPaths, victim: Process, command: Callable[[str], object]
@@ -64,6 +65,7 @@ def test_the_same_files_are_obeyed_if_they_are_roots(paths: LabPaths, victim: Pr
     assert connected.port == 31337
 
 
+@pytest.mark.attack("10.4")
 @pytest.mark.parametrize("mode", [0o770, 0o707])
 def test_a_directory_that_others_may_write_is_refused(paths: LabPaths, mode: int) -> None:
     paths.root.mkdir()
@@ -72,6 +74,7 @@ def test_a_directory_that_others_may_write_is_refused(paths: LabPaths, mode: int
         labs.down("shared")
 
 
+@pytest.mark.attack("10.1")
 @pytest.mark.parametrize("link", ["root", "run"])
 def test_a_link_in_the_place_of_a_directory_is_refused(paths: LabPaths, tmp_path: Path, link: str) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -82,6 +85,7 @@ def test_a_link_in_the_place_of_a_directory_is_refused(paths: LabPaths, tmp_path
     assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.attack("10.1")
 def test_a_lock_that_is_a_link_is_not_followed(paths: LabPaths, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("precious")
@@ -106,6 +110,7 @@ def foreign_namespace() -> Iterator[tuple[str, Process]]:
     subprocess.run(["ip", "netns", "delete", namespace], check=True)
 
 
+@pytest.mark.attack("10.5")
 def test_a_namespace_that_the_lab_did_not_create_stays(foreign_namespace: tuple[str, Process]) -> None:
     lab, process = foreign_namespace
     labs.down(lab)

@@ -36,6 +36,7 @@ def controls(text: str) -> set[str]:
     return {c for c in text if (ord(c) < 32 or 127 <= ord(c) < 160 or c in bidi) and c != "\n"}
 
 
+@pytest.mark.attack("9.4")
 @given(st.text())
 def test_no_control_character_is_left(text: str) -> None:
     escaped = escape_controls(text)
@@ -50,6 +51,7 @@ def test_a_plain_text_stays_as_it_is(text: str) -> None:
     assert escape_controls(text) == text
 
 
+@pytest.mark.attack("9.4")
 def test_tables_checks_and_progress_escape_what_they_print(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("name",), [(HOSTILE + "\nforged row",)])
     output.check_lines([Check(promise=HOSTILE, ok=True, figure=HOSTILE)])
@@ -63,6 +65,7 @@ def test_tables_checks_and_progress_escape_what_they_print(capsys: pytest.Captur
     assert "\nforged row" not in captured.out
 
 
+@pytest.mark.attack("9.5")
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", "7", "[" * 5000])
 @pytest.mark.parametrize("parameter", ["report", "release"])
 def test_a_parameter_that_is_not_a_json_object_ends_in_one_error(account: Account, parameter: str, text: str) -> None:
@@ -72,6 +75,7 @@ def test_a_parameter_that_is_not_a_json_object_ends_in_one_error(account: Accoun
         account.json_parameter(name)
 
 
+@pytest.mark.attack("9.5")
 @given(st.dictionaries(st.sampled_from(["state", "release", "reason", "time", "units"]), json_values))
 def test_a_report_with_any_values_is_read_or_refused(report: dict[str, object]) -> None:
     try:
@@ -93,6 +97,7 @@ COLUMNS = ("Common Name", "Real Address", "Virtual Address", "Bytes Received", "
 words = st.text(alphabet=string.printable + "²\x1b", max_size=24) | st.integers().map(str)
 
 
+@pytest.mark.attack("9.5")
 @given(
     columns=st.lists(st.sampled_from(COLUMNS), max_size=8),
     rows=st.lists(st.lists(words, max_size=8), max_size=4),
@@ -117,6 +122,7 @@ def test_a_time_that_is_none_is_refused(since: str) -> None:
         gateway_status.parse_sessions(text)
 
 
+@pytest.mark.attack("9.5")
 @given(
     st.lists(st.sampled_from(["remote", "proto", "verify-x509-name", "<ca>", "</ca>", "<cert>"]) | words).map("\n".join)
 )

@@ -315,6 +315,7 @@ def test_a_unit_with_a_shells_words_is_refused_and_nothing_is_run(
     assert "the gateway's report does not name OpenVPN's units" in err
 
 
+@pytest.mark.attack("9.4")
 def test_logs_do_not_reach_the_terminals_controls(deployed: SshServer, identity: Path) -> None:
     deployed.answers["sudo -n journalctl"] = (0, "\x1b]52;c;cHduZWQ=\x07\x1b[2Jall is well\n", "")
     assert run("logs", identity=identity) == (0, "\\x1b]52;c;cHduZWQ=\\x07\\x1b[2Jall is well\n", "")

@@ -4,15 +4,15 @@ import re
 
 import pytest
 
-from tests.support import seeds
-from tests.support.seeds import Ledger
+from tests.support import ledgers
+from tests.support.ledgers import Ledger
 
 pytest_plugins = ["pytester"]
 
 
 def test_the_data_numbers_every_world_without_a_gap() -> None:
     counts: dict[str, int] = {}
-    for number in seeds.read_titles():
+    for number in ledgers.read_titles():
         world, _, place = number.partition(".")
         counts[world] = counts.get(world, 0) + 1
         assert int(place) == counts[world]
@@ -23,8 +23,8 @@ def test_the_data_numbers_every_world_without_a_gap() -> None:
     ("outcomes", "verdict"),
     [
         ({}, None),
-        ({"a": True}, "holds"),
-        ({"a": True, "b": True}, "holds"),
+        ({"a": True}, "shown"),
+        ({"a": True, "b": True}, "shown"),
         ({"a": True, "b": False}, "FAILS"),
         ({"a": True, "b": None}, "not run"),
         ({"a": None}, "not run"),
@@ -37,7 +37,7 @@ def test_a_behaviour_holds_only_when_every_test_of_it_passed(outcomes: dict[str,
         if passed is not None:
             ledger.record("0.1", test, passed)
     assert ledger.verdict("0.1") == verdict
-    assert ledger.summary() == f"seeds: {int(verdict == 'holds')} of 1 hold"
+    assert ledger.summary() == f"seeds: {int(verdict == 'shown')} of 1 hold"
 
 
 def test_a_failed_teardown_is_a_failure() -> None:
@@ -50,14 +50,14 @@ def test_a_failed_teardown_is_a_failure() -> None:
 
 
 def test_neighbours_are_told_as_ranges() -> None:
-    assert seeds.format_ranges(["0.1", "0.2", "0.3", "0.5", "1.6", "1.7"]) == "0.1-3 0.5 1.6-7"
-    assert seeds.format_ranges([]) == ""
+    assert ledgers.format_ranges(["0.1", "0.2", "0.3", "0.5", "1.6", "1.7"]) == "0.1-3 0.5 1.6-7"
+    assert ledgers.format_ranges([]) == ""
 
 
 def run(pytester: pytest.Pytester, text: str, *arguments: str) -> pytest.RunResult:
-    pytester.makeini("[pytest]\nmarkers = seed")
+    pytester.makeini("[pytest]\nmarkers =\n seed\n attack")
     pytester.makepyfile(text)
-    return pytester.runpytest_inprocess("-p", "tests.support.seeds", *arguments)
+    return pytester.runpytest_inprocess("-p", "tests.support.ledgers", *arguments)
 
 
 ALL_OUTCOMES = """
@@ -97,7 +97,7 @@ ALL_OUTCOMES = """
 
 def test_the_run_ends_with_the_count(pytester: pytest.Pytester) -> None:
     lines = run(pytester, ALL_OUTCOMES).outlines
-    assert lines[-1] == f"seeds: 2 of {len(seeds.read_titles())} hold"
+    assert lines[-1] == f"seeds: 2 of {len(ledgers.read_titles())} hold"
     rows = (re.match(r"  (holds|FAILS|not run) +(\d\.\d+) ", line) for line in lines)
     verdicts = {row[2]: row[1] for row in rows if row}
     assert verdicts == {
@@ -113,8 +113,23 @@ def test_the_run_ends_with_the_count(pytester: pytest.Pytester) -> None:
 
 def test_what_was_deselected_does_not_hold(pytester: pytest.Pytester) -> None:
     lines = run(pytester, ALL_OUTCOMES, "-k", "test_passes").outlines
-    assert lines[-1] == f"seeds: 2 of {len(seeds.read_titles())} hold"
+    assert lines[-1] == f"seeds: 2 of {len(ledgers.read_titles())} hold"
     assert any(re.match(r"  not run +0\.3 ", line) for line in lines)
+
+
+def test_attacks_are_counted_beside_the_seeds(pytester: pytest.Pytester) -> None:
+    text = """
+        import pytest
+
+        @pytest.mark.attack("1.1")
+        def test_a(): pass
+
+        @pytest.mark.attack("1.2")
+        def test_b(): assert False
+    """
+    *_, attacks, seeds = run(pytester, text).outlines
+    assert attacks == f"attacks: 1 of {len(ledgers.read_titles('attacks'))} refused"
+    assert seeds.startswith("seeds: 0 of ")
 
 
 def test_an_unknown_number_stops_the_run(pytester: pytest.Pytester) -> None:
