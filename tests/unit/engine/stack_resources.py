@@ -41,6 +41,19 @@ TLS_ONLY = json.dumps(
     }
 )
 
+
+def key_policy(*actions: str) -> str:
+    """Return a KMS key's policy that lets the account do these actions."""
+    statement = {
+        "Sid": "Manage",
+        "Effect": "Allow",
+        "Principal": {"AWS": "arn:aws:iam::123456789012:root"},
+        "Action": list(actions),
+        "Resource": "*",
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
 #: name -> (type token without the `aws:`, inputs), in an order in which they can be created.
 RESOURCES: dict[str, tuple[str, Props]] = {
     "vpc": (
@@ -200,6 +213,16 @@ RESOURCES: dict[str, tuple[str, Props]] = {
         "s3/bucketObjectv2:BucketObjectv2",
         {"bucket": "=bucket", "key": "release", "contentBase64": "AAEC", "contentType": "application/gzip"},
     ),
+    "key": (
+        "kms/key:Key",
+        {
+            "description": "Secrets of a stack",
+            "deletionWindowInDays": 7,
+            "policy": key_policy("kms:*"),
+            "tags": {"Name": "k"},
+        },
+    ),
+    "key_alias": ("kms/alias:Alias", {"name": "alias/stack", "targetKeyId": "=key.keyId"}),
     "pointer": ("ssm/parameter:Parameter", {"name": "/a/b", "type": "String", "value": "v", "tags": {"Name": "p"}}),
     "instance": (
         "ec2/instance:Instance",
@@ -226,6 +249,7 @@ CHANGES: list[tuple[str, Props]] = [
     ("role_policy", {"policy": read_policy("b")}),
     ("user", {"permissionsBoundary": None}),
     ("user_policy", {"policy": read_policy("b")}),
+    ("key", {"policy": key_policy("kms:*", "kms:Decrypt")}),
     ("pointer", {"value": "w"}),
     ("release", {"contentBase64": "AAED"}),
     ("interface", {"sourceDestCheck": True}),

@@ -160,6 +160,8 @@ WORLD: dict[str, tuple[str, Props]] = {
         "s3/bucketPolicy:BucketPolicy",
         {"bucket": "=bucket", "policy": {"Version": "2012-10-17", "Statement": []}},
     ),
+    "master": ("kms/key:Key", {"description": "d", "deletionWindowInDays": 7, "tags": {"a": "b"}}),
+    "alias": ("kms/alias:Alias", {"name": "alias/a", "targetKeyId": "=master"}),
     "parameter": ("ssm/parameter:Parameter", {"name": "/a/b", "type": "String", "value": "v", "tags": {"a": "b"}}),
 }
 
@@ -284,6 +286,25 @@ def test_routes_change_target_in_place_and_destination_by_replacement(world: Wor
     assert targets["0.0.0.0/0"] == world.ids["card"]
     moved = world.change("default", destinationCidrBlock="10.8.0.0/24")
     assert (moved.replaces, moved.delete_before_replace) == (("destinationCidrBlock",), True)
+
+
+def test_a_key_changes_in_place_and_waits_for_its_deletion(world: World) -> None:
+    world.make("master", "alias")
+    kms = boto3.client("kms")
+    policy = json.dumps({"Version": "2012-10-17", "Statement": []})
+    changed = world.change("master", description="e", policy=policy, enableKeyRotation=True, tags={"c": "d"})
+    assert not changed.replaces
+    key = world.ids["master"]
+    assert kms.describe_key(KeyId="alias/a")["KeyMetadata"]["Description"] == "e"
+    assert kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"] == policy
+    assert kms.get_key_rotation_status(KeyId=key)["KeyRotationEnabled"]
+    assert kms.list_resource_tags(KeyId=key)["Tags"] == [{"TagKey": "c", "TagValue": "d"}]
+    find = world.provider.find
+    assert find("aws:kms/key:Key", "master", world.inputs["master"]) == key
+    world.delete("alias")
+    world.delete("master")
+    assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "PendingDeletion"
+    assert find("aws:kms/key:Key", "master", world.inputs["master"]) is None
 
 
 def test_an_interface_changes_its_check_groups_and_address_in_place(world: World) -> None:
