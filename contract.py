@@ -161,6 +161,10 @@ class Names:
         """IAM user of a client's own machine, which reads the client's kit and bundle."""
         return f"{PROJECT}-{self.stack}-{client}"
 
+    def role(self, region: str) -> str:
+        """IAM role of the gateway, and its instance profile. IAM has no regions, so the region is in the name."""
+        return f"{self.display_name('gateway')}-{region}"
+
     @property
     def metrics(self) -> str:
         """CloudWatch namespace of the gateway's metrics; its role may write to no other."""
@@ -186,6 +190,15 @@ def rule_for(client: str | None) -> str:
     ('tunnel/home', 'ssh')
     """
     return f"tunnel/{client}" if client else "ssh"
+
+
+def key_alias(stack: str) -> str:
+    """Return the alias of the KMS key of a stack's secrets.
+
+    >>> key_alias("lab")
+    'alias/drawbridge-lab'
+    """
+    return f"alias/{PROJECT}-{stack}"
 
 
 def tags(stack: str, name: str = "") -> dict[str, str]:

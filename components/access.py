@@ -31,8 +31,7 @@ class Access(pulumi.ComponentResource):
     def __init__(self, name: str, args: AccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Access", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        # IAM is global, so the region is in the name.
-        full_name = f"{args.names.display_name('gateway')}-{args.region}"
+        full_name = args.names.role(args.region)
         tags = args.names.tags("gateway")
         metrics = Grant(
             sid="Metrics",

@@ -23,6 +23,8 @@ class AuthorityArgs:
     """The profile, without keys, of each client that may connect, by the client's name."""
     lifetimes: Mapping[str, int]
     """Days that certificates of `ca`, `server` and `client` are valid."""
+    key: pulumi.Input[str] | None = None
+    """ARN of the KMS key of the secrets; without it, they are encrypted with AWS's own key, `aws/ssm`."""
 
 
 class Certificates(Resource, name="Certificates"):
@@ -65,6 +67,8 @@ class Authority(pulumi.ComponentResource):
                 "profiles": dict(args.profiles),
                 "lifetimes": dict(args.lifetimes),
                 "owner": owner.id,
+                # Left out for `aws/ssm`: so deployed stacks that keep it have nothing to change.
+                **({"key": args.key} if args.key is not None else {}),
             },
             child,
         )
@@ -78,11 +82,12 @@ class Authority(pulumi.ComponentResource):
         )
         partition = caller.arn.split(":")[1]
         self._parameter_base = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter"
-        self._names, self._certificates = names, certificates
+        self._names, self._certificates, self._key = names, certificates, args.key
         secrets = self._parameter_arn(names.secrets)
         self.grants = [
             Grant(sid="Secrets", actions=READ_PARAMETERS, resources=[pulumi.Output.concat(secrets, "/*")]),
             Grant(sid="SecretsPath", actions=["ssm:GetParametersByPath"], resources=[secrets]),
+            *self._decrypt("SecretsKey", f"{names.secrets}/*"),
         ]
         self.clients = certificates.clients.apply(
             lambda clients: {
@@ -93,10 +98,19 @@ class Authority(pulumi.ComponentResource):
         self.revoked = certificates.revoked
         self.register_outputs({"clients": self.clients, "revoked": certificates.revoked})
 
-    def bundle_grant(self, client: str) -> Grant:
-        """Return the permission to read a client's bundle."""
-        bundle = self._parameter_arn(self._names.bundle(client))
-        return Grant(sid="Bundle", actions=READ_PARAMETERS, resources=[bundle])
+    def bundle_grants(self, client: str) -> list[Grant]:
+        """Return the permissions to read a client's bundle."""
+        path = self._names.bundle(client)
+        read = Grant(sid="Bundle", actions=READ_PARAMETERS, resources=[self._parameter_arn(path)])
+        return [read, *self._decrypt("BundleKey", path)]
+
+    def _decrypt(self, sid: str, path: str) -> list[Grant]:
+        """Return the permission to decrypt parameters; `aws/ssm` needs none."""
+        if self._key is None:
+            return []
+        # SSM gives KMS the parameter's ARN as encryption context.
+        condition = {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": f"{self._parameter_base}{path}"}}
+        return [Grant(sid=sid, actions=["kms:Decrypt"], resources=[self._key], condition=condition)]
 
     def _parameter_arn(self, path: str) -> pulumi.Output[str]:
         # An output of the certificates, so that whatever uses the ARN is created after the parameters.

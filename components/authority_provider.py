@@ -39,7 +39,7 @@ RENEW_SERVER = timedelta(days=30)
 #: Other calls of the account share the quota, so a call is repeated more often than boto3's 3 times.
 SSM_CONFIG = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
 
-INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "owner")
+INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "owner", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Order:
     client_lifetime: timedelta
     owner: str | None = None
     """Identifier of the deployment; None in states that were deployed before it existed."""
+    key: str | None = None
+    """ARN of the KMS key of the secrets; None for `aws/ssm`."""
 
     @classmethod
     def from_props(cls, props: Mapping[str, Any]) -> "Order":
@@ -72,6 +74,7 @@ class Order:
             server_lifetime=days["server"],
             client_lifetime=days["client"],
             owner=props.get("owner"),
+            key=props.get("key"),
         )
 
 
@@ -320,7 +323,8 @@ class Issuer(ResourceProvider):
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         order = Order.from_props(_props)
-        store = _open_store(order)
+        # Without decryption: whoever destroys a stack need not be able to read its secrets.
+        store = _open_store(order, decrypt=False)
         if order.owner and _is_foreign(store, order):
             pulumi.log.warn(f"{order.names.authority} belongs to another deployment and is not deleted")
             return
@@ -341,7 +345,7 @@ def _is_due(olds: Mapping[str, Any], now: datetime) -> bool:
     return missing or server - now <= RENEW_SERVER or any(not_after <= now for not_after in clients)
 
 
-def _open_store(order: Order) -> ParameterStore:
+def _open_store(order: Order, *, decrypt: bool = True) -> ParameterStore:
     session = boto3.Session(region_name=order.region)
     with translate_errors("reach", order.names.root):
         account = session.client("sts").get_caller_identity()["Account"]
@@ -350,7 +354,7 @@ def _open_store(order: Order) -> ParameterStore:
             f"the environment's AWS credentials are for account {account}, the stack's provider is in {order.account}; "
             "set AWS_PROFILE so that they are the same"
         )
-    return ParameterStore(session.client("ssm", config=SSM_CONFIG), order.names)
+    return ParameterStore(session.client("ssm", config=SSM_CONFIG), order.names, order.key, decrypt=decrypt)
 
 
 def _now() -> datetime:

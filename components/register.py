@@ -1,7 +1,8 @@
 """A gateway's parameters in SSM, and among them the register of all certificates ever issued."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,22 +18,62 @@ PARAMETER_LIMIT = 4096
 _DELETE_BATCH = 10
 
 
+#: The key of SecureStrings that name none.
+DEFAULT_KEY = "alias/aws/ssm"
+
+#: KMS applies a changed key policy within seconds; these are the calls that may be refused until then, one a second.
+KEY_POLICY_ATTEMPTS = 10
+
+
 class IssuerError(Exception):
     """Keys or certificates could not be created or stored; the message holds names and error codes, never a value."""
 
 
 class ParameterStore:
-    """A gateway's SSM parameters, read once and kept in step; writing a value that is already there does nothing."""
+    """A gateway's SSM parameters, read once and kept in step; writing a value that is already there does nothing.
 
-    def __init__(self, ssm: Any, names: contract.Names) -> None:
-        self._ssm = ssm
+    Args:
+        ssm: boto3 client.
+        names: names of the gateway.
+        key: ARN of the KMS key that secrets are written under; None for `aws/ssm`. A secret under another key is
+            written again.
+        decrypt: whether `values` has the secrets in clear.
+    """
+
+    def __init__(self, ssm: Any, names: contract.Names, key: str | None = None, *, decrypt: bool = True) -> None:
+        self._ssm, self._key = ssm, key
         self._tags = [{"Key": key, "Value": value} for key, value in contract.tags(names.stack).items()]
         self.values: dict[str, str] = {}
         with translate_errors("read", names.root):
-            paginator = ssm.get_paginator("get_parameters_by_path")
-            pages = paginator.paginate(Path=names.root, Recursive=True, WithDecryption=True)
-            for page in pages:
-                self.values |= {parameter["Name"]: parameter["Value"] for parameter in page["Parameters"]}
+            self._call(lambda: self._read(names.root, decrypt=decrypt))
+            # The key of each secret, as whoever wrote it has named it.
+            self._keys = self._read_keys(names.root) if decrypt else {}
+
+    def _read(self, root: str, *, decrypt: bool) -> None:
+        pages = self._ssm.get_paginator("get_parameters_by_path").paginate(
+            Path=root, Recursive=True, WithDecryption=decrypt
+        )
+        for page in pages:
+            self.values |= {parameter["Name"]: parameter["Value"] for parameter in page["Parameters"]}
+
+    def _read_keys(self, root: str) -> dict[str, str]:
+        pages = self._ssm.get_paginator("describe_parameters").paginate(
+            ParameterFilters=[{"Key": "Path", "Option": "Recursive", "Values": [root]}]
+        )
+        parameters = [parameter for page in pages for parameter in page["Parameters"]]
+        return {parameter["Name"]: parameter["KeyId"] for parameter in parameters if "KeyId" in parameter}
+
+    def _call(self, call: Callable[[], object]) -> None:
+        """Call SSM, again where the stack's key may have a policy that KMS has not applied yet."""
+        for _ in range(KEY_POLICY_ATTEMPTS if self._key else 0):
+            try:
+                call()
+                return
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "AccessDeniedException":
+                    raise
+                time.sleep(1)
+        call()
 
     def under(self, path: str) -> dict[str, str]:
         """Return the values of the parameters below `path`, by the rest of their names."""
@@ -41,18 +82,25 @@ class ParameterStore:
 
     def put(self, name: str, value: str, *, secret: bool) -> None:
         """Write a parameter; raises `IssuerError` if it is too long or SSM refuses it."""
-        if self.values.get(name) == value:
+        if self.values.get(name) == value and not (secret and self._is_under_other_key(name)):
             return
         if len(value) > PARAMETER_LIMIT:
             raise IssuerError(f"{name} would have {len(value)} characters, and a parameter takes {PARAMETER_LIMIT}")
-        kind = "SecureString" if secret else "String"
+        parameter = {"Name": name, "Value": value, "Type": "SecureString" if secret else "String"}
+        if secret:
+            # Named also if it is the default, because an overwritten parameter must not keep the key that it had.
+            parameter["KeyId"] = self._key or DEFAULT_KEY
+        # Tags go with a new parameter only, without Overwrite: one that another created meanwhile is not lost.
+        more = {"Overwrite": True} if name in self.values else {"Tags": self._tags}
         with translate_errors("write", name):
-            if name in self.values:
-                self._ssm.put_parameter(Name=name, Value=value, Type=kind, Overwrite=True)
-            else:
-                # Without Overwrite, so that a parameter created meanwhile by another is not lost.
-                self._ssm.put_parameter(Name=name, Value=value, Type=kind, Tags=self._tags)
+            self._call(lambda: self._ssm.put_parameter(**parameter, **more))
         self.values[name] = value
+        if secret:
+            self._keys[name] = parameter["KeyId"]
+
+    def _is_under_other_key(self, name: str) -> bool:
+        """Return whether a secret is encrypted with another key; SSM names one by its ARN, ID or alias."""
+        return _last_part(self._keys.get(name, DEFAULT_KEY)) != _last_part(self._key or DEFAULT_KEY)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete parameters; those that do not exist are ignored."""
@@ -62,6 +110,10 @@ class ParameterStore:
                 self._ssm.delete_parameters(Names=deleted[start : start + _DELETE_BATCH])
         for name in deleted:
             self.values.pop(name, None)
+
+
+def _last_part(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 class translate_errors:
@@ -75,9 +127,17 @@ class translate_errors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ClientError):
-            raise IssuerError(f"{self._failure}: {error.response.get('Error', {}).get('Code', 'unknown')}") from None
+            code = error.response.get("Error", {}).get("Code", "unknown")
+            remedy = f"; {_ASK_FOR_ACCESS}" if code == "AccessDeniedException" else ""
+            raise IssuerError(f"{self._failure}: {code}{remedy}") from None
         if isinstance(error, BotoCoreError):
             raise IssuerError(f"{self._failure}: {type(error).__name__}") from None
+
+
+_ASK_FOR_ACCESS = (
+    "the credentials need permission for this in IAM and, for secrets, in the policy of their KMS key: that of the "
+    "stack's own key has the deployer of the last `pulumi up` and drawbridge:secrets.users"
+)
 
 
 class Register:

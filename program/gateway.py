@@ -152,14 +152,21 @@ def create_routes(
 
 
 def create_authority(
-    settings: Settings, names: contract.Names, profiles: Mapping[str, pulumi.Output[str]]
+    settings: Settings,
+    names: contract.Names,
+    profiles: Mapping[str, pulumi.Output[str]],
+    secrets_key: pulumi.Input[str] | None,
 ) -> Authority:
-    """Create the gateway's certificate authority; `profiles` are those of its clients, by name."""
+    """Create the gateway's certificate authority; `profiles` are those of its clients, by name.
+
+    `secrets_key` is the ARN of the KMS key that encrypts its secrets, None for `aws/ssm`.
+    """
     args = AuthorityArgs(
         names=names,
         region=settings.region,
         profiles=profiles,
         lifetimes=settings.lifetimes.model_dump(),
+        key=secrets_key,
     )
     return Authority(names.resource("authority"), args)
 

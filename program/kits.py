@@ -155,7 +155,7 @@ def create_kit_users(
         return
     firewall = location.firewall
     for client in kits:
-        grants = [authority.bundle_grant(client), vault.kit_grant(client)]
+        grants = [*authority.bundle_grants(client), vault.kit_grant(client)]
         if client in firewall.dynamic_rules:
             grants.append(firewall.dynamic_rule_grant(client))
         # Deployed stacks have this resource name.

@@ -30,6 +30,7 @@ from program.gateway import (
     export_outputs,
     gateway_outputs,
 )
+from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc
 from settings.checks.overlaps import check_vpc_overlap
 from settings.model import Settings
@@ -45,7 +46,8 @@ def deploy(settings: Settings) -> None:
     locations = {gateway: create_gateway_location(settings, gateway, networks) for gateway in networks}
     for gateway in locations:
         connect_to_peer(settings, gateway, locations)
-    authorities = {gateway: create_link_authority(settings, gateway, locations) for gateway in locations}
+    key = create_secrets_key(settings)
+    authorities = {gateway: create_link_authority(settings, gateway, locations, key) for gateway in locations}
 
     vaults: dict[str, Vault] = {}
     outputs: dict[str, Outputs] = {}
@@ -58,8 +60,8 @@ def deploy(settings: Settings) -> None:
             bucket_of=next(iter(vaults.values()), None),
         )
         vaults[gateway] = vault
-        bundle = peer_of(gateway, authorities).bundle_grant(gateway)
-        instance = create_instance(settings, location, authority, vault, more_grants=[bundle])
+        bundle_grants = peer_of(gateway, authorities).bundle_grants(gateway)
+        instance = create_instance(settings, location, authority, vault, more_grants=bundle_grants)
         outputs[gateway] = gateway_outputs(location, authority, vault, instance)
 
     first = GATEWAYS[0]
@@ -134,7 +136,9 @@ def connect_to_peer(settings: Settings, gateway: str, locations: Mapping[str, Lo
         create_routes(location, destinations)
 
 
-def create_link_authority(settings: Settings, gateway: str, locations: Mapping[str, Location]) -> Authority:
+def create_link_authority(
+    settings: Settings, gateway: str, locations: Mapping[str, Location], secrets_key: pulumi.Input[str] | None
+) -> Authority:
     """Create the authority of the link that a gateway serves; its one client is the gateway's peer."""
     location, peer = locations[gateway], peer_of(gateway, locations).names.gateway
 
@@ -142,7 +146,7 @@ def create_link_authority(settings: Settings, gateway: str, locations: Mapping[s
         return pair.render_link_profile(create_bond(settings, peer, locations, remote=public_ip), link_of(gateway))
 
     profiles = {peer: location.address.public_ip.apply(render_profile)}
-    return create_authority(settings, location.names, profiles)
+    return create_authority(settings, location.names, profiles, secrets_key)
 
 
 def create_bond(settings: Settings, gateway: str, locations: Mapping[str, Location], *, remote: str) -> Bond:

@@ -21,6 +21,7 @@ from program.gateway import (
     gateway_outputs,
 )
 from program.kits import create_kit_users, render_kits
+from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc, tunnel_from_settings, with_ipv6, with_vpc_routes
 from settings.checks.overlaps import check_vpc_overlap
 from settings.model import Settings
@@ -45,7 +46,8 @@ def deploy(settings: Settings) -> None:
         clients_at={client.name: client.at for client in settings.clients if client.at},
     )
     create_routes(location, routed, network.announced6 if settings.tunnel.advertised else None)
-    authority = create_authority(settings, names, render_profiles(names, tunnel, location.address))
+    profiles = render_profiles(names, tunnel, location.address)
+    authority = create_authority(settings, names, profiles, create_secrets_key(settings))
     tunnel6 = add_ipv6(settings, tunnel, network, location.address)
     kits = render_kits(settings, location, tunnel, tunnel6)
     vault = create_vault(settings, names, render_release(settings, tunnel6, network, authority), kits=kits)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from settings.model import DEFAULT_POOLS, Client, Gateway, Iam, Lifetimes, Network, Pair, Tunnel
+from settings.model import DEFAULT_POOLS, Client, Gateway, Iam, Lifetimes, Network, Pair, Secrets, Tunnel
 from settings.problems import Problem
 
 
@@ -26,6 +26,7 @@ class Draft:
     """A stack's sections; None stands for a section that is not valid by itself and already reported."""
 
     stack: str
+    region: str
     network: Network | None
     gateway: Gateway | None
     tunnel: Tunnel | None
@@ -36,6 +37,7 @@ class Draft:
     """Entries in the list of clients, valid or not."""
     lifetimes: Lifetimes | None
     iam: Iam | None
+    secrets: Secrets | None
     pair: Pair | None
     has_pair: bool
     """Whether the stack file has a section `pair`, valid or not."""

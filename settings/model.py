@@ -56,6 +56,12 @@ def _write_number(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+#: A KMS key (`Secrets.key`). IAM policies name keys by these ARNs; an alias there is no key.
+KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+"
+
+#: An IAM user or role, without wildcards.
+PRINCIPAL_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:(user|role)/[A-Za-z0-9_+=,.@/-]+$"
+
 Address4 = Annotated[IPv4Address, BeforeValidator(_write_number)]
 Address6 = Annotated[IPv6Address, BeforeValidator(_write_number)]
 Range4 = Annotated[IPv4Network, BeforeValidator(_write_number)]
@@ -240,6 +246,15 @@ class Iam(Section):
     """`kits`: a user for each client with a kit, for its machine; `none`: the stack creates no users."""
 
 
+class Secrets(Section):
+    """The KMS key of the stack's secrets in SSM, and who may use it."""
+
+    key: str = Field(default="stack", pattern=rf"^(stack|aws/ssm|{KEY_ARN})$")
+    """`stack`: a key of its own; `aws/ssm`: AWS's key, which everybody in the account may use; or an existing key."""
+    users: tuple[Annotated[str, Field(pattern=PRINCIPAL_ARN)], ...] = ()
+    """IAM users and roles that may use the stack's own key, in addition to the deployer and the gateway."""
+
+
 class Settings(Section):
     """A stack's whole configuration."""
 
@@ -251,6 +266,7 @@ class Settings(Section):
     clients: tuple[Client, ...]
     lifetimes: Lifetimes
     iam: Iam
+    secrets: Secrets
     pair: Pair | None = None
 
     @property

@@ -13,11 +13,24 @@ from pydantic import ValidationError
 from endpoint import decode, is_loopback
 from settings.checks.topics import find_problems
 from settings.draft import Draft
-from settings.model import LAB, SAFE_STACK, Client, Gateway, Iam, Lifetimes, Network, Pair, Section, Settings, Tunnel
+from settings.model import (
+    LAB,
+    SAFE_STACK,
+    Client,
+    Gateway,
+    Iam,
+    Lifetimes,
+    Network,
+    Pair,
+    Secrets,
+    Section,
+    Settings,
+    Tunnel,
+)
 from settings.problems import NAMESPACE, Problem, SettingsError, explain, not_a_list, show, suggest
 
 #: Keys of the namespace.
-SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes", "iam")
+SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes", "iam", "secrets")
 
 
 def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
@@ -30,8 +43,8 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     draft = _parse_sections(raw, stack, problems)
     problems += find_problems(draft)
     network, gateway, tunnel = draft.network, draft.gateway, draft.effective_tunnel
-    lifetimes, iam = draft.lifetimes, draft.iam
-    if problems or not (network and gateway and tunnel and lifetimes and iam):
+    lifetimes, iam, secrets = draft.lifetimes, draft.iam, draft.secrets
+    if problems or not (network and gateway and tunnel and lifetimes and iam and secrets):
         raise SettingsError(problems)
     return Settings.model_construct(
         stack=stack,
@@ -42,6 +55,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         clients=tuple(draft.clients.values()),
         lifetimes=lifetimes,
         iam=iam,
+        secrets=secrets,
         pair=draft.pair,
     )
 
@@ -76,11 +90,13 @@ def _parse_sections(raw: Mapping[str, object], stack: str, problems: list[Proble
     entries = values["clients"]
     return Draft(
         stack=stack,
+        region=str(raw.get("aws:region")),
         network=_parse_section(Network, "network", values["network"], problems),
         gateway=_parse_section(Gateway, "gateway", values["gateway"], problems),
         tunnel=_parse_section(Tunnel, "tunnel", values["tunnel"], problems),
         lifetimes=_parse_section(Lifetimes, "lifetimes", values["lifetimes"], problems),
         iam=_parse_section(Iam, "iam", values["iam"], problems),
+        secrets=_parse_section(Secrets, "secrets", values["secrets"], problems),
         clients=_parse_clients(entries, problems),
         entries=len(entries) if isinstance(entries, list) else 0,
         pair=_parse_section(Pair, "pair", values["pair"], problems) if has_pair else None,

@@ -44,7 +44,7 @@ class Format:
     remedy: str
 
 
-#: The formats that users would not guess from pydantic's errors, by key.
+#: The formats that users would not guess from pydantic's errors, by key, which has its section where others use it too.
 FORMATS = {
     "address": Format("IPv4 address", "use one such as 10.8.0.10"),
     "adminAt": Format("IPv4 address", "use one such as 203.0.113.7"),
@@ -68,6 +68,8 @@ FORMATS = {
     ),
     "interface": Format("interface name", "use one such as eth0"),
     "lines": Format("interface name", "use one such as eth0"),
+    "Secrets.key": Format("key", "use stack, aws/ssm, or the ARN of a KMS key (arn:aws:kms:…:key/…)"),
+    "Secrets.users": Format("IAM user or role", "use its ARN, such as arn:aws:iam::123456789012:role/operator"),
     "group": Format("multicast range", "use a part of 224.0.0.0/4 or ff00::/8"),
     "ports": Format("port range", "use the first and the last port, such as [7400, 7500]"),
 }
@@ -85,6 +87,7 @@ LIST_EXAMPLES = {
     "openTo": '["2001:db8::/32"]',
     "lines": "[eth0, eth1]",
     "routeTableIds": "[rtb-0123456789abcdef0]",
+    "users": "[arn:aws:iam::123456789012:role/operator]",
     "multicast": "[{group: 239.255.0.0/16}]",
     "ports": "[7400, 7500]",
     "clients": "[{name: alice}]",
@@ -101,6 +104,7 @@ SECTION_EXAMPLES = {
     "Bridge": "{tap: persistent}",
     "Lifetimes": "{client: 365}",
     "Iam": "{users: none}",
+    "Secrets": "{key: stack}",
 }
 
 
@@ -126,7 +130,8 @@ def explain(model: type[Section], key: str, value: object, details: ErrorDetails
         value = _child(value, part)
     field = next((part for part in reversed(details["loc"]) if isinstance(part, str)), "")
     section = _section_at(model, details["loc"])
-    expected = FORMATS.get(field, RANGE if details["type"].startswith("ip_") else None)
+    by_key = FORMATS.get(f"{section.__name__}.{field}") or FORMATS.get(field)
+    expected = by_key or (RANGE if details["type"].startswith("ip_") else None)
     invalid = f"is not a valid {expected.noun if expected else 'value'}"
     match details["type"]:
         case "extra_forbidden" | "invalid_key":

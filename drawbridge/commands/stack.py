@@ -53,7 +53,13 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
 @options.json
 def audit(stack: str, region: str | None, wants_json: bool) -> None:
     """List all resources of a stack in the account; exit 1 if there are any, as none may be after `pulumi destroy`."""
-    resources = leftovers.find_leftovers(connect(stack, region=region))
+    account = connect(stack, region=region)
+    resources = leftovers.find_leftovers(account)
+    for key in leftovers.find_pending_keys(account):
+        # Beside the list: with --json the output is that alone.
+        click.echo(
+            f"key {key.id} is not counted: AWS deletes it on {key.deletion:%Y-%m-%d} and charges nothing", err=True
+        )
     if wants_json:
         output.print_line(output.as_json(resources))
     elif resources:

@@ -6,6 +6,8 @@ resources that the state has lost.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -21,15 +23,36 @@ class Leftover:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class PendingKey:
+    """A KMS key of the stack that AWS deletes by itself, and does not charge for."""
+
+    id: str
+    deletion: datetime
+
+
 def find_leftovers(account: Account) -> list[Leftover]:
     """Return every resource of the stack in the account and region; raises `AwsError`."""
     with translate_aws_errors(account.stack):
-        finders = (_network, _parameters, _find_buckets, _find_identities, _find_logs, _find_zones)
+        finders = (_network, _parameters, _find_buckets, _find_identities, _find_logs, _find_zones, _find_keys)
         return sorted(
             {leftover for find in finders for leftover in find(account)},
             key=lambda leftover: (leftover.kind, leftover.name),
         )
 
+
+def find_pending_keys(account: Account) -> list[PendingKey]:
+    """Return the stack's KMS keys that wait for their deletion; raises `AwsError`."""
+    with translate_aws_errors(account.stack):
+        return [
+            PendingKey(key["KeyId"], key["DeletionDate"])
+            for key in _list_keys(account)
+            if key["KeyState"] == _PENDING_DELETION
+        ]
+
+
+#: State of a key that nobody can use any more; AWS deletes it after the waiting period.
+_PENDING_DELETION = "PendingDeletion"
 
 #: Kinds of EC2 resources: the call that lists them, the key of the list, the key of the id.
 _EC2_KINDS = {
@@ -135,3 +158,27 @@ def _find_zones(account: Account) -> Iterator[Leftover]:
             regions = {vpc["VPCRegion"] for vpc in route53.get_hosted_zone(Id=id).get("VPCs", [])}
             if not regions or account.session.region_name in regions:
                 yield Leftover("hosted zone", f"{zone['Name'].rstrip('.')} ({id})")
+
+
+def _find_keys(account: Account) -> Iterator[Leftover]:
+    """Find the key of the secrets by its tags, and its alias; a key that waits for its deletion is none."""
+    yield from (Leftover("key", key["KeyId"]) for key in _list_keys(account) if key["KeyState"] != _PENDING_DELETION)
+    alias = contract.key_alias(account.stack)
+    for page in account.client("kms").get_paginator("list_aliases").paginate():
+        yield from (Leftover("key alias", alias) for row in page["Aliases"] if row["AliasName"] == alias)
+
+
+def _list_keys(account: Account) -> Iterator[dict[str, Any]]:
+    """Yield the metadata of each key with the stack's tags."""
+    kms, stack_tags = account.client("kms"), contract.tags(account.stack)
+    for page in kms.get_paginator("list_keys").paginate():
+        for key in page["Keys"]:
+            try:
+                tags = kms.list_resource_tags(KeyId=key["KeyId"])["Tags"]
+            except ClientError as error:
+                # The policy of somebody else's key may keep its tags from the account's administrators.
+                if error.response["Error"]["Code"] != "AccessDeniedException":
+                    raise
+                continue
+            if stack_tags.items() <= {tag["TagKey"]: tag["TagValue"] for tag in tags}.items():
+                yield kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]

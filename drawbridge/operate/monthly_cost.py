@@ -84,6 +84,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
     metrics = 2 if settings.pair else 3 * settings.tunnel.links + 2
     metrics_cost = metrics * month["metric"] + gateways * HOURS_PER_MONTH * 60 * read_prices()["request"]["metric"]
     zone = [Item("private zone", month["zone"])] if settings.domain else []
+    key = [Item("secrets' key", month["key"])] if settings.secrets.key == "stack" else []
     return (
         Bill(
             f"stack {settings.stack}",
@@ -93,6 +94,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 Item(f"{two}disk, {disk} GiB", gateways * disk * month["disk"]),
                 Item(f"metrics: {metrics}", metrics_cost),
                 *zone,
+                *key,
                 out,
             ),
         ),

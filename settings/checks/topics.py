@@ -14,6 +14,7 @@ from settings.checks import (
     overlaps,
     pair,
     quotas,
+    secrets,
     segment,
     tunnel,
 )
@@ -31,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     *ipv6.CHECKS,
     *pair.CHECKS,
     *lifetimes.CHECKS,
+    *secrets.CHECKS,
     *clients.CHECKS,
     *iam.CHECKS,
     *overlaps.CHECKS,

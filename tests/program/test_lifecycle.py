@@ -57,8 +57,15 @@ def left_over() -> dict[str, list[Any]]:
     )["ResourceTagMappingList"]
     ssm = boto3.client("ssm", region_name=REGION)
     ec2 = boto3.client("ec2", region_name=REGION)
+    arns = [row["ResourceARN"] for row in tagged if ":instance/" not in row["ResourceARN"]]
+    kms = boto3.client("kms", region_name=REGION)
     return {
-        "tagged": [row["ResourceARN"] for row in tagged if ":instance/" not in row["ResourceARN"]],
+        # A key is deleted after a week, and until then of no use.
+        "tagged": [
+            arn
+            for arn in arns
+            if ":kms:" not in arn or kms.describe_key(KeyId=arn)["KeyMetadata"]["KeyState"] != "PendingDeletion"
+        ],
         "parameters": ssm.get_parameters_by_path(Path=NAMES.root, Recursive=True)["Parameters"],
         "vpcs": ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"],
         "addresses": ec2.describe_addresses()["Addresses"],

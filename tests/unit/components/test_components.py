@@ -106,6 +106,7 @@ def test_the_settings_count_the_rules_and_entries_that_are_declared(declare: Dec
     }
     draft = Draft(
         stack="dev",
+        region="eu-west-1",
         network=model.Network(),
         gateway=model.Gateway.model_validate(
             {
@@ -119,6 +120,7 @@ def test_the_settings_count_the_rules_and_entries_that_are_declared(declare: Dec
         entries=2,
         iam=None,
         lifetimes=model.Lifetimes(),
+        secrets=model.Secrets(),
         pair=None,
         has_pair=False,
     )
@@ -388,10 +390,11 @@ def test_vault_and_authority_grant_the_gateway_what_it_reads_and_writes(declare:
         pulumi.CustomResource("test:index:Policy", "policy", {"json": policy}, pulumi.ResourceOptions(parent=vault))
         return vault
 
-    def declare_authority() -> Authority:
-        args = AuthorityArgs(names=NAMES, region="eu-west-1", profiles={"alice": ""}, lifetimes={})
+    def declare_authority(key: str | None = None) -> Authority:
+        profiles = {"alice": ""}
+        args = AuthorityArgs(names=NAMES, region="eu-west-1", profiles=profiles, lifetimes={}, key=key)
         authority = Authority("authority", args)
-        policy = render_policy([*authority.grants, authority.bundle_grant("alice")])
+        policy = render_policy([*authority.grants, *authority.bundle_grants("alice")])
         pulumi.CustomResource("test:index:Policy", "policy", {"json": policy}, pulumi.ResourceOptions(parent=authority))
         return authority
 
@@ -407,6 +410,12 @@ def test_vault_and_authority_grant_the_gateway_what_it_reads_and_writes(declare:
         "Secrets": (read, [f"{base}/gateway/*"], None),
         "SecretsPath": (["ssm:GetParametersByPath"], [f"{base}/gateway"], None),
         "Bundle": (read, [f"{base}/clients/alice/bundle"], None),
+    }
+    granted = statements(declare(lambda: declare_authority("arn:key")).inputs("Policy", "policy")["json"])
+    of_parameter = "kms:EncryptionContext:PARAMETER_ARN"
+    assert {sid: granted[sid] for sid in ("SecretsKey", "BundleKey")} == {
+        "SecretsKey": (["kms:Decrypt"], ["arn:key"], {"StringLike": {of_parameter: f"{base}/gateway/*"}}),
+        "BundleKey": (["kms:Decrypt"], ["arn:key"], {"StringLike": {of_parameter: f"{base}/clients/alice/bundle"}}),
     }
 
 

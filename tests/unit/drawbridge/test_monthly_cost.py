@@ -28,9 +28,9 @@ def site(**gateway: object) -> Settings:
 def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
     stack, lines, endpoint = monthly_cost.compare_costs(site(), monthly_cost.Usage(connected=100, out=10))
 
-    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 5", "10 GB out"]
+    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 5", "secrets' key", "10 GB out"]
     assert [item.name for item in stack.items] == items
-    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + 5 * 0.30 + 0.438 + 0.9)
+    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + 5 * 0.30 + 0.438 + 1 + 0.9)
     assert lines.dollars == pytest.approx(730 * 0.05 + 0.9)
     # One association; a laptop for 100 hours, and the site always.
     assert endpoint.dollars == pytest.approx(730 * 0.10 + (100 + 730) * 0.05 + 0.9)
@@ -61,9 +61,9 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
-    assert len(priced) == 8
+    assert len(priced) == 9
     for says in priced:  # what they are for, where they were read, and where AWS itself has them
-        assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses)", says, re.DOTALL), says
+        assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses|Pricing)", says, re.DOTALL), says
         assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
 
 

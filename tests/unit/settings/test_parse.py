@@ -45,7 +45,8 @@ def test_other_namespaces_are_left_alone() -> None:
         ({"tunel": {}}, "tunel: {} has an unknown key; did you mean tunnel?"),
         (
             {"zzz": 1},
-            "zzz: 1 has an unknown key; known keys are clients, gateway, iam, lifetimes, network, pair, tunnel",
+            "zzz: 1 has an unknown key; "
+            "known keys are clients, gateway, iam, lifetimes, network, pair, secrets, tunnel",
         ),
         ({"clients": "alice"}, "clients: alice must be a list; write it in brackets, such as [{name: alice}]"),
     ],

@@ -8,6 +8,7 @@ from tests.support.refusals import BONDED, find_problems
 
 BRIDGE: dict[str, Any] = {"name": "home", "lan": ["192.168.1.0/24"], "bridge": {}}
 SEGMENT: dict[str, Any] = {"device": "tap"}
+USER = "arn:aws:iam::123456789012:role/operator"
 EXISTING = {"vpcId": "vpc-1", "subnetId": "subnet-1"}
 
 
@@ -229,6 +230,18 @@ def tunnel(*bases: dict[str, Any], **keys: Any) -> dict[str, Any]:
             {"lifetimes": {"ca": 10, "server": 5, "client": 10}},
         ),
         ({"lifetimes": "x"}, "{client: 365}", {"lifetimes": {"client": 365}}),
+        # Secrets
+        ({"secrets": {"key": "x"}}, "use stack", {"secrets": {"key": "stack"}}),
+        ({"secrets": {"key": "x"}}, "aws/ssm", {"secrets": {"key": "aws/ssm"}}),
+        ({"secrets": "x"}, "{key: stack}", {"secrets": {"key": "stack"}}),
+        ({"secrets": {"users": ["x"]}}, USER, {"secrets": {"users": [USER]}}),
+        ({"secrets": {"users": USER}}, f"[{USER}]", {"secrets": {"users": [USER]}}),
+        ({"secrets": {"key": "aws/ssm", "users": [USER]}}, "leave users out", {"secrets": {"key": "aws/ssm"}}),
+        (
+            {"secrets": {"key": "aws/ssm", "users": [USER]}},
+            "key: stack",
+            {"secrets": {"key": "stack", "users": [USER]}},
+        ),
     ],
 )
 def test_a_remedy_is_accepted(wrong: dict[str, Any], remedy: str, right: dict[str, Any]) -> None:

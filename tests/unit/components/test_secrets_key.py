@@ -1,0 +1,72 @@
+"""The policy of the secrets' key as text. tests/program/test_secret_readers.py shows whom it lets decrypt."""
+
+import json
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.secrets_key import SecretsKeyArgs, list_principals, render_key_policy
+
+DEPLOYER = "arn:aws:sts::123456789012:assumed-role/admin/alice"
+ADMIN = ["arn:aws:iam::123456789012:role/admin", "arn:aws:iam::123456789012:role/*/admin"]
+SSO = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/admin"
+ALICE, BOB = (f"arn:aws:iam::123456789012:user/{name}" for name in ("alice", "bob"))
+
+
+def statements(deployer: str = DEPLOYER, **changes: Any) -> dict[str, dict[str, Any]]:
+    defaults = {"users": (), "readers": {"role": ["/drawbridge/dev/gateway/*"]}, "kit_users": False}
+    args = SecretsKeyArgs(**{"stack": "dev", "region": "eu-west-1", **defaults, **changes})
+    document = json.loads(render_key_policy(args, deployer, "ssm.eu-west-1.amazonaws.com"))
+    return {statement["Sid"]: statement for statement in document["Statement"]}
+
+
+@pytest.mark.parametrize(
+    ("deployer", "users", "expected"),
+    [
+        (DEPLOYER, [], ADMIN),
+        (ALICE, [BOB], [BOB, ALICE]),
+        # The same policy, whoever of the users deploys.
+        (ALICE, [BOB, ALICE], [ALICE, BOB]),
+        (BOB, [ALICE, BOB], [ALICE, BOB]),
+        (DEPLOYER, [SSO], [SSO]),
+        ("arn:aws:iam::123456789012:root", [], ["arn:aws:iam::123456789012:root"]),
+    ],
+)
+def test_principals_of_the_deployer_and_the_users(deployer: str, users: list[str], expected: list[str]) -> None:
+    assert list_principals(deployer, users) == expected
+
+
+def test_who_manages_the_key_cannot_use_it() -> None:
+    manage = statements()["Manage"]
+    assert manage["Principal"] == {"AWS": "arn:aws:iam::123456789012:root"}
+    assert {"kms:PutKeyPolicy", "kms:ScheduleKeyDeletion"} <= set(manage["Action"])
+    use = ("Encrypt", "Decrypt", "GenerateDataKey", "ReEncrypt", "CreateGrant", "*")
+    assert not [action for action in manage["Action"] if action.endswith(use)]
+
+
+def test_every_use_is_through_ssm_and_for_named_principals_and_parameters() -> None:
+    rendered = statements(kit_users=True)
+    assert rendered.keys() == {"Manage", "Operators", "Gateway1", "Kits"}
+    for sid in ("Operators", "Gateway1", "Kits"):
+        assert rendered[sid]["Condition"]["StringEquals"] == {
+            "kms:CallerAccount": "123456789012",
+            "kms:ViaService": "ssm.eu-west-1.amazonaws.com",
+        }
+    base = "arn:aws:ssm:eu-west-1:123456789012:parameter/drawbridge/dev"
+    conditions = {sid: rendered[sid]["Condition"] for sid in ("Operators", "Gateway1", "Kits")}
+    assert {
+        sid: (condition["ArnLike"]["aws:PrincipalArn"], condition["StringLike"]["kms:EncryptionContext:PARAMETER_ARN"])
+        for sid, condition in conditions.items()
+    } == {
+        "Operators": (ADMIN, [f"{base}/*"]),
+        "Gateway1": (["arn:aws:iam::123456789012:role/role"], [f"{base}/gateway/*"]),
+        "Kits": (["arn:aws:iam::123456789012:user/drawbridge-dev-*"], [f"{base}/clients/*"]),
+    }
+    assert rendered["Gateway1"]["Action"] == rendered["Kits"]["Action"] == ["kms:Decrypt"]
+
+
+def test_users_of_another_account_are_refused() -> None:
+    foreign = BOB.replace("123456789012", "999999999999")
+    with pytest.raises(pulumi.RunError, match=rf"secrets\.users: {foreign} is in another account than the stack, 1234"):
+        statements(users=[foreign])
