@@ -39,6 +39,8 @@ class GatewayArgs:
     """A name in `images.IMAGES`, for its newest image when the gateway is first created; or the ID of an AMI."""
     disk_size: int
     """GiB."""
+    credits: str | None
+    """CPU credits of a burstable type, `standard` or `unlimited`; none for other types, which have no credits."""
     user_data: str
     """Cloud-config. Every process on the machine can read it, so it holds names and no secrets."""
     after: Sequence[pulumi.Resource] = ()
@@ -70,6 +72,8 @@ class Gateway(pulumi.ComponentResource):
             instance_type=args.instance_type,
             iam_instance_profile=args.profile,
             primary_network_interface={"network_interface_id": args.interface_id},
+            # AWS's default for T3 and T4g is `unlimited`, which bills CPU time above the baseline.
+            credit_specification={"cpu_credits": args.credits} if args.credits else None,
             metadata_options={"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1},
             root_block_device={
                 "volume_type": "gp3",

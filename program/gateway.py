@@ -212,6 +212,7 @@ def create_instance(
         instance_type=settings.gateway.instance_type,
         image=settings.gateway.image,
         disk_size=settings.gateway.disk_size,
+        credits=settings.gateway.credits if settings.gateway.is_burstable else None,
         user_data=cloud_config.render(
             names=names,
             region=settings.region,

@@ -185,6 +185,7 @@ def render_release(
             vpc=reachable_vpc(settings, location.network.cidr),
             revoked=revoked,
             links=links,
+            metrics=settings.gateway.metrics,
         )
 
     return pulumi.Output.all(peer.address.public_ip, authority.revoked).apply(lambda values: build(*values))

@@ -90,6 +90,7 @@ def render_release(
             allow_from=everyone if any(client.at for client in settings.clients) else gateway.allow_from,
             vpc=reachable_vpc(settings, network.cidr),
             revoked=revoked,
+            metrics=gateway.metrics,
         )
 
     return pulumi.Output.all(tunnel, authority.revoked).apply(lambda values: build(*values))

@@ -126,6 +126,15 @@ class Gateway(Section):
     """The /80 to delegate to the gateway's network interface; by default AWS chooses one of the subnet's."""
     disk_size: int = Field(default=8, ge=8, le=16384)
     """Size of the root volume, GiB."""
+    credits: Literal["standard", "unlimited"] = "standard"
+    """CPU of a burstable instance above its baseline: as far as its credits go, or without end at a price."""
+    metrics: Literal["basic", "full", "off"] = "basic"
+    """What the gateway sends to CloudWatch, which bills each metric by the hour."""
+
+    @property
+    def is_burstable(self) -> bool:
+        """Return whether the instance type has CPU credits (Amazon EC2 User Guide, "Burstable performance")."""
+        return re.match(r"t\d", self.instance_type) is not None
 
 
 class Multicast(Section):

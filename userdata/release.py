@@ -51,6 +51,7 @@ def build(
     vpc: tuple[IPv4Network, ...],
     revoked: Mapping[str, str] | Mapping[int, str] | Sequence[int],
     links: PairLinks | None = None,
+    metrics: str = "basic",
 ) -> Release:
     """Return the release of a tunnel; the same values always give the same bytes.
 
@@ -65,6 +66,7 @@ def build(
     contents = {
         "manifest.json": json.dumps(manifest, indent=2) + "\n",
         **{script: (FILES / script).read_text() for script in ("agent.py", "metrics.py")},
+        "metrics-level": f"{metrics}\n",
         **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in clients},
         **{f"revoked/{serial}": f"{owner}\n" if owner else "" for serial, owner in owners.items()},
         **_static_files(),
@@ -72,6 +74,7 @@ def build(
         "root/etc/drawbridge/nftables.conf": rules,
         "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render_sysctl(tunnel),
         **{f"root/{path}": text for path, text in (_segment_files(tunnel) | _low_port_files(tunnel)).items()},
+        **{f"root/{path}": text for path, text in _metrics_files(metrics).items()},
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
     return Release(archive=archive, sha256=sha256(archive).hexdigest())
@@ -117,6 +120,18 @@ def _low_port_files(tunnel: Tunnel) -> dict[str, str]:
     """Return the files that only a port below 1,024 needs."""
     needed = tunnel.listener.ports[0] < 1024
     return {"etc/systemd/system/openvpn-server@.service.d/low-port.conf": LOW_PORT} if needed else {}
+
+
+#: Drop-ins for the timer, which sends the metrics of level `full` every minute.
+METRICS_INTERVALS = {"basic": 300, "off": 86400}
+
+
+def _metrics_files(level: str) -> dict[str, str]:
+    """Return the drop-in that sends metrics less often; one empty line resets all of a timer's (systemd.timer(5))."""
+    if level not in METRICS_INTERVALS:
+        return {}
+    text = f"[Timer]\nOnActiveSec=\nOnActiveSec=30\nOnUnitInactiveSec={METRICS_INTERVALS[level]}\n"
+    return {"etc/systemd/system/drawbridge-metrics.timer.d/interval.conf": text}
 
 
 def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> bytes:

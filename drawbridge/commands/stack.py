@@ -22,8 +22,11 @@ def stacks() -> None:
 @click.argument("stack_file", metavar="STACK", callback=options.stack_path)
 @click.option("--connected", default=160.0, show_default=True, help="Hours a month that each client is connected.")
 @click.option("--out", default=10.0, show_default=True, help="Gigabytes a month from AWS to clients and sites.")
+@click.option(
+    "--load", default=100.0, show_default=True, help="Average CPU load in percent, which `credits: unlimited` bills."
+)
 @options.json
-def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> None:
+def cost(stack_file: Path, connected: float, out: float, load: float, wants_json: bool) -> None:
     """Show what STACK costs in a month, beside AWS Site-to-Site VPN and Client VPN for the same inputs.
 
     STACK is a name (stacks/Pulumi.NAME.yaml) or a path.
@@ -34,7 +37,7 @@ def cost(stack_file: Path, connected: float, out: float, wants_json: bool) -> No
         parsed = parse(raw, stack=name, endpoint="http://127.0.0.1")
     except SettingsError as error:
         raise errors.StackError(str(error)) from error
-    bills = monthly_cost.compare_costs(parsed, monthly_cost.Usage(connected=connected, out=out))
+    bills = monthly_cost.compare_costs(parsed, monthly_cost.Usage(connected=connected, out=out, load=load))
     day, region = monthly_cost.price_date()
     if wants_json:
         shown = [{"name": bill.name, "dollars": round(bill.dollars, 2), "items": bill.items} for bill in bills]

@@ -49,6 +49,8 @@ class Usage:
     """Hours that each client is connected in a month; sites always are."""
     out: float
     """Gigabytes a month from AWS to clients and sites."""
+    load: float = 100
+    """Average load of the gateway's processors, percent; it costs something above the baseline of unlimited credits."""
 
 
 @cache
@@ -79,10 +81,6 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
     lines = max(1, len(sites))
     out = Item(f"{usage.out:g} GB out", usage.out * gigabyte["out"])
     gateways, two = (2, "two of: ") if settings.pair else (1, "")
-    # The days left on two certificates and, where clients are served, three of each OpenVPN process. Each gateway sends
-    # its metrics in one request a minute.
-    metrics = 2 if settings.pair else 3 * settings.tunnel.links + 2
-    metrics_cost = metrics * month["metric"] + gateways * HOURS_PER_MONTH * 60 * read_prices()["request"]["metric"]
     zone = [Item("private zone", month["zone"])] if settings.domain else []
     key = [Item("secrets' key", month["key"])] if settings.secrets.key == "stack" else []
     return (
@@ -92,9 +90,11 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 Item(f"{two}instance {machine}", gateways * HOURS_PER_MONTH * hour["instance"][machine]),
                 Item(f"{two}public address", gateways * HOURS_PER_MONTH * hour["public_address"]),
                 Item(f"{two}disk, {disk} GiB", gateways * disk * month["disk"]),
-                Item(f"metrics: {metrics}", metrics_cost),
+                *_metrics(settings),
+                *_surplus_credits(settings, usage),
                 *zone,
                 *key,
+                *_between_zones(settings, usage),
                 out,
             ),
         ),
@@ -114,3 +114,43 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
             ),
         ),
     )
+
+
+def _metrics(settings: Settings) -> list[Item]:
+    """Return the cost of the metrics and of the requests that send them; CloudWatch bills a metric by the hour."""
+    level, gateways = settings.gateway.metrics, 2 if settings.pair else 1
+    if level == "off":
+        return []
+    if level == "full":
+        # The days left on two certificates and, where clients are served, three of each OpenVPN process, once a minute.
+        metrics = gateways if settings.pair else 3 * settings.tunnel.links + 2
+        billed, requests = float(metrics), HOURS_PER_MONTH * 60
+    else:
+        # Clients and bytes every five minutes where clients are served, and the days left once a day.
+        metrics = gateways if settings.pair else 3
+        billed, requests = (gateways / 24, 30) if settings.pair else (2 + 1 / 24, HOURS_PER_MONTH * 12)
+    prices = read_prices()
+    dollars = billed * prices["month"]["metric"] + gateways * requests * prices["request"]["metric"]
+    return [Item(f"metrics: {metrics}", dollars)]
+
+
+def _surplus_credits(settings: Settings, usage: Usage) -> list[Item]:
+    """Return the cost of CPU time above the baseline, which only unlimited credits allow for longer."""
+    gateway, prices = settings.gateway, read_prices()
+    if not gateway.is_burstable or gateway.credits != "unlimited":
+        return []
+    family = gateway.instance_type.partition(".")[0]
+    surplus = max(0.0, usage.load - prices["baseline"][gateway.instance_type]) / 100
+    gateways = 2 if settings.pair else 1
+    # Every type of these families up to `large` has two virtual processors.
+    dollars = gateways * 2 * surplus * HOURS_PER_MONTH * prices["hour"]["surplus_credits"][family]
+    return [Item(f"CPU credits at {usage.load:g} % load", dollars)]
+
+
+def _between_zones(settings: Settings, usage: Usage) -> list[Item]:
+    """Return the cost of traffic to private hosts in other zones than the gateway's, if hosts are spread evenly."""
+    zones = settings.network.zones
+    if zones == 1:
+        return []
+    gigabytes = usage.out * (zones - 1) / zones
+    return [Item(f"{gigabytes:g} GB between zones", gigabytes * 2 * read_prices()["gigabyte"]["between_zones"])]

@@ -319,7 +319,7 @@ class Instance(Ec2ResourceType):
             arguments["MetadataOptions"] = self._metadata(inputs)
         if inputs.get("rootBlockDevice"):
             arguments["BlockDeviceMappings"] = [self._root(inputs)]
-        if inputs.get("creditSpecification"):
+        if inputs.get("creditSpecification") and self._is_burstable(inputs["instanceType"]):
             arguments["CreditSpecification"] = {"CpuCredits": inputs["creditSpecification"]["cpuCredits"]}
         specifications = self.tagging(inputs).get("TagSpecifications", [])
         if inputs.get("volumeTags"):
@@ -389,6 +389,10 @@ class Instance(Ec2ResourceType):
         rows = self.ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
         return {architecture for row in rows for architecture in row["ProcessorInfo"]["SupportedArchitectures"]}
 
+    def _is_burstable(self, instance_type: str) -> bool:
+        rows = self.ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
+        return any(row.get("BurstablePerformanceSupported") for row in rows)
+
     def update(self, id: str, olds: Props, news: Props) -> None:
         self.retag(id, olds, news)
         modify = self.ec2.modify_instance_attribute
@@ -412,6 +416,9 @@ class Instance(Ec2ResourceType):
                     modify(InstanceId=id, InstanceType={"Value": news["instanceType"]})
                 if differs(olds, news, "userData", "userDataBase64"):
                     self._put_user_data(id, (self._user_data(news) or "").encode())
+        if differs(olds, news, "creditSpecification") and news.get("creditSpecification"):
+            change = {"InstanceId": id, "CpuCredits": news["creditSpecification"]["cpuCredits"]}
+            self.ec2.modify_instance_credit_specification(InstanceCreditSpecifications=[change])
 
     def _put_user_data(self, id: str, content: bytes) -> None:
         modify = self.ec2.modify_instance_attribute

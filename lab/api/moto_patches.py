@@ -25,6 +25,7 @@ from moto.ec2.exceptions import EC2ClientError, InvalidParameterValueError
 from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.network_acls import NetworkAclBackend
 from moto.ec2.models.route_tables import RouteBackend
@@ -677,6 +678,60 @@ def keep_metadata_options(patches: Patches) -> None:
         return original(self, instance_id, **options)
 
 
+#: Families whose instances are launched with unlimited credits unless the call says otherwise.
+_UNLIMITED_FAMILIES = ("t3", "t3a", "t4g")
+
+
+def keep_credit_specifications(patches: Patches) -> None:
+    """Have burstable instances keep the CPU credits that they are launched with or changed to.
+
+    Amazon EC2 User Guide, "Key concepts for burstable performance instances"; EC2 API Reference,
+    "ModifyInstanceCreditSpecification".
+    """
+    credits_of: dict[str, str] = {}
+
+    @patches.wrap(InstanceResponse, "run_instances")
+    def run(original: Any, self: Any) -> Any:
+        answer = original(self)
+        if cpu_credits := self._get_param("CreditSpecification.CpuCredits"):
+            credits_of.update(dict.fromkeys((instance.id for instance in answer.result.instances), cpu_credits))
+        return answer
+
+    def is_burstable(instance_type: str) -> bool:
+        return bool(INSTANCE_TYPES.get(instance_type, {}).get("BurstablePerformanceSupported"))
+
+    def read(instance: Any) -> str:
+        default = "unlimited" if instance.instance_type.partition(".")[0] in _UNLIMITED_FAMILIES else "standard"
+        return credits_of.get(instance.id, default)
+
+    def describe(self: Any) -> Any:
+        ids = self._get_param("InstanceIds", [])
+        instances = self.ec2_backend.get_multi_instances_by_id(ids) if ids else self.ec2_backend.all_instances()
+        rows = [{"InstanceId": i.id, "CpuCredits": read(i)} for i in instances if is_burstable(i.instance_type)]
+        return ActionResult({"InstanceCreditSpecifications": rows})
+
+    def modify(self: Any) -> Any:
+        successful, unsuccessful = [], []
+        for row in self._get_param("InstanceCreditSpecifications", []):
+            instance = self.ec2_backend.get_instance(row["InstanceId"])
+            if is_burstable(instance.instance_type):
+                credits_of[instance.id] = row["CpuCredits"]
+                successful.append({"InstanceId": instance.id})
+            else:
+                message = f"The instance type {instance.instance_type} has no CPU credits."
+                error = {"Code": "InstanceCreditSpecification.NotSupported", "Message": message}
+                unsuccessful.append({"InstanceId": instance.id, "Error": error})
+        return ActionResult(
+            {
+                "SuccessfulInstanceCreditSpecifications": successful,
+                "UnsuccessfulInstanceCreditSpecifications": unsuccessful,
+            }
+        )
+
+    patches.set(InstanceResponse, "describe_instance_credit_specifications", describe)
+    patches.set(InstanceResponse, "modify_instance_credit_specification", modify)
+
+
 def write_check_to_interface(patches: Patches) -> None:
     """Have ModifyInstanceAttribute set the source/dest check of the primary interface (EC2 API Reference)."""
 
@@ -842,6 +897,7 @@ PATCHES: tuple[Patch, ...] = (
     move_elastic_addresses,
     check_instance_states,
     keep_metadata_options,
+    keep_credit_specifications,
     write_check_to_interface,
     add_root_volume_replacement,
     make_zones_of_vpcs_private,

@@ -29,4 +29,12 @@ def check_admin_from(draft: Draft) -> Iterator[Problem]:
         yield problem_at("gateway.adminFrom", draft.gateway.admin_from, "opens SSH to the world", remedy)
 
 
-CHECKS = (check_allow_from, check_admin_from)
+def check_credits(draft: Draft) -> Iterator[Problem]:
+    """Check that only an instance type that has CPU credits is given a mode of them."""
+    gateway = draft.gateway
+    if gateway is not None and "credits" in gateway.model_fields_set and not gateway.is_burstable:
+        reason = f"has no meaning for {gateway.instance_type}, which is not burstable"
+        yield problem_at("gateway.credits", gateway.credits, reason, "remove the key, or use a type such as t4g.nano")
+
+
+CHECKS = (check_allow_from, check_admin_from, check_credits)

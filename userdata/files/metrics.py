@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Sends the gateway's metrics to CloudWatch: bytes carried, clients connected, days left on its certificates.
 
-It runs once a minute with the instance's role, which may write to the stack's own namespace and to no other. The last
-counter values are in its state directory; after a restart of OpenVPN, counting starts at zero. Only Python's standard
-library and boto3.
+It runs by a timer with the instance's role, which may write to the stack's own namespace and to no other. The release
+has the level beside this script: `full` sends each process's metrics, `basic` the gateway's, and the days left once a
+day; `off` sends nothing. The last counter values are in its state directory; after a restart of OpenVPN, counting
+starts at zero. Only Python's standard library and boto3.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from typing import Any
 #: Seconds; OpenVPN serves one management client at a time.
 MANAGEMENT_TIMEOUT = 5.0
 SECRETS = Path("/etc/openvpn/server/secrets")
+ENVIRONMENT = Path("/etc/drawbridge/env")
+LEVEL = Path(__file__).with_name("metrics-level")
 
 
 def read_load(answer: str) -> dict[str, int]:
@@ -46,6 +49,11 @@ def query_load(path: Path) -> dict[str, int]:
                 if line.startswith("SUCCESS:"):
                     return read_load(line)
     raise TimeoutError("no answer to load-stats")
+
+
+def find_sockets() -> list[Path]:
+    """Return the management socket of each OpenVPN process."""
+    return sorted(Path("/run").glob("openvpn-*/mgmt.sock"))
 
 
 def days_left(not_after: str, now: datetime) -> float:
@@ -74,6 +82,25 @@ def process_metrics(instance: str, load: Mapping[str, int], before: Mapping[str,
     ]
 
 
+def gateway_metrics(loads: Mapping[str, Mapping[str, int]], before: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the metrics of all OpenVPN processes together; a client of a bonded pair is connected to each."""
+    if not loads:
+        return []
+    clients = max(load["nclients"] for load in loads.values())
+    counts = [count_bytes(load, before.get(instance, {})) for instance, load in loads.items()]
+    return [
+        {"MetricName": "ConnectedClients", "Value": clients, "Unit": "Count"},
+        {"MetricName": "Bytes", "Value": sum(sum(count.values()) for count in counts), "Unit": "Bytes"},
+    ]
+
+
+def earliest_end(certificates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the days left on the certificate that ends first, as a metric of the gateway."""
+    if not certificates:
+        return []
+    return [{"MetricName": "DaysLeft", "Value": min(metric["Value"] for metric in certificates), "Unit": "None"}]
+
+
 def certificate_metrics(now: datetime) -> list[dict[str, Any]]:
     """Return the days left on the certificates of this machine."""
     metrics = []
@@ -90,28 +117,44 @@ def certificate_metrics(now: datetime) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Send all metrics once and return the exit status."""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    lines = (line.partition("=") for line in Path("/etc/drawbridge/env").read_text().splitlines())
+    """Send the level's metrics once and return the exit status."""
+    level = LEVEL.read_text().strip()
+    if level == "off":
+        return 0
+    lines = (line.partition("=") for line in ENVIRONMENT.read_text().splitlines())
     env = {key: value for key, _, value in lines}
     memory = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/drawbridge-metrics")) / "load.json"
-    before: dict[str, dict[str, int]] = {}
+    before: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         before = json.loads(memory.read_text())
-    loads, metrics = {}, certificate_metrics(datetime.now(UTC))
-    for path in sorted(Path("/run").glob("openvpn-*/mgmt.sock")):
+    now, metrics = datetime.now(UTC), []
+    loads: dict[str, dict[str, int]] = {}
+    for path in find_sockets():
         instance = path.parent.name.removeprefix("openvpn-")
         try:
             loads[instance] = query_load(path)
-            metrics += process_metrics(instance, loads[instance], before.get(instance, {}))
+            processes = process_metrics(instance, loads[instance], before.get(instance, {}))
         except (OSError, KeyError) as error:
+            loads.pop(instance, None)
             print(f"{instance}: {error!r}", file=sys.stderr)
+        else:
+            metrics += processes if level == "full" else []
+    today = str(now.date())
+    if level == "full":
+        metrics += certificate_metrics(now)
+    else:
+        metrics += gateway_metrics(loads, before)
+        # CloudWatch bills a metric for each hour in which it is sent.
+        metrics += earliest_end(certificate_metrics(now)) if before.get("day") != today else []
+    if not metrics:
+        return 0
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
     try:
         cloudwatch = boto3.client("cloudwatch", region_name=env["REGION"])
         cloudwatch.put_metric_data(Namespace=f"Drawbridge/{env['STACK']}", MetricData=metrics)
-        memory.write_text(json.dumps(loads))
+        memory.write_text(json.dumps({**loads, "day": today}))
     except (BotoCoreError, ClientError, OSError) as error:
         print(f"the metrics could not be sent to CloudWatch: {error}", file=sys.stderr)
         return 1

@@ -297,6 +297,11 @@ def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, al
     run_checked(
         gateway, "systemctl", "stop", "drawbridge-metrics.timer"
     )  # what it tells in between would not be seen here
+    # The days left are sent once a day.
+    run_checked(gateway, "rm", "-f", "/var/lib/drawbridge-metrics/load.json")
+    told = figures(deployed)
+    assert told["ConnectedClients", ""] >= 1 and told["Bytes", ""] > 0 and 824 < told["DaysLeft", ""] <= 825
+    run_checked(gateway, "sh", "-c", "echo full > /opt/drawbridge/current/metrics-level")
     told = figures(deployed)
     connected = told["ConnectedClients", "server"]
     assert connected >= 1
@@ -314,6 +319,7 @@ def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, al
         waiting.until(lambda: figures(deployed)["ConnectedClients", "server"] < connected, 30)
     finally:
         run_checked(alice, "systemctl", "start", "openvpn-client@alice")
+        run_checked(gateway, "sh", "-c", "echo basic > /opt/drawbridge/current/metrics-level")
         run_checked(gateway, "systemctl", "start", "drawbridge-metrics.timer")
 
     point = "MetricData=[{'MetricName': 'X', 'Value': 1}]"
@@ -329,8 +335,6 @@ def figures(deployed: Deployment) -> dict[tuple[str, str], float]:
     cloudwatch, namespace = deployed.client("cloudwatch"), deployed.names.metrics
     found = {}
     for metric in cloudwatch.list_metrics(Namespace=namespace)["Metrics"]:
-        if not metric["Dimensions"]:
-            continue
         query = {"Metric": metric, "Period": 1, "Stat": "Maximum"}
         now = datetime.now(UTC)
         answer = cloudwatch.get_metric_data(
@@ -339,8 +343,9 @@ def figures(deployed: Deployment) -> dict[tuple[str, str], float]:
             EndTime=now + timedelta(seconds=1),
             ScanBy="TimestampDescending",
         )
-        values = answer["MetricDataResults"][0]["Values"]
-        found[metric["MetricName"], metric["Dimensions"][0]["Value"]] = values[0]
+        if values := answer["MetricDataResults"][0]["Values"]:
+            dimension = metric["Dimensions"][0]["Value"] if metric["Dimensions"] else ""
+            found[metric["MetricName"], dimension] = values[0]
     return found
 
 

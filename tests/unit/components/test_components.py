@@ -263,6 +263,7 @@ def test_gateway(declare: Declare) -> None:
         region="eu-west-1",
         image="debian-13",
         disk_size=9,
+        credits="standard",
         user_data="#cloud-config\n",
     )
     seen = declare(lambda: Gateway("gateway", args))
@@ -271,6 +272,7 @@ def test_gateway(declare: Declare) -> None:
         "instanceType": "t4g.nano",
         "iamInstanceProfile": "profile",
         "primaryNetworkInterface": {"networkInterfaceId": "eni-1"},
+        "creditSpecification": {"cpuCredits": "standard"},
         "metadataOptions": {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1},
         "rootBlockDevice": {"volumeType": "gp3", "volumeSize": 9, "encrypted": True, "deleteOnTermination": True},
         "volumeTags": tags("gateway"),
@@ -291,14 +293,16 @@ def test_an_image_named_by_its_id_is_followed(declare: Declare) -> None:
         names=NAMES,
         interface_id="eni-1",
         profile="profile",
-        instance_type="t3.micro",
+        instance_type="c7g.medium",
         region="eu-west-1",
         image="ami-0123",
         disk_size=8,
+        credits=None,
         user_data="",
     )
     seen = declare(lambda: Gateway("gateway", args))
     assert seen.inputs("Instance", "gateway-instance")["ami"] == "ami-0123"
+    assert "creditSpecification" not in seen.inputs("Instance", "gateway-instance")
     assert list(seen.children["Instance", "gateway-instance"].ignoreChanges) == ["sourceDestCheck"]
 
 

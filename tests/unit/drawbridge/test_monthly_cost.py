@@ -28,9 +28,9 @@ def site(**gateway: object) -> Settings:
 def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
     stack, lines, endpoint = monthly_cost.compare_costs(site(), monthly_cost.Usage(connected=100, out=10))
 
-    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 5", "secrets' key", "10 GB out"]
+    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 3", "secrets' key", "10 GB out"]
     assert [item.name for item in stack.items] == items
-    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + 5 * 0.30 + 0.438 + 1 + 0.9)
+    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + (2 + 1 / 24) * 0.30 + 0.0876 + 1 + 0.9)
     assert lines.dollars == pytest.approx(730 * 0.05 + 0.9)
     # One association; a laptop for 100 hours, and the site always.
     assert endpoint.dollars == pytest.approx(730 * 0.10 + (100 + 730) * 0.05 + 0.9)
@@ -61,7 +61,7 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
-    assert len(priced) == 9
+    assert len(priced) == 12
     for says in priced:  # what they are for, where they were read, and where AWS itself has them
         assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses|Pricing)", says, re.DOTALL), says
         assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
@@ -77,7 +77,35 @@ def test_a_domain_and_a_second_process_cost_what_they_are() -> None:
 
     assert bill("tenant")["private zone"] == 0.5
     assert "private zone" not in bill("site")
-    assert bill("bonded")["metrics: 8"] > bill("site")["metrics: 5"] > bill("pair")["metrics: 2"]
+    assert bill("bonded")["metrics: 3"] == bill("site")["metrics: 3"] > bill("pair")["metrics: 2"]
+
+
+def items(settings: Settings, **usage: float) -> dict[str, float]:
+    stack, *_ = monthly_cost.compare_costs(settings, monthly_cost.Usage(**{"connected": 0, "out": 10, **usage}))
+    return {item.name: item.dollars for item in stack.items}
+
+
+def test_metrics_cost_by_their_level() -> None:
+    assert items(site(metrics="full"))["metrics: 5"] == pytest.approx(5 * 0.30 + 730 * 60 * 0.00001)
+    assert not [name for name in items(site(metrics="off")) if name.startswith("metrics")]
+
+
+def test_unlimited_credits_cost_the_time_above_the_baseline() -> None:
+    assert not [name for name in items(site()) if "CPU" in name], "standard credits cost nothing"
+    unlimited = site(credits="unlimited")
+    assert items(unlimited)["CPU credits at 100 % load"] == pytest.approx(2 * 0.95 * 730 * 0.04)
+    assert items(unlimited, load=4)["CPU credits at 4 % load"] == 0
+    assert items(site(credits="unlimited", instanceType="t3.small"), load=25)["CPU credits at 25 % load"] == (
+        pytest.approx(2 * 0.05 * 730 * 0.05)
+    )
+
+
+def test_traffic_to_other_zones_costs_on_both_sides() -> None:
+    raw = read_stack_file(find_stack_file("tenant"))
+    raw["drawbridge:network"] = {**raw["drawbridge:network"], "zones": 2}
+    settings = parse(raw, stack="tenant", endpoint=None)
+    assert items(settings, out=10)["5 GB between zones"] == pytest.approx(5 * 0.02)
+    assert not [name for name in items(site()) if "zones" in name]
 
 
 @pytest.mark.seed("4.18")

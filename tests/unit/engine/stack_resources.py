@@ -233,6 +233,7 @@ RESOURCES: dict[str, tuple[str, Props]] = {
             # The Terraform provider of this table's version has no primary_network_interface yet.
             "networkInterfaces": [{"networkInterfaceId": "=interface", "deviceIndex": 0}],
             "metadataOptions": {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1},
+            "creditSpecification": {"cpuCredits": "standard"},
             "rootBlockDevice": {"volumeType": "gp3", "volumeSize": 8, "encrypted": True, "deleteOnTermination": True},
             "userData": "#cloud-config\n",
             "userDataReplaceOnChange": True,
@@ -253,7 +254,7 @@ CHANGES: list[tuple[str, Props]] = [
     ("pointer", {"value": "w"}),
     ("release", {"contentBase64": "AAED"}),
     ("interface", {"sourceDestCheck": True}),
-    ("instance", {"instanceType": "t4g.micro"}),
+    ("instance", {"instanceType": "t4g.micro", "creditSpecification": {"cpuCredits": "unlimited"}}),
 ]
 
 

@@ -335,6 +335,32 @@ def test_an_instance_changes_type_in_place_and_user_data_by_intent(world: World)
     assert world.change("machine", userData="#third\n").replaces == ("userData",)
 
 
+def test_credits_change_in_place_and_are_sent_for_burstable_types_alone(world: World) -> None:
+    """Amazon EC2 User Guide, "Key concepts for burstable performance instances": T4g starts with unlimited credits."""
+    world.make("vpc", "subnet", "group", "card", "role", "profile")
+    with moto_patches.patched(moto_patches.keep_credit_specifications):
+        world.make("machine")
+        id, ec2 = world.ids["machine"], boto3.client("ec2")
+
+        def read_credits(*ids: str) -> list[str]:
+            answer = ec2.describe_instance_credit_specifications(InstanceIds=list(ids))
+            return [row["CpuCredits"] for row in answer["InstanceCreditSpecifications"]]
+
+        assert read_credits(id) == ["unlimited"]
+        assert not world.change("machine", creditSpecification={"cpuCredits": "standard"}).replaces
+        assert (world.ids["machine"], read_credits(id)) == (id, ["standard"])
+
+        inputs = {"ami": AMI, "instanceType": "c7g.medium", "creditSpecification": {"cpuCredits": "standard"}}
+        other, _ = world.provider.create("aws:ec2/instance:Instance", "other", inputs)
+        assert read_credits(other) == [], "the type has no credits, and the call names none"
+        refused = ec2.modify_instance_credit_specification(
+            InstanceCreditSpecifications=[{"InstanceId": other, "CpuCredits": "standard"}]
+        )
+        assert refused["UnsuccessfulInstanceCreditSpecifications"][0]["Error"]["Code"] == (
+            "InstanceCreditSpecification.NotSupported"
+        )
+
+
 def test_an_update_plans_the_default_of_the_check_against_the_primary_interface(world: World) -> None:
     world.make("vpc", "subnet", "group", "card", "role", "profile")
     token = "aws:ec2/instance:Instance"

@@ -3,10 +3,13 @@
 import importlib.util
 import socket
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import boto3
 import pytest
 
 from userdata.cloud_config import FILES
@@ -33,6 +36,74 @@ def test_bytes_are_counted_from_the_last_time_and_clients_as_they_are(metrics: M
         ("BytesSent", 0, "Bytes"),
     ]
     assert {str(m["Dimensions"]) for m in entries} == {"[{'Name': 'Process', 'Value': 'server'}]"}
+
+
+@pytest.mark.seed("4.16")
+def test_the_basic_level_has_a_metric_of_bytes_of_clients_and_of_days(metrics: ModuleType) -> None:
+    loads = {
+        "server": {"nclients": 2, "bytesin": 150, "bytesout": 90},
+        "server1": {"nclients": 3, "bytesin": 10, "bytesout": 20},
+    }
+    before = {"server": {"nclients": 1, "bytesin": 100, "bytesout": 80}, "day": "2030-01-01"}
+    assert metrics.gateway_metrics(loads, before) == [
+        {"MetricName": "ConnectedClients", "Value": 3, "Unit": "Count"},
+        {"MetricName": "Bytes", "Value": 50 + 10 + 10 + 20, "Unit": "Bytes"},
+    ]
+    assert metrics.gateway_metrics({}, before) == [], "a pair's gateway serves no clients"
+    certificates = [{"MetricName": "DaysLeft", "Value": days} for days in (825.0, 3650.0)]
+    assert metrics.earliest_end(certificates) == [{"MetricName": "DaysLeft", "Value": 825.0, "Unit": "None"}]
+    assert metrics.earliest_end([]) == []
+
+
+@pytest.fixture
+def sent(
+    metrics: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[list[tuple[str, float]]]]:
+    """A function that runs the script twice at a level, with a process and two certificates; what each run sends."""
+    requests: list[list[tuple[str, float]]] = []
+
+    class CloudWatch:
+        def put_metric_data(self, *, Namespace: str, MetricData: list[dict[str, Any]]) -> None:
+            assert Namespace == "Drawbridge/prod"
+            requests.append([(metric["MetricName"], metric["Value"]) for metric in MetricData])
+
+    environment = tmp_path / "env"
+    environment.write_text("REGION=eu-west-1\nSTACK=prod\n")
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: CloudWatch())
+    monkeypatch.setattr(metrics, "ENVIRONMENT", environment)
+    monkeypatch.setattr(metrics, "LEVEL", tmp_path / "metrics-level")
+    monkeypatch.setattr(metrics, "find_sockets", lambda: [Path("/run/openvpn-server/mgmt.sock")])
+    monkeypatch.setattr(metrics, "query_load", lambda _: {"nclients": 2, "bytesin": 10, "bytesout": 30})
+    days = [{"MetricName": "DaysLeft", "Value": value} for value in (825.0, 3650.0)]
+    monkeypatch.setattr(metrics, "certificate_metrics", lambda _: days)
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+
+    def run(level: str) -> list[list[tuple[str, float]]]:
+        (tmp_path / "metrics-level").write_text(f"{level}\n")
+        assert [metrics.main(), metrics.main()] == [0, 0]
+        return requests
+
+    return run
+
+
+@pytest.mark.seed("4.16")
+def test_the_basic_level_sends_the_days_left_once_a_day(sent: Callable[[str], list[list[tuple[str, float]]]]) -> None:
+    assert sent("basic") == [
+        [("ConnectedClients", 2), ("Bytes", 40), ("DaysLeft", 825.0)],
+        [("ConnectedClients", 2), ("Bytes", 0)],
+    ]
+
+
+def test_the_full_level_sends_everything_each_time(sent: Callable[[str], list[list[tuple[str, float]]]]) -> None:
+    days = [("DaysLeft", 825.0), ("DaysLeft", 3650.0)]
+    assert sent("full") == [
+        [("ConnectedClients", 2), ("BytesReceived", 10), ("BytesSent", 30), *days],
+        [("ConnectedClients", 2), ("BytesReceived", 0), ("BytesSent", 0), *days],
+    ]
+
+
+def test_the_level_off_sends_nothing(sent: Callable[[str], list[list[tuple[str, float]]]]) -> None:
+    assert sent("off") == []
 
 
 def test_counting_begins_anew_with_openvpn(metrics: ModuleType) -> None:

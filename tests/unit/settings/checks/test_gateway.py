@@ -26,6 +26,13 @@ from tests.support.refusals import find_problems
             "confirm with adminFromAnywhere: true",
         ),
         ({"gateway": {"adminFrom": ["0.0.0.0/0"], "adminFromAnywhere": True}}, None),
+        (
+            {"gateway": {"instanceType": "c7g.medium", "credits": "standard"}},
+            "gateway.credits: standard has no meaning for c7g.medium, which is not burstable; remove the key, or use "
+            "a type such as t4g.nano",
+        ),
+        ({"gateway": {"instanceType": "c7g.medium"}}, None),
+        ({"gateway": {"instanceType": "t3a.nano", "credits": "unlimited"}}, None),
     ],
 )
 def test_refused_access(sections: dict[str, Any], expected: str | None) -> None:
