@@ -362,7 +362,8 @@ class Network(pulumi.ComponentResource):
                 to_port=rule.ports[1] if rule.ports else None,
                 icmp_type=-1 if rule.protocol.startswith("icmp") else None,
                 icmp_code=-1 if rule.protocol.startswith("icmp") else None,
-                opts=child,
+                # A number is taken until the entry with it is deleted.
+                opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
             )
             for egress, rules in ((False, incoming), (True, outgoing))
             for rule in rules

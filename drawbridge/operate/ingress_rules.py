@@ -7,6 +7,8 @@ import urllib.request
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 
+from botocore.exceptions import ClientError
+
 import contract
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
@@ -24,6 +26,9 @@ class RuleChange:
     """What it lets in: `ssh`, or `tunnel/<client>`."""
     before: str
     after: str
+    """The rule's own; unchanged where another rule lets the address in."""
+    duplicate: bool = False
+    """Another rule lets the address in already, and AWS takes no second one."""
 
 
 def allow_me(account: Account, client: str | None, address: IPv4Address | None = None) -> RuleChange:
@@ -55,7 +60,12 @@ def allow_me(account: Account, client: str | None, address: IPv4Address | None =
             "SecurityGroupRule": {**changed, "CidrIpv4": after},
         }
         with translate_aws_errors(account.stack):
-            ec2.modify_security_group_rules(GroupId=rule["GroupId"], SecurityGroupRules=[update])
+            try:
+                ec2.modify_security_group_rules(GroupId=rule["GroupId"], SecurityGroupRules=[update])
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "InvalidPermission.Duplicate":
+                    raise
+                return RuleChange(rule["SecurityGroupRuleId"], follows, before, before, duplicate=True)
     return RuleChange(rule["SecurityGroupRuleId"], follows, before, after)
 
 

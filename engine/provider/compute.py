@@ -1,6 +1,7 @@
 """Manage network interfaces, Elastic IPs, instances and key pairs."""
 
 import base64
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,9 @@ from engine.provider.values import UNKNOWN, Props
 
 WAIT = {"Delay": 1, "MaxAttempts": 120}
 """Seconds between polls and number of polls while an instance changes state."""
+
+PROFILE_TIMEOUT = 120
+"""Seconds until EC2 must see a new instance profile."""
 
 
 @register
@@ -327,11 +331,26 @@ class Instance(Ec2ResourceType):
             specifications.append({"ResourceType": "volume", "Tags": tags})
         if specifications:
             arguments["TagSpecifications"] = specifications
-        id = str(self.ec2.run_instances(MinCount=1, MaxCount=1, **arguments)["Instances"][0]["InstanceId"])
+        id = self._run(arguments)
         self.ec2.get_waiter("instance_running").wait(InstanceIds=[id], WaiterConfig=WAIT)
         if not inputs.get("sourceDestCheck", True):
             self.ec2.modify_instance_attribute(InstanceId=id, SourceDestCheck={"Value": False})
         return id
+
+    def _run(self, arguments: Mapping[str, Any]) -> str:
+        """Launch the instance, again until EC2 sees a new instance profile, and return its id.
+
+        The provider waits for the same error as long (`iamPropagationTimeout` of terraform-provider-aws).
+        """
+        deadline = time.monotonic() + PROFILE_TIMEOUT
+        while True:
+            try:
+                response = self.ec2.run_instances(MinCount=1, MaxCount=1, **arguments)
+                return str(response["Instances"][0]["InstanceId"])
+            except ClientError as error:
+                if "Invalid IAM Instance Profile" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(WAIT["Delay"])
 
     @staticmethod
     def _attachment(row: Props) -> dict[str, Any]:

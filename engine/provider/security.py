@@ -296,7 +296,8 @@ class NetworkAclRule(ResourceType):
         | {"fromPort", "toPort", "icmpType", "icmpCode"}
     )
     defaults = {"egress": False}  # noqa: RUF012 - ClassVar[Mapping] in the base
-    delete_before_replace = True  # a rule number is unique per direction
+    # Pulumi's provider creates the new entry first, and fails if its number is taken (pulumi-aws, issue 3244).
+    delete_before_replace = False
     id_from_inputs = True
 
     def create(self, inputs: Props) -> str:

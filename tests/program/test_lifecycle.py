@@ -116,7 +116,7 @@ def test_a_life(engine: Run, config: dict[str, Any]) -> None:
     assert left_over() == before
 
 
-def test_another_architecture_gets_its_own_image_and_the_check_stays_off(engine: Run, config: dict[str, Any]) -> None:
+def test_changes_of_architecture_and_of_networks_behind_the_gateway(engine: Run, config: dict[str, Any]) -> None:
     config["drawbridge:tunnel"]["nat"] = False  # packets of other addresses pass the interface
     first = engine(config).up()
     ec2 = boto3.client("ec2", region_name=REGION)
@@ -137,3 +137,12 @@ def test_another_architecture_gets_its_own_image_and_the_check_stays_off(engine:
     assert touched(engine(config).up()) == set()
     interface = ec2.describe_network_interfaces(NetworkInterfaceIds=[second.outputs["gatewayInterfaceId"]])
     assert interface["NetworkInterfaces"][0]["SourceDestCheck"] is False
+
+    # Entries of network ACLs are numbered by position, and no two have a number at once.
+    config["drawbridge:clients"] = [{"name": f"site-{n}", "lan": [f"192.168.{n}.0/24"]} for n in (1, 3, 5)]
+    engine(config).up()
+    del config["drawbridge:clients"][1]
+    engine(config).up()
+    acls = ec2.describe_network_acls()["NetworkAcls"]
+    ranges = [entry["CidrBlock"] for acl in acls for entry in acl["Entries"] if not entry["Egress"]]
+    assert [cidr for cidr in ranges if cidr.startswith("192.168.")] == ["192.168.1.0/24", "192.168.5.0/24"]

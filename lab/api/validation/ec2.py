@@ -188,6 +188,7 @@ _RULE_ACTIONS = (
 
 #: Add a rule of EC2's here: the actions it is for, and its check.
 RULES = (
+    Ec2Rule(("RunInstances", "CreateNetworkInterface"), check_single_ipv6_source),
     Ec2Rule(("RunInstances", "DeleteNetworkInterface", "AttachNetworkInterface"), check_interface_unused),
     Ec2Rule(("RunInstances", "ModifyInstanceAttribute"), check_instance_type),
     Ec2Rule(("RunInstances",), check_root_volume),

@@ -10,7 +10,7 @@ from lab.api.moto_inventory import Inventory
 from lab.api.request import ApiRequest
 from lab.api.rules import Rules
 from lab.api.validation.consistency import check_profile_visible
-from lab.api.validation.ec2 import check_ec2, check_single_ipv6_source
+from lab.api.validation.ec2 import check_ec2
 from lab.api.validation.quotas import check_quotas
 from lab.api.validation.services import check_bucket_name, check_services
 from lab.api.validation.shapes import check_shapes
@@ -42,8 +42,6 @@ class Validator:
         yield check_ec2(request, inventory)
         yield check_shapes(request)
         yield check_services(request, inventory)
-        if self.rules.single_ipv6_source:
-            yield check_single_ipv6_source(request, inventory)
         yield check_profile_visible(request, inventory, self.rules.profile_delay)
         if self.rules.quotas:
             yield check_quotas(request, inventory)

@@ -39,6 +39,8 @@ def bring(region: Region, raw: dict[str, Any]) -> Deployment:
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
     with run.disposable_region() as region:
+        # EC2 sees the gateway's instance profile only some seconds after IAM has created it.
+        region.set_rules(profile_delay=5)
         yield bring(region, RAW)
 
 

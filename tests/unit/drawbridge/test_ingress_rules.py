@@ -16,6 +16,7 @@ from drawbridge import errors
 from drawbridge.commands.root import cli
 from drawbridge.operate import ingress_rules
 from drawbridge.operate.account import Account
+from lab.api.moto_patches import modify_whole_rules, patched
 from tests.unit.drawbridge.conftest import REGION, STACK
 
 NEW = IPv4Address("198.51.100.7")
@@ -93,6 +94,20 @@ def test_what_is_let_in_already_is_left_alone(account: Account, group: Group) ->
 
     assert (moved.rule, moved.before, moved.after) == (rule, f"{NEW}/32", f"{NEW}/32")
     assert group.rules() == before
+
+
+def test_an_address_that_another_rule_lets_in_is_no_error(account: Account, group: Group) -> None:
+    rule = group.rule("tunnel/home", "203.0.113.10", 1194)
+    group.rule("tunnel/office", str(NEW), 1194)
+    before = group.rules()
+
+    with patched(modify_whole_rules):  # moto takes any rule
+        answer = allow_me("--client", "home", "--address", str(NEW))
+
+    assert answer.exit_code == 0, answer.output
+    assert answer.output == "tunnel/home: another rule lets this address in already; 203.0.113.10/32 stays let in\n"
+    assert group.rules() == before
+    assert rule in before
 
 
 @pytest.mark.parametrize(

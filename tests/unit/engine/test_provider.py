@@ -4,13 +4,15 @@ Does not prove that AWS accepts the calls, nor what moto does not model (IPv6 pr
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from engine.provider import compute
 from engine.provider.catalog import Diff, Provider
 from engine.provider.resource_type import RESOURCE_TYPES, Aws, ProviderError
 from engine.provider.values import UNKNOWN, Props, secret
@@ -276,6 +278,27 @@ def test_a_security_group_starts_without_rules_and_takes_exactly_those_given(wor
     assert rules("group") == [(False, "udp", 1194), (True, "-1", -1)]
     assert not world.change("inline", ingress=[], egress=None).replaces
     assert rules("inline") == []
+
+
+def test_a_launch_waits_until_ec2_sees_the_instance_profile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IAM is eventually consistent; the words are EC2's."""
+    names = list(WORLD)
+    world.make(*names[: names.index("machine")])
+    ec2 = world.provider.aws.client("ec2")
+    text = "Value (p) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+    refusal = ClientError({"Error": {"Code": "InvalidParameterValue", "Message": text}}, "RunInstances")
+    refusals, launch = [refusal, refusal], ec2.run_instances
+    monkeypatch.setattr(compute.time, "sleep", lambda _: None)
+    monkeypatch.setattr(ec2, "run_instances", lambda **arguments: _raise_or(refusals, launch, arguments))
+    world.make("machine")
+    assert refusals == []
+    assert world.read("machine") is not None
+
+
+def _raise_or(errors: list[ClientError], call: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    if errors:
+        raise errors.pop()
+    return call(**arguments)
 
 
 def test_routes_change_target_in_place_and_destination_by_replacement(world: World) -> None:

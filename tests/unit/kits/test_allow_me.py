@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 SCRIPT = Path(__file__).parents[3] / "kits/files/site/usr/local/lib/drawbridge/allow_me.py"
 KIT = {
@@ -62,3 +63,26 @@ def test_a_new_port_or_protocol_is_a_reason_to_set_the_rule_again(
     assert (ec2.rules[-1]["FromPort"], ec2.rules[-1]["CidrIpv4"]) == (1300, "203.0.113.9/32")
     run(FROM_PORT="1300", TO_PORT="1300", PROTOCOL="tcp")
     assert [rule["IpProtocol"] for rule in ec2.rules] == ["udp", "udp", "tcp"]
+
+
+def test_an_address_that_another_rule_lets_in_is_tried_again(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sites behind one address: EC2 takes one rule, until the other site moves away."""
+    ec2 = Ec2()
+    refusal: Any = {"Error": {"Code": "InvalidPermission.Duplicate", "Message": "the specified rule already exists"}}
+    answers = [ClientError(refusal, "ModifySecurityGroupRules"), None]
+
+    def modify(**arguments: Any) -> None:
+        if answer := answers.pop(0):
+            raise answer
+        Ec2.modify_security_group_rules(ec2, **arguments)
+
+    monkeypatch.setattr(ec2, "modify_security_group_rules", modify)
+    monkeypatch.setattr(script.boto3, "client", lambda *_, **__: ec2)
+    monkeypatch.setattr(script.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"203.0.113.9\n"))
+    script.KIT.write_text("".join(f"{key}={value}\n" for key, value in KIT.items()))
+    assert script.main() == 0
+    assert ec2.rules == []
+    assert script.main() == 0
+    assert [rule["CidrIpv4"] for rule in ec2.rules] == ["203.0.113.9/32"]

@@ -12,5 +12,5 @@ from tests.support.judged import JudgedAws, judged_aws
 @pytest.fixture
 def aws() -> Iterator[JudgedAws]:
     """AWS with every rule but throttling, so that no test depends on its speed."""
-    with judged_aws(Validator(Rules(throttle_writes=False, single_ipv6_source=True))) as aws:
+    with judged_aws(Validator(Rules(throttle_writes=False))) as aws:
         yield aws

@@ -42,11 +42,21 @@ def main() -> int:
         changed = [{"SecurityGroupRuleId": env["RULE"], "SecurityGroupRule": rule}]
         ec2.modify_security_group_rules(GroupId=env["GROUP"], SecurityGroupRules=changed)
         memory.write_text(applied)
-    except (OSError, ValueError, BotoCoreError, ClientError) as error:
-        print(f"the gateway's rule was not updated: {error}", file=sys.stderr)
-        return 1
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "InvalidPermission.Duplicate":
+            # Not remembered: the other rule may move away, and this one must take the address then.
+            print(f"the gateway accepts {address} by another rule")
+            return 0
+        return _report_failure(error)
+    except (OSError, ValueError, BotoCoreError) as error:
+        return _report_failure(error)
     print(f"the gateway now accepts {address}")
     return 0
+
+
+def _report_failure(error: Exception) -> int:
+    print(f"the gateway's rule was not updated: {error}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
