@@ -62,7 +62,7 @@ def place_hosts(deployed: Deployment, progress: Progress) -> None:
 
 
 def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
-    """Return the id of a plain Debian instance in the private subnet, for pings and echoes; start it if necessary."""
+    """Return the id of a plain Debian instance in the private subnet, for pings, echoes and SSH; start it if needed."""
     ec2 = deployed.client("ec2")
     reservations = ec2.describe_instances(
         Filters=[
@@ -81,7 +81,8 @@ def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
     anywhere = [{"CidrIp": "0.0.0.0/0"}]
     echo = {"IpProtocol": "icmp", "FromPort": 8, "ToPort": -1, "IpRanges": anywhere}
     probe = {"IpProtocol": "tcp", "FromPort": ECHO_PORT, "ToPort": ECHO_PORT, "IpRanges": anywhere}
-    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[echo, probe])
+    ssh6 = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[echo, probe, ssh6])
     image = deployed.client("ssm").get_parameter(Name=IMAGES[DEFAULT_IMAGE].parameters["arm64"])
     launched = ec2.run_instances(
         ImageId=image["Parameter"]["Value"],

@@ -51,9 +51,36 @@ def global_address(host: labs.Host, device: str, *, dynamic: bool = False) -> IP
     return IPv6Address(addresses[0])
 
 
+def find_private_address(deployed: Deployment) -> IPv6Address:
+    """Return the IPv6 address of the private host; raises LabError if it has none."""
+    reservations = deployed.client("ec2").describe_instances(
+        Filters=[
+            {"Name": "subnet-id", "Values": [deployed.outputs["privateSubnetId"]]},
+            {"Name": "instance-state-name", "Values": ["running"]},
+        ]
+    )["Reservations"]
+    interfaces = [row for entry in reservations for item in entry["Instances"] for row in item["NetworkInterfaces"]]
+    addresses = [row["Ipv6Address"] for interface in interfaces for row in interface.get("Ipv6Addresses", ())]
+    if not addresses:
+        raise LabError("the private host has no IPv6 address")
+    return IPv6Address(addresses[0])
+
+
+def check_private_ssh(host: labs.Host, address: IPv6Address) -> Check:
+    """Check that a client reaches SSH on the private host by IPv6.
+
+    The port is below those of replies, which network ACLs let in from everywhere.
+    """
+    banner = ["timeout", "5", "bash", "-c", f"head -c 4 < /dev/tcp/{address}/22"]
+    answers = wait_until(lambda: host.run(banner).stdout == "SSH-", 10)
+    promise = f"{host.name} -> private host [{address}]:22"
+    return Check(answers, promise, "SSH answers" if answers else "no answer")
+
+
 def check_ipv6(deployed: Deployment) -> list[Check]:
     """Check that each client has a global address that the Internet sees, and reaches if the stack says so."""
     settings, server, checks = deployed.settings, start_internet_host(deployed), []
+    private = find_private_address(deployed) if deployed.outputs["privateSubnetId"] else None
     for client in settings.clients[:MACHINES]:
         host = deployed.region.host(client.name)
         if client.bridge and not client.address6:
@@ -73,6 +100,8 @@ def check_ipv6(deployed: Deployment) -> list[Check]:
         if out:
             seen = packets_arrive(server, f"icmp6 and src {address}", partial(ping, host, SERVER6, 2))
             checks.append(Check(seen, f"the Internet sees {client.name} as itself", str(address)))
+        if settings.tunnel.vpc and private is not None:
+            checks.append(check_private_ssh(host, private))
         opened = any(SERVER6 in network for network in settings.tunnel.open_to)
         rtt_back = ping(server, str(address), 10 if opened else 2)
         promise = f"IPv6 Internet -> {client.name}" if opened else f"IPv6 Internet -> {client.name} dropped"
