@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
+from components.default_tags import read_default_tags
 from components.image_provider import PinnedImage
 from images import IMAGES, Architecture
 
@@ -81,7 +82,8 @@ class Gateway(pulumi.ComponentResource):
                 "encrypted": True,
                 "delete_on_termination": True,
             },
-            volume_tags=tags,
+            # The provider adds default tags to the instance, but not to its volumes.
+            volume_tags={**read_default_tags(), **tags},
             user_data=args.user_data,
             # cloud-init applies it at the first boot only, so a change needs a new instance.
             user_data_replace_on_change=True,

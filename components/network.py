@@ -9,10 +9,8 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
+from components.existing_vpc import EVERYWHERE, EVERYWHERE6, ExistingVpc
 from openvpn.listener import Listener
-
-EVERYWHERE = "0.0.0.0/0"
-EVERYWHERE6 = "::/0"
 
 #: Number of the last /64 of a VPC's /56. `plan` numbers subnets from 0, so it never gets there.
 LAST6 = 255
@@ -126,20 +124,18 @@ class NetworkArgs:
     region: str
     cidr: IPv4Network
     """Range of the new VPC; ignored for an existing one."""
-    zones: int
+    zones: tuple[str, ...]
+    """Availability zones of the new VPC's subnets, the gateway's first."""
     private_prefix: int = 24
     """Prefix length of the new VPC's private subnets."""
-    vpc_id: str | None = None
-    subnet_id: str | None = None
-    """Public subnet of the existing VPC for the gateway."""
-    route_table_ids: tuple[str, ...] = ()
-    """Route tables of the existing VPC that get routes to networks behind the gateway."""
+    existing: ExistingVpc | None = None
+    """The VPC to use instead of a new one."""
     listener: Listener
     """Protocol and ports of the tunnel."""
     ssh: bool
     """Whether any range may use SSH."""
     ipv6: bool = False
-    """Whether the new VPC gets an IPv6 range, or that of the existing VPC is used."""
+    """Whether the new VPC gets an IPv6 range."""
     opened6: tuple[IPv6Network, ...] = ()
     """IPv6 ranges that may connect to clients."""
     announced: bool = False
@@ -151,8 +147,8 @@ class NetworkArgs:
 class Network(pulumi.ComponentResource):
     """A VPC with a public and a private subnet a zone, or an existing one that is not changed."""
 
-    cidr: IPv4Network
-    """The VPC's range; for an existing VPC it is looked up at once."""
+    cidrs: tuple[IPv4Network, ...]
+    """The VPC's ranges, the primary one first; only an existing VPC has several."""
     cidr6: pulumi.Output[str | None]
     """The VPC's IPv6 range, if it uses one."""
     announced6: pulumi.Output[str | None]
@@ -170,8 +166,8 @@ class Network(pulumi.ComponentResource):
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Network", name, {}, opts)
         self.announced6, self.edge = pulumi.Output.from_input(None), {}
-        if args.vpc_id and args.subnet_id:
-            self._adopt(args.vpc_id, args.subnet_id, args.route_table_ids, ipv6=args.ipv6)
+        if args.existing:
+            self._adopt(args.existing)
         else:
             self._create(name, args)
         self.register_outputs(
@@ -182,36 +178,18 @@ class Network(pulumi.ComponentResource):
             }
         )
 
-    def _adopt(self, vpc_id: str, subnet_id: str, route_table_ids: Sequence[str], *, ipv6: bool) -> None:
-        invoke = pulumi.InvokeOptions(parent=self)
-        vpc = aws.ec2.get_vpc(id=vpc_id, opts=invoke)
-        subnet = aws.ec2.get_subnet(id=subnet_id, opts=invoke)
-        if subnet.vpc_id != vpc_id:
-            raise pulumi.RunError(
-                f"drawbridge:network.subnetId: {subnet_id} is in {subnet.vpc_id}, not in {vpc_id}; "
-                "name a subnet of that VPC"
-            )
-        if ipv6 and not subnet.ipv6_cidr_block:
-            raise pulumi.RunError(
-                f"drawbridge:network.subnetId: {subnet_id} has no IPv6 range; give it one, or write ipv6: none"
-            )
-        # A VPC may have several IPv6 ranges; the gateway is in the one that contains its subnet.
-        blocks = [
-            association.ipv6_cidr_block
-            for association in (vpc.ipv6_cidr_block_associations if ipv6 else ())
-            if IPv6Network(subnet.ipv6_cidr_block).subnet_of(IPv6Network(association.ipv6_cidr_block))
-        ]
-        self.cidr6 = pulumi.Output.from_input(blocks[0] if blocks else None)
-        self.cidr = IPv4Network(vpc.cidr_block)
-        self.vpc_id = pulumi.Output.from_input(vpc_id)
-        self.public_subnet_id = pulumi.Output.from_input(subnet_id)
+    def _adopt(self, vpc: ExistingVpc) -> None:
+        self.cidr6 = pulumi.Output.from_input(vpc.cidr6)
+        self.cidrs = vpc.cidrs
+        self.vpc_id = pulumi.Output.from_input(vpc.vpc_id)
+        self.public_subnet_id = pulumi.Output.from_input(vpc.subnet_id)
         self.private_subnet_id = pulumi.Output.from_input(None)
-        self.route_tables = {table_id: table_id for table_id in route_table_ids}
+        self.route_tables = {table_id: table_id for table_id in vpc.route_table_ids}
 
     def _create(self, name: str, args: NetworkArgs) -> None:
         child = pulumi.ResourceOptions(parent=self)
 
-        self.cidr = args.cidr
+        self.cidrs = (args.cidr,)
         vpc = aws.ec2.Vpc(
             f"{name}-vpc",
             cidr_block=str(args.cidr),
@@ -308,23 +286,16 @@ class Network(pulumi.ComponentResource):
         self, name: str, args: NetworkArgs, vpc: aws.ec2.Vpc, tables: dict[str, aws.ec2.RouteTable]
     ) -> dict[str, dict[str, aws.ec2.Subnet]]:
         child = pulumi.ResourceOptions(parent=self)
-        # AWS adds zones, which changes the sorted list; a subnet stays in the zone it was created in.
+        # A subnet stays in the zone it was created in, whatever zones AWS adds.
         fixed_zone = pulumi.ResourceOptions(parent=self, ignore_changes=["availabilityZone"])
-        zones = aws.get_availability_zones(state="available", opts=pulumi.InvokeOptions(parent=self)).names
-        # Local and Wavelength Zones, whose names are longer, have fewer instance types and other internet gateways.
-        available = sorted(zone for zone in zones if len(zone) == len(args.region) + 1)
-        if len(available) < args.zones:
-            raise pulumi.RunError(
-                f"drawbridge:network.zones: {args.zones} is more than {args.region} has; write {len(available)} or less"
-            )
         subnets: dict[str, dict[str, aws.ec2.Subnet]] = {"public": {}, "private": {}}
-        for i, zone in enumerate(plan(args.cidr, args.zones, args.private_prefix)):
+        for i, zone in enumerate(plan(args.cidr, len(args.zones), args.private_prefix)):
             for n, (kind, cidr) in enumerate((("public", zone.public), ("private", zone.private)), start=2 * i):
                 subnet = aws.ec2.Subnet(
                     f"{name}-{kind}-{i}",
                     vpc_id=vpc.id,
                     cidr_block=str(cidr),
-                    availability_zone=available[i],
+                    availability_zone=args.zones[i],
                     ipv6_cidr_block=vpc.ipv6_cidr_block.apply(subnet6(n)) if args.ipv6 else None,
                     assign_ipv6_address_on_creation=True if args.ipv6 and kind == "private" else None,
                     map_public_ip_on_launch=False,

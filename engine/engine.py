@@ -162,7 +162,7 @@ class Engine:
         try:
             with self.store.locked(), _importable_program(self.program.parent):
                 dynamic = Dynamic(self.project, self.config)
-                yield self.store.load(), Provider(Aws(region, endpoint)), dynamic
+                yield self.store.load(), Provider(Aws(region, endpoint), self.config.get("aws:defaultTags")), dynamic
         except (StateError, ProviderError) as error:
             raise EngineError(str(error)) from error
 

@@ -10,6 +10,7 @@ import contract
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
+from components.existing_vpc import ExistingVpc
 from components.firewall import Firewall, FirewallArgs
 from components.gateway import Gateway, GatewayArgs
 from components.grants import Grant
@@ -18,6 +19,7 @@ from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
 from contract import StackOutput
 from openvpn.listener import Listener
+from program.preflight import NewVpc, Placement
 from settings.model import Settings, Vpc
 from userdata import cloud_config
 from userdata.release import Release
@@ -37,7 +39,13 @@ class Location:
 
 
 def create_network(
-    settings: Settings, names: contract.Names, vpc: Vpc, *, listener: Listener, routed: tuple[IPv4Network, ...]
+    settings: Settings,
+    names: contract.Names,
+    vpc: Vpc,
+    placement: Placement,
+    *,
+    listener: Listener,
+    routed: tuple[IPv4Network, ...],
 ) -> Network:
     """Create the gateway's VPC, or use an existing one.
 
@@ -47,11 +55,9 @@ def create_network(
         names=names,
         region=settings.region,
         cidr=vpc.cidr,
-        zones=vpc.zones,
+        zones=placement.zones if isinstance(placement, NewVpc) else (),
         private_prefix=vpc.private_prefix,
-        vpc_id=vpc.vpc_id,
-        subnet_id=vpc.subnet_id,
-        route_table_ids=vpc.route_table_ids,
+        existing=placement if isinstance(placement, ExistingVpc) else None,
         listener=listener,
         ssh=bool(settings.gateway.admin_from or settings.gateway.admin_at),
         behind=routed,
@@ -81,7 +87,7 @@ def create_location(
         names,
         network,
         listener=listener,
-        forwards_for=(network.cidr,) if routed else (),
+        forwards_for=network.cidrs if routed else (),
         allow_from=allow_from,
         clients_at=clients_at,
     )

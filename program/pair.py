@@ -10,6 +10,7 @@ from typing import TypeVar
 import pulumi
 
 from components.authority import Authority
+from components.existing_vpc import ExistingVpc
 from components.network import Network
 from components.peer_ingress import PeerIngress, PeerIngressArgs
 from components.vault import Vault
@@ -30,10 +31,11 @@ from program.gateway import (
     export_outputs,
     gateway_outputs,
 )
+from program.preflight import SECTIONS, Placement, find_placements
 from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc
 from settings.checks.overlaps import check_vpc_overlap
-from settings.model import Settings
+from settings.model import Settings, Vpc
 from userdata import release
 
 T = TypeVar("T")
@@ -42,7 +44,6 @@ T = TypeVar("T")
 def deploy(settings: Settings) -> None:
     """Declare the stack's resources and outputs."""
     networks = create_networks(settings)
-    check_vpc_overlap(settings, *(network.cidr for network in networks.values()))
     locations = {gateway: create_gateway_location(settings, gateway, networks) for gateway in networks}
     for gateway in locations:
         connect_to_peer(settings, gateway, locations)
@@ -85,31 +86,40 @@ def listener_of(settings: Settings, gateway: str) -> Listener:
     return Listener("udp", (settings.tunnel.port + link_of(gateway),))
 
 
-def routed_networks(settings: Settings, gateway: str, ranges: Mapping[str, IPv4Network]) -> tuple[IPv4Network, ...]:
+def routed_networks(
+    settings: Settings, gateway: str, ranges: Mapping[str, tuple[IPv4Network, ...]]
+) -> tuple[IPv4Network, ...]:
     """Return the networks behind a gateway: its peer's VPC, if hosts of the VPCs reach each other."""
     return reachable_vpc(settings, peer_of(gateway, ranges))
 
 
 def create_networks(settings: Settings) -> dict[str, Network]:
-    """Create each gateway's network, existing VPCs first, because only AWS knows their ranges."""
-    vpcs = dict(zip(GATEWAYS, settings.vpcs, strict=False))
-    ranges = {gateway: vpc.cidr for gateway, vpc in vpcs.items()}
-    networks: dict[str, Network] = {}
-    for gateway in sorted(vpcs, key=lambda gateway: vpcs[gateway].vpc_id is None):
-        networks[gateway] = create_network(
+    """Create each gateway's network."""
+    placements = find_placements(settings)
+    vpcs = dict(zip(GATEWAYS, settings.vpcs, strict=True))
+    ranges = {gateway: list_vpc_ranges(vpc, placements[gateway]) for gateway, vpc in vpcs.items()}
+    check_vpc_overlap(settings, dict(zip(SECTIONS, ranges.values(), strict=True)))
+    return {
+        gateway: create_network(
             settings,
             Names(settings.stack, gateway),
-            vpcs[gateway],
+            vpc,
+            placements[gateway],
             listener=listener_of(settings, gateway),
             routed=routed_networks(settings, gateway, ranges),
         )
-        ranges[gateway] = networks[gateway].cidr
-    return {gateway: networks[gateway] for gateway in vpcs}
+        for gateway, vpc in vpcs.items()
+    }
+
+
+def list_vpc_ranges(vpc: Vpc, placement: Placement) -> tuple[IPv4Network, ...]:
+    """Return a VPC's ranges, which only AWS knows of an existing one."""
+    return placement.cidrs if isinstance(placement, ExistingVpc) else (vpc.cidr,)
 
 
 def create_gateway_location(settings: Settings, gateway: str, networks: Mapping[str, Network]) -> Location:
     """Create a gateway's firewall, which lets no tunnel in yet, and its address."""
-    ranges = {letter: network.cidr for letter, network in networks.items()}
+    ranges = {letter: network.cidrs for letter, network in networks.items()}
     return create_location(
         settings,
         Names(settings.stack, gateway),
@@ -132,7 +142,7 @@ def connect_to_peer(settings: Settings, gateway: str, locations: Mapping[str, Lo
     )
     # Deployed stacks have this resource name.
     PeerIngress(location.names.resource("opening"), ingress)
-    if destinations := reachable_vpc(settings, peer.network.cidr):
+    if destinations := reachable_vpc(settings, peer.network.cidrs):
         create_routes(location, destinations)
 
 
@@ -159,7 +169,7 @@ def create_bond(settings: Settings, gateway: str, locations: Mapping[str, Locati
         mode=tunnel.bond or "balance-xor",
         servers=tuple(location.names.server for location in locations.values()),
         remote=remote,
-        networks=reachable_vpc(settings, peer_of(gateway, locations).network.cidr),
+        networks=reachable_vpc(settings, peer_of(gateway, locations).network.cidrs),
         verb=tunnel.verb,
     )
 
@@ -179,10 +189,10 @@ def render_release(
             bundles={bundle: peer.names.bundle(gateway)},
         )
         return release.build(
-            pair.create_tunnel(link_of(gateway), bond, reachable_vpc(settings, peer.network.cidr)),
+            pair.create_tunnel(link_of(gateway), bond, reachable_vpc(settings, peer.network.cidrs)),
             admin_from=settings.gateway.admin_from,
             allow_from=(IPv4Network(peer_ip),),
-            vpc=reachable_vpc(settings, location.network.cidr),
+            vpc=reachable_vpc(settings, location.network.cidrs),
             revoked=revoked,
             links=links,
             metrics=settings.gateway.metrics,

@@ -6,6 +6,7 @@ import contract
 from components.address import Address
 from components.authority import Authority
 from components.domain import Domain, DomainArgs
+from components.existing_vpc import ExistingVpc
 from components.network import Network
 from openvpn.firewall import complement
 from openvpn.model import Tunnel
@@ -21,6 +22,7 @@ from program.gateway import (
     gateway_outputs,
 )
 from program.kits import create_kit_users, render_kits
+from program.preflight import find_placements
 from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc, tunnel_from_settings, with_ipv6, with_vpc_routes
 from settings.checks.overlaps import check_vpc_overlap
@@ -33,9 +35,11 @@ def deploy(settings: Settings) -> None:
     names = contract.Names(settings.stack)
     tunnel = tunnel_from_settings(settings)
     listener, routed = tunnel.listener, tunnel.vpc_routes
-    network = create_network(settings, names, settings.network, listener=listener, routed=routed)
-    check_vpc_overlap(settings, network.cidr)
-    tunnel = with_vpc_routes(tunnel, settings, network.cidr)
+    placement = find_placements(settings)[names.gateway]
+    if isinstance(placement, ExistingVpc):
+        check_vpc_overlap(settings, {"network": placement.cidrs})
+    network = create_network(settings, names, settings.network, placement, listener=listener, routed=routed)
+    tunnel = with_vpc_routes(tunnel, settings, network.cidrs)
     location = create_location(
         settings,
         names,
@@ -83,12 +87,12 @@ def render_release(
 
     def build(tunnel: Tunnel, revoked: dict[str, str]) -> release.Release:
         # Only the security group follows an address that changes, so the gateway's own filter admits any address.
-        everyone = complement(network.cidr, *tunnel.sources)
+        everyone = complement(*network.cidrs, *tunnel.sources)
         return release.build(
             tunnel,
             admin_from=everyone if gateway.admin_at else gateway.admin_from,
             allow_from=everyone if any(client.at for client in settings.clients) else gateway.allow_from,
-            vpc=reachable_vpc(settings, network.cidr),
+            vpc=reachable_vpc(settings, network.cidrs),
             revoked=revoked,
             metrics=gateway.metrics,
         )

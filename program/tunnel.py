@@ -63,11 +63,12 @@ def client_from_settings(client: model.Client) -> TunnelClient:
     )
 
 
-def with_vpc_routes(tunnel: Tunnel, settings: Settings, vpc: IPv4Network) -> Tunnel:
-    """Return the tunnel with clients' routes to the VPC and its domain; `vpc` is the VPC's range."""
+def with_vpc_routes(tunnel: Tunnel, settings: Settings, vpc: tuple[IPv4Network, ...]) -> Tunnel:
+    """Return the tunnel with clients' routes to the VPC and its domain; `vpc` has the VPC's ranges."""
     routes = reachable_vpc(settings, vpc)
-    # The VPC's resolver (its base plus two) answers only the VPC, so clients' addresses must be translated.
-    resolver = vpc[2] if settings.domain and routes and tunnel.nat else None
+    # The VPC's resolver (the primary range's base plus two) answers only the VPC, so clients' addresses must be
+    # translated.
+    resolver = vpc[0][2] if settings.domain and routes and tunnel.nat else None
     return replace(tunnel, routes=(*routes, *tunnel.routes), domain=settings.domain, resolver=resolver)
 
 
@@ -91,6 +92,6 @@ def with_ipv6(tunnel: Tunnel, settings: Settings, prefix: str | None, vpc: str |
     return replace(tunnel, ipv6=ipv6)
 
 
-def reachable_vpc(settings: Settings, vpc: IPv4Network) -> tuple[IPv4Network, ...]:
+def reachable_vpc(settings: Settings, vpc: tuple[IPv4Network, ...]) -> tuple[IPv4Network, ...]:
     """Return the ranges of the VPC that clients may reach: the whole VPC, or none."""
-    return (vpc,) if settings.tunnel.vpc else ()
+    return vpc if settings.tunnel.vpc else ()

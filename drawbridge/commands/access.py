@@ -35,9 +35,7 @@ def allow_me(client: str | None, address: IPv4Address | None, stack: str, region
     if wants_json:
         output.print_line(output.as_json(change))
     elif change.duplicate:
-        output.print_line(
-            f"{change.follows}: another rule lets this address in already; {change.before} stays let in"
-        )
+        output.print_line(f"{change.follows}: another rule lets this address in already; {change.before} stays let in")
     elif change.before == change.after:
         output.print_line(f"{change.follows}: {change.after} was already let in")
     else:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from endpoint import decode
+
 # Imported for their effect: each module registers its types.
 from engine.provider import compute, iam, kms, route53, s3, security, ssm, vpc  # noqa: F401
 from engine.provider.invokes import INVOKES
@@ -42,10 +44,15 @@ class Provider:
     Inputs and outputs are wire values without secret tags (see `engine.provider.values`); outputs hold every input as
     it was given and what AWS adds. All methods raise `ProviderError` with the type, the resource's name and AWS's
     reason.
+
+    Args:
+        aws: the clients.
+        default_tags: Pulumi's provider configuration `aws:defaultTags`, `{"tags": {…}}`.
     """
 
-    def __init__(self, aws: Aws | None = None) -> None:
+    def __init__(self, aws: Aws | None = None, default_tags: object = None) -> None:
         self.aws = aws or Aws()
+        self._default_tags = read_default_tags(default_tags)
         self._resource_types: dict[str, ResourceType] = {}
 
     def resource_type(self, token: str) -> ResourceType:
@@ -62,6 +69,10 @@ class Provider:
         if unknown:
             raise ProviderError(f"{token} {name}: this provider does not know the input {', '.join(unknown)}")
         inputs = {**resource_type.defaults, **news}
+        # As in Pulumi's provider, default tags become inputs of each resource; its own tags come first.
+        own_tags = news.get("tags") or {}
+        if self._default_tags and "tags" in resource_type.updatable and isinstance(own_tags, Mapping):
+            inputs["tags"] = {**self._default_tags, **own_tags}
         if resource_type.autoname and resource_type.autoname not in inputs:
             inputs[resource_type.autoname] = olds.get(resource_type.autoname) or f"{name}-{secrets.token_hex(4)[:7]}"
         return inputs
@@ -186,6 +197,15 @@ class Provider:
             raise translated from error
         except KeyError as error:
             raise ProviderError(f"{token} {name}".rstrip() + f": the input {error.args[0]} is required") from error
+
+
+def read_default_tags(value: object) -> dict[str, str]:
+    """Return the tags of Pulumi's `aws:defaultTags`, given as a mapping or as its JSON; raises `ProviderError`."""
+    section = decode(value) or {}
+    tags = section.get("tags") or {} if isinstance(section, Mapping) else None
+    if not isinstance(tags, Mapping):
+        raise ProviderError(f"aws:defaultTags: {value} is not a mapping of tags; write {{tags: {{Team: network}}}}")
+    return {str(key): str(tag) for key, tag in tags.items()}
 
 
 def _member_differs(key: str, replacing: set[str], olds: Props, news: Props) -> bool:

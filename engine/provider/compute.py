@@ -23,6 +23,8 @@ WAIT = {"Delay": 1, "MaxAttempts": 120}
 
 PROFILE_TIMEOUT = 120
 """Seconds until EC2 must see a new instance profile."""
+PROFILE_DELAY = 1.0
+"""Seconds between launches while EC2 does not see it."""
 
 
 @register
@@ -350,7 +352,7 @@ class Instance(Ec2ResourceType):
             except ClientError as error:
                 if "Invalid IAM Instance Profile" not in str(error) or time.monotonic() > deadline:
                     raise
-            time.sleep(WAIT["Delay"])
+            time.sleep(PROFILE_DELAY)
 
     @staticmethod
     def _attachment(row: Props) -> dict[str, Any]:

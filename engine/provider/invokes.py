@@ -185,20 +185,125 @@ def subnet(aws: Aws, arguments: Props) -> Props:
     }
 
 
+@invoke("aws:ec2/getVpcs:getVpcs", "filters", "tags")
+def vpcs(aws: Aws, arguments: Props) -> Props:
+    """Return the ids of all VPCs that match."""
+    items = aws.client("ec2").describe_vpcs(Filters=_build_filters(arguments))["Vpcs"]
+    return {"id": aws.region, "ids": [item["VpcId"] for item in items], **arguments}
+
+
+@invoke("aws:ec2/getSubnets:getSubnets", "filters", "tags")
+def subnets(aws: Aws, arguments: Props) -> Props:
+    """Return the ids of all subnets that match."""
+    items = aws.client("ec2").describe_subnets(Filters=_build_filters(arguments))["Subnets"]
+    return {"id": aws.region, "ids": [item["SubnetId"] for item in items], **arguments}
+
+
+@invoke("aws:ec2/getEips:getEips", "filters", "tags")
+def elastic_ips(aws: Aws, arguments: Props) -> Props:
+    """Return all Elastic IPs that match."""
+    items = aws.client("ec2").describe_addresses(Filters=_build_filters(arguments))["Addresses"]
+    return {
+        "id": aws.region,
+        "allocationIds": [item["AllocationId"] for item in items],
+        "publicIps": [item["PublicIp"] for item in items],
+        **arguments,
+    }
+
+
+@invoke("aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings", "filters", "locationType")
+def instance_type_offerings(aws: Aws, arguments: Props) -> Props:
+    """Return which instance types are offered where; the three lists go together."""
+    response = aws.client("ec2").describe_instance_type_offerings(
+        LocationType=arguments.get("locationType", "region"), Filters=_build_filters(arguments)
+    )
+    offerings = response["InstanceTypeOfferings"]
+    return {
+        "id": aws.region,
+        "instanceTypes": [offering["InstanceType"] for offering in offerings],
+        "locations": [offering["Location"] for offering in offerings],
+        "locationTypes": [offering["LocationType"] for offering in offerings],
+        **arguments,
+    }
+
+
+@invoke("aws:servicequotas/getServiceQuota:getServiceQuota", "serviceCode", "quotaCode")
+def service_quota(aws: Aws, arguments: Props) -> Props:
+    """Return the quota that is in force."""
+    quota = aws.client("service-quotas").get_service_quota(
+        ServiceCode=arguments["serviceCode"], QuotaCode=arguments["quotaCode"]
+    )["Quota"]
+    return {
+        "id": quota.get("QuotaArn", arguments["quotaCode"]),
+        "arn": quota.get("QuotaArn", ""),
+        "adjustable": quota.get("Adjustable", False),
+        "globalQuota": quota.get("GlobalQuota", False),
+        "quotaName": quota.get("QuotaName", ""),
+        "serviceName": quota.get("ServiceName", ""),
+        "value": quota["Value"],
+        "defaultValue": quota["Value"],
+        **arguments,
+    }
+
+
+@invoke("aws:ec2/getRouteTables:getRouteTables", "vpcId", "filters", "tags")
+def route_tables(aws: Aws, arguments: Props) -> Props:
+    """Return the ids of all route tables that match."""
+    filters = _build_filters(arguments, vpcId="vpc-id")
+    items = aws.client("ec2").describe_route_tables(Filters=filters)["RouteTables"]
+    return {"id": aws.region, "ids": [item["RouteTableId"] for item in items], **arguments}
+
+
+#: Members of a route, by the provider's names.
+_ROUTE_MEMBERS = {
+    "cidrBlock": "DestinationCidrBlock",
+    "ipv6CidrBlock": "DestinationIpv6CidrBlock",
+    "destinationPrefixListId": "DestinationPrefixListId",
+    "carrierGatewayId": "CarrierGatewayId",
+    "coreNetworkArn": "CoreNetworkArn",
+    "egressOnlyGatewayId": "EgressOnlyInternetGatewayId",
+    "gatewayId": "GatewayId",
+    "instanceId": "InstanceId",
+    "localGatewayId": "LocalGatewayId",
+    "natGatewayId": "NatGatewayId",
+    "networkInterfaceId": "NetworkInterfaceId",
+    "transitGatewayId": "TransitGatewayId",
+    "vpcEndpointId": "VpcEndpointId",
+    "vpcPeeringConnectionId": "VpcPeeringConnectionId",
+}
+
+
 @invoke("aws:ec2/getRouteTable:getRouteTable", "routeTableId", "subnetId", "vpcId", "filters", "tags")
 def route_table(aws: Aws, arguments: Props) -> Props:
-    """Return the one route table that matches."""
+    """Return the one route table that matches; its routes are those that somebody created."""
     names = {"routeTableId": "route-table-id", "subnetId": "association.subnet-id", "vpcId": "vpc-id"}
     item = _only_match(
         aws.client("ec2").describe_route_tables(Filters=_build_filters(arguments, **names))["RouteTables"],
         "route table",
     )
+    # The provider leaves out the VPC's own routes and those to gateway endpoints.
+    routes = [
+        row
+        for row in item["Routes"]
+        if row.get("GatewayId") != "local" and not str(row.get("GatewayId", "")).startswith("vpce-")
+    ]
     return {
         "id": item["RouteTableId"],
         "routeTableId": item["RouteTableId"],
         "vpcId": item["VpcId"],
         "arn": aws.arn("ec2", f"route-table/{item['RouteTableId']}"),
         "ownerId": item.get("OwnerId", aws.account),
+        "routes": [{key: row.get(name) or "" for key, name in _ROUTE_MEMBERS.items()} for row in routes],
+        "associations": [
+            {
+                "routeTableAssociationId": row["RouteTableAssociationId"],
+                "routeTableId": item["RouteTableId"],
+                "subnetId": row.get("SubnetId") or "",
+                "gatewayId": row.get("GatewayId") or "",
+                "main": bool(row.get("Main")),
+            }
+            for row in item.get("Associations") or ()
+        ],
         "tags": tag_map(item.get("Tags")),
     }
 

@@ -22,7 +22,7 @@ class ProviderMocks(mocks.Mocks):
     Args:
         region: AWS region; None takes it from the environment.
         project: project name that dynamic providers see in their configuration.
-        config: the stack's configuration that dynamic providers see.
+        config: the stack's configuration that dynamic providers and `aws:defaultTags` see.
         preview: nothing is created; outputs are the inputs and the id is unknown.
     """
 
@@ -34,7 +34,7 @@ class ProviderMocks(mocks.Mocks):
         config: dict[str, str] | None = None,
         preview: bool = False,
     ) -> None:
-        self.provider = Provider(Aws(region))
+        self.provider = Provider(Aws(region), (config or {}).get("aws:defaultTags"))
         self.created: list[tuple[str, str, str, Props]] = []
         self._dynamic = Dynamic(project, config or {})
         self._preview = preview

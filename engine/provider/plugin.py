@@ -92,8 +92,9 @@ class AwsPlugin(protocol.Provider):
         return protocol.GetSchemaResponse(schema='{"name": "aws"}')
 
     async def configure(self, request: protocol.ConfigureRequest) -> protocol.ConfigureResponse:
-        region = plain(wire_map(request.args)).get("region") or os.environ.get("AWS_REGION")
-        self._provider = Provider(Aws(region, self._endpoint))
+        config = plain(wire_map(request.args))
+        region = config.get("region") or os.environ.get("AWS_REGION")
+        self._provider = Provider(Aws(region, self._endpoint), config.get("defaultTags"))
         return protocol.ConfigureResponse(accept_secrets=True, supports_preview=True)
 
     async def check(self, request: protocol.CheckRequest) -> protocol.CheckResponse:

@@ -5,7 +5,7 @@ from ipaddress import IPv4Network
 from itertools import combinations
 
 from settings.draft import Draft
-from settings.model import Client, Network, Pair, Settings, Tunnel
+from settings.model import Client, Network, Pair, Settings, Tunnel, Vpc
 from settings.problems import NAMESPACE, Problem, SettingsError, problem_at
 
 LINK_LOCAL = IPv4Network("169.254.0.0/16")
@@ -20,13 +20,18 @@ def check_ranges(draft: Draft) -> Iterator[Problem]:
     yield from _find_overlaps(ranges, _bridged_ranges(draft.clients))
 
 
-def check_vpc_overlap(settings: Settings, vpc: IPv4Network, pair_vpc: IPv4Network | None = None) -> None:
-    """Raise `SettingsError` if the range of an existing VPC, which only AWS knows, overlaps another range.
+def check_vpc_overlap(settings: Settings, vpcs: Mapping[str, Collection[IPv4Network]]) -> None:
+    """Raise `SettingsError` if a range of an existing VPC, which only AWS knows, overlaps another range.
 
-    `pair_vpc` is the range of a pair's second VPC.
+    `vpcs` has the ranges of each VPC by its section of the settings.
     """
     clients = dict(enumerate(settings.clients))
-    ranges = [("network.vpcId", vpc), *([("pair.vpcId", pair_vpc)] if pair_vpc else [])]
+    sections: Mapping[str, Vpc | None] = {"network": settings.network, "pair": settings.pair}
+    ranges: Ranges = []
+    for key, networks in vpcs.items():
+        section = sections[key]
+        name = f"{key}.vpcId" if section and section.vpc_id else f"{key}.cidr"
+        ranges += [(name, network) for network in networks]
     ranges += list_ranges(None, None, settings.tunnel, clients)
     if problems := list(_find_overlaps(ranges, _bridged_ranges(clients))):
         raise SettingsError(problems)

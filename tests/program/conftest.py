@@ -71,8 +71,9 @@ Deploy = Callable[..., Deployment]
 
 def deploy_into_moto(config: Mapping[str, object], stack: str) -> Deployment:
     """Run the program for a configuration as a stack file has it; inside `mock_aws`."""
-    set_all_config({k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()})
-    own = ProviderMocks(REGION, project="drawbridge")
+    raw = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+    set_all_config(raw)
+    own = ProviderMocks(REGION, project="drawbridge", config=raw)
     monitor = Exports(own)
     # Not set_mocks: it makes a root stack of its own, and the program runs in one.
     configure(
@@ -126,3 +127,20 @@ def lab_stack() -> Iterator[Deployment]:
     """What stacks/Pulumi.lab.yaml makes, deployed once; for tests that only look."""
     with empty_aws():
         yield deploy_into_moto(read_stack_file(ROOT / "stacks/Pulumi.lab.yaml"), "dev")
+
+
+@pytest.fixture
+def existing(deploy: Deploy) -> dict[str, Any]:
+    """Somebody else's VPC with two ranges and a public subnet, as settings name it."""
+    ec2 = Deployment({}, []).ec2
+    vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
+    ec2.associate_vpc_cidr_block(VpcId=vpc, CidrBlock="172.21.0.0/16")
+    zone = {"AvailabilityZone": f"{REGION}a"}
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="172.20.5.0/24", **zone)["Subnet"]["SubnetId"]
+    internet = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=internet, VpcId=vpc)
+    main = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "association.main", "Values": ["true"]}]
+    (table,) = ec2.describe_route_tables(Filters=main)["RouteTables"]
+    ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=internet)
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    return {"vpcId": vpc, "subnetId": subnet, "routeTableIds": [table]}

@@ -4,14 +4,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pulumi
 import pytest
 
 import contract
+from lab.api.moto_patches import add_quota_increases, patched
 from openvpn.bundle import ca_of, certificate_of
 from pki.authority import Certificate
 from settings.stack_file import read_stack_file
-from tests.program.conftest import ROOT, Deploy, Deployment, deploy_into_moto, empty_aws
+from tests.program.conftest import REGION, ROOT, Deploy, Deployment, deploy_into_moto, empty_aws
 from tests.program.test_worlds import archive
 
 A, B = contract.Names("duo"), contract.Names("duo", "b")
@@ -167,7 +169,11 @@ def test_neither_role_reads_what_is_the_others_but_for_its_own_bundle(pair: Depl
 
 def test_gateways_alone_where_the_vpcs_stay_apart(deploy: Deploy) -> None:
     tunnel = {**STACK["drawbridge:tunnel"], "vpc": False}
-    stack = deploy({**STACK, "drawbridge:tunnel": tunnel}, "apart")
+    with patched(add_quota_increases):  # the other stack of this module counts
+        quotas = boto3.client("service-quotas", region_name=REGION)
+        for service, code in (("vpc", "L-F678F1CE"), ("ec2", "L-0263D0A3")):
+            quotas.request_service_quota_increase(ServiceCode=service, QuotaCode=code, DesiredValue=20)
+        stack = deploy({**STACK, "drawbridge:tunnel": tunnel}, "apart")
     for release, end in zip(files(stack), outputs(stack), strict=True):
         assert "[Route]" not in release[f"{NETWORKD}-bond0.network"]
         (nic,) = stack.ec2.describe_network_interfaces(NetworkInterfaceIds=[end["gatewayInterfaceId"]])[

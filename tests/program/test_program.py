@@ -92,16 +92,6 @@ def test_zones_get_subnets_in_zones_of_their_own(deploy: Deploy) -> None:
     }
 
 
-@pytest.fixture
-def existing(deploy: Deploy) -> dict[str, Any]:
-    """A VPC of somebody else's, as settings name it."""
-    ec2 = Deployment({}, []).ec2
-    vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="172.20.5.0/24")["Subnet"]["SubnetId"]
-    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
-    return {"vpcId": vpc, "subnetId": subnet, "routeTableIds": [table]}
-
-
 def test_an_existing_vpc_gets_the_gateway_and_its_routes(deploy: Deploy, existing: dict[str, Any]) -> None:
     ec2 = Deployment({}, []).ec2
     before = {call: count(ec2, call) for call in ("vpcs", "subnets", "internet_gateways", "network_acls")}
@@ -111,7 +101,7 @@ def test_an_existing_vpc_gets_the_gateway_and_its_routes(deploy: Deploy, existin
     assert {call: count(ec2, call) for call in before} == before
     (table,) = ec2.describe_route_tables(RouteTableIds=existing["routeTableIds"])["RouteTables"]
     targets = {r["DestinationCidrBlock"]: r.get("NetworkInterfaceId") for r in table["Routes"]}
-    assert targets == {"172.20.0.0/16": None, "10.8.0.0/24": stack.outputs["gatewayInterfaceId"]}
+    assert targets == {"172.20.0.0/16": None, "172.21.0.0/16": None, "10.8.0.0/24": stack.outputs["gatewayInterfaceId"]}
 
 
 def count(ec2: Any, things: str) -> int:
@@ -173,3 +163,20 @@ def release_file(stack: Deployment, path: str) -> str:
         member = tar.extractfile(path)
         assert member is not None
         return member.read().decode()
+
+
+def test_default_tags_reach_every_resource_that_the_provider_tags(deploy: Deploy) -> None:
+    """The stack's own tags come first, because audit and commands find resources by them."""
+    tags = {"Team": "network", "Stack": "other"}
+    stack = deploy({**config(clients=[{"name": "a"}]), "aws:defaultTags": {"tags": tags}})
+    inputs = [
+        outputs["tags"] for kind, *_, outputs in stack.resources if outputs.get("tags") and kind.startswith("aws:")
+    ]
+    assert len(inputs) > 10
+    assert all((found["Team"], found["Stack"]) == ("network", "dev") for found in inputs)
+    listed = stack.ec2.describe_instances(InstanceIds=[stack.outputs["gatewayInstanceId"]])["Reservations"]
+    (mapping,) = listed[0]["Instances"][0]["BlockDeviceMappings"]
+    (volume,) = stack.ec2.describe_volumes(VolumeIds=[mapping["Ebs"]["VolumeId"]])["Volumes"]
+    for resource in (listed[0]["Instances"][0], volume):
+        found = {tag["Key"]: tag["Value"] for tag in resource["Tags"]}
+        assert (found["Team"], found["Stack"]) == ("network", "dev")

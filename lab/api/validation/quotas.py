@@ -36,15 +36,18 @@ def _count_routes(request: ApiRequest, inventory: Inventory) -> int:
     return inventory.count_routes(request.parameters.get("RouteTableId", ""), ipv6=ipv6)
 
 
+#: Quota codes of VPCs and of internet gateways per Region.
+VPCS, INTERNET_GATEWAYS = "L-F678F1CE", "L-A4707A72"
+
 #: Add a quota here. moto counts the rules of security groups itself.
 QUOTAS = (
     Quota(
-        "vpc", "L-F678F1CE", "VPCs per Region", 5, "CreateVpc",
+        "vpc", VPCS, "VPCs per Region", 5, "CreateVpc",
         lambda _, inventory: inventory.count_vpcs(),
         "VpcLimitExceeded", "The maximum number of VPCs has been reached.",
     ),
     Quota(
-        "vpc", "L-A4707A72", "Internet gateways per Region", 5, "CreateInternetGateway",
+        "vpc", INTERNET_GATEWAYS, "Internet gateways per Region", 5, "CreateInternetGateway",
         lambda _, inventory: inventory.count_internet_gateways(),
         "InternetGatewayLimitExceeded", "The maximum number of internet gateways has been reached.",
     ),
@@ -67,8 +70,15 @@ QUOTAS = (
 def check_quotas(request: ApiRequest, inventory: Inventory) -> ApiError | None:
     """Return the refusal of a call that would go over a quota, or None."""
     for quota in QUOTAS:
-        if request.service == "ec2" and request.action == quota.action:
-            applied = inventory.find_quota(quota.service, quota.code)
-            if quota.count(request, inventory) >= (quota.default if applied is None else applied):
-                return ApiError(quota.error, quota.message)
+        is_counted = request.service == "ec2" and request.action == quota.action
+        if is_counted and quota.count(request, inventory) >= _find_limit(quota, inventory):
+            return ApiError(quota.error, quota.message)
     return None
+
+
+def _find_limit(quota: Quota, inventory: Inventory) -> float:
+    """Return the quota in force; more VPCs allow as many more internet gateways."""
+    applied = inventory.find_quota(quota.service, quota.code)
+    if applied is None and quota.code == INTERNET_GATEWAYS:
+        applied = inventory.find_quota("vpc", VPCS)
+    return quota.default if applied is None else applied

@@ -19,11 +19,6 @@ LOOKUPS: dict[str, dict[str, Any]] = {
         "accountId": "123456789012",
         "arn": "arn:aws:sts::123456789012:x",
     },
-    "aws:index/getAvailabilityZones:getAvailabilityZones": {
-        "names": ["eu-west-1-wl1-bru-wlz-1", "eu-west-1b", "eu-west-1a"]
-    },
-    "aws:ec2/getVpc:getVpc": {"cidrBlock": "172.20.0.0/16"},
-    "aws:ec2/getSubnet:getSubnet": {"vpcId": "vpc-1"},
 }
 
 

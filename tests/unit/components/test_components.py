@@ -15,6 +15,7 @@ import contract
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
+from components.existing_vpc import ExistingVpc
 from components.firewall import Firewall, FirewallArgs
 from components.gateway import Gateway, GatewayArgs, architecture
 from components.grants import Grant, render_policy
@@ -455,7 +456,7 @@ NETWORK = NetworkArgs(
     names=NAMES,
     region="eu-west-1",
     cidr=NET("10.1.0.0/16"),
-    zones=1,
+    zones=("eu-west-1a",),
     listener=Listener(),
     ssh=False,
     behind=(NET("10.8.0.0/24"),),
@@ -540,22 +541,14 @@ def test_ssh_opens_its_port_in_the_acl_and_moves_no_other_rule(declare: Declare)
 
 
 def test_an_existing_vpc_is_left_as_it_is(declare: Declare) -> None:
-    args = replace(NETWORK, vpc_id="vpc-1", subnet_id="subnet-1", route_table_ids=("rtb-1",))
-    made: list[Network] = []
-    seen = declare(lambda: made.append(Network("network", args)) or made[0])  # type: ignore[func-returns-value]
+    existing = ExistingVpc(
+        vpc_id="vpc-1", subnet_id="subnet-1", route_table_ids=("rtb-1",), cidrs=(NET("172.20.0.0/16"),), cidr6=None
+    )
+    networks: list[Network] = []
+    args = replace(NETWORK, existing=existing)
+    seen = declare(lambda: networks.append(Network("network", args)) or networks[0])  # type: ignore[func-returns-value]
     assert seen.children == {}
-    assert (made[0].cidr, made[0].route_tables) == (NET("172.20.0.0/16"), {"rtb-1": "rtb-1"})
-
-
-def test_a_subnet_of_another_vpc_is_refused(declare: Declare) -> None:
-    args = replace(NETWORK, vpc_id="vpc-2", subnet_id="subnet-1")
-    with pytest.raises(pulumi.RunError, match=r"^drawbridge:network\.subnetId: subnet-1 is in vpc-1, not in vpc-2; "):
-        declare(lambda: Network("network", args))
-
-
-def test_more_zones_than_the_region_has_are_refused(declare: Declare) -> None:
-    with pytest.raises(pulumi.RunError, match=r"zones: 3 is more than eu-west-1 has; write 2 or less$"):
-        declare(lambda: Network("network", replace(NETWORK, zones=3)))
+    assert (networks[0].cidrs, networks[0].route_tables) == ((NET("172.20.0.0/16"),), {"rtb-1": "rtb-1"})
 
 
 @st.composite

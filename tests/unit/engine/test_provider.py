@@ -288,7 +288,7 @@ def test_a_launch_waits_until_ec2_sees_the_instance_profile(world: World, monkey
     text = "Value (p) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
     refusal = ClientError({"Error": {"Code": "InvalidParameterValue", "Message": text}}, "RunInstances")
     refusals, launch = [refusal, refusal], ec2.run_instances
-    monkeypatch.setattr(compute.time, "sleep", lambda _: None)
+    monkeypatch.setattr(compute, "PROFILE_DELAY", 0)
     monkeypatch.setattr(ec2, "run_instances", lambda **arguments: _raise_or(refusals, launch, arguments))
     world.make("machine")
     assert refusals == []
@@ -299,6 +299,17 @@ def _raise_or(errors: list[ClientError], call: Callable[..., Any], arguments: di
     if errors:
         raise errors.pop()
     return call(**arguments)
+
+
+def test_default_tags_become_inputs_of_what_has_tags(world: World) -> None:
+    provider = Provider(world.provider.aws, '{"tags": {"Team": "network", "Name": "default"}}')
+    assert provider.check("aws:ec2/vpc:Vpc", "v", {}, {"tags": {"Name": "v"}})["tags"] == {
+        "Team": "network",
+        "Name": "v",
+    }
+    assert "tags" not in provider.check("aws:ec2/route:Route", "r", {}, {"routeTableId": "rtb-1"})
+    with pytest.raises(ProviderError, match=r"^aws:defaultTags: Team is not a mapping of tags; write "):
+        Provider(world.provider.aws, "Team")
 
 
 def test_routes_change_target_in_place_and_destination_by_replacement(world: World) -> None:

@@ -56,11 +56,11 @@ def test_refused_overlaps(sections: dict[str, Any], expected: str) -> None:
 def test_the_range_of_an_existing_vpc_is_checked_when_it_is_known() -> None:
     network = {"vpcId": "vpc-1", "subnetId": "subnet-1"}
     settings = parse({"aws:region": "eu-west-1", "drawbridge:network": network}, stack="dev", endpoint=None)
-    check_vpc_overlap(settings, IPv4Network("172.31.0.0/16"))
+    check_vpc_overlap(settings, {"network": (IPv4Network("172.31.0.0/16"),)})
     with pytest.raises(
         SettingsError, match=r"^drawbridge:tunnel\.pool: 10\.8\.0\.0/24 overlaps drawbridge:network\.vpcId "
     ):
-        check_vpc_overlap(settings, IPv4Network("10.8.0.0/16"))
+        check_vpc_overlap(settings, {"network": (IPv4Network("172.31.0.0/16"), IPv4Network("10.8.0.0/16"))})
 
 
 SITES = [{"name": "a", "lan": ["192.168.1.0/24"], "reachable": ["192.168.1.128/25"]}]

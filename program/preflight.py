@@ -1,0 +1,57 @@
+"""Look at the account and the region before anything is created, and refuse what AWS would refuse in the middle."""
+
+from dataclasses import dataclass
+
+from components.account_quotas import check_addresses, check_vpcs
+from components.existing_vpc import ExistingVpc, ExistingVpcArgs, find_existing_vpc
+from components.zones import choose_zones
+from contract import GATEWAYS, Names
+from settings.model import Settings, Vpc
+
+#: Section of the settings of each gateway's VPC.
+SECTIONS = ("network", "pair")
+
+
+@dataclass(frozen=True, slots=True)
+class NewVpc:
+    """A VPC that the stack creates, with the zones of its subnets."""
+
+    zones: tuple[str, ...]
+
+
+#: The VPC of a gateway.
+Placement = ExistingVpc | NewVpc
+
+
+def find_placements(settings: Settings) -> dict[str, Placement]:
+    """Return where each gateway of the stack goes, by its letter.
+
+    Raises:
+        pulumi.RunError: a quota, a zone or an existing VPC does not allow it.
+    """
+    gateways = {
+        Names(settings.stack, letter): (section, vpc)
+        for letter, section, vpc in zip(GATEWAYS, SECTIONS, settings.vpcs, strict=False)
+    }
+    placements = {names.gateway: _find_placement(settings, names, *place) for names, place in gateways.items()}
+    check_vpcs(settings.region, [(names, vpc.cidr) for names, (_, vpc) in gateways.items() if not vpc.vpc_id])
+    check_addresses(settings.region, list(gateways))
+    return placements
+
+
+def _find_placement(settings: Settings, names: Names, section: str, vpc: Vpc) -> Placement:
+    instance_type = settings.gateway.instance_type
+    if vpc.vpc_id and vpc.subnet_id:
+        args = ExistingVpcArgs(
+            key=section,
+            vpc_id=vpc.vpc_id,
+            subnet_id=vpc.subnet_id,
+            route_table_ids=vpc.route_table_ids,
+            instance_type=instance_type,
+            ipv6=settings.tunnel.has_ipv6,
+            ipv6_prefix=settings.gateway.ipv6_prefix,
+            domain=settings.domain,
+        )
+        return find_existing_vpc(args)
+    zones = choose_zones(names, key=section, region=settings.region, number=vpc.zones, instance_type=instance_type)
+    return NewVpc(zones)
