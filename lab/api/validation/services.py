@@ -102,6 +102,19 @@ def check_parameter_key(request: ApiRequest, inventory: Inventory) -> ApiError |
     return None if key.enabled else ApiError("InvalidKeyId", f"{key.arn} is disabled.")
 
 
+def check_decrypting_key(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse to decrypt SecureStrings whose key is disabled, or waits for its deletion."""
+    parameters = request.parameters
+    if not parameters.get("WithDecryption"):
+        return None
+    names = [parameters["Name"]] if "Name" in parameters else parameters.get("Names", [])
+    secrets = [secret for name in names for secret in inventory.list_secure_parameters(name.partition(":")[0])]
+    if "Path" in parameters:
+        secrets = list(inventory.list_secure_parameters(parameters["Path"], below=True))
+    keys = filter(None, (inventory.find_key(key) for _, key in secrets))
+    return next((ApiError("InvalidKeyId", f"{key.arn} is disabled.") for key in keys if not key.enabled), None)
+
+
 # --- CloudWatch, Route 53 ---------------------------------------------------------------------------------------------
 
 
@@ -136,6 +149,7 @@ RULES = (
     ServiceRule("ssm", ("PutParameter",), check_parameter_value),
     ServiceRule("ssm", ("PutParameter",), check_parameter_type),
     ServiceRule("ssm", ("PutParameter",), check_parameter_key),
+    ServiceRule("ssm", ("GetParameter", "GetParameters", "GetParametersByPath"), check_decrypting_key),
     ServiceRule("cloudwatch", ("PutMetricData",), check_metric_data),
     ServiceRule("route53", ("CreateHostedZone", "AssociateVPCWithHostedZone"), check_private_zone),
 )

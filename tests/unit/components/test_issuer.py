@@ -10,6 +10,7 @@ import boto3
 import dill  # type: ignore[import-untyped]
 import pulumi
 import pytest
+from botocore.client import BaseClient
 from moto import mock_aws
 from pulumi.dynamic.dynamic import serialize_provider
 
@@ -287,6 +288,41 @@ def test_delete_leaves_nothing_and_nobody_elses(ssm: Any) -> None:
     Issuer().delete(NAMES.root, outs)
     assert kept(ssm).keys() == {NAMES.release}
     assert ssm.get_parameter(Name="/drawbridge/dev2/gateway/ca.crt")
+
+
+def test_a_key_whose_policy_is_new_is_tried_again(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import ClientError
+
+    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "kms:Encrypt"}}, "PutParameter")
+    sleeps: list[float] = []
+    monkeypatch.setattr("time.sleep", sleeps.append)
+    store = register.ParameterStore(ssm, NAMES, "arn:aws:kms:eu-west-1:123456789012:key/a")
+    answers = iter([denied, denied, None])
+
+    def put(**_: Any) -> None:
+        if error := next(answers, denied):
+            raise error
+
+    monkeypatch.setattr(store._ssm, "put_parameter", put)
+    store.put(NAMES.keys, "SECRET", secret=True)
+    assert len(sleeps) == 2
+    with pytest.raises(IssuerError, match=r"AccessDeniedException; .*drawbridge:secrets\.users"):
+        store.put(NAMES.keys, "OTHER", secret=True)
+
+
+def test_a_deletion_decrypts_nothing(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    outs, decrypted = create(), []
+    client: Any = BaseClient
+    call = client._make_api_call
+
+    def record(self: Any, operation: str, arguments: dict[str, Any]) -> Any:
+        decrypted.append(arguments.get("WithDecryption", False))
+        return call(self, operation, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", record)
+    Issuer().delete(NAMES.root, outs)
+    assert decrypted and not any(decrypted)
+    assert kept(ssm) == {}
 
 
 def test_credentials_of_another_account_are_refused(ssm: Any) -> None:

@@ -149,3 +149,24 @@ def test_keys_are_judged_when_they_are_called_themselves(aws: JudgedAws) -> None
     assert kms.describe_key(KeyId="alias/stack")["KeyMetadata"]["Arn"] == key
     with pytest.raises(ApiError, match="kms:Encrypt"):
         kms.encrypt(KeyId=key, Plaintext=b"x")
+
+
+def test_a_key_that_waits_for_its_deletion_decrypts_nothing(aws: JudgedAws) -> None:
+    key = create_key(aws, use_key(Principal={"AWS": ROOT}, Action="kms:*"))
+    put(aws, key)
+    ssm, kms = aws.client("ssm"), aws.client("kms")
+    kms.schedule_key_deletion(KeyId=key.rpartition("/")[2], PendingWindowInDays=7)
+    calls: list[Callable[[], Any]] = [
+        lambda: ssm.get_parameter(Name=SECRET, WithDecryption=True),
+        lambda: ssm.get_parameters(Names=[SECRET], WithDecryption=True),
+        lambda: ssm.get_parameters_by_path(Path="/drawbridge", Recursive=True, WithDecryption=True),
+        lambda: put(aws, key, "/other"),
+    ]
+    for call in calls:
+        with pytest.raises(ApiError) as refusal:
+            call()
+        assert refusal.value.code == "InvalidKeyId"
+    assert ssm.get_parameter(Name=SECRET)["Parameter"]["Name"] == SECRET
+    kms.cancel_key_deletion(KeyId=key.rpartition("/")[2])
+    kms.enable_key(KeyId=key.rpartition("/")[2])
+    assert ssm.get_parameter(Name=SECRET, WithDecryption=True)["Parameter"]["Value"] == "secret"
