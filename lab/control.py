@@ -11,7 +11,8 @@ from werkzeug.wrappers import Request, Response
 from lab.errors import LabError
 from lab.hosts import Hosts
 from lab.instances import Instances
-from lab.machines.uml import UmlMachine
+from lab.machines.factory import Kernel
+from lab.machines.uml import OwnKernelMachine
 from lab.network.fabric import Fabric, interfaces_of
 from lab.network.sites import Site
 from lab.network.state import Instance, State
@@ -63,7 +64,7 @@ class Control:
             Verb.REBOOT_HOST: self._reboot_host,
             Verb.CUT_POWER: self._cut_power,
             Verb.POWER_ON: self._power_on,
-            Verb.USE_OWN_KERNELS: self._use_own_kernels,
+            Verb.USE_KERNEL: self._use_kernel,
             Verb.SET_RULES: self._set_rules,
         }
 
@@ -149,8 +150,8 @@ class Control:
         self._hosts.host(arguments["name"]).machine.start()
         return {}
 
-    def _use_own_kernels(self, arguments: Arguments) -> dict[str, Any]:
-        self._instances.own_kernels = bool(arguments["enabled"])
+    def _use_kernel(self, arguments: Arguments) -> dict[str, Any]:
+        self._instances.kernel = Kernel(arguments["kernel"])
         return {}
 
     # --- status -------------------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ class Control:
                     "address": host.address,
                     "leader": host.machine.leader,
                     "namespace": host.machine.namespace,
-                    "own_kernel": isinstance(host.machine, UmlMachine),
+                    "own_kernel": isinstance(host.machine, OwnKernelMachine),
                 }
                 for name, host in self._hosts.hosts.items()
             ],
@@ -202,5 +203,5 @@ class Control:
             "vpc": interfaces[0].vpc if interfaces else None,
             "leader": machine.leader if machine else None,
             "namespace": self._fabric.machine(instance.id) if instance.on else None,
-            "own_kernel": isinstance(machine, UmlMachine),
+            "own_kernel": isinstance(machine, OwnKernelMachine),
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 from lab.machines.container import LabMachine
-from lab.machines.factory import MachineFactory
+from lab.machines.factory import Kernel, MachineFactory
 from lab.network.fabric import Fabric, interfaces_of
 from lab.network.state import Instance, State
 
@@ -24,7 +24,7 @@ class _Record:
     """One instance that has been on. The lock is held while its power changes."""
 
     region: str
-    own_kernel: bool
+    kernel: Kernel
     lock: threading.Lock = field(default_factory=threading.Lock)
     machine: LabMachine | None = None
 
@@ -49,8 +49,8 @@ class Instances:
         powered_off: InstanceEvent,
         root_replaced: InstanceEvent,
     ) -> None:
-        self.own_kernels = False
-        """Whether instances launched from now on have a kernel of their own (`lab.machines.uml`)."""
+        self.kernel = Kernel.SHARED
+        """Kernel of the instances launched from now on."""
         self._factory = factory
         self._fabric = fabric
         self._boots = boots
@@ -66,7 +66,7 @@ class Instances:
         self._states[region] = state
         for instance in state.instances.values():
             if instance.on and instance.id not in self._records:
-                self._records[instance.id] = _Record(region, self.own_kernels)
+                self._records[instance.id] = _Record(region, self.kernel)
         for name in [name for name, record in self._records.items() if record.region == region]:
             self._workers.submit(self._reconcile_instance, name)
 
@@ -141,7 +141,7 @@ class Instances:
             return
         namespace = self._fabric.open_machine(instance.id)
         if record.machine is None:
-            record.machine = self._factory.create_instance(instance.id, namespace, own_kernel=record.own_kernel)
+            record.machine = self._factory.create_instance(instance.id, namespace, record.kernel)
         first_range = next(c for c in state.vpcs[interfaces[0].vpc].cidrs if isinstance(c, IPv4Network))
         record.machine.prepare(self._factory.shared_files(record.machine, resolver=str(first_range[2])))
         record.machine.start(lambda: self._went_down(record, instance.id))

@@ -33,8 +33,9 @@ from lab.linux import (
     require_privileges,
     run,
 )
-from lab.machines import image, uml
+from lab.machines import image, uml, vm, vm_image
 from lab.machines.container import execute, execute_in, is_up, unmount_below, wait_booted
+from lab.machines.factory import Kernel
 from lab.namespaces import REGION_VARIABLE, delete_namespace, list_namespaces, remove_notes
 from lab.paths import PATHS, check_private, create_private
 from lab.verbs import Verb
@@ -222,7 +223,21 @@ class Region:
 
     def use_own_kernels(self, enabled: bool) -> None:
         """Set whether instances launched from now on have a kernel of their own: `lab.machines.uml.UmlMachine`."""
-        self._ask(Verb.USE_OWN_KERNELS, enabled=enabled)
+        self._ask(Verb.USE_KERNEL, kernel=Kernel.USER_MODE if enabled else Kernel.SHARED)
+
+    def use_virtual_machines(self, enabled: bool, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Set whether instances launched from now on are virtual machines: `lab.machines.vm.VirtualMachine`.
+
+        Their image is built first where the cache has none.
+
+        Raises:
+            ImageError: the image could not be built.
+            NotInstalled: qemu is not installed.
+        """
+        if enabled:
+            vm.require_qemu()
+            vm_image.ensure(progress)
+        self._ask(Verb.USE_KERNEL, kernel=Kernel.CLOUD if enabled else Kernel.SHARED)
 
     def set_rules(self, **rules: Any) -> None:
         """Change which of AWS's refusals the lab makes: the fields of `lab.api.rules.Rules`, the others stay.

@@ -22,5 +22,5 @@ class Verb(StrEnum):
     REBOOT_HOST = "reboot-host"
     CUT_POWER = "cut-power"
     POWER_ON = "power-on"
-    USE_OWN_KERNELS = "use-own-kernels"
+    USE_KERNEL = "use-kernel"
     SET_RULES = "set-rules"

@@ -1,11 +1,32 @@
 """Create the machines of one lab, with what all of them share."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
+from lab.machines import vm_image
 from lab.machines.container import LabMachine
 from lab.machines.image import Image
 from lab.machines.uml import UmlMachine
+from lab.machines.vm import VirtualMachine
+
+
+class Kernel(StrEnum):
+    """Kernel that a machine runs on."""
+
+    SHARED = "shared"
+    """This machine's: a container."""
+    USER_MODE = "user-mode"
+    """One of its own: `lab.machines.uml`."""
+    CLOUD = "cloud"
+    """Debian's for EC2: `lab.machines.vm`."""
+
+
+_CLASSES: dict[Kernel, type[LabMachine]] = {
+    Kernel.SHARED: LabMachine,
+    Kernel.USER_MODE: UmlMachine,
+    Kernel.CLOUD: VirtualMachine,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +40,19 @@ class MachineFactory:
     certificate: str
     """Of the authority that signs the lab's AWS endpoints (PEM); every machine trusts it."""
 
-    def create_instance(self, instance: str, namespace: str, *, own_kernel: bool) -> LabMachine:
+    def create_instance(self, instance: str, namespace: str, kernel: Kernel) -> LabMachine:
         """Return the machine of an EC2 instance, not prepared yet."""
-        return _class_of(own_kernel)(
+        layers = (vm_image.find().root,) if kernel is Kernel.CLOUD else self.image.instance_layers
+        return _CLASSES[kernel](
             name=f"{self.lab}-{instance[-12:]}",
             directory=self.directory / "machines" / instance,
             namespace=namespace,
-            layers=self.image.instance_layers,
+            layers=layers,
         )
 
     def create_host(self, host: str, namespace: str, *, own_kernel: bool) -> LabMachine:
         """Return the machine of a host outside of AWS, not prepared yet."""
-        return _class_of(own_kernel)(
+        return _CLASSES[Kernel.USER_MODE if own_kernel else Kernel.SHARED](
             name=f"{self.lab}-{host}",
             directory=self.directory / "hosts" / host,
             namespace=namespace,
@@ -45,7 +67,3 @@ class MachineFactory:
             "/usr/local/share/ca-certificates/lab.crt": self.certificate,
             "/etc/ssl/certs/ca-certificates.crt": bundle.read_text() + self.certificate,
         }
-
-
-def _class_of(own_kernel: bool) -> type[LabMachine]:
-    return UmlMachine if own_kernel else LabMachine

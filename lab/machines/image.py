@@ -68,7 +68,7 @@ MIRROR = [
 HOST = ["openvpn", "nftables", "python3-boto3", "iperf3", "socat", "conntrack", "jq"]
 
 MIRROR_NAME = "mirror.lab"
-_SOURCES = "deb [trusted=yes] http://{name}/debian ./\n"
+SOURCES = "deb [trusted=yes] http://{name}/debian ./\n"
 _CLOUD = {
     # A container has no DMI table that shows EC2, so the datasource is named; the network is the lab's.
     "/etc/cloud/cloud.cfg.d/90_lab.cfg": (
@@ -113,7 +113,7 @@ class Image:
 
 def recipe_digest() -> str:
     """Twelve hex digits that change whenever the image would."""
-    recipe = json.dumps([2, SUITE, BASE, MIRROR, HOST, MIRROR_NAME, _SOURCES, _CLOUD, _ON_EC2])
+    recipe = json.dumps([2, SUITE, BASE, MIRROR, HOST, MIRROR_NAME, SOURCES, _CLOUD, _ON_EC2])
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
@@ -130,11 +130,11 @@ def ensure(progress: Callable[[str], None]) -> Image:
     cache.mkdir(parents=True, exist_ok=True)
     final = cache / f"image-{recipe_digest()}"
     image = Image(base=final / "base", host=final / "host", mirror=final / "mirror")
-    with _one_build_at_a_time(cache, progress):
+    with lock_cache(cache, progress):
         if final.is_dir():
             return image
         for stale in cache.glob("building-*"):
-            _remove_tree(stale)
+            remove_tree(stale)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
         try:
             _build(building, progress)
@@ -144,12 +144,13 @@ def ensure(progress: Callable[[str], None]) -> Image:
             raise ImageError(f"building the machines' image failed, nothing was kept: {failed}") from failed
         finally:
             if building.exists():
-                _remove_tree(building)
+                remove_tree(building)
     return image
 
 
 @contextmanager
-def _one_build_at_a_time(cache: Path, progress: Callable[[str], None]) -> Iterator[None]:
+def lock_cache(cache: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Build one image at a time in a cache."""
     with (cache / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,13 +187,13 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
         f"--customize-hook={fetch}",
         SUITE,
         str(base),
-        *_host_mirror(),
+        *find_debian_mirror(),
         timeout=1200,
     )
     progress("indexing the package mirror")
     shutil.rmtree(mirror / "partial", ignore_errors=True)
     (mirror / "lock").unlink(missing_ok=True)
-    (mirror / "Packages").write_text(_packages_index(mirror))
+    (mirror / "Packages").write_text(index_packages(mirror))
     for path, text in _CLOUD.items():
         target = base / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +203,7 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
     _install_layer(base, host, mirror)
 
 
-def _host_mirror() -> list[str]:
+def find_debian_mirror() -> list[str]:
     """The mirror this machine's own apt uses, where it is a Debian machine; else mmdebstrap knows one."""
     try:
         listed = run("apt-get", "indextargets", "--format", "$(SITE)|$(REPO_URI)|$(LABEL)", "Created-By: Packages")
@@ -215,7 +216,7 @@ def _host_mirror() -> list[str]:
     return []
 
 
-def _packages_index(mirror: Path) -> str:
+def index_packages(mirror: Path) -> str:
     """A repository's index (deb822) of all .deb files in a directory."""
     stanzas = []
     for package in sorted(mirror.glob("*.deb")):
@@ -227,15 +228,8 @@ def _packages_index(mirror: Path) -> str:
 
 def _finish_root(base: Path) -> None:
     """Make the tree an image: no identity of its own, the mirror as its only source, no needless work at boot."""
-    for source in (base / "etc/apt/sources.list.d").glob("*"):
-        source.unlink()
-    (base / "etc/apt/sources.list").write_text(_SOURCES.format(name=MIRROR_NAME))
-    (base / "etc/machine-id").write_text("")
-    (base / "var/lib/dbus/machine-id").unlink(missing_ok=True)
-    for key in (base / "etc/ssh").glob("ssh_host_*"):
-        key.unlink()
-    (base / "etc/hostname").unlink(missing_ok=True)
-    (base / "etc/resolv.conf").unlink(missing_ok=True)
+    strip_identity(base)
+    (base / "etc/apt/sources.list").write_text(SOURCES.format(name=MIRROR_NAME))
     _know_ec2(base)
     for unit in (
         "apt-daily.timer",
@@ -248,6 +242,18 @@ def _finish_root(base: Path) -> None:
         mask = base / "etc/systemd/system" / unit
         mask.unlink(missing_ok=True)
         mask.symlink_to("/dev/null")
+
+
+def strip_identity(root: Path) -> None:
+    """Remove from a tree what each machine has of its own, and its package sources."""
+    for source in (root / "etc/apt/sources.list.d").glob("*"):
+        source.unlink()
+    (root / "etc/machine-id").write_text("")
+    (root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
+    for key in (root / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    (root / "etc/hostname").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
 
 
 def _know_ec2(base: Path) -> None:
@@ -278,7 +284,7 @@ def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
             for command in (["apt-get", "update"], install, ["apt-get", "clean"]):
                 run("chroot", str(merged), "env", "DEBIAN_FRONTEND=noninteractive", *command, timeout=300)
             policy.unlink()
-            (merged / "etc/apt/sources.list").write_text(_SOURCES.format(name=MIRROR_NAME))
+            (merged / "etc/apt/sources.list").write_text(SOURCES.format(name=MIRROR_NAME))
             _turn_off_cloud_init(merged)
         finally:
             run("umount", str(merged / "mirror"))
@@ -294,7 +300,7 @@ def _turn_off_cloud_init(root: Path) -> None:
     (root / "etc/cloud/cloud-init.disabled").write_text("")
 
 
-def _remove_tree(tree: Path) -> None:
+def remove_tree(tree: Path) -> None:
     """Remove a build tree, first whatever a cut-off build left mounted in it."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in sorted((point for point in mounts if point.startswith(f"{tree}/")), reverse=True):

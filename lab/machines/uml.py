@@ -28,7 +28,7 @@ from typing import Any
 from lab.errors import LabError, MachineDown, NotInstalled
 from lab.linux import NETNS, ip_batch, listen, run, within
 from lab.machines.container import ENVIRONMENT, LabMachine
-from lab.machines.uml_agent import ADDRESS, CHECKER, PORT
+from lab.machines.uml_agent import ADDRESS, CHECKER, MAC, PORT
 from lab.machines.uml_nft import REAL
 from lab.namespaces import add_namespace, delete_namespace
 
@@ -41,7 +41,7 @@ _AGENT = "/usr/local/lib/lab/agent.py"
 _REBOOTING = "/var/lib/lab-rebooting"
 _NETWORK = "/usr/local/lib/lab/network"
 _HOST_END = f"{CHECKER[0]}/30"
-_CONTROL = "lab0"
+CONTROL = "lab0"
 _GONE_SECONDS = 5.0
 #: A kernel that is gone ends no connection: after 10 s without an answer it counts as gone (tcp(7)).
 _KEEPALIVE = {
@@ -122,12 +122,58 @@ class Link:
 
 
 @dataclass
-class UmlMachine(LabMachine):
+class OwnKernelMachine(LabMachine):
+    """A machine whose kernel is a process in its network namespace: it has a tap for each interface there."""
+
+    links: list[Link] = field(default_factory=list)
+
+    @property
+    def leader(self) -> int | None:
+        """Process id of its kernel, or None."""
+        return self.process.pid if self.process is not None and self.running else None
+
+    def reboot(self) -> None:
+        """Ask the machine's systemd to reboot; the machine may be down before the command has ended."""
+        with contextlib.suppress(MachineDown):
+            execute(self.namespace, ["systemctl", "--no-block", "reboot"])
+
+    def stop(self, *, orderly: bool = True) -> None:
+        """As `Machine.stop`; its kernel is gone when this returns, not only the process that guards it."""
+        kernels = list_children(self.process.pid) if self.process is not None else []
+        super().stop(orderly=orderly)
+        deadline = time.monotonic() + _GONE_SECONDS
+        while any(Path(f"/proc/{kernel}").exists() for kernel in kernels) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _power_off(self, leader: int) -> None:
+        execute(self.namespace, ["systemctl", "--no-block", "poweroff"], timeout=5)
+
+    def _take_links(self) -> None:
+        """Take each interface's configuration out of the namespace, and join it with a tap that the kernel opens."""
+        add_control_link(self.namespace)
+        for device in json.loads(run("ip", "-n", self.namespace, "-j", "-d", "address")):
+            kind = device.get("linkinfo", {}).get("info_kind")
+            addresses = tuple(f"{a['local']}/{a['prefixlen']}" for a in device["addr_info"] if a["scope"] == "global")
+            if kind != "veth" or not addresses:
+                continue
+            name = device["ifname"]
+            gateways = tuple(
+                (route["gateway"], int(route.get("metric", 0)))
+                for family in ("-4", "-6")
+                for route in json.loads(run("ip", "-n", self.namespace, family, "-j", "route", "show", "default"))
+                if route["dev"] == name and "gateway" in route
+            )
+            link = Link(name, device["address"], device["mtu"], addresses, gateways)
+            self.links = [*(present for present in self.links if present.name != name), link]
+            _join_network(self.namespace, link)
+
+
+@dataclass
+class UmlMachine(OwnKernelMachine):
     """A machine like any other, but for whose kernel it is."""
 
     memory: int = 256
     """MiB."""
-    links: list[Link] = field(default_factory=list)
     checker: "RulesetChecker | None" = None
 
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
@@ -147,30 +193,12 @@ class UmlMachine(LabMachine):
         self._stand_in()
         self.checker = self.checker or RulesetChecker.open(self.namespace)
 
-    @property
-    def leader(self) -> int | None:
-        """Process id of its kernel, or None."""
-        return self.process.pid if self.process is not None and self.running else None
-
-    def reboot(self) -> None:
-        """Ask the machine's systemd to reboot; the machine may be down before the command has ended."""
-        with contextlib.suppress(MachineDown):
-            execute(self.namespace, ["systemctl", "--no-block", "reboot"])
-
     def _asks_to_boot_again(self, code: int) -> bool:
         # The kernel's own way starts it again while it still holds its taps.
         marker = self.root / _REBOOTING.lstrip("/")
         rebooting = marker.exists()
         marker.unlink(missing_ok=True)
         return rebooting
-
-    def stop(self, *, orderly: bool = True) -> None:
-        """As `Machine.stop`; its kernel is gone when this returns, not only the process that guards it."""
-        kernels = list_children(self.process.pid) if self.process is not None else []
-        super().stop(orderly=orderly)
-        deadline = time.monotonic() + _GONE_SECONDS
-        while any(Path(f"/proc/{kernel}").exists() for kernel in kernels) and time.monotonic() < deadline:
-            time.sleep(0.01)
 
     def remove(self) -> None:
         """As `Machine.remove`."""
@@ -192,14 +220,11 @@ class UmlMachine(LabMachine):
         if NFT not in diverted.splitlines():
             diversions.write_text(f"{diverted}{NFT}\n{REAL}\n:\n")
 
-    def _power_off(self, leader: int) -> None:
-        execute(self.namespace, ["systemctl", "--no-block", "poweroff"], timeout=5)
-
     def _command(self) -> list[str]:
         # As process 1 of a namespace of its own: all the processes that make up one such kernel die with it.
-        vectors = [f"vec0:transport=tap,ifname={_CONTROL},depth=64,mac=06:00:00:00:00:01"]
+        vectors = [f"vec0:transport=tap,ifname={CONTROL},depth=64,mac={MAC}"]
         vectors += [
-            f"vec{number}:transport=tap,ifname={_name_tap(link.name)},depth=128,mtu={link.mtu},mac={link.mac}"
+            f"vec{number}:transport=tap,ifname={name_tap(link.name)},depth=128,mtu={link.mtu},mac={link.mac}"
             for number, link in enumerate(self.links, 1)
         ]
         return [
@@ -211,25 +236,6 @@ class UmlMachine(LabMachine):
             "con=null", "con0=null,fd:1", "ssl=null", "quiet", "net.ifnames=0", "systemd.show_status=no",
             *vectors,
         ]  # fmt: skip
-
-    def _take_links(self) -> None:
-        """Take each interface's configuration out of the namespace, and join it with a tap that the kernel opens."""
-        add_control_link(self.namespace)
-        for device in json.loads(run("ip", "-n", self.namespace, "-j", "-d", "address")):
-            kind = device.get("linkinfo", {}).get("info_kind")
-            addresses = tuple(f"{a['local']}/{a['prefixlen']}" for a in device["addr_info"] if a["scope"] == "global")
-            if kind != "veth" or not addresses:
-                continue
-            name = device["ifname"]
-            gateways = tuple(
-                (route["gateway"], int(route.get("metric", 0)))
-                for family in ("-4", "-6")
-                for route in json.loads(run("ip", "-n", self.namespace, family, "-j", "route", "show", "default"))
-                if route["dev"] == name and "gateway" in route
-            )
-            link = Link(name, device["address"], device["mtu"], addresses, gateways)
-            self.links = [*(present for present in self.links if present.name != name), link]
-            _join_network(self.namespace, link)
 
 
 class _CheckRequest(socketserver.StreamRequestHandler):
@@ -287,7 +293,7 @@ class RulesetChecker(socketserver.ThreadingTCPServer):
 
 def _join_network(namespace: str, link: Link) -> None:
     """A bridge of two ports: the wire, under another MAC so that the machine can have that, and the kernel's tap."""
-    tap, bridge = _name_tap(link.name), f"b{_name_tap(link.name)}"
+    tap, bridge = name_tap(link.name), f"b{name_tap(link.name)}"
     mac = "06:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(f"{namespace}{link.name}".encode()).digest()[:5])
     ip_batch(
         namespace,
@@ -323,14 +329,14 @@ def software_checksums(namespace: str, device: str) -> None:
 
 def add_control_link(namespace: str) -> None:
     """Add the link that commands take, where it is missing."""
-    if any(entry.get("ifname") == _CONTROL for entry in json.loads(run("ip", "-n", namespace, "-j", "link"))):
+    if any(entry.get("ifname") == CONTROL for entry in json.loads(run("ip", "-n", namespace, "-j", "link"))):
         return
     ip_batch(
         namespace,
         [
-            f"tuntap add {_CONTROL} mode tap",
-            f"link set {_CONTROL} addrgenmode none up",
-            f"address add {_HOST_END} dev {_CONTROL}",
+            f"tuntap add {CONTROL} mode tap",
+            f"link set {CONTROL} addrgenmode none up",
+            f"address add {_HOST_END} dev {CONTROL}",
         ],
     )
 
@@ -343,7 +349,8 @@ def list_children(process: int) -> list[int]:
         return []
 
 
-def _name_tap(name: str) -> str:
+def name_tap(name: str) -> str:
+    """Return the name of the tap that joins an interface with the kernel's own."""
     return f"t{name}"
 
 

@@ -16,7 +16,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-LINK, ADDRESS, PORT = "vec0", "169.254.77.2", 7
+#: Hardware address of the link, by which the machine knows it.
+MAC = "06:00:00:00:00:01"
+ADDRESS, PORT = "169.254.77.2", 7
 #: The lab's end of the link, where it checks rulesets that this machine's kernel cannot.
 #: The socket takes such checks from this machine's nft.
 CHECKER, CHECK_SOCKET = ("169.254.77.1", 8), "/run/lab-nft.sock"
@@ -74,9 +76,11 @@ class CommandServer(socketserver.ThreadingTCPServer):
 
 def main() -> None:
     """Take the link away from the machine and serve on it."""
+    addresses = Path("/sys/class/net").glob("*/address")
+    link = next((path.parent.name for path in addresses if path.read_text().strip() == MAC), "lab0")
     os.unshare(os.CLONE_NEWNET)  # type: ignore[attr-defined]  # from Python 3.12 on, which the machine has
-    subprocess.run(["nsenter", f"--net={_HOME}", "ip", "link", "set", LINK, "netns", str(os.getpid())], check=True)
-    for command in (f"address add {ADDRESS}/30 dev {LINK}", "link set lo up", f"link set {LINK} up"):
+    subprocess.run(["nsenter", f"--net={_HOME}", "ip", "link", "set", link, "netns", str(os.getpid())], check=True)
+    for command in (f"address add {ADDRESS}/30 dev {link}", "link set lo up", f"link set {link} up"):
         subprocess.run(["ip", *command.split()], check=True)
     with contextlib.suppress(FileNotFoundError):
         Path(CHECK_SOCKET).unlink()

@@ -1,0 +1,145 @@
+"""Build what a virtual machine of the lab boots: Debian 13 with its cloud kernel and its list of packages for EC2.
+
+The tree is built once into the user's cache, like `lab.machines.image`, and each machine gets a disk made from it.
+
+Sources: debian-cloud-images, config_space/13 (files of class EC2); mmdebstrap(1).
+"""
+
+import hashlib
+import json
+import tempfile
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import CommandFailed, ImageError
+from lab.linux import run
+from lab.machines.image import (
+    IN_OWN_PID_NAMESPACE,
+    MIRROR_NAME,
+    SOURCES,
+    SUITE,
+    find_debian_mirror,
+    lock_cache,
+    remove_tree,
+    strip_identity,
+)
+from lab.paths import PATHS
+
+#: Debian's list for EC2 has neither kernel nor boot loader; a virtual machine of the lab gets its kernel from outside.
+_KERNEL = ("linux-image-cloud-amd64", "initramfs-tools")
+_PACKAGES = Path(__file__).with_name("packages.toml")
+#: Debian's image for EC2 has this file, which is for every Ethernet interface.
+_NETPLAN = """\
+network:
+  version: 2
+  ethernets:
+    all-en:
+      match: {name: "en*"}
+      dhcp4: true
+      dhcp4-overrides: {use-domains: true}
+      dhcp6: true
+      dhcp6-overrides: {use-domains: true}
+"""
+_FILES = {
+    "/etc/fstab": "/dev/vda / ext4 rw,discard,errors=remount-ro 0 1\n",
+    "/etc/netplan/90-default.yaml": _NETPLAN,
+    "/etc/cloud/cloud.cfg.d/90_ec2.cfg": "system_info: {default_user: {name: admin}}\n",
+    "/etc/apt/sources.list": SOURCES.format(name=MIRROR_NAME),
+    "/etc/machine-id": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VmImage:
+    """A built image."""
+
+    root: Path
+    """The tree that disks are made from."""
+
+    @property
+    def kernel(self) -> Path:
+        """The newest kernel in the tree."""
+        return max(self.root.glob("boot/vmlinuz-*"))
+
+    @property
+    def initrd(self) -> Path:
+        """The initial RAM disk of `kernel`."""
+        return self.root / "boot" / self.kernel.name.replace("vmlinuz", "initrd.img")
+
+
+def find() -> VmImage:
+    """Return the image; raise `ImageError` where the cache has none."""
+    image = VmImage(PATHS.cache / f"vm-{recipe_digest()}" / "root")
+    if not image.root.is_dir():
+        raise ImageError("the virtual machines' image is not built")
+    return image
+
+
+def recipe_digest() -> str:
+    """Twelve hex digits that change whenever the image would."""
+    return hashlib.sha256(json.dumps([1, SUITE, _list_packages(), _FILES]).encode()).hexdigest()[:12]
+
+
+def ensure(progress: Callable[[str], None]) -> VmImage:
+    """Return the image; build it first where the cache has none (two minutes, 200 MB of downloads).
+
+    Args:
+        progress: called with a short text before the build.
+
+    Raises:
+        ImageError: the build failed; the text ends with what the failing tool printed.
+    """
+    cache = PATHS.cache
+    cache.mkdir(parents=True, exist_ok=True)
+    final = cache / f"vm-{recipe_digest()}"
+    with lock_cache(cache, progress):
+        if final.is_dir():
+            return find()
+        building = Path(tempfile.mkdtemp(prefix="building-vm-", dir=cache))
+        try:
+            progress("building the virtual machines' image (Debian 13 for EC2, once; about two minutes)")
+            _build(building)
+            building.chmod(0o755)
+            building.rename(final)
+        except CommandFailed as failed:
+            raise ImageError(f"building the virtual machines' image failed, nothing was kept: {failed}") from failed
+        finally:
+            if building.exists():
+                remove_tree(building)
+    return find()
+
+
+def _list_packages() -> list[str]:
+    tables: dict[str, list[str]] = tomllib.loads(_PACKAGES.read_text())["ec2"]
+    return sorted({*_KERNEL, *(package for table in tables.values() for package in table)})
+
+
+def _build(target: Path) -> None:
+    root = target / "root"
+    run(
+        *IN_OWN_PID_NAMESPACE,
+        "env",
+        f"TMPDIR={target}",
+        "nice",
+        "mmdebstrap",
+        "--variant=minbase",
+        "--format=directory",
+        f"--include={','.join(_list_packages())}",
+        '--aptopt=Acquire::Languages "none"',
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        SUITE,
+        str(root),
+        *find_debian_mirror(),
+        timeout=1800,
+    )
+    strip_identity(root)
+    for path, text in _FILES.items():
+        file = root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (root / "etc/netplan/90-default.yaml").chmod(0o600)
+    (root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
