@@ -1,6 +1,7 @@
 # make lab         set up what is missing, deploy stack `lab` into a region on this machine, show who reaches whom
 # make test        every test (root, /dev/net/tun); ends with the behaviours that hold
 # make test-unit   the tests that need neither root nor /dev/net/tun
+# make test-vm     worlds in virtual machines with Debian's cloud kernel: root, qemu, an hour; prints a table
 # make check       lint, format, types, shell scripts, pinned versions, import rules, words, links: no root, no network
 # make bench       figures of the lab
 # make clean       take the lab down, remove .venv and caches
@@ -8,7 +9,7 @@
 # ARGS goes to pytest: make test ARGS="-k revoked"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-python lab test test-unit check bench clean
+.PHONY: help setup setup-python setup-vm lab test test-unit test-vm check bench clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -25,6 +26,9 @@ setup:
 setup-python:
 	@tools/setup python
 
+setup-vm:
+	@tools/setup vm
+
 lab: setup
 	@$(BIN)/drawbridge lab up
 
@@ -33,6 +37,9 @@ test: setup
 
 test-unit: setup-python
 	@$(PYTEST) -m "not lab" $(ARGS)
+
+test-vm: setup-vm
+	@$(BIN)/pytest tests/vm $(ARGS)
 
 check: setup-python
 	$(BIN)/ruff check .

@@ -94,7 +94,7 @@ def guard(request: pytest.FixtureRequest) -> Iterator[Guard]:
     node: pytest.Item = request.node
     unit = node.path.is_relative_to(TESTS / "unit")
     GUARD.processes = not unit or node.get_closest_marker("allow_subprocess") is not None
-    GUARD.network = node.path.is_relative_to(TESTS / "lab")
+    GUARD.network = any(node.path.is_relative_to(TESTS / part) for part in ("lab", "vm"))
     yield GUARD
     GUARD.processes = GUARD.network = True
 
