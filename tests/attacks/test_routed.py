@@ -1,0 +1,269 @@
+"""Attacks by a client of a routed tunnel, by a stranger and by a host in the VPC.
+
+Does not prove what AWS itself refuses beyond its documents.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address
+
+import pytest
+from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Packet, Raw
+
+from drawbridge.trial import run
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.hosts import run_checked
+from drawbridge.trial.measure import ping
+from lab.region import Host
+from tests.support import promises, stacks
+from tests.support.attempts import Attempt, count_arrivals, token
+
+ALICE, BOB = "10.8.0.10", "10.8.0.11"
+GATEWAY = "10.8.0.1"
+VICTIM = IPv4Address("203.0.113.250")
+STRANGER = IPv4Address("198.18.0.9")
+ADMINISTRATOR = "203.0.113.77"
+
+
+@pytest.fixture(scope="module")
+def routed() -> Iterator[Deployment]:
+    """Stack `lab` with a second client."""
+    raw = stacks.world_config("lab")
+    raw["drawbridge:clients"] = [{"name": "alice", "address": ALICE}, {"name": "bob", "address": BOB}]
+    with run.disposable_region() as region:
+        deployed = stacks.deploy_world(region, "lab", raw)
+        for name in ("alice", "bob"):
+            assert ping(region.host(name), GATEWAY, promises.TUNNEL) is not None
+        yield deployed
+
+
+@pytest.fixture(scope="module")
+def alice(routed: Deployment) -> Host:
+    return routed.region.host("alice")
+
+
+@pytest.fixture(scope="module")
+def bob(routed: Deployment) -> Host:
+    return routed.region.host("bob")
+
+
+@pytest.fixture(scope="module")
+def private(routed: Deployment) -> Host:
+    return routed.region.host("private-host")
+
+
+def craft(name: str, *headers: Packet) -> Attempt:
+    """Return an attempt: these headers, and a payload that tells it from others."""
+    packet = headers[0]
+    for header in headers[1:]:
+        packet = packet / header
+    return Attempt.of(name, bytes(packet / Raw(token(name))))
+
+
+def from_alice(target: str, **fields: object) -> Packet:
+    return IP(src=ALICE, dst=target, **fields)
+
+
+# Another client
+
+TO_BOB = {
+    "ping": ("1.5", craft("ping", from_alice(BOB), ICMP())),
+    "SYN": ("1.5", craft("SYN", from_alice(BOB), TCP(sport=40000, dport=22))),
+    "datagram": ("1.5", craft("datagram", from_alice(BOB), UDP(sport=40000, dport=9))),
+    "GRE": ("1.5", craft("GRE", from_alice(BOB), GRE(), IP(src=ALICE, dst=BOB), UDP(dport=9))),
+    "later fragment": ("1.5", craft("later fragment", from_alice(BOB, frag=100, proto=17))),
+    "IP in IP": ("1.5", craft("IP in IP", from_alice(GATEWAY, proto=4), IP(src=ALICE, dst=BOB), UDP(dport=9))),
+    "pool's broadcast": ("1.6", craft("pool's broadcast", from_alice("10.8.0.255"), UDP(dport=9))),
+    "broadcast": ("1.6", craft("broadcast", from_alice("255.255.255.255"), UDP(dport=9))),
+    "all hosts": ("1.6", craft("all hosts", from_alice("224.0.0.1"), UDP(dport=9))),
+    "from the gateway": ("1.7", craft("from the gateway", IP(src=GATEWAY, dst=BOB), UDP(dport=9))),
+    "from a VPC host": ("1.7", craft("from a VPC host", IP(src="10.1.1.10", dst=BOB), UDP(dport=9))),
+    "from its own name": ("1.7", craft("from its own name", IP(src=BOB, dst=BOB), UDP(dport=9))),
+}
+
+
+@pytest.fixture(scope="module")
+def at_bob(routed: Deployment, alice: Host, bob: Host) -> Mapping[str, int]:
+    attempts = [attempt for _, attempt in TO_BOB.values()]
+    return count_arrivals(attempts, sender=alice, device="tun0", listener=bob, listener_device="tun0")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.attack(number)) for name, (number, _) in TO_BOB.items()]
+)
+def test_a_client_reaches_no_other_client(at_bob: Mapping[str, int], name: str) -> None:
+    assert at_bob[name] == 0
+
+
+@pytest.mark.attack("1.5", "1.6", "1.7")
+def test_control_the_gateway_reaches_the_same_listener(routed: Deployment, bob: Host) -> None:
+    control = craft("control", IP(src=GATEWAY, dst=BOB), UDP(sport=9, dport=9))
+    arrived = count_arrivals([control], sender=routed.gateway, device="tun0", listener=bob, listener_device="tun0")
+    # A tun device takes what is sent on it as if it came from the kernel: it goes out to the client.
+    assert arrived["control"] > 0
+
+
+# A VPC host
+
+FORGED = {
+    "another client": BOB,
+    "the gateway": GATEWAY,
+    "a free address of the pool": "10.8.0.99",
+    "a VPC host": "10.1.1.77",
+    "an administrator": ADMINISTRATOR,
+    "the Internet": "198.51.100.99",
+    "loopback": "127.0.0.1",
+    "this network": "0.0.0.0",
+    "multicast": "224.0.0.9",
+}
+
+
+@pytest.fixture(scope="module")
+def at_private(alice: Host, private: Host) -> Mapping[str, int]:
+    target = private.address
+    attempts = [craft(name, IP(src=source, dst=target), ICMP()) for name, source in FORGED.items()]
+    attempts.append(craft("its own", IP(src=ALICE, dst=target), ICMP()))
+    devices = json.loads(run_checked(private, "ip", "-json", "route", "show", "default"))
+    return count_arrivals(attempts, sender=alice, device="tun0", listener=private, listener_device=devices[0]["dev"])
+
+
+@pytest.mark.attack("1.8")
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_source_reaches_no_vpc_host(at_private: Mapping[str, int], name: str) -> None:
+    assert at_private[name] == 0
+    assert at_private["its own"] > 0, "control"
+
+
+# The gateway itself
+
+
+@pytest.mark.attack("1.4")
+def test_ssh_from_a_forged_administrator_does_not_enter_the_tunnel(routed: Deployment, alice: Host) -> None:
+    attempts = [
+        craft("forged", IP(src=ADMINISTRATOR, dst=GATEWAY), TCP(sport=40002, dport=22)),
+        craft("control", IP(src=ALICE, dst=GATEWAY), TCP(sport=40002, dport=22)),
+    ]
+    arrived = count_arrivals(attempts, sender=alice, device="tun0", listener=routed.gateway, listener_device="tun0")
+    assert arrived["forged"] == 0
+    assert arrived["control"] > 0
+
+
+@pytest.mark.attack("1.2")
+def test_the_metadata_service_is_not_asked_by_ipv6(routed: Deployment, alice: Host) -> None:
+    attempts = [
+        craft("IPv6", IPv6(src="fe80::1", dst="fd00:ec2::254"), UDP(sport=40003, dport=80)),
+        craft("control", IP(src=ALICE, dst=GATEWAY), UDP(sport=40003, dport=80)),
+    ]
+    arrived = count_arrivals(attempts, sender=alice, device="tun0", listener=routed.gateway, listener_device="tun0")
+    assert arrived["IPv6"] == 0
+    assert arrived["control"] > 0
+
+
+SCAN = """
+import json, selectors, socket, sys, time
+address, seconds, *ports = sys.argv[1:]
+waiting, opened = selectors.DefaultSelector(), []
+for port in ports:
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.connect_ex((address, int(port)))
+    waiting.register(connection, selectors.EVENT_WRITE, int(port))
+end = time.monotonic() + float(seconds)
+while waiting.get_map() and (left := end - time.monotonic()) > 0:
+    for key, _ in waiting.select(left):
+        if not key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            opened.append(key.data)
+        waiting.unregister(key.fileobj)
+print(json.dumps(opened))
+"""
+PORTS = [*range(1, 900), 1194, 2049, 3306, 5432, 5353, 7505, 8080, 9100]
+
+
+def scan(host: Host, address: str, seconds: float = 4) -> list[int]:
+    """Return the TCP ports of an address that a host can open."""
+    argv = ["sh", "-c", 'ulimit -n 4096; exec python3 - "$@"', "sh", address, str(seconds), *map(str, PORTS)]
+    opened: list[int] = json.loads(run_checked(host, *argv, stdin=SCAN))
+    return opened
+
+
+@pytest.mark.attack("1.3")
+def test_a_client_opens_no_port_of_the_gateway(routed: Deployment, alice: Host) -> None:
+    assert scan(alice, GATEWAY) == []
+    assert scan(alice, routed.outputs["privateIp"]) == []
+    assert scan(alice, routed.outputs["publicIp"]) == [22], "control: alice's home may use SSH from outside"
+
+
+@pytest.mark.attack("6.1")
+def test_a_vpc_host_opens_no_port_of_the_gateway(routed: Deployment, private: Host, alice: Host) -> None:
+    assert scan(private, routed.outputs["privateIp"]) == []
+    assert scan(alice, routed.outputs["publicIp"]) == [22], "control"
+
+
+@pytest.mark.attack("6.2")
+def test_a_vpc_host_reaches_no_client(routed: Deployment, alice: Host, private: Host) -> None:
+    # As if its route table had a route to the pool.
+    gateway = routed.outputs["privateIp"]
+    route = json.loads(run_checked(private, "ip", "-json", "route", "get", gateway))[0]
+    mac = _hardware_address(routed)
+    attempts = [craft("VPC host", IP(src=private.address, dst=ALICE), UDP(sport=40004, dport=9))]
+    frames = [Attempt(one.name, (mac + bytes(6) + b"\x08\x00" + one.frames[0],), one.pattern) for one in attempts]
+    arrived = count_arrivals(frames, sender=private, device=route["dev"], listener=alice, listener_device="tun0")
+    assert arrived["VPC host"] == 0
+    assert ping(alice, private.address, 5) is not None, "control: the same way, opened by the client"
+
+
+def _hardware_address(routed: Deployment) -> bytes:
+    interfaces = routed.client("ec2").describe_network_interfaces(
+        Filters=[{"Name": "private-ip-address", "Values": [routed.outputs["privateIp"]]}]
+    )["NetworkInterfaces"]
+    return bytes.fromhex(interfaces[0]["MacAddress"].replace(":", ""))
+
+
+# The Internet
+
+
+@pytest.mark.attack("1.9")
+def test_a_client_does_not_reach_the_internet_through_the_gateway(routed: Deployment, alice: Host) -> None:
+    victim = routed.region.add_internet_host("victim", address=VICTIM)
+    victim.wait_booted()
+    attempts = [
+        craft("datagram out", IP(src=ALICE, dst=str(VICTIM)), UDP(sport=40005, dport=9)),
+        craft("SYN out", IP(src=ALICE, dst=str(VICTIM)), TCP(sport=40005, dport=443)),
+        craft("ping out", IP(src=ALICE, dst=str(VICTIM)), ICMP()),
+    ]
+    device = json.loads(run_checked(victim, "ip", "-json", "route", "show", "default"))[0]["dev"]
+    arrived = count_arrivals(attempts, sender=alice, device="tun0", listener=victim, listener_device=device)
+    assert dict(arrived) == {"datagram out": 0, "SYN out": 0, "ping out": 0}
+    assert ping(alice, VICTIM, 5) is not None, "control: it is there, and alice's own line leads to it"
+
+
+@pytest.mark.attack("4.1", "4.2")
+def test_a_stranger_gets_no_answer(routed: Deployment, alice: Host) -> None:
+    stranger = routed.region.add_internet_host("stranger", address=STRANGER)
+    stranger.wait_booted()
+    public = routed.outputs["publicIp"]
+    assert scan(stranger, public) == []
+    answers = run_checked(stranger, "python3", "-", public, stdin=GARBAGE).split()
+    assert answers == ["0", "of", "150"]
+    assert ping(stranger, public, 5) is not None, "control: the gateway is there"
+    assert scan(alice, public) == [22], "control: an administrator's address opens SSH"
+
+
+#: Resets without a key (P_CONTROL_HARD_RESET_CLIENT_V2 and V3, opcodes 7 and 10) and noise of several sizes.
+GARBAGE = """
+import os, socket, sys
+answers = 0
+for number in range(150):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.settimeout(0.01)
+        head = [b"\\x38", b"\\x50", b""][number % 3]
+        out.sendto(head + os.urandom([20, 54, 300, 1200][number % 4]), (sys.argv[1], 1194))
+        try:
+            out.recv(2048)
+            answers += 1
+        except TimeoutError:
+            pass
+print(answers, "of", 150)
+"""
