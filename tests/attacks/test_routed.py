@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 
 import pytest
-from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import GRE
 from scapy.packet import Packet, Raw
 
 from drawbridge.trial import run
@@ -62,8 +63,11 @@ def craft(name: str, *headers: Packet) -> Attempt:
     return Attempt.of(name, bytes(packet / Raw(token(name))))
 
 
-def from_alice(target: str, **fields: object) -> Packet:
-    return IP(src=ALICE, dst=target, **fields)
+def from_alice(target: str, **fields: int) -> Packet:
+    packet = IP(src=ALICE, dst=target)
+    for field, value in fields.items():
+        packet.setfieldval(field, value)
+    return packet
 
 
 # Another client
