@@ -211,9 +211,10 @@ def test_a_vpc_host_reaches_no_client(routed: Deployment, alice: Host, private: 
     gateway = routed.outputs["privateIp"]
     route = json.loads(run_checked(private, "ip", "-json", "route", "get", gateway))[0]
     mac = _hardware_address(routed)
-    attempts = [craft("VPC host", IP(src=private.address, dst=ALICE), UDP(sport=40004, dport=9))]
-    frames = [Attempt(one.name, (mac + bytes(6) + b"\x08\x00" + one.frames[0],), one.pattern) for one in attempts]
-    arrived = count_arrivals(frames, sender=private, device=route["dev"], listener=alice, listener_device="tun0")
+    packet = craft("VPC host", IP(src=private.address, dst=ALICE), UDP(sport=40004, dport=9))
+    frame = mac + bytes(6) + b"\x08\x00" + packet.frames[0]
+    attempts = [Attempt.of(packet.name, frame)]
+    arrived = count_arrivals(attempts, sender=private, device=route["dev"], listener=alice, listener_device="tun0")
     assert arrived["VPC host"] == 0
     assert ping(alice, private.address, 5) is not None, "control: the same way, opened by the client"
 
