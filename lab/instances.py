@@ -36,6 +36,7 @@ class Instances:
         factory: creates the machines.
         fabric: has the instances' namespaces.
         boots: whether machines boot; where not, an instance is its network namespace alone.
+        memory: MiB of an instance type, None for an unknown one.
         powered_off: called when the system of an instance has shut down.
         root_replaced: called when an instance boots from its new root volume.
     """
@@ -46,6 +47,7 @@ class Instances:
         fabric: Fabric,
         *,
         boots: bool,
+        memory: Callable[[str], int | None],
         powered_off: InstanceEvent,
         root_replaced: InstanceEvent,
     ) -> None:
@@ -54,6 +56,7 @@ class Instances:
         self._factory = factory
         self._fabric = fabric
         self._boots = boots
+        self._memory = memory
         self._powered_off = powered_off
         self._root_replaced = root_replaced
         self._records: dict[str, _Record] = {}
@@ -142,6 +145,7 @@ class Instances:
         namespace = self._fabric.open_machine(instance.id)
         if record.machine is None:
             record.machine = self._factory.create_instance(instance.id, namespace, record.kernel)
+        record.machine.memory = self._memory(instance.type)
         first_range = next(c for c in state.vpcs[interfaces[0].vpc].cidrs if isinstance(c, IPv4Network))
         record.machine.prepare(self._factory.shared_files(record.machine, resolver=str(first_range[2])))
         record.machine.start(lambda: self._went_down(record, instance.id))

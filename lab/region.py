@@ -36,6 +36,7 @@ from lab.linux import (
 from lab.machines import image, uml, vm, vm_image
 from lab.machines.container import execute, execute_in, is_up, unmount_below, wait_booted
 from lab.machines.factory import Kernel
+from lab.machines.memory import remove_memory_groups
 from lab.namespaces import REGION_VARIABLE, delete_namespace, list_namespaces, remove_notes
 from lab.paths import PATHS, check_private, create_private
 from lab.verbs import Verb
@@ -414,6 +415,7 @@ def _clean_up(name: str) -> bool:
     for namespace in created:
         removed = True
         delete_namespace(namespace)
+    removed |= remove_memory_groups(name)
     remove_notes(directory)
     for path in [Path("/run/systemd/nspawn", left, machine) for left in NSPAWN_LEFTOVERS for machine in machines]:
         with contextlib.suppress(OSError, CommandFailed):

@@ -25,6 +25,7 @@ from lab import verbs, wsgi
 from lab.api import moto_patches, moto_state, tls
 from lab.api.app import ApiRequestHandler, AwsApi
 from lab.api.iam import ACCOUNT
+from lab.api.moto_inventory import find_memory
 from lab.api.validation.validator import Validator
 from lab.control import Control
 from lab.hosts import Hosts
@@ -77,6 +78,7 @@ class RegionServer:
             factory,
             self._fabric,
             boots=settings.boots,
+            memory=find_memory,
             powered_off=self._note_power_off,
             root_replaced=self._note_replaced_root,
         )

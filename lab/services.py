@@ -120,6 +120,7 @@ class Services:
             instance_id=instance.id,
             ami_id=instance.image,
             instance_type=instance.type,
+            architecture=instance.architecture,
             zone=instance.zone,
             local_ipv4=str(interface.primary),
             public_ipv4=str(interface.public[0][1]) if interface.public else None,

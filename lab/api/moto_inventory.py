@@ -47,6 +47,12 @@ class Instance:
     zone: str
 
 
+def find_memory(instance_type: str) -> int | None:
+    """Return the memory of an instance type in MiB, or None for an unknown type."""
+    size = INSTANCE_TYPES.get(instance_type, {}).get("MemoryInfo", {}).get("SizeInMiB")
+    return None if size is None else int(size)
+
+
 class Inventory:
     """The resources that an AWS region of the account has now."""
 

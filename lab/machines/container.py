@@ -21,6 +21,13 @@ from pathlib import Path
 
 from lab.errors import CommandFailed, LabError, MachineDown
 from lab.linux import NETNS, Process, enter_pid_namespace, run
+from lab.machines.memory import (
+    create_memory_group,
+    find_memory_group,
+    memory_group,
+    remove_memory_group,
+    run_in_group,
+)
 
 #: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
@@ -76,11 +83,15 @@ def start_pid_namespace() -> Process:
 class LabMachine:
     """One machine. `directory` is its own; nothing of it lies elsewhere but mounts inside of it."""
 
+    lab: str
     name: str
+    """Begins with the lab's."""
     directory: Path
     namespace: str
     layers: tuple[Path, ...]
     """Read-only image layers, topmost first."""
+    memory: int | None = None
+    """MiB that its processes may use together, at its next start; None for any."""
     process: subprocess.Popen[bytes] | None = None
     _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -115,8 +126,13 @@ class LabMachine:
         """
         with self._changing:
             if not self.running:
+                self._limit_memory()
                 process = self._boot()
                 threading.Thread(target=self._watch, args=(process, went_down), daemon=True).start()
+
+    def _limit_memory(self) -> None:
+        if self.memory is not None:
+            create_memory_group(memory_group(self.lab, self.name), self.memory)
 
     def _watch(self, process: "subprocess.Popen[bytes]", went_down: Callable[[], None]) -> None:
         while True:
@@ -151,6 +167,7 @@ class LabMachine:
         return [
             "setpriv",
             "--pdeathsig=KILL",
+            *run_in_group(memory_group(self.lab, self.name) if self.memory is not None else None),
             "nsenter",  # from inside, so that the machine's /sys shows its own interfaces
             f"--net={NETNS / self.namespace}",
             *IN_OWN_PID_NAMESPACE,
@@ -220,6 +237,7 @@ class LabMachine:
         self.stop(orderly=False)
         unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
+        remove_memory_group(memory_group(self.lab, self.name))
 
 
 def leader_of(unshare: int) -> int | None:
@@ -251,7 +269,17 @@ def execute(
         MachineDown: the container is down, or went down before the command had ended.
         LabError: the command did not end within `timeout` seconds; it is killed.
     """
-    command = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "env", "-i", *ENVIRONMENT, *argv]
+    command = [
+        *run_in_group(find_memory_group(leader)),
+        "nsenter",
+        f"--target={leader}",
+        "--all",
+        "--wdns=/root",
+        "env",
+        "-i",
+        *ENVIRONMENT,
+        *argv,
+    ]
     try:
         done = _run_while(lambda: is_up(leader), command, timeout, stdin)
     except subprocess.TimeoutExpired as late:

@@ -44,6 +44,7 @@ class MachineFactory:
         """Return the machine of an EC2 instance, not prepared yet."""
         layers = (vm_image.find().root,) if kernel is Kernel.CLOUD else self.image.instance_layers
         return _CLASSES[kernel](
+            lab=self.lab,
             name=f"{self.lab}-{instance[-12:]}",
             directory=self.directory / "machines" / instance,
             namespace=namespace,
@@ -53,6 +54,7 @@ class MachineFactory:
     def create_host(self, host: str, namespace: str, *, own_kernel: bool) -> LabMachine:
         """Return the machine of a host outside of AWS, not prepared yet."""
         return _CLASSES[Kernel.USER_MODE if own_kernel else Kernel.SHARED](
+            lab=self.lab,
             name=f"{self.lab}-{host}",
             directory=self.directory / "hosts" / host,
             namespace=namespace,

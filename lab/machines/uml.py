@@ -40,6 +40,8 @@ _OPEN_ENDED = {"-i", "--interactive", "-I", "--includepath", "-D", "--define"}
 _AGENT = "/usr/local/lib/lab/agent.py"
 _REBOOTING = "/var/lib/lab-rebooting"
 _NETWORK = "/usr/local/lib/lab/network"
+#: MiB of a host, and the most that an instance gets whatever its type.
+_HOST_MEMORY, _MOST_MEMORY = 256, 512
 _HOST_END = f"{CHECKER[0]}/30"
 CONTROL = "lab0"
 _GONE_SECONDS = 5.0
@@ -145,6 +147,9 @@ class OwnKernelMachine(LabMachine):
         while any(Path(f"/proc/{kernel}").exists() for kernel in kernels) and time.monotonic() < deadline:
             time.sleep(0.01)
 
+    def _limit_memory(self) -> None:
+        """Leave the limit to the kernel, which is started with it."""
+
     def _power_off(self, leader: int) -> None:
         execute(self.namespace, ["systemctl", "--no-block", "poweroff"], timeout=5)
 
@@ -172,8 +177,6 @@ class OwnKernelMachine(LabMachine):
 class UmlMachine(OwnKernelMachine):
     """A machine like any other, but for whose kernel it is."""
 
-    memory: int = 256
-    """MiB."""
     checker: "RulesetChecker | None" = None
 
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
@@ -227,11 +230,12 @@ class UmlMachine(OwnKernelMachine):
             f"vec{number}:transport=tap,ifname={name_tap(link.name)},depth=128,mtu={link.mtu},mac={link.mac}"
             for number, link in enumerate(self.links, 1)
         ]
+        memory = min(self.memory or _HOST_MEMORY, _MOST_MEMORY)
         return [
             "setpriv", "--pdeathsig=KILL",
             "nsenter", f"--net={NETNS / self.namespace}",
             "unshare", "--pid", "--fork", "--kill-child=KILL",
-            KERNEL, f"mem={self.memory}M", f"uml_dir={self.directory}/uml/", "umid=kernel",
+            KERNEL, f"mem={memory}M", f"uml_dir={self.directory}/uml/", "umid=kernel",
             "root=/dev/root", "rootfstype=hostfs", f"rootflags={self.root}", "rw", "noreboot",
             "con=null", "con0=null,fd:1", "ssl=null", "quiet", "net.ifnames=0", "systemd.show_status=no",
             *vectors,

@@ -30,6 +30,8 @@ class InstanceMetadata:
     instance_id: str
     ami_id: str
     instance_type: str
+    architecture: str
+    """``x86_64`` or ``arm64``."""
     zone: str
     local_ipv4: str
     public_ipv4: str | None
@@ -212,7 +214,7 @@ def _identity_document(instance: InstanceMetadata) -> str:
     return json.dumps(
         {
             "accountId": instance.account,
-            "architecture": "x86_64",
+            "architecture": instance.architecture,
             "availabilityZone": instance.zone,
             "imageId": instance.ami_id,
             "instanceId": instance.instance_id,

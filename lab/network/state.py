@@ -64,6 +64,7 @@ class Instance:
     metadata_ipv6: bool = False
     tags_in_metadata: bool = False
     tags: tuple[tuple[str, str], ...] = ()
+    architecture: str = "x86_64"
 
     @property
     def on(self) -> bool:
@@ -255,6 +256,7 @@ def _parse_instance(description: dict[str, Any]) -> Instance:
         metadata_ipv6=options.get("HttpProtocolIpv6") == "enabled",
         tags_in_metadata=options.get("InstanceMetadataTags") == "enabled",
         tags=tuple(sorted((tag["Key"], tag["Value"]) for tag in description.get("Tags", []))),
+        architecture=description["Architecture"],
     )
 
 

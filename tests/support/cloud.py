@@ -345,9 +345,10 @@ class Cloud:
                 "Groups": list(groups),
             }
             card |= options.pop("card", {})
-        made = self.ec2.run_instances(
-            ImageId=IMAGE, InstanceType="t3.nano", MinCount=1, MaxCount=1, NetworkInterfaces=[card], **options
-        )["Instances"][0]["InstanceId"]
+        defaults = {"ImageId": IMAGE, "InstanceType": "t3.nano", "MinCount": 1, "MaxCount": 1}
+        made = self.ec2.run_instances(**{**defaults, "NetworkInterfaces": [card], **options})["Instances"][0][
+            "InstanceId"
+        ]
         self._made.append(made)
         return self.found(made)
 

@@ -3,6 +3,7 @@
 Does not prove how long AWS takes for each.
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def cloud(region: Region) -> Iterator[Cloud]:
 def neighbour(cloud: Cloud) -> Instance:
     """An instance in a VPC whose subnets the others share; it pings them."""
     vpc = cloud.vpc("10.5.0.0/16")
-    return cloud.instance(vpc.subnet(), vpc.group([ALL]))
+    return cloud.instance(vpc.subnet(), vpc.group([ALL]), InstanceType="t3.small")
 
 
 def launch(cloud: Cloud, neighbour: Instance, **options: Any) -> Instance:
@@ -78,6 +79,14 @@ def state(cloud: Cloud, instance: Instance) -> str:
 def test_user_data_runs_at_the_first_boot(cloud: Cloud, one: Instance) -> None:
     """Amazon EC2 User Guide, "Run commands when you launch an EC2 instance with user data input"."""
     assert runs(cloud.region.host(one.id)) == 1
+
+
+def test_memory_is_that_of_the_type(cloud: Cloud, neighbour: Instance, one: Instance) -> None:
+    """Amazon EC2 Instance Types: a t3.nano has 512 MiB, a t3.small 2 GiB."""
+    take = ["python3", "-c", "print(len(b'x' * (600 << 20)))"]
+    assert cloud.region.host(one.id).run(take).returncode == -signal.SIGKILL
+    assert booted(cloud, neighbour).run(take).stdout.strip() == str(600 << 20)
+    assert booted(cloud, one), "the others of its processes run on"
 
 
 @pytest.mark.parametrize("by", ["the API", "itself"])

@@ -41,6 +41,7 @@ def traces(name: str) -> list[str]:
     found += [f"mount {m}" for m in mounts if m.startswith(f"{directory}/")]
     found += [f"file {p}" for p in (Path(directory), PATHS.lock(name)) if p.exists()]
     found += [f"file {p}" for p in Path("/run/systemd/nspawn").glob(f"*/{name}-*")]
+    found += [f"group {p}" for p in Path("/sys/fs/cgroup").glob(f"**/aws-lab/{name}")]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = path.read_bytes().decode(errors="replace").split("\0")

@@ -161,7 +161,16 @@ def test_it_says_what_the_api_says(cloud: Cloud) -> None:
         assert instance.asks(f"/latest/{path}") == (200, value)
     assert instance.asks("/latest/meta-data/iam")[0] == 404
     assert instance.asks("/latest/meta-data/nothing")[0] == 404
-    assert json.loads(instance.asks("/latest/dynamic/instance-identity/document")[1])["instanceId"] == instance.id
+    document = json.loads(instance.asks("/latest/dynamic/instance-identity/document")[1])
+    assert (document["instanceId"], document["architecture"]) == (instance.id, "x86_64")
+
+
+def test_the_identity_document_names_the_architecture_of_the_type(cloud: Cloud) -> None:
+    """Amazon EC2 User Guide, "Instance identity documents"."""
+    subnet = cloud.vpc().subnet()
+    instance = cloud.instance(subnet, ImageId="ami-0debian13arm64", InstanceType="t4g.nano")
+    document = json.loads(instance.asks("/latest/dynamic/instance-identity/document")[1])
+    assert document["architecture"] == "arm64"
 
 
 def role(cloud: Cloud, name: str, trust: Mapping[str, object], *statements: Mapping[str, object]) -> None:

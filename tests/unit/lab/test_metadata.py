@@ -13,6 +13,7 @@ GUEST = InstanceMetadata(
     instance_id="i-1",
     ami_id="ami-1",
     instance_type="t4g.nano",
+    architecture="arm64",
     zone="eu-west-1a",
     local_ipv4="10.1.0.4",
     public_ipv4=None,

@@ -24,6 +24,7 @@ ANSWERS: dict[str, dict[str, list[dict[str, Any]]]] = {
                         "InstanceType": "t3.nano",
                         "ImageId": "ami-1",
                         "Placement": {"AvailabilityZone": "eu-west-1a"},
+                        "Architecture": "x86_64",
                     }
                 ]
             }
