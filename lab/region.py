@@ -24,17 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from lab import verbs
-from lab.errors import AlreadyUp, CommandFailed, InTransition, LabError, MachineDown, NotPermitted, NotUp, PortInUse
+from lab.errors import AlreadyUp, InTransition, LabError, MachineDown, NotPermitted, NotUp, PortInUse
 from lab.linux import (
     Process,
     processes_in,
     processes_under,
     processes_with,
     require_privileges,
-    run,
 )
 from lab.machines import image, uml, vm, vm_image
-from lab.machines.container import execute, execute_in, is_up, unmount_below, wait_booted
+from lab.machines.container import execute, execute_in, is_up, remove_nspawn_leftovers, unmount_below, wait_booted
 from lab.machines.factory import Kernel
 from lab.machines.memory import remove_memory_groups
 from lab.namespaces import REGION_VARIABLE, delete_namespace, list_namespaces, remove_notes
@@ -45,8 +44,6 @@ DEFAULT = "lab"
 DEFAULT_PORT = 4700
 #: File in a region's directory that lists its processes.
 PROCESSES = "processes.json"
-#: Directories of /run/systemd/nspawn in which a machine that is killed leaves something.
-NSPAWN_LEFTOVERS = ("propagate", "unix-export")
 _START_SECONDS = 60.0
 #: Regions this process started, to reap them when they end.
 _CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
@@ -417,11 +414,8 @@ def _clean_up(name: str) -> bool:
         delete_namespace(namespace)
     removed |= remove_memory_groups(name)
     remove_notes(directory)
-    for path in [Path("/run/systemd/nspawn", left, machine) for left in NSPAWN_LEFTOVERS for machine in machines]:
-        with contextlib.suppress(OSError, CommandFailed):
-            if path.is_mount():
-                run("umount", str(path))
-            shutil.rmtree(path)
+    for machine in machines:
+        remove_nspawn_leftovers(machine)
     with contextlib.suppress(OSError):
         PATHS.root.rmdir()  # only the last lab's leaving empties it
     return removed

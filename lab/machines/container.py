@@ -174,7 +174,7 @@ class LabMachine:
             "systemd-nspawn",
             "--quiet",
             f"--directory={self.root}",
-            f"--machine={self.name.replace('_', '-')}",  # a name of a machine is one of a host (RFC 1123)
+            f"--machine={self._nspawn_name}",
             "--register=no",
             "--keep-unit",
             f"--network-namespace-path={NETNS / self.namespace}",
@@ -187,6 +187,10 @@ class LabMachine:
             "--boot",
             *([] if _unified_cgroups() else ["SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]),
         ]
+
+    @property
+    def _nspawn_name(self) -> str:
+        return self.name.replace("_", "-")  # a name of a machine is one of a host (RFC 1123)
 
     @property
     def running(self) -> bool:
@@ -238,6 +242,7 @@ class LabMachine:
         unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
         remove_memory_group(memory_group(self.lab, self.name))
+        remove_nspawn_leftovers(self._nspawn_name)
 
 
 def leader_of(unshare: int) -> int | None:
@@ -383,6 +388,15 @@ def wait_booted(call: Callable[..., "subprocess.CompletedProcess[str]"], timeout
 
 def _unified_cgroups() -> bool:
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def remove_nspawn_leftovers(machine: str) -> None:
+    """Remove what a killed systemd-nspawn leaves of a machine outside of the machine's directory."""
+    for path in [Path("/run/systemd/nspawn", part, machine) for part in ("propagate", "unix-export")]:
+        with contextlib.suppress(OSError, CommandFailed):
+            if path.is_mount():
+                run("umount", str(path))
+            shutil.rmtree(path)
 
 
 def unmount_below(directory: Path) -> None:
