@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fnmatch
 import json
 import logging
 import os
@@ -131,9 +132,15 @@ class Engine:
         self.store = Store(state)
         self.events = events
 
-    def up(self, *, refresh: bool = False) -> Result:
-        """Deploy the program; with `refresh`, first drop resources from the state that AWS no longer has."""
-        return self._run(preview=False, refresh=refresh)
+    def up(self, *, refresh: bool = False, replacing: str | None = None) -> Result:
+        """Deploy the program.
+
+        Args:
+            refresh: first drop resources from the state that AWS no longer has.
+            replacing: pattern of URNs whose resources are replaced even if nothing changed, as `pulumi up --replace`
+                takes it: ``**`` stands for any text.
+        """
+        return self._run(preview=False, refresh=refresh, replacing=replacing)
 
     def preview(self) -> Result:
         """Return what `up` would do, and change nothing."""
@@ -166,11 +173,11 @@ class Engine:
         except (StateError, ProviderError) as error:
             raise EngineError(str(error)) from error
 
-    def _run(self, *, preview: bool, refresh: bool) -> Result:
+    def _run(self, *, preview: bool, refresh: bool, replacing: str | None = None) -> Result:
         if not self.program.is_file():
             raise EngineError(f"program {self.program} does not exist")
         with self._prepared() as (snapshot, provider, dynamic):
-            run = _Run(self, snapshot, provider, dynamic, preview=preview)
+            run = _Run(self, snapshot, provider, dynamic, preview=preview, replacing=replacing)
             if not preview:
                 run.recover()
             if refresh:
@@ -252,6 +259,8 @@ class _Run:
     provider: Provider
     dynamic: Dynamic
     preview: bool
+    replacing: str | None = None
+    """Pattern of the URNs to replace in any case."""
     steps: list[Step] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     stack_outputs: Props = field(default_factory=dict)
@@ -433,7 +442,7 @@ class _Run:
         diff = self._diff(entry, old, news, request.ignoreChanges)
         forced = _match_paths(request.replaceOnChanges, diff.changed)
         replaces = tuple(sorted({*diff.replaces, *forced}))
-        if replaces:
+        if replaces or (self.replacing and fnmatch.fnmatchcase(entry.urn, self.replacing)):
             delete_first = (
                 request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else diff.delete_before_replace
             )

@@ -29,6 +29,8 @@ class Control:
         name: of the lab.
         boots: whether its machines boot.
         change_rules: changes the refusals that the API makes; raises TypeError for a name it does not know.
+        publish_images: publishes newer images by AWS region and Debian's release; returns their IDs by architecture.
+        withdraw_image: deregisters an image by AWS region and ID; returns whether it existed.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Control:
         instances: Instances,
         reconciler: Reconciler,
         change_rules: Callable[[Mapping[str, Any]], None],
+        publish_images: Callable[[str, str], dict[str, str]],
+        withdraw_image: Callable[[str, str], bool],
     ) -> None:
         self._name = name
         self._token = token
@@ -51,6 +55,8 @@ class Control:
         self._instances = instances
         self._reconciler = reconciler
         self._change_rules = change_rules
+        self._publish_images_of = publish_images
+        self._withdraw = withdraw_image
         self._lock = threading.RLock()
         self._handlers: dict[Verb, Callable[[Arguments], dict[str, Any]]] = {
             Verb.STATUS: lambda _: self.status(),
@@ -66,6 +72,8 @@ class Control:
             Verb.POWER_ON: self._power_on,
             Verb.USE_KERNEL: self._use_kernel,
             Verb.SET_RULES: self._set_rules,
+            Verb.PUBLISH_IMAGES: self._publish_images,
+            Verb.WITHDRAW_IMAGE: self._withdraw_image,
         }
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -92,6 +100,14 @@ class Control:
             self._change_rules(arguments)
         except TypeError as unknown:
             raise LabError(f"no such rule: {unknown}") from unknown
+        return {}
+
+    def _publish_images(self, arguments: Arguments) -> dict[str, Any]:
+        return {"images": self._publish_images_of(arguments["region"], arguments["release"])}
+
+    def _withdraw_image(self, arguments: Arguments) -> dict[str, Any]:
+        if not self._withdraw(arguments["region"], arguments["image"]):
+            raise LabError(f"Debian has no image {arguments['image']} in {arguments['region']}")
         return {}
 
     def _wait_reconciled(self, arguments: Arguments) -> dict[str, Any]:

@@ -245,6 +245,19 @@ class Region:
         """
         self._ask(Verb.SET_RULES, **rules)
 
+    def publish_images(self, region: str, release: str = "13") -> dict[str, str]:
+        """Publish a newer Debian image for each architecture in an AWS region; return their IDs by architecture."""
+        images: dict[str, str] = self._ask(Verb.PUBLISH_IMAGES, region=region, release=release)["images"]
+        return images
+
+    def withdraw_image(self, region: str, image: str) -> None:
+        """Deregister one of Debian's images in an AWS region, as Debian does with its old ones.
+
+        Raises:
+            LabError: there is no such image.
+        """
+        self._ask(Verb.WITHDRAW_IMAGE, region=region, image=image)
+
     def host(self, name: str, timeout: float = 20) -> Host:
         """Return a machine by its name: a host's, an instance's `Name` tag or id.
 

@@ -104,6 +104,8 @@ class RegionServer:
             instances=self._instances,
             reconciler=self._reconciler,
             change_rules=self._change_rules,
+            publish_images=self._publish_images,
+            withdraw_image=self._withdraw_image,
         )
         moto_patches.apply()
         moto_patches.apply(moto_patches.defer_termination(self._instances.is_running))
@@ -156,6 +158,14 @@ class RegionServer:
 
     def _change_rules(self, changes: Mapping[str, Any]) -> None:
         self._validator.rules = replace(self._validator.rules, **changes)
+
+    def _publish_images(self, region: str, release: str) -> dict[str, str]:
+        with self._moto_lock:
+            return moto_state.publish_newer_images(region, release)
+
+    def _withdraw_image(self, region: str, image_id: str) -> bool:
+        with self._moto_lock:
+            return moto_state.withdraw_image(region, image_id)
 
     def _private_zones(self, region: str, vpc: str) -> Sequence[dns.PrivateZone]:
         with self._moto_lock:

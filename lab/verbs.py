@@ -24,3 +24,5 @@ class Verb(StrEnum):
     POWER_ON = "power-on"
     USE_KERNEL = "use-kernel"
     SET_RULES = "set-rules"
+    PUBLISH_IMAGES = "publish-images"
+    WITHDRAW_IMAGE = "withdraw-image"

@@ -21,12 +21,12 @@ from lab.api.moto_inventory import DEFAULT_KEY, Inventory
 from lab.network.dns import PrivateZone, Records
 
 ADMINISTRATOR_POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
-#: Public parameters of Debian's current images ("Debian on Amazon EC2"), and the lab's image behind each.
-IMAGES = {
-    f"/aws/service/debian/release/{release}/latest/{architecture}": f"ami-0debian{release}{architecture}"
-    for release in ("12", "13")
-    for architecture in ("amd64", "arm64")
-}
+#: Releases and architectures of Debian's images, as its public parameters and images name them.
+RELEASES, ARCHITECTURES = ("12", "13"), ("amd64", "arm64")
+#: Debian's AWS account ("Debian on Amazon EC2").
+_DEBIAN = "136693071363"
+#: Dates in the names of the images that a region has from the start, an older one and then the newest.
+_DATES = ("20260901", "20261101")
 #: moto's description of an interface that RunInstances created.
 _LAUNCHED_INTERFACE = "Primary network interface"
 
@@ -184,38 +184,72 @@ def _normalize_name(text: str) -> str:
 
 
 def publish_images(region: str) -> None:
-    """Create Debian's public image parameters and images in an AWS region. Idempotent."""
-    parameters = ssm_backends[ACCOUNT][region]._parameters
-    ec2 = ec2_backends[ACCOUNT][region]
-    for name, image in IMAGES.items():
-        if name not in parameters:
-            parameters[name].append(
-                Parameter(  # type: ignore[abstract]  # moto creates them so, too
-                    account_id=ACCOUNT,
-                    name=name,
-                    value=image,
-                    parameter_type="String",
-                    description="",
-                    allowed_pattern=None,
-                    keyid=None,
-                    last_modified_date=datetime.now(UTC),
-                    version=1,
-                    data_type="aws:ec2:image",
-                )
-            )
-        if image not in ec2.amis:
-            _register_image(ec2, image)
+    """Create Debian's public image parameters and images in an AWS region. Idempotent.
+
+    There are two images of each release and architecture; the parameter names the newest.
+    """
+    for release in RELEASES:
+        for architecture in ARCHITECTURES:
+            newest = f"ami-0debian{release}{architecture}"
+            if newest not in ec2_backends[ACCOUNT][region].amis:
+                _register_image(region, release, architecture, _DATES[0])
+                _register_image(region, release, architecture, _DATES[1], newest)
+                _name_newest_image(region, release, architecture, newest)
 
 
-def _register_image(ec2: Any, identity: str) -> None:
-    ami = ec2.register_image(name=identity, description="Debian, as the lab builds it")
-    del ec2.amis[ami.id]
-    ami.id = identity
-    ami.architecture = "arm64" if identity.endswith("arm64") else "x86_64"
+def publish_newer_images(region: str, release: str) -> dict[str, str]:
+    """Publish a newer image of a release for each architecture in an AWS region; return the images' IDs by it."""
+    publish_images(region)
+    identities = {}
+    for architecture in ARCHITECTURES:
+        identities[architecture] = _register_image(region, release, architecture, f"{datetime.now(UTC):%Y%m%d%H%M%S}")
+        _name_newest_image(region, release, architecture, identities[architecture])
+    return identities
+
+
+def withdraw_image(region: str, identity: str) -> bool:
+    """Deregister one of Debian's images in an AWS region, as Debian does with old ones; return whether it existed."""
+    images = ec2_backends[ACCOUNT][region].amis
+    if identity not in images or images[identity].owner_id != _DEBIAN:
+        return False
+    del images[identity]
+    return True
+
+
+def _register_image(region: str, release: str, architecture: str, date: str, identity: str | None = None) -> str:
+    """Register an image under its ID, a random one by default; return the ID."""
+    images = ec2_backends[ACCOUNT][region].amis
+    ami = ec2_backends[ACCOUNT][region].register_image(
+        name=f"debian-{release}-{architecture}-{date}", description="Debian, as the lab builds it"
+    )
+    del images[ami.id]
+    ami.id = identity or f"ami-0{secrets.token_hex(8)}"
+    ami.architecture = "arm64" if architecture == "arm64" else "x86_64"
     ami.root_device_name = "/dev/xvda"
     ami.ebs_snapshot.volume.size = 8  # GiB, as Debian's own images
-    ami.owner_id = "136693071363"
-    ec2.amis[identity] = ami
+    ami.owner_id = _DEBIAN
+    images[ami.id] = ami
+    return str(ami.id)
+
+
+def _name_newest_image(region: str, release: str, architecture: str, identity: str) -> None:
+    """Have the public parameter name an image from now on."""
+    name = f"/aws/service/debian/release/{release}/latest/{architecture}"
+    versions = ssm_backends[ACCOUNT][region]._parameters[name]
+    versions.append(
+        Parameter(  # type: ignore[abstract]  # moto creates them so, too
+            account_id=ACCOUNT,
+            name=name,
+            value=identity,
+            parameter_type="String",
+            description="",
+            allowed_pattern=None,
+            keyid=None,
+            last_modified_date=datetime.now(UTC),
+            version=len(versions) + 1,
+            data_type="aws:ec2:image",
+        )
+    )
 
 
 # --- EC2 --------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The program's stack through its life on the embedded engine: what each change touches. No machine boots here."""
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from moto.server import ThreadedMotoServer
 import contract
 from engine.engine import Engine, Result
 from lab.api.moto_patches import ignore_bucket_policies, patched
-from lab.api.moto_state import publish_images
+from lab.api.moto_state import publish_images, publish_newer_images, withdraw_image
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
+from tests.support.aws import reset_moto
 
 NAMES = contract.Names("lab")
 Run = Callable[[dict[str, Any]], Engine]
@@ -38,6 +40,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     with patched(ignore_bucket_policies):
         state = tmp_path / "state.json"
         yield lambda config: Engine(ROOT, project="drawbridge", stack="lab", config=config, state=state)
+    reset_moto(f"http://{host}:{port}")
     server.stop()
 
 
@@ -116,16 +119,34 @@ def test_a_life(engine: Run, config: dict[str, Any]) -> None:
     assert left_over() == before
 
 
+def image_of(result: Result) -> str:
+    """Return the image that a stack's gateway was launched from."""
+    ec2 = boto3.client("ec2", region_name=REGION)
+    described = ec2.describe_instances(InstanceIds=[result.outputs["gatewayInstanceId"]])
+    return str(described["Reservations"][0]["Instances"][0]["ImageId"])
+
+
+def test_an_image_stays_until_the_documented_command_takes_the_newest(engine: Run, config: dict[str, Any]) -> None:
+    first = engine(config).up()
+    newer = publish_newer_images(REGION, "13")
+    assert withdraw_image(REGION, image_of(first))
+    assert touched(engine(config).up()) == set(), "it runs on, whatever became of its image"
+
+    documented = (ROOT / "docs/deploy.md").read_text()
+    [pattern] = re.findall(r"--replace '(.*PinnedImage.*)'", documented)
+    upgraded = engine(config).up(replacing=pattern)
+    assert touched(upgraded) == {("replace", "gateway-image-arm64"), ("replace", "gateway-instance")}
+    assert image_of(upgraded) == newer["arm64"] != image_of(first)
+    assert upgraded.outputs["publicIp"] == first.outputs["publicIp"]
+    assert touched(engine(config).up()) == set()
+
+
 def test_changes_of_architecture_and_of_networks_behind_the_gateway(engine: Run, config: dict[str, Any]) -> None:
     config["drawbridge:tunnel"]["nat"] = False  # packets of other addresses pass the interface
     first = engine(config).up()
     ec2 = boto3.client("ec2", region_name=REGION)
 
-    def image(result: Result) -> str:
-        found = ec2.describe_instances(InstanceIds=[result.outputs["gatewayInstanceId"]])
-        return str(found["Reservations"][0]["Instances"][0]["ImageId"])
-
-    assert image(first) == "ami-0debian13arm64"
+    assert image_of(first) == "ami-0debian13arm64"
     config["drawbridge:gateway"]["instanceType"] = "t3.nano"
     second = engine(config).up()
     assert touched(second) == {
@@ -133,7 +154,7 @@ def test_changes_of_architecture_and_of_networks_behind_the_gateway(engine: Run,
         ("delete", "gateway-image-arm64"),
         ("replace", "gateway-instance"),
     }
-    assert image(second) == "ami-0debian13amd64"
+    assert image_of(second) == "ami-0debian13amd64"
     assert touched(engine(config).up()) == set()
     interface = ec2.describe_network_interfaces(NetworkInterfaceIds=[second.outputs["gatewayInterfaceId"]])
     assert interface["NetworkInterfaces"][0]["SourceDestCheck"] is False

@@ -45,7 +45,7 @@ def aws_environment(endpoint: str) -> dict[str, str]:
 def reset_moto(endpoint: str) -> None:
     """Empty that AWS: moto keeps everything for as long as its process lives."""
     reset = urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")
-    with urllib.request.urlopen(reset, timeout=10):
+    with urllib.request.urlopen(reset, timeout=60):
         pass
 
 

@@ -117,6 +117,14 @@ def _find_zone(request: ApiRequest, inventory: Inventory) -> str | None:
     return str(zone) if zone else None
 
 
+def check_image(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse an image that does not exist, or no longer."""
+    identity = request.parameters.get("ImageId")
+    if identity is None or inventory.find_image(identity):
+        return None
+    return ApiError("InvalidAMIID.NotFound", f"The image id '[{identity}]' does not exist")
+
+
 def check_root_volume(request: ApiRequest, inventory: Inventory) -> ApiError | None:
     """Refuse a root volume that is smaller than the image's snapshot."""
     image = inventory.find_image(request.parameters.get("ImageId", ""))
@@ -191,6 +199,7 @@ RULES = (
     Ec2Rule(("RunInstances", "CreateNetworkInterface"), check_single_ipv6_source),
     Ec2Rule(("RunInstances", "DeleteNetworkInterface", "AttachNetworkInterface"), check_interface_unused),
     Ec2Rule(("RunInstances", "ModifyInstanceAttribute"), check_instance_type),
+    Ec2Rule(("RunInstances",), check_image),
     Ec2Rule(("RunInstances",), check_root_volume),
     Ec2Rule(("RunInstances", "ModifyInstanceAttribute"), check_user_data),
     Ec2Rule(("CreateSecurityGroup", *_RULE_ACTIONS), check_group_texts),

@@ -141,6 +141,7 @@ def test_an_interface_is_attached_once(aws: JudgedAws, subnet: str) -> None:
     ("changes", "code", "text"),
     [
         ({"InstanceType": "t9z.nano"}, "InvalidParameterValue", "Invalid value 't9z.nano' for InstanceType."),
+        ({"ImageId": "ami-0123456789abcdef0"}, "InvalidAMIID.NotFound", "The image id '[ami-0123456789abcdef0]'"),
         ({"ImageId": INTEL}, "InvalidParameterValue", "does not match the architecture 'x86_64' of the specified AMI"),
         ({"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 4}}]}, "InvalidBlockDeviceMapping",
          "Volume of size 4GB is smaller than snapshot, expect size >= 8GB"),
