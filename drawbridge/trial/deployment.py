@@ -17,6 +17,7 @@ from drawbridge.operate.lab_account import operator_key
 from drawbridge.operate.stack_files import CHECKOUT
 from engine.engine import Engine, EngineError, Event
 from lab import region as labs
+from lab.api.iam import ACCOUNT
 from settings.model import Settings
 from settings.parse import parse
 
@@ -86,6 +87,12 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
         LabError: what the engine said.
     """
     config = {**raw, "drawbridge:gateway": {"sshKey": _ssh_key(running), **(raw.get("drawbridge:gateway") or {})}}
+    secrets = raw.get("drawbridge:secrets") or {}
+    if secrets.get("key", "stack") == "stack":
+        # Clients fetch their bundles themselves, as the users that `drawbridge.trial.hosts` creates.
+        clients = [client_user(stack, client["name"]) for client in raw.get("drawbridge:clients") or ()]
+        users = [f"arn:aws:iam::{ACCOUNT}:user/{user}" for user in clients]
+        config["drawbridge:secrets"] = {**secrets, "users": [*secrets.get("users", ()), *users]}
     progress(f"deploying stack {stack}")
     with _patched_environment({**running.environment, "AWS_REGION": str(config["aws:region"])}):
         try:
@@ -101,6 +108,11 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
     changes = ", ".join(f"{count} {verb}" for verb, count in result.changes.items() if count)
     progress(f"deployed: {changes}")
     return Deployment(running, settings, result.outputs, result.changes)
+
+
+def client_user(stack: str, client: str) -> str:
+    """Return the name of the IAM user as whom a client's machine without a kit fetches its bundle."""
+    return f"{stack}-{client}"
 
 
 def create_engine(

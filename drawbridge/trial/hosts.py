@@ -11,7 +11,7 @@ import secrets
 from ipaddress import IPv4Address, IPv4Network
 
 from drawbridge.operate.bundles import kit_command
-from drawbridge.trial.deployment import Deployment, Progress
+from drawbridge.trial.deployment import Deployment, Progress, client_user
 from drawbridge.trial.measure import ECHO_PORT, start_echo
 from images import DEFAULT_IMAGE, IMAGES
 from lab import region as labs
@@ -210,7 +210,7 @@ def fetch_bundle(deployed: Deployment, host: labs.Host, name: str) -> None:
 
 def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
     """Create an IAM user that may only read this client's bundle, and put its key on the client's machine."""
-    iam, user = deployed.client("iam"), f"{deployed.settings.stack}-{name}"
+    iam, user = deployed.client("iam"), client_user(deployed.settings.stack, name)
     account = deployed.client("sts").get_caller_identity()["Account"]
     arn = f"arn:aws:ssm:{deployed.settings.region}:{account}:parameter{deployed.names.bundle(name)}"
     statement = {"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": arn}
