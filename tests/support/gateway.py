@@ -100,11 +100,15 @@ class ServicesStub:
     """Beginning of a command -> what it says as it fails."""
     refuses: str = ""
     """OpenVPN ends at once if its configuration holds this text."""
+    hangs: str = ""
+    """Beginning of a command that does not end in time."""
     starts: int = 0
 
     def __call__(self, argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         command = " ".join(argv)
         self.commands.append(command)
+        if self.hangs and command.startswith(self.hangs):
+            raise agent.FailedError(f"{argv[0]} did not end within 60 s")
         for beginning, said in self.fails.items():
             if command.startswith(beginning):
                 return subprocess.CompletedProcess(argv, 1, "", said)

@@ -723,12 +723,12 @@ class GatewayMachine:
         self.run(["systemctl", "try-reload-or-restart", "ssh.service"])
 
     def run_checked(self, *argv: str) -> Any:
-        """Run a command; raises `RefusedError` with its output if it fails or does not end."""
+        """Run a command; raises `RefusedError` with its output if it fails.
+
+        One that does not end in time is `FailedError`: the machine is slow, as an instance without CPU credits is.
+        """
         name = Path(argv[0]).name
-        try:
-            result = self.run(argv)
-        except FailedError as error:
-            raise RefusedError(str(error)) from error
+        result = self.run(argv)
         if result.returncode:
             output = " | ".join((result.stderr.strip() or result.stdout.strip()).splitlines())
             raise RefusedError(f"{name}: {output or f'exit status {result.returncode}'}")

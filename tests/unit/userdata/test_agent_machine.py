@@ -375,6 +375,20 @@ def test_revocations_hold_even_if_their_release_is_refused(world: World) -> None
     assert world.machine.openvpn.joinpath("revoked").stat().st_ino == inode, "the directory itself is never replaced"
 
 
+@pytest.mark.parametrize("command", ["nft --check", "systemctl daemon-reload", "systemctl reload-or-restart"])
+def test_a_release_on_a_machine_that_is_too_slow_is_tried_again(world: World, command: str) -> None:
+    """An instance without CPU credits is as slow; that says nothing of the release."""
+    good = world.publish(gateway.build_release())
+    world.run()
+    sha = world.publish(gateway.build_release(revoked=[1]))
+    world.services.hangs = command
+    report = world.run()
+    assert (report.state, report.release, report.running) == ("failed", sha, good)
+    assert "did not end within 60 s" in report.reason
+    world.services.hangs = ""
+    assert world.run().running == sha
+
+
 def test_first_release_refused_is_tried_again(world: World) -> None:
     sha = world.publish(gateway.build_release())
     world.services.fails = {"nft --check": "no such table"}
