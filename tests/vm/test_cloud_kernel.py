@@ -34,8 +34,8 @@ from tests.support.waiting import until
 
 WORLDS = ["lab", "ipv6", "bonded", "pair"]
 #: Seconds until a gateway that is emulated has booted, installed its packages and reported.
-READY = 1800.0
-BOOT = 900.0
+READY = 3600.0
+BOOT = 1800.0
 #: The image for EC2 has the package whose newer version is offered.
 UPGRADED = "openvpn"
 Figure = Callable[[str, object], None]
@@ -151,7 +151,7 @@ def check_device_policy(world: World, end: Deployment) -> str:
     """Show that a process in an OpenVPN unit's cgroup opens /dev/net/tun and no disk."""
     for unit in world.units(end):
         group = run_checked(end.gateway, "systemctl", "show", "-P", "ControlGroup", unit).strip()
-        join = f"echo $$ >/sys/fs/cgroup{group}/cgroup.procs && "
+        join = f"echo $$ >'/sys/fs/cgroup{group}/cgroup.procs' && "
         assert end.gateway.run(["sh", "-c", "head -c1 /dev/vda >/dev/null"]).returncode == 0, "the control"
         run_checked(end.gateway, "sh", "-c", f"{join} exec 3<>/dev/net/tun")
         disk = end.gateway.run(["sh", "-c", f"{join} exec head -c1 /dev/vda"])
