@@ -108,6 +108,7 @@ class AwsApi:
             moto_state.find_bucket_policy,
             moto_state.list_implied_calls,
             moto_state.find_key,
+            moto_state.add_state,
         )
         if signature is None or signature.key == self._keys.lab_key:
             return call

@@ -20,7 +20,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lab.api import ec2_resources
 from lab.api.errors import ApiError
+from lab.api.routing import match_route
+from lab.api.s3_actions import parse_s3
 
 ACCOUNT = "123456789012"
 
@@ -33,6 +36,8 @@ class Principal:
     secret: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
     policies: tuple[Mapping[str, Any], ...] = ()
+    boundary: Mapping[str, Any] | None = None
+    """Its permissions boundary: what this policy does not allow, no policy allows."""
     root: bool = False
     """Whether no policy applies (the lab reads its own state so)."""
     role: str | None = None
@@ -60,6 +65,13 @@ class Call:
     """Condition keys and their values."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """As the request has them; empty for S3."""
+    resource_context: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Condition keys that differ between the call's resources, such as their tags, by ARN."""
+
+    def about(self, resource: str) -> "Call":
+        """Return the call on one of its resources, with the condition keys of that one."""
+        context = {**self.context, **self.resource_context.get(resource, {})}
+        return replace(self, resources=(resource,), context=context)
 
 
 # --- policies ---------------------------------------------------------------------------------------------------------
@@ -72,10 +84,19 @@ def is_allowed(policies: Iterable[Mapping[str, Any]], call: Call) -> bool:
     """
     statements = [statement for policy in policies for statement in _as_list(policy.get("Statement", []))]
     for resource in call.resources:
-        matching = [s for s in statements if _statement_applies(s, call, resource)]
+        matching = [s for s in statements if _statement_applies(s, call.about(resource), resource)]
         if any(s["Effect"] == "Deny" for s in matching) or not any(s["Effect"] == "Allow" for s in matching):
             return False
     return True
+
+
+def is_allowed_to(principal: Principal, call: Call) -> bool:
+    """Return whether a principal's policies allow a call, and its permissions boundary as well.
+
+    Source: AWS IAM User Guide, "Permissions boundaries for IAM entities".
+    """
+    bounded = principal.boundary is None or is_allowed([principal.boundary], call)
+    return bounded and is_allowed(principal.policies, call)
 
 
 def is_denied_by(policy: Mapping[str, Any], call: Call) -> bool:
@@ -97,14 +118,16 @@ def is_allowed_by_key(principal: Principal, key: KmsKey, call: Call) -> bool:
     if any(s["Effect"] == "Deny" for s in direct):
         return False
     call = replace(call, resources=(key.arn,))
-    identity = [s for policy in principal.policies for s in _as_list(policy.get("Statement", []))]
+    policies = [*principal.policies, *([principal.boundary] if principal.boundary else [])]
+    identity = [s for policy in policies for s in _as_list(policy.get("Statement", []))]
     if any(s["Effect"] == "Deny" and _statement_applies(s, call, key.arn) for s in identity):
         return False
     if any(s["Effect"] == "Allow" for s in direct):
-        return True
+        # A boundary restricts what a key's policy grants to a role, but not what it grants to a user.
+        return not (principal.role and principal.boundary) or is_allowed([principal.boundary], call)
     account = {ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root"}
     delegated = any(s["Effect"] == "Allow" and account & {*_list_principals(s)} for s in statements)
-    return delegated and is_allowed(principal.policies, call)
+    return delegated and is_allowed_to(principal, call)
 
 
 def _list_principals(statement: Mapping[str, Any]) -> list[str]:
@@ -313,6 +336,7 @@ def authorize(
     find_bucket_policy: Callable[[str], Mapping[str, Any] | None],
     list_implied: Callable[[Call], Iterable[Call]] = lambda _: (),
     find_key: Callable[[str, str], KmsKey | None] = lambda _region, _key: None,
+    add_state: Callable[[Call], Call] = lambda call: call,
 ) -> Call:
     """Check a request's signature and its principal's policies, and return the call it makes.
 
@@ -321,6 +345,7 @@ def authorize(
         find_bucket_policy: returns a bucket's policy.
         list_implied: returns further calls that the principal must be allowed to make, such as iam:PassRole.
         find_key: returns the KMS key of a region by its id, alias or ARN.
+        add_state: returns a call with what only the account's state tells: its resources' tags and boundaries.
 
     Raises:
         ApiError: the key is unknown, the signature or token wrong, or a policy does not allow it.
@@ -338,18 +363,17 @@ def authorize(
         raise ApiError("InvalidClientTokenId", "The security token included in the request is invalid.")
     if not verify_signature(request, signature, principal.secret):
         raise ApiError("SignatureDoesNotMatch", "The request signature does not match the secret key.")
-    call = parse_call(request, signature)
+    call = add_state(parse_call(request, signature))
     if principal.root or call.action == "sts:GetCallerIdentity":
         return call
     identity = {"aws:PrincipalArn": principal.role or principal.arn, "aws:username": principal.arn.rsplit("/", 1)[-1]}
-    for judged in (call, *list_implied(call)):
-        message = (
-            f"User: {principal.arn} is not authorized to perform: {judged.action} on resource: {judged.resources[0]}"
-        )
-        judged = replace(judged, context={**identity, **judged.context})
-        key = find_key(signature.region, judged.resources[0]) if judged.service == "kms" else None
-        if not (is_allowed_by_key(principal, key, judged) if key else is_allowed(principal.policies, judged)):
-            raise ApiError("AccessDeniedException", message)
+    for judged in (call, *list_tagging_calls(call), *map(add_state, list_implied(call))):
+        for resource in judged.resources:
+            subject = replace(judged.about(resource), context={**identity, **judged.about(resource).context})
+            message = f"User: {principal.arn} is not authorized to perform: {judged.action} on resource: {resource}"
+            key = find_key(signature.region, resource) if judged.service == "kms" else None
+            if not (is_allowed_by_key(principal, key, subject) if key else is_allowed_to(principal, subject)):
+                raise ApiError("AccessDeniedException", message)
     if call.service == "s3" and call.resources[0] != "*":
         policy = find_bucket_policy(call.resources[0].removeprefix("arn:aws:s3:::").split("/")[0])
         if policy and is_denied_by(policy, call):
@@ -368,20 +392,74 @@ def parse_call(request: SignedRequest, signature: Signature) -> Call:
         "aws:EpochTime": str(int(now.timestamp())),
     }
     if signature.service == "s3":
-        action, arns = _parse_s3(request)
+        host = request.headers.get("host", "").split(":")[0]
+        action, arns = parse_s3(request.method, host, request.path, request.query, request.body)
         query = dict(urllib.parse.parse_qsl(request.query))
         if "prefix" in query:
             context["s3:prefix"] = query["prefix"]
-        return Call("s3", f"s3:{action}", tuple(arns), context)
+        tagging = request.headers.get("x-amz-tagging")
+        return Call("s3", f"s3:{action}", tuple(arns), context, {"Tagging": tagging} if tagging else {})
     parameters = _parse_parameters(request)
     action = parameters.pop("Action", "")
+    if signature.service == "route53":
+        action, parameters = match_route(
+            "route53",
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers=request.headers,
+            body=request.body,
+        )
     arns = list_resources(signature.service, action, parameters, signature.region)
     if signature.service == "kms":
         context |= kms_context(parameters.get("EncryptionContext") or {})
+        tags = {str(tag["TagKey"]): str(tag["TagValue"]) for tag in parameters.get("Tags") or ()}
+        context |= tag_context("aws:RequestTag", tags)
     if signature.service == "monitoring":
         context["cloudwatch:namespace"] = str(parameters.get("Namespace", ""))
-    prefix = {"monitoring": "cloudwatch"}.get(signature.service, signature.service)
-    return Call(signature.service, f"{prefix}:{action}", tuple(arns), context, parameters)
+    resource_context = {}
+    if signature.service == "ec2":
+        prefix = f"arn:aws:ec2:{signature.region}:{ACCOUNT}:"
+        tags = ec2_resources.list_requested_tags(action, parameters, prefix)
+        resource_context = {arn: tag_context("aws:RequestTag", values) for arn, values in tags.items()}
+    if signature.service == "iam" and "PermissionsBoundary" in parameters:
+        context["iam:PermissionsBoundary"] = str(parameters["PermissionsBoundary"])
+    namespace = {"monitoring": "cloudwatch"}.get(signature.service, signature.service)
+    return Call(signature.service, f"{namespace}:{action}", tuple(arns), context, parameters, resource_context)
+
+
+def tag_context(key: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags as condition keys, such as ``aws:ResourceTag/Stack`` with the `key` ``aws:ResourceTag``."""
+    return {f"{key}/{name}": value for name, value in tags.items()}
+
+
+def list_tagging_calls(call: Call) -> list[Call]:
+    """Return the tagging that a call does beside its own action, which must be allowed as well.
+
+    Sources: Amazon EC2 User Guide, "Grant permission to tag Amazon EC2 resources during creation"; Service
+    Authorization Reference, the dependent actions of IAM, S3 and Systems Manager.
+    """
+    action = call.action.partition(":")[2]
+    if call.service == "ec2":
+        if action in ("CreateTags", "DeleteTags"):
+            return []
+        arns = tuple(arn for arn in call.resources if _has_request_tags(call, arn))
+        context = {**call.context, "ec2:CreateAction": action}
+        return [replace(call, action="ec2:CreateTags", resources=arns, context=context)] if arns else []
+    tagging = {
+        "iam:CreateRole": "iam:TagRole",
+        "iam:CreateUser": "iam:TagUser",
+        "iam:CreateInstanceProfile": "iam:TagInstanceProfile",
+        "kms:CreateKey": "kms:TagResource",
+        "ssm:PutParameter": "ssm:AddTagsToResource",
+        "s3:PutObject": "s3:PutObjectTagging",
+    }.get(call.action)
+    has_tags = any(name.startswith("Tag") for name in call.parameters)
+    return [replace(call, action=tagging)] if tagging and has_tags else []
+
+
+def _has_request_tags(call: Call, arn: str) -> bool:
+    return any(name.startswith("aws:RequestTag/") for name in call.resource_context.get(arn, {}))
 
 
 def kms_context(encryption_context: Mapping[str, str], via: str | None = None) -> dict[str, str]:
@@ -401,39 +479,49 @@ def _parse_parameters(request: SignedRequest) -> dict[str, Any]:
     return dict(form)
 
 
+_ACTIONS_ON_PARAMETERS = (
+    "Parameter",
+    "Parameters",
+    "ParametersByPath",
+    "ParameterHistory",
+    "TagsToResource",
+    "TagsFromResource",
+    "TagsForResource",
+)
+
+
+def parameter_arn(name: str, region: str) -> str:
+    """Return the ARN of an SSM parameter; AWS's public ones belong to no account."""
+    path = name.lstrip("/")
+    return f"arn:aws:ssm:{region}:{'' if path.startswith('aws/') else ACCOUNT}:parameter/{path}"
+
+
 def list_resources(service: str, action: str, parameters: Mapping[str, Any], region: str) -> list[str]:
     """Return the ARNs that a call touches; ``*`` where the action has none or this module does not know them."""
     if service == "ssm":
         path = parameters.get("Path")
-        named = [*_as_list(parameters.get("Name") or []), *_as_list(parameters.get("Names") or [])]
+        named = [value for key in ("Name", "Names", "ResourceId") for value in _as_list(parameters.get(key) or [])]
         names = [str(path).rstrip("/") or "/"] if path else [str(name).split(":")[0] for name in named]
-        if names and action.endswith(("Parameter", "Parameters", "ParametersByPath", "ParameterHistory")):
-            return [f"arn:aws:ssm:{region}:{ACCOUNT}:parameter/{name.lstrip('/')}" for name in names]
+        if names and action.endswith(_ACTIONS_ON_PARAMETERS):
+            return [parameter_arn(name, region) for name in names]
     elif service == "sts" and "RoleArn" in parameters:
         return [str(parameters["RoleArn"])]
     elif service == "iam":
-        for kind, key in (("role", "RoleName"), ("user", "UserName"), ("instance-profile", "InstanceProfileName")):
+        # AddRoleToInstanceProfile is judged on the profile, and passes the role.
+        for kind, key in (("instance-profile", "InstanceProfileName"), ("role", "RoleName"), ("user", "UserName")):
             if key in parameters:
                 return [f"arn:aws:iam::{ACCOUNT}:{kind}/{parameters[key]}"]
-    elif service == "ec2" and not action.startswith("Describe"):
-        kinds = (
-            ("GroupId", "security-group"),
-            ("InstanceId", "instance"),
-            ("NetworkInterfaceId", "network-interface"),
-            ("RouteTableId", "route-table"),
-            ("AllocationId", "elastic-ip"),
-        )
-        arns = [
-            f"arn:aws:ec2:{region}:{ACCOUNT}:{kind}/{value}"
-            for key, kind in kinds
-            for name, value in parameters.items()
-            if re.fullmatch(rf"{key}(\.\d+)?", name)
-        ]
-        if action == "ModifySecurityGroupRules":
-            changed = [v for name, v in parameters.items() if name.endswith(".SecurityGroupRuleId")]
-            arns += [f"arn:aws:ec2:{region}:{ACCOUNT}:security-group-rule/{rule}" for rule in changed]
-        if arns:
-            return arns
+    elif service == "ec2":
+        return ec2_resources.list_arns(action, parameters, f"arn:aws:ec2:{region}:{ACCOUNT}:")
+    elif service == "route53":
+        kind = "change" if action == "GetChange" else str(parameters.get("ResourceType", "hostedzone"))
+        for key in ("HostedZoneId", "ResourceId", "Id"):
+            if key in parameters:
+                return [f"arn:aws:route53:::{kind}/{parameters[key]}"]
+    elif service == "kms" and action in ("CreateAlias", "DeleteAlias", "UpdateAlias"):
+        alias = f"arn:aws:kms:{region}:{ACCOUNT}:{parameters.get('AliasName')}"
+        target = parameters.get("TargetKeyId")
+        return [alias, *(list_resources("kms", "", {"KeyId": target}, region) if target else [])]
     elif service == "kms" and "KeyId" in parameters:
         key = str(parameters["KeyId"])
         if key.startswith("arn:"):
@@ -442,37 +530,3 @@ def list_resources(service: str, action: str, parameters: Mapping[str, Any], reg
     elif service == "logs" and "logGroupName" in parameters:
         return [f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{parameters['logGroupName']}"]
     return ["*"]
-
-
-_S3_SUBRESOURCES = {
-    "policy": "BucketPolicy",
-    "acl": "BucketAcl",
-    "versioning": "BucketVersioning",
-    "encryption": "EncryptionConfiguration",
-    "publicAccessBlock": "BucketPublicAccessBlock",
-    "ownershipControls": "BucketOwnershipControls",
-    "lifecycle": "LifecycleConfiguration",
-    "tagging": "BucketTagging",
-    "location": "BucketLocation",
-}
-
-
-def _parse_s3(request: SignedRequest) -> tuple[str, list[str]]:
-    """Return action and ARNs of an S3 request, by path or by virtual host."""
-    host = request.headers.get("host", "").split(":")[0]
-    path = urllib.parse.unquote(request.path).lstrip("/")
-    hosted = re.fullmatch(r"(.+?)\.s3[.-].*", host)
-    bucket, _, key = (hosted.group(1), "", path) if hosted else path.partition("/")
-    if not bucket:
-        return "ListAllMyBuckets", ["*"]
-    verb = {"GET": "Get", "HEAD": "Get", "PUT": "Put", "DELETE": "Delete", "POST": "Put"}.get(request.method, "Other")
-    if key:
-        return f"{verb}Object", [f"arn:aws:s3:::{bucket}/{key}"]
-    arn = f"arn:aws:s3:::{bucket}"
-    names = [name for name, _ in urllib.parse.parse_qsl(request.query, keep_blank_values=True)]
-    if "delete" in names:
-        return "DeleteObject", [f"{arn}/*"]
-    for name in names:
-        if name in _S3_SUBRESOURCES:
-            return f"{verb}{_S3_SUBRESOURCES[name]}", [arn]
-    return {"Get": "ListBucket", "Put": "CreateBucket", "Delete": "DeleteBucket"}.get(verb, verb), [arn]

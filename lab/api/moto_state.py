@@ -6,17 +6,20 @@ Only this module and `lab.api.moto_patches` reach into moto's objects; everythin
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
+from moto.kms.models import kms_backends
 from moto.route53.models import route53_backends
 from moto.s3.models import s3_backends
 from moto.ssm.models import Parameter, ssm_backends
 from moto.sts.models import sts_backends
 
-from lab.api.iam import ACCOUNT, Call, KmsKey, Principal, kms_context
+from lab.api import ec2_resources
+from lab.api.iam import ACCOUNT, Call, KmsKey, Principal, kms_context, tag_context
 from lab.api.moto_inventory import DEFAULT_KEY, Inventory
 from lab.network.dns import PrivateZone, Records
 
@@ -49,7 +52,12 @@ class AccessKeys:
                     groups = [group for group in iam.groups.values() if user in group.users]
                     owners = [user, *groups]
                     documents = tuple(document for owner in owners for document in _list_policies(owner))
-                    return Principal(arn=user.arn, secret=access.secret_access_key, policies=documents)
+                    return Principal(
+                        arn=user.arn,
+                        secret=access.secret_access_key,
+                        policies=documents,
+                        boundary=_find_boundary(user),
+                    )
         for session in sts_backends[ACCOUNT]["aws"].assumed_roles:
             if session.access_key_id == key and session.expiration > datetime.now(session.expiration.tzinfo):
                 role = iam.get_role_by_arn(session.role_arn)
@@ -58,6 +66,7 @@ class AccessKeys:
                     secret=session.secret_access_key,
                     token=session.session_token,
                     policies=tuple(_list_policies(role)),
+                    boundary=_find_boundary(role),
                     role=role.arn,
                 )
         return None
@@ -70,6 +79,83 @@ def _list_policies(owner: Any) -> list[Mapping[str, Any]]:
         for policy in owner.managed_policies.values()
     ]
     return [json.loads(text) for text in (*owner.policies.values(), *attached)]
+
+
+def _find_boundary(owner: Any) -> Mapping[str, Any] | None:
+    """Return the permissions boundary of a user or role; one that moto does not know allows nothing."""
+    # Users have the attribute by a patch, which tests of other things leave out.
+    arn = getattr(owner, "permissions_boundary_arn", None)
+    if not arn:
+        return None
+    policy = iam_backends[ACCOUNT]["aws"].managed_policies.get(arn)
+    document = next((version.document for version in policy.versions if version.is_default), "{}") if policy else "{}"
+    boundary: Mapping[str, Any] = json.loads(document)
+    return boundary
+
+
+def add_state(call: Call) -> Call:
+    """Return a call with what IAM knows of its resources: those behind associations, their tags, their boundaries."""
+    match call.service:
+        case "ec2":
+            return _add_tags(_resolve_associations(call))
+        case "kms":
+            return _add_key_tags(call)
+        case "iam" if "PermissionsBoundary" not in call.parameters:
+            iam = iam_backends[ACCOUNT]["aws"]
+            parameters = call.parameters
+            owner = iam.users.get(str(parameters.get("UserName"))) or next(
+                (role for role in iam.roles.values() if role.name == parameters.get("RoleName")), None
+            )
+            if boundary := getattr(owner, "permissions_boundary_arn", None):
+                return replace(call, context={**call.context, "iam:PermissionsBoundary": boundary})
+    return call
+
+
+def _add_key_tags(call: Call) -> Call:
+    """Return a call of KMS with the tags of its key, which it may name by an alias."""
+    region = call.context["aws:RequestedRegion"]
+    backend: Any = kms_backends[ACCOUNT][region]
+    context = dict(call.resource_context)
+    for arn in call.resources:
+        if key := find_key(region, arn):
+            tags = backend.tagger.get_tag_dict_for_resource(key.arn.rpartition("/")[2])
+            context[arn] = {**context.get(arn, {}), **tag_context("aws:ResourceTag", tags)}
+    return replace(call, resource_context=context)
+
+
+def _resolve_associations(call: Call) -> Call:
+    """Return a call of EC2 with the resources that an association or attachment in its parameters joins."""
+    region = call.context["aws:RequestedRegion"]
+    ec2: Any = ec2_backends[ACCOUNT][region]
+    identity = str(call.parameters.get("AssociationId") or call.parameters.get("AttachmentId") or "")
+    joined: list[str] = []
+    for table in ec2.route_tables.values() if identity.startswith("rtbassoc-") else ():
+        if identity in (table.main_association_id, *table._associations):
+            joined += [table.id, *filter(None, [table._associations.get(identity)])]
+    for acl in ec2.network_acls.values() if identity.startswith("aclassoc-") else ():
+        if identity in acl.associations:
+            joined += [acl.associations[identity].subnet_id]
+    for address in ec2.addresses if identity.startswith("eipassoc-") else ():
+        if address.association_id == identity:
+            joined += [address.allocation_id, *([address.eni.id] if address.eni else [])]
+    for interface in ec2.enis.values() if identity.startswith("eni-attach-") else ():
+        if interface.attachment_id == identity:
+            joined += [interface.id, *([interface.instance.id] if interface.instance else [])]
+    prefix = f"arn:aws:ec2:{region}:{ACCOUNT}:"
+    named = [resource for resource in call.resources if resource != "*"]
+    arns = [*named, *(ec2_resources.arn_of(resource, prefix) for resource in joined)]
+    return replace(call, resources=tuple(arns or call.resources))
+
+
+def _add_tags(call: Call) -> Call:
+    """Return a call of EC2 with the tags of its resources as condition keys."""
+    tags = ec2_backends[ACCOUNT][call.context["aws:RequestedRegion"]].tags
+    context = dict(call.resource_context)
+    for arn in call.resources:
+        resource_tags = tags.get(arn.rpartition("/")[2], {})
+        keys = tag_context("aws:ResourceTag", resource_tags) | tag_context("ec2:ResourceTag", resource_tags)
+        context[arn] = {**context.get(arn, {}), **keys}
+    return replace(call, resource_context=context)
 
 
 def find_bucket_policy(bucket: str) -> Mapping[str, Any] | None:
@@ -85,6 +171,10 @@ def list_implied_calls(call: Call) -> list[Call]:
 
 
 def _list_passed_roles(call: Call) -> list[Call]:
+    if call.action == "iam:AddRoleToInstanceProfile":
+        role = f"arn:aws:iam::{ACCOUNT}:role/{call.parameters.get('RoleName')}"
+        context = {**call.context, "iam:PassedToService": "ec2.amazonaws.com"}
+        return [Call("iam", "iam:PassRole", (role,), context)]
     reference = call.parameters.get("IamInstanceProfile.Name") or call.parameters.get("IamInstanceProfile.Arn")
     if call.service != "ec2" or not reference:
         return []

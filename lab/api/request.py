@@ -8,14 +8,13 @@ from typing import Any
 
 from moto.core.model import OperationModel
 from moto.core.parse import PROTOCOL_PARSERS
-from moto.core.request import Request, determine_request_protocol
-from moto.core.routing import get_service_router
+from moto.core.request import determine_request_protocol
 from moto.core.utils import get_service_model
 from werkzeug.datastructures import Headers, MultiDict
-from werkzeug.exceptions import HTTPException
 
 from lab.api.errors import ApiError
 from lab.api.iam import Signature, SignedRequest
+from lab.api.routing import match_route
 
 #: botocore's name of a service, where it is not the one that requests are signed for.
 _SERVICE_NAMES = {"monitoring": "cloudwatch", "servicequotas": "service-quotas"}
@@ -64,7 +63,14 @@ def parse_request(request: SignedRequest, signature: Signature) -> ApiRequest | 
     elif "Action" in form:
         action = form["Action"]
     else:
-        action, labels = _match_route(service, request)
+        action, labels = match_route(
+            service,
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers=request.headers,
+            body=request.body,
+        )
     operation = _find_operation(service, action)
     if operation is None:
         return None
@@ -85,15 +91,3 @@ def parse_request(request: SignedRequest, signature: Signature) -> ApiRequest | 
         code = "SerializationException" if protocol == "json" else "MalformedInput"
         raise ApiError(code, f"The request cannot be read: {unreadable}") from unreadable
     return ApiRequest(service, action, signature.region, parameters or {})
-
-
-def _match_route(service: str, request: SignedRequest) -> tuple[str, dict[str, Any]]:
-    """Return the operation of a REST request and the parameters in its path."""
-    url = f"http://localhost{request.path}" + (f"?{request.query}" if request.query else "")
-    try:
-        operation, labels = get_service_router(service).match(
-            Request.from_primitives(request.method, url, dict(request.headers), request.body)
-        )
-    except (HTTPException, NotImplementedError):
-        return "", {}
-    return operation.name, dict(labels)

@@ -14,7 +14,7 @@ from moto.core.botocore_stubber import BotocoreStubber
 
 from lab.api.iam import SignedRequest, authorize, parse_call, parse_signature
 from lab.api.moto_patches import Patches, patched
-from lab.api.moto_state import AccessKeys, find_bucket_policy, find_key, list_implied_calls, publish_images
+from lab.api.moto_state import AccessKeys, add_state, find_bucket_policy, find_key, list_implied_calls, publish_images
 from lab.api.request import parse_request
 from lab.api.validation.validator import Validator, check_s3
 
@@ -67,7 +67,7 @@ class JudgedAws:
         signature = parse_signature(signed)
         assert signature
         if signature.key != "testing":
-            authorize(signed, self._keys.find_principal, find_bucket_policy, list_implied_calls, find_key)
+            authorize(signed, self._keys.find_principal, find_bucket_policy, list_implied_calls, find_key, add_state)
         if signature.service == "s3":
             check_s3(parse_call(signed, signature))
         elif parsed := parse_request(signed, signature):

@@ -1,76 +1,27 @@
 """The API's application on loopback: which calls have Linux follow. Does not prove any packet: tests/lab/aws does."""
 
 import json
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto.backends import get_backend
-from moto.core.base_backend import BackendDict
 
-from lab import wsgi
 from lab.api import moto_state
-from lab.api.app import ApiRequestHandler, AwsApi
 from lab.api.validation.validator import Validator
-from lab.linux import listen
-
-REGION = "eu-west-1"
-
-
-@dataclass
-class Api:
-    """A running API and the AWS regions it requested a reconcile for."""
-
-    endpoint: str
-    keys: moto_state.AccessKeys
-    requests: list[str] = field(default_factory=list)
-
-    def client(self, service: str, **keys: str) -> Any:
-        """Return a client with other keys than the lab's own, or with those."""
-        chosen: Any = keys or {"aws_access_key_id": self.keys.lab_key, "aws_secret_access_key": self.keys.lab_secret}
-        make: Any = boto3.client
-        return make(service, region_name=REGION, endpoint_url=self.endpoint, **chosen)
+from tests.support.lab_api import REGION, Api, serve_lab_api
 
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    services = SimpleNamespace(forget_launch_data=lambda: None)
-    instances = SimpleNamespace(is_running=lambda _: False)
-    bound = listen(None, "127.0.0.1", 0)
-    running = Api(f"http://127.0.0.1:{bound.getsockname()[1]}", moto_state.AccessKeys())
-    application: Any = AwsApi(
-        running.keys,
-        threading.RLock(),
-        Validator(clock=lambda: 0.0),
-        instances=instances,  # type: ignore[arg-type]  # what no call here reaches is left out
-        services=services,  # type: ignore[arg-type]
-        request_reconcile=running.requests.append,
-    )
-    server = wsgi.serve(application, bound, handler=ApiRequestHandler)
-    yield running
-    threading.Thread(target=wsgi.close, args=(server,), daemon=True).start()
-    for service in ("ec2", "iam", "s3", "ssm", "sts", "autoscaling", "route53", "cloudwatch"):
-        backends: BackendDict[Any] = get_backend(service)
-        backends.reset()
+    with serve_lab_api(Validator(clock=lambda: 0.0)) as running:
+        yield running
 
 
 @pytest.fixture
 def operator(api: Api) -> dict[str, str]:
     """Keys of a user who may do everything."""
-    iam = api.client("iam")
-    iam.create_user(UserName="operator")
-    iam.put_user_policy(
-        UserName="operator",
-        PolicyName="all",
-        PolicyDocument=json.dumps(moto_state.ADMINISTRATOR_POLICY),
-    )
-    key = iam.create_access_key(UserName="operator")["AccessKey"]
-    return {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
+    return api.create_user("operator", json.dumps(moto_state.ADMINISTRATOR_POLICY))
 
 
 def test_the_labs_own_calls_request_nothing(api: Api, operator: dict[str, str]) -> None:
