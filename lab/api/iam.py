@@ -420,8 +420,8 @@ def parse_call(request: SignedRequest, signature: Signature) -> Call:
     resource_context = {}
     if signature.service == "ec2":
         prefix = f"arn:aws:ec2:{signature.region}:{ACCOUNT}:"
-        tags = ec2_resources.list_requested_tags(action, parameters, prefix)
-        resource_context = {arn: tag_context("aws:RequestTag", values) for arn, values in tags.items()}
+        requested = ec2_resources.list_requested_tags(action, parameters, prefix)
+        resource_context = {arn: tag_context("aws:RequestTag", values) for arn, values in requested.items()}
     if signature.service == "iam" and "PermissionsBoundary" in parameters:
         context["iam:PermissionsBoundary"] = str(parameters["PermissionsBoundary"])
     namespace = {"monitoring": "cloudwatch"}.get(signature.service, signature.service)

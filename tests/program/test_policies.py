@@ -1,0 +1,194 @@
+"""The policies of docs/policies: stacks live, and the command reads, as users with exactly them.
+
+Does not prove that AWS judges as the lab does: `lab.api.iam` says what it goes by.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from components.access import EC2_TRUST
+from drawbridge import errors
+from drawbridge.operate import bundle_probe, bundles, gateway_status, ingress_rules, leftovers
+from drawbridge.operate.account import Account
+from engine.engine import Engine, Result
+from lab.api.moto_patches import patched
+from lab.api.moto_state import ADMINISTRATOR_POLICY
+from lab.api.rules import Rules
+from lab.api.validation.validator import Validator
+from settings.stack_file import read_stack_file
+from tests.program.conftest import REGION, ROOT
+from tests.support.lab_api import Api, serve_lab_api
+from tools import policies
+
+STACKS = {path.suffixes[0].removeprefix("."): path for path in sorted(ROOT.glob("stacks/Pulumi.*.yaml"))}
+DEPLOYER = (policies.POLICIES / "deployer.json").read_text()
+OPERATOR = (policies.POLICIES / "operator.json").read_text()
+
+
+TRUST = json.dumps(EC2_TRUST)
+ALL = json.dumps(ADMINISTRATOR_POLICY)
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    # Calls come as fast as this process can; an account sees them at the network's pace.
+    with patched(), serve_lab_api(Validator(Rules(throttle_writes=False))) as api:
+        for name, value in {"AWS_ENDPOINT_URL": api.endpoint, "AWS_DEFAULT_REGION": REGION}.items():
+            monkeypatch.setenv(name, value)
+        yield api
+
+
+Become = Callable[[str, str], None]
+
+
+@pytest.fixture
+def become(api: Api, monkeypatch: pytest.MonkeyPatch) -> Become:
+    """Have the environment's credentials be those of a new user with one policy."""
+
+    def be(name: str, document: str) -> None:
+        for key, value in api.create_user(name, document).items():
+            monkeypatch.setenv(key.upper(), value)
+
+    return be
+
+
+def deploy(stack: str, config: dict[str, Any], state: Path) -> Engine:
+    return Engine(ROOT, project="drawbridge", stack=stack, config=config, state=state)
+
+
+def without(document: str, action: str) -> str:
+    """Return a policy without an action."""
+    policy = json.loads(document)
+    for statement in policy["Statement"]:
+        statement["Action"] = [allowed for allowed in statement["Action"] if allowed != action]
+    policy["Statement"] = [statement for statement in policy["Statement"] if statement["Action"]]
+    return json.dumps(policy)
+
+
+def changed(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stack's configuration with other values of keys that reach many resources."""
+    news = copy.deepcopy(config)
+    news.setdefault("drawbridge:gateway", {})["instanceType"] = "t4g.micro"
+    news.setdefault("drawbridge:tunnel", {})["port"] = 1300
+    if "drawbridge:pair" not in news:
+        *_, last = news["drawbridge:clients"]
+        # The last one's certificate is revoked, and a new one is issued.
+        last["name"] = "zoe"
+    return news
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_deployer_creates_changes_and_destroys_a_stack(stack: str, become: Become, tmp_path: Path, api: Api) -> None:
+    become("deployer", DEPLOYER)
+    config = read_stack_file(STACKS[stack])
+    first = deploy(stack, config, tmp_path / "state.json").up()
+    second = deploy(stack, changed(config), tmp_path / "state.json").up()
+    assert operations(second) > {"update", "same"}
+    assert first.outputs["publicIp"] == second.outputs["publicIp"]
+    deploy(stack, config, tmp_path / "state.json").destroy()
+    assert api.client("ec2").describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []
+    assert [user["UserName"] for user in api.client("iam").list_users()["Users"]] == ["deployer"]
+
+
+@pytest.mark.parametrize(
+    "action", ["ec2:CreateRouteTable", "ec2:CreateTags", "iam:PassRole", "s3:PutBucketPolicy", "ssm:PutParameter"]
+)
+def test_without_an_action_a_run_is_refused_and_names_it(action: str, become: Become, tmp_path: Path) -> None:
+    """The control of the test above."""
+    become("deployer", without(DEPLOYER, action))
+    with pytest.raises(Exception, match=f"not authorized to perform: {action} |cannot write .*: AccessDenied"):
+        deploy("lab", read_stack_file(STACKS["lab"]), tmp_path / "state.json").up()
+
+
+def test_a_deployer_reaches_nothing_else(become: Become, api: Api) -> None:
+    vpc = api.client("ec2").create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    api.client("iam").create_role(RoleName="admin", AssumeRolePolicyDocument=TRUST)
+    api.client("ssm").put_parameter(Name="/other/secret", Value="v", Type="String")
+    become("deployer", DEPLOYER)
+    ec2, iam, ssm, s3 = (boto3.client(service) for service in ("ec2", "iam", "ssm", "s3"))
+    tags = [{"Key": "Project", "Value": "drawbridge"}]
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: ec2.delete_vpc(VpcId=vpc),
+        lambda: ec2.create_tags(Resources=[vpc], Tags=tags),
+        lambda: ec2.create_subnet(
+            VpcId=vpc, CidrBlock="10.9.1.0/24", TagSpecifications=[{"ResourceType": "subnet", "Tags": tags}]
+        ),
+        lambda: ec2.create_vpc(CidrBlock="10.8.0.0/16"),
+        lambda: iam.put_role_policy(RoleName="admin", PolicyName="p", PolicyDocument=ALL),
+        lambda: iam.create_role(RoleName="admin2", AssumeRolePolicyDocument=TRUST),
+        lambda: ssm.get_parameter(Name="/other/secret"),
+        lambda: s3.create_bucket(Bucket="other", CreateBucketConfiguration={"LocationConstraint": REGION}),
+    )
+    for refused in calls:
+        with pytest.raises(ClientError, match="not authorized"):
+            refused()
+
+
+def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api, tmp_path: Path) -> None:
+    become("deployer", DEPLOYER)
+    deploy("home-lan", site_of_operator(), tmp_path / "state.json").up()
+    become("operator", OPERATOR)
+    account = Account(stack="home-lan", session=boto3.Session(region_name=REGION), endpoint=api.endpoint)
+    assert [client.name for client in bundles.list_clients(account)] == ["home"]
+    (bundle,) = bundles.save_bundle(account, "home", tmp_path / "home.ovpn")
+    assert "install" in bundles.kit_command(account, "home")
+    bucket = json.loads(account.parameter(account.names.release))["bucket"]
+    boto3.client("s3").get_object(Bucket=bucket, Key=account.names.kit_key("home"))
+    assert gateway_status.ssh_target(account, user="admin", identity=None).host
+    assert gateway_status.read_report(account).state == "pending"
+    verdict = bundle_probe.Verdict(state="unanswered", remote="", finding="", remedy="", seconds=0)
+    assert bundle_probe.add_aws_findings(account, bundle.read_text(), verdict).finding
+    assert {leftover.kind for leftover in leftovers.find_leftovers(account)} > {
+        "VPC",
+        "bucket",
+        "parameter",
+        "role",
+        "user",
+    }
+    assert ingress_rules.allow_me(account, "home", IPv4Address("203.0.113.99")).after == "203.0.113.99/32"
+    for secret in (account.names.keys, account.names.secret("server.key")):
+        with pytest.raises(errors.AwsError, match="not authorized"):
+            account.parameter(secret, secret=True)
+
+
+@pytest.mark.parametrize("action", ["ssm:GetParametersByPath", "iam:ListRoleTags", "ec2:ModifySecurityGroupRules"])
+def test_an_operator_without_an_action_is_refused_with_its_name(
+    action: str, become: Become, api: Api, tmp_path: Path
+) -> None:
+    """The control of the test above."""
+    become("deployer", DEPLOYER)
+    deploy("home-lan", site_of_operator(), tmp_path / "state.json").up()
+    become("operator", without(OPERATOR, action))
+    account = Account(stack="home-lan", session=boto3.Session(region_name=REGION), endpoint=api.endpoint)
+    with pytest.raises(errors.AwsError, match=f"not authorized to perform: {action} "):
+        bundles.list_clients(account)
+        leftovers.find_leftovers(account)
+        ingress_rules.allow_me(account, "home", IPv4Address("203.0.113.99"))
+
+
+def site_of_operator() -> dict[str, Any]:
+    """Return stack `site`, whose key the operator may use."""
+    users = ["arn:aws:iam::123456789012:user/operator"]
+    return read_stack_file(STACKS["site"]) | {"drawbridge:secrets": {"users": users}}
+
+
+def operations(result: Result) -> set[str]:
+    return {step.operation for step in result.steps}
+
+
+def test_the_policies_are_up_to_date() -> None:
+    assert policies.files() == {"deployer.json": DEPLOYER, "operator.json": OPERATOR}
+
+
+@pytest.mark.parametrize("document", [DEPLOYER, OPERATOR])
+def test_iam_takes_a_policy_of_this_length(document: str) -> None:
+    assert len(re.sub(r"\s", "", document)) <= 6144
