@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Address, collapse_addresses
 from string import Template
 from typing import Literal
 
-from openvpn.addressing import fixed_addresses6
+from openvpn.addressing import client_macs, fixed_addresses6, gateway_mac
 from openvpn.model import GLOBAL6, Tunnel, TunnelClient
 from openvpn.nft import render_table
 from openvpn.topology import BRIDGE
@@ -55,10 +55,13 @@ def render_nftables(tunnel: Tunnel) -> str:
     """Return a file for `nft -f` that filters between LAN and tunnel, whatever the gateway lets through.
 
     Only frames of the segment's own hosts and packets of networks that it routes may come out of the tunnel. Neither
-    side gets the other's DHCP leases, routers or spanning trees.
+    side gets the other's DHCP leases, routers or spanning trees, nor frames from its own hardware addresses: the
+    gateway sends multicast back to where it came from, and suspends a client that sends from others' addresses.
+    Frames from new addresses in the LAN pass slowly, since each address is work for the gateway.
     """
     far = collapse_addresses((tunnel.pool, *_routes_outside_lan(tunnel)))
-    values = {"TAP": TAP, "SEGMENT": str(tunnel.pool), "FAR": ", ".join(map(str, far))}
+    macs = [gateway_mac(tunnel), *client_macs(tunnel).values()]
+    values = {"TAP": TAP, "SEGMENT": str(tunnel.pool), "FAR": ", ".join(map(str, far)), "MACS": ", ".join(macs)}
     return render_table("What may cross the bridge", TABLE, Template(_RULES).substitute(values))
 
 
@@ -152,11 +155,28 @@ Restart=always
 RestartSec=5
 """
 
+# Clients that join the segment later are known once they were heard.
 _RULES = """\
 set far {
     type ipv4_addr
     flags interval
     elements = { $FAR }
+}
+set members {
+    type ether_addr
+    elements = { $MACS }
+}
+set segment_hosts {
+    type ether_addr
+    size 4096
+    flags dynamic
+    timeout 1h
+}
+set lan_hosts {
+    type ether_addr
+    size 4096
+    flags dynamic
+    timeout 1h
 }
 counter refused {
 }
@@ -171,9 +191,17 @@ chain from_tunnel {
     jump kept
     arp saddr ip != { 0.0.0.0, $SEGMENT } counter name refused drop
     ip saddr != @far counter name refused drop
+    ether saddr @lan_hosts counter name refused drop
+    update @segment_hosts { ether saddr }
 }
 chain into_tunnel {
     type filter hook postrouting priority filter; policy accept;
-    oifname "$TAP" jump kept
+    oifname != "$TAP" accept
+    jump kept
+    ether saddr @members counter name refused drop
+    ether saddr @segment_hosts counter name refused drop
+    ether saddr != @lan_hosts limit rate over 10/second burst 20 packets counter name refused drop
+    update @lan_hosts { ether saddr } accept
+    counter name refused drop
 }
 """

@@ -23,7 +23,9 @@ class Paths:
     learn = "/etc/drawbridge/learn-address"
     """Script that OpenVPN asks whether a client may use a hardware address on a segment."""
     members = "/etc/drawbridge/members"
-    """List that the script reads: a hardware address and a client's name a line."""
+    """Part of that script which says who owns each hardware address."""
+    verify_member = "/etc/drawbridge/verify-member"
+    """Script that OpenVPN asks whether a client of a segment may connect: not while it is suspended."""
 
     @property
     def config(self) -> str:

@@ -40,14 +40,14 @@ def render_files(tunnel: Tunnel) -> Mapping[str, str]:
 
 
 def render_members(tunnel: Tunnel) -> str:
-    """Return the owner of each hardware address of a segment: one address and a client's name a line.
+    """Return shell commands that set `owner` to the name of the client that has the hardware address `mac`.
 
-    A bridge may use every address that is not listed, since those of its LAN's hosts are unknown; the gateway's address
-    is listed under a name that no client can have.
+    It is empty for an address that nobody has; the gateway has a name that no client can have. `bridge` is the client
+    that may use every address that nobody has, since those of its LAN's hosts are unknown.
     """
-    lines = [f"{mac} {name}" for name, macs in source_macs(tunnel).items() for mac in macs]
-    if tunnel.bridge:
-        lines += [f"{gateway_mac(tunnel)} -", f"* {tunnel.bridge}"]
+    owners = {mac: name for name, macs in source_macs(tunnel).items() for mac in macs} | {gateway_mac(tunnel): "-"}
+    patterns = [f"{mac}) owner={name} ;;" for mac, name in owners.items()]
+    lines = [f"bridge={tunnel.bridge or ''}", "case $mac in", *patterns, "*) owner= ;;", "esac"]
     return render_lines("hardware addresses", lines)
 
 
@@ -141,9 +141,10 @@ HairPin={hairpin}
 # OpenVPN starts once its device exists in the bridge; otherwise it would create another device of that name.
 _UNIT = """\
 [Unit]
-Wants=systemd-networkd.service
+Wants=systemd-networkd.service drawbridge-suspend@%i.path
 After=systemd-networkd.service
 
 [Service]
+ExecStartPre=/usr/bin/mkdir -p /run/openvpn-%i/refused /run/openvpn-%i/suspended
 ExecStartPre=/usr/lib/systemd/systemd-networkd-wait-online --timeout=20 {interfaces}
 """

@@ -1,9 +1,10 @@
 """Render a segment's own nftables table, of the bridge family, which sees each frame that a client sends.
 
-OpenVPN holds each client to its own hardware address (`learn-address`). This table holds each hardware address to the
-network addresses of its client, also in ARP and neighbour discovery, drops what only a router may send, and lets
-multicast and broadcasts cross as far as the stack allows. A client that is a bridge sends the frames of its LAN's
-hosts: from any hardware address, but only from network addresses of that LAN, and from none that is another client's.
+OpenVPN refuses a client the hardware addresses of others (`learn-address`). This table drops frames from an address
+that nobody has, holds each hardware address to the network addresses of its client, also in ARP and neighbour
+discovery, drops what only a router may send, and lets multicast and broadcasts cross as far as the stack allows. A
+client that is a bridge sends the frames of its LAN's hosts: from any hardware address, but only from network addresses
+of that LAN, and from none that is another client's.
 Source: nft(8), "BRIDGE ADDRESS FAMILY" and "PAYLOAD EXPRESSIONS"; RFC 4861 for the messages that claim an address.
 """
 

@@ -5,11 +5,15 @@ Source: the reference manual for OpenVPN 2.6, openvpn(8); the reasons for option
 
 from collections.abc import Iterator
 
-from openvpn.addressing import dynamic_range, first_dynamic6, fixed_addresses6, segment_addresses
+from openvpn.addressing import dynamic_range, first_dynamic6, fixed_addresses6, segment_addresses, source_macs
 from openvpn.model import ServerProcess, Tunnel, TunnelClient
 from openvpn.paths import Paths
 from openvpn.syntax import render_lines, spell_network
 from openvpn.topology import BridgedSegment
+
+#: Hardware addresses that nobody has and that OpenVPN learns from one client of a segment: so a client that sends from
+#: some of them before its own, such as one with a bridge, is still reached.
+FOREIGN_MACS = 8
 
 
 def render_server(tunnel: Tunnel, process: ServerProcess | None = None) -> str:
@@ -39,7 +43,7 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
     # without it OpenVPN runs in userspace.
     yield "disable-dco"
 
-    yield from _segment_options(tunnel) if tunnel.layout.is_segment else _routed_options(tunnel, paths)
+    yield from _segment_options(tunnel, paths) if tunnel.layout.is_segment else _routed_options(tunnel, paths)
     yield from _pushed_options(tunnel)
 
     yield f"ca {paths.secrets}/ca.crt"
@@ -87,7 +91,7 @@ def _routed_options(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
     yield from (f"route {spell_network(lan)}" for lan in tunnel.lans)
 
 
-def _segment_options(tunnel: Tunnel) -> Iterator[str]:
+def _segment_options(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
     # The bridge has the server's address, not the device, which is a port of the bridge.
     yield "mode server"
     yield "tls-server"
@@ -98,7 +102,8 @@ def _segment_options(tunnel: Tunnel) -> Iterator[str]:
         yield "mtu-disc no"
     # OpenVPN identifies clients by certificate, so OpenVPN must hold each client to its own hardware address.
     yield "script-security 2"
-    yield f'learn-address "/bin/sh {Paths.learn}"'
+    yield f'learn-address "/bin/sh {Paths.learn} {paths.runtime}"'
+    yield f'tls-verify "/bin/sh {Paths.verify_member} {paths.runtime}"'
 
 
 def _pushed_options(tunnel: Tunnel) -> Iterator[str]:
@@ -119,6 +124,9 @@ def _pushed_options(tunnel: Tunnel) -> Iterator[str]:
 
 
 def _client_options(client: TunnelClient, tunnel: Tunnel) -> Iterator[str]:
+    if macs := source_macs(tunnel).get(client.name) if tunnel.layout.is_segment else None:
+        # Each address that a client sends from for the first time costs a run of the script, which everybody waits for.
+        yield f"max-routes-per-client {len(macs) + FOREIGN_MACS}"
     if not tunnel.layout.pushes_addresses or client.name == tunnel.bridge:
         return  # The host has its addresses on its bond or its bridge, not on the tunnel's device.
     address = segment_addresses(tunnel)[client.name] if tunnel.layout.is_segment else client.address

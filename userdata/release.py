@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from contract import GATEWAY_SECRETS
 from openvpn import firewall, segment_bridge, server, sysctl
@@ -69,7 +70,7 @@ def build(
         "metrics-level": f"{metrics}\n",
         **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in clients},
         **{f"revoked/{serial}": f"{owner}\n" if owner else "" for serial, owner in owners.items()},
-        **_static_files(),
+        **{f"root/{path}": text for path, text in _read_tree(FILES / "root").items()},
         **{f"root/{path}": text for path, text in (links.files if links else _server_files(tunnel)).items()},
         "root/etc/drawbridge/nftables.conf": rules,
         "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render_sysctl(tunnel),
@@ -104,8 +105,8 @@ def _segment_files(tunnel: Tunnel) -> dict[str, str]:
     """Return the files that only a segment needs."""
     if not tunnel.layout.is_segment:
         return {}
-    learn = (FILES / "learn-address.sh").read_text()
-    return {**segment_bridge.render_files(tunnel), Paths.learn.lstrip("/"): learn}
+    suspend = {"etc/drawbridge/suspend.py": (FILES / "suspend.py").read_text()}
+    return {**segment_bridge.render_files(tunnel), **_read_tree(FILES / "segment"), **suspend}
 
 
 #: Drop-in for ports below 1,024, which need a capability (capabilities(7)).
@@ -151,6 +152,6 @@ def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> b
     return gzip.compress(buffer.getvalue()) + gzip.flush()
 
 
-def _static_files() -> dict[str, str]:
-    root = FILES / "root"
-    return {f"root/{path.relative_to(root)}": path.read_text() for path in root.rglob("*") if path.is_file()}
+def _read_tree(root: Path) -> dict[str, str]:
+    """Return the text of each file under `root` by its path there."""
+    return {f"{path.relative_to(root)}": path.read_text() for path in root.rglob("*") if path.is_file()}

@@ -51,7 +51,9 @@ def test_segment_and_lan_are_one_network() -> None:
 
 
 def test_the_bridges_host_has_nothing_of_the_tunnels() -> None:
+    # It has as many hardware addresses as its LAN, up to OpenVPN's own limit; every other client has few.
     assert render_ccd(HOME, TUNNEL) == "# client home\n"
+    assert "max-routes-per-client 9\n" in render_ccd(LAPTOP, TUNNEL)
     assert "lladdr" not in render_profile(TUNNEL, "203.0.113.7", "x.drawbridge", "home")
     assert "home" not in segment_addresses(TUNNEL) and "home" not in source_macs(TUNNEL)
 
@@ -87,12 +89,47 @@ def test_nobody_has_the_gateways_global_address() -> None:
     ],
 )
 def test_whose_a_hardware_address_is(tmp_path: Path, address: str, client: str, learned: bool) -> None:
-    """The script that OpenVPN asks, with the list that the gateway has."""
-    (tmp_path / "members").write_text(segment_bridge.render_members(TUNNEL))
-    script = (FILES / "learn-address.sh").read_text().replace(Paths.members, str(tmp_path / "members"))
-    macs = {"laptop": client_macs(TUNNEL)["laptop"], "gateway": gateway_mac(TUNNEL)}
-    argv = ["sh", "-c", script, "sh", "add", macs.get(address, address), client]
-    assert (subprocess.run(argv, check=False, timeout=10).returncode == 0) == learned
+    """The script that OpenVPN asks, with the owners that the gateway has."""
+    assert learn_address(tmp_path, TUNNEL, address, client) == learned
+    counted = {path.name: path.read_text() for path in (tmp_path / "refused").iterdir()}
+    assert counted == ({} if learned else {client: "1\n"})
+    assert learn_address(tmp_path, TUNNEL, address, client) == learned
+    assert learned or (tmp_path / "refused" / client).read_text() == "2\n"
+
+
+@pytest.mark.allow_subprocess
+def test_openvpn_may_learn_an_address_that_nobody_has_where_the_filter_drops_its_frames(tmp_path: Path) -> None:
+    plain = replace(TUNNEL, topology=Segment(), clients=(LAPTOP, TunnelClient(name="robot")))
+    assert learn_address(tmp_path, plain, "02:00:00:00:00:99", "laptop")
+    assert "ether saddr != @members counter name spoofed drop" in segment_filter.render_nftables(plain)
+    for address in (client_macs(plain)["robot"], gateway_mac(plain)):
+        assert not learn_address(tmp_path, plain, address, "laptop")
+
+
+def learn_address(runtime: Path, tunnel: Tunnel, address: str, client: str) -> bool:
+    """Return the answer of the gateway's script to `client` sending from `address`, or from a member's by its name."""
+    (runtime / "members").write_text(segment_bridge.render_members(tunnel))
+    (runtime / "refused").mkdir(exist_ok=True)
+    script = (FILES / "segment" / Paths.learn.lstrip("/")).read_text()
+    script = script.replace(Paths.members, str(runtime / "members"))
+    macs = {**client_macs(tunnel), "gateway": gateway_mac(tunnel)}
+    argv = ["sh", "-c", script, "sh", str(runtime), "add", macs.get(address, address), client]
+    return subprocess.run(argv, check=False, timeout=10).returncode == 0
+
+
+@pytest.mark.allow_subprocess
+def test_a_client_is_refused_while_it_is_suspended(tmp_path: Path) -> None:
+    script = FILES / "segment" / Paths.verify_member.lstrip("/")
+
+    def accepts(depth: int, name: str) -> bool:
+        argv = ["sh", str(script), str(tmp_path), str(depth), f"CN={name}"]
+        return (
+            subprocess.run(argv, check=False, timeout=10, env={"X509_0_CN": name} if depth == 0 else {}).returncode == 0
+        )
+
+    (tmp_path / "suspended").mkdir()
+    (tmp_path / "suspended/laptop").touch()
+    assert accepts(1, "CA") and accepts(0, "home") and not accepts(0, "laptop")
 
 
 def test_the_host_gets_what_the_segment_adds() -> None:
@@ -140,5 +177,7 @@ def test_the_hosts_own_filter_takes_only_the_segments_hosts_for_neighbours() -> 
     wide = replace(TUNNEL, routes=(IPv4Network("192.168.0.0/16"), IPv4Network("192.168.1.64/26")))
     far = elements(lan_bridge.render_nftables(wide), "far")
     assert "192.168.1.192/26" in far
+    macs = {gateway_mac(TUNNEL), client_macs(TUNNEL)["laptop"]}
+    assert elements(lan_bridge.render_nftables(TUNNEL), "members") == macs
     assert not any(IPv4Address("192.168.1.70") in IPv4Network(network) for network in far)
     assert any(IPv4Address("192.168.2.1") in IPv4Network(network) for network in far)
