@@ -31,7 +31,8 @@ def test_two_processes_serve_one_segment_on_two_ports(bonded: Deployment) -> Non
         # What a bonded host has of addresses and routes is its bond's.
         assert not any(line.startswith("push") for line in conf)
         assert "Bridge=br0" in lines(files, f"root/etc/systemd/network/10-drawbridge-{tap}.network")
-    assert files["ccd/left"].splitlines()[1:] == []
+    # Of hardware addresses it has five.
+    assert files["ccd/left"].splitlines()[1:] == ["max-routes-per-client 13"]
     assert "Address=10.0.0.254/24" in lines(files, "root/etc/systemd/network/10-drawbridge-br0.network")
     assert "udp dport 1194-1195 accept" in files["root/etc/drawbridge/nftables.conf"]
 
@@ -54,7 +55,7 @@ def test_a_kit_pins_what_the_gateways_filter_lets_in(bonded: Deployment) -> None
             for line in kit[path].splitlines()
             if line.startswith("MACAddress=")
         }
-        assert len(found) == 3 and all(f"{mac} {host}\n" in members for mac in found)
+        assert len(found) == 3 and all(f"{mac}) owner={host} ;;\n" in members for mac in found)
         pinned[host] = found
     assert not pinned["left"] & pinned["right"]
 

@@ -37,7 +37,7 @@ def test_the_gateway_serves_the_lans_largest_frames_and_asks_for_its_hosts(bridg
     (config,) = (text for path, text in files.items() if path.endswith("server.conf"))
 
     assert {"tun-mtu 1500", "mtu-disc no"} <= set(config.splitlines())
-    assert any(text.endswith("* home\n") for path, text in files.items() if path.endswith("drawbridge/members"))
+    assert "bridge=home" in files["root/etc/drawbridge/members"].splitlines()
 
 
 def test_aws_reaches_what_is_declared_and_no_more(bridge: Deployment) -> None:
