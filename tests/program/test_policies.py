@@ -114,7 +114,9 @@ def test_a_deployer_reaches_nothing_else(become: Become, api: Api) -> None:
     api.client("iam").create_role(RoleName="admin", AssumeRolePolicyDocument=TRUST)
     api.client("ssm").put_parameter(Name="/other/secret", Value="v", Type="String")
     become("deployer", DEPLOYER)
-    ec2, iam, ssm, s3 = (boto3.client(service) for service in ("ec2", "iam", "ssm", "s3"))
+    # boto3.client would keep the credentials of an earlier test.
+    session = boto3.Session(region_name=REGION)
+    ec2, iam, ssm, s3 = (session.client(service) for service in ("ec2", "iam", "ssm", "s3"))
     tags = [{"Key": "Project", "Value": "drawbridge"}]
     calls: tuple[Callable[[], object], ...] = (
         lambda: ec2.delete_vpc(VpcId=vpc),
@@ -142,7 +144,7 @@ def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api,
     (bundle,) = bundles.save_bundle(account, "home", tmp_path / "home.ovpn")
     assert "install" in bundles.kit_command(account, "home")
     bucket = json.loads(account.parameter(account.names.release))["bucket"]
-    boto3.client("s3").get_object(Bucket=bucket, Key=account.names.kit_key("home"))
+    account.client("s3").get_object(Bucket=bucket, Key=account.names.kit_key("home"))
     assert gateway_status.ssh_target(account, user="admin", identity=None).host
     assert gateway_status.read_report(account).state == "pending"
     verdict = bundle_probe.Verdict(state="unanswered", remote="", finding="", remedy="", seconds=0)
