@@ -28,6 +28,7 @@ from lab.machines.memory import (
     remove_memory_group,
     run_in_group,
 )
+from lab.rooted_files import write_file
 
 #: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
@@ -113,11 +114,7 @@ class LabMachine:
             **(files or {}),
             **({"/etc/hostname": f"{hostname}\n"} if hostname else {}),
         }.items():
-            target = self.root / path.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not (target.is_file() and not target.is_symlink() and target.read_text() == text):
-                target.unlink(missing_ok=True)
-                target.write_text(text)
+            write_file(self.root, path, text)
 
     def start(self, went_down: Callable[[], None] = lambda: None) -> None:
         """Boot: systemd as PID 1, all capabilities inside, the namespace's interfaces.

@@ -15,6 +15,7 @@ systemd.network(5); unshare(1).
 import contextlib
 import hashlib
 import json
+import re
 import socket
 import socketserver
 import subprocess
@@ -31,12 +32,15 @@ from lab.machines.container import ENVIRONMENT, LabMachine
 from lab.machines.uml_agent import ADDRESS, CHECKER, MAC, PORT
 from lab.machines.uml_nft import REAL
 from lab.namespaces import add_namespace, delete_namespace
+from lab.rooted_files import read_file, remove_file, rename_file, write_file
 
 KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 NFT = "/usr/sbin/nft"
-#: Options of nft that would have it read other files of this machine's, or never end.
-_OPEN_ENDED = {"-i", "--interactive", "-I", "--includepath", "-D", "--define"}
+#: Options of nft that change what it prints, or have it check alone.
+_NFT_OPTIONS = {"-c", "--check", "-j", "--json", "-a", "--handle", "-s", "--stateless", "-n", "--numeric"}
+#: dpkg's list of the files that it puts elsewhere (dpkg-divert(1)).
+_DIVERSIONS = "/var/lib/dpkg/diversions"
 _AGENT = "/usr/local/lib/lab/agent.py"
 _REBOOTING = "/var/lib/lab-rebooting"
 _NETWORK = "/usr/local/lib/lab/network"
@@ -198,10 +202,7 @@ class UmlMachine(OwnKernelMachine):
 
     def _asks_to_boot_again(self, code: int) -> bool:
         # The kernel's own way starts it again while it still holds its taps.
-        marker = self.root / _REBOOTING.lstrip("/")
-        rebooting = marker.exists()
-        marker.unlink(missing_ok=True)
-        return rebooting
+        return remove_file(self.root, _REBOOTING)
 
     def remove(self) -> None:
         """As `Machine.remove`."""
@@ -212,16 +213,13 @@ class UmlMachine(OwnKernelMachine):
 
     def _stand_in(self) -> None:
         """Put `lab.machines.uml_nft` in nft's place, for good: dpkg puts the package's own program beside it."""
-        program, real = self.root / NFT.lstrip("/"), self.root / REAL.lstrip("/")
-        text = Path(__file__).with_name("uml_nft.py").read_text()
-        if program.exists() and not real.exists() and program.read_bytes()[:2] != b"#!":
-            program.rename(real)
-        program.write_text(text)
-        program.chmod(0o755)
-        diversions = self.root / "var/lib/dpkg/diversions"
-        diverted = diversions.read_text() if diversions.exists() else ""
+        program = read_file(self.root, NFT)
+        if program is not None and read_file(self.root, REAL) is None and program[:2] != b"#!":
+            rename_file(self.root, NFT, Path(REAL).name)
+        write_file(self.root, NFT, Path(__file__).with_name("uml_nft.py").read_text(), 0o755)
+        diverted = (read_file(self.root, _DIVERSIONS) or b"").decode()
         if NFT not in diverted.splitlines():
-            diversions.write_text(f"{diverted}{NFT}\n{REAL}\n:\n")
+            write_file(self.root, _DIVERSIONS, f"{diverted}{NFT}\n{REAL}\n:\n")
 
     def _command(self) -> list[str]:
         # As process 1 of a namespace of its own: all the processes that make up one such kernel die with it.
@@ -242,6 +240,38 @@ class UmlMachine(OwnKernelMachine):
         ]  # fmt: skip
 
 
+def read_nft_arguments(argv: Sequence[str], stdin: str | None) -> tuple[list[str], str]:
+    """Return the options and the commands of a machine's nft, to be given to this machine's on its standard input.
+
+    So no word of a machine names a file here. Raises ValueError for an option that is not in `_NFT_OPTIONS`, and for
+    commands that read other files.
+
+    >>> read_nft_arguments(["-j", "list", "ruleset"], None)
+    (['-j'], 'list ruleset')
+    >>> read_nft_arguments(["-c", "-f", "-"], "flush ruleset")
+    (['-c'], 'flush ruleset')
+    """
+    options, commands, words = list[str](), list[str](), list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--file" or re.fullmatch("-[cjasn]*f", word):
+            # `lab.machines.uml_nft` has read the file.
+            if words[:1] != ["-"]:
+                raise ValueError("the lab's nft reads its standard input alone")
+            words.pop(0)
+            options += [f"-{flag}" for flag in word.strip("-") if word != "--file" and flag != "f"]
+        elif word.startswith("-"):
+            if word not in _NFT_OPTIONS:
+                raise ValueError(f"the lab's nft does not take the option {word}")
+            options.append(word)
+        else:
+            commands.append(word)
+    text = " ".join(commands) or stdin or ""
+    if "include" in text:
+        raise ValueError("the lab checks no ruleset that reads other files")
+    return options, text
+
+
 class _CheckRequest(socketserver.StreamRequestHandler):
     """One ruleset: what this machine's nft says of it."""
 
@@ -250,14 +280,13 @@ class _CheckRequest(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Answer one line of JSON with another."""
         request = json.loads(self.rfile.readline())
-        argv = [str(word) for word in request["argv"]]
-        if _OPEN_ENDED & {*argv} or "include" in (request["stdin"] or "").split():
-            answer = {"returncode": 1, "stdout": "", "stderr": "the lab checks no ruleset that reads other files\n"}
+        try:
+            options, text = read_nft_arguments([str(word) for word in request["argv"]], request["stdin"])
+        except ValueError as error:
+            answer = {"returncode": 1, "stdout": "", "stderr": f"{error}\n"}
         else:
-            command = ["ip", "netns", "exec", self.server.namespace, "nft", *argv]
-            done = subprocess.run(
-                command, input=request["stdin"] or "", capture_output=True, text=True, timeout=60, check=False
-            )
+            command = ["ip", "netns", "exec", self.server.namespace, "nft", *options, "-f", "-"]
+            done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
             answer = {"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 

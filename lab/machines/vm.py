@@ -20,6 +20,7 @@ from lab.machines.container import unmount_below
 from lab.machines.uml import CONTROL, OwnKernelMachine, name_tap
 from lab.machines.uml_agent import MAC
 from lab.machines.vm_addresses import AddressServer, create_lease
+from lab.rooted_files import write_file
 
 QEMU = "qemu-system-x86_64"
 #: MiB of a t4g.nano or t3.nano.
@@ -113,9 +114,7 @@ class VirtualMachine(OwnKernelMachine):
         run("mount", "-t", "overlay", "overlay", "-o", options, str(self.root))
         try:
             for path, text in files.items():
-                target = self.root / path.lstrip("/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(text)
+                write_file(self.root, path, text)
             new = self.disk.with_suffix(".new")
             run("mke2fs", "-q", "-F", "-t", "ext4", "-d", str(self.root), str(new), _DISK_SIZE, timeout=300)
             new.rename(self.disk)

@@ -4,6 +4,7 @@ Does not prove how long AWS takes for each.
 """
 
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,14 @@ def test_memory_is_that_of_the_type(cloud: Cloud, neighbour: Instance, one: Inst
     assert cloud.region.host(one.id).run(take).returncode == -signal.SIGKILL
     assert booted(cloud, neighbour).run(take).stdout.strip() == str(600 << 20)
     assert booted(cloud, one), "the others of its processes run on"
+
+
+@pytest.mark.attack("10.8")
+def test_a_machine_does_not_reach_the_hosts_loopback(cloud: Cloud, one: Instance) -> None:
+    ask = ["curl", "-sS", "-m", "5", f"http://127.0.0.1:{cloud.region.port}/"]
+    assert cloud.region.host(one.id).run(ask).returncode == 7  # curl's 7: connection refused
+    with socket.create_connection(("127.0.0.1", cloud.region.port), timeout=5):
+        pass  # the control: it listens there
 
 
 @pytest.mark.parametrize("by", ["the API", "itself"])
