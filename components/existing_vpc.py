@@ -65,9 +65,9 @@ def find_existing_vpc(args: ExistingVpcArgs) -> ExistingVpc:
             f"{key}.subnetId: {args.subnet_id} is in {subnet.vpc_id}, not in {args.vpc_id}; name a subnet of that VPC"
         )
     _check_zone(args, subnet.availability_zone)
-    _check_public(args, _find_route_table(args.subnet_id, vpc.main_route_table_id))
     if args.ipv6:
         _check_ipv6(args, subnet.ipv6_cidr_block)
+    _check_public(args, _find_route_table(args.subnet_id, vpc.main_route_table_id))
     for table_id in args.route_table_ids:
         _check_route_table(args, table_id)
     if args.domain and not (vpc.enable_dns_support and vpc.enable_dns_hostnames):

@@ -25,6 +25,7 @@ from lab.api.moto_patches import (
 )
 from lab.api.moto_state import publish_images
 from settings.stack_file import read_stack_file
+from tests.support.aws import aws_environment, reset_moto, serve_moto
 from tests.support.loops import event_loop
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,21 @@ def empty_aws_with_ipv6() -> Iterator[None]:
     """The same, whose interfaces can hold delegated prefixes."""
     with empty_aws(), patched(add_interface_prefixes):
         yield
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an AWS on loopback with Debian's public images and nothing else; the environment names it."""
+    with serve_moto() as url:
+        for name, value in aws_environment(url).items():
+            monkeypatch.setenv(name, value)
+        # moto keeps everything for as long as its process lives, so another test's stack may be there.
+        reset_moto(url)
+        boto3.client("ec2", region_name=REGION).describe_vpcs()
+        publish_images(REGION)
+        with patched(ignore_bucket_policies):
+            yield url
+        reset_moto(url)
 
 
 @pytest.fixture

@@ -5,42 +5,19 @@ Does not prove what Pulumi's own engine keeps (tests/program/test_pulumi_cli.py 
 
 import base64
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
-import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 
 from engine.engine import Engine, Event
 from engine.provider.values import plain
 from engine.state import Store
-from lab.api.moto_patches import ignore_bucket_policies, patched
-from lab.api.moto_state import publish_images
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "stacks" / "Pulumi.lab.yaml").read_text())["config"]
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An AWS on loopback with Debian's public images."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    for name, value in {"AWS_ENDPOINT_URL": url, "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    publish_images(REGION)
-    with patched(ignore_bucket_policies):
-        yield url
-    server.stop()
 
 
 def test_the_program_comes_changes_and_goes_without_a_key_in_sight(endpoint: str, tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def adopt(aws: Deployment, *, ipv6: bool) -> dict[str, Any]:
         block = made["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"]
         range6 = {"Ipv6CidrBlock": str(list(IPv6Network(block).subnets(new_prefix=64))[5])}
     subnet = aws.ec2.create_subnet(VpcId=made["VpcId"], CidrBlock="172.20.5.0/24", **range6)["Subnet"]
+    internet = aws.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    aws.ec2.attach_internet_gateway(InternetGatewayId=internet, VpcId=made["VpcId"])
+    main = [{"Name": "vpc-id", "Values": [made["VpcId"]]}, {"Name": "association.main", "Values": ["true"]}]
+    (table,) = aws.ec2.describe_route_tables(Filters=main)["RouteTables"]
+    for destination in [
+        {"DestinationCidrBlock": "0.0.0.0/0"},
+        *([{"DestinationIpv6CidrBlock": "::/0"}] if ipv6 else []),
+    ]:
+        aws.ec2.create_route(RouteTableId=table["RouteTableId"], GatewayId=internet, **destination)
     return {"vpcId": made["VpcId"], "subnetId": subnet["SubnetId"]}
 
 

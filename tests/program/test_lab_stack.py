@@ -103,6 +103,7 @@ def test_the_role_has_this_policy_alone(stack: Deployment) -> None:
     (name,) = stack.iam.list_role_policies(RoleName=role)["PolicyNames"]
     assert stack.iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"] == []
     parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/drawbridge/dev"
+    (key,) = (alias for alias in stack.kms.list_aliases()["Aliases"] if alias["AliasName"] == "alias/drawbridge-dev")
     assert stack.iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"] == [
         {
             "Sid": "Pointer",
@@ -128,6 +129,13 @@ def test_the_role_has_this_policy_alone(stack: Deployment) -> None:
             "Effect": "Allow",
             "Action": ["ssm:GetParametersByPath"],
             "Resource": [f"{parameter}/gateway"],
+        },
+        {
+            "Sid": "SecretsKey",
+            "Effect": "Allow",
+            "Action": ["kms:Decrypt"],
+            "Resource": [f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{key['TargetKeyId']}"],
+            "Condition": {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": f"{parameter}/gateway/*"}},
         },
         {
             "Sid": "Metrics",

@@ -8,40 +8,22 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 import contract
 from engine.engine import Engine, Result
-from lab.api.moto_patches import ignore_bucket_policies, patched
-from lab.api.moto_state import publish_images, publish_newer_images, withdraw_image
+from lab.api.moto_state import publish_newer_images, withdraw_image
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
-from tests.support.aws import reset_moto
 
 NAMES = contract.Names("lab")
 Run = Callable[[dict[str, Any]], Engine]
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def engine(endpoint: str, tmp_path: Path) -> Any:
     """Engines for configurations of one stack in one AWS on loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": REGION,
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("ec2", region_name=REGION).describe_vpcs()
-    publish_images(REGION)
-    with patched(ignore_bucket_policies):
-        state = tmp_path / "state.json"
-        yield lambda config: Engine(ROOT, project="drawbridge", stack="lab", config=config, state=state)
-    reset_moto(f"http://{host}:{port}")
-    server.stop()
+    state = tmp_path / "state.json"
+    return lambda config: Engine(ROOT, project="drawbridge", stack="lab", config=config, state=state)
 
 
 @pytest.fixture

@@ -148,6 +148,8 @@ def test_each_vpc_leads_to_the_other_over_the_gateways_interface(pair: Deploymen
 @pytest.mark.seed("9.7")
 def test_neither_role_reads_what_is_the_others_but_for_its_own_bundle(pair: Deployment) -> None:
     base = "arn:aws:ssm:eu-west-1:123456789012:parameter"
+    aliases = {alias["AliasName"]: alias.get("TargetKeyId") for alias in pair.kms.list_aliases()["Aliases"]}
+    key = f"arn:aws:kms:eu-west-1:123456789012:key/{aliases['alias/drawbridge-duo']}"
     for names, role, bundle in (
         (A, "gateway", B.bundle("a")),
         (B, "gateway-b", A.bundle("b")),
@@ -156,13 +158,21 @@ def test_neither_role_reads_what_is_the_others_but_for_its_own_bundle(pair: Depl
         document = found["PolicyDocument"]
         policy = document if isinstance(document, dict) else json.loads(document)
         resources = {s["Sid"]: s["Resource"] for s in policy["Statement"]}
+        contexts = {
+            s["Sid"]: s["Condition"]["StringLike"]["kms:EncryptionContext:PARAMETER_ARN"]
+            for s in policy["Statement"]
+            if s["Action"] == ["kms:Decrypt"]
+        }
+        assert contexts == {"SecretsKey": f"{base}{names.secrets}/*", "BundleKey": f"{base}{bundle}"}
         assert resources == {
             "Pointer": [f"{base}{names.release}"],
             "Report": [f"{base}{names.report}"],
             "Releases": [f"arn:aws:s3:::{pair.outputs['bucket']}/{names.releases}/*"],
             "Secrets": [f"{base}{names.secrets}/*"],
             "SecretsPath": [f"{base}{names.secrets}"],
+            "SecretsKey": [key],
             "Bundle": [f"{base}{bundle}"],
+            "BundleKey": [key],
             "Metrics": ["*"],
         }
 

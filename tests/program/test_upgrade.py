@@ -5,19 +5,16 @@ with certificates that do not expire. Does not prove that AWS accepts the plan.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from engine.engine import Engine, Step
 from engine.state import Entry, Snapshot, Store
-from lab.api.moto_state import publish_images
 from settings.stack_file import read_stack_file
-from tests.program.conftest import REGION, ROOT
+from tests.program.conftest import ROOT
 
 DEPLOYED = Path(__file__).with_name("deployed")
 
@@ -36,20 +33,8 @@ Plan = Callable[[str], list[Step]]
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Plan]:
+def plan(endpoint: str, tmp_path: Path) -> Plan:
     """Return a function that plans a stack over its deployed state, with an AWS that answers look-ups only."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": REGION,
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("ec2", region_name=REGION).describe_vpcs()
-    publish_images(REGION)
 
     def preview(stack: str) -> list[Step]:
         state = tmp_path / f"{stack}.json"
@@ -59,8 +44,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Plan]:
         engine = Engine(ROOT, project="drawbridge", stack=stack, config=config, state=state)
         return [step for step in engine.preview().steps if step.operation != "same"]
 
-    yield preview
-    server.stop()
+    return preview
 
 
 def deployed_entry(row: dict[str, Any]) -> Entry:

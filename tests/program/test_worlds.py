@@ -142,11 +142,14 @@ def test_the_sites_user_may_move_its_own_rule_and_nothing_else(site: Deployment)
     }
     (rule,) = [r for r in ingress(site) if {"Key": contract.FOLLOWS_TAG, "Value": "tunnel/home"} in r["Tags"]]
     base = "arn:aws:ec2:eu-west-1:123456789012"
+    aliases = {alias["AliasName"]: alias.get("TargetKeyId") for alias in site.kms.list_aliases()["Aliases"]}
+    key = f"arn:aws:kms:eu-west-1:123456789012:key/{aliases[contract.key_alias(SITE.stack)]}"
     assert statements == {
         "Bundle": (
             ["ssm:GetParameter", "ssm:GetParameters"],
             [f"arn:aws:ssm:eu-west-1:123456789012:parameter{SITE.bundle('home')}"],
         ),
+        "BundleKey": (["kms:Decrypt"], [key]),
         "Kit": (["s3:GetObject"], [f"arn:aws:s3:::{site.outputs['bucket']}/kits/home.tar.gz"]),
         "DynamicRule": (
             ["ec2:ModifySecurityGroupRules"],
