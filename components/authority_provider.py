@@ -15,6 +15,7 @@ credentials only, so it makes sure that they lead to the account the rest of the
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -199,8 +200,9 @@ def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, An
             progress.advance()
     for client in good:
         bundle = store.values[order.names.bundle(client)]
-        parts = (bundles.ca_of, bundles.certificate_of, bundles.key_of, bundles.tls_crypt_of)
-        _put_bundle(store, order, client, *(part(bundle) for part in parts))
+        ca, certificate, key = bundles.ca_of(bundle), bundles.certificate_of(bundle), bundles.key_of(bundle)
+        tls = _key_with_metadata(keys, bundles.tls_crypt_of(bundle), good[client].serial)
+        _put_bundle(store, order, client, ca, certificate, key, tls)
         progress.advance()
     return public_outputs(register, keys, good | issued)
 
@@ -251,12 +253,29 @@ def _issue(
 ) -> Certificate:
     try:
         leaf = keys.ca.issue_client(client, order.client_lifetime, now)
-        tls = tls_crypt.client_key(keys.tls_crypt)
+        tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
     except PkiError as error:
         raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
     register.add(client, leaf)
     _put_bundle(store, order, client, keys.ca.certificate, leaf.certificate, leaf.key, tls)
     return leaf
+
+
+def _key_metadata(serial: int) -> bytes:
+    """Return the metadata of a client's tls-crypt-v2 key, by which the gateway refuses those that are revoked."""
+    return str(serial).encode()
+
+
+def _key_with_metadata(keys: Keys, key: str, serial: int) -> str:
+    """Return a client's tls-crypt-v2 key, a new one if it was issued before keys had metadata.
+
+    The former key still opens sessions, so a client that does not fetch its bundle again is not locked out.
+    """
+    metadata = _key_metadata(serial)
+    with suppress(PkiError):
+        if tls_crypt.read_metadata(keys.tls_crypt, key) == metadata:
+            return key
+    return tls_crypt.client_key(keys.tls_crypt, metadata)
 
 
 def _put_bundle(

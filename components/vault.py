@@ -89,7 +89,7 @@ class Vault(pulumi.ComponentResource):
         releases = pulumi.Output.concat(self.bucket_arn, f"/{args.names.releases}/*")
         self.grants = [
             Grant(sid="Pointer", actions=READ_PARAMETERS, resources=[pointer.arn]),
-            Grant(sid="Report", actions=["ssm:PutParameter"], resources=[report.arn]),
+            Grant(sid="Report", actions=["ssm:PutParameter"], resources=[report.arn], condition=_VALUE_ONLY),
             Grant(sid="Releases", actions=["s3:GetObject"], resources=[releases]),
         ]
         self.register_outputs({"bucket": self.bucket, "release": self.release})
@@ -132,6 +132,12 @@ class Vault(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
         )
         self.bucket, self.bucket_arn = bucket.id, bucket.arn
+
+
+#: Allows a new value of a parameter that exists, without parameter policies, of which one could delete it. No condition
+#: key covers its tier and type. Source: AWS Systems Manager User Guide, "Preventing access to Parameter Store API
+#: operations".
+_VALUE_ONLY = {"StringEquals": {"ssm:Overwrite": "true"}, "StringNotEquals": {"ssm:Policies": "true"}}
 
 
 def tls_only(bucket_arn: str) -> str:

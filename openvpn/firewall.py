@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from string import Template
 
 from openvpn import segment_filter
+from openvpn.listener import Listener
 from openvpn.model import Tunnel
 from openvpn.nft import render_set, render_table
 
@@ -35,7 +36,8 @@ def render_nftables(
 
     SSH is open to `admin_from`, the tunnel's ports to `allow_from`. Clients reach `vpc` and the tunnel's routes
     (everything, if it takes all of their traffic), but nothing link-local, where the instance's metadata and so its
-    credentials are. Hosts in `vpc` open connections only towards what clients declare reachable.
+    credentials are, and the VPC's resolver only if the tunnel pushes it. Hosts in `vpc` open connections only towards
+    what clients declare reachable.
     """
     segment, ipv6 = tunnel.layout.is_segment, tunnel.ipv6
     sets = {
@@ -45,6 +47,8 @@ def render_nftables(
         "sources": tunnel.sources,
         "destinations": (_EVERYTHING,) if tunnel.redirect else (*vpc, *tunnel.routes),
         "reachable": tunnel.reachable,
+        # Whoever may ask the VPC's resolver (its base plus two) can read all private zones of the VPC.
+        "resolvers": () if tunnel.resolver else tuple(IPv4Network(network[2]) for network in vpc),
         "peers": (tunnel.pool, *tunnel.reachable) if tunnel.client_to_client else (),
     }
     pool6 = (ipv6.pool,) if ipv6 else ()
@@ -57,17 +61,33 @@ def render_nftables(
         "peers6": pool6 if tunnel.client_to_client else (),
     }
     mss = tunnel.path_mtu - OVERHEAD - tunnel.layout.frame_header
+    protocol = tunnel.listener.protocol
+    new_sessions = _FIRST_PACKETS[protocol] * tunnel.clients_per_address * len(tunnel.listener.ports)
     values = {
         "TUNNEL": tunnel.layout.interface,
-        "PROTOCOL": tunnel.listener.protocol,
+        "PROTOCOL": protocol,
         "PORT": "-".join(map(str, dict.fromkeys(tunnel.listener.port_range))),
         "MSS": mss,
         "MSS6": mss - _IPV6_EXTRA,
         # On a segment hosts have link-local addresses, and need them to find each other.
         "METADATA6": "fd00:ec2::/32" if segment else "{ fe80::/10, fd00:ec2::/32 }",
+        "NEW_SESSION": _NEW_SESSION[protocol],
+        "NEW_SESSIONS": new_sessions,
+        "FLOWS_EACH": FLOWS_EACH,
+        "FLOWS_ALL": FLOWS_ALL,
+        "TRANSLATED": "{}-{}".format(*translated_ports(tunnel.listener)),
     }
     groups = Template(_GROUPS if segment else "").substitute(values)
-    chains = (_SPOOFING, _INPUT.replace("$GROUPS\n", groups), _FORWARD, *([_POSTROUTING] if tunnel.nat else []))
+    chains = (
+        _METERS,
+        _SPOOFING,
+        _UNTRACKED,
+        _FLOWS,
+        _INPUT.replace("$GROUPS\n", groups),
+        _FORWARD,
+        _OUTPUT,
+        *([_POSTROUTING] if tunnel.nat else []),
+    )
     body = "\n".join(
         [
             *(render_set(name, "ipv4_addr", collapse_addresses(ranges), "interval") for name, ranges in sets.items()),
@@ -97,9 +117,55 @@ def complement(*networks: IPv4Network) -> tuple[IPv4Network, ...]:
     return tuple(sorted(rest))
 
 
-#: Counters of dropped packets: from a client with a source that is not the tunnel's, from a client to the metadata,
-#: and all others, by chain.
-COUNTERS = ("spoofed", "metadata", "refused_input", "refused_forward")
+def translated_ports(listener: Listener) -> tuple[int, int]:
+    """Return the first and last source port that clients' packets leave from: the tunnel's own are not among them.
+
+    Packets to the tunnel's ports are not tracked, so a reply to a client there would not be translated back.
+    """
+    first, last = listener.port_range
+    below, above = (_UNPRIVILEGED, first - 1), (max(last + 1, _UNPRIVILEGED), 65535)
+    return max(below, above, key=lambda ports: ports[1] - ports[0])
+
+
+#: First port that a network ACL lets replies back to.
+_UNPRIVILEGED = 1024
+
+#: Connections that the tables of the kernel have room for, as the script `size-conntrack` sets it.
+_TABLE_SIZE = 65536
+FLOWS_EACH = _TABLE_SIZE // 8
+"""Connections that one source may have through the gateway, and to it."""
+FLOWS_ALL = _TABLE_SIZE // 8 * 7
+"""Connections of all sources together: the rest is for those that the gateway opens itself."""
+
+#: First packets of a new session, by protocol: P_CONTROL_HARD_RESET_CLIENT_V3 and P_CONTROL_WKC_V1 in the first byte
+#: of OpenVPN's header, or TCP's SYN (openvpn-wire-protocol, "Message types").
+_NEW_SESSION = {"udp": "@th,64,8 { 0x50, 0x58 }", "tcp": "tcp flags & (syn | ack) == syn"}
+#: Such packets that a client sends to open a session.
+_FIRST_PACKETS = {"udp": 2, "tcp": 1}
+
+#: Counters of dropped packets: from a client with a source that is not the tunnel's; to the metadata, from a client or
+#: from a program of the gateway's that is not root's; to open a session, beyond an address' rate; to open a connection,
+#: beyond a source's number; and all others, by chain.
+COUNTERS = ("spoofed", "metadata", "sessions", "flows", "refused_input", "refused_forward")
+
+_METERS = """\
+set openers {
+    type ipv4_addr
+    size 65536
+    flags dynamic
+    timeout 1m
+}
+set flows4 {
+    type ipv4_addr
+    size 65536
+    flags dynamic
+}
+set flows6 {
+    type ipv6_addr
+    size 65536
+    flags dynamic
+}
+"""
 
 # Comes before all other chains, for packets to the gateway and packets through it. OpenVPN holds each client to its own
 # addresses; this chain holds all clients together to the declared ones.
@@ -114,11 +180,42 @@ chain tunnel {
 }
 """
 
+# Opening sessions is limited by source address before OpenVPN, which has one thread, sees the packets. OpenVPN makes
+# sure that the source is not forged (`force-cookie`, TCP's handshake). The tunnel's packets and SSH are not tracked: a
+# full connection table drops packets that would begin a flow, and would lock clients and operator out.
+_UNTRACKED = """\
+chain untracked {
+    type filter hook prerouting priority raw; policy accept;
+    iifname "$TUNNEL" accept
+    fib daddr type != local accept
+    $PROTOCOL dport $PORT $NEW_SESSION \\
+        update @openers { ip saddr limit rate over $NEW_SESSIONS/minute burst $NEW_SESSIONS packets } \\
+        counter name sessions drop
+    $PROTOCOL dport $PORT notrack
+    ip saddr @admin tcp dport 22 notrack
+}
+chain untracked_replies {
+    type filter hook output priority raw; policy accept;
+    $PROTOCOL sport $PORT notrack
+    tcp sport 22 ip daddr @admin notrack
+}
+"""
+
+# No source fills the connection table, and all together leave room for the gateway's calls to AWS.
+_FLOWS = """\
+chain flows {
+    add @flows4 { ip saddr ct count over $FLOWS_EACH } counter name flows drop
+    add @flows6 { ip6 saddr ct count over $FLOWS_EACH } counter name flows drop
+    ct count over $FLOWS_ALL counter name flows drop
+}
+"""
+
 _INPUT = """\
 chain input {
     type filter hook input priority filter; policy drop;
     ct state vmap { established : accept, related : accept, invalid : drop }
     iifname "lo" accept
+    ct state new jump flows
     icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept
     icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
     icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query } accept
@@ -145,6 +242,8 @@ chain forward {
     tcp flags syn / syn,rst tcp option maxseg size set $MSS
     meta nfproto ipv6 tcp flags syn / syn,rst tcp option maxseg size set $MSS6
     ct state vmap { established : accept, related : accept, invalid : drop }
+    ct state new jump flows
+    iifname "$TUNNEL" ip daddr @resolvers counter name refused_forward drop
     iifname "$TUNNEL" oifname != "$TUNNEL" ip daddr @destinations accept
     iifname "$TUNNEL" oifname "$TUNNEL" ip daddr @peers accept
     iifname != "$TUNNEL" oifname "$TUNNEL" ip saddr @vpc ip daddr @reachable accept
@@ -156,12 +255,21 @@ chain forward {
 }
 """
 
+# The role's credentials are for root: the agent and the metrics. Whoever takes OpenVPN over gets none.
+_OUTPUT = """\
+chain output {
+    type filter hook output priority filter; policy accept;
+    meta skuid != 0 ip daddr 169.254.169.254 counter name metadata reject
+    meta skuid != 0 ip6 daddr fd00:ec2::254 counter name metadata reject
+}
+"""
+
 # A client's port is kept where it can be, but replies to ports below 1024 do not pass the public subnet's network ACL:
 # an NTP daemon sends from 123, IKE from 500.
 _POSTROUTING = """\
 chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
-    oifname != { "lo", "$TUNNEL" } ip saddr @sources meta l4proto { tcp, udp } masquerade to :1024-65535
+    oifname != { "lo", "$TUNNEL" } ip saddr @sources meta l4proto { tcp, udp } masquerade to :$TRANSLATED
     oifname != { "lo", "$TUNNEL" } ip saddr @sources masquerade
 }
 """

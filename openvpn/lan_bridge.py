@@ -183,7 +183,10 @@ counter refused {
 chain kept {
     ether type != { arp, ip, ip6 } counter name refused drop
     udp sport { 67, 68, 546, 547 } udp dport { 67, 68, 546, 547 } counter name refused drop
-    icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } counter name refused drop
+    igmp type membership-query counter name refused drop
+    exthdr frag exists ip6 hoplimit 255 counter name refused drop
+    ip6 daddr ff00::/8 exthdr frag exists frag nexthdr != udp counter name refused drop
+    icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect, mld-listener-query } counter name refused drop
 }
 chain from_tunnel {
     type filter hook prerouting priority filter; policy accept;

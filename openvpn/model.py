@@ -97,6 +97,10 @@ class Tunnel:
     """Groups that may cross a segment; all, if none is named."""
     broadcasts: int = 100
     """Broadcast frames that each client of a segment may send in a second."""
+    clients_per_address: int = 20
+    """Sessions that clients behind one public address may open at once, and in a minute after that."""
+    multicasts: int = 500
+    """Multicast frames that each client of a segment may send in a second."""
     redirect: bool = False
     """Whether all of a client's traffic takes the tunnel."""
     ipv6: TunnelIPv6 | None = None
@@ -138,9 +142,13 @@ class Tunnel:
         return tuple(process.adapter for process in self.processes)
 
     @property
-    def max_clients(self) -> int:
-        """Clients at one time: as many as the pool has room for, at most 1,024 (OpenVPN's own default)."""
-        return min(self.pool.num_addresses - 3, 1024)
+    def max_sessions(self) -> int:
+        """Sessions of a process at one time.
+
+        OpenVPN counts half-open ones too, so there is room for several of each client. Who has an address is decided
+        by the declared clients: each has one session that is complete.
+        """
+        return max(4 * min(self.pool.num_addresses - 3, 1024), 256)
 
     @property
     def bridge(self) -> str | None:

@@ -20,6 +20,8 @@ class Paths:
     """A file for each revoked serial, named by it in decimal. Never move the directory: without it everyone gets in."""
     ccd = f"{root}/ccd"
     """One file for each client who may connect."""
+    verify_key = "/etc/drawbridge/verify-key"
+    """Script that OpenVPN asks whether a client's tls-crypt-v2 key is one of a certificate that is not revoked."""
     learn = "/etc/drawbridge/learn-address"
     """Script that OpenVPN asks whether a client may use a hardware address on a segment."""
     members = "/etc/drawbridge/members"

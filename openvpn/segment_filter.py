@@ -19,7 +19,7 @@ from openvpn.topology import BridgedSegment
 TABLE = "bridge drawbridge"
 
 #: Counters of dropped frames: with addresses that are not the client's; of kinds that only a router sends or no segment
-#: needs; multicast that is not allowed; broadcasts beyond the rate.
+#: needs; multicast that is not allowed or beyond the rate; broadcasts beyond the rate.
 COUNTERS = ("spoofed", "foreign", "multicast", "broadcast")
 
 #: Bits of an IPv6 address that a host forms from its hardware address (RFC 4862).
@@ -32,7 +32,7 @@ def render_nftables(tunnel: Tunnel) -> str:
     multicast = _MULTICAST if tunnel.multicast else _ALL
     multicast6 = _MULTICAST6 if tunnel.multicast else _ALL
     advertised = [str(tunnel.ipv6.pool)] if tunnel.ipv6 and tunnel.ipv6.advertised else []
-    values = {"$RATE": str(tunnel.broadcasts)}
+    values = {"$BROADCASTS": str(tunnel.broadcasts), "$MULTICASTS": str(tunnel.multicasts)}
     values4 = {**values, "$MULTICAST\n": multicast}
     values6 = {
         **values,
@@ -52,7 +52,7 @@ def render_nftables(tunnel: Tunnel) -> str:
             *_multicast_sets(tunnel.multicast),
             *_lan_sets(tunnel),
             *(f"counter {name} {{\n}}\n" for name in COUNTERS),
-            _TALKERS,
+            *(_TALKERS.format(name=name) for name in ("talkers", "group_talkers")),
             _fill(_FRAMES, frames),
             _ARP,
             _fill(_IP, values4),
@@ -121,12 +121,12 @@ def _fill(chain: str, values: Mapping[str, str]) -> str:
 
 
 _TALKERS = """\
-set talkers {
+set {name} {{
     type ether_addr
     size 4096
     flags dynamic
     timeout 1m
-}
+}}
 """
 
 # Filters frames before the bridge decides where they go, so that it protects the gateway and the clients alike.
@@ -135,8 +135,12 @@ chain frames {
     type filter hook prerouting priority filter; policy drop;
     iifname != { $PORTS } accept
     ether saddr != @members $STRANGER
-    ether daddr ff:ff:ff:ff:ff:ff update @talkers { ether saddr limit rate over $RATE/second burst $RATE packets } \\
+    ether daddr ff:ff:ff:ff:ff:ff \\
+        update @talkers { ether saddr limit rate over $BROADCASTS/second burst $BROADCASTS packets } \\
         counter name broadcast drop
+    ether daddr & 01:00:00:00:00:00 != 0 ether daddr != ff:ff:ff:ff:ff:ff \\
+        update @group_talkers { ether saddr limit rate over $MULTICASTS/second burst $MULTICASTS packets } \\
+        counter name multicast drop
     ether type vmap { arp : goto arp_frames, ip : goto ip_frames, ip6 : goto ip6_frames }
     counter name foreign
 }
@@ -153,6 +157,7 @@ _IP = """\
 chain ip_frames {
     ether saddr . ip saddr != @own counter name spoofed drop
     udp sport 67 counter name foreign drop
+    igmp type membership-query counter name foreign drop
 $MULTICAST
 }
 """
@@ -169,7 +174,8 @@ _MULTICAST = """\
 """
 
 # A client may form temporary link-local addresses (RFC 8981) and addresses of an advertised prefix, but none that
-# belongs to another client.
+# belongs to another client. Neighbour discovery is valid only with hop limit 255, and never in fragments (RFC 6980),
+# which could hide its type behind other headers; so could fragments for a group, unless UDP comes first in them.
 _IP6 = """\
 chain claim {
     ether saddr . icmpv6 taddr != @own6 counter name spoofed drop
@@ -179,8 +185,14 @@ chain source {
     ether saddr . ip6 saddr != @own6 counter name spoofed drop
 }
 
+chain fragments {
+    ip6 hoplimit 255 counter name foreign drop
+    ip6 daddr ff00::/8 frag nexthdr != udp counter name foreign drop
+}
+
 chain ip6_frames {
-    icmpv6 type { nd-router-advert, nd-redirect } counter name foreign drop
+    exthdr frag exists jump fragments
+    icmpv6 type { nd-router-advert, nd-redirect, mld-listener-query } counter name foreign drop
     icmpv6 type nd-neighbor-advert icmpv6 taddr != $FORMED jump claim
     icmpv6 type nd-neighbor-advert icmpv6 taddr @taken6 jump claim
     ip6 saddr :: icmpv6 type nd-neighbor-solicit icmpv6 taddr @taken6 jump claim
@@ -192,11 +204,14 @@ $MULTICAST
 """
 
 # A MAC address that does not belong to a client has passed learn-address, so it came through the bridge. Hosts behind
-# the bridge share one broadcast limit.
+# the bridge share one limit of broadcasts, and one of multicast.
 _LAN = """\
 chain lan_frames {
     ether saddr @guarded counter name spoofed drop
-    ether daddr ff:ff:ff:ff:ff:ff limit rate over $RATE/second burst $RATE packets counter name broadcast drop
+    ether daddr ff:ff:ff:ff:ff:ff limit rate over $BROADCASTS/second burst $BROADCASTS packets \\
+        counter name broadcast drop
+    ether daddr & 01:00:00:00:00:00 != 0 ether daddr != ff:ff:ff:ff:ff:ff \\
+        limit rate over $MULTICASTS/second burst $MULTICASTS packets counter name multicast drop
     ether type vmap { arp : goto lan_arp, ip : goto lan_ip, ip6 : goto lan_ip6 }
     counter name foreign
 }
@@ -211,13 +226,15 @@ chain lan_arp {
 chain lan_ip {
     udp sport { 67, 68 } counter name foreign drop
     ip saddr != @behind counter name spoofed drop
+    igmp type membership-query counter name foreign drop
 $MULTICAST
 }
 """
 
 _LAN6 = """\
 chain lan_ip6 {
-    icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } counter name foreign drop
+    exthdr frag exists jump fragments
+    icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect, mld-listener-query } counter name foreign drop
     icmpv6 type nd-neighbor-advert icmpv6 taddr @taken6 counter name spoofed drop
     ip6 saddr :: icmpv6 type nd-neighbor-solicit icmpv6 taddr @taken6 counter name spoofed drop
     ip6 saddr @taken6 counter name spoofed drop

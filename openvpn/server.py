@@ -49,7 +49,11 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
     yield f"ca {paths.secrets}/ca.crt"
     yield f"cert {paths.secrets}/server.crt"
     yield f"key {paths.secrets}/server.key"
-    yield f"tls-crypt-v2 {paths.secrets}/tls-crypt-v2.key"
+    # A session costs no memory until the client has shown that it receives at its address.
+    yield f"tls-crypt-v2 {paths.secrets}/tls-crypt-v2.key force-cookie"
+    # OpenVPN waits for the script; the packet filter's rate for new sessions bounds how often it runs.
+    yield "script-security 2"
+    yield f'tls-crypt-v2-verify "/bin/sh {Paths.verify_key}"'
     yield "dh none"
     yield "tls-version-min 1.2"
     yield "remote-cert-tls client"
@@ -58,7 +62,13 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
     yield f"crl-verify {paths.revoked} dir"
     yield f"client-config-dir {paths.ccd}"
     yield "ccd-exclusive"
-    yield f"max-clients {tunnel.max_clients}"
+    yield f"max-clients {tunnel.max_sessions}"
+    # Seconds for which a half-open session occupies a place.
+    yield "hand-window 15"
+    if protocol == "udp":
+        # By default OpenVPN answers 100 first packets in 10 s, so forged ones could use all of them up. Its answer is
+        # smaller than the packet, so it amplifies nothing.
+        yield "connect-freq-initial 100000 10"
 
     yield "keepalive {} {}".format(*tunnel.keepalive)
     if protocol == "udp":
@@ -101,7 +111,6 @@ def _segment_options(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
         # The LAN's largest frames do not fit an Internet packet: let routers fragment them instead of dropping them.
         yield "mtu-disc no"
     # OpenVPN identifies clients by certificate, so OpenVPN must hold each client to its own hardware address.
-    yield "script-security 2"
     yield f'learn-address "/bin/sh {Paths.learn} {paths.runtime}"'
     yield f'tls-verify "/bin/sh {Paths.verify_member} {paths.runtime}"'
 

@@ -50,6 +50,18 @@ def client_key(server_key: str, metadata: bytes = b"") -> str:
     return _armour(_CLIENT, key + tag + encryptor.update(plain) + encryptor.finalize() + length)
 
 
+def read_metadata(server_key: str, client_key: str) -> bytes | None:
+    """Return the metadata of a client's key; None if it is not wrapped for this server. Raises `PkiError`."""
+    server = _read(_SERVER, server_key, range(_SERVER_BYTES, _SERVER_BYTES + 1))
+    wrapped = ClientKey.read(client_key).wrapped
+    tag, hidden, length = wrapped[:_TAG_BYTES], wrapped[_TAG_BYTES:-2], wrapped[-2:]
+    decryptor = Cipher(algorithms.AES(server[:32]), modes.CTR(tag[:16])).decryptor()
+    plain = decryptor.update(hidden) + decryptor.finalize()
+    if not hmac.compare_digest(tag, hmac.digest(server[64:96], length + plain, hashlib.sha256)):
+        return None
+    return plain[_CLIENT_BYTES + len(_USER_DATA) :]
+
+
 @dataclass(frozen=True, slots=True)
 class ClientKey:
     """A client's key as it uses it: to hide what it sends from everybody but the server, and to read the answers."""

@@ -26,6 +26,8 @@ def tunnel_from_settings(settings: Settings) -> Tunnel:
         client_to_client=section.client_to_client,
         multicast=tuple(MulticastRange(group=entry.group, ports=entry.ports) for entry in section.multicast),
         broadcasts=section.broadcasts,
+        multicasts=section.multicasts,
+        clients_per_address=section.clients_per_address,
         redirect=section.redirect == "all",
         clients=tuple(client_from_settings(client) for client in settings.clients),
         verb=section.verb,

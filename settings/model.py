@@ -163,6 +163,10 @@ class Tunnel(Section):
     """
     open_to: tuple[Range6, ...] = ()
     """IPv6 ranges that may open connections to clients."""
+    multicasts: int = Field(default=500, ge=1, le=100_000)
+    """Multicast frames a second that each client of a segment may send."""
+    clients_per_address: int = Field(default=20, ge=1, le=1000)
+    """Clients that may connect at once from one public address, and in a minute after that."""
     redirect: Literal["none", "ipv6", "all"] = "none"
     routes: tuple[Range4, ...] = ()
     """Networks whose routes are pushed to clients, in addition to the VPC's."""

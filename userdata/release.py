@@ -74,7 +74,7 @@ def build(
         **{f"root/{path}": text for path, text in (links.files if links else _server_files(tunnel)).items()},
         "root/etc/drawbridge/nftables.conf": rules,
         "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render_sysctl(tunnel),
-        **{f"root/{path}": text for path, text in (_segment_files(tunnel) | _low_port_files(tunnel)).items()},
+        **{f"root/{path}": text for path, text in _topology_files(tunnel).items()},
         **{f"root/{path}": text for path, text in _metrics_files(metrics).items()},
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
@@ -101,6 +101,10 @@ def _server_files(tunnel: Tunnel) -> dict[str, str]:
     }
 
 
+def _topology_files(tunnel: Tunnel) -> dict[str, str]:
+    return {**_segment_files(tunnel), **_device_files(tunnel), **_low_port_files(tunnel)}
+
+
 def _segment_files(tunnel: Tunnel) -> dict[str, str]:
     """Return the files that only a segment needs."""
     if not tunnel.layout.is_segment:
@@ -115,6 +119,21 @@ LOW_PORT = """\
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 """
+
+
+#: Drop-in for a routed tunnel, whose device, addresses and routes OpenVPN creates itself (capabilities(7)). A segment's
+#: device exists before, and OpenVPN's user owns it.
+CREATES_DEVICE = """\
+[Service]
+AmbientCapabilities=CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_NET_ADMIN
+"""
+
+
+def _device_files(tunnel: Tunnel) -> dict[str, str]:
+    """Return the files that only a tunnel needs whose device OpenVPN creates."""
+    needed = not tunnel.layout.is_segment
+    return {"etc/systemd/system/openvpn-server@.service.d/routed.conf": CREATES_DEVICE} if needed else {}
 
 
 def _low_port_files(tunnel: Tunnel) -> dict[str, str]:

@@ -330,6 +330,35 @@ def verify_signature(request: SignedRequest, signature: Signature, secret: str) 
     return hmac.compare_digest(key.hex(), signature.value)
 
 
+#: Time by which a signature may differ from AWS's clock, and the longest life of a presigned URL.
+_MAX_SKEW, _MAX_EXPIRES = datetime.timedelta(minutes=15), 604_800
+
+
+def check_signature_age(request: SignedRequest, signature: Signature, now: datetime.datetime) -> None:
+    """Raise `ApiError` for a presigned URL that has expired, or a signature that is too old or from the future.
+
+    Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)" and
+    "Error responses"; IAM User Guide, "Troubleshoot AWS Signature Version 4".
+    """
+    query = dict(urllib.parse.parse_qsl(request.query)) if signature.presigned else {}
+    stamp = query.get("X-Amz-Date") if signature.presigned else request.headers.get("x-amz-date", "")
+    try:
+        signed = datetime.datetime.strptime(stamp or "", "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        raise ApiError("IncompleteSignature", "Date must be in ISO-8601 'basic format'") from None
+    if signature.presigned:
+        expires = query.get("X-Amz-Expires", "")
+        if not (expires.isascii() and expires.isdigit() and 0 < int(expires) <= _MAX_EXPIRES):
+            raise ApiError("AuthorizationQueryParametersError", f"X-Amz-Expires must be between 1 and {_MAX_EXPIRES}")
+        if now > signed + datetime.timedelta(seconds=int(expires)):
+            raise ApiError("AccessDenied", "Request has expired")
+    elif abs(now - signed) > _MAX_SKEW:
+        if signature.service == "s3":
+            text = "The difference between the request time and the current time is too large."
+            raise ApiError("RequestTimeTooSkewed", text)
+        raise ApiError("SignatureDoesNotMatch", f"Signature expired: {stamp} is not within 15 min of now")
+
+
 def authorize(
     request: SignedRequest,
     find_principal: Callable[[str], Principal | None],
@@ -363,6 +392,7 @@ def authorize(
         raise ApiError("InvalidClientTokenId", "The security token included in the request is invalid.")
     if not verify_signature(request, signature, principal.secret):
         raise ApiError("SignatureDoesNotMatch", "The request signature does not match the secret key.")
+    check_signature_age(request, signature, datetime.datetime.now(datetime.UTC))
     call = add_state(parse_call(request, signature))
     if principal.root or call.action == "sts:GetCallerIdentity":
         return call
@@ -415,6 +445,10 @@ def parse_call(request: SignedRequest, signature: Signature) -> Call:
         context |= kms_context(parameters.get("EncryptionContext") or {})
         tags = {str(tag["TagKey"]): str(tag["TagValue"]) for tag in parameters.get("Tags") or ()}
         context |= tag_context("aws:RequestTag", tags)
+    if action == "PutParameter":
+        # Systems Manager User Guide, "Preventing access to Parameter Store API operations".
+        context["ssm:Overwrite"] = str(bool(parameters.get("Overwrite"))).lower()
+        context["ssm:Policies"] = str(bool(parameters.get("Policies"))).lower()
     if signature.service == "monitoring":
         context["cloudwatch:namespace"] = str(parameters.get("Namespace", ""))
     resource_context = {}

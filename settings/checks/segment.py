@@ -27,7 +27,7 @@ def check_device(draft: Draft) -> Iterator[Problem]:
 
 
 def _check_routed(tunnel: Tunnel, draft: Draft) -> Iterator[Problem]:
-    for key in ("broadcasts", "multicast"):
+    for key in ("broadcasts", "multicast", "multicasts"):
         if key in tunnel.model_fields_set:
             remedy = f"leave it out, or set {NAMESPACE}:tunnel.device: tap"
             yield problem_at(f"tunnel.{key}", getattr(tunnel, key), "is only for a segment", remedy)

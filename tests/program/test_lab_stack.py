@@ -111,7 +111,13 @@ def test_the_role_has_this_policy_alone(stack: Deployment) -> None:
             "Action": ["ssm:GetParameter", "ssm:GetParameters"],
             "Resource": [f"{parameter}/release"],
         },
-        {"Sid": "Report", "Effect": "Allow", "Action": ["ssm:PutParameter"], "Resource": [f"{parameter}/report"]},
+        {
+            "Sid": "Report",
+            "Effect": "Allow",
+            "Action": ["ssm:PutParameter"],
+            "Resource": [f"{parameter}/report"],
+            "Condition": {"StringEquals": {"ssm:Overwrite": "true"}, "StringNotEquals": {"ssm:Policies": "true"}},
+        },
         {
             "Sid": "Releases",
             "Effect": "Allow",
@@ -157,8 +163,9 @@ def test_the_role_can_read_its_own_and_nothing_else(stack: Deployment) -> None:
     parameters = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter"
     objects = f"arn:aws:s3:::{stack.outputs['bucket']}"
 
-    def may(action: str, resource: str) -> bool:
-        return is_allowed([policy], Call(action.partition(":")[0], action, (resource,), {}))
+    def may(action: str, resource: str, **more: str) -> bool:
+        context = {"ssm:Overwrite": "true", "ssm:Policies": "false", **{f"ssm:{key}": more[key] for key in more}}
+        return is_allowed([policy], Call(action.partition(":")[0], action, (resource,), context))
 
     own = [("ssm:GetParameter", f"{parameters}{NAMES.secret(name)}") for name in contract.GATEWAY_SECRETS]
     own += [
@@ -184,6 +191,8 @@ def test_the_role_can_read_its_own_and_nothing_else(stack: Deployment) -> None:
     ]
     assert [call for call in own if not may(*call)] == []
     assert [call for call in others if may(*call)] == []
+    report = "ssm:PutParameter", f"{parameters}{NAMES.report}"
+    assert not may(*report, Policies="true") and not may(*report, Overwrite="false")
 
 
 @pytest.mark.seed("0.3")

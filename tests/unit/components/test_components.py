@@ -403,11 +403,12 @@ def test_vault_and_authority_grant_the_gateway_what_it_reads_and_writes(declare:
         pulumi.CustomResource("test:index:Policy", "policy", {"json": policy}, pulumi.ResourceOptions(parent=authority))
         return authority
 
+    value_only = {"StringEquals": {"ssm:Overwrite": "true"}, "StringNotEquals": {"ssm:Policies": "true"}}
     read = ["ssm:GetParameter", "ssm:GetParameters"]
     base = "arn:aws:ssm:eu-west-1:123456789012:parameter/drawbridge/dev"
     assert statements(declare(declare_vault).inputs("Policy", "policy")["json"]) == {
         "Pointer": (read, ["arn:aws:x:::vault-pointer"], None),
-        "Report": (["ssm:PutParameter"], ["arn:aws:x:::vault-report"], None),
+        "Report": (["ssm:PutParameter"], ["arn:aws:x:::vault-report"], value_only),
         "Releases": (["s3:GetObject"], ["arn:aws:x:::vault-bucket/releases/*"], None),
         "Kit": (["s3:GetObject"], ["arn:aws:x:::vault-bucket/kits/alice.tar.gz"], None),
     }

@@ -20,6 +20,7 @@ from components.authority_provider import Issuer
 from components.owner import OwnerProvider
 from components.register import IssuerError
 from openvpn import bundle as bundles
+from pki import tls_crypt
 from pki.authority import Certificate
 
 NAMES = contract.Names("dev")
@@ -122,6 +123,33 @@ def test_a_new_profile_keeps_the_keys(ssm: Any) -> None:
     assert after.startswith("client\nremote 192.0.2.2\n<ca>")
     assert bundles.key_of(after) == bundles.key_of(before)
     assert bundles.tls_crypt_of(after) == bundles.tls_crypt_of(before)
+
+
+def test_a_tls_crypt_key_names_its_certificate(ssm: Any) -> None:
+    """So the gateway need not answer it once the certificate is revoked."""
+    outs = create()
+    stored = kept(ssm)
+    server = stored[NAMES.secret("tls-crypt-v2.key")]
+    for name, client in outs["clients"].items():
+        key = bundles.tls_crypt_of(stored[NAMES.bundle(name)])
+        assert tls_crypt.read_metadata(server, key) == client["serial"].encode()
+
+
+@pytest.mark.parametrize("former", ["without metadata", "damaged"])
+def test_a_former_tls_crypt_key_is_replaced_and_the_certificate_stays(ssm: Any, former: str) -> None:
+    outs = create()
+    stored = kept(ssm)
+    server, name = stored[NAMES.secret("tls-crypt-v2.key")], NAMES.bundle("alice")
+    key = bundles.tls_crypt_of(stored[name])
+    old = tls_crypt.client_key(server) if former == "without metadata" else key.replace("\n", "\n!", 1)
+    text = stored[name].replace(key, old)
+    ssm.put_parameter(Name=name, Value=text, Type="SecureString", Overwrite=True)
+    assert update(outs) == outs
+    after = kept(ssm)[name]
+    serial = outs["clients"]["alice"]["serial"].encode()
+    assert tls_crypt.read_metadata(server, bundles.tls_crypt_of(after)) == serial
+    assert bundles.certificate_of(after) == bundles.certificate_of(text)
+    assert bundles.key_of(after) == bundles.key_of(text)
 
 
 def test_removing_a_client_revokes_it_for_ever(ssm: Any) -> None:

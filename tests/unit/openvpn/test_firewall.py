@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from components.network import EPHEMERAL
 from openvpn import sysctl
-from openvpn.firewall import COUNTERS, TABLE, render_nftables
+from openvpn.firewall import COUNTERS, FLOWS_ALL, FLOWS_EACH, TABLE, render_nftables, translated_ports
 from openvpn.listener import Listener
 from openvpn.model import Tunnel, TunnelClient
 
@@ -86,6 +87,19 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
     sender.sendto(b"?", (address, 5001))
 """
 
+#: Sends datagrams, each from a port of its own, that begin with the same byte.
+DATAGRAMS = """
+import socket, sys
+source, address, port, first, count = sys.argv[1:]
+for _ in range(int(count)):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((source, 0))
+        sender.sendto(bytes([int(first, 16)]) + b"?" * 20, (address, int(port)))
+"""
+
+#: First byte of a first packet and of data (openvpn-wire-protocol, "Message types").
+RESET, DATA = "50", "48"
+
 
 def _missing() -> str | None:
     absent = [tool for tool in ("nft", "ip", "ping", "unshare", "sysctl") if not shutil.which(tool)]
@@ -146,6 +160,14 @@ class Network:
             assert server.stdout.readline() == "ready\n"
             self.at(self.far, sys.executable, "-c", SEND, CLIENT, str(port), HOST)
             return int(server.stdout.readline())
+
+    def send(self, namespace: str, source: str, address: str, port: int, first: str, count: int) -> None:
+        argv = (sys.executable, "-c", DATAGRAMS, source, address, str(port), first, str(count))
+        self.at(namespace, *argv)
+
+    def tracked(self) -> int:
+        """Connections in the gateway's table."""
+        return int(self.at(self.gateway, "cat", "/proc/sys/net/netfilter/nf_conntrack_count").stdout)
 
     def counted(self, name: str) -> int:
         shown = self.at(self.gateway, "nft", "-j", "list", "counter", *TABLE.split(), name).stdout
@@ -230,6 +252,7 @@ def test_translation_shows_the_gateway_and_without_it_the_client(network: Networ
     assert network.meet(source, HOST)[0] == source
 
 
+@pytest.mark.attack("1.14")
 def test_translated_packets_leave_from_ports_to_which_the_network_acl_lets_replies(network: Network) -> None:
     """ntpd sends from port 123, IKE from 500; the public subnet's ACL lets replies in to 1024 and above."""
     network.load(render(replace(TUNNEL, redirect=True)))
@@ -237,6 +260,8 @@ def test_translated_packets_leave_from_ports_to_which_the_network_acl_lets_repli
     assert low <= network.source_port(123) <= high
     assert low <= network.source_port(500) <= high
     assert network.source_port(40123) == 40123
+    # Replies to the tunnel's own port are OpenVPN's, and not translated back.
+    assert network.source_port(1194) != 1194
     network.load(render(replace(TUNNEL, nat=False)))
     assert network.source_port(123) == 123
 
@@ -275,6 +300,20 @@ def test_clients_reach_only_what_is_routed(network: Network) -> None:
     assert not network.ping(network.far, CLIENT, INTERNET)
     network.load(render(replace(TUNNEL, routes=(IPv4Network(f"{INTERNET}/32"),))))
     assert network.ping(network.far, CLIENT, INTERNET)
+
+
+@pytest.mark.attack("1.10")
+def test_clients_ask_the_vpc_s_resolver_only_if_it_is_pushed(network: Network) -> None:
+    resolver = "10.1.0.2"
+    run("ip", "-n", network.vpc, "address", "add", f"{resolver}/32", "dev", "up0")
+    try:
+        network.load(render())
+        assert not network.ping(network.far, CLIENT, resolver)
+        assert network.ping(network.far, CLIENT, HOST)
+        network.load(render(replace(TUNNEL, domain="test", resolver=IPv4Address(resolver))))
+        assert network.ping(network.far, CLIENT, resolver)
+    finally:
+        run("ip", "-n", network.vpc, "address", "del", f"{resolver}/32", "dev", "up0")
 
 
 def test_vpc_opens_connections_only_to_what_is_reachable(network: Network) -> None:
@@ -321,6 +360,93 @@ def test_gateway_answers_pings_and_reaches_out(network: Network) -> None:
     assert network.ping(network.far, CLIENT, GATEWAY)
     assert network.ping(network.far, CLIENT, "10.8.0.1")
     assert network.probe(network.gateway, "tcp", GATEWAY, HOST, 443) == "passed"
+
+
+def test_a_source_opens_sessions_at_its_rate(network: Network) -> None:
+    network.load(render(replace(TUNNEL, clients_per_address=3)))
+    network.send(network.vpc, OPERATOR, GATEWAY, 1194, RESET, 100)
+    # Two packets open a session. The bucket fills up again meanwhile, by one packet in 10 s.
+    assert 80 < network.counted("sessions") <= 94
+    # The control: another source in the same minute, and data of the same one.
+    before = network.counted("sessions")
+    network.send(network.vpc, HOST, GATEWAY, 1194, RESET, 6)
+    network.send(network.vpc, OPERATOR, GATEWAY, 1194, DATA, 100)
+    assert network.counted("sessions") == before
+    # What the gateway forwards to that port of a host is nobody's session.
+    network.send(network.far, CLIENT, HOST, 1194, RESET, 100)
+    assert network.counted("sessions") == before
+
+
+def test_over_tcp_a_source_connects_at_its_rate(network: Network) -> None:
+    network.load(render(replace(TUNNEL, listener=Listener("tcp", (443,)), clients_per_address=3)))
+    tries = [network.probe(network.vpc, "tcp", OPERATOR, GATEWAY, 443) for _ in range(5)]
+    assert tries == ["passed"] * 3 + ["dropped"] * 2
+    assert network.probe(network.vpc, "tcp", HOST, GATEWAY, 443) == "passed"
+
+
+@pytest.mark.parametrize(("protocol", "port"), [("udp", 1194), ("tcp", 443)])
+def test_the_tunnel_and_ssh_are_not_in_the_connection_table(
+    network: Network, protocol: Literal["udp", "tcp"], port: int
+) -> None:
+    """A full table drops every packet that would begin a flow."""
+    network.load(render(replace(TUNNEL, listener=Listener(protocol, (port,)))))
+    before = network.tracked()
+    assert network.probe(network.vpc, protocol, HOST, GATEWAY, port) == "passed"
+    network.send(network.vpc, HOST, GATEWAY, port, RESET, 3 if protocol == "udp" else 0)
+    assert network.probe(network.vpc, "tcp", OPERATOR, GATEWAY, 22) == "passed"
+    assert network.tracked() <= before
+    # The control: what is forwarded is in the table.
+    network.send(network.far, CLIENT, HOST, 1194, DATA, 3)
+    assert network.tracked() >= before + 3
+
+
+@pytest.mark.attack("1.11")
+def test_no_source_fills_the_connection_table(network: Network) -> None:
+    few = render().replace(f"count over {FLOWS_EACH}", "count over 40")
+    few = few.replace(f"count over {FLOWS_ALL}", "count over 100")
+    assert few.count("count over 40") == 2 and few.count("count over 100") == 1
+    network.load(few)
+    network.send(network.far, CLIENT, HOST, 5001, DATA, 90)
+    assert network.counted("flows") == 50
+    # Others pass, up to what is kept for the gateway's own connections, which pass always.
+    network.send(network.far, REACHABLE, HOST, 5001, DATA, 40)
+    assert network.counted("flows") == 50
+    network.send(network.far, UNREACHABLE, HOST, 5001, DATA, 40)
+    assert network.counted("flows") == 70
+    assert not network.ping(network.far, "192.168.1.5", GATEWAY)
+    assert network.probe(network.gateway, "tcp", GATEWAY, HOST, 443) == "passed"
+    assert network.ping(network.gateway, GATEWAY, HOST)
+    assert network.probe(network.vpc, "udp", HOST, GATEWAY, 1194) == "passed"
+
+
+@pytest.mark.attack("7.2")
+def test_only_root_reaches_the_metadata(network: Network) -> None:
+    network.load(render())
+    assert network.ping(network.gateway, GATEWAY, METADATA)
+    assert network.counted("metadata") == 0
+    for user in ("65534", "990"):
+        as_user = ("setpriv", f"--reuid={user}", "--clear-groups", sys.executable, "-c", PROBE)
+        network.at(network.gateway, *as_user, "tcp", GATEWAY, METADATA, "80")
+    assert network.counted("metadata") == 2
+    network.at(network.gateway, sys.executable, "-c", PROBE, "tcp", GATEWAY, METADATA, "80")
+    assert network.counted("metadata") == 2
+
+
+@pytest.mark.parametrize(
+    ("ports", "translated"),
+    [
+        ((1194,), (1195, 65535)),
+        ((443,), (1024, 65535)),
+        ((1194, 1195), (1196, 65535)),
+        ((50000,), (1024, 49999)),
+        ((1024,), (1025, 65535)),
+        ((65535,), (1024, 65534)),
+    ],
+)
+def test_clients_packets_do_not_leave_from_the_tunnels_ports(
+    ports: tuple[int, ...], translated: tuple[int, int]
+) -> None:
+    assert translated_ports(Listener("udp", ports)) == translated
 
 
 def test_every_counter_is_there(network: Network) -> None:

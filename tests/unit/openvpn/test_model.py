@@ -25,11 +25,14 @@ def unfixed(count: int) -> tuple[TunnelClient, ...]:
 
 
 @pytest.mark.parametrize(
-    ("pool", "address", "clients"), [("10.8.0.0/24", "10.8.0.1", 253), ("10.8.0.0/16", "10.8.0.1", 1024)]
+    ("pool", "address", "sessions"),
+    [("10.8.0.0/29", "10.8.0.1", 256), ("10.8.0.0/24", "10.8.0.1", 1012), ("10.8.0.0/16", "10.8.0.1", 4096)],
 )
-def test_server_takes_the_first_address(pool: str, address: str, clients: int) -> None:
+def test_server_takes_the_first_address_and_has_room_for_half_open_sessions(
+    pool: str, address: str, sessions: int
+) -> None:
     tunnel = Tunnel(pool=IPv4Network(pool))
-    assert (str(tunnel.layout.address), tunnel.max_clients) == (address, clients)
+    assert (str(tunnel.layout.address), tunnel.max_sessions) == (address, sessions)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
 from pki.authority import CertificateAuthority, Leaf, self_signed
+from userdata.cloud_config import FILES
+from userdata.files import agent
 
 
 def _missing() -> str | None:
@@ -40,6 +43,7 @@ pytestmark = [pytest.mark.allow_subprocess, pytest.mark.skipif(_missing() is not
 
 UP = "Initialization Sequence Completed"
 SERVER_NAME = "gateway.test"
+ROOT = Path(__file__).parents[3]
 TUNNEL = Tunnel(
     pool=IPv4Network("10.8.0.0/24"),
     routes=(IPv4Network("10.1.0.0/16"),),
@@ -49,6 +53,45 @@ TUNNEL = Tunnel(
         TunnelClient(name="bob"),
     ),
 )
+
+
+#: Opens sessions with a bundle, each from a port of its own, and shows how many were answered. `forged`: sends what a
+#: forged source can send, first packets without support of cookies; `reset`: asks for the answer to the first packet;
+#: `open`: answers it in turn, with the first message of TLS.
+OPENER = """
+import socket, sys, time
+from openvpn.bundle import tls_crypt_of
+from openvpn.handshake import Handshake
+from pki.tls_crypt import ClientKey
+
+class Wire:
+    retransmit_after = 60.0
+    def __init__(self):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.connect(("192.0.2.1", 1194))
+    def send(self, packet):
+        self.socket.send(packet)
+    def receive(self, seconds):
+        self.socket.settimeout(seconds)
+        try:
+            return self.socket.recv(2000)
+        except TimeoutError:
+            return None
+
+bundle, sessions, how = open(sys.argv[1]).read(), int(sys.argv[2]), sys.argv[3]
+key, answered, wires = ClientKey.read(tls_crypt_of(bundle)), 0, []
+for _ in range(sessions):
+    wires.append(wire := Wire())
+    handshake = Handshake(wire, key)
+    if how == "forged":
+        handshake._packet_number = 0
+        handshake._send(10, 0, b"")
+    elif handshake.reset(time.monotonic() + 20):
+        answered += 1
+        if how == "open":
+            handshake.secure(bundle, time.monotonic())
+print(answered)
+"""
 
 
 class Process:
@@ -77,6 +120,12 @@ class Process:
         with self._said:
             self._said.wait_for(lambda: self._ended or re.search(pattern, self.log), timeout)
             assert re.search(pattern, self.log), f"no {pattern!r} in:\n{self.log}"
+
+    def wait_for_lines(self, text: str, count: int, timeout: float = 20) -> None:
+        """Return once a text is in the log `count` times."""
+        with self._said:
+            self._said.wait_for(lambda: self._ended or self.log.count(text) >= count, timeout)
+            assert self.log.count(text) >= count, f"not {count} times {text!r} in:\n{self.log}"
 
     def stop(self) -> None:
         # Without a farewell, which takes OpenVPN seconds; its namespace takes the device along.
@@ -113,6 +162,8 @@ class Site:
         text = render_server(TUNNEL)
         for place in (paths.root, paths.runtime, str(Path(paths.addresses).parent)):
             text = text.replace(place, str(self.directory))
+        verify = (FILES / "root" / Paths.verify_key.lstrip("/")).read_text().replace(paths.root, str(self.directory))
+        text = text.replace(Paths.verify_key, self.write("verify-key", verify))
         for name in ("secrets", "revoked", "ccd"):
             (self.directory / name).mkdir()
         for client in TUNNEL.clients:
@@ -138,6 +189,23 @@ class Site:
         wrapped = tls_crypt.client_key(wrapped_for or self.tls_crypt_key, metadata)
         bundle = render_bundle(profile, self.authority.certificate, leaf.certificate, leaf.key, wrapped)
         return self._start(self.namespaces[1], "--config", self.write(f"{leaf.serial}.ovpn", bundle))
+
+    def bundle(self, leaf: Leaf, metadata: bytes = b"") -> str:
+        """Write a bundle for `leaf` and return its path."""
+        wrapped = tls_crypt.client_key(self.tls_crypt_key, metadata)
+        profile = render_profile(TUNNEL, "192.0.2.1", SERVER_NAME)
+        text = render_bundle(profile, self.authority.certificate, leaf.certificate, leaf.key, wrapped)
+        return self.write(f"{leaf.serial}-{len(metadata)}.ovpn", text)
+
+    def open_sessions(self, bundle: str, count: int, how: str = "open") -> int:
+        """Open sessions and leave them; return how many the server has answered."""
+        argv = (sys.executable, "-c", OPENER, bundle, str(count), how)
+        return int(self.on_client("env", f"PYTHONPATH={ROOT}", *argv))
+
+    def count_sessions(self) -> int:
+        """Return the server's sessions, half-open ones among them."""
+        answer = agent.send_management_commands(self.directory / "mgmt.sock", ["status 3"])
+        return sum(line.startswith("CLIENT_LIST") for line in answer)
 
     def leaf(self, name: str = "alice") -> Leaf:
         return self.authority.issue_client(name, timedelta(days=1), datetime.now(UTC))
@@ -316,3 +384,38 @@ def test_server_reads_the_metadata(site: Site, metadata: bytes) -> None:
     site.server(None, "--script-security", "2", "--tls-crypt-v2-verify", str(script))
     site.client(site.leaf(), metadata=metadata).wait_for(UP)
     assert (site.directory / "metadata").read_bytes() == metadata
+
+
+@pytest.mark.attack("5.2")
+def test_a_revoked_key_opens_no_session(site: Site) -> None:
+    server = site.server()
+    revoked = site.leaf("alice")
+    (site.directory / "revoked" / str(revoked.serial)).touch()
+    assert site.open_sessions(site.bundle(revoked, str(revoked.serial).encode()), 20) == 20
+    server.wait_for_lines("TLS CRYPT V2 VERIFY SCRIPT ERROR", 20)
+    assert site.count_sessions() == 0
+    # The control: a key that was issued before keys named their certificate's serial, and one that is not revoked.
+    assert site.open_sessions(site.bundle(revoked), 2) == 2
+    good = site.leaf("bob")
+    assert site.open_sessions(site.bundle(good, str(good.serial).encode()), 3) == 3
+    server.wait_for_lines("TLS CRYPT V2 VERIFY SCRIPT OK", 5)
+    assert site.count_sessions() == 5
+
+
+@pytest.mark.attack("5.3")
+def test_a_forged_source_occupies_no_session(site: Site) -> None:
+    """A first packet can have any source; a client that does not announce cookies is forgotten at once."""
+    server = site.server()
+    bundle = site.bundle(site.leaf())
+    site.open_sessions(bundle, 20, "forged")
+    server.wait_for_lines("using tls-crypt-v2 key", 20)
+    assert site.count_sessions() == 0
+    assert site.open_sessions(bundle, 1) == 1
+    server.wait_for("VERIFY SCRIPT OK")
+    assert site.count_sessions() == 1
+
+
+def test_first_packets_do_not_use_up_the_answers(site: Site) -> None:
+    """By default OpenVPN answers no more than 100 of them in 10 s."""
+    site.server()
+    assert site.open_sessions(site.bundle(site.leaf()), 110, "reset") == 110

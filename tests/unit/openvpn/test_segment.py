@@ -86,6 +86,12 @@ def test_the_filter_knows_who_has_what() -> None:
     assert "239.255.0.0/16 . 7400-7500" in segment_filter.render_nftables(named)
 
 
+def test_the_filter_holds_multicast_to_its_own_rate() -> None:
+    text = segment_filter.render_nftables(replace(SIX, multicasts=77, broadcasts=55))
+    assert "@group_talkers { ether saddr limit rate over 77/second burst 77 packets }" in text
+    assert "@talkers { ether saddr limit rate over 55/second burst 55 packets }" in text
+
+
 def test_ipv6_addresses_follow_the_ipv4_ones_unless_they_are_chosen() -> None:
     chosen = TunnelClient(name="chosen", address6=IPv6Address("::a"))
     both = replace(SIX, clients=(ROBOT, chosen))

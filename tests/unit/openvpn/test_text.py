@@ -58,7 +58,9 @@ push "route 10.1.0.0 255.255.0.0"
 ca /etc/openvpn/server/secrets/ca.crt
 cert /etc/openvpn/server/secrets/server.crt
 key /etc/openvpn/server/secrets/server.key
-tls-crypt-v2 /etc/openvpn/server/secrets/tls-crypt-v2.key
+tls-crypt-v2 /etc/openvpn/server/secrets/tls-crypt-v2.key force-cookie
+script-security 2
+tls-crypt-v2-verify "/bin/sh /etc/drawbridge/verify-key"
 dh none
 tls-version-min 1.2
 remote-cert-tls client
@@ -66,7 +68,9 @@ data-ciphers AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305
 crl-verify /etc/openvpn/server/revoked dir
 client-config-dir /etc/openvpn/server/ccd
 ccd-exclusive
-max-clients 253
+max-clients 1012
+hand-window 15
+connect-freq-initial 100000 10
 keepalive 10 120
 explicit-exit-notify 1
 tun-mtu 1420
@@ -106,6 +110,7 @@ def test_over_tcp_the_connection_s_end_is_the_farewell() -> None:
         "proto udp",
         "port 1194",
         "explicit-exit-notify 1",
+        "connect-freq-initial 100000 10",
     }
     assert profile ^ set(options(render_profile(plain, REMOTE, SERVER))) == {
         "proto tcp",

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from pki.authority import PkiError
-from pki.tls_crypt import METADATA_LIMIT, client_key, server_key
+from pki.tls_crypt import METADATA_LIMIT, client_key, read_metadata, server_key
 
 
 def content(pem: str) -> bytes:
@@ -46,6 +46,8 @@ def test_server_key_is_two_keys_of_512_bits() -> None:
 def test_client_key_unwraps(metadata: bytes) -> None:
     server = server_key()
     assert unwrap(server, client_key(server, metadata)) == b"\x00" + metadata
+    assert read_metadata(server, client_key(server, metadata)) == metadata
+    assert read_metadata(server_key(), client_key(server, metadata)) is None
 
 
 def test_client_key_is_wrapped_for_one_server() -> None:

@@ -90,6 +90,7 @@ def tunnel(*bases: dict[str, Any], **keys: Any) -> dict[str, Any]:
         (tunnel(routes="x"), "[192.168.1.0/24]", tunnel(routes=["192.168.1.0/24"])),
         # A segment
         (tunnel(broadcasts=9), "leave it out", tunnel()),
+        (tunnel(multicasts=9), "leave it out", tunnel()),
         (tunnel(broadcasts=9), "tunnel.device: tap", tunnel(SEGMENT, broadcasts=9)),
         (tunnel(SEGMENT, redirect="all"), "use none", tunnel(SEGMENT, redirect="none")),
         (tunnel(SEGMENT, redirect="all"), "device: tun", tunnel(redirect="all")),

@@ -34,6 +34,7 @@ def test_everything_in_it() -> None:
         "revoked/5",
         "root/etc/drawbridge/nftables.conf",
         "root/etc/drawbridge/size-conntrack",
+        "root/etc/drawbridge/verify-key",
         "root/etc/openvpn/server/server.conf",
         "root/etc/sysctl.d/90-drawbridge.conf",
         "root/etc/systemd/system/drawbridge-agent.service",
@@ -43,6 +44,7 @@ def test_everything_in_it() -> None:
         "root/etc/systemd/system/drawbridge-metrics.timer.d/interval.conf",
         "root/etc/systemd/system/drawbridge-nftables.service",
         "root/etc/systemd/system/openvpn-server@.service.d/drawbridge.conf",
+        "root/etc/systemd/system/openvpn-server@.service.d/routed.conf",
         "root/etc/sysusers.d/drawbridge.conf",
         "root/etc/tmpfiles.d/openvpn.conf",
     ]

@@ -3,6 +3,9 @@
 The cases are those of the IAM User Guide's "Policy evaluation logic" and "Condition operators".
 """
 
+import datetime
+import json
+import urllib.parse
 from typing import Any
 
 import botocore.auth
@@ -11,7 +14,18 @@ import botocore.credentials
 import pytest
 
 from lab.api.errors import ApiError
-from lab.api.iam import Call, Principal, SignedRequest, authorize, is_allowed, is_denied_by, list_resources
+from lab.api.iam import (
+    Call,
+    Principal,
+    SignedRequest,
+    authorize,
+    check_signature_age,
+    is_allowed,
+    is_denied_by,
+    list_resources,
+    parse_call,
+    parse_signature,
+)
 
 MINE = "arn:aws:ssm:eu-west-1:123456789012:parameter/mine/one"
 SECRET = "secret"
@@ -196,3 +210,63 @@ def test_what_a_call_implies_must_be_allowed_as_well() -> None:
     role = Call("iam", "iam:PassRole", ("arn:aws:iam::123456789012:role/gateway",), {})
     with pytest.raises(ApiError, match="iam:PassRole"):
         authorize(signed(), lambda _: principal, lambda _: None, lambda _: [role])
+
+
+def presigned(seconds: int) -> SignedRequest:
+    """A GET of an object, signed in its URL for `seconds`."""
+    request = botocore.awsrequest.AWSRequest("GET", "http://127.0.0.1/bucket/kit")
+    credentials = botocore.credentials.Credentials("AKIALAB", SECRET)
+    botocore.auth.S3SigV4QueryAuth(credentials, "s3", "eu-west-1", expires=seconds).add_auth(request)
+    url = urllib.parse.urlsplit(str(request.url))
+    return SignedRequest("GET", url.path, url.query, {"host": "127.0.0.1"}, b"", True, "127.0.0.1")
+
+
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("request_", "after", "code"),
+    [
+        (presigned(3600), {"minutes": 59}, None),
+        (presigned(3600), {"minutes": 62}, "AccessDenied"),
+        (presigned(604_801), {"minutes": 0}, "AuthorizationQueryParametersError"),
+        (presigned(0), {"minutes": 0}, "AuthorizationQueryParametersError"),
+        (signed(), {"minutes": 14}, None),
+        (signed(), {"minutes": 16}, "SignatureDoesNotMatch"),
+        (signed(), {"minutes": -17}, "SignatureDoesNotMatch"),
+    ],
+)
+def test_a_signature_has_its_time(request_: SignedRequest, after: dict[str, int], code: str | None) -> None:
+    signature = parse_signature(request_)
+    assert signature
+    try:
+        check_signature_age(request_, signature, NOW + datetime.timedelta(**after))
+    except ApiError as error:
+        assert error.code == code
+    else:
+        assert code is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "passes"),
+    [
+        ({"Overwrite": True}, True),
+        ({}, False),
+        ({"Overwrite": True, "Policies": "[]"}, False),
+    ],
+)
+def test_a_new_value_is_not_a_new_parameter_nor_a_policy(parameters: dict[str, Any], passes: bool) -> None:
+    value_only = {"StringEquals": {"ssm:Overwrite": "true"}, "StringNotEquals": {"ssm:Policies": "true"}}
+    request = signed()
+    body = json.dumps({"Name": "/mine/one", "Value": "1", **parameters}).encode()
+    headers = {
+        **request.headers,
+        "x-amz-target": "AmazonSSM.PutParameter",
+        "content-type": "application/x-amz-json-1.1",
+    }
+    headers["authorization"] = headers["authorization"].replace("/ec2/", "/ssm/")
+    put = SignedRequest("POST", "/", "", headers, body, True, "127.0.0.1")
+    signature = parse_signature(put)
+    assert signature
+    made = parse_call(put, signature)
+    assert is_allowed([policy(allow("ssm:PutParameter", Condition=value_only))], made) is passes
