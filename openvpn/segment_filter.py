@@ -9,7 +9,7 @@ Source: nft(8), "BRIDGE ADDRESS FAMILY" and "PAYLOAD EXPRESSIONS"; RFC 4861 for 
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Address, collapse_addresses
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
 from openvpn.addressing import derive_link_local, fixed_addresses6, gateway_mac, segment_addresses, source_macs
 from openvpn.model import MulticastRange, Tunnel
@@ -98,11 +98,16 @@ def _own_addresses6(tunnel: Tunnel, macs_by_client: Mapping[str, tuple[str, ...]
 
 def _multicast_sets(allowed: Iterable[MulticastRange]) -> Iterable[str]:
     if allowed:
-        ranges4 = [entry for entry in allowed if isinstance(entry.group, IPv4Network)]
-        ranges6 = [entry for entry in allowed if entry not in ranges4]
-        for name, kind, ranges in (("groups", "ipv4_addr", ranges4), ("groups6", "ipv6_addr", ranges6)):
-            elements = (f"{entry.group} . {entry.ports[0]}-{entry.ports[1]}" for entry in ranges)
-            yield render_set(name, f"{kind} . inet_service", elements, "interval")
+        ranges4 = [(entry.group, entry.ports) for entry in allowed if isinstance(entry.group, IPv4Network)]
+        ranges6 = [(entry.group, entry.ports) for entry in allowed if isinstance(entry.group, IPv6Network)]
+        elements4, elements6 = (
+            (f"{group} . {first}-{last}" for group, (first, last) in ranges) for ranges in (ranges4, ranges6)
+        )
+        networks4, networks6 = (group for group, _ in ranges4), (group for group, _ in ranges6)
+        yield render_set("groups", "ipv4_addr . inet_service", elements4, "interval")
+        yield render_set("groups6", "ipv6_addr . inet_service", elements6, "interval")
+        yield render_set("any_port_groups", "ipv4_addr", collapse_addresses(networks4), "interval")
+        yield render_set("any_port_groups6", "ipv6_addr", collapse_addresses(networks6), "interval")
 
 
 def _lan_sets(tunnel: Tunnel) -> Iterable[str]:
@@ -164,12 +169,12 @@ $MULTICAST
 
 _ALL = "    accept\n"
 
-# Only the first fragment of a packet holds its port.
+# Only the first fragment of a packet holds its port, so later ones pass to a group whatever their port.
 _MULTICAST = """\
     ip daddr != 224.0.0.0/4 accept
     ip protocol igmp accept
     ip daddr . udp dport @groups accept
-    ip frag-off & 0x1fff != 0 accept
+    ip frag-off & 0x1fff != 0 ip daddr @any_port_groups accept
     counter name multicast drop
 """
 
@@ -193,6 +198,8 @@ chain fragments {
 chain ip6_frames {
     exthdr frag exists jump fragments
     icmpv6 type { nd-router-advert, nd-redirect, mld-listener-query } counter name foreign drop
+    icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit != 255 \\
+        counter name foreign drop
     icmpv6 type nd-neighbor-advert icmpv6 taddr != $FORMED jump claim
     icmpv6 type nd-neighbor-advert icmpv6 taddr @taken6 jump claim
     ip6 saddr :: icmpv6 type nd-neighbor-solicit icmpv6 taddr @taken6 jump claim
@@ -235,6 +242,7 @@ _LAN6 = """\
 chain lan_ip6 {
     exthdr frag exists jump fragments
     icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect, mld-listener-query } counter name foreign drop
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit != 255 counter name foreign drop
     icmpv6 type nd-neighbor-advert icmpv6 taddr @taken6 counter name spoofed drop
     ip6 saddr :: icmpv6 type nd-neighbor-solicit icmpv6 taddr @taken6 counter name spoofed drop
     ip6 saddr @taken6 counter name spoofed drop
@@ -248,6 +256,6 @@ _MULTICAST6 = """\
     ip6 daddr != ff00::/8 accept
     meta l4proto ipv6-icmp accept
     ip6 daddr . udp dport @groups6 accept
-    frag frag-off != 0 accept
+    frag frag-off != 0 ip6 daddr @any_port_groups6 accept
     counter name multicast drop
 """

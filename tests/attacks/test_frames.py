@@ -1,0 +1,253 @@
+"""Attacks by a client of a segment: frames that a switch's neighbour would send, crafted packet.
+
+Does not prove anything about members that are not Linux.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pytest
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.igmp import IGMP
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6MLQuery,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    PadN,
+)
+from scapy.layers.l2 import ARP, LLC, STP, Dot1Q, Ether
+from scapy.packet import Packet, Raw
+
+from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.segment import SegmentMember, find_members
+from openvpn.addressing import derive_link_local
+from tests.support.attempts import Attempt, count_arrivals, token
+from tests.support.frames import mac
+
+ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A member's addresses."""
+
+    mac: str
+    address: str
+    link_local: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stations:
+    """The members of the segment that an attack is about."""
+
+    desktop: Station
+    robot: Station
+    gateway: Station
+
+
+Craft = Callable[[Stations, bytes], list[Packet]]
+
+
+def plain(s: Stations, mark: bytes) -> list[Packet]:
+    return [Ether(src=s.desktop.mac, dst=s.robot.mac) / IP(src=s.desktop.address, dst=s.robot.address) / _udp(mark)]
+
+
+def _udp(mark: bytes, port: int = 9) -> Packet:
+    return UDP(sport=40000, dport=port) / Raw(mark)
+
+
+def _advertisement(s: Stations, mark: bytes, *extensions: Packet, hop_limit: int = 255) -> Packet:
+    packet = Ether(src=s.desktop.mac, dst=ALL_NODES_MAC) / IPv6(src=s.desktop.link_local, dst=ALL_NODES, hlim=hop_limit)
+    for extension in extensions:
+        packet = packet / extension
+    return packet / ICMPv6ND_RA(routerlifetime=1800) / ICMPv6NDOptSrcLLAddr(lladdr=s.desktop.mac) / Raw(mark)
+
+
+def _in_fragments(frame: Packet, cut: int = 16) -> list[Packet]:
+    """Return a frame's IPv6 packet cut behind 16 bytes of destination options (RFC 7113), or packet for a cut of 0."""
+    packet = frame[IPv6]
+    addresses = {"src": packet.src, "dst": packet.dst, "hlim": packet.hlim}
+    inner = bytes(IPv6(**addresses) / IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(12))]) / packet.payload)[40:]
+    parts = [(0, inner[:cut]), (cut // 8, inner[cut:])] if cut else [(0, inner)]
+    return [
+        Ether(src=frame.src, dst=frame.dst)
+        / IPv6(**addresses)
+        / IPv6ExtHdrFragment(nh=60, id=7, offset=offset, m=int(part is not parts[-1][1]))
+        / Raw(part)
+        for offset, part in parts
+    ]
+
+
+def _neighbour(s: Stations, mark: bytes, target: str, hop_limit: int = 255) -> Packet:
+    return (
+        Ether(src=s.desktop.mac, dst=ALL_NODES_MAC)
+        / IPv6(src=s.desktop.link_local, dst=ALL_NODES, hlim=hop_limit)
+        / ICMPv6ND_NA(tgt=target, R=0, S=0, O=1)
+        / ICMPv6NDOptDstLLAddr(lladdr=s.desktop.mac)
+        / Raw(mark)
+    )
+
+
+def _datagram_in_fragments(s: Stations, content: bytes) -> list[Packet]:
+    packet = bytes(IP(src=s.desktop.address, dst=s.robot.address) / _udp(content))[20:]
+    return [
+        Ether(src=s.desktop.mac, dst=s.robot.mac)
+        / IP(src=s.desktop.address, dst=s.robot.address, id=9, proto=17, frag=start // 8, flags="MF" * (start == 0))
+        / Raw(packet[start:end])
+        for start, end in ((0, 400), (400, len(packet)))
+    ]
+
+
+def _ethernet(s: Stations, kind: int, mark: bytes, destination: str) -> list[Packet]:
+    return [Ether(src=s.desktop.mac, dst=destination, type=kind) / Raw(mark)]
+
+
+def _group(s: Stations, group: str, payload: Packet) -> Packet:
+    low = [int(part) for part in group.split(".")]
+    hardware = f"01:00:5e:{low[1] & 127:02x}:{low[2]:02x}:{low[3]:02x}"
+    return Ether(src=s.desktop.mac, dst=hardware) / IP(src=s.desktop.address, dst=group) / payload
+
+
+#: Controls: what the same listener gets from the same sender.
+ALLOWED: Mapping[str, Craft] = {
+    "a datagram": plain,
+    "a named group": lambda s, mark: [_group(s, "239.255.0.1", _udp(mark, 7400))],
+    "its own neighbour advertisement": lambda s, mark: [_neighbour(s, mark, s.desktop.link_local)],
+    "a datagram in fragments": lambda s, mark: _datagram_in_fragments(s, bytes(800) + mark),
+}
+
+#: number of the row, name -> frames
+REFUSED: Mapping[tuple[str, str], Craft] = {
+    ("2.1", "another's hardware address"): lambda s, mark: [
+        Ether(src=s.robot.mac, dst=s.robot.mac) / IP(src=s.desktop.address, dst=s.robot.address) / _udp(mark)
+    ],
+    ("2.1", "the gateway's hardware address"): lambda s, mark: [
+        Ether(src=s.gateway.mac, dst=s.robot.mac) / IP(src=s.desktop.address, dst=s.robot.address) / _udp(mark)
+    ],
+    ("2.2", "another's IP address"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=s.robot.mac) / IP(src=s.robot.address, dst=s.robot.address) / _udp(mark)
+    ],
+    ("2.2", "the gateway's IP address"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=s.robot.mac) / IP(src=s.gateway.address, dst=s.robot.address) / _udp(mark)
+    ],
+    ("2.3", "ARP for another"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=BROADCAST)
+        / ARP(op=2, hwsrc=s.desktop.mac, psrc=s.robot.address, pdst=s.robot.address)
+        / Raw(mark)
+    ],
+    ("2.3", "ARP for the gateway"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=BROADCAST)
+        / ARP(op=2, hwsrc=s.desktop.mac, psrc=s.gateway.address, pdst=s.robot.address)
+        / Raw(mark)
+    ],
+    ("2.3", "ARP with another's hardware address inside"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=BROADCAST)
+        / ARP(op=2, hwsrc=s.gateway.mac, psrc=s.desktop.address, pdst=s.robot.address)
+        / Raw(mark)
+    ],
+    ("2.4", "802.1Q"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=s.robot.mac)
+        / Dot1Q(vlan=7)
+        / IP(src=s.desktop.address, dst=s.robot.address)
+        / _udp(mark)
+    ],
+    ("2.4", "802.1Q with VLAN 0"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=s.robot.mac)
+        / Dot1Q(vlan=0)
+        / IP(src=s.desktop.address, dst=s.robot.address)
+        / _udp(mark)
+    ],
+    ("2.4", "QinQ"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=s.robot.mac, type=0x88A8)
+        / Dot1Q(vlan=7)
+        / Dot1Q(vlan=8)
+        / IP(src=s.desktop.address, dst=s.robot.address)
+        / _udp(mark)
+    ],
+    ("2.4", "spanning tree"): lambda s, mark: [
+        Ether(bytes(Ether(src=s.desktop.mac, dst="01:80:c2:00:00:00", type=60)) + bytes(LLC() / STP()) + mark)
+    ],
+    ("2.4", "LLDP"): lambda s, mark: _ethernet(s, 0x88CC, mark, "01:80:c2:00:00:0e"),
+    ("2.4", "EAPOL"): lambda s, mark: _ethernet(s, 0x888E, mark, s.robot.mac),
+    ("2.4", "PPPoE"): lambda s, mark: _ethernet(s, 0x8863, mark, BROADCAST),
+    ("2.4", "loopback test"): lambda s, mark: _ethernet(s, 0x9000, mark, s.robot.mac),
+    ("2.5", "a DHCP offer"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=BROADCAST)
+        / IP(src=s.desktop.address, dst="255.255.255.255")
+        / UDP(sport=67, dport=68)
+        / BOOTP(op=2, sname=mark.ljust(64, b"\0"))
+        / DHCP(options=[("message-type", "offer"), "end"])
+    ],
+    ("2.6", "a router advertisement"): lambda s, mark: [_advertisement(s, mark)],
+    ("2.6", "behind hop-by-hop options"): lambda s, mark: [_advertisement(s, mark, IPv6ExtHdrHopByHop())],
+    ("2.6", "behind destination options"): lambda s, mark: [_advertisement(s, mark, IPv6ExtHdrDestOpt())],
+    ("2.7", "a router advertisement in fragments"): lambda s, mark: _in_fragments(_advertisement(s, mark)),
+    ("2.7", "a router advertisement in an atomic fragment"): lambda s, mark: _in_fragments(_advertisement(s, mark), 0),
+    ("2.8", "another's link-local address"): lambda s, mark: [_neighbour(s, mark, s.robot.link_local)],
+    ("2.8", "the gateway's link-local address"): lambda s, mark: [_neighbour(s, mark, s.gateway.link_local)],
+    ("2.8", "the same in fragments"): lambda s, mark: _in_fragments(_neighbour(s, mark, s.gateway.link_local)),
+    ("2.8", "a solicitation from another's"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=ALL_NODES_MAC)
+        / IPv6(src=s.gateway.link_local, dst=ALL_NODES)
+        / ICMPv6ND_NS(tgt=s.robot.link_local)
+        / ICMPv6NDOptSrcLLAddr(lladdr=s.desktop.mac)
+        / Raw(mark)
+    ],
+    ("2.9", "a group that is not named"): lambda s, mark: [_group(s, "239.1.2.3", _udp(mark, 7400))],
+    ("2.9", "a port that is not named"): lambda s, mark: [_group(s, "239.255.0.1", _udp(mark, 7399))],
+    ("2.10", "a later fragment to a group that is not named"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst="01:00:5e:01:02:03")
+        / IP(src=s.desktop.address, dst="239.1.2.3", frag=100, proto=17)
+        / Raw(mark)
+    ],
+    ("2.11", "an IGMP query"): lambda s, mark: [_group(s, "224.0.0.1", IGMP(type=0x11, mrcode=10) / Raw(mark))],
+    ("2.11", "an MLD query"): lambda s, mark: [
+        Ether(src=s.desktop.mac, dst=ALL_NODES_MAC)
+        / IPv6(src=s.desktop.link_local, dst=ALL_NODES, hlim=1)
+        / IPv6ExtHdrHopByHop()
+        / ICMPv6MLQuery()
+        / Raw(mark)
+    ],
+    ("2.16", "a neighbour advertisement from afar"): lambda s, mark: [
+        _neighbour(s, mark, s.desktop.link_local, hop_limit=254)
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def arrivals(segment: Deployment) -> Mapping[str, int]:
+    """Send every attempt, and return the number of frames of each that came to the robot."""
+    gateway, desktop, robot = find_members(segment)
+    stations = Stations(*(_describe(member) for member in (desktop, robot, gateway)))
+    named = {**ALLOWED, **{name: craft for (_, name), craft in REFUSED.items()}}
+    attempts = [
+        Attempt.of(name, *(bytes(frame) for frame in craft(stations, token(name)))) for name, craft in named.items()
+    ]
+    return count_arrivals(
+        attempts, sender=desktop.host, device="tap0", listener=robot.host, listener_device="tap0", seconds=4
+    )
+
+
+def _describe(member: SegmentMember) -> Station:
+    hardware = ":".join(f"{byte:02x}" for byte in mac(member))
+    return Station(hardware, str(member.address), str(derive_link_local(hardware)))
+
+
+@pytest.mark.attack("2.1", "2.2", "2.3", "2.4", "2.5", "2.6", "2.7", "2.8", "2.9", "2.10", "2.11", "2.16")
+@pytest.mark.parametrize("name", ALLOWED)
+def test_control_what_is_allowed_arrives(arrivals: Mapping[str, int], name: str) -> None:
+    assert arrivals[name] > 0
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.attack(number)) for number, name in REFUSED])
+def test_no_frame_of_an_attack_arrives(arrivals: Mapping[str, int], name: str) -> None:
+    assert arrivals[name] == 0
