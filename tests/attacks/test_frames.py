@@ -1,4 +1,4 @@
-"""Attacks by a client of a segment: frames that a switch's neighbour would send, crafted packet.
+"""Attacks by a client of a segment: frames that a switch's neighbour would send, crafted byte by byte.
 
 Does not prove anything about members that are not Linux.
 """
