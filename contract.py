@@ -174,6 +174,10 @@ class Names:
         """Object key of the kit that a client's machine is set up with."""
         return f"kits/{name}.tar.gz"
 
+    def kit_digest(self, name: str) -> str:
+        """String: SHA-256 of that kit, lower-case hex. Whoever can only change the bucket cannot change the digest."""
+        return f"{self.root}/kits/{name}"
+
 
 #: The parameters under `Names.secrets`, by the file name each has on the gateway.
 GATEWAY_SECRETS = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key", "ssh_host_ed25519_key")

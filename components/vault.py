@@ -1,6 +1,7 @@
 """The bucket with releases and kits, and the parameters by which gateway and operator exchange their state."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Vault(pulumi.ComponentResource):
             opts=child,
         )
         for client, kit in args.kits.items():
-            aws.s3.BucketObjectv2(
+            kit_object = aws.s3.BucketObjectv2(
                 f"{name}-kit-{client}",
                 bucket=self.bucket,
                 key=args.names.kit_key(client),
@@ -66,6 +67,15 @@ class Vault(pulumi.ComponentResource):
                 content_type="application/gzip",
                 tags=contract.tags(args.names.stack),
                 opts=child,
+            )
+            aws.ssm.Parameter(
+                f"{name}-kit-digest-{client}",
+                name=args.names.kit_digest(client),
+                type="String",
+                value=pulumi.Output.from_input(kit).apply(lambda kit: hashlib.sha256(kit).hexdigest()),
+                tags=contract.tags(args.names.stack),
+                # The digest never names a kit that is not there yet.
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[kit_object]),
             )
         pointer = aws.ssm.Parameter(
             f"{name}-pointer",

@@ -305,7 +305,7 @@ OPERATOR = (
         patterns=("ssm:Get*",),
         resources=tuple(
             f"arn:aws:ssm:*:*:parameter/drawbridge/*/{name}"
-            for name in ("clients", "clients/*", "release", "report", "ssh-host-key")
+            for name in ("clients", "clients/*", "kits/*", "release", "report", "ssh-host-key")
         ),
     ),
     Statement(sid="Bucket", patterns=("s3:ListBucket",), resources=("arn:aws:s3:::drawbridge-*",)),

@@ -21,6 +21,9 @@ from openvpn import windows
 from openvpn.bundle import BundleError, certificate_of
 from pki.authority import Certificate, PkiError
 
+#: Where a kit is unpacked on a client's machine.
+KIT_DIRECTORY = Path("/opt/drawbridge-kit")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrolledClient:
@@ -126,8 +129,9 @@ def _already_exists(target: Path) -> errors.BundleFileError:
 def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
     """Return the one command that sets up a client's own machine, with a link to its kit that works for `seconds`.
 
-    The kit holds no secret; the machine fetches its bundle with AWS credentials of its own. Raises `NotDeployedError`
-    if the stack has no such kit.
+    The command checks the kit against its digest, which is not from the bucket, and removes the files of a former kit
+    first. The kit holds no secret; the machine fetches its bundle with AWS credentials of its own. Raises
+    `NotDeployedError` if the stack has no such kit.
     """
     region = account.session.region_name
     # The link is used on the client's machine, which does not reach a lab's API at this machine's loopback address.
@@ -141,11 +145,22 @@ def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
                 "kits are for Linux clients with `lan`, `at` or `bridge`, and for all of them if `tunnel.links` is 2; "
                 f"any other client needs its bundle alone: drawbridge client fetch {name} --stack {account.stack}",
             )
+    digest = account.parameter(account.names.kit_digest(name))
+    with translate_aws_errors(account.stack, f"kit for {name}"):
         signed = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
         s3 = account.session.client("s3", endpoint_url=endpoint, config=signed)
         link = s3.generate_presigned_url("get_object", Params=kit_object, ExpiresIn=seconds)
-    unpack = "sudo tar -xz -C /opt --one-top-level=drawbridge-kit"
-    return f"curl -fsS '{link}' | {unpack} && sudo sh /opt/drawbridge-kit/install"
+    return " && ".join(
+        (
+            "kit=$(mktemp)",
+            f"curl -fsS -o \"$kit\" '{link}'",
+            f'echo "{digest}  $kit" | sha256sum --check --quiet',
+            f"sudo rm -rf {KIT_DIRECTORY}",
+            f'sudo tar -xz -C /opt --one-top-level={KIT_DIRECTORY.name} -f "$kit"',
+            'rm "$kit"',
+            f"sudo sh {KIT_DIRECTORY}/install",
+        )
+    )
 
 
 def _bundle(account: Account, name: str) -> str:

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -130,6 +131,8 @@ def test_the_sites_kit_holds_names_and_no_secret(site: Deployment) -> None:
     assert "10.1.0.0/23 via this host" in files["hints"]
     assert "net.ipv4.ip_forward = 1" in files["root/etc/sysctl.d/90-drawbridge-site.conf"]
     assert not any("PRIVATE KEY" in text or "-----BEGIN" in text for text in files.values())
+    kit = site.s3.get_object(Bucket=site.outputs["bucket"], Key=SITE.kit_key("home"))["Body"].read()
+    assert site.ssm.get_parameter(Name=SITE.kit_digest("home"))["Parameter"]["Value"] == sha256(kit).hexdigest()
 
 
 @pytest.mark.seed("4.15")

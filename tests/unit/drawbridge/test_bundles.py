@@ -3,8 +3,10 @@
 import json
 import os
 import stat
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from drawbridge.operate.account import Account
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.profile import render_profile
 from pki.authority import CertificateAuthority
+from userdata.release import pack
 
 from .conftest import REGION, STACK, Enrol
 
@@ -176,7 +179,9 @@ def kits(account: Account) -> str:
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket=bucket, Key=account.names.kit_key("left"), Body=b"kit")
     release = json.dumps({"bucket": bucket, "key": "k", "sha256": "ab" * 32})
-    account.client("ssm").put_parameter(Name=account.names.release, Value=release, Type="String")
+    ssm = account.client("ssm")
+    ssm.put_parameter(Name=account.names.release, Value=release, Type="String")
+    ssm.put_parameter(Name=account.names.kit_digest("left"), Value=sha256(b"kit").hexdigest(), Type="String")
     return bucket
 
 
@@ -193,3 +198,82 @@ def test_a_client_without_a_kit_is_shown_who_has_one() -> None:
     assert result.exit_code == 1
     assert "`lan`, `at` or `bridge`" in result.stderr and "`tunnel.links` is 2" in result.stderr
     assert f"drawbridge client fetch phone --stack {STACK}" in result.stderr
+
+
+@pytest.mark.usefixtures("kits")
+def test_a_kit_of_a_stack_that_has_no_digest_yet_is_not_offered(account: Account) -> None:
+    account.client("ssm").delete_parameter(Name=account.names.kit_digest("left"))
+    result = CliRunner().invoke(cli, ["client", "kit", "left", "--stack", STACK])
+    assert result.exit_code == 1
+    assert f"pulumi up --stack {STACK}" in result.stderr and "curl" not in result.output
+
+
+class KitHost:
+    """A directory that stands for a client's machine: its /opt, and an Internet that serves one file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.opt, self._programs, self._served = directory / "opt", directory / "bin", directory / "served"
+        for path in (self.opt, self._programs):
+            path.mkdir()
+        self._write_program("sudo", 'exec "$@"')
+        self._write_program("curl", f'while [ "$1" != -o ]; do shift; done; cp {self._served} "$2"')
+
+    def _write_program(self, name: str, text: str) -> None:
+        program = self._programs / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+
+    def run(self, command: str, served: bytes) -> subprocess.CompletedProcess[str]:
+        """Run a kit's command while the Internet serves these bytes."""
+        self._served.write_bytes(served)
+        script = command.replace("/opt", str(self.opt))
+        environment = {"PATH": f"{self._programs}:{os.environ['PATH']}", "TMPDIR": str(self._programs)}
+        return subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=20)
+
+    @property
+    def files(self) -> set[str]:
+        """The files of the kit that is unpacked."""
+        kit = self.opt / "drawbridge-kit"
+        return {str(path.relative_to(kit)) for path in kit.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> KitHost:
+    return KitHost(tmp_path)
+
+
+def offer(account: Account, kit: bytes) -> str:
+    """Store the digest of a kit, as the stack does, and return the kit's command."""
+    account.client("ssm").put_parameter(
+        Name=account.names.kit_digest("left"), Value=sha256(kit).hexdigest(), Overwrite=True
+    )
+    return bundles.kit_command(account, "left")
+
+
+INSTALL = {"install": b"echo installed"}
+
+
+@pytest.mark.attack("9.6")
+@pytest.mark.allow_subprocess
+@pytest.mark.usefixtures("kits")
+def test_another_kit_than_the_commands_is_neither_run_nor_unpacked(account: Account, host: KitHost) -> None:
+    kit = pack(INSTALL)
+    command = offer(account, kit)
+    for served in (pack({"install": b"echo taken over"}), kit[:-1], b""):
+        refused = host.run(command, served)
+        assert (refused.returncode, refused.stdout.splitlines()[1:], host.files) == (1, [], set())
+    installed = host.run(command, kit)
+    assert (installed.returncode, installed.stdout) == (0, "installed\n")
+    # A kit that is already installed stays when another is served in its place.
+    assert host.run(command, b"").returncode == 1
+    assert host.files == {"install"}
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.usefixtures("kits")
+def test_nothing_of_a_former_kit_stays(account: Account, host: KitHost) -> None:
+    former, kit = pack({**INSTALL, "hook": b"echo stale", "root/etc/old": b"old"}), pack(INSTALL)
+    assert host.run(offer(account, former), former).returncode == 0
+    assert host.files == {"install", "hook", "root/etc/old"}
+    assert host.run(offer(account, kit), kit).returncode == 0
+    assert host.files == {"install"}
