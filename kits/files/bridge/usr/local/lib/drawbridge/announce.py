@@ -12,6 +12,9 @@ import subprocess
 import sys
 
 BRIDGE = "br0"
+#: Hosts that are announced at most, this one first: OpenVPN learns 256 addresses of a client, and would not learn this
+#: host's own after those that somebody on the LAN has made up.
+MOST = 128
 #: An address that no host has, and an EtherType that nothing answers (ETH_P_LOOPBACK, linux/if_ether.h).
 NO_HOST, LOOPBACK = bytes.fromhex("020000000000"), bytes.fromhex("9000")
 
@@ -22,28 +25,31 @@ def main(device: str) -> int:
     for ping_first in (False, True):
         if ping_first:  # All hosts with IPv6 answer, so that the bridge learns them.
             subprocess.run(["ping", "-c", "2", "-w", "2", f"ff02::1%{BRIDGE}"], capture_output=True, check=False)
-        announced |= announce(device, known_hosts(device) - announced)
+        hosts = [address for address in known_hosts(device) if address not in announced]
+        announced |= announce(device, hosts[: MOST - len(announced)])
     print(f"{len(announced)} hosts of the LAN are announced")
     return 0
 
 
-def known_hosts(device: str) -> set[str]:
-    """Return the hardware addresses that the bridge has learned, without those at the far end of the tunnel."""
+def known_hosts(device: str) -> list[str]:
+    """Return the hardware addresses that the bridge knows, its own first, without those at the tunnel's far end."""
     result = subprocess.run(
         ["bridge", "-json", "fdb", "show", "br", BRIDGE], capture_output=True, text=True, check=True
     )
     entries = json.loads(result.stdout or "[]")
     # The first bit of a group's address is set (IEEE 802).
-    return {entry["mac"] for entry in entries if entry.get("ifname") != device and not int(entry["mac"][1], 16) & 1}
+    near = [entry for entry in entries if entry.get("ifname") != device and not int(entry["mac"][1], 16) & 1]
+    near.sort(key=lambda entry: entry.get("state") != "permanent")
+    return [str(entry["mac"]) for entry in near]
 
 
-def announce(device: str, addresses: set[str]) -> set[str]:
+def announce(device: str, addresses: list[str]) -> set[str]:
     """Send a frame from each of these addresses, and return them."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind((device, 0))
         for address in addresses:
             wire.send(NO_HOST + bytes.fromhex(address.replace(":", "")) + LOOPBACK + bytes(46))
-    return addresses
+    return set(addresses)
 
 
 if __name__ == "__main__":
