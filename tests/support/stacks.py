@@ -1,6 +1,7 @@
 """Stacks as tests of worlds have them: deployed, their hosts in place, their gateway running what was asked."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,11 @@ def disposable_world(world: str) -> Iterator[Deployment]:
     """A world's own stack file, deployed into a region that is gone when the block ends."""
     with run.disposable_region() as region:
         yield deploy_world(region, world, world_config(world))
+
+
+def without_dynamic_elements(rules: str) -> str:
+    """Return nft's listing without the elements of dynamic sets, which are whoever sends now."""
+    return re.sub(r"(flags dynamic[^}]*?)\s*elements = \{[^}]*\}", r"\1", rules)
 
 
 def configuration_digests(host: Host) -> str:

@@ -423,8 +423,7 @@ def _configuration(host: Host) -> str:
         "find /etc/openvpn /etc/drawbridge /etc/ssh /etc/systemd /etc/sysctl.d -type f | sort | xargs sha256sum",
     )
     rules = re.sub(r"(packets|bytes) \d+", "", run_checked(host, "nft", "list", "ruleset"))
-    # What a dynamic set holds is who sends now.
-    rules = re.sub(r"(flags dynamic[^}]*?)\s*elements = \{[^}]*\}", r"\1", rules)
+    rules = stacks.without_dynamic_elements(rules)
     units = run_checked(host, "sh", "-c", "systemctl list-unit-files --state=enabled,masked --no-legend | sort")
     return "\n".join((files, rules, units, run_checked(host, "sysctl", "net.ipv4.ip_forward")))
 
