@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.linux import NETNS, run
-from lab.paths import PATHS, create_private
+from lab.paths import NOTE_SUFFIX, PATHS, create_private
 
 #: Environment variable with the region's directory, in all processes that a region starts.
 REGION_VARIABLE = "LAB_REGION"
@@ -25,13 +25,12 @@ def add_namespace(name: str) -> None:
     Raises:
         LabError: somebody else created one of that name.
     """
-    region, note = os.environ.get(REGION_VARIABLE, ""), PATHS.namespaces / name
+    region, note = os.environ.get(REGION_VARIABLE, ""), PATHS.namespace_note(name)
     if (NETNS / name).exists():
-        if not _is_noted(note, region):
+        if not _is_noted(name, region):
             raise LabError(f"the network namespace {name} is not this lab's; delete it: ip netns delete {name}")
         return
     create_private(PATHS.run)
-    create_private(PATHS.namespaces)
     _write(note, region, None)
     run("ip", "netns", "add", name)
     _write(note, region, (NETNS / name).stat().st_ino)
@@ -40,35 +39,29 @@ def add_namespace(name: str) -> None:
 
 def delete_namespace(name: str) -> None:
     """Remove a network namespace and the links in it, if a lab created one of that name."""
-    note = PATHS.namespaces / name
-    if _is_noted(note, None):
+    if _is_noted(name, None):
         run("ip", "netns", "delete", name)
-    note.unlink(missing_ok=True)
+    PATHS.namespace_note(name).unlink(missing_ok=True)
 
 
 def list_namespaces(region: Path | str) -> list[str]:
     """Return the names of the network namespaces that a region created, by the region's directory."""
-    notes = PATHS.namespaces.iterdir() if PATHS.namespaces.is_dir() else []
-    return sorted(note.name for note in notes if _is_noted(note, str(region)))
+    names = (note.name.removesuffix(NOTE_SUFFIX) for note in PATHS.run.glob(f"*{NOTE_SUFFIX}"))
+    return sorted(name for name in names if _is_noted(name, str(region)))
 
 
 def remove_notes(region: Path | str) -> None:
-    """Forget a region's namespaces, and remove the directory of notes if it is empty."""
-    for note in PATHS.namespaces.iterdir() if PATHS.namespaces.is_dir() else []:
+    """Forget a region's namespaces."""
+    for note in PATHS.run.glob(f"*{NOTE_SUFFIX}"):
         if _read(note).get("region") == str(region):
             note.unlink(missing_ok=True)
-    for directory in (PATHS.namespaces, PATHS.run):
-        try:
-            directory.rmdir()
-        except OSError:  # it has another region's notes or locks
-            return
 
 
-def _is_noted(note: Path, region: str | None) -> bool:
-    """Return whether the namespace of a note exists and is the one that the note is about, of any region for None."""
-    noted = _read(note)
+def _is_noted(namespace: str, region: str | None) -> bool:
+    """Return whether a namespace exists and is the one that its note is about, of any region for None."""
+    noted = _read(PATHS.namespace_note(namespace))
     try:
-        inode = (NETNS / note.name).stat().st_ino
+        inode = (NETNS / namespace).stat().st_ino
     except FileNotFoundError:
         return False
     return bool(noted) and noted["inode"] in (None, inode) and region in (None, noted["region"])
@@ -84,6 +77,6 @@ def _read(note: Path) -> dict[str, object]:
 
 def _write(note: Path, region: str, inode: int | None) -> None:
     # Replaced in one step: a note that is cut off would leave its namespace behind.
-    part = note.with_name(f".{note.name}")
+    part = note.with_suffix(".part")
     part.write_text(json.dumps({"region": region, "inode": inode}))
     part.replace(note)

@@ -9,6 +9,7 @@ from pathlib import Path
 from lab.errors import LabError
 
 _NAME = "aws-lab"
+NOTE_SUFFIX = ".netns"
 #: Environment variable that names the cache directory.
 CACHE_VARIABLE = "AWS_LAB_CACHE"
 
@@ -30,10 +31,9 @@ class LabPaths:
         """Return the file that is locked while a lab is brought up or down."""
         return self.run / f"{lab}.lock"
 
-    @property
-    def namespaces(self) -> Path:
-        """The directory of a note for each network namespace that a lab created."""
-        return self.run / "namespaces"
+    def namespace_note(self, namespace: str) -> Path:
+        """Return the file that notes which lab created a network namespace."""
+        return self.run / f"{namespace}{NOTE_SUFFIX}"
 
     @property
     def cache(self) -> Path:

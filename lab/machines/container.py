@@ -103,18 +103,22 @@ class LabMachine:
 
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
         """Mount the root and write files into it (path on the machine -> text; mode 0644)."""
-        for part in ("root", "upper", "work"):
-            (self.directory / part).mkdir(parents=True, exist_ok=True)
-        if not self.root.is_mount():
-            lower = ":".join(str(layer) for layer in self.layers)
-            options = f"lowerdir={lower},upperdir={self.directory / 'upper'},workdir={self.directory / 'work'}"
-            run("mount", "-t", "overlay", "overlay", "-o", options, str(self.root))
+        self._mount_root()
         for path, text in {
             **SKIPPED_UNITS,
             **(files or {}),
             **({"/etc/hostname": f"{hostname}\n"} if hostname else {}),
         }.items():
             write_file(self.root, path, text)
+
+    def _mount_root(self) -> None:
+        """Mount the root, an overlay on the image's layers, unless it is mounted."""
+        for part in ("root", "upper", "work"):
+            (self.directory / part).mkdir(parents=True, exist_ok=True)
+        if not self.root.is_mount():
+            lower = ":".join(str(layer) for layer in self.layers)
+            options = f"lowerdir={lower},upperdir={self.directory / 'upper'},workdir={self.directory / 'work'}"
+            run("mount", "-t", "overlay", "overlay", "-o", options, str(self.root))
 
     def start(self, went_down: Callable[[], None] = lambda: None) -> None:
         """Boot: systemd as PID 1, all capabilities inside, the namespace's interfaces.

@@ -126,30 +126,50 @@ def ensure(progress: Callable[[str], None]) -> Image:
     Raises:
         ImageError: the build failed; the text ends with what the failing tool said.
     """
+    final = build_once(f"image-{recipe_digest()}", "the machines' image", _build, progress)
+    return Image(base=final / "base", host=final / "host", mirror=final / "mirror")
+
+
+def build_once(
+    name: str,
+    noun: str,
+    build: Callable[[Path, Callable[[str], None]], None],
+    progress: Callable[[str], None],
+) -> Path:
+    """Return a directory of the cache; build it first where the cache has none.
+
+    Args:
+        name: of the directory.
+        noun: what it holds, for errors.
+        build: fills the directory that it gets, and is given `progress`.
+        progress: called with a short text before each longer step.
+
+    Raises:
+        ImageError: the build failed; the text ends with what the failing tool printed.
+    """
     cache = PATHS.cache
     cache.mkdir(parents=True, exist_ok=True)
-    final = cache / f"image-{recipe_digest()}"
-    image = Image(base=final / "base", host=final / "host", mirror=final / "mirror")
-    with lock_cache(cache, progress):
+    final = cache / name
+    with _lock_cache(cache, progress):
         if final.is_dir():
-            return image
+            return final
         for stale in cache.glob("building-*"):
             remove_tree(stale)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
         try:
-            _build(building, progress)
+            build(building, progress)
             building.chmod(0o755)
             building.rename(final)
         except CommandFailed as failed:
-            raise ImageError(f"building the machines' image failed, nothing was kept: {failed}") from failed
+            raise ImageError(f"building {noun} failed, nothing was kept: {failed}") from failed
         finally:
             if building.exists():
                 remove_tree(building)
-    return image
+    return final
 
 
 @contextmanager
-def lock_cache(cache: Path, progress: Callable[[str], None]) -> Iterator[None]:
+def _lock_cache(cache: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Build one image at a time in a cache."""
     with (cache / "lock").open("w") as lock:
         try:

@@ -107,11 +107,7 @@ class VirtualMachine(OwnKernelMachine):
         return False  # a reboot ends neither the process nor this
 
     def _make_disk(self, files: Mapping[str, str]) -> None:
-        for part in ("root", "upper", "work"):
-            (self.directory / part).mkdir(parents=True, exist_ok=True)
-        lower = ":".join(str(layer) for layer in self.layers)
-        options = f"lowerdir={lower},upperdir={self.directory / 'upper'},workdir={self.directory / 'work'}"
-        run("mount", "-t", "overlay", "overlay", "-o", options, str(self.root))
+        self._mount_root()
         try:
             for path, text in files.items():
                 write_file(self.root, path, text)

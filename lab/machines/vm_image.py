@@ -7,22 +7,20 @@ Sources: debian-cloud-images, config_space/13 (files of class EC2); mmdebstrap(1
 
 import hashlib
 import json
-import tempfile
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import CommandFailed, ImageError
+from lab.errors import ImageError
 from lab.linux import run
 from lab.machines.image import (
     IN_OWN_PID_NAMESPACE,
     MIRROR_NAME,
     SOURCES,
     SUITE,
+    build_once,
     find_debian_mirror,
-    lock_cache,
-    remove_tree,
     strip_identity,
 )
 from lab.paths import PATHS
@@ -91,23 +89,7 @@ def ensure(progress: Callable[[str], None]) -> VmImage:
     Raises:
         ImageError: the build failed; the text ends with what the failing tool printed.
     """
-    cache = PATHS.cache
-    cache.mkdir(parents=True, exist_ok=True)
-    final = cache / f"vm-{recipe_digest()}"
-    with lock_cache(cache, progress):
-        if final.is_dir():
-            return find()
-        building = Path(tempfile.mkdtemp(prefix="building-vm-", dir=cache))
-        try:
-            progress("building the virtual machines' image (Debian 13 for EC2, once; about two minutes)")
-            _build(building)
-            building.chmod(0o755)
-            building.rename(final)
-        except CommandFailed as failed:
-            raise ImageError(f"building the virtual machines' image failed, nothing was kept: {failed}") from failed
-        finally:
-            if building.exists():
-                remove_tree(building)
+    build_once(f"vm-{recipe_digest()}", "the virtual machines' image", _build, progress)
     return find()
 
 
@@ -116,7 +98,8 @@ def _list_packages() -> list[str]:
     return sorted({*_KERNEL, *(package for table in tables.values() for package in table)})
 
 
-def _build(target: Path) -> None:
+def _build(target: Path, progress: Callable[[str], None]) -> None:
+    progress("building the virtual machines' image (Debian 13 for EC2, once; about two minutes)")
     root = target / "root"
     run(
         *IN_OWN_PID_NAMESPACE,

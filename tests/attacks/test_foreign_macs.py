@@ -79,15 +79,6 @@ def check_flood(
 
 
 @pytest.fixture(scope="module")
-def segment() -> Iterator[Deployment]:
-    """World `ros2` with a client more."""
-    raw = stacks.world_config("ros2")
-    raw["drawbridge:clients"].append({"name": "mallory"})
-    with run.disposable_region() as region:
-        yield stacks.deploy_world(region, "ros2", raw)
-
-
-@pytest.fixture(scope="module")
 def bridged() -> Iterator[Deployment]:
     """World `bridge`: a LAN is part of the segment."""
     with run.disposable_region() as region:

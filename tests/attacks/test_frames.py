@@ -226,7 +226,7 @@ REFUSED: Mapping[tuple[str, str], Craft] = {
 @pytest.fixture(scope="module")
 def arrivals(segment: Deployment) -> Mapping[str, int]:
     """Send every attempt, and return the number of frames of each that came to the robot."""
-    gateway, desktop, robot = find_members(segment)
+    gateway, desktop, robot, *_ = find_members(segment)
     stations = Stations(*(_describe(member) for member in (desktop, robot, gateway)))
     named = {**ALLOWED, **{name: craft for (_, name), craft in REFUSED.items()}}
     attempts = [

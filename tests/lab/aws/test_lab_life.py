@@ -37,7 +37,7 @@ def traces(name: str) -> list[str]:
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     directory = str(PATHS.directory(name))
     found = [f"namespace {path.name}" for path in NETNS.glob(f"{name}-*")]
-    found += [f"note {path.name}" for path in PATHS.namespaces.glob(f"{name}-*")]
+    found += [f"note {path.name}" for path in PATHS.run.glob(f"{name}-*")]
     found += [f"mount {m}" for m in mounts if m.startswith(f"{directory}/")]
     found += [f"file {p}" for p in (Path(directory), PATHS.lock(name)) if p.exists()]
     found += [f"file {p}" for p in Path("/run/systemd/nspawn").glob(f"*/{name}-*")]
