@@ -37,7 +37,7 @@ from lab.machines.container import execute, execute_in, is_up, remove_nspawn_lef
 from lab.machines.factory import Kernel
 from lab.machines.memory import remove_memory_groups
 from lab.namespaces import REGION_VARIABLE, delete_namespace, list_namespaces, remove_notes
-from lab.paths import PATHS, check_private, create_private
+from lab.paths import CACHE_VARIABLE, PATHS, check_private, create_private
 from lab.verbs import Verb
 
 DEFAULT = "lab"
@@ -358,7 +358,7 @@ def start(
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MOTO_"))}
+                env={k: v for k, v in os.environ.items() if k == CACHE_VARIABLE or not k.startswith(("AWS_", "MOTO_"))}
                 | {REGION_VARIABLE: str(directory)},
             )
         try:

@@ -194,6 +194,13 @@ def test_an_image_build_cut_off_is_never_taken_for_an_image(tmp_path: Path, monk
     assert list(tmp_path.glob("building-*")) == []
 
 
+def test_a_region_takes_its_image_from_the_cache_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(PATHS.cache))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert region.start(NAME, boots=False).status()["boots"] is False
+    assert list(tmp_path.iterdir()) == []
+
+
 def _mentions(text: str) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
