@@ -402,6 +402,8 @@ def try_bridge() -> int:
     write(STATE / "former.json", json.dumps(before, indent=1))
     (RUN / "confirm").unlink(missing_ok=True)
     (RUN / "why").unlink(missing_ok=True)
+    # On its way down the service of a former bridge would undo what is tried now.
+    call("systemctl", "stop", SERVICE)
     write(RUN / "trying", "")
     print(f"moving this host's addresses from {nic} to {BRIDGE}", file=sys.stderr)
     call("systemctl", "restart", SERVICE)
