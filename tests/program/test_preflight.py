@@ -4,6 +4,7 @@ The tables of instance types are moto's copies of AWS's. That AWS refuses the sa
 """
 
 from collections.abc import Callable
+from ipaddress import IPv6Network
 from typing import Any
 
 import pulumi
@@ -202,6 +203,19 @@ def test_a_route_table_of_another_vpc(refused: Callable[..., str], existing: dic
 
 
 def test_a_subnet_without_ipv6(refused: Callable[..., str], existing: dict[str, Any]) -> None:
+    assert refused(network=existing, tunnel={"ipv6": "delegated"}) == (
+        f"drawbridge:network.subnetId: {existing['subnetId']} has no IPv6 range; give it one, or write ipv6: none"
+    )
+
+
+def test_a_subnet_without_a_way_to_the_ipv6_internet(
+    refused: Callable[..., str], existing: dict[str, Any], ec2: Any
+) -> None:
+    ec2.associate_vpc_cidr_block(VpcId=existing["vpcId"], AmazonProvidedIpv6CidrBlock=True)
+    (vpc,) = ec2.describe_vpcs(VpcIds=[existing["vpcId"]])["Vpcs"]
+    block = IPv6Network(vpc["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"])
+    first = str(next(block.subnets(new_prefix=64)))
+    ec2.associate_subnet_cidr_block(SubnetId=existing["subnetId"], Ipv6CidrBlock=first)
     text = refused(network=existing, tunnel={"ipv6": "delegated"})
     assert text.startswith(f"drawbridge:network.subnetId: {existing['subnetId']} is not public: ")
     assert "no route for ::/0 to an internet gateway" in text

@@ -24,7 +24,14 @@ DEPLOYED = Path(__file__).with_name("deployed")
 REPLACEABLE = {"vault-release": {"key", "contentBase64"}, "gateway-instance": {"userData", "ami"}}
 
 #: Resources that stacks of that version lack.
-NEW = {"authority-owner", "firewall-fragmentation-0.0.0.0/0", "gateway-image-arm64", "secrets-key", "secrets-alias"}
+NEW = {
+    "authority-owner",
+    "firewall-fragmentation-0.0.0.0/0",
+    "gateway-image-arm64",
+    "secrets-key",
+    "secrets-alias",
+    "vault-kit-digest-home",
+}
 
 #: Updates of any such stack: the authority gets an owner, and its public host key is unknown until then.
 UPDATED = {"access-policy", "authority-certificates", "authority-ssh-host-key", "vault-pointer"}
