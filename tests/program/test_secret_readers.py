@@ -85,6 +85,7 @@ def stack() -> Iterator[Deployment]:
             yield deploy("dev", users=[LISTED])
 
 
+@pytest.mark.attack("6.3")
 @pytest.mark.usefixtures("stack")
 def test_a_host_with_session_managers_policy_reads_no_secret() -> None:
     read = reader(assume("host"))
@@ -93,6 +94,7 @@ def test_a_host_with_session_managers_policy_reads_no_secret() -> None:
     assert json.loads(read(NAMES.release))["bucket"]  # the control: what is no secret is read
 
 
+@pytest.mark.attack("6.3")
 @pytest.mark.usefixtures("stack")
 def test_the_same_host_reads_them_all_under_awss_own_key() -> None:
     read = reader(assume("host"))

@@ -28,6 +28,7 @@ class EverySegment:
         promises.check_no_key_exposed(world.deployed, world.client(self.client), self.client)
 
     @pytest.mark.seed("9.7")
+    @pytest.mark.attack("8.1", "8.2", "8.3", "8.4", "8.5")
     def test_the_instance_role_reads_what_its_gateway_needs_and_nothing_else(self, world: World) -> None:
         promises.check_instance_role(world.deployed, self.client)
 
@@ -46,6 +47,7 @@ class EverySegment:
         promises.check_replacement(world, NARROW["name"], clients=[*world.raw["drawbridge:clients"], NARROW])
 
     @pytest.mark.seed("9.1")
+    @pytest.mark.attack("5.1")
     def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(self, world: World) -> None:
         clients = world.raw["drawbridge:clients"]
         promises.check_revocation(world, NARROW["name"], stay=clients, again=[*clients, NARROW], looks=False)

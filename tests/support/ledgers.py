@@ -2,8 +2,8 @@
 
 There are two tables: behaviours (`seeds.toml`), which hold, and attacks (`attacks.toml`), which are refused. A row is
 shown when at least one test carries its number and every test that carries it passed. A skipped, deselected or
-expectedly failing test shows nothing. The last lines of every run are ``attacks: N of M refused`` and
-``seeds: N of M hold``.
+expectedly failing test shows nothing. Attacks that are allowed count among the M, and no test carries their numbers.
+The last lines of every run are ``attacks: N of M refused, L allowed`` and ``seeds: N of M hold``.
 """
 
 import tomllib
@@ -32,6 +32,8 @@ class Ledger:
     """What a row does that is shown."""
     hold: str = "hold"
     """The same of many rows."""
+    allowed: Mapping[str, str] = field(default_factory=dict)
+    """Titles of rows that do not do so, on purpose; `titles` does not have them."""
     outcomes: dict[str, dict[str, bool | None]] = field(default_factory=dict)
     """number -> test id -> True passed, False failed, None not run to an end."""
 
@@ -64,12 +66,13 @@ class Ledger:
         return "shown" if all(outcomes.values()) else "not run"
 
     def rows(self) -> list[str]:
-        """One line for each number that a test carries."""
-        return [
+        """One line for each number that a test carries, and for each that is allowed."""
+        rows = [
             f"  {self.holds if verdict == 'shown' else verdict:<8} {number:>5}  {title}  ({len(self.outcomes[number])})"
             for number, title in self.titles.items()
             if (verdict := self.verdict(number))
         ]
+        return rows + [f"  allowed  {number:>5}  {title}" for number, title in self.allowed.items()]
 
     def untouched(self) -> list[str]:
         """Numbers that no test of this run carries."""
@@ -78,19 +81,20 @@ class Ledger:
     def summary(self) -> str:
         """The last line."""
         shown = sum(self.verdict(number) == "shown" for number in self.titles)
-        return f"{self.table}: {shown} of {len(self.titles)} {self.hold}"
+        allowed = f", {len(self.allowed)} allowed" if self.allowed else ""
+        return f"{self.table}: {shown} of {len(self.titles) + len(self.allowed)} {self.hold}{allowed}"
 
 
-def read_titles(table: str = "seeds") -> dict[str, str]:
-    """Every number of a table with its title, in order."""
-    titles: dict[str, str] = tomllib.loads((TESTS / f"{table}.toml").read_text())[table]
+def read_titles(table: str = "seeds", section: str = "") -> dict[str, str]:
+    """Every number of a table with its title, in order; or of another section of its file."""
+    titles: dict[str, str] = tomllib.loads((TESTS / f"{table}.toml").read_text())[section or table]
     return titles
 
 
 def create_ledgers() -> tuple[Ledger, ...]:
     """Return an empty ledger for each table; the summary of the last one is the last line of a run."""
     return (
-        Ledger(read_titles("attacks"), "attacks", "attack", "refused", "refused"),
+        Ledger(read_titles("attacks"), "attacks", "attack", "refused", "refused", read_titles("attacks", "allowed")),
         Ledger(read_titles("seeds")),
     )
 
@@ -151,9 +155,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for ledger in config.stash[LEDGERS]:
-        if rows := ledger.rows():
+        if ledger.outcomes:
             terminalreporter.section(ledger.table, sep="-")
-            for row in rows:
+            for row in ledger.rows():
                 terminalreporter.write_line(row)
             if untouched := ledger.untouched():
                 terminalreporter.write_line(f"  no test in this run: {format_ranges(untouched)}")

@@ -198,37 +198,78 @@ def check_no_key_exposed(deployed: Deployment, client: Host, name: str) -> None:
 
 
 def check_instance_role(deployed: Deployment, name: str) -> None:
-    """The instance's role reads what its gateway needs, and nothing else (9.7); `name` is a client's."""
-    gateway, names, bucket = deployed.gateway, deployed.names, deployed.outputs["bucket"]
-    key = names.release_key(deployed.outputs["release"])
+    """The instance's role reads what its gateway needs, and nothing else (9.7, attacks 8.x); `name` is a client's."""
+    gateway, names, outputs = deployed.gateway, deployed.names, deployed.outputs
+    bucket, key = outputs["bucket"], names.release_key(outputs["release"])
+    report = f"ssm.put_parameter(Name='{names.report}', Value='{{}}', Type='String'"
+    policy = json.dumps([{"Type": "Expiration", "Version": "1.0", "Attributes": {"Timestamp": "2099-01-01T00:00:00Z"}}])
     allowed = [
         f"ssm.get_parameter(Name='{names.release}')",
         f"ssm.get_parameters_by_path(Path='{names.secrets}', WithDecryption=True)",
         f"s3.get_object(Bucket='{bucket}', Key='{key}')",
-        f"ssm.put_parameter(Name='{names.report}', Value='{{}}', Type='String', Overwrite=True)",
+        f"{report}, Overwrite=True)",
+        f"cloudwatch.put_metric_data(Namespace='{names.metrics}', {_METRIC})",
     ]
-    denied = [
+    reads = [
         f"ssm.get_parameters_by_path(Path='{names.authority}', WithDecryption=True)",
         f"ssm.get_parameters_by_path(Path='{names.root}', Recursive=True, WithDecryption=True)",
+        f"ssm.get_parameter(Name='{names.keys}', WithDecryption=True)",
+        f"ssm.get_parameters(Names=['{names.release}', '{names.keys}'], WithDecryption=True)",
+        f"ssm.get_parameters_by_path(Path='{names.issued}')",
         f"ssm.get_parameter(Name='{names.bundle(name)}', WithDecryption=True)",
+        f"ssm.get_parameter_history(Name='{names.secret('server.key')}', WithDecryption=True)",
         "ssm.get_parameter(Name='/drawbridge/other/gateway/server.key', WithDecryption=True)",
-        f"ssm.put_parameter(Name='{names.release}', Value='x', Type='String', Overwrite=True)",
+    ]
+    writes = [
+        f"ssm.put_parameter(Name='{parameter}', Value='x', Type='{kind}', Overwrite=True)"
+        for parameter, kind in (
+            (names.release, "String"),
+            (names.ssh_host_key, "String"),
+            (names.secret("server.key"), "SecureString"),
+            (f"{names.report}/below", "String"),
+        )
+    ]
+    writes += [
+        f"{report}, Overwrite=True, Tier='Advanced', Policies='{policy}')",
+        f"{report})",
         f"ssm.delete_parameter(Name='{names.report}')",
+    ]
+    objects = [
         f"s3.put_object(Bucket='{bucket}', Key='{key}', Body=b'')",
+        f"s3.put_object(Bucket='{bucket}', Key='{names.kit_key(name)}', Body=b'')",
+        f"s3.get_object(Bucket='{bucket}', Key='{names.kit_key(name)}')",
+        f"s3.delete_object(Bucket='{bucket}', Key='{key}')",
         f"s3.list_objects_v2(Bucket='{bucket}')",
         "s3.list_buckets()",
-        "ec2.describe_instances()",
-        "iam.list_users()",
     ]
+    group, interface = outputs["securityGroupId"], outputs["gatewayInterfaceId"]
+    opened = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    others = [
+        "ec2.describe_instances()",
+        f"ec2.authorize_security_group_ingress(GroupId='{group}', IpPermissions=[{opened}])",
+        f"ec2.modify_network_interface_attribute(NetworkInterfaceId='{interface}', SourceDestCheck={{'Value': False}})",
+        "iam.list_users()",
+        f"iam.put_role_policy(RoleName='{names.role('eu-west-1')}', PolicyName='more', PolicyDocument='{{}}')",
+        *(
+            f"cloudwatch.put_metric_data(Namespace='{namespace}', {_METRIC})"
+            for namespace in ("Drawbridge/other", f"{names.metrics}/more", "AWS/EC2")
+        ),
+    ]
+    denied = reads + writes + objects + others
     ssm = deployed.client("ssm")
-    report = ssm.get_parameter(Name=names.report)["Parameter"]["Value"]
+    before = ssm.get_parameter(Name=names.report)["Parameter"]["Value"]
     try:
         said = call_aws(gateway, *allowed, *denied)
         assert {call: said[call] for call in allowed} == dict.fromkeys(allowed, "ok")
-        assert {call: code for call, code in said.items() if call in denied and code == "ok"} == {}
+        assert {call: said[call] for call in denied if said[call] not in _DENIALS} == {}
     finally:
         # What the gateway has reported once it does not report again.
-        ssm.put_parameter(Name=names.report, Value=report, Type="String", Overwrite=True)
+        ssm.put_parameter(Name=names.report, Value=before, Type="String", Overwrite=True)
+
+
+_METRIC = "MetricData=[{'MetricName': 'X', 'Value': 1}]"
+#: Codes of IAM's refusals: S3's and CloudWatch's, Systems Manager's, EC2's.
+_DENIALS = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 
 def call_aws(host: Host, *calls: str) -> dict[str, str]:

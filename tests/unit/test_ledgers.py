@@ -127,9 +127,24 @@ def test_attacks_are_counted_beside_the_seeds(pytester: pytest.Pytester) -> None
         @pytest.mark.attack("1.2")
         def test_b(): assert False
     """
-    *_, attacks, seeds = run(pytester, text).outlines
-    assert attacks == f"attacks: 1 of {len(ledgers.read_titles('attacks'))} refused"
+    *lines, attacks, seeds = run(pytester, text).outlines
+    refused, allowed = ledgers.read_titles("attacks"), ledgers.read_titles("attacks", "allowed")
+    assert attacks == f"attacks: 1 of {len(refused) + len(allowed)} refused, {len(allowed)} allowed"
+    assert [row.split()[1] for row in lines if row.startswith("  allowed ")] == list(allowed)
     assert seeds.startswith("seeds: 0 of ")
+
+
+def test_attacks_that_are_allowed_have_their_reasons() -> None:
+    _, _, table = (ledgers.TESTS.parent / "docs/security.md").read_text().partition("## What stays allowed")
+    allowed = ledgers.read_titles("attacks", "allowed")
+    assert sorted(re.findall(r"^\| (\d+\.\d+) \|", table, re.MULTILINE)) == sorted(allowed)
+    assert allowed.keys().isdisjoint(ledgers.read_titles("attacks"))
+
+
+@pytest.mark.parametrize("number", ledgers.read_titles("attacks", "allowed"))
+def test_no_test_shows_what_is_allowed(pytester: pytest.Pytester, number: str) -> None:
+    result = run(pytester, f"import pytest\n@pytest.mark.attack({number!r})\ndef test_a(): pass\n")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_an_unknown_number_stops_the_run(pytester: pytest.Pytester) -> None:

@@ -86,6 +86,7 @@ def test_after_a_reboot_the_gateway_is_the_same_and_clients_return(world: World,
 
 
 @pytest.mark.seed("9.1")
+@pytest.mark.attack("5.1")
 def test_a_removed_client_is_cut_off_and_its_name_gets_in_only_with_the_new_bundle(world: World, name: str) -> None:
     """Runs last: the client is then another."""
     every = world.raw["drawbridge:clients"]

@@ -303,6 +303,7 @@ def test_multicast_that_is_not_named_stays_where_it_is(
         assert count_multicast(desktop, robot, *group) == DATAGRAMS, group
 
 
+@pytest.mark.attack("2.14")
 def test_broadcasts_pass_at_their_rate_and_no_faster(
     deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
 ) -> None:
