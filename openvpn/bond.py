@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from openvpn.addressing import derive_mac, segment_addresses
 from openvpn.model import Tunnel
+from openvpn.pull_filter import IGNORE_OTHERS, NEGOTIATED, accept
 from openvpn.syntax import render_lines
 from openvpn.topology import BOND, BondedSegment, BondMode
 
@@ -253,6 +254,10 @@ def _link_options(bond: Bond, link: BondLink) -> Iterator[str]:
     yield "auth-nocache"
     yield "auth-retry nointeract"
     yield f"verb {bond.verb}"
+    if link.remote and link.shared:
+        # The bond has addresses and routes; the tap is only its port.
+        yield from map(accept, NEGOTIATED)
+        yield from IGNORE_OTHERS
 
 
 def _watcher_variables(bond: Bond, link: BondLink) -> Iterator[str]:

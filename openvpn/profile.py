@@ -8,16 +8,28 @@ from collections.abc import Iterator
 from openvpn import windows
 from openvpn.addressing import client_macs
 from openvpn.model import Tunnel
+from openvpn.pull_filter import render_filter
 from openvpn.syntax import render_lines
+
+#: Characters of a profile that leave room for keys and certificates with the longest names in a parameter of 4,096.
+PROFILE_LIMIT = 1390
 
 
 def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = "") -> str:
-    """Return a profile without keys, the same for every client of a tunnel that is routed.
+    """Return a profile without keys.
 
-    On a segment the client named gets its own hardware address, and on Windows its scripts. `remote` is the server's
-    public address or name; `server_name` the common name of its certificate, and no other is accepted.
+    The client accepts its own addresses and routes only; on a segment it gets its own hardware address, and on Windows
+    its scripts. Where its routes do not fit a parameter, it accepts every IPv4 route. `remote` is the server's public
+    address or name; `server_name` the common name of its certificate, and no other is accepted.
     """
-    return render_lines(f"OpenVPN profile for {server_name}", _profile_options(tunnel, remote, server_name, client))
+    options = [*_profile_options(tunnel, remote, server_name, client)]
+    windows_options = _windows_options(tunnel, client)
+    for routes_fit in (True, False):
+        pulled = render_filter(tunnel, client, lists_routes=routes_fit)
+        profile = render_lines(f"OpenVPN profile for {server_name}", (*options, *pulled, *windows_options))
+        if len(profile) <= PROFILE_LIMIT:
+            break
+    return profile
 
 
 def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iterator[str]:
@@ -50,5 +62,8 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
     yield f"tun-mtu {tunnel.mtu}"
     yield f"mssfix {tunnel.path_mtu} mtu"
     yield f"verb {tunnel.verb}"
-    if any(c.system == "windows" for c in tunnel.clients if c.name == client):
-        yield from windows.render_options(tunnel, client)
+
+
+def _windows_options(tunnel: Tunnel, client: str) -> tuple[str, ...]:
+    is_windows = any(c.system == "windows" for c in tunnel.clients if c.name == client)
+    return tuple(windows.render_options(tunnel, client)) if is_windows else ()

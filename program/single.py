@@ -50,9 +50,9 @@ def deploy(settings: Settings) -> None:
         clients_at={client.name: client.at for client in settings.clients if client.at},
     )
     create_routes(location, routed, network.announced6 if settings.tunnel.advertised else None)
-    profiles = render_profiles(names, tunnel, location.address)
-    authority = create_authority(settings, names, profiles, create_secrets_key(settings))
     tunnel6 = add_ipv6(settings, tunnel, network, location.address)
+    profiles = render_profiles(settings, names, tunnel6, location.address)
+    authority = create_authority(settings, names, profiles, create_secrets_key(settings))
     kits = render_kits(settings, location, tunnel, tunnel6)
     vault = create_vault(settings, names, render_release(settings, tunnel6, network, authority), kits=kits)
     create_kit_users(settings, location, authority, vault, kits)
@@ -70,13 +70,16 @@ def add_ipv6(settings: Settings, tunnel: Tunnel, network: Network, address: Addr
     return pulumi.Output.all(prefix, network.cidr6).apply(lambda ranges: with_ipv6(tunnel, settings, *ranges))
 
 
-def render_profiles(names: contract.Names, tunnel: Tunnel, address: Address) -> dict[str, pulumi.Output[str]]:
+def render_profiles(
+    settings: Settings, names: contract.Names, tunnel: pulumi.Output[Tunnel], address: Address
+) -> dict[str, pulumi.Output[str]]:
     """Return each client's profile by the client's name, with the gateway's public address."""
 
     def render(client: str) -> pulumi.Output[str]:
-        return address.public_ip.apply(lambda remote: render_profile(tunnel, remote, names.server, client))
+        values = pulumi.Output.all(tunnel, address.public_ip)
+        return values.apply(lambda values: render_profile(values[0], values[1], names.server, client))
 
-    return {client.name: render(client.name) for client in tunnel.clients}
+    return {client.name: render(client.name) for client in settings.clients}
 
 
 def render_release(

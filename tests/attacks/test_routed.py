@@ -1,6 +1,7 @@
-"""Attacks by a client of a routed tunnel, by a stranger and by a host in the VPC.
+"""Attacks by a client of a routed tunnel, by a stranger, by a host in the VPC and by a gateway that was taken over.
 
-Does not prove what AWS itself refuses beyond its documents.
+Does not prove what AWS itself refuses beyond its documents, nor what importers of bundles do that leave `pull-filter`
+out.
 """
 
 import json
@@ -18,7 +19,7 @@ from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import ping
 from lab.region import Host
-from tests.support import promises, stacks
+from tests.support import promises, stacks, waiting
 from tests.support.attempts import Attempt, count_arrivals, token
 
 ALICE, BOB = "10.8.0.10", "10.8.0.11"
@@ -272,3 +273,69 @@ for number in range(150):
             pass
 print(answers, "of", 150)
 """
+
+
+# A gateway that was taken over
+
+CONFIG = "/etc/openvpn/server/server.conf"
+ALICE_UNIT = "openvpn-client@alice"
+
+#: By the row of the attack, what the gateway pushes once its root has changed the server's configuration. The last
+#: option of each row is spelled so that its name alone would not find it.
+PUSHED = {
+    "9.1": ("redirect-gateway def1", "route 0.0.0.0 128.0.0.0", r"\"route\" 128.0.0.0 128.0.0.0"),
+    "9.2": ("dhcp-option DNS 198.51.100.53", "dns server 1 address 198.51.100.53", "'dhcp-option' DNS 198.51.100.54"),
+    "9.3": (
+        "route 198.51.100.0 255.255.255.0",
+        "route 10.1.2.0 255.255.255.0",
+        r"\"route\" 203.0.113.64 255.255.255.192",
+    ),
+}
+
+#: OpenVPN gives the resolvers that were pushed to this script, as `update-resolv-conf` and its like take them.
+UP_SCRIPT = "env > /run/openvpn-environment"
+
+
+@pytest.fixture(scope="module")
+def scripted_alice(alice: Host) -> Host:
+    """Alice, who now applies resolvers by a script."""
+    bundle = promises.bundle_path("alice")
+    run_checked(alice, "sh", "-c", f"echo '{UP_SCRIPT}' > /etc/openvpn/up.sh")
+    run_checked(alice, "sh", "-c", f"printf 'script-security 2\\nup \"/bin/sh /etc/openvpn/up.sh\"\\n' >> {bundle}")
+    return alice
+
+
+def reconnect(client: Host, deployed: Deployment) -> None:
+    """Connect the client anew, and wait until the stack's own route leads to the private host."""
+    run_checked(client, "rm", "-f", "/run/openvpn-environment")
+    run_checked(client, "systemctl", "restart", ALICE_UNIT)
+    private = deployed.region.host("private-host").address
+    waiting.until(lambda: ping(client, private, 1) is not None, promises.TUNNEL)
+
+
+def read_tables(client: Host) -> list[str]:
+    """Return the client's routes of both families, and the resolvers that it was given."""
+    script = "ip -4 route; ip -6 route; grep -E '^(foreign_option|dns)_' /run/openvpn-environment || true"
+    return run_checked(client, "sh", "-c", script).splitlines()
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, marks=pytest.mark.attack(row)) for row in PUSHED])
+def test_clients_ignore_what_their_stack_does_not_have(routed: Deployment, scripted_alice: Host, row: str) -> None:
+    gateway = routed.gateway
+    reconnect(scripted_alice, routed)
+    before = read_tables(scripted_alice)
+    assert any(str(routed.settings.network.cidr) in line for line in before)
+    run_checked(gateway, "mv", CONFIG, f"{CONFIG}.own")
+    lines = "".join(f'push "{option}"\n' for option in PUSHED[row])
+    try:
+        run_checked(gateway, "sh", "-c", f"cat {CONFIG}.own - > {CONFIG}", stdin=lines)
+        run_checked(gateway, "systemctl", "restart", "openvpn-server@server")
+        reconnect(scripted_alice, routed)
+        log = run_checked(scripted_alice, "journalctl", "--no-pager", "--unit", ALICE_UNIT)
+        reply = log.rpartition("PUSH: Received control message")[2].partition("\n")[0]
+        # It has arrived, and what the stack has as well.
+        assert [option for option in PUSHED[row] if option.replace("\\", "") not in reply] == []
+        assert read_tables(scripted_alice) == before
+    finally:
+        run_checked(gateway, "mv", f"{CONFIG}.own", CONFIG)
+        run_checked(gateway, "systemctl", "restart", "openvpn-server@server")

@@ -182,13 +182,20 @@ class Site:
         return self._start(self.namespaces[1 if remote else 0], "--config", config)
 
     def client(
-        self, leaf: Leaf, *, wrapped_for: str | None = None, metadata: bytes = b"", expects: str = SERVER_NAME
+        self,
+        leaf: Leaf,
+        *,
+        wrapped_for: str | None = None,
+        metadata: bytes = b"",
+        expects: str = SERVER_NAME,
+        client: str = "",
+        options: tuple[str, ...] = (),
     ) -> Process:
-        """Start a client on a bundle made for `leaf`."""
-        profile = render_profile(TUNNEL, "192.0.2.1", expects)
+        """Start a client on a bundle made for `leaf`; `client` is its name in the tunnel."""
+        profile = render_profile(TUNNEL, "192.0.2.1", expects, client)
         wrapped = tls_crypt.client_key(wrapped_for or self.tls_crypt_key, metadata)
         bundle = render_bundle(profile, self.authority.certificate, leaf.certificate, leaf.key, wrapped)
-        return self._start(self.namespaces[1], "--config", self.write(f"{leaf.serial}.ovpn", bundle))
+        return self._start(self.namespaces[1], "--config", self.write(f"{leaf.serial}.ovpn", bundle), *options)
 
     def bundle(self, leaf: Leaf, metadata: bytes = b"") -> str:
         """Write a bundle for `leaf` and return its path."""
@@ -316,11 +323,53 @@ def test_stranger_s_tls_crypt_key_gets_no_answer(site: Site) -> None:
     assert "Initial packet from" not in client.log
 
 
+#: What a server that was taken over pushes; the server itself passes quotes and blanks on as they are.
+TAKEN_OVER = {
+    "a default route": ("9.1", "redirect-gateway def1"),
+    "a default route in halves": ("9.1", "route 0.0.0.0 128.0.0.0"),
+    "a default route in quotes": ("9.1", r"\"route\" 128.0.0.0 128.0.0.0"),
+    "a default route after blanks": ("9.1", "  route 0.0.0.0 128.0.0.0"),
+    "an address in half of the Internet": ("9.1", "ifconfig 10.8.0.10 128.0.0.0"),
+    "a resolver": ("9.2", "dhcp-option DNS 198.51.100.53"),
+    "a resolver in quotes": ("9.2", "'dhcp-option' DNS 198.51.100.53"),
+    "a resolver as 2.7 has it": ("9.2", "dns server 1 address 198.51.100.53"),
+    "a part of the VPC": ("9.3", "route 10.1.2.0 255.255.255.0"),
+    "a foreign network": ("9.3", "route 198.51.100.0 255.255.255.0"),
+    "half of the client's own network": ("9.3", "route 192.168.1.0 255.255.255.128"),
+    "a foreign network by IPv6": ("9.3", "route-ipv6 2001:db8:9::/48"),
+}
+
+
+@pytest.mark.parametrize(
+    "pushed",
+    [pytest.param(option, id=name, marks=pytest.mark.attack(row)) for name, (row, option) in TAKEN_OVER.items()],
+)
+def test_a_client_ignores_what_its_stack_does_not_have(site: Site, pushed: str) -> None:
+    site.server(None, "--config", site.write("taken-over.conf", f'push "{pushed}"\n'))
+    script = site.write("up.sh", f"env > {site.directory}/environment\n")
+    up = ("--script-security", "2", "--up", f"/bin/sh {script}")
+    client = site.client(site.leaf(), client="alice", options=up)
+    client.wait_for(UP)
+    (reply,) = re.findall(r"PUSH: Received control message: '(.*)'", client.log)
+    assert pushed.replace("\\", "").strip() in reply
+    assert "Pushed option removed by filter" in client.log
+    # Through these variables OpenVPN gives a host's scripts a resolver.
+    assert not re.findall("^(?:foreign_option|dns)_.*", (site.directory / "environment").read_text(), re.MULTILINE)
+    # The control: what the stack has arrives.
+    assert site.on_client("ip", "route").splitlines() == [
+        "10.1.0.0/16 via 10.8.0.1 dev tun0 ",
+        "10.8.0.0/24 dev tun0 proto kernel scope link src 10.8.0.10 ",
+        "192.0.2.0/30 dev up0 proto kernel scope link src 192.0.2.2 ",
+    ]
+    site.on_client("ping", "-c", "1", "-W", "5", "10.8.0.1")
+
+
 @pytest.mark.seed("2.15")
 def test_a_profile_for_windows_finds_its_scripts_and_tells_them_all(site: Site) -> None:
     """Their paths are read as on Windows; here they are names of files, in which a backslash is a letter."""
-    site.server(None, "--push", "dhcp-option DNS 10.1.0.2")
-    tunnel = replace(TUNNEL, clients=(TunnelClient(name="alice", system="windows"), *TUNNEL.clients[1:]))
+    site.server(None, "--push", "dhcp-option DNS 10.1.0.2", "--push", "dhcp-option DOMAIN vpc.test")
+    named = replace(TUNNEL, domain="vpc.test", resolver=IPv4Address("10.1.0.2"))
+    tunnel = replace(named, clients=(TunnelClient(name="alice", system="windows"), *TUNNEL.clients[1:]))
     leaf = site.leaf()
     profile = render_profile(tunnel, "192.0.2.1", SERVER_NAME, "alice")
     keys = (site.authority.certificate, leaf.certificate, leaf.key, tls_crypt.client_key(site.tls_crypt_key))

@@ -4,9 +4,11 @@ Does not prove: that OpenVPN starts on them (unit/openvpn/test_real_openvpn.py d
 """
 
 import ast
+import re
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ import openvpn.model
 from openvpn import sysctl
 from openvpn.bundle import BundleError, ca_of, certificate_of, key_of, render_bundle, tls_crypt_of
 from openvpn.listener import Listener
-from openvpn.model import ServerProcess, Tunnel, TunnelClient
-from openvpn.profile import render_profile
+from openvpn.model import ServerProcess, Tunnel, TunnelClient, TunnelIPv6
+from openvpn.profile import PROFILE_LIMIT, render_profile
+from openvpn.pull_filter import NEGOTIATED
 from openvpn.server import render_ccd, render_server
+from openvpn.topology import BondedSegment, Routed, Segment
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
 from settings import model
@@ -188,16 +192,78 @@ explicit-exit-notify 1
 tun-mtu 1420
 mssfix 1400 mtu
 verb 3
+pull-filter accept "ping"
+pull-filter accept "peer-id "
+pull-filter accept "cipher "
+pull-filter accept "key-derivation "
+pull-filter accept "protocol-flags "
+pull-filter accept "tun-mtu "
+pull-filter accept "socket-flags TCP_NODELAY"
+pull-filter accept "push-continuation "
+pull-filter accept "topology subnet"
+pull-filter accept "route-gateway 10.8.0.1"
+pull-filter accept "ifconfig "
+pull-filter accept "route 10.1.0.0 255.255.0.0"
+pull-filter ignore "\\""
+pull-filter ignore ""
 """
     )
+
+
+def accepted(tunnel: Tunnel, client: str) -> set[str]:
+    """What a client accepts besides what every client does."""
+    lines = [line for line in options(render_profile(tunnel, REMOTE, SERVER, client)) if "pull-filter accept" in line]
+    return {line.split('"')[1] for line in lines} - {*NEGOTIATED, "topology subnet", "route-gateway 10.8.0.1"}
+
+
+def test_a_client_accepts_its_own_address_and_routes_and_no_others() -> None:
+    tunnel = replace(TUNNEL, client_to_client=True)
+    vpc, lans = "route 10.1.0.0 255.255.0.0", {f"route 192.168.{n}.0 255.255.255.0" for n in (1, 2)}
+    assert accepted(TUNNEL, "home") == accepted(tunnel, "home") == {"ifconfig 10.8.0.10 255.255.255.0", vpc}
+    # Its own networks are pushed to the others.
+    assert accepted(tunnel, "alice") == {"ifconfig ", vpc, *lans}
+    redirected = replace(TUNNEL, redirect=True, domain="vpc.example.com", resolver=IPv4Address("10.1.0.2"))
+    assert accepted(redirected, "home") - accepted(TUNNEL, "home") == {
+        "redirect-gateway def1",
+        "dhcp-option DNS 10.1.0.2",
+        "dhcp-option DOMAIN vpc.example.com",
+    }
+    ipv6 = TunnelIPv6(pool=IPv6Network("2001:db8:1:2:3::/80"), routes=(IPv6Network("2001:db8::/56"),))
+    assert accepted(replace(TUNNEL, ipv6=ipv6), "home") - accepted(TUNNEL, "home") == {
+        "ifconfig-ipv6 2001:db8:1:2:3::a/80 2001:db8:1:2:3::1",
+        "route-ipv6 2001:db8::/56",
+    }
+
+
+def test_all_that_a_server_pushes_is_accepted() -> None:
+    """By every client that gets it; what a server pushes by itself, a real one shows (test_real_openvpn)."""
+    ipv6 = TunnelIPv6(pool=IPv6Network("2001:db8:1:2:3::/80"), routes=(IPv6Network("2001:db8::/56"),))
+    for topology in (Routed(), Segment(), BondedSegment()):
+        tunnel = replace(TUNNEL, topology=topology, client_to_client=True, redirect=True, ipv6=ipv6)
+        pushed = re.findall(r'^push "(.*)"$', render_server(tunnel), re.MULTILINE)
+        assert len(pushed) == {Routed: 5, Segment: 6, BondedSegment: 0}[type(topology)]
+        begins = tuple(re.findall(r'^pull-filter accept "(.*)"$', render_profile(tunnel, "r", "s", "alice"), re.M))
+        assert [option for option in pushed if not option.startswith(begins)] == []
+
+
+@pytest.mark.parametrize(("count", "listed"), [(8, True), (11, False), (100, False)])
+def test_routes_that_do_not_fit_a_parameter_are_not_listed(count: int, listed: bool) -> None:
+    routes = tuple(IPv4Network(f"172.16.{n}.0/24") for n in range(count))
+    tunnel = replace(TUNNEL, routes=routes)
+    profile = render_profile(tunnel, REMOTE, "lab.drawbridge", "home")
+    assert ("route 172.16.7.0 255.255.255.0" in accepted(tunnel, "home")) is listed
+    assert ("route " in accepted(tunnel, "home")) is not listed
+    assert len(profile) <= PROFILE_LIMIT
 
 
 def test_bundle_fits_a_parameter_and_gives_its_parts_back() -> None:
     now = datetime.now(UTC)
     authority = CertificateAuthority.create("c" * 64, timedelta(days=3650), now)
     leaf = authority.issue_client("a" * 63, timedelta(days=365), now)
-    wrapped = tls_crypt.client_key(tls_crypt.server_key())
-    profile = render_profile(TUNNEL, REMOTE, SERVER)
+    wrapped = tls_crypt.client_key(tls_crypt.server_key(), b"9" * 49)
+    routes = tuple(IPv4Network(f"172.16.{n}.0/24") for n in range(100))
+    # With padding up to the longest profile that there is.
+    profile = render_profile(replace(TUNNEL, routes=routes), REMOTE, SERVER).ljust(PROFILE_LIMIT, "\n")
     bundle = render_bundle(profile, authority.certificate, leaf.certificate, leaf.key, wrapped)
 
     assert len(bundle) < 4096

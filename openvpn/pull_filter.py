@@ -1,0 +1,82 @@
+r"""Render what a client accepts of the options that its server pushes.
+
+The program knows all that it has the gateway push, so a profile accepts that and ignores the rest: a gateway that was
+taken over cannot give its clients other routes, a resolver or a default route.
+
+Source: openvpn(8) of 2.6, `--pull-filter`: the first filter whose text an option begins with decides. The end needs
+two filters. OpenVPN 2 compares texts, so `route` alone would not find an option that the server has quoted
+(`"route" 0.0.0.0 128.0.0.0`); `""` finds every option. OpenVPN 3 compares words, for which a single quote mark stands
+for an empty word: that finds every option, and the last line is never reached, which old versions cannot read.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+
+from openvpn.addressing import fixed_addresses6, segment_addresses
+from openvpn.model import Tunnel
+from openvpn.syntax import spell_network
+
+#: Options that every server pushes by itself, with OpenVPN 2.6 and 2.7. None of them changes where packets go.
+NEGOTIATED = (
+    "ping",
+    "peer-id ",
+    "cipher ",
+    "key-derivation ",
+    "protocol-flags ",
+    "tun-mtu ",
+    "socket-flags TCP_NODELAY",
+    "push-continuation ",
+)
+
+#: Ignores every option that no line before has accepted.
+IGNORE_OTHERS = (r'pull-filter ignore "\""', 'pull-filter ignore ""')
+
+
+def render_filter(tunnel: Tunnel, client: str = "", *, lists_routes: bool = True) -> Iterator[str]:
+    """Yield the options that accept what a tunnel's server pushes to a client, and ignore everything else.
+
+    `lists_routes` is whether only the tunnel's routes are accepted, or every IPv4 route.
+    """
+    yield from map(accept, NEGOTIATED)
+    if tunnel.layout.pushes_addresses:
+        yield from map(accept, _addresses(tunnel, client))
+        if lists_routes:
+            yield from map(accept, _routes(tunnel, client))
+        else:
+            yield accept("route ")
+        if tunnel.ipv6:
+            yield from (accept(f"route-ipv6 {network}") for network in tunnel.ipv6.routes)
+        if tunnel.redirect:
+            yield accept("redirect-gateway def1")
+        if tunnel.domain and tunnel.resolver:
+            yield accept(f"dhcp-option DNS {tunnel.resolver}")
+            yield accept(f"dhcp-option DOMAIN {tunnel.domain}")
+    yield from IGNORE_OTHERS
+
+
+def accept(option: str) -> str:
+    """Return the line that accepts options which begin so."""
+    return f'pull-filter accept "{option}"'
+
+
+def _addresses(tunnel: Tunnel, client: str) -> Iterator[str]:
+    """Yield how the options begin that give a client its addresses; with its own address, they are whole."""
+    if not tunnel.layout.is_segment:
+        yield "topology subnet"
+    yield f"route-gateway {tunnel.layout.address}"
+    if client == tunnel.bridge:
+        return  # Its host has addresses of the LAN.
+    fixed = segment_addresses(tunnel) if tunnel.layout.is_segment else {c.name: c.address for c in tunnel.clients}
+    address = fixed.get(client)
+    yield f"ifconfig {address} {tunnel.layout.network.netmask}" if address else "ifconfig "
+    if ipv6 := tunnel.ipv6:
+        address6 = fixed_addresses6(tunnel).get(client)
+        yield f"ifconfig-ipv6 {address6}/{ipv6.pool.prefixlen} {ipv6.address}" if address6 else "ifconfig-ipv6 "
+
+
+def _routes(tunnel: Tunnel, client: str) -> Iterator[str]:
+    """Yield the routes that are pushed to a client: not those to its own networks."""
+    networks: list[IPv4Network] = [*tunnel.routes]
+    if tunnel.client_to_client:
+        networks += [lan for member in tunnel.members if member.name != client for lan in member.lan]
+    yield from (f"route {spell_network(network)}" for network in dict.fromkeys(networks))
