@@ -4,8 +4,10 @@
     frames.py say DEVICE GROUP PORT                       sends ten, numbered
     frames.py send DEVICE TIMES FRAME…                    sends Ethernet frames, in hexadecimal, as they are
     frames.py count DEVICE SECONDS BYTES…                 how many frames came that hold these bytes, in hexadecimal
+    frames.py count-sent DEVICE SECONDS BYTES…            the same of frames that the machine sends
 
-`hear` and `count` print `ready` when they listen, then a number for all that was asked for. Only Python's own library.
+`hear`, `count` and `count-sent` print `ready` when they listen, then a number for all that was asked for. Only Python's
+own library.
 """
 
 import socket
@@ -66,8 +68,8 @@ def send(device: str, times: int, frames: list[bytes]) -> None:
                 wire.send(frame)
 
 
-def count(device: str, seconds: float, patterns: list[bytes]) -> list[int]:
-    """Return how many frames came in that hold some bytes, for each of those."""
+def count(device: str, seconds: float, patterns: list[bytes], sent: bool = False) -> list[int]:
+    """Return how many frames came in, or were sent, that hold some bytes, for each of those."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL)) as wire:
         wire.bind((device, EVERY_PROTOCOL))
         print("ready", flush=True)
@@ -78,7 +80,7 @@ def count(device: str, seconds: float, patterns: list[bytes]) -> list[int]:
                 frame, source = wire.recvfrom(2048)
             except TimeoutError:
                 break
-            if source[2] != socket.PACKET_OUTGOING:
+            if (source[2] == socket.PACKET_OUTGOING) == sent:
                 counts = [times + (pattern in frame) for times, pattern in zip(counts, patterns, strict=True)]
     return counts
 
@@ -94,6 +96,8 @@ def main(arguments: list[str]) -> None:
             send(device, int(times), [bytes.fromhex(frame) for frame in frames])
         case ["count", device, seconds, *patterns]:
             print(*count(device, float(seconds), [bytes.fromhex(pattern) for pattern in patterns]))
+        case ["count-sent", device, seconds, *patterns]:
+            print(*count(device, float(seconds), [bytes.fromhex(pattern) for pattern in patterns], sent=True))
         case _:
             sys.exit(__doc__)
 

@@ -5,7 +5,11 @@ out.
 """
 
 import json
+import os
+import re
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 
 import pytest
@@ -17,8 +21,11 @@ from scapy.packet import Packet, Raw
 from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import run_checked
-from drawbridge.trial.measure import ping
+from drawbridge.trial.measure import ECHO_PORT, ping, start_echo
 from lab.region import Host
+from openvpn.bundle import tls_crypt_of
+from openvpn.handshake import Handshake
+from pki.tls_crypt import ClientKey
 from tests.support import promises, stacks, waiting
 from tests.support.attempts import Attempt, count_arrivals, token
 
@@ -54,6 +61,25 @@ def bob(routed: Deployment) -> Host:
 @pytest.fixture(scope="module")
 def private(routed: Deployment) -> Host:
     return routed.region.host("private-host")
+
+
+@pytest.fixture(scope="module")
+def victim(routed: Deployment) -> Host:
+    host = routed.region.add_internet_host("victim", address=VICTIM)
+    host.wait_booted()
+    return host
+
+
+@pytest.fixture(scope="module")
+def stranger(routed: Deployment) -> Host:
+    host = routed.region.add_internet_host("stranger", address=STRANGER)
+    host.wait_booted()
+    return host
+
+
+def default_device(host: Host) -> str:
+    device: str = json.loads(run_checked(host, "ip", "-json", "route", "show", "default"))[0]["dev"]
+    return device
 
 
 def craft(name: str, *headers: Packet) -> Attempt:
@@ -130,8 +156,8 @@ def at_private(alice: Host, private: Host) -> Mapping[str, int]:
     target = private.address
     attempts = [craft(name, IP(src=source, dst=target), ICMP()) for name, source in FORGED.items()]
     attempts.append(craft("its own", IP(src=ALICE, dst=target), ICMP()))
-    devices = json.loads(run_checked(private, "ip", "-json", "route", "show", "default"))
-    return count_arrivals(attempts, sender=alice, device="tun0", listener=private, listener_device=devices[0]["dev"])
+    device = default_device(private)
+    return count_arrivals(attempts, sender=alice, device="tun0", listener=private, listener_device=device)
 
 
 @pytest.mark.attack("1.8")
@@ -164,6 +190,158 @@ def test_the_metadata_service_is_not_asked_by_ipv6(routed: Deployment, alice: Ho
     arrived = count_arrivals(attempts, sender=alice, device="tun0", listener=routed.gateway, listener_device="tun0")
     assert arrived["IPv6"] == 0
     assert arrived["control"] > 0
+
+
+LINK_LOCAL_SERVICES = {
+    "metadata": "169.254.169.254",
+    "resolver": "169.254.169.253",
+    "time": "169.254.169.123",
+    "containers' credentials": "169.254.170.2",
+}
+
+
+@pytest.mark.attack("1.1")
+def test_no_link_local_service_is_asked(routed: Deployment, alice: Host, private: Host) -> None:
+    transports = {"ping": ICMP(), "datagram": UDP(sport=40006, dport=53), "SYN": TCP(sport=40006, dport=80)}
+    attempts = [
+        craft(f"{service} {transport}", IP(src=ALICE, dst=address), header)
+        for service, address in LINK_LOCAL_SERVICES.items()
+        for transport, header in transports.items()
+    ]
+    control = craft("VPC host", IP(src=ALICE, dst=private.address), UDP(sport=40006, dport=53))
+    gateway = routed.gateway
+    at_tunnel = count_arrivals(attempts, sender=alice, device="tun0", listener=gateway, listener_device="tun0")
+    assert all(at_tunnel.values()), "control: OpenVPN passes them to the packet filter"
+    uplink = default_device(gateway)
+    left = count_arrivals(
+        [*attempts, control], sender=alice, device="tun0", listener=gateway, listener_device=uplink, forwarded=True
+    )
+    assert {name for name, frames in left.items() if frames} == {"VPC host"}
+
+
+#: Opens TCP connections and ends; shows how many were accepted within some seconds.
+CONNECT = """
+import selectors, socket, sys, time
+address, port, count, seconds = sys.argv[1], *map(int, sys.argv[2:])
+waiting, opened = selectors.DefaultSelector(), 0
+for _ in range(count):
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.connect_ex((address, port))
+    waiting.register(connection, selectors.EVENT_WRITE)
+end = time.monotonic() + seconds
+while waiting.get_map() and (left := end - time.monotonic()) > 0:
+    for key, _ in waiting.select(left):
+        opened += not key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        waiting.unregister(key.fileobj)
+print(opened)
+"""
+
+#: Keeps a machine from telling that a connection of its own has ended.
+HOLD_BACK = (
+    "table ip attack { chain output { type filter hook output priority 0; tcp flags & (fin | rst) != 0 drop; }; }"
+)
+
+
+@contextmanager
+def never_ending_connections(host: Host) -> Iterator[None]:
+    """Have a machine's connections end for itself alone while the block runs."""
+    run_checked(host, "nft", "-f", "-", stdin=HOLD_BACK)
+    try:
+        yield
+    finally:
+        run_checked(host, "nft", "delete", "table", "ip", "attack")
+
+
+@pytest.mark.attack("1.13")
+def test_flows_of_a_client_that_is_gone_are_kept_for_hours(routed: Deployment, alice: Host, private: Host) -> None:
+    gateway = routed.gateway
+    start_echo(private)
+
+    def lives() -> list[int]:
+        """Seconds for which the gateway keeps the connections of a program that has ended."""
+        assert run_checked(alice, "python3", "-", private.address, str(ECHO_PORT), "3", "2", stdin=CONNECT) == "3\n"
+        table = run_checked(gateway, "cat", "/proc/net/nf_conntrack")
+        return [int(life) for life in re.findall(rf"tcp +6 (\d+) ESTABLISHED src={ALICE} .*dport={ECHO_PORT}", table)]
+
+    with never_ending_connections(alice):
+        mine = lives()
+        assert len(mine) == 3 and max(mine) <= 7440
+        run_checked(gateway, "sysctl", "-q", "-w", "net.netfilter.nf_conntrack_tcp_timeout_established=432000")
+        try:
+            assert max(lives()) > 400_000, "control: the kernel's default"
+        finally:
+            run_checked(gateway, "systemctl", "reload", "drawbridge-nftables")
+    assert run_checked(gateway, "sysctl", "-n", "net.netfilter.nf_conntrack_tcp_timeout_established") == "7440\n"
+
+
+# A process on the gateway
+
+#: Shows which of some files and sockets a process may read.
+READ = """
+import socket, sys
+for path in sys.argv[1:]:
+    try:
+        if path.endswith(".sock"):
+            with socket.socket(socket.AF_UNIX) as management:
+                management.settimeout(5)
+                management.connect(path)
+                management.recv(1)
+        else:
+            open(path, "rb").read(1)
+        print(path)
+    except PermissionError:
+        pass
+"""
+MANAGEMENT, HOST_KEY = "/run/openvpn-server/mgmt.sock", "/etc/ssh/ssh_host_ed25519_key"
+SECRETS = ["/etc/openvpn/server/secrets/server.key", "/etc/openvpn/server/secrets/tls-crypt-v2.key"]
+
+
+def as_user(user: str, group: str) -> list[str]:
+    return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups"]
+
+
+@pytest.mark.attack("7.1")
+@pytest.mark.parametrize(
+    ("user", "group", "readable"),
+    [
+        ("nobody", "nogroup", []),
+        ("admin", "admin", []),
+        # OpenVPN's own process has all that it needs, and no more.
+        ("openvpn", "openvpn", [MANAGEMENT, *SECRETS]),
+    ],
+)
+def test_a_process_reads_no_secret_on_disk(routed: Deployment, user: str, group: str, readable: list[str]) -> None:
+    paths = [MANAGEMENT, *SECRETS, HOST_KEY]
+    assert run_checked(routed.gateway, "python3", "-", *paths, stdin=READ).split() == paths, "control: root"
+    read = run_checked(routed.gateway, *as_user(user, group), "python3", "-", *paths, stdin=READ)
+    assert read.split() == readable
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "sandbox"),
+    [
+        pytest.param("nobody", "nogroup", False, marks=pytest.mark.attack("7.2")),
+        pytest.param("openvpn", "openvpn", False, marks=pytest.mark.attack("7.2")),
+        pytest.param("openvpn", "openvpn", True, marks=pytest.mark.attack("7.3")),
+    ],
+)
+def test_a_process_gets_no_credentials_of_the_role(routed: Deployment, user: str, group: str, sandbox: bool) -> None:
+    """In the sandbox: in OpenVPN's namespaces, with all capabilities that OpenVPN has."""
+    gateway = routed.gateway
+    ask = ["curl", "-s", "-m", "3", "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60"]
+    ask.append("http://169.254.169.254/latest/api/token")
+    enter = as_user(user, group)
+    if sandbox:
+        unit = "openvpn-server@server"
+        pid = run_checked(gateway, "systemctl", "show", "-P", "MainPID", unit).strip()
+        capabilities = run_checked(gateway, "systemctl", "show", "-P", "AmbientCapabilities", unit).split()
+        names = "".join(f",+{name.removeprefix('cap_')}" for name in capabilities)
+        sets = [f"--{kind}=-all{names}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+        enter = ["nsenter", f"--target={pid}", "--mount", "--net", "--pid", *enter, *sets]
+    refused = gateway.run([*enter, *ask])
+    assert (refused.returncode, refused.stdout) == (7, "")  # curl's 7: refused
+    assert run_checked(gateway, *ask), "control: root"
 
 
 SCAN = """
@@ -231,24 +409,20 @@ def _hardware_address(routed: Deployment) -> bytes:
 
 
 @pytest.mark.attack("1.9")
-def test_a_client_does_not_reach_the_internet_through_the_gateway(routed: Deployment, alice: Host) -> None:
-    victim = routed.region.add_internet_host("victim", address=VICTIM)
-    victim.wait_booted()
+def test_a_client_does_not_reach_the_internet_through_the_gateway(alice: Host, victim: Host) -> None:
     attempts = [
         craft("datagram out", IP(src=ALICE, dst=str(VICTIM)), UDP(sport=40005, dport=9)),
         craft("SYN out", IP(src=ALICE, dst=str(VICTIM)), TCP(sport=40005, dport=443)),
         craft("ping out", IP(src=ALICE, dst=str(VICTIM)), ICMP()),
     ]
-    device = json.loads(run_checked(victim, "ip", "-json", "route", "show", "default"))[0]["dev"]
+    device = default_device(victim)
     arrived = count_arrivals(attempts, sender=alice, device="tun0", listener=victim, listener_device=device)
     assert dict(arrived) == {"datagram out": 0, "SYN out": 0, "ping out": 0}
     assert ping(alice, VICTIM, 5) is not None, "control: it is there, and alice's own line leads to it"
 
 
 @pytest.mark.attack("4.1", "4.2")
-def test_a_stranger_gets_no_answer(routed: Deployment, alice: Host) -> None:
-    stranger = routed.region.add_internet_host("stranger", address=STRANGER)
-    stranger.wait_booted()
+def test_a_stranger_gets_no_answer(routed: Deployment, alice: Host, stranger: Host) -> None:
     public = routed.outputs["publicIp"]
     assert scan(stranger, public) == []
     answers = run_checked(stranger, "python3", "-", public, stdin=GARBAGE).split()
@@ -273,6 +447,66 @@ for number in range(150):
             pass
 print(answers, "of", 150)
 """
+
+
+#: Sends IPv4 packets as they are.
+SEND_PACKETS = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as out:
+    for packet in sys.argv[2:]:
+        out.sendto(bytes.fromhex(packet), (sys.argv[1], 0))
+"""
+COUNT_ANSWERS = "table ip attack { chain input { type filter hook input priority 0; udp sport 1194 counter; }; }"
+
+
+class Recorder:
+    """A transport that keeps what is sent and receives nothing."""
+
+    retransmit_after = 60.0
+
+    def __init__(self) -> None:
+        self.packets: list[bytes] = []
+
+    def send(self, packet: bytes) -> None:
+        self.packets.append(packet)
+
+    def receive(self, seconds: float) -> bytes | None:
+        return None
+
+
+def first_packets(bundle: str, count: int) -> list[bytes]:
+    """Return a bundle's first packets of as many sessions."""
+    recorder, key = Recorder(), ClientKey.read(tls_crypt_of(bundle))
+    for _ in range(count):
+        Handshake(recorder, key).reset(time.monotonic())
+    return recorder.packets
+
+
+@pytest.mark.attack("4.4")
+def test_answers_to_a_forged_source_are_smaller_than_what_asked_for_them(
+    routed: Deployment, alice: Host, stranger: Host, victim: Host
+) -> None:
+    public = routed.outputs["publicIp"]
+
+    def answered(datagrams: list[bytes]) -> tuple[int, int, int]:
+        """Return packets and bytes that the victim gets for datagrams in its name, and the bytes of these."""
+        header = IP(src=str(VICTIM), dst=public) / UDP(sport=40007, dport=1194)
+        packets = [bytes(header / Raw(datagram)) for datagram in datagrams]
+        run_checked(victim, "nft", "-f", "-", stdin=COUNT_ANSWERS)
+        try:
+            run_checked(stranger, "python3", "-", public, *(packet.hex() for packet in packets), stdin=SEND_PACKETS)
+            time.sleep(2)
+            table = run_checked(victim, "nft", "list", "table", "ip", "attack")
+        finally:
+            run_checked(victim, "nft", "delete", "table", "ip", "attack")
+        counted = re.search(r"counter packets (\d+) bytes (\d+)", table)
+        assert counted
+        return int(counted[1]), int(counted[2]), sum(map(len, packets))
+
+    assert answered([head + os.urandom(200) for head in (b"\x38", b"\x50", b"") for _ in range(10)])[:2] == (0, 0)
+    # A client's key gets answers: this is the control, and the attack of somebody who has one.
+    packets, size, sent = answered(first_packets(run_checked(alice, "cat", promises.bundle_path("alice")), 100))
+    assert 0 < packets <= 100 and size < sent / 2
 
 
 # A gateway that was taken over

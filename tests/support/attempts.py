@@ -38,12 +38,23 @@ class Attempt:
 
 
 def count_arrivals(
-    attempts: Iterable[Attempt], *, sender: Host, device: str, listener: Host, listener_device: str, seconds: float = 3
+    attempts: Iterable[Attempt],
+    *,
+    sender: Host,
+    device: str,
+    listener: Host,
+    listener_device: str,
+    seconds: float = 3,
+    forwarded: bool = False,
 ) -> Mapping[str, int]:
-    """Send every attempt from a machine's device, and return how many frames of each came to the listener's."""
+    """Send every attempt from a machine's device, and return how many frames of each came to the listener's.
+
+    With `forwarded`, count those that the listener itself sends from its device.
+    """
     every = list(attempts)
     patterns = [attempt.pattern.hex() for attempt in every]
-    ear = segment.FrameListener(listener, "count", listener_device, str(seconds), *patterns)
+    action = "count-sent" if forwarded else "count"
+    ear = segment.FrameListener(listener, action, listener_device, str(seconds), *patterns)
     with ear:
         segment.send_frames(sender, device, *_interleave(every), times=TIMES)
     return dict(zip((attempt.name for attempt in every), ear.counts, strict=True))

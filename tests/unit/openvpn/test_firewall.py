@@ -97,6 +97,36 @@ for _ in range(int(count)):
         sender.sendto(bytes([int(first, 16)]) + b"?" * 20, (address, int(port)))
 """
 
+#: Opens TCP connections at once and ends; shows how many were accepted within a second.
+CONNECTIONS = """
+import selectors, socket, sys, time
+source, address, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+waiting, opened = selectors.DefaultSelector(), 0
+for _ in range(count):
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.bind((source, 0))
+    connection.connect_ex((address, 5002))
+    waiting.register(connection, selectors.EVENT_WRITE)
+end = time.monotonic() + 1
+while waiting.get_map() and (left := end - time.monotonic()) > 0:
+    for key, _ in waiting.select(left):
+        opened += not key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        waiting.unregister(key.fileobj)
+print(opened)
+"""
+#: Accepts TCP connections, by the kernel alone.
+ACCEPTER = """
+import socket, sys
+with socket.create_server((sys.argv[1], 5002), backlog=1000):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+#: Keeps the far end from telling that its connections have ended.
+HOLD_BACK = (
+    "table ip attack { chain output { type filter hook output priority 0; tcp flags & (fin | rst) != 0 drop; }; }"
+)
+
 #: First byte of a first packet and of data (openvpn-wire-protocol, "Message types").
 RESET, DATA = "50", "48"
 
@@ -164,6 +194,11 @@ class Network:
     def send(self, namespace: str, source: str, address: str, port: int, first: str, count: int) -> None:
         argv = (sys.executable, "-c", DATAGRAMS, source, address, str(port), first, str(count))
         self.at(namespace, *argv)
+
+    def connect(self, source: str, count: int) -> int:
+        """Open TCP connections from the far end to a host, and return how many are accepted."""
+        argv = (sys.executable, "-c", CONNECTIONS, source, HOST, str(count))
+        return int(self.at(self.far, *argv).stdout)
 
     def tracked(self) -> int:
         """Connections in the gateway's table."""
@@ -417,6 +452,27 @@ def test_no_source_fills_the_connection_table(network: Network) -> None:
     assert network.probe(network.gateway, "tcp", GATEWAY, HOST, 443) == "passed"
     assert network.ping(network.gateway, GATEWAY, HOST)
     assert network.probe(network.vpc, "udp", HOST, GATEWAY, 1194) == "passed"
+
+
+@pytest.mark.attack("1.12")
+def test_no_source_fills_the_connection_table_with_connections_that_never_end(network: Network) -> None:
+    network.load(render().replace(f"count over {FLOWS_EACH}", "count over 40"))
+    network.at(network.far, "nft", "-f", "-", text=HOLD_BACK)
+    argv = ["ip", "netns", "exec", network.vpc, sys.executable, "-c", ACCEPTER, HOST]
+    try:
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as accepter:
+            assert accepter.stdout
+            assert accepter.stdout.readline() == "ready\n"
+            assert network.connect(CLIENT, 60) == 40
+            # The program has ended. To the gateway its connections live, so that it gets no others.
+            assert network.connect(CLIENT, 5) == 0
+            # The control: another source in the same minute, and the same one without the limit.
+            assert network.connect(REACHABLE, 5) == 5
+            network.load(render())
+            assert network.connect(CLIENT, 60) == 60
+            accepter.communicate("")
+    finally:
+        network.at(network.far, "nft", "delete", "table", "ip", "attack")
 
 
 @pytest.mark.attack("7.2")
