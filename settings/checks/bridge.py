@@ -34,10 +34,12 @@ def check_bridges(draft: Draft) -> Iterator[Problem]:
 def _check_bridge(key: str, client: Client, tunnel: Tunnel) -> Iterator[Problem]:
     if tunnel.links > 1:
         reason = "is not possible with two links: a kit sets up either a bridge or a bond"
-        yield problem_at(f"{key}.bridge", client.bridge, reason, "use links: 1, or leave it out")
+        yield problem_at(f"{key}.bridge", client.bridge, reason, "use links: 1, or leave it and lan out")
     if client.system != "linux":
         reason = "cannot be a bridge: its kit is for Debian"
-        yield problem_at(f"{key}.system", client.system, reason, "use linux, or leave bridge out")
+        # A phone joins no segment anyway.
+        remedy = "use linux" + (", or leave bridge and lan out" if client.system == "windows" else "")
+        yield problem_at(f"{key}.system", client.system, reason, remedy)
     for name in ("address", "mac"):
         if value := getattr(client, name):
             reason = "cannot be set on a bridge: it and the hosts of its LAN keep the addresses they have there"

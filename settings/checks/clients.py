@@ -1,7 +1,7 @@
 """Check clients: their names, what must be unique among them, and the networks behind them."""
 
 from collections.abc import Iterator
-from itertools import combinations
+from ipaddress import IPv4Address
 
 from settings.checks.overlaps import list_ranges
 from settings.draft import Draft
@@ -22,13 +22,22 @@ def check_unique(draft: Draft) -> Iterator[Problem]:
         "name": "names must be unique",
         "address": "addresses must be unique",
         "mac": "hardware addresses must be unique",
-        "at": "leave it out here: it opens the tunnel to both",
     }
-    for (i, first), (j, second) in combinations(draft.clients.items(), 2):
-        for key, remedy in remedies.items():
-            value = getattr(second, key)
-            if value is not None and value == getattr(first, key):
-                yield problem_at(f"clients[{j}].{key}", value, f"is already used by clients[{i}]", remedy)
+    first = dict[tuple[str, object], int]()
+    for i, client in draft.clients.items():
+        for key in (*remedies, "at"):
+            value = getattr(client, key)
+            if value is None or (j := first.setdefault((key, value), i)) == i:
+                continue
+            remedy = remedies.get(key) or _way_in_beside(value, draft)
+            yield problem_at(f"clients[{i}].{key}", value, f"is already used by clients[{j}]", remedy)
+
+
+def _way_in_beside(address: IPv4Address, draft: Draft) -> str:
+    """Return how a client reaches the tunnel from an address that the rule of another one has, until that moves."""
+    if draft.gateway is None or any(address in network for network in draft.gateway.allow_from):
+        return f"leave it out here: {NAMESPACE}:gateway.allowFrom lets it in"
+    return f"leave it out here, and add {address}/32 to {NAMESPACE}:gateway.allowFrom"
 
 
 def check_reachable(draft: Draft) -> Iterator[Problem]:

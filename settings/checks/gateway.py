@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from ipaddress import collapse_addresses
 
-from settings.draft import Draft
+from settings.draft import Draft, Topology
 from settings.problems import Problem, problem_at
 
 
@@ -11,12 +11,15 @@ def check_allow_from(draft: Draft) -> Iterator[Problem]:
     """Check that each client may reach the tunnel from somewhere; a pair has no clients."""
     if draft.gateway is None or draft.gateway.allow_from or draft.has_pair:
         return
+    # A bonded host has several addresses, and without IAM users a kit cannot update a client's.
+    has_dynamic_rules = draft.topology is not Topology.BONDED and (draft.iam is None or draft.iam.users != "none")
     if not draft.clients:
-        remedy = "add a range, or clients with `at`, their public addresses"
+        remedy = "add a range" + (", or clients with `at`, their public addresses" if has_dynamic_rules else "")
         yield problem_at("gateway.allowFrom", [], "lets nobody reach the tunnel", remedy)
     if names := [client.name for client in draft.clients.values() if client.at is None]:
         reason = f"keeps these clients from the tunnel: {', '.join(names)}"
-        yield problem_at("gateway.allowFrom", [], reason, "add a range, or give each client `at`, its public address")
+        remedy = "add a range" + (", or give each client `at`, its public address" if has_dynamic_rules else "")
+        yield problem_at("gateway.allowFrom", [], reason, remedy)
 
 
 def check_admin_from(draft: Draft) -> Iterator[Problem]:

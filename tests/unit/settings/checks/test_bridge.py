@@ -24,7 +24,8 @@ def home(**changed: Any) -> list[dict[str, Any]]:
         ),
         (
             {"clients": home(system="windows")},
-            "clients[0].system: windows cannot be a bridge: its kit is for Debian; use linux, or leave bridge out",
+            "clients[0].system: windows cannot be a bridge: its kit is for Debian; use linux, or leave bridge and "
+            "lan out",
         ),
         (
             {"clients": home(address="192.168.1.200")},

@@ -12,7 +12,8 @@ from tests.support.refusals import find_problems
     [
         (
             {"clients": [{"name": "a", "at": "203.0.113.7"}, {"name": "b", "at": "203.0.113.7"}]},
-            "clients[1].at: 203.0.113.7 is already used by clients[0]; leave it out here: it opens the tunnel to both",
+            "clients[1].at: 203.0.113.7 is already used by clients[0]; leave it out here: "
+            "drawbridge:gateway.allowFrom lets it in",
         ),
         (
             {
