@@ -51,8 +51,8 @@ MAX_REASON = 500
 
 #: Seconds.
 COMMAND_TIMEOUT = 60.0
-START_TIMEOUT = 20.0
-#: OpenVPN writes its status every 10 seconds.
+#: OpenVPN writes its status every 10 seconds; an instance without CPU credits takes longer to start it.
+START_TIMEOUT = 60.0
 STATUS_MAX_AGE = 60.0
 MANAGEMENT_TIMEOUT = 5.0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from userdata.cloud_config import FILES
+from userdata.files import agent
 
 UNITS = "etc/systemd/system"
 STOCK = Path("/usr/lib/systemd/system/openvpn-server@.service")
@@ -87,3 +88,19 @@ def test_the_filter_s_unit_gives_the_connection_table_room_at_boot_and_after_eac
     for setting, more in (("ExecStart", "ExecStartPost"), ("ExecReload", "ExecReload")):
         load = lines.index(f"{setting}=/usr/sbin/nft -f /etc/drawbridge/nftables.conf")
         assert lines.index(f"{more}=-+{script}") > load
+
+
+@pytest.mark.parametrize(
+    ("file", "seconds"),
+    [
+        # Its libraries take a second or two to load on a processor that is not throttled.
+        ("drawbridge-metrics.service", 200),
+        # Else systemd ends a slow start before the agent can call it slow, and the agent refuses the release for good.
+        ("openvpn-server@.service.d/drawbridge.conf", agent.COMMAND_TIMEOUT + 1),
+    ],
+)
+def test_a_unit_has_time_on_an_instance_without_cpu_credits(file: str, seconds: float) -> None:
+    """Such an instance takes 20 times as long."""
+    lines = (FILES / "root" / UNITS / file).read_text().splitlines()
+    (timeout,) = (line.partition("=")[2] for line in lines if line.startswith("TimeoutStartSec="))
+    assert float(timeout) >= seconds
