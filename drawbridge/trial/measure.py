@@ -17,6 +17,8 @@ ECHO_PORT = 7007
 _SCRIPT = Path(__file__).with_name("echo.py").read_text()
 _PLACE = "/run/probe.py"
 _UNIT = "probe"
+#: Time for a machine to start a program.
+_START_SECONDS = 60
 
 T = TypeVar("T")
 
@@ -62,7 +64,8 @@ def start_echo(host: labs.Host, port: int = ECHO_PORT) -> None:
     if (done := host.run(command)).returncode:
         raise LabError(f"{host.name} serves no probes: {done.stderr.strip()}")
     if wait_until(
-        lambda: host.run(["python3", _PLACE, "ask", "127.0.0.1", str(port), "1", "0", "0"]).returncode == 0, 10
+        lambda: host.run(["python3", _PLACE, "ask", "127.0.0.1", str(port), "1", "0", "0"]).returncode == 0,
+        _START_SECONDS,
     ):
         return
     raise LabError(f"{host.name} answers nothing on port {port}")
@@ -110,7 +113,7 @@ def packets_arrive(at: labs.Host, packets: str, send: Callable[[], object], time
     unit = f"{_UNIT}-{secrets.token_hex(4)}"
     capture = ["tcpdump", "--immediate-mode", "-l", "-n", "-i", "any", "-c", "1", packets]
     done = at.run(["systemd-run", "--quiet", f"--unit={unit}", *capture])
-    if done.returncode or not wait_until(lambda: "listening on" in _read_journal(at, unit), 10):
+    if done.returncode or not wait_until(lambda: "listening on" in _read_journal(at, unit), _START_SECONDS):
         raise LabError(f"{at.name} captures no packets: {done.stderr.strip() or _read_journal(at, unit)[-300:]}")
     try:
         send()

@@ -121,7 +121,7 @@ def _check_tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iter
         yield Check(address == client.address, f"{name} has its address {client.address}", str(address))
     expected = deployed.outputs["privateIp"] if settings.tunnel.nat else str(address)
     yield _check_source(f"{name} -> private host", ask_echo(host, private.address), expected)
-    transfer = ask_echo(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=15)
+    transfer = ask_echo(host, private.address, send=_TRANSFER, take=_TRANSFER, timeout=_TUNNEL_SECONDS)
     complete = transfer is not None and transfer.received == _TRANSFER
     speed = f"{2 * _TRANSFER * 8 / 1e6 / transfer.seconds:.0f} Mbit/s" if transfer else "stuck"
     yield Check(complete, f"{name} <-> private host: {_TRANSFER >> 20} MiB each way", speed)
@@ -150,8 +150,9 @@ def _check_admin(deployed: Deployment, number: int, host: labs.Host) -> Iterator
 
 def _check_ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Check:
     # An SSH server sends its banner first; four bytes of it show that the port is open.
-    script = f"timeout {_DROPPED_SECONDS} bash -c 'head -c 4 </dev/tcp/{deployed.outputs['publicIp']}/22'"
-    is_open = host.run(["sh", "-c", script]).stdout == "SSH-"
+    seconds = _TUNNEL_SECONDS if allowed else _DROPPED_SECONDS
+    script = f"timeout {seconds} bash -c 'head -c 4 </dev/tcp/{deployed.outputs['publicIp']}/22'"
+    is_open = host.run(["sh", "-c", script], timeout=2 * _TUNNEL_SECONDS).stdout == "SSH-"
     return Check(
         is_open == allowed, f"{who} {'->' if allowed else '-x'} gateway's SSH", "open" if is_open else "dropped"
     )

@@ -20,6 +20,10 @@ from settings.model import Settings
 _SCRIPT = Path(__file__).with_name("frames.py").read_text()
 _PLACE = "/run/frames.py"
 _TUNNEL_SECONDS = 60
+#: Time for all datagrams to arrive; listening ends with the last one.
+_MULTICAST_SECONDS = 20
+#: Time for a machine to start a program.
+_START_SECONDS = 60
 #: As many as `frames.py say` sends.
 DATAGRAMS = 10
 #: DDS's discovery (RTPS 2.2, 9.6.1.4.1), where a stack names no groups of its own.
@@ -89,7 +93,7 @@ def check_segment(deployed: Deployment) -> list[Check]:
         rtt = ping(sender.host, receiver.address, _TUNNEL_SECONDS)
         checks.append(Check(rtt is not None, f"{pair} {receiver.address}", format_rtt(rtt)))
         for group, port in multicast_groups(deployed):
-            received = count_multicast(sender, receiver, group, port)
+            received = count_multicast(sender, receiver, group, port, _MULTICAST_SECONDS)
             checks.append(
                 Check(received == DATAGRAMS, f"{pair} multicast {group}:{port}", f"{received} of {DATAGRAMS}")
             )
@@ -145,7 +149,7 @@ def count_multicast(speaker: SegmentMember, listener: SegmentMember, group: str,
 def wait_link_local(member: SegmentMember) -> None:
     """Wait until duplicate address detection (RFC 4862, 5.4) has accepted a member's link-local address."""
     show = ["ip", "-6", "-oneline", "address", "show", "dev", member.device, "scope", "link", "-tentative"]
-    if not wait_until(lambda: member.host.run(show).stdout, 5):
+    if not wait_until(lambda: member.host.run(show).stdout, _START_SECONDS):
         raise LabError(f"{member.name} has no link-local address on {member.device}")
 
 
@@ -178,7 +182,7 @@ class FrameListener:
         argv = ["sh", "-c", command, "sh", *self._arguments]
         self._thread = threading.Thread(target=lambda: self._host.run(argv, timeout=120))
         self._thread.start()
-        if not wait_until(lambda: "ready" in self._host.run(["cat", self._place]).stdout, 10):
+        if not wait_until(lambda: "ready" in self._host.run(["cat", self._place]).stdout, _START_SECONDS):
             raise LabError(f"{self._host.name} does not listen: {' '.join(self._arguments)}")
         return lambda: self.counts[0]
 
