@@ -11,7 +11,7 @@ from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
 from components.existing_vpc import ExistingVpc
-from components.firewall import Firewall, FirewallArgs
+from components.firewall import Firewall, FirewallArgs, find_dynamic_ranges
 from components.gateway import Gateway, GatewayArgs
 from components.grants import Grant
 from components.network import Network, NetworkArgs
@@ -107,6 +107,8 @@ def create_firewall(
     clients_at: Mapping[str, IPv4Address],
 ) -> Firewall:
     """Create the gateway's security group."""
+    # Only a single address can be a dynamic rule's range, so most stacks need no look-up.
+    has_addresses = any(network.prefixlen == 32 for network in (*settings.gateway.admin_from, *allow_from))
     args = FirewallArgs(
         names=names,
         vpc_id=network.vpc_id,
@@ -115,6 +117,7 @@ def create_firewall(
         admin_at=settings.gateway.admin_at,
         allow_from=allow_from,
         clients_at=clients_at,
+        dynamic_ranges=find_dynamic_ranges(names) if has_addresses else {},
         forwards_for=forwards_for,
         ipv6=settings.tunnel.has_ipv6,
         opened6=settings.tunnel.open_to,

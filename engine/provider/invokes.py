@@ -254,6 +254,40 @@ def route_tables(aws: Aws, arguments: Props) -> Props:
     return {"id": aws.region, "ids": [item["RouteTableId"] for item in items], **arguments}
 
 
+@invoke("aws:vpc/getSecurityGroupRules:getSecurityGroupRules", "filters", "tags")
+def security_group_rules(aws: Aws, arguments: Props) -> Props:
+    """Return the ids of all rules of security groups that match."""
+    pages = aws.client("ec2").get_paginator("describe_security_group_rules").paginate(Filters=_build_filters(arguments))
+    ids = [item["SecurityGroupRuleId"] for page in pages for item in page["SecurityGroupRules"]]
+    return {"id": aws.region, "ids": ids, **arguments}
+
+
+@invoke("aws:vpc/getSecurityGroupRule:getSecurityGroupRule", "securityGroupRuleId", "filters")
+def security_group_rule(aws: Aws, arguments: Props) -> Props:
+    """Return the one rule of a security group that matches."""
+    filters = _build_filters(arguments, securityGroupRuleId="security-group-rule-id")
+    item = _only_match(
+        aws.client("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"], "security group rule"
+    )
+    id = item["SecurityGroupRuleId"]
+    return {
+        "id": id,
+        "securityGroupRuleId": id,
+        "arn": aws.arn("ec2", f"security-group-rule/{id}"),
+        "securityGroupId": item["GroupId"],
+        "isEgress": item["IsEgress"],
+        "description": item.get("Description", ""),
+        "ipProtocol": item["IpProtocol"],
+        "fromPort": item["FromPort"],
+        "toPort": item["ToPort"],
+        "cidrIpv4": item.get("CidrIpv4", ""),
+        "cidrIpv6": item.get("CidrIpv6", ""),
+        "prefixListId": item.get("PrefixListId", ""),
+        "referencedSecurityGroupId": item.get("ReferencedGroupInfo", {}).get("GroupId", ""),
+        "tags": tag_map(item.get("Tags")),
+    }
+
+
 #: Members of a route, by the provider's names.
 _ROUTE_MEMBERS = {
     "cidrBlock": "DestinationCidrBlock",

@@ -11,6 +11,7 @@ import pytest
 
 import contract
 from engine.engine import Engine, Result
+from lab.api.moto_patches import modify_whole_rules, patched
 from lab.api.moto_state import publish_newer_images, withdraw_image
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
@@ -149,3 +150,56 @@ def test_changes_of_architecture_and_of_networks_behind_the_gateway(engine: Run,
     acls = ec2.describe_network_acls()["NetworkAcls"]
     ranges = [entry["CidrBlock"] for acl in acls for entry in acl["Entries"] if not entry["Egress"]]
     assert [cidr for cidr in ranges if cidr.startswith("192.168.")] == ["192.168.1.0/24", "192.168.5.0/24"]
+
+
+def move_client(result: Result, client: str, address: str) -> None:
+    """Move a client's dynamic rule to another address, as its kit does."""
+    ec2 = boto3.client("ec2", region_name=REGION)
+    (rule,) = ec2.describe_security_group_rules(
+        Filters=[{"Name": f"tag:{contract.FOLLOWS_TAG}", "Values": [contract.rule_for(client)]}]
+    )["SecurityGroupRules"]
+    changed = {key: rule[key] for key in ("IpProtocol", "FromPort", "ToPort", "Description")} | {
+        "CidrIpv4": f"{address}/32"
+    }
+    ec2.modify_security_group_rules(
+        GroupId=result.outputs["securityGroupId"],
+        SecurityGroupRules=[{"SecurityGroupRuleId": rule["SecurityGroupRuleId"], "SecurityGroupRule": changed}],
+    )
+
+
+def tunnel_rules(result: Result) -> set[str]:
+    ec2 = boto3.client("ec2", region_name=REGION)
+    rules = ec2.describe_security_group_rules(
+        Filters=[{"Name": "group-id", "Values": [result.outputs["securityGroupId"]]}]
+    )["SecurityGroupRules"]
+    return {
+        f"{rule['Description']} {rule['CidrIpv4']}"
+        for rule in rules
+        if rule.get("Description", "").startswith("tunnel")
+    }
+
+
+def test_a_range_that_a_moved_address_has(engine: Run, config: dict[str, Any]) -> None:
+    """AWS knows a rule by protocol, ports and range, and refuses a second one (`InvalidPermission.Duplicate`)."""
+    first, second = "203.0.113.7", "203.0.113.8"
+    config["drawbridge:gateway"] = {"instanceType": "t4g.nano", "allowFrom": ["198.51.100.0/24"]}
+    config["drawbridge:clients"] = [{"name": "home", "at": "192.0.2.9"}]
+    with patched(modify_whole_rules):
+        move_client(engine(config).up(), "home", first)
+        config["drawbridge:gateway"]["allowFrom"].append(f"{first}/32")
+        result = engine(config).up()
+        assert tunnel_rules(result) == {"tunnel 198.51.100.0/24", f"tunnel/home {first}/32"}
+
+        move_client(result, "home", second)
+        result = engine(config).up()
+        rules = {"tunnel 198.51.100.0/24", f"tunnel {first}/32"}
+        assert tunnel_rules(result) == rules | {f"tunnel/home {second}/32"}
+
+        # An address that moves no longer, and one that begins to.
+        config["drawbridge:clients"] = [{"name": "home"}]
+        config["drawbridge:gateway"]["allowFrom"].append(f"{second}/32")
+        assert tunnel_rules(engine(config).up()) == rules | {f"tunnel {second}/32"}
+        config["drawbridge:clients"] = [{"name": "home", "at": second}]
+        config["drawbridge:gateway"]["allowFrom"].pop()
+        assert tunnel_rules(engine(config).up()) == rules | {f"tunnel/home {second}/32"}
+        assert touched(engine(config).up()) == set()
