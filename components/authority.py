@@ -1,7 +1,7 @@
 """Certificates, revocations and bundles: a resource whose secrets are in SSM alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -23,6 +23,9 @@ class AuthorityArgs:
     """The profile, without keys, of each client that may connect, by the client's name."""
     lifetimes: Mapping[str, int]
     """Days that certificates of `ca`, `server` and `client` are valid."""
+    rotations: Mapping[str, Any] = field(default_factory=dict)
+    """When keys were last rotated, ISO 8601: of `stack` and `gateway`, and of `clients` by name; without those that
+    never were."""
     key: pulumi.Input[str] | None = None
     """ARN of the KMS key of the secrets; without it, they are encrypted with AWS's own key, `aws/ssm`."""
 
@@ -67,6 +70,8 @@ class Authority(pulumi.ComponentResource):
                 "profiles": dict(args.profiles),
                 "lifetimes": dict(args.lifetimes),
                 "owner": owner.id,
+                # Left out until something is rotated: so deployed stacks have nothing to change.
+                **({"rotations": dict(args.rotations)} if args.rotations else {}),
                 # Left out for `aws/ssm`: so deployed stacks that keep it have nothing to change.
                 **({"key": args.key} if args.key is not None else {}),
             },

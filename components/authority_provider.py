@@ -7,7 +7,8 @@ missing and writes that, so a run that was cut off is finished by the next one:
   deployment changes what it did not create;
 - all keys of the authority and the server are one parameter, so they are there together or not at all;
 - a certificate's serial is registered before its bundle is written, so none is ever out of reach of a revocation;
-- a serial is marked as revoked before its bundle goes, and stays so.
+- a serial is marked as revoked before its bundle goes, and stays so;
+- with keys and serials is stored which rotation made them, so each rotation is carried out once.
 
 It runs in a process of its own under Pulumi, which imports this module by name. There it has the environment's AWS
 credentials only, so it makes sure that they lead to the account the rest of the stack is in.
@@ -16,7 +17,7 @@ credentials only, so it makes sure that they lead to the account the rest of the
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,7 +41,11 @@ RENEW_SERVER = timedelta(days=30)
 #: Other calls of the account share the quota, so a call is repeated more often than boto3's 3 times.
 SSM_CONFIG = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
 
-INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "owner", "key")
+#: Clocks of those who rotate keys may differ by this. A moment still later is a mistake: rotations before it would not
+#: be carried out.
+CLOCK_TOLERANCE = timedelta(hours=1)
+
+INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "rotations", "owner", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +61,28 @@ class Order:
     ca_lifetime: timedelta
     server_lifetime: timedelta
     client_lifetime: timedelta
+    stack_rotation: str = ""
+    """When the authority, and all that it signs, was last rotated: ISO 8601 in UTC, empty for never."""
+    gateway_rotation: str = ""
+    """When the gateway's own keys were last rotated."""
+    client_rotations: Mapping[str, str] = field(default_factory=dict)
+    """When each client's key was last rotated; clients whose key never was may be missing."""
     owner: str | None = None
     """Identifier of the deployment; None in states that were deployed before it existed."""
     key: str | None = None
     """ARN of the KMS key of the secrets; None for `aws/ssm`."""
 
+    def check_rotations(self, now: datetime) -> None:
+        """Raise `IssuerError` for a rotation that is in the future."""
+        latest = f"{now + CLOCK_TOLERANCE:%Y-%m-%dT%H:%M:%SZ}"
+        for moment in (self.stack_rotation, self.gateway_rotation, *self.client_rotations.values()):
+            if moment > latest:
+                raise IssuerError(f"drawbridge:rotations has {moment}, which is in the future; use the time of now")
+
     @classmethod
     def from_props(cls, props: Mapping[str, Any]) -> "Order":
         """Return the order in a resource's inputs, where every number is a float, as on Pulumi's wire."""
+        rotations = props.get("rotations") or {}
         days = {key: timedelta(days=int(value)) for key, value in props["lifetimes"].items()}
         return cls(
             names=contract.Names(props["stack"], props.get("end") or contract.GATEWAYS[0]),
@@ -74,6 +93,9 @@ class Order:
             ca_lifetime=days["ca"],
             server_lifetime=days["server"],
             client_lifetime=days["client"],
+            stack_rotation=rotations.get("stack", ""),
+            gateway_rotation=rotations.get("gateway", ""),
+            client_rotations=rotations.get("clients", {}),
             owner=props.get("owner"),
             key=props.get("key"),
         )
@@ -88,13 +110,36 @@ class Keys:
     server_key: str
     tls_crypt: str
     ssh: ssh.HostKey
+    stack_rotation: str = ""
+    """The rotation that made the authority; empty for none."""
+    gateway_rotation: str = ""
+    """The last rotation of the gateway's keys when they were made."""
 
     @classmethod
     def create(cls, order: Order, now: datetime) -> "Keys":
         """Return new keys."""
         name = order.names.resource(f"Drawbridge {order.names.stack}")
         ca = CertificateAuthority.create(name, order.ca_lifetime, now)
-        return cls(ca, "", "", tls_crypt.server_key(), ssh.host_key()).with_server(order, now)
+        keys = cls(ca, "", "", tls_crypt.server_key(), ssh.host_key(), order.stack_rotation, order.gateway_rotation)
+        return keys.with_server(order, now)
+
+    def rotate(self, order: Order, now: datetime) -> "Keys":
+        """Return the keys after the rotations that are ordered and not carried out yet.
+
+        An earlier moment than that of the keys is an old stack file's, and changes nothing.
+        """
+        if self.stack_rotation < order.stack_rotation:
+            return self.create(order, now)
+        if self.gateway_rotation < order.gateway_rotation:
+            return replace(
+                self,
+                server_certificate="",
+                server_key="",
+                tls_crypt=tls_crypt.server_key(),
+                ssh=ssh.host_key(),
+                gateway_rotation=order.gateway_rotation,
+            )
+        return self
 
     def with_server(self, order: Order, now: datetime) -> "Keys":
         """Return the keys with a server certificate that is valid, a new one if necessary."""
@@ -115,16 +160,19 @@ class Keys:
             stored["server"]["key"],
             stored["tlsCrypt"],
             ssh.HostKey(**stored["ssh"]),
+            **{f"{key}_rotation": moment for key, moment in stored.get("rotations", {}).items()},
         )
 
     def dump(self) -> str:
         """Return the keys as JSON."""
+        rotations = {"stack": self.stack_rotation, "gateway": self.gateway_rotation}
         return json.dumps(
             {
                 "ca": {"certificate": self.ca.certificate, "key": self.ca.key},
                 "server": {"certificate": self.server_certificate, "key": self.server_key},
                 "tlsCrypt": self.tls_crypt,
                 "ssh": {"private": self.ssh.private, "public": self.ssh.public},
+                **({"rotations": rotations} if any(rotations.values()) else {}),
             }
         )
 
@@ -175,9 +223,10 @@ def _foreign_error(order: Order) -> IssuerError:
 
 def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, Any]:
     """Make SSM hold what is ordered and return the public outputs; raises `IssuerError`."""
+    order.check_rotations(now)
     stored = store.values.get(order.names.keys)
     try:
-        keys = Keys.load(stored).with_server(order, now) if stored else Keys.create(order, now)
+        keys = Keys.load(stored).rotate(order, now).with_server(order, now) if stored else Keys.create(order, now)
     except (PkiError, ValueError, KeyError, TypeError) as error:
         reason = str(error) if isinstance(error, PkiError) else type(error).__name__
         raise IssuerError(f"the authority's keys in {order.names.keys} cannot be used: {reason}") from None
@@ -190,6 +239,11 @@ def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, An
     register = Register(store, order.names)
     _register_unknown_bundles(store, order, register)
     good = _find_good_bundles(store, order, register, keys, now)
+    if stale := _find_stale_bundles(store, order, keys, good):
+        pulumi.log.warn(
+            f"{order.names.clients}: the former bundles of {', '.join(stale)} do not connect any more; each of these "
+            "clients needs its new bundle"
+        )
     register.revoke_all_but({certificate.serial for certificate in good.values()}, now)
     _delete_other_bundles(store, order, good)
     progress = Progress(f"bundles of clients under {order.names.clients}", len(order.profiles))
@@ -213,7 +267,7 @@ def _find_good_bundles(
     """Return the certificates of ordered clients that have a bundle which still works."""
     good = {}
     # Read once: the register is parsed each time that it is asked.
-    valid = register.valid
+    valid, rotations = register.valid, register.rotations
     for client in order.profiles:
         bundle = store.values.get(order.names.bundle(client))
         if bundle is None:
@@ -224,9 +278,24 @@ def _find_good_bundles(
             complete = bool(bundles.key_of(bundle) and bundles.tls_crypt_of(bundle))
         except (PkiError, bundles.BundleError):
             continue
-        if signed and complete and certificate.not_after > now and certificate.serial in valid:
+        usable = signed and complete and certificate.not_after > now and certificate.serial in valid
+        if usable and rotations[certificate.serial] >= order.client_rotations.get(client, ""):
             good[client] = certificate
     return good
+
+
+def _find_stale_bundles(store: ParameterStore, order: Order, keys: Keys, good: Mapping[str, Certificate]) -> list[str]:
+    """Return the ordered clients whose bundle in SSM, which they have, the gateway will refuse from now on."""
+    stale = []
+    for client in order.profiles:
+        bundle = store.values.get(order.names.bundle(client))
+        if bundle is None:
+            continue
+        with suppress(PkiError):
+            if client in good and tls_crypt.read_metadata(keys.tls_crypt, bundles.tls_crypt_of(bundle)) is not None:
+                continue
+        stale.append(client)
+    return stale
 
 
 def _register_unknown_bundles(store: ParameterStore, order: Order, register: Register) -> None:
@@ -256,7 +325,7 @@ def _issue(
         tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
     except PkiError as error:
         raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
-    register.add(client, leaf)
+    register.add(client, leaf, order.client_rotations.get(client, ""))
     _put_bundle(store, order, client, keys.ca.certificate, leaf.certificate, leaf.key, tls)
     return leaf
 

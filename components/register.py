@@ -148,7 +148,10 @@ class Register:
 
     @property
     def entries(self) -> dict[int, dict[str, Any]]:
-        """Entries by serial: `client`, `fingerprint`, `notAfter`, and `revoked` (ISO 8601) or None."""
+        """Entries by serial: `client`, `fingerprint`, `notAfter`, `revoked` (ISO 8601) or None.
+
+        Of a client whose key was rotated, there is also `rotation`.
+        """
         return {int(serial): json.loads(entry) for serial, entry in self._store.under(self._path).items()}
 
     @property
@@ -161,13 +164,22 @@ class Register:
         """Return the serials of the certificates that are registered and not revoked."""
         return frozenset(serial for serial, entry in self.entries.items() if not entry["revoked"])
 
-    def add(self, client: str, certificate: Certificate) -> None:
-        """Register a client's certificate, not revoked; raises `IssuerError`."""
+    @property
+    def rotations(self) -> Mapping[int, str]:
+        """The last rotation of the client's key when each certificate was issued, by serial; empty for none."""
+        return {serial: entry.get("rotation", "") for serial, entry in self.entries.items()}
+
+    def add(self, client: str, certificate: Certificate, rotation: str = "") -> None:
+        """Register a client's certificate, not revoked; raises `IssuerError`.
+
+        `rotation` is when the client's key was last rotated, ISO 8601, empty for never.
+        """
         entry = {
             "client": client,
             "fingerprint": certificate.fingerprint,
             "notAfter": format_time(certificate.not_after),
             "revoked": None,
+            **({"rotation": rotation} if rotation else {}),
         }
         self._write(certificate.serial, entry)
 

@@ -175,6 +175,7 @@ def create_authority(
         region=settings.region,
         profiles=profiles,
         lifetimes=settings.lifetimes.model_dump(),
+        rotations=settings.rotations.model_dump(exclude_defaults=True),
         key=secrets_key,
     )
     return Authority(names.resource("authority"), args)

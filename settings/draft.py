@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from settings.model import DEFAULT_POOLS, Client, Gateway, Iam, Lifetimes, Network, Pair, Secrets, Tunnel
+from settings.model import DEFAULT_POOLS, Client, Gateway, Iam, Lifetimes, Network, Pair, Rotations, Secrets, Tunnel
 from settings.problems import Problem
 
 
@@ -36,6 +36,7 @@ class Draft:
     entries: int
     """Entries in the list of clients, valid or not."""
     lifetimes: Lifetimes | None
+    rotations: Rotations | None
     iam: Iam | None
     secrets: Secrets | None
     pair: Pair | None

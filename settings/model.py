@@ -1,6 +1,8 @@
 """Define the sections of a stack's configuration: their keys, the values these may have, and their defaults."""
 
 import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Annotated, Literal
 
@@ -51,6 +53,20 @@ def _parse_range(value: object) -> object:
     return ip_network(str(value))
 
 
+def _parse_moment(value: object) -> str:
+    """Return a moment in ISO 8601, in UTC and to the second; YAML reads one without quotes as a time.
+
+    Raises ValueError.
+    """
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(moment, datetime):
+        raise ValueError
+    if moment.tzinfo is None:
+        # Source: YAML's timestamp type (https://yaml.org/type/timestamp.html): without a time zone, it is UTC.
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _write_number(value: object) -> object:
     """Return a number as text: Python would take it for an address."""
     return str(value) if isinstance(value, int | float) else value
@@ -68,6 +84,9 @@ Range4 = Annotated[IPv4Network, BeforeValidator(_write_number)]
 Range6 = Annotated[IPv6Network, BeforeValidator(_write_number)]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+#: A moment as `_parse_moment` returns it: texts in that form have the order of the moments. Empty for never.
+Moment = Annotated[str, BeforeValidator(_parse_moment)]
 
 Group = Annotated[IPv4Network | IPv6Network, PlainValidator(_parse_range)]
 
@@ -250,6 +269,17 @@ class Lifetimes(Section):
     client: int = Field(default=365, ge=1)
 
 
+class Rotations(Section):
+    """Moments at which keys were last rotated: `pulumi up` replaces those that are from before."""
+
+    stack: Moment = ""
+    """Of the authority, and with it of all keys and certificates."""
+    gateway: Moment = ""
+    """Of the gateway's keys: server, tls-crypt-v2, SSH host key; in a pair, of both gateways."""
+    clients: Mapping[Annotated[str, BeforeValidator(_write_number)], Moment] = Field(default_factory=dict)
+    """Of each client's key, by the client's name."""
+
+
 class Iam(Section):
     """The IAM roles and users that a stack creates."""
 
@@ -278,6 +308,7 @@ class Settings(Section):
     tunnel: Tunnel
     clients: tuple[Client, ...]
     lifetimes: Lifetimes
+    rotations: Rotations
     iam: Iam
     secrets: Secrets
     pair: Pair | None = None

@@ -22,6 +22,7 @@ from settings.model import (
     Lifetimes,
     Network,
     Pair,
+    Rotations,
     Secrets,
     Section,
     Settings,
@@ -30,7 +31,7 @@ from settings.model import (
 from settings.problems import NAMESPACE, Problem, SettingsError, explain, not_a_list, show, suggest
 
 #: Keys of the namespace.
-SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes", "iam", "secrets")
+SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes", "rotations", "iam", "secrets")
 
 
 def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
@@ -43,8 +44,8 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     draft = _parse_sections(raw, stack, problems)
     problems += find_problems(draft)
     network, gateway, tunnel = draft.network, draft.gateway, draft.effective_tunnel
-    lifetimes, iam, secrets = draft.lifetimes, draft.iam, draft.secrets
-    if problems or not (network and gateway and tunnel and lifetimes and iam and secrets):
+    lifetimes, rotations, iam, secrets = draft.lifetimes, draft.rotations, draft.iam, draft.secrets
+    if problems or not (network and gateway and tunnel and lifetimes and rotations and iam and secrets):
         raise SettingsError(problems)
     return Settings.model_construct(
         stack=stack,
@@ -54,6 +55,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         tunnel=tunnel,
         clients=tuple(draft.clients.values()),
         lifetimes=lifetimes,
+        rotations=rotations,
         iam=iam,
         secrets=secrets,
         pair=draft.pair,
@@ -95,6 +97,7 @@ def _parse_sections(raw: Mapping[str, object], stack: str, problems: list[Proble
         gateway=_parse_section(Gateway, "gateway", values["gateway"], problems),
         tunnel=_parse_section(Tunnel, "tunnel", values["tunnel"], problems),
         lifetimes=_parse_section(Lifetimes, "lifetimes", values["lifetimes"], problems),
+        rotations=_parse_section(Rotations, "rotations", values["rotations"], problems),
         iam=_parse_section(Iam, "iam", values["iam"], problems),
         secrets=_parse_section(Secrets, "secrets", values["secrets"], problems),
         clients=_parse_clients(entries, problems),

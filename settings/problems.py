@@ -44,7 +44,8 @@ class Format:
     remedy: str
 
 
-#: The formats that users would not guess from pydantic's errors, by key, which has its section where others use it too.
+#: The formats that users would not guess from pydantic's errors, by key, which has its section where others use it too;
+#: or by section, if all of its values have one format.
 FORMATS = {
     "address": Format("IPv4 address", "use one such as 10.8.0.10"),
     "adminAt": Format("IPv4 address", "use one such as 203.0.113.7"),
@@ -72,6 +73,7 @@ FORMATS = {
     "Secrets.users": Format("IAM user or role", "use its ARN, such as arn:aws:iam::123456789012:role/operator"),
     "group": Format("multicast range", "use a part of 224.0.0.0/4 or ff00::/8"),
     "ports": Format("port range", "use the first and the last port, such as [7400, 7500]"),
+    "Rotations": Format("moment", "use one such as 2026-11-28T08:10:00Z"),
 }
 
 #: All other ranges.
@@ -104,8 +106,12 @@ SECTION_EXAMPLES = {
     "Bridge": "{tap: persistent}",
     "Lifetimes": "{client: 365}",
     "Iam": "{users: none}",
+    "Rotations": "{gateway: 2026-11-28T08:10:00Z}",
     "Secrets": "{key: stack}",
 }
+
+#: An example of each key that has keys of its own.
+MAPPING_EXAMPLES = {"clients": "{alice: 2026-11-28T08:10:00Z}"}
 
 
 def problem_at(key: str, value: object, reason: str, remedy: str) -> Problem:
@@ -130,7 +136,7 @@ def explain(model: type[Section], key: str, value: object, details: ErrorDetails
         value = _child(value, part)
     field = next((part for part in reversed(details["loc"]) if isinstance(part, str)), "")
     section = _section_at(model, details["loc"])
-    by_key = FORMATS.get(f"{section.__name__}.{field}") or FORMATS.get(field)
+    by_key = FORMATS.get(f"{section.__name__}.{field}") or FORMATS.get(section.__name__) or FORMATS.get(field)
     expected = by_key or (RANGE if details["type"].startswith("ip_") else None)
     invalid = f"is not a valid {expected.noun if expected else 'value'}"
     match details["type"]:
@@ -140,6 +146,8 @@ def explain(model: type[Section], key: str, value: object, details: ErrorDetails
         case "model_type":
             remedy = f"write them like {SECTION_EXAMPLES[section.__name__]}"
             return problem_at(path, value, "must be keys with values", remedy)
+        case "dict_type":
+            return problem_at(path, value, "must be keys with values", f"write them like {MAPPING_EXAMPLES[field]}")
         case _ if value is None:
             remedy = expected.remedy if expected else f"write a value, or leave {field} out"
             return problem_at(path, value, "is required", remedy)

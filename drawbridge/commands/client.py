@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from drawbridge.commands import options, output
-from drawbridge.operate import bundles
+from drawbridge.commands import options, output, rotation
+from drawbridge.operate import bundles, rotations
 from drawbridge.operate.lab_account import connect
 from openvpn import windows
 
@@ -77,3 +77,15 @@ def kit(name: str, minutes: int, stack: str, region: str | None) -> None:
     The link in it leads to the kit, which holds no secret; the host's own AWS credentials get it its bundle.
     """
     output.print_line(bundles.kit_command(connect(stack, region=region), name, seconds=60 * minutes))
+
+
+@client.command()
+@click.argument("name")
+@options.stack
+@options.preview
+def rotate(name: str, stack: str, preview: bool) -> None:
+    """Have the next `pulumi up` replace a client's key and certificate, and print the steps.
+
+    The former certificate is revoked; no other client notices. Run it when a bundle was lost or stolen.
+    """
+    rotation.order(rotations.plan_client_rotation(stack, name, datetime.now(UTC)), stack, preview=preview)

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from contract import GATEWAYS
-from drawbridge.commands import options, output
-from drawbridge.operate import bundle_probe, gateway_status
+from drawbridge.commands import options, output, rotation
+from drawbridge.operate import bundle_probe, gateway_status, rotations
 from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.ssh_login import SshTarget
@@ -102,6 +103,17 @@ def logs(
     with suppress(KeyboardInterrupt) if follow else nullcontext():
         for line in gateway_status.read_logs(target, lines=lines, follow=follow):
             output.print_line(line, nl=False)
+
+
+@gateway.command()
+@options.stack
+@options.preview
+def rotate(stack: str, preview: bool) -> None:
+    """Have the next `pulumi up` replace the gateway's keys, and print the steps; of a pair, both gateways' keys.
+
+    New are the server's key, the tls-crypt-v2 key and the SSH host key. Every client needs its bundle again.
+    """
+    rotation.order(rotations.plan_gateway_rotation(stack, datetime.now(UTC)), stack, preview=preview)
 
 
 @gateway.command()

@@ -12,6 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 stack = click.option("--stack", default=LAB, envvar="DRAWBRIDGE_STACK", show_default=True, help="Name of the stack.")
 region = click.option("--region", help="AWS region; otherwise the stack file's or the environment's.")
+preview = click.option("--preview", is_flag=True, help="Print the steps, and leave the stack file as it is.")
 json = click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
 
 

@@ -1,12 +1,13 @@
 """drawbridge stack …"""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from drawbridge import errors
-from drawbridge.commands import options, output
-from drawbridge.operate import leftovers, monthly_cost
+from drawbridge.commands import options, output, rotation
+from drawbridge.operate import leftovers, monthly_cost, rotations
 from drawbridge.operate.lab_account import connect
 from settings.parse import parse
 from settings.problems import SettingsError
@@ -71,3 +72,15 @@ def audit(stack: str, region: str | None, wants_json: bool) -> None:
         output.print_line(f"nothing of stack {stack} is in the account")
     if resources:
         raise SystemExit(1)
+
+
+@stacks.command()
+@options.stack
+@options.preview
+def rotate(stack: str, preview: bool) -> None:
+    """Have the next `pulumi up` replace all of a stack's keys and certificates, and print the steps.
+
+    New are the authority, what `drawbridge gateway rotate` replaces, and every client's key. All former certificates
+    are revoked.
+    """
+    rotation.order(rotations.plan_stack_rotation(stack, datetime.now(UTC)), stack, preview=preview)

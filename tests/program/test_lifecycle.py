@@ -98,6 +98,21 @@ def test_a_life(engine: Run, config: dict[str, Any]) -> None:
     assert {key: fourth.outputs[key] for key in kept} == {key: third.outputs[key] for key in kept}
     assert fourth.outputs["gatewayInstanceId"] != third.outputs["gatewayInstanceId"]
 
+    # docs/stolen.md: the gateway was taken over, so its machine ends first.
+    boto3.client("ec2", region_name=REGION).terminate_instances(InstanceIds=[fourth.outputs["gatewayInstanceId"]])
+    keyed["drawbridge:rotations"] = {"gateway": "2026-11-28T08:10:00Z"}
+    fifth = engine(keyed).up(refresh=True)
+    new_keys = {("update", "authority-certificates"), ("update", "authority-ssh-host-key")}
+    assert touched(fifth) == {*new_keys, ("create", "gateway-instance")}
+    assert {key: fifth.outputs[key] for key in kept} == {key: fourth.outputs[key] for key in kept}
+    assert touched(engine(keyed).up()) == set()
+
+    keyed["drawbridge:rotations"]["stack"] = "2026-11-28T08:10:00Z"
+    sixth = engine(keyed).up()
+    assert touched(sixth) == new_keys | own
+    assert sixth.outputs["clients"]["alice"]["serial"] != fifth.outputs["clients"]["alice"]["serial"]
+    assert touched(engine(keyed).up()) == set()
+
     engine(config).destroy()
     assert left_over() == before
 

@@ -121,6 +121,7 @@ def test_the_settings_count_the_rules_and_entries_that_are_declared(declare: Dec
         entries=2,
         iam=None,
         lifetimes=model.Lifetimes(),
+        rotations=model.Rotations(),
         secrets=model.Secrets(),
         pair=None,
         has_pair=False,

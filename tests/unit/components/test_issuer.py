@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -511,3 +512,177 @@ def test_a_state_names_the_provider_of_owners_by_its_module_and_class() -> None:
     pickled = base64.b64decode(serialize_provider(OwnerProvider()))
     assert b"components.owner" in pickled and b"OwnerProvider" in pickled
     assert len(pickled) < 200  # a name, and no code
+
+
+# Rotations
+
+FIRST, SECOND = "2020-01-01T00:00:00Z", "2020-01-01T00:00:01Z"
+
+
+def material(ssm: Any) -> dict[str, str]:
+    """Everything that is secret, by what it is; of bob, who is never rotated alone, the parts of his bundle."""
+    stored = kept(ssm)
+    names = {name: NAMES.secret(name) for name in contract.GATEWAY_SECRETS}
+    parts = {"certificate": bundles.certificate_of, "key": bundles.key_of, "tls-crypt": bundles.tls_crypt_of}
+    return {
+        "ca.key": json.loads(stored[NAMES.keys])["ca"]["key"],
+        **{name: stored[path] for name, path in names.items()},
+        **{
+            f"{client} {part}": read(stored[NAMES.bundle(client)])
+            for client in ("alice", "bob")
+            for part, read in parts.items()
+        },
+    }
+
+
+AUTHORITY = {"ca.crt", "ca.key"}
+SERVER = {"server.crt", "server.key", "tls-crypt-v2.key", "ssh_host_ed25519_key"}
+ALICE = {"alice certificate", "alice key", "alice tls-crypt"}
+TLS_CRYPT = {"alice tls-crypt", "bob tls-crypt"}
+BOB = {"bob certificate", "bob key", "bob tls-crypt"}
+
+ROTATIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "client": ({"clients": {"alice": FIRST}}, ALICE),
+    "gateway": ({"gateway": FIRST}, SERVER | TLS_CRYPT),
+    "stack": ({"stack": FIRST}, AUTHORITY | SERVER | ALICE | BOB),
+}
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_a_rotation_replaces_its_keys_once_and_no_others(ssm: Any, rotation: str) -> None:
+    rotations, replaced = ROTATIONS[rotation]
+    outs, before = create(), material(ssm)
+    assert Issuer().diff("", outs, PROPS | {"rotations": rotations}).changes is True
+    again = update(outs, rotations=rotations)
+    after = material(ssm)
+    assert {name for name in before if before[name] != after[name]} == replaced
+    assert all(len(value) <= register.PARAMETER_LIMIT for value in kept(ssm).values())
+    # A second deployment has nothing to change, and changes nothing if it runs all the same.
+    assert Issuer().diff("", again, PROPS | {"rotations": rotations}).changes is False
+    stored = kept(ssm)
+    assert update(again, rotations=rotations) == again
+    assert kept(ssm) == stored
+
+
+def test_a_rotation_of_a_client_revokes_its_former_certificate(ssm: Any) -> None:
+    outs = create()
+    again = update(outs, rotations={"clients": {"alice": FIRST}})
+    assert again["revoked"] == {outs["clients"]["alice"]["serial"]: "alice"}
+    assert again["clients"]["bob"] == outs["clients"]["bob"]
+    third = update(again, rotations={"clients": {"alice": SECOND}})
+    assert len(third["revoked"]) == 2
+
+
+def test_after_a_rotation_of_the_gateway_no_former_key_belongs_to_a_present_one(ssm: Any) -> None:
+    """The old server key reads no new client's key, the new one no old client's key: each side hears only silence."""
+    outs, before = create(), material(ssm)
+    again, after = update(outs, rotations={"gateway": FIRST}), material(ssm)
+    for old, new in ((before, after), (after, before)):
+        assert tls_crypt.read_metadata(old["tls-crypt-v2.key"], new["alice tls-crypt"]) is None
+    serial = outs["clients"]["alice"]["serial"].encode()
+    assert tls_crypt.read_metadata(after["tls-crypt-v2.key"], after["alice tls-crypt"]) == serial
+    assert (again["clients"], again["revoked"]) == (outs["clients"], {})
+    assert again["sshHostKey"] != outs["sshHostKey"]
+
+
+def test_after_a_rotation_of_the_stack_all_former_certificates_are_revoked(ssm: Any) -> None:
+    outs = create()
+    again = update(outs, rotations={"stack": FIRST})
+    assert again["revoked"] == {client["serial"]: name for name, client in outs["clients"].items()}
+    for name in ("alice", "bob"):
+        assert bundles.ca_of(kept(ssm)[NAMES.bundle(name)]) == again["caCertificate"] != outs["caCertificate"]
+
+
+@pytest.mark.parametrize("earlier", [{}, {"stack": FIRST, "gateway": FIRST, "clients": {"alice": FIRST}}])
+def test_an_old_stack_file_brings_no_key_back_and_keeps_no_later_rotation_away(
+    ssm: Any, earlier: dict[str, Any]
+) -> None:
+    outs = update(create(), rotations={"stack": SECOND, "gateway": SECOND, "clients": {"alice": SECOND}})
+    before = kept(ssm)
+    old = update(outs, rotations=earlier)
+    assert kept(ssm) == before
+    later = "2020-01-01T00:00:02Z"
+    for rotation in ({"stack": later}, {"gateway": later}, {"clients": {"alice": later}}):
+        before = kept(ssm)
+        old = update(old, rotations=rotation)
+        assert kept(ssm) != before
+
+
+def test_a_new_authority_is_not_rotated_again(ssm: Any) -> None:
+    rotations = {"stack": FIRST, "gateway": FIRST, "clients": {"alice": FIRST}}
+    outs, before = create(rotations=rotations), kept(ssm)
+    assert update(outs, rotations=rotations) == outs
+    assert kept(ssm) == before
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_a_rotation_cut_off_anywhere_is_finished_by_the_next(
+    ssm: Any, monkeypatch: pytest.MonkeyPatch, rotation: str
+) -> None:
+    rotations, replaced = ROTATIONS[rotation]
+    outs, before = create(), material(ssm)
+    put, delete = register.ParameterStore._call, register.ParameterStore.delete
+    allowed, count = 0, 0
+
+    def write(self: register.ParameterStore, call: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > allowed:
+            raise CutOffError
+        put(self, call)
+
+    def remove(self: register.ParameterStore, names: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > allowed:
+            raise CutOffError
+        delete(self, names)
+
+    # The state keeps the inputs of the last run that came to its end. Each run comes one call further than the last.
+    while True:
+        count = 0
+        with monkeypatch.context() as patch, suppress(CutOffError):
+            patch.setattr(register.ParameterStore, "_call", write)
+            patch.setattr(register.ParameterStore, "delete", remove)
+            again = update(outs, rotations=rotations)
+            break
+        allowed += 1
+        assert allowed < 40
+    assert allowed > 2
+    after = material(ssm)
+    assert {name for name in before if before[name] != after[name]} == replaced
+    for name, client in again["clients"].items():
+        key = bundles.tls_crypt_of(kept(ssm)[NAMES.bundle(name)])
+        assert tls_crypt.read_metadata(after["tls-crypt-v2.key"], key) == client["serial"].encode()
+        assert client["serial"] not in again["revoked"]
+    former = {client["serial"] for name, client in outs["clients"].items() if f"{name} certificate" in replaced}
+    assert former <= set(again["revoked"])
+    assert update(again, rotations=rotations) == again
+
+
+@pytest.mark.parametrize(
+    ("rotation", "stale"), [("client", "alice"), ("gateway", "alice, bob"), ("stack", "alice, bob"), (None, None)]
+)
+def test_a_deployment_says_whose_bundles_end(
+    ssm: Any, monkeypatch: pytest.MonkeyPatch, rotation: str | None, stale: str | None
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", warnings.append)
+    outs = create()
+    update(outs, rotations=ROTATIONS[rotation][0] if rotation else {})
+    assert warnings == [
+        f"/drawbridge/dev/clients: the former bundles of {client} do not connect any more; each of these clients needs "
+        "its new bundle"
+        for client in filter(None, [stale])
+    ]
+
+
+def test_a_rotation_in_the_future_is_refused(ssm: Any) -> None:
+    outs, before = create(), kept(ssm)
+    for rotations in ({"stack": "2999-01-01T00:00:00Z"}, {"clients": {"alice": "2999-01-01T00:00:00Z"}}):
+        with pytest.raises(
+            IssuerError,
+            match=r"^drawbridge:rotations has 2999-01-01T00:00:00Z, which is in the future; use the time of now$",
+        ):
+            update(outs, rotations=rotations)
+    assert kept(ssm) == before

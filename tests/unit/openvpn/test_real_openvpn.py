@@ -8,16 +8,20 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from threading import Condition, Thread
+from typing import Any
 
 import pytest
 
+import contract
+from components.authority_provider import Keys, Order, converge
+from components.register import ParameterStore
 from openvpn import peer, windows
 from openvpn.bundle import render_bundle
 from openvpn.model import Tunnel, TunnelClient
@@ -25,7 +29,7 @@ from openvpn.paths import Paths
 from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
-from pki.authority import CertificateAuthority, Leaf, self_signed
+from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
 from userdata.cloud_config import FILES
 from userdata.files import agent
 
@@ -222,6 +226,12 @@ class Site:
         path.touch(mode=0o600)
         path.write_text(text)
         return str(path)
+
+    def start_client(self, bundle: str) -> Process:
+        """Start a client on the text of a bundle."""
+        return self._start(
+            self.namespaces[1], "--config", self.write(f"{len(list(self.directory.iterdir()))}.ovpn", bundle)
+        )
 
     def on_client(self, *argv: str) -> str:
         return run("ip", "netns", "exec", self.namespaces[1], *argv)
@@ -468,3 +478,106 @@ def test_first_packets_do_not_use_up_the_answers(site: Site) -> None:
     """By default OpenVPN answers no more than 100 of them in 10 s."""
     site.server()
     assert site.open_sessions(site.bundle(site.leaf()), 110, "reset") == 110
+
+
+# After a theft
+
+NAMES = contract.Names("dev")
+ROTATIONS: dict[str, dict[str, Any]] = {
+    "client": {"client_rotations": {"alice": "2020-01-01T00:00:00Z"}},
+    "gateway": {"gateway_rotation": "2020-01-01T00:00:00Z"},
+    "stack": {"stack_rotation": "2020-01-01T00:00:00Z"},
+}
+
+
+class MemoryStore(ParameterStore):
+    """A gateway's parameters, in memory."""
+
+    def __init__(self) -> None:
+        self.values = {}
+
+    def put(self, name: str, value: str, *, secret: bool) -> None:
+        self.values[name] = value
+
+    def delete(self, names: Iterable[str]) -> None:
+        for name in list(names):
+            del self.values[name]
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What an authority has issued: the gateway's keys, alice's bundle, and the serials that are revoked."""
+
+    keys: Keys
+    bundle: str
+    revoked: Iterable[str]
+
+    def serve(self, site: Site) -> Process:
+        """Start a server that has these keys, and return it once it is up."""
+        site.authority, site.tls_crypt_key = self.keys.ca, self.keys.tls_crypt
+        server = site.server(Leaf(**asdict(Certificate.read(self.keys.server_certificate)), key=self.keys.server_key))
+        for serial in self.revoked:
+            site.write(f"revoked/{serial}", "")
+        return server
+
+
+def rotate(rotation: str) -> tuple[Issued, Issued]:
+    """Return what an authority has issued before a rotation and after it."""
+    day, store, issued = timedelta(days=1), MemoryStore(), []
+    for rotations in ({}, ROTATIONS[rotation]):
+        order = Order(
+            names=NAMES,
+            region="eu-west-1",
+            account="123456789012",
+            server_name=SERVER_NAME,
+            profiles={"alice": render_profile(TUNNEL, "192.0.2.1", SERVER_NAME, "alice")},
+            ca_lifetime=100 * day,
+            server_lifetime=100 * day,
+            client_lifetime=day,
+            **rotations,
+        )
+        outputs = converge(store, order, datetime.now(UTC))
+        keys = Keys.load(store.values[NAMES.keys])
+        issued.append(Issued(keys, store.values[NAMES.bundle("alice")], outputs["revoked"]))
+    return issued[0], issued[1]
+
+
+@pytest.mark.attack("5.5")
+@pytest.mark.parametrize(
+    ("rotation", "refusal"),
+    [
+        ("client", "TLS CRYPT V2 VERIFY SCRIPT ERROR"),
+        ("gateway", "can not extract tls-crypt-v2 client key"),
+        ("stack", "can not extract tls-crypt-v2 client key"),
+    ],
+)
+def test_after_a_rotation_a_stolen_bundle_is_refused(site: Site, rotation: str, refusal: str) -> None:
+    before, after = rotate(rotation)
+    server = after.serve(site)
+    thief = site.start_client(before.bundle)
+    server.wait_for_lines(refusal, 2)
+    assert UP not in thief.log
+    # The control: the new bundle connects, while the thief goes on.
+    site.start_client(after.bundle).wait_for(UP)
+    assert UP not in thief.log
+
+
+@pytest.mark.attack("5.6")
+@pytest.mark.parametrize("rotation", ["gateway", "stack"])
+def test_after_a_rotation_a_server_with_stolen_keys_is_not_the_gateway(site: Site, rotation: str) -> None:
+    before, after = rotate(rotation)
+    thief = before.serve(site)
+    client = site.start_client(after.bundle)
+    thief.wait_for_lines("can not extract tls-crypt-v2 client key", 2)
+    assert UP not in client.log and "Initial packet from" not in client.log
+    # The control: a client that has not fetched its bundle again takes the thief for the gateway.
+    site.start_client(before.bundle).wait_for(UP)
+    assert "Initial packet from" not in client.log
+
+
+def test_after_a_rotation_of_the_stack_a_thief_with_the_new_tls_crypt_key_is_refused_as_well(site: Site) -> None:
+    before, after = rotate("stack")
+    replace(before, keys=replace(before.keys, tls_crypt=after.keys.tls_crypt)).serve(site)
+    client = site.start_client(after.bundle)
+    client.wait_for("VERIFY ERROR")
+    assert UP not in client.log

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
+import yaml
 
 from settings.parse import parse
 from settings.problems import SettingsError
@@ -22,6 +23,7 @@ def test_defaults() -> None:
     assert (tunnel.nat, tunnel.client_to_client, tunnel.redirect) == (True, False, "none")
     assert (settings.clients, tunnel.routes) == ((), ())
     assert settings.lifetimes.model_dump() == {"ca": 3650, "server": 825, "client": 365}
+    assert settings.rotations.model_dump(exclude_defaults=True) == {}
 
 
 def test_values_are_typed_and_json_is_read_as_pulumi_hands_it_over() -> None:
@@ -35,6 +37,25 @@ def test_values_are_typed_and_json_is_read_as_pulumi_hands_it_over() -> None:
     assert settings.tunnel.client_to_client is True
 
 
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        ("2026-11-28T08:10:00Z", "2026-11-28T08:10:00Z"),
+        ("2026-11-28T10:10:00+02:00", "2026-11-28T08:10:00Z"),
+        ("2026-11-28T08:10:00.9Z", "2026-11-28T08:10:00Z"),
+        ("2026-11-28", "2026-11-28T00:00:00Z"),
+        (yaml.safe_load("2026-11-28T10:10:00+02:00"), "2026-11-28T08:10:00Z"),
+        (yaml.safe_load("2026-11-28 08:10:00"), "2026-11-28T08:10:00Z"),
+    ],
+)
+def test_moments_are_in_utc_and_to_the_second(moment: object, expected: str) -> None:
+    """So their order is that of their texts."""
+    section = {"gateway": moment, "clients": {"alice": moment}}
+    raw = {"aws:region": "eu-west-1", "drawbridge:clients": [{"name": "alice"}], "drawbridge:rotations": section}
+    rotations = parse(raw, stack="dev", endpoint=None).rotations
+    assert (rotations.stack, rotations.gateway, rotations.clients) == ("", expected, {"alice": expected})
+
+
 def test_other_namespaces_are_left_alone() -> None:
     assert parse({"aws:region": "eu-west-1", "other:x": {"a": 1}}, stack="dev", endpoint=None)
 
@@ -46,7 +67,7 @@ def test_other_namespaces_are_left_alone() -> None:
         (
             {"zzz": 1},
             "zzz: 1 has an unknown key; "
-            "known keys are clients, gateway, iam, lifetimes, network, pair, secrets, tunnel",
+            "known keys are clients, gateway, iam, lifetimes, network, pair, rotations, secrets, tunnel",
         ),
         ({"clients": "alice"}, "clients: alice must be a list; write it in brackets, such as [{name: alice}]"),
     ],

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from settings.model import Client, Gateway, Lifetimes, Network, Pair, Secrets, Section, Tunnel
+from settings.model import Client, Gateway, Lifetimes, Network, Pair, Rotations, Secrets, Section, Tunnel
 from settings.problems import Problem, SettingsError, show
 from tests.support.refusals import BONDED, find_problems
 
@@ -198,6 +198,7 @@ FOREIGN = re.compile(
         ("pair", Pair),
         ("tunnel", Tunnel),
         ("lifetimes", Lifetimes),
+        ("rotations", Rotations),
         ("secrets", Secrets),
         ("clients", Client),
     ],

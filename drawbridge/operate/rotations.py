@@ -1,0 +1,208 @@
+"""Note a rotation of keys in a stack file, and list the steps that carry it out."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drawbridge import errors
+from drawbridge.operate.stack_files import LAB, find_stack_file
+from settings.model import Client, Settings
+from settings.parse import parse
+from settings.problems import NAMESPACE, SettingsError
+from settings.stack_file import read_stack_file
+
+SECTION = f"{NAMESPACE}:rotations"
+
+#: How a moment is written in a stack file.
+_MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+
+_END_MACHINE = (
+    "if anybody else may have been root on the gateway, end its machine and the sessions of its role first, as "
+    "docs/stolen.md says: they could read the new keys"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A rotation of keys that the next deployment will carry out."""
+
+    stack_file: Path
+    keys: tuple[str, ...]
+    """Keys below `drawbridge:rotations`: `gateway`, `stack`, or `clients` and a client's name."""
+    moment: str
+    """When it was ordered, ISO 8601."""
+    steps: tuple[str, ...]
+    """What the operator does, in this order."""
+    clients: tuple[Client, ...]
+    """Clients that need a new bundle."""
+    kits: tuple[Client, ...]
+    """Those of them whose kit fetches it."""
+
+    def write(self) -> None:
+        """Write the rotation into the stack file, and leave everything else in it as it is.
+
+        Raises `StackError` if the file cannot be read or written, or has something else there.
+        """
+        path = ("config", SECTION, *self.keys)
+        try:
+            text = self.stack_file.read_bytes().decode()
+            edited = set_value(text, path, self.moment)
+            _replace_file(self.stack_file, edited)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise errors.StackError(
+                f"{self.stack_file} cannot be changed: {reason}",
+                f"write it by hand: {SECTION}, {', '.join(self.keys)}: {json.dumps(self.moment)}",
+            ) from error
+
+
+def plan_client_rotation(stack: str, name: str, now: datetime) -> Rotation:
+    """Return the rotation of a client's key; raises `StackError`."""
+    settings = _read_settings(stack)
+    client = next((client for client in settings.clients if client.name == name), None)
+    if client is None:
+        names = ", ".join(client.name for client in settings.clients) or "none"
+        raise errors.StackError(f"{find_stack_file(stack)} has no client {name}", f"its clients: {names}")
+    steps = (
+        f"{_deploy_command(stack)}: within a minute, the gateway ends the session of {name} and refuses the former "
+        "bundle; no other client notices",
+    )
+    return _plan(settings, ("clients", name), now, steps, (client,))
+
+
+def plan_gateway_rotation(stack: str, now: datetime) -> Rotation:
+    """Return the rotation of a gateway's keys; raises `StackError`."""
+    settings = _read_settings(stack)
+    steps = (_END_MACHINE, f"{_deploy_command(stack)}: {_restart_step(settings)}")
+    return _plan(settings, ("gateway",), now, steps, settings.clients)
+
+
+def plan_stack_rotation(stack: str, now: datetime) -> Rotation:
+    """Return the rotation of the authority and all that it signs; raises `StackError`."""
+    settings = _read_settings(stack)
+    steps = (_END_MACHINE, f"{_deploy_command(stack)}: {_restart_step(settings)}; every former certificate is revoked")
+    return _plan(settings, ("stack",), now, steps, settings.clients)
+
+
+def _plan(
+    settings: Settings, keys: tuple[str, ...], now: datetime, steps: tuple[str, ...], clients: tuple[Client, ...]
+) -> Rotation:
+    former: Any = settings.rotations.model_dump()
+    for key in keys:
+        former = former.get(key, "")
+    kits = tuple(client for client in clients if client.needs_kit(settings.tunnel))
+    return Rotation(find_stack_file(settings.stack), keys, _next_moment(former, now), steps, clients, kits)
+
+
+def _next_moment(former: str, now: datetime) -> str:
+    """Return the moment of a rotation: now, or one after the former rotation's, whose clock was ahead."""
+    moment = now.astimezone(UTC)
+    if former:
+        moment = max(moment, datetime.fromisoformat(former) + timedelta(seconds=1))
+    return moment.strftime(_MOMENT)
+
+
+def _read_settings(stack: str) -> Settings:
+    path = find_stack_file(stack)
+    try:
+        return parse(read_stack_file(path), stack=stack, endpoint="http://127.0.0.1")
+    except FileNotFoundError:
+        raise errors.StackError(f"{path} does not exist", "name a stack that has a file: --stack NAME") from None
+    except SettingsError as error:
+        raise errors.StackError(str(error), f"correct {path}") from error
+
+
+def _deploy_command(stack: str) -> str:
+    return "drawbridge lab up" if stack == LAB else f"pulumi up --stack {stack}"
+
+
+def _restart_step(settings: Settings) -> str:
+    if settings.pair:
+        return "within a minute OpenVPN restarts on both gateways, which fetch each other's new keys by themselves"
+    return "within a minute OpenVPN restarts, which cuts all clients, and no former bundle connects"
+
+
+def set_value(text: str, path: Sequence[str], value: str) -> str:
+    """Return a YAML document with a value at a path of keys; comments and layout stay.
+
+    Keys that are not there are added. Raises ValueError and `yaml.YAMLError` if the document has something else on the
+    path, or a layout in which the value cannot be placed.
+    """
+    document = yaml.safe_load(text)
+    expected = _with_value(document, path, value)
+    edited = _edit(text, path, value)
+    if yaml.safe_load(edited) != expected:
+        raise ValueError(f"the layout of {path[1]} is not understood")
+    return edited
+
+
+def _with_value(document: Any, path: Sequence[str], value: str) -> Any:
+    """Return a document with a value at a path; raises ValueError for keys of what is not a mapping."""
+    key, *rest = path
+    if not isinstance(document, dict):
+        raise ValueError(f"{key} cannot be a key there")
+    return {**document, key: _with_value(document.get(key, {}), rest, value) if rest else value}
+
+
+def _edit(text: str, path: Sequence[str], value: str) -> str:
+    newline = "\r\n" if "\r\n" in text else "\n"
+    node = yaml.compose(text, yaml.SafeLoader)
+    if node is None:
+        raise ValueError("it is empty")
+    start = 0
+    for position, key in enumerate(path):
+        if not isinstance(node, yaml.MappingNode):
+            raise ValueError(f"{key} cannot be a key there")
+        entry = next(((name, child) for name, child in node.value if name.value == key), None)
+        if entry is None:
+            if node.flow_style:
+                return _insert_in_braces(text, node, path[position:], value)
+            lines = _render_lines(path[position:], value, node.start_mark.column)
+            return f"{text[:start]}{newline.join(lines)}{newline}{text[start:]}"
+        name, node = entry
+        # The line behind the key: the first one of its block.
+        start = text.find("\n", name.end_mark.index) + 1
+    return f"{text[: node.start_mark.index]}{json.dumps(value)}{text[node.end_mark.index :]}"
+
+
+def _insert_in_braces(text: str, mapping: yaml.MappingNode, keys: Sequence[str], value: str) -> str:
+    """Return the text with a value in a mapping that is in braces."""
+    entry = json.dumps(value)
+    for key in reversed(keys[1:]):
+        entry = f"{{{_spell(key)}: {entry}}}"
+    start = mapping.start_mark.index + 1
+    separator = ", " if mapping.value else ""
+    return f"{text[:start]}{_spell(keys[0])}: {entry}{separator}{text[start:]}"
+
+
+def _render_lines(keys: Sequence[str], value: str, indent: int) -> list[str]:
+    """Return lines that hold a value below keys, each two columns further right."""
+    *parents, last = keys
+    lines = [f"{' ' * (indent + 2 * level)}{_spell(key)}:" for level, key in enumerate(parents)]
+    return [*lines, f"{' ' * (indent + 2 * len(parents))}{_spell(last)}: {json.dumps(value)}"]
+
+
+def _spell(key: str) -> str:
+    """Return a key as it is spelled in YAML: in quotes if it would be read as another value."""
+    return key if yaml.safe_load(key) == key else json.dumps(key)
+
+
+def _replace_file(path: Path, text: str) -> None:
+    """Replace a file's text at once; its mode stays."""
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode())
+        temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
