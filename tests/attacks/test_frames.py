@@ -3,6 +3,7 @@
 Does not prove anything about members that are not Linux.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,17 +20,16 @@ from scapy.layers.inet6 import (
     ICMPv6NDOptSrcLLAddr,
     IPv6,
     IPv6ExtHdrDestOpt,
-    IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
-    PadN,
 )
 from scapy.layers.l2 import ARP, LLC, STP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.segment import SegmentMember, find_members
+from drawbridge.trial.hosts import run_checked
+from drawbridge.trial.segment import FrameListener, SegmentMember, find_members
 from openvpn.addressing import derive_link_local
-from tests.support.attempts import Attempt, count_arrivals, token
+from tests.support.attempts import Attempt, count_arrivals, cut_ipv6, token
 from tests.support.frames import mac
 
 ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
@@ -72,21 +72,6 @@ def _advertisement(s: Stations, mark: bytes, *extensions: Packet, hop_limit: int
     return packet / ICMPv6ND_RA(routerlifetime=1800) / ICMPv6NDOptSrcLLAddr(lladdr=s.desktop.mac) / Raw(mark)
 
 
-def _in_fragments(frame: Packet, cut: int = 16) -> list[Packet]:
-    """Return a frame's IPv6 packet cut behind 16 bytes of destination options (RFC 7113), or packet for a cut of 0."""
-    packet = frame[IPv6]
-    addresses = {"src": packet.src, "dst": packet.dst, "hlim": packet.hlim}
-    inner = bytes(IPv6(**addresses) / IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(12))]) / packet.payload)[40:]
-    parts = [(0, inner[:cut]), (cut // 8, inner[cut:])] if cut else [(0, inner)]
-    return [
-        Ether(src=frame.src, dst=frame.dst)
-        / IPv6(**addresses)
-        / IPv6ExtHdrFragment(nh=60, id=7, offset=offset, m=int(part is not parts[-1][1]))
-        / Raw(part)
-        for offset, part in parts
-    ]
-
-
 def _neighbour(s: Stations, mark: bytes, target: str, hop_limit: int = 255) -> Packet:
     return (
         Ether(src=s.desktop.mac, dst=ALL_NODES_MAC)
@@ -97,7 +82,7 @@ def _neighbour(s: Stations, mark: bytes, target: str, hop_limit: int = 255) -> P
     )
 
 
-def _datagram_in_fragments(s: Stations, content: bytes) -> list[Packet]:
+def _datagramcut_ipv6(s: Stations, content: bytes) -> list[Packet]:
     packet = bytes(IP(src=s.desktop.address, dst=s.robot.address) / _udp(content))[20:]
     return [
         Ether(src=s.desktop.mac, dst=s.robot.mac)
@@ -122,7 +107,7 @@ ALLOWED: Mapping[str, Craft] = {
     "a datagram": plain,
     "a named group": lambda s, mark: [_group(s, "239.255.0.1", _udp(mark, 7400))],
     "its own neighbour advertisement": lambda s, mark: [_neighbour(s, mark, s.desktop.link_local)],
-    "a datagram in fragments": lambda s, mark: _datagram_in_fragments(s, bytes(800) + mark),
+    "a datagram in fragments": lambda s, mark: _datagramcut_ipv6(s, bytes(800) + mark),
 }
 
 #: number of the row, name -> frames
@@ -190,11 +175,11 @@ REFUSED: Mapping[tuple[str, str], Craft] = {
     ("2.6", "a router advertisement"): lambda s, mark: [_advertisement(s, mark)],
     ("2.6", "behind hop-by-hop options"): lambda s, mark: [_advertisement(s, mark, IPv6ExtHdrHopByHop())],
     ("2.6", "behind destination options"): lambda s, mark: [_advertisement(s, mark, IPv6ExtHdrDestOpt())],
-    ("2.7", "a router advertisement in fragments"): lambda s, mark: _in_fragments(_advertisement(s, mark)),
-    ("2.7", "a router advertisement in an atomic fragment"): lambda s, mark: _in_fragments(_advertisement(s, mark), 0),
+    ("2.7", "a router advertisement in fragments"): lambda s, mark: cut_ipv6(_advertisement(s, mark)),
+    ("2.7", "a router advertisement in an atomic fragment"): lambda s, mark: cut_ipv6(_advertisement(s, mark), 0),
     ("2.8", "another's link-local address"): lambda s, mark: [_neighbour(s, mark, s.robot.link_local)],
     ("2.8", "the gateway's link-local address"): lambda s, mark: [_neighbour(s, mark, s.gateway.link_local)],
-    ("2.8", "the same in fragments"): lambda s, mark: _in_fragments(_neighbour(s, mark, s.gateway.link_local)),
+    ("2.8", "the same in fragments"): lambda s, mark: cut_ipv6(_neighbour(s, mark, s.gateway.link_local)),
     ("2.8", "a solicitation from another's"): lambda s, mark: [
         Ether(src=s.desktop.mac, dst=ALL_NODES_MAC)
         / IPv6(src=s.gateway.link_local, dst=ALL_NODES)
@@ -251,3 +236,63 @@ def test_control_what_is_allowed_arrives(arrivals: Mapping[str, int], name: str)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.attack(number)) for number, name in REFUSED])
 def test_no_frame_of_an_attack_arrives(arrivals: Mapping[str, int], name: str) -> None:
     assert arrivals[name] == 0
+
+
+@pytest.mark.attack("2.12")
+def test_no_frame_asks_a_link_local_service(segment: Deployment) -> None:
+    gateway, desktop, *_ = find_members(segment)
+    sender, station = _describe(desktop), _describe(gateway)
+    services = {"metadata": "169.254.169.254", "resolver": "169.254.169.253", "time": "169.254.169.123"}
+    targets = {
+        **{(name, "unicast"): (station.mac, address) for name, address in services.items()},
+        **{(name, "broadcast"): (BROADCAST, address) for name, address in services.items()},
+        ("VPC host", "unicast"): (station.mac, segment.region.host("private-host").address),
+    }
+    attempts = [
+        Attempt.of(
+            " ".join(name),
+            bytes(
+                Ether(src=sender.mac, dst=hardware) / IP(src=sender.address, dst=address) / _udp(token(" ".join(name)))
+            ),
+        )
+        for name, (hardware, address) in targets.items()
+    ]
+    uplink = json.loads(run_checked(gateway.host, "ip", "-json", "route", "show", "default"))[0]["dev"]
+    left = count_arrivals(
+        attempts, sender=desktop.host, device="tap0", listener=gateway.host, listener_device=uplink, forwarded=True
+    )
+    assert {name for name, frames in left.items() if frames} == {"VPC host unicast"}, "the VPC host is the control"
+
+
+#: Sends a frame so many times a second.
+FLOOD = """
+import socket, sys, time
+device, rate, seconds, frame = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), bytes.fromhex(sys.argv[4])
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    wire.bind((device, 0))
+    begin = time.monotonic()
+    for number in range(rate * seconds):
+        time.sleep(max(0, begin + number / rate - time.monotonic()))
+        wire.send(frame)
+print(time.monotonic() - begin)
+"""
+
+
+@pytest.mark.attack("2.15")
+def test_a_flood_of_multicast_reaches_members_at_its_rate(segment: Deployment) -> None:
+    gateway, desktop, robot, *_ = find_members(segment)
+    stations = Stations(*(_describe(member) for member in (desktop, robot, gateway)))
+    mark, rate = token("flood"), 1500
+
+    def flood(frame: Packet) -> tuple[int, float]:
+        """Return how many frames come to the robot, and for how many seconds they were sent."""
+        with FrameListener(robot.host, "count", "tap0", "6", mark.hex()) as arrived:
+            seconds = run_checked(desktop.host, "python3", "-", "tap0", str(rate), "2", bytes(frame).hex(), stdin=FLOOD)
+        return arrived(), float(seconds)
+
+    limit = segment.settings.tunnel.multicasts
+    arrived, seconds = flood(_group(stations, "239.255.0.1", _udp(mark, 7400)))
+    assert limit <= arrived <= limit * (seconds + 1) * 1.1
+    # The control: as many frames to one member.
+    arrived, seconds = flood(plain(stations, mark)[0])
+    assert arrived > limit * (seconds + 1) * 1.1

@@ -27,7 +27,7 @@ from openvpn.bundle import tls_crypt_of
 from openvpn.handshake import Handshake
 from pki.tls_crypt import ClientKey
 from tests.support import promises, stacks, waiting
-from tests.support.attempts import Attempt, count_arrivals, token
+from tests.support.attempts import Attempt, count_arrivals, scan, token
 
 ALICE, BOB = "10.8.0.10", "10.8.0.11"
 GATEWAY = "10.8.0.1"
@@ -342,33 +342,6 @@ def test_a_process_gets_no_credentials_of_the_role(routed: Deployment, user: str
     refused = gateway.run([*enter, *ask])
     assert (refused.returncode, refused.stdout) == (7, "")  # curl's 7: refused
     assert run_checked(gateway, *ask), "control: root"
-
-
-SCAN = """
-import json, selectors, socket, sys, time
-address, seconds, *ports = sys.argv[1:]
-waiting, opened = selectors.DefaultSelector(), []
-for port in ports:
-    connection = socket.socket()
-    connection.setblocking(False)
-    connection.connect_ex((address, int(port)))
-    waiting.register(connection, selectors.EVENT_WRITE, int(port))
-end = time.monotonic() + float(seconds)
-while waiting.get_map() and (left := end - time.monotonic()) > 0:
-    for key, _ in waiting.select(left):
-        if not key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            opened.append(key.data)
-        waiting.unregister(key.fileobj)
-print(json.dumps(opened))
-"""
-PORTS = [*range(1, 900), 1194, 2049, 3306, 5432, 5353, 7505, 8080, 9100]
-
-
-def scan(host: Host, address: str, seconds: float = 4) -> list[int]:
-    """Return the TCP ports of an address that a host can open."""
-    argv = ["sh", "-c", 'ulimit -n 4096; exec python3 - "$@"', "sh", address, str(seconds), *map(str, PORTS)]
-    opened: list[int] = json.loads(run_checked(host, *argv, stdin=SCAN))
-    return opened
 
 
 @pytest.mark.attack("1.3")

@@ -20,12 +20,15 @@ from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.ipv6 import SERVER6, global_address
 from drawbridge.trial.measure import packets_arrive, ping, wait_until
+from drawbridge.trial.segment import SegmentMember, find_members
 from lab.region import Host, Region
 from openvpn import bundle as openvpn_bundle
 from openvpn.addressing import derive_link_local
 from pki.authority import CertificateAuthority
-from tests.support import stacks
+from tests.support import ipv6_attacks, stacks
+from tests.support.attempts import count_arrivals, scan
 from tests.support.every_segment import EverySegment
+from tests.support.ipv6_attacks import Station6, Stations6
 from tests.support.promises import World
 
 TUNNEL = 60.0
@@ -144,6 +147,7 @@ def test_a_client_sends_from_its_own_ipv6_address_only(deployed: Deployment, cab
         run_checked(cabin, "ip", "address", "delete", f"{other}/128", "dev", "tap0")
 
 
+@pytest.mark.attack("3.1")
 def test_clients_do_not_reach_the_metadata_by_ipv6(deployed: Deployment, cabin: Host) -> None:
     run_checked(cabin, "ip", "-6", "route", "add", "fd00:ec2::254/128", "via", str(prefix(deployed)[1]), "dev", "tap0")
     try:
@@ -152,6 +156,62 @@ def test_clients_do_not_reach_the_metadata_by_ipv6(deployed: Deployment, cabin: 
     finally:
         run_checked(cabin, "ip", "-6", "route", "delete", "fd00:ec2::254/128")
     assert ping(cabin, SERVER6, 5) is not None
+
+
+@pytest.fixture(scope="module")
+def members(deployed: Deployment) -> list[SegmentMember]:
+    """The gateway, cabin, who attacks, and barn."""
+    return find_members(deployed)
+
+
+@pytest.fixture(scope="module")
+def stations(members: list[SegmentMember]) -> Stations6:
+    gateway, cabin, barn = map(Station6.of, members)
+    return Stations6(cabin, barn, gateway, str(SERVER6))
+
+
+@pytest.mark.attack("3.1", "3.2", "3.6")
+def test_no_packet_of_an_attack_leaves_the_gateway(
+    deployed: Deployment, members: list[SegmentMember], stations: Stations6, server: Host
+) -> None:
+    gateway, cabin, _ = members
+    attempts = ipv6_attacks.leaving(stations, str(prefix(deployed)[0xBAD]))
+    controls = ipv6_attacks.leaving_controls(stations)
+    uplink = json.loads(run_checked(gateway.host, "ip", "-6", "-json", "route", "show", "default"))[0]["dev"]
+    left = count_arrivals(
+        [*attempts, *controls],
+        sender=cabin.host,
+        device=cabin.device,
+        listener=gateway.host,
+        listener_device=uplink,
+        forwarded=True,
+    )
+    assert {name for name, frames in left.items() if frames} == {control.name for control in controls}
+
+
+@pytest.mark.attack("3.2", "3.3", "3.4", "3.6")
+def test_no_frame_of_an_attack_reaches_another_client(
+    deployed: Deployment, members: list[SegmentMember], stations: Stations6
+) -> None:
+    _, cabin, barn = members
+    attempts = ipv6_attacks.crossing(stations, str(prefix(deployed)[0xBAD]))
+    controls = ipv6_attacks.crossing_controls(stations)
+    arrived = count_arrivals(
+        [*attempts, *controls],
+        sender=cabin.host,
+        device=cabin.device,
+        listener=barn.host,
+        listener_device=barn.device,
+    )
+    assert {name for name, frames in arrived.items() if frames} == {control.name for control in controls}
+
+
+@pytest.mark.attack("3.5")
+def test_a_client_opens_no_port_of_the_gateway_by_ipv6(members: list[SegmentMember], stations: Stations6) -> None:
+    gateway, cabin, _ = members
+    for member, expected in ((cabin, []), (gateway, [22])):
+        assert scan(member.host, stations.gateway.address) == expected, "the gateway itself is the control"
+        assert scan(member.host, f"{stations.gateway.link_local}%{member.device}") == expected
 
 
 @pytest.mark.seed("2.12")
