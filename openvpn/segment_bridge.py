@@ -146,5 +146,5 @@ After=systemd-networkd.service
 
 [Service]
 ExecStartPre=/usr/bin/mkdir -p /run/openvpn-%i/refused /run/openvpn-%i/suspended
-ExecStartPre=/usr/lib/systemd/systemd-networkd-wait-online --timeout=20 {interfaces}
+ExecStartPre=/usr/lib/systemd/systemd-networkd-wait-online --timeout=50 {interfaces}
 """
