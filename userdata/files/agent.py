@@ -41,6 +41,8 @@ SSH_KEY = "ssh_host_ed25519_key"
 FIREWALL = "drawbridge-nftables.service"
 #: Script that creates the devices of a release; only the links of a pair have it.
 MAKE_BOND = "etc/drawbridge/make-bond"
+#: Settings that the machine's resolver reads only when it starts.
+RESOLVER_SETTINGS = "etc/systemd/resolved.conf.d/drawbridge.conf"
 
 MAX_ARCHIVE = 4 << 20
 """Bytes of a release's archive."""
@@ -665,7 +667,11 @@ class GatewayMachine:
         replace_link(self.openvpn / "secrets", str(Path("/") / self.vault.relative_to(self.root) / generation.secrets))
         replace_link(self.current, f"releases/{generation.release}")
         replace_link(self.openvpn / "ccd", "/opt/drawbridge/current/ccd")
+        had_settings = (self.root / RESOLVER_SETTINGS).is_symlink()
         self.link_files(generation.release)
+        if not had_settings:
+            # Not every image has it.
+            self.run(["systemctl", "try-restart", "systemd-resolved.service"])
         self.present_host_key(generation)
 
         self.run_checked("systemctl", "mask", "--quiet", "openvpn.service")  # It would start every *.conf.

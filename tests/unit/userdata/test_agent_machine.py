@@ -389,6 +389,17 @@ def test_a_release_on_a_machine_that_is_too_slow_is_tried_again(world: World, co
     assert world.run().running == sha
 
 
+def test_the_resolver_reads_its_settings_once(world: World) -> None:
+    """Until it restarts, it answers clients that ask by multicast for the gateway's names."""
+    restart = "systemctl try-restart systemd-resolved.service"
+    world.publish(gateway.build_release())
+    world.run()
+    assert world.services.commands.count(restart) == 1
+    world.publish(gateway.build_release(revoked=[1]))
+    world.run()
+    assert world.services.commands.count(restart) == 1
+
+
 def test_first_release_refused_is_tried_again(world: World) -> None:
     sha = world.publish(gateway.build_release())
     world.services.fails = {"nft --check": "no such table"}

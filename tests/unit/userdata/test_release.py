@@ -37,6 +37,7 @@ def test_everything_in_it() -> None:
         "root/etc/drawbridge/verify-key",
         "root/etc/openvpn/server/server.conf",
         "root/etc/sysctl.d/90-drawbridge.conf",
+        "root/etc/systemd/resolved.conf.d/drawbridge.conf",
         "root/etc/systemd/system/drawbridge-agent.service",
         "root/etc/systemd/system/drawbridge-agent.timer",
         "root/etc/systemd/system/drawbridge-metrics.service",
