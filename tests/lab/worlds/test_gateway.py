@@ -7,9 +7,11 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -378,6 +380,58 @@ def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
     with shut(changed):
         assert probed(changed, alice, bundle).state == "unanswered"
     assert probed(changed, alice, bundle).state == "fine"
+
+
+#: Opens TCP connections and holds them.
+HOLD = """
+import resource, socket, sys, time
+address, count = sys.argv[1], int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+connections = [socket.socket() for _ in range(count)]
+for connection in connections:
+    connection.setblocking(False)
+    connection.connect_ex((address, 443))
+time.sleep(60)
+"""
+
+
+@contextmanager
+def connections_held(deployed: Deployment, stranger: Host) -> Iterator[int]:
+    """Have a stranger connect to the tunnel's port 2,000 times; the block's value is what OpenVPN holds after 3 s."""
+    run_checked(stranger, "tee", "/run/hold.py", stdin=HOLD)
+    public, unit = deployed.outputs["publicIp"], "hold"
+    run_checked(stranger, "systemd-run", "--quiet", f"--unit={unit}", "python3", "/run/hold.py", public, "2000")
+    try:
+        time.sleep(3)
+        sockets = run_checked(deployed.gateway, "ss", "-Hnt", "state", "established", "sport = :443")
+        yield sockets.count(str(stranger.address))
+    finally:
+        stranger.run(["systemctl", "stop", unit])
+
+
+@pytest.mark.attack("4.3")
+def test_a_stranger_s_connections_keep_no_client_out(deployed: Deployment, alice: Host) -> None:
+    """Runs after the tunnel has become one over TCP."""
+    gateway, private, unit = deployed.gateway, deployed.region.host("private-host"), "openvpn-client@alice"
+    stranger = deployed.region.add_internet_host("stranger", address=IPv4Address("198.18.0.9"))
+    stranger.wait_booted()
+    limit = deployed.settings.tunnel.clients_per_address
+    with connections_held(deployed, stranger) as places:
+        assert 0 < places <= 2 * limit
+        run_checked(alice, "systemctl", "restart", unit)
+        assert ping(alice, private.address, 15) is not None
+    # The control: without the limit by address, the same connections fill a third of OpenVPN's places at once.
+    chain = ["inet", "drawbridge", "untracked"]
+    rule = re.search(
+        r'counter name "sessions".*# handle (\d+)', run_checked(gateway, "nft", "-a", "list", "chain", *chain)
+    )
+    assert rule
+    run_checked(gateway, "nft", "delete", "rule", *chain, "handle", rule[1])
+    try:
+        with connections_held(deployed, stranger) as places:
+            assert places > 300
+    finally:
+        run_checked(gateway, "systemctl", "reload", "drawbridge-nftables")
 
 
 def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
