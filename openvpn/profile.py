@@ -37,7 +37,12 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
     yield f"dev {tunnel.layout.device}"
     own_mac = any(member.mac for member in tunnel.members if member.name == client)
     if tunnel.layout.is_segment and client != tunnel.bridge and not own_mac:
-        yield f"lladdr {client_macs(tunnel)[client]}"
+        mac = client_macs(tunnel)[client]
+        yield f"lladdr {mac}"
+        # udev (`MACAddressPolicy=persistent`, systemd.link(5)) may replace it when it handles the new device late; the
+        # gateway drops frames from any other address.
+        yield "script-security 2"
+        yield f"route-up \"/bin/sh -c 'udevadm settle --timeout=10; ip link set $dev address {mac} || :'\""
     yield f"proto {tunnel.listener.protocol}"
     yield f"remote {remote} {tunnel.listener.ports[0]}"
     yield "nobind"

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from drawbridge.commands.root import cli
 from drawbridge.operate.stack_files import CHECKOUT
 from lab import region
 from lab.errors import AlreadyUp, InTransition, PortInUse
@@ -155,22 +157,29 @@ def _lab_of(parent: int) -> str | None:
     return None
 
 
-def test_a_stack_file_with_errors_is_told_whole_and_makes_nothing(tmp_path: Path) -> None:
-    before = set(region.running())
+def test_a_stack_file_with_errors_is_told_whole_and_starts_no_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StartedError(Exception):
+        """A lab would start."""
+
+    def start(*_: object, **__: object) -> None:
+        raise StartedError
+
+    monkeypatch.setattr(region, "start", start)
     bad = tmp_path / "Pulumi.bad.yaml"
     bad.write_text(
         "config:\n  aws:region: eu-west-1\n  drawbridge:tunnel: {pool: 10.1.0.0/24}\n"
         "  drawbridge:network: {cidr: 10.1.0.0/16}\n  drawbridge:gateway: {diskSiz: 9}\n"
     )
-    done = subprocess.run(
-        [*DRAWBRIDGE, "lab", "try", str(bad)], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
-    )
+    done = CliRunner().invoke(cli, ["lab", "try", str(bad)])
 
-    assert done.returncode == 1
-    assert "drawbridge:tunnel.pool: 10.1.0.0/24 overlaps drawbridge:network.cidr 10.1.0.0/16" in done.stderr
-    assert "drawbridge:gateway.diskSiz: 9 has an unknown key; did you mean diskSize?" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert set(region.running()) <= before
+    assert done.exit_code == 1
+    assert "drawbridge:tunnel.pool: 10.1.0.0/24 overlaps drawbridge:network.cidr 10.1.0.0/16" in done.output
+    assert "drawbridge:gateway.diskSiz: 9 has an unknown key; did you mean diskSize?" in done.output
+    assert isinstance(done.exception, SystemExit)
+    good = CliRunner().invoke(cli, ["lab", "try", "lab"])
+    assert isinstance(good.exception, StartedError)
 
 
 def test_an_image_build_cut_off_is_never_taken_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

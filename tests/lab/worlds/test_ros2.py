@@ -304,6 +304,29 @@ def test_multicast_that_is_not_named_stays_where_it_is(
 
 
 @pytest.mark.attack("2.14")
+def test_a_client_keeps_its_hardware_address_when_udev_sets_another_one_later(
+    here: tuple[SegmentMember, SegmentMember, SegmentMember],
+) -> None:
+    """On a busy machine udev handles OpenVPN's device after OpenVPN did; here it always does, and sets an address."""
+    gateway, desktop, robot = here
+    late = {
+        "/etc/udev/rules.d/79-late.rules": 'SUBSYSTEM=="net", KERNEL=="tap0", PROGRAM="/usr/bin/sleep 2"\n',
+        "/etc/systemd/network/10-late.link": "[Match]\nOriginalName=tap0\n\n[Link]\nMACAddress=02:00:5e:00:53:01\n",
+    }
+    for path, text in late.items():
+        run_checked(robot.host, "install", "-D", "-m", "0644", "/dev/stdin", path, stdin=text)
+    try:
+        run_checked(robot.host, "udevadm", "control", "--reload")
+        run_checked(robot.host, "systemctl", "restart", "openvpn-client@ros_robot")
+        assert ping(robot.host, gateway.address, TUNNEL) is not None
+        run_checked(robot.host, "udevadm", "settle")
+        assert mac(robot).hex(":") != "02:00:5e:00:53:01"
+        assert ping(desktop.host, robot.address, TUNNEL) is not None
+    finally:
+        run_checked(robot.host, "rm", *late)
+        run_checked(robot.host, "udevadm", "control", "--reload")
+
+
 def test_broadcasts_pass_at_their_rate_and_no_faster(
     deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember]
 ) -> None:

@@ -34,6 +34,7 @@ def test_each_client_has_an_address_and_a_hardware_address_that_its_profile_sets
     assert "ifconfig-push 192.168.255.10 255.255.255.0" in render_ccd(ROBOT, TUNNEL)
     profile = render_profile(TUNNEL, "203.0.113.7", "gateway.lab", "robot")
     assert f"lladdr {client_macs(TUNNEL)['robot']}\n" in profile
+    assert f"ip link set $dev address {client_macs(TUNNEL)['robot']} " in profile  # once more, after udev
     windows = replace(ROBOT, mac="00:ff:5e:00:53:01")
     tunnel = replace(TUNNEL, clients=(windows,))
     assert "lladdr" not in render_profile(tunnel, "203.0.113.7", "gateway.lab", "robot")
