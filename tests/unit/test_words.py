@@ -82,7 +82,7 @@ RIDDLES = {
     r"\btold\b": "reported, shown, sent, configured",
     r"\bmend(?:s|ed|ing)?\b": "fix, repair, patch, restore",
     r"\bdoom(?:s|ed)?\b": "pending deletion",
-    r"(?<!systemd-udev-)\bsettle[sd]?\b": "wait until …",
+    r"(?<!systemd-udev-)(?<!udevadm )\bsettle[sd]?\b": "wait until …",
     r"\bthrow[-_ ]away\b": "disposable",
     r"\bof all of\b": "of the whole …",
     r"\bWhat of\b": "a noun: the part of …",

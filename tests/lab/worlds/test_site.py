@@ -19,6 +19,8 @@ from drawbridge.trial.measure import EchoAnswer, ask_echo, packets_arrive, ping,
 from lab.linux import ip_batch
 from lab.region import Host
 from tests.support import stacks, waiting
+from tests.support.every_routed_world import EveryRoutedWorld
+from tests.support.promises import World
 
 TUNNEL = 60.0
 HOME = IPv4Address("203.0.113.10")
@@ -481,3 +483,15 @@ def without_route(router: str, network: str, via: str) -> Iterator[None]:
         yield
     finally:
         ip_batch(router, [f"route replace {network} via {via} dev lan0"])
+
+
+@pytest.fixture(scope="module")
+def world(deployed: Deployment) -> World:
+    """The stack as its file has it, for what changes it for good: those tests come last."""
+    raw = stacks.world_config("site")
+    return World(stacks.deploy_world(deployed.region, "site", raw), raw)
+
+
+class TestEveryRoutedWorld(EveryRoutedWorld):
+    client = "home"
+    looks = False

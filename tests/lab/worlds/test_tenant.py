@@ -17,6 +17,8 @@ from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import ask_echo, packets_arrive, ping, start_echo
 from lab.region import Host
 from tests.support import stacks, waiting
+from tests.support.every_routed_world import EveryRoutedWorld
+from tests.support.promises import World
 from tests.support.stacks import configuration_digests
 
 TUNNEL = 60.0
@@ -248,3 +250,15 @@ def refused(gateway: Host, counter: str) -> int:
     """Packets that a counter of the gateway's has counted."""
     listed = json.loads(run_checked(gateway, "nft", "-j", "list", "counter", "inet", "drawbridge", counter))["nftables"]
     return int(next(entry["counter"]["packets"] for entry in listed if "counter" in entry))
+
+
+@pytest.fixture(scope="module")
+def world(deployed: Deployment) -> World:
+    """The stack as its file has it, for what changes it for good: those tests come last."""
+    raw = stacks.world_config("tenant")
+    return World(stacks.deploy_world(deployed.region, "tenant", raw), raw)
+
+
+class TestEveryRoutedWorld(EveryRoutedWorld):
+    client = "engineer"
+    looks = True
