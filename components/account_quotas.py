@@ -21,12 +21,13 @@ class AccountQuota:
     service: str
     code: str
     remedy: str
+    """With a place for the number of those that are too many."""
     default: int = 5
     """The quota of an account that has asked for no more."""
 
 
-VPCS = AccountQuota("VPC", "vpc", "L-F678F1CE", "delete one, use an existing one (drawbridge:network.vpcId)")
-ADDRESSES = AccountQuota("Elastic IP", "ec2", "L-0263D0A3", "release one")
+VPCS = AccountQuota("VPC", "vpc", "L-F678F1CE", "delete {}, use an existing one (drawbridge:network.vpcId)")
+ADDRESSES = AccountQuota("Elastic IP", "ec2", "L-0263D0A3", "release {}")
 
 
 def check_vpcs(region: str, vpcs: Collection[tuple[contract.Names, IPv4Network]]) -> None:
@@ -66,9 +67,10 @@ def _check(quota: AccountQuota, region: str, existing: int, new: int) -> None:
         )
         return
     if existing + new > limit:
+        remedy = quota.remedy.format(existing + new - limit)
         raise pulumi.RunError(
             f"drawbridge:network: needs {new} new {quota.noun}{'s' if new > 1 else ''}, but {region} has {existing} "
-            f"and the account's quota is {limit}; {quota.remedy}, or ask for more: aws service-quotas "
+            f"and the account's quota is {limit}; {remedy}, or ask for more: aws service-quotas "
             f"request-service-quota-increase --service-code {quota.service} --quota-code {quota.code} "
             f"--desired-value {existing + new} --region {region}"
         )

@@ -76,12 +76,6 @@ def render_key_policy(args: SecretsKeyArgs, deployer: str, service: str) -> str:
     Developer Guide, "Key policies in AWS KMS", "Condition keys for AWS KMS" and "AWS global condition context keys".
     """
     partition, account = deployer.split(":")[1], deployer.split(":")[4]
-    for user in args.users:
-        if user.split(":")[4] != account:
-            raise pulumi.RunError(
-                f"drawbridge:secrets.users: {user} is in another account than the stack, {account}; "
-                "use users and roles of that account"
-            )
     root = f"arn:{partition}:iam::{account}:root"
     parameters = f"arn:{partition}:ssm:{args.region}:{account}:parameter"
     stack = contract.Names(args.stack)

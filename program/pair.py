@@ -31,7 +31,7 @@ from program.gateway import (
     export_outputs,
     gateway_outputs,
 )
-from program.preflight import SECTIONS, Placement, find_placements
+from program.preflight import SECTIONS, Placement, check_account, find_placements
 from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc
 from settings.checks.overlaps import check_vpc_overlap
@@ -95,6 +95,7 @@ def routed_networks(
 
 def create_networks(settings: Settings) -> dict[str, Network]:
     """Create each gateway's network."""
+    check_account(settings)
     placements = find_placements(settings)
     vpcs = dict(zip(GATEWAYS, settings.vpcs, strict=True))
     ranges = {gateway: list_vpc_ranges(vpc, placements[gateway]) for gateway, vpc in vpcs.items()}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from components.account_quotas import check_addresses, check_vpcs
 from components.existing_vpc import ExistingVpc, ExistingVpcArgs, find_existing_vpc
+from components.own_account import check_own_account
 from components.zones import choose_zones
 from contract import GATEWAYS, Names
 from settings.model import Settings, Vpc
@@ -21,6 +22,14 @@ class NewVpc:
 
 #: The VPC of a gateway.
 Placement = ExistingVpc | NewVpc
+
+
+def check_account(settings: Settings) -> None:
+    """Raise `pulumi.RunError` if IAM resources that must be in the stack's account are in another one."""
+    check_own_account("secrets.users", settings.secrets.users, "use users and roles of that account")
+    boundary = settings.iam.permissions_boundary
+    remedy = "use a policy of that account, or one of AWS's (arn:aws:iam::aws:policy/…)"
+    check_own_account("iam.permissionsBoundary", [boundary] if boundary else [], remedy)
 
 
 def find_placements(settings: Settings) -> dict[str, Placement]:

@@ -22,7 +22,7 @@ from program.gateway import (
     gateway_outputs,
 )
 from program.kits import create_kit_users, render_kits
-from program.preflight import find_placements
+from program.preflight import check_account, find_placements
 from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc, tunnel_from_settings, with_ipv6, with_vpc_routes
 from settings.checks.overlaps import check_vpc_overlap
@@ -35,6 +35,7 @@ def deploy(settings: Settings) -> None:
     names = contract.Names(settings.stack)
     tunnel = tunnel_from_settings(settings)
     listener, routed = tunnel.listener, tunnel.vpc_routes
+    check_account(settings)
     placement = find_placements(settings)[names.gateway]
     if isinstance(placement, ExistingVpc):
         check_vpc_overlap(settings, {"network": placement.cidrs})

@@ -70,8 +70,15 @@ class Exports(mocks.MockMonitor):
 Deploy = Callable[..., Deployment]
 
 
-def deploy_into_moto(config: Mapping[str, object], stack: str) -> Deployment:
-    """Run the program for a configuration as a stack file has it; inside `mock_aws`."""
+def run_program() -> None:
+    """Run Drawbridge's program."""
+    runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+
+
+def deploy_into_moto(
+    config: Mapping[str, object], stack: str, program: Callable[[], object] = run_program
+) -> Deployment:
+    """Run a program for a configuration as a stack file has it; inside `mock_aws`."""
     raw = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
     set_all_config(raw)
     own = ProviderMocks(REGION, project="drawbridge", config=raw)
@@ -89,9 +96,9 @@ def deploy_into_moto(config: Mapping[str, object], stack: str) -> Deployment:
             monitor_features=set(),
         )
     )
-    program = cast(Callable[[], None], lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
     with event_loop() as loop:
-        loop.run_until_complete(asyncio.wait_for(pulumi.runtime.run_in_stack(program), TIMEOUT))
+        run = pulumi.runtime.run_in_stack(cast(Callable[[], None], program))
+        loop.run_until_complete(asyncio.wait_for(run, TIMEOUT))
     return Deployment(monitor.stack, own.created)
 
 

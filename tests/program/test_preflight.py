@@ -106,7 +106,7 @@ def test_a_vpc_too_many(refused: Callable[..., str], ec2: Any) -> None:
         ec2.create_vpc(CidrBlock=f"10.{number + 50}.0.0/16")
     with patched(add_quota_increases):
         assert refused() == (
-            "drawbridge:network: needs 1 new VPC, but eu-west-1 has 5 and the account's quota is 5; delete one, use an "
+            "drawbridge:network: needs 1 new VPC, but eu-west-1 has 5 and the account's quota is 5; delete 1, use an "
             "existing one (drawbridge:network.vpcId), or ask for more: aws service-quotas "
             "request-service-quota-increase --service-code vpc --quota-code L-F678F1CE --desired-value 6 "
             "--region eu-west-1"
@@ -119,7 +119,7 @@ def test_addresses_too_many_for_a_pair(refused: Callable[..., str], ec2: Any) ->
     with patched(add_quota_increases):
         assert refused(pair={}) == (
             "drawbridge:network: needs 2 new Elastic IPs, but eu-west-1 has 4 and the account's quota is 5; "
-            "release one, or ask for more: aws service-quotas request-service-quota-increase --service-code ec2 "
+            "release 1, or ask for more: aws service-quotas request-service-quota-increase --service-code ec2 "
             "--quota-code L-0263D0A3 --desired-value 6 --region eu-west-1"
         )
 

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import pulumi
 import pytest
 
 from components.secrets_key import SecretsKeyArgs, list_principals, render_key_policy
@@ -64,9 +63,3 @@ def test_every_use_is_through_ssm_and_for_named_principals_and_parameters() -> N
         "Kits": (["arn:aws:iam::123456789012:user/drawbridge-dev-*"], [f"{base}/clients/*"]),
     }
     assert rendered["Gateway1"]["Action"] == rendered["Kits"]["Action"] == ["kms:Decrypt"]
-
-
-def test_users_of_another_account_are_refused() -> None:
-    foreign = BOB.replace("123456789012", "999999999999")
-    with pytest.raises(pulumi.RunError, match=rf"secrets\.users: {foreign} is in another account than the stack, 1234"):
-        statements(users=[foreign])
