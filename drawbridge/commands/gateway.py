@@ -79,6 +79,15 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
                 for s in state.sessions
             ],
         )
+        if state.displaced:
+            output.print_line("\nbundles that connected again while they were connected, in the last 24 hours:")
+            output.table(
+                ("client", "sessions ended", "addresses"),
+                [(client.name, str(client.sessions), " ".join(client.addresses)) for client in state.displaced],
+            )
+            output.print_line(
+                "A bundle that is in use twice does so, and a client that changes networks: see docs/stolen.md."
+            )
     if not state.healthy:
         raise SystemExit(1)
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,16 @@ JOURNAL_UNITS = (
 )
 
 UNIT_PROPERTIES = ("Id", "ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "MemoryCurrent")
+
+#: OpenVPN's log of a client that connects, with its public address, and of one that ends a former session of its name.
+_CONNECTED = re.compile(r"\[([^]]+)\] Peer Connection Initiated with \[AF_INET6?\](?:::ffff:)?(\S+):\d+")
+_DISPLACES = re.compile(r"new connection by client '([^']+)' will cause previous active sessions")
+
+#: Prints these lines of the last 24 hours of its arguments' units; without any, journalctl's exit status is 1.
+PRINT_CONNECTIONS = (
+    "journalctl --quiet --no-pager --output=cat --since=-24h "
+    "--grep='Peer Connection Initiated with|will cause previous active sessions' \"$@\" || true"
+)
 
 #: Prints those files of its arguments that exist: a process that is down has no status file.
 _PRINT_FILES = 'for file; do [ ! -e "$file" ] || cat "$file"; done'
@@ -64,6 +75,17 @@ class AgentReport:
     """OpenVPN's systemd units, one a process; none if the agent is older than this field."""
 
 
+@dataclass(frozen=True, slots=True)
+class DisplacedClient:
+    """A client whose bundle connected while it was connected already, so that the former session ended."""
+
+    name: str
+    sessions: int
+    """Sessions that ended so."""
+    addresses: tuple[str, ...]
+    """Public addresses that the bundle connected from."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatewayStatus:
     """The state of a gateway at one moment."""
@@ -78,6 +100,8 @@ class GatewayStatus:
     """Clients of all processes."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Of a pair's gateway: each link's state in the bond, ``up`` or ``down``."""
+    displaced: tuple[DisplacedClient, ...] = ()
+    """Clients whose sessions ended in the last 24 hours because their bundles connected once more."""
 
     @property
     def healthy(self) -> bool:
@@ -131,6 +155,8 @@ def read_status(account: Account, target: SshTarget) -> GatewayStatus:
         sessions = shell.run(shlex.join(["sudo", "-n", "sh", "-c", _PRINT_FILES, "sh", *status_files]))
         has_links = any(unit.startswith("drawbridge-link@") for unit in units)
         links = shell.run("cat /proc/net/bonding/bond0") if has_links else ""
+        journals = [f"--unit={unit}" for unit in units]
+        connections = shell.run(shlex.join(["sudo", "-n", "sh", "-c", PRINT_CONNECTIONS, "sh", *journals]))
     return GatewayStatus(
         address=target.host,
         report=report,
@@ -138,6 +164,7 @@ def read_status(account: Account, target: SshTarget) -> GatewayStatus:
         services=parse_services(properties),
         sessions=parse_sessions(sessions),
         links=parse_links(links),
+        displaced=find_displaced(connections),
     )
 
 
@@ -243,6 +270,17 @@ def _parse_session(row: Mapping[str, str]) -> ClientSession:
         )
     except (KeyError, ValueError, OverflowError, OSError):
         raise errors.MalformedError("OpenVPN's status file on the gateway is malformed", _DISTRUST) from None
+
+
+def find_displaced(journal: str) -> tuple[DisplacedClient, ...]:
+    """Return the clients in OpenVPN's log whose sessions ended because their bundles connected once more, by name."""
+    sessions = Counter(_DISPLACES.findall(journal))
+    addresses: dict[str, set[str]] = {}
+    for name, address in _CONNECTED.findall(journal):
+        addresses.setdefault(name, set()).add(address)
+    return tuple(
+        DisplacedClient(name, sessions[name], tuple(sorted(addresses.get(name, ())))) for name in sorted(sessions)
+    )
 
 
 def read_logs(target: SshTarget, *, lines: int, follow: bool = False) -> Iterator[str]:

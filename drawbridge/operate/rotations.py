@@ -25,7 +25,7 @@ _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 _END_MACHINE = (
     "if anybody else may have been root on the gateway, end its machine and the sessions of its role first, as "
-    "docs/stolen.md says: they could read the new keys"
+    "docs/stolen.md says, because they could read the new keys, and deploy with --refresh"
 )
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -18,9 +19,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import GRE
 from scapy.packet import Packet, Raw
 
+from drawbridge.operate.gateway_status import PRINT_CONNECTIONS, find_displaced
 from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import run_checked
+from drawbridge.trial.hosts import fetch_bundle, public_address, run_checked
 from drawbridge.trial.measure import ECHO_PORT, ping, start_echo
 from lab.region import Host
 from openvpn.bundle import tls_crypt_of
@@ -36,13 +38,17 @@ STRANGER = IPv4Address("198.18.0.9")
 ADMINISTRATOR = "203.0.113.77"
 
 
+def routed_config() -> dict[str, Any]:
+    raw = stacks.world_config("lab")
+    raw["drawbridge:clients"] = [{"name": "alice", "address": ALICE}, {"name": "bob", "address": BOB}]
+    return raw
+
+
 @pytest.fixture(scope="module")
 def routed() -> Iterator[Deployment]:
     """Stack `lab` with a second client."""
-    raw = stacks.world_config("lab")
-    raw["drawbridge:clients"] = [{"name": "alice", "address": ALICE}, {"name": "bob", "address": BOB}]
     with run.disposable_region() as region:
-        deployed = stacks.deploy_world(region, "lab", raw)
+        deployed = stacks.deploy_world(region, "lab", routed_config())
         for name in ("alice", "bob"):
             assert ping(region.host(name), GATEWAY, promises.TUNNEL) is not None
         yield deployed
@@ -546,3 +552,85 @@ def test_clients_ignore_what_their_stack_does_not_have(routed: Deployment, scrip
     finally:
         run_checked(gateway, "mv", f"{CONFIG}.own", CONFIG)
         run_checked(gateway, "systemctl", "restart", "openvpn-server@server")
+
+
+# A stolen bundle
+
+MOMENT = "2026-01-01T00:00:00Z"
+
+
+def read_bundle(deployed: Deployment, name: str) -> str:
+    return deployed.account.parameter(deployed.names.bundle(name), secret=True)
+
+
+def read_connections(gateway: Host) -> str:
+    """Return what the operator's command reads of the gateway's journal."""
+    return run_checked(gateway, "sh", "-c", PRINT_CONNECTIONS, "sh", "--unit=openvpn-server@server.service")
+
+
+def fetch_and_reconnect(world: promises.World, name: str) -> None:
+    """Have a client fetch its bundle again and connect."""
+    host = world.deployed.region.host(name)
+    fetch_bundle(world.deployed, host, name)
+    run_checked(host, "systemctl", "restart", f"openvpn-client@{name}")
+    assert ping(host, world.private.address, promises.TUNNEL) is not None
+
+
+@pytest.mark.attack("5.7")
+def test_a_bundle_that_a_thief_uses_beside_its_owner_is_noticed(routed: Deployment, alice: Host, bob: Host) -> None:
+    reconnect(alice, routed)
+    run_checked(bob, "sh", "-c", "cat > /etc/openvpn/stolen.ovpn", stdin=read_bundle(routed, "alice"))
+    stolen = ("openvpn", "--config", "/etc/openvpn/stolen.ovpn", "--dev", "tun9", "--route-nopull")
+    run_checked(bob, "systemd-run", "--quiet", "--unit=thief", *stolen)
+    addresses = {str(public_address(routed.settings, number)) for number in range(2)}
+    try:
+        waiting.until(
+            lambda: any(
+                client.name == "alice" and {*client.addresses} == addresses
+                for client in find_displaced(read_connections(routed.gateway))
+            ),
+            30,
+        )
+        cloudwatch, namespace = routed.client("cloudwatch"), routed.names.metrics
+        run_checked(routed.gateway, "systemctl", "start", "drawbridge-metrics")
+        waiting.until(
+            lambda: cloudwatch.list_metrics(Namespace=namespace, MetricName="DisplacedSessions")["Metrics"], 60
+        )
+    finally:
+        run_checked(bob, "systemctl", "stop", "thief")
+        # By itself she would wait until the gateway has been silent for long enough.
+        reconnect(alice, routed)
+
+
+@pytest.mark.attack("5.5")
+def test_after_a_client_s_rotation_its_stolen_bundle_is_refused(routed: Deployment, alice: Host, bob: Host) -> None:
+    world = promises.World(routed, routed_config())
+    old = "/etc/openvpn/stolen.ovpn"
+    run_checked(alice, "sh", "-c", f"cat > {old}", stdin=read_bundle(routed, "alice"))
+    for client in (alice, bob):
+        assert ping(client, world.private.address, promises.TUNNEL) is not None
+    sessions = read_connections(routed.gateway).count("[bob] Peer Connection Initiated")
+    world.deploy_and_wait(rotations={"clients": {"alice": MOMENT}})
+    waiting.until(lambda: ping(alice, world.private.address, 1) is None, 60)
+    promises.check_refused(world, alice, old)
+    fetch_and_reconnect(world, "alice")
+    promises.check_refused(world, alice, old)
+    # The control: nobody else has noticed, and another deployment changes nothing.
+    assert ping(bob, world.private.address, 5) is not None
+    assert read_connections(routed.gateway).count("[bob] Peer Connection Initiated") == sessions
+    again = world.deploy(rotations={"clients": {"alice": MOMENT}})
+    assert {verb for verb, count in again.changes.items() if count} == {"same"}
+
+
+def test_after_the_gateway_s_rotation_clients_connect_with_their_new_bundles_alone(
+    routed: Deployment, alice: Host, bob: Host
+) -> None:
+    world = promises.World(routed, routed_config())
+    pin = routed.account.parameter(routed.names.ssh_host_key)
+    world.deploy_and_wait(rotations={"clients": {"alice": MOMENT}, "gateway": MOMENT})
+    waiting.until(lambda: not any(ping(client, world.private.address, 1) for client in (alice, bob)), 60)
+    for name in ("alice", "bob"):
+        fetch_and_reconnect(world, name)
+    # The operator's command expects the host key that sshd now has.
+    host_key = run_checked(routed.gateway, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
+    assert host_key[:2] == routed.account.parameter(routed.names.ssh_host_key).split()[:2] != pin.split()[:2]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Sends the gateway's metrics to CloudWatch: bytes carried, clients connected, days left on its certificates.
+"""Sends the gateway's metrics to CloudWatch: bytes carried, clients connected and displaced, days left on certificates.
 
 It runs by a timer with the instance's role, which may write to the stack's own namespace and to no other. The release
 has the level beside this script: `full` sends each process's metrics, `basic` the gateway's, and the days left once a
-day; `off` sends nothing. The last counter values are in its state directory; after a restart of OpenVPN, counting
-starts at zero. Only Python's standard library and boto3.
+day; both send how many sessions were displaced, if any were. `off` sends nothing. The last counter values are in its
+state directory; after a restart of OpenVPN, counting starts at zero. Only Python's standard library and boto3.
 """
 
 import contextlib
@@ -22,6 +22,8 @@ from typing import Any
 
 #: Seconds; OpenVPN serves one management client at a time.
 MANAGEMENT_TIMEOUT = 5.0
+#: Seconds before the first run in which displaced sessions count.
+FIRST_PERIOD = 300
 SECRETS = Path("/etc/openvpn/server/secrets")
 ENVIRONMENT = Path("/etc/drawbridge/env")
 LEVEL = Path(__file__).with_name("metrics-level")
@@ -116,6 +118,25 @@ def certificate_metrics(now: datetime) -> list[dict[str, Any]]:
     return metrics
 
 
+def displaced_sessions(since: int, until: int) -> list[dict[str, Any]]:
+    """Return how many sessions ended because another one of the same client began, as a metric; nothing if none did.
+
+    CloudWatch bills a metric for each hour in which it is sent. `since` and `until` are seconds since 1970.
+    """
+    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--unit=openvpn-server@*"]
+    command += [f"--since=@{since}", f"--until=@{until}", "--grep=will cause previous active sessions"]
+    try:
+        # The exit status is 1 if no line matches.
+        result = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"the journal could not be read: {error}", file=sys.stderr)
+        return []
+    count = len(result.stdout.splitlines())
+    return [{"MetricName": "DisplacedSessions", "Value": count, "Unit": "Count"}] if count else []
+
+
 def main() -> int:
     """Send the level's metrics once and return the exit status."""
     level = LEVEL.read_text().strip()
@@ -139,13 +160,14 @@ def main() -> int:
             print(f"{instance}: {error!r}", file=sys.stderr)
         else:
             metrics += processes if level == "full" else []
-    today = str(now.date())
+    today, until = str(now.date()), int(now.timestamp())
     if level == "full":
         metrics += certificate_metrics(now)
     else:
         metrics += gateway_metrics(loads, before)
         # CloudWatch bills a metric for each hour in which it is sent.
         metrics += earliest_end(certificate_metrics(now)) if before.get("day") != today else []
+    metrics += displaced_sessions(before.get("until", until - FIRST_PERIOD), until)
     if not metrics:
         return 0
     import boto3
@@ -154,7 +176,7 @@ def main() -> int:
     try:
         cloudwatch = boto3.client("cloudwatch", region_name=env["REGION"])
         cloudwatch.put_metric_data(Namespace=f"Drawbridge/{env['STACK']}", MetricData=metrics)
-        memory.write_text(json.dumps({**loads, "day": today}))
+        memory.write_text(json.dumps({**loads, "day": today, "until": until}))
     except (BotoCoreError, ClientError, OSError) as error:
         print(f"the metrics could not be sent to CloudWatch: {error}", file=sys.stderr)
         return 1

@@ -236,6 +236,33 @@ def test_status_of_an_unwell_gateway_exits_1_and_says_why(
     assert report.get("reason", "") in out
 
 
+#: As OpenVPN 2.6 logs it: alice in two places at once, bob as usual.
+CONNECTIONS = """\
+203.0.113.7:40001 [alice] Peer Connection Initiated with [AF_INET]203.0.113.7:40001
+203.0.113.8:40002 [bob] Peer Connection Initiated with [AF_INET]203.0.113.8:40002
+198.51.100.9:4711 [alice] Peer Connection Initiated with [AF_INET]198.51.100.9:4711
+MULTI: new connection by client 'alice' will cause previous active sessions by this client to be dropped.  Remember to
+203.0.113.7:40003 [alice] Peer Connection Initiated with [AF_INET6]::ffff:203.0.113.7:40003
+MULTI: new connection by client 'alice' will cause previous active sessions by this client to be dropped.  Remember to
+"""
+
+
+def test_status_counts_sessions_that_another_one_of_the_same_client_ended(deployed: SshServer, identity: Path) -> None:
+    deployed.answers = {"sudo -n sh -c 'journalctl": (0, CONNECTIONS, ""), **deployed.answers}
+    code, out, _ = run("status", identity=identity)
+    assert code == 0
+    assert out.splitlines()[-5:] == [
+        "",
+        "bundles that connected again while they were connected, in the last 24 hours:",
+        "client  sessions ended  addresses",
+        "alice   2               198.51.100.9 203.0.113.7",
+        "A bundle that is in use twice does so, and a client that changes networks: see docs/stolen.md.",
+    ]
+    code, out, _ = run("status", "--json", identity=identity)
+    (displaced,) = json.loads(out)["displaced"]
+    assert displaced == {"name": "alice", "sessions": 2, "addresses": ["198.51.100.9", "203.0.113.7"]}
+
+
 def test_a_gateway_that_never_reported(deployed: SshServer, account: Account, identity: Path) -> None:
     account.client("ssm").delete_parameter(Name=account.names.report)
     code, _, err = run("status", identity=identity)

@@ -22,6 +22,7 @@ import pytest
 import contract
 from components.authority_provider import Keys, Order, converge
 from components.register import ParameterStore
+from drawbridge.operate.gateway_status import DisplacedClient, find_displaced
 from openvpn import peer, windows
 from openvpn.bundle import render_bundle
 from openvpn.model import Tunnel, TunnelClient
@@ -581,3 +582,13 @@ def test_after_a_rotation_of_the_stack_a_thief_with_the_new_tls_crypt_key_is_ref
     client = site.start_client(after.bundle)
     client.wait_for("VERIFY ERROR")
     assert UP not in client.log
+
+
+@pytest.mark.attack("5.7")
+def test_a_bundle_that_is_used_twice_is_noticed(site: Site) -> None:
+    server = site.server()
+    leaf = site.leaf()
+    site.client(leaf).wait_for(UP)
+    assert find_displaced(server.log) == ()
+    site.client(leaf, options=("--dev", "tun9")).wait_for(UP)
+    assert find_displaced(server.log) == (DisplacedClient("alice", 1, ("192.0.2.2",)),)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -76,6 +77,7 @@ def sent(
     monkeypatch.setattr(metrics, "query_load", lambda _: {"nclients": 2, "bytesin": 10, "bytesout": 30})
     days = [{"MetricName": "DaysLeft", "Value": value} for value in (825.0, 3650.0)]
     monkeypatch.setattr(metrics, "certificate_metrics", lambda _: days)
+    monkeypatch.setattr(metrics, "displaced_sessions", lambda since, until: [])
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
 
     def run(level: str) -> list[list[tuple[str, float]]]:
@@ -100,6 +102,52 @@ def test_the_full_level_sends_everything_each_time(sent: Callable[[str], list[li
         [("ConnectedClients", 2), ("BytesReceived", 10), ("BytesSent", 30), *days],
         [("ConnectedClients", 2), ("BytesReceived", 0), ("BytesSent", 0), *days],
     ]
+
+
+def test_displaced_sessions_are_counted_in_the_journal_and_sent_if_there_are_any(
+    metrics: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = ""
+    commands = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, int(not log), log, "")
+
+    monkeypatch.setattr(metrics.subprocess, "run", run)
+    assert metrics.displaced_sessions(100, 160) == []
+    log = "MULTI: new connection by client 'alice' will cause previous active sessions by this client\n" * 3
+    assert metrics.displaced_sessions(160, 220) == [{"MetricName": "DisplacedSessions", "Value": 3, "Unit": "Count"}]
+    assert {"--since=@160", "--until=@220", "--unit=openvpn-server@*"} < {*commands[1]}
+
+
+def test_a_journal_that_cannot_be_read_keeps_no_other_metric_away(
+    metrics: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: list[str], **_: Any) -> None:
+        raise subprocess.TimeoutExpired(command, 60)
+
+    monkeypatch.setattr(metrics.subprocess, "run", run)
+    assert metrics.displaced_sessions(100, 160) == []
+
+
+@pytest.mark.parametrize("level", ["basic", "full"])
+def test_each_displaced_session_is_sent_once(
+    metrics: ModuleType,
+    sent: Callable[[str], list[list[tuple[str, float]]]],
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+) -> None:
+    periods = []
+
+    def count(since: int, until: int) -> list[dict[str, Any]]:
+        periods.append((since, until))
+        return [{"MetricName": "DisplacedSessions", "Value": len(periods), "Unit": "Count"}]
+
+    monkeypatch.setattr(metrics, "displaced_sessions", count)
+    assert [request[-1] for request in sent(level)] == [("DisplacedSessions", 1), ("DisplacedSessions", 2)]
+    assert periods[0][1] - periods[0][0] == metrics.FIRST_PERIOD
+    assert periods[1][0] == periods[0][1]
 
 
 def test_the_level_off_sends_nothing(sent: Callable[[str], list[list[tuple[str, float]]]]) -> None:
