@@ -56,6 +56,19 @@ SKIPPED_UNITS = {
     "/etc/.updated": "",
     "/var/.updated": "",
     **{f"/etc/systemd/system/{unit}": "" for unit in ("e2scrub_reap.service", "dpkg-db-backup.timer")},
+    # The kernel is this machine's: it takes no module from a container, and its file systems are not for containers.
+    **dict.fromkeys(
+        (
+            "/etc/systemd/system/modprobe@.service",
+            "/etc/systemd/system/dev-hugepages.mount",
+            "/etc/systemd/system/sys-kernel-debug.mount",
+            "/etc/systemd/system/sys-kernel-tracing.mount",
+            "/etc/systemd/system/sys-fs-fuse-connections.mount",
+        ),
+        "",
+    ),
+    # Nobody in a VPC answers multicasts, and cloud-init would wait 7 s for that.
+    "/etc/systemd/resolved.conf.d/lab.conf": "[Resolve]\nLLMNR=no\n",
     # Of the three kinds an RSA key takes as long as all the rest of a boot's last stage.
     "/etc/cloud/cloud.cfg.d/95_lab.cfg": "ssh_genkeytypes: [ecdsa, ed25519]\n",
 }

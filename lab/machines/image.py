@@ -15,6 +15,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,47 +26,13 @@ from lab.linux import run
 from lab.paths import PATHS
 
 SUITE = "trixie"
-#: In the image from the start: what AWS's Debian image has and a gateway's boot meets.
-BASE = [
-    "systemd",
-    "systemd-sysv",
-    "dbus",
-    "udev",
-    "kmod",
-    "netbase",
-    "cloud-init",
-    "cloud-guest-utils",
-    "iproute2",
-    "iputils-ping",
-    "openssh-server",
-    "sudo",
-    "ca-certificates",
-    "procps",
-    "less",
-    "curl",
-    "tcpdump",
-    "ethtool",
-    "python3",
-]
-#: On the mirror: what user data may ask for, with all it depends on.
-MIRROR = [
-    "openvpn",
-    "nftables",
-    "python3-boto3",
-    "ca-certificates",
-    "radvd",
-    "bridge-utils",
-    "iperf3",
-    "socat",
-    "conntrack",
-    "tcpdump",
-    "chrony",
-    "cyclonedds-tools",
-    "wireguard-tools",
-    "jq",
-]
-#: Installed in the layer of hosts that are not instances.
-HOST = ["openvpn", "nftables", "python3-boto3", "iperf3", "socat", "conntrack", "jq"]
+_PACKAGES = tomllib.loads(Path(__file__).with_name("packages.toml").read_text())
+_LAB = _PACKAGES["lab"]
+#: Packages of an instance: those of Debian's image for EC2 that a container has a use for.
+INSTANCE = sorted(
+    {package for packages in _PACKAGES["ec2"].values() for package in packages} - {*_LAB["omitted"]}
+    | {*_LAB["with_kernel"]}
+)
 
 MIRROR_NAME = "mirror.lab"
 SOURCES = "deb [trusted=yes] http://{name}/debian ./\n"
@@ -113,7 +80,7 @@ class Image:
 
 def recipe_digest() -> str:
     """Twelve hex digits that change whenever the image would."""
-    recipe = json.dumps([2, SUITE, BASE, MIRROR, HOST, MIRROR_NAME, SOURCES, _CLOUD, _ON_EC2])
+    recipe = json.dumps([3, SUITE, INSTANCE, _LAB, MIRROR_NAME, SOURCES, _CLOUD, _ON_EC2])
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
@@ -187,7 +154,7 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
     # The hook runs apt with mmdebstrap's own configuration while the package lists are still there.
     fetch = (
         'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes --no-install-recommends --download-only '
-        f"-o Dir::Cache::archives={mirror} install {' '.join(MIRROR)}"
+        f"-o Dir::Cache::archives={mirror} install {' '.join(_LAB['mirror'])}"
     )
     (mirror / "partial").mkdir()
     run(
@@ -198,7 +165,7 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
         "mmdebstrap",
         "--variant=minbase",
         "--format=directory",
-        f"--include={','.join(BASE)}",
+        f"--include={','.join(INSTANCE)}",
         '--aptopt=Acquire::Languages "none"',
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -258,6 +225,7 @@ def _finish_root(base: Path) -> None:
         "fstrim.timer",
         "systemd-networkd-wait-online.service",
         "systemd-udev-settle.service",
+        "unattended-upgrades.service",  # delays a shutdown during an upgrade, and no timer starts one here
     ):
         mask = base / "etc/systemd/system" / unit
         mask.unlink(missing_ok=True)
@@ -285,7 +253,7 @@ def _know_ec2(base: Path) -> None:
 
 
 def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
-    """Install `HOST` into an overlay on `base`, keeping only what it adds."""
+    """Install the hosts' packages into an overlay on `base`, keeping only what it adds."""
     layer.mkdir()
     work, merged = layer.with_name("work"), layer.with_name("merged")
     work.mkdir()
@@ -300,12 +268,13 @@ def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
             policy = merged / "usr/sbin/policy-rc.d"
             policy.write_text("#!/bin/sh\nexit 101\n")  # no service may start while the layer is made
             policy.chmod(0o755)
-            install = ["apt-get", "--yes", "--no-install-recommends", "install", *HOST]
+            install = ["apt-get", "--yes", "--no-install-recommends", "install", *_LAB["hosts"]]
             for command in (["apt-get", "update"], install, ["apt-get", "clean"]):
                 run("chroot", str(merged), "env", "DEBIAN_FRONTEND=noninteractive", *command, timeout=300)
             policy.unlink()
             (merged / "etc/apt/sources.list").write_text(SOURCES.format(name=MIRROR_NAME))
             _turn_off_cloud_init(merged)
+            _turn_off_resolved(merged)
         finally:
             run("umount", str(merged / "mirror"))
         (merged / "mirror").rmdir()
@@ -318,6 +287,13 @@ def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
 def _turn_off_cloud_init(root: Path) -> None:
     """Keep a host outside of AWS from asking a metadata service."""
     (root / "etc/cloud/cloud-init.disabled").write_text("")
+
+
+def _turn_off_resolved(root: Path) -> None:
+    """Leave a host outside of AWS the resolver of its site: not every system has systemd-resolved."""
+    mask = root / "etc/systemd/system/systemd-resolved.service"
+    mask.unlink(missing_ok=True)
+    mask.symlink_to("/dev/null")
 
 
 def remove_tree(tree: Path) -> None:
