@@ -1,4 +1,4 @@
-"""Serve metadata and names inside each VPC: what instances find at 169.254.169.254 and at their resolver."""
+"""Serve addresses, metadata and names inside each VPC: DHCP, and what instances find at 169.254.169.254 and +2."""
 
 import base64
 import socket
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer
@@ -14,9 +14,10 @@ from werkzeug.serving import BaseWSGIServer
 from lab import wsgi
 from lab.linux import listen
 from lab.network import dns, plan
+from lab.network.address_server import AddressServer, Lease, RouterLink
 from lab.network.fabric import Fabric, interfaces_of
 from lab.network.metadata import InstanceMetadata, MetadataService, NoCredentials
-from lab.network.state import Instance, State, Vpc
+from lab.network.state import Instance, Interface, State, Vpc
 
 #: Role credentials are renewed this many seconds before they end; those issued last six hours.
 _RENEW_SECONDS = 3600
@@ -33,7 +34,7 @@ class _LaunchData:
 
 
 class Services:
-    """Metadata and DNS of a lab's VPCs.
+    """DHCP, metadata and DNS of a lab's VPCs.
 
     Args:
         fabric: has the VPCs' routers, in which the services listen.
@@ -57,6 +58,8 @@ class Services:
         self._client = client
         self._private_zones = private_zones
         self._trusts_ec2 = trusts_ec2
+        self._addresses = AddressServer()
+        self._leases: dict[str, dict[RouterLink, Lease]] = {}  # by AWS region
         self._open: dict[str, list[socket.socket | BaseWSGIServer]] = {}  # by VPC
         self._ranges: dict[str, tuple[IPv4Network, ...]] = {}  # by VPC
         self._metadata: dict[str, dict[tuple[str, str], InstanceMetadata]] = {}  # region -> (VPC, private address)
@@ -107,6 +110,16 @@ class Services:
             for address in (*interface.addresses, *(interface.addresses6 if instance.metadata_ipv6 else ()))
         }
 
+        self._leases[region] = {
+            RouterLink(self._fabric.router(interface.vpc), plan.link_name(interface.id), instance.id): _create_lease(
+                region, state, interface
+            )
+            for instance in instances
+            for interface in interfaces_of(state, instance.id)
+            if state.subnets[interface.subnet].cidr
+        }
+        self._addresses.update({link: lease for leases in self._leases.values() for link, lease in leases.items()})
+
     def forget_launch_data(self) -> None:
         """Read user data, keys and roles of the instances anew at the next `update`: one of them has changed."""
         self._launch_data.clear()
@@ -125,7 +138,7 @@ class Services:
             local_ipv4=str(interface.primary),
             public_ipv4=str(interface.public[0][1]) if interface.public else None,
             mac=interface.mac,
-            hostname=f"ip-{str(interface.primary).replace('.', '-')}.{region}.compute.internal",
+            hostname=f"ip-{str(interface.primary).replace('.', '-')}.{_domain(region)}",
             subnet_id=interface.subnet,
             vpc_id=interface.vpc,
             interface_id=interface.id,
@@ -179,3 +192,25 @@ class Services:
         }
         self._credentials[instance, role] = (issued["Expiration"].timestamp(), credentials)
         return credentials
+
+
+def _domain(region: str) -> str:
+    """Return the domain of instances' names (Amazon VPC User Guide, "DHCP option sets in Amazon VPC")."""
+    return "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
+
+
+def _create_lease(region: str, state: State, interface: Interface) -> Lease:
+    subnet = state.subnets[interface.subnet]
+    first_range = next(cidr for cidr in state.vpcs[interface.vpc].cidrs if isinstance(cidr, IPv4Network))
+    assert subnet.cidr is not None
+    has_default_route = interface.index == 0
+    return Lease(
+        mac=bytes.fromhex(interface.mac.replace(":", "")),
+        address=IPv4Interface(f"{interface.primary}/{subnet.cidr.prefixlen}"),
+        resolver=first_range[2],
+        domain=_domain(region),
+        mtu=plan.MTU_INSIDE,
+        router=subnet.cidr[1] if has_default_route else None,
+        addresses6=interface.addresses6,
+        router6=IPv6Address(plan.ROUTER6) if has_default_route and subnet.cidr6 else None,
+    )

@@ -8,6 +8,7 @@ Sources: systemd-nspawn(1), mount(8) for overlay, nsenter(1), prctl(2) PR_SET_PD
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -18,9 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from lab.errors import CommandFailed, LabError, MachineDown
-from lab.linux import NETNS, Process, enter_pid_namespace, run
+from lab.linux import NETNS, Process, enter_pid_namespace, ip_batch, run
 from lab.machines.memory import (
     create_memory_group,
     find_memory_group,
@@ -69,6 +71,8 @@ SKIPPED_UNITS = {
     ),
     # Nobody in a VPC answers multicasts, and cloud-init would wait 7 s for that.
     "/etc/systemd/resolved.conf.d/lab.conf": "[Resolve]\nLLMNR=no\n",
+    # cloud-init's DHCP client asks at once, not after a second on average.
+    "/etc/dhcpcd.conf": "nodelay\n",
     # Of the three kinds an RSA key takes as long as all the rest of a boot's last stage.
     "/etc/cloud/cloud.cfg.d/95_lab.cfg": "ssh_genkeytypes: [ecdsa, ed25519]\n",
 }
@@ -107,6 +111,8 @@ class LabMachine:
     memory: int | None = None
     """MiB that its processes may use together, at its next start; None for any."""
     process: subprocess.Popen[bytes] | None = None
+    uses_dhcp: ClassVar[bool] = False
+    """Whether its system asks for its addresses and its resolver."""
     _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -257,6 +263,21 @@ class LabMachine:
         shutil.rmtree(self.directory, ignore_errors=True)
         remove_memory_group(memory_group(self.lab, self.name))
         remove_nspawn_leftovers(self._nspawn_name)
+
+
+class InstanceContainer(LabMachine):
+    """Container of an EC2 instance: an interface has no address until the machine's system has asked for one."""
+
+    uses_dhcp = True
+
+    def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
+        """As `LabMachine.prepare`; its interfaces lose the addresses that a machine that does not boot would use."""
+        super().prepare(files, hostname)
+        for device in json.loads(run("ip", "-n", self.namespace, "-j", "-d", "address")):
+            is_interface = device.get("linkinfo", {}).get("info_kind") == "veth"
+            if is_interface and any(address["scope"] == "global" for address in device["addr_info"]):
+                name = device["ifname"]
+                ip_batch(self.namespace, [f"address flush dev {name}", f"link set {name} down"])
 
 
 def leader_of(unshare: int) -> int | None:

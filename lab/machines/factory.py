@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lab.machines import vm_image
-from lab.machines.container import LabMachine
+from lab.machines.container import InstanceContainer, LabMachine
 from lab.machines.image import Image
 from lab.machines.uml import UmlMachine
 from lab.machines.vm import VirtualMachine
@@ -23,7 +23,7 @@ class Kernel(StrEnum):
 
 
 _CLASSES: dict[Kernel, type[LabMachine]] = {
-    Kernel.SHARED: LabMachine,
+    Kernel.SHARED: InstanceContainer,
     Kernel.USER_MODE: UmlMachine,
     Kernel.CLOUD: VirtualMachine,
 }
@@ -53,7 +53,7 @@ class MachineFactory:
 
     def create_host(self, host: str, namespace: str, *, own_kernel: bool) -> LabMachine:
         """Return the machine of a host outside of AWS, not prepared yet."""
-        return _CLASSES[Kernel.USER_MODE if own_kernel else Kernel.SHARED](
+        return (UmlMachine if own_kernel else LabMachine)(
             lab=self.lab,
             name=f"{self.lab}-{host}",
             directory=self.directory / "hosts" / host,
@@ -62,10 +62,10 @@ class MachineFactory:
         )
 
     def shared_files(self, machine: LabMachine, resolver: str) -> dict[str, str]:
-        """Return the files that every machine of the lab gets: its resolver, and the lab's authority."""
+        """Return the files that every machine of the lab gets: the lab's authority, and a resolver unless it asks."""
         bundle = machine.layers[-1] / "etc/ssl/certs/ca-certificates.crt"
         return {
-            "/etc/resolv.conf": f"nameserver {resolver}\n",
+            **({} if machine.uses_dhcp else {"/etc/resolv.conf": f"nameserver {resolver}\n"}),
             "/usr/local/share/ca-certificates/lab.crt": self.certificate,
             "/etc/ssl/certs/ca-certificates.crt": bundle.read_text() + self.certificate,
         }

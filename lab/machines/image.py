@@ -36,8 +36,22 @@ INSTANCE = sorted(
 
 MIRROR_NAME = "mirror.lab"
 SOURCES = "deb [trusted=yes] http://{name}/debian ./\n"
+#: Debian's image for EC2 has this file, which is for every Ethernet interface.
+NETPLAN = {
+    "/etc/netplan/90-default.yaml": """\
+network:
+  version: 2
+  ethernets:
+    all-en:
+      match: {name: "en*"}
+      dhcp4: true
+      dhcp4-overrides: {use-domains: true}
+      dhcp6: true
+      dhcp6-overrides: {use-domains: true}
+"""
+}
 _CLOUD = {
-    # A container has no DMI table that shows EC2, so the datasource is named; the network is the lab's.
+    # A container has no DMI table that shows EC2, so the datasource is named; netplan has the network.
     "/etc/cloud/cloud.cfg.d/90_lab.cfg": (
         "datasource_list: [Ec2, None]\n"
         "datasource: {Ec2: {strict_id: false, apply_full_imds_network_config: false, timeout: 5, max_wait: 30}}\n"
@@ -46,6 +60,7 @@ _CLOUD = {
     ),
     "/etc/cloud/ds-identify.cfg": "policy: enabled\n",
     "/etc/ec2-hypervisor-uuid": "ec2e1916-9099-7caf-fd21-012345abcdef\n",
+    **NETPLAN,
 }
 #: A container has neither a DMI table nor a hypervisor in sysfs to tell EC2 by, and a cloud-init that does not know
 #: it is on EC2 asks without a session token; so one path in it is another: (file, text, what the lab's image has).
@@ -170,7 +185,6 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
-        "--dpkgopt=path-exclude=/usr/sbin/dhcpcd",  # the lab sets addresses itself; cloud-init would wait for a lease
         f"--customize-hook={fetch}",
         SUITE,
         str(base),
@@ -182,9 +196,9 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
     (mirror / "lock").unlink(missing_ok=True)
     (mirror / "Packages").write_text(index_packages(mirror))
     for path, text in _CLOUD.items():
-        target = base / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        file = base / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     _finish_root(base)
     progress("installing the layer of hosts outside of AWS")
     _install_layer(base, host, mirror)
@@ -216,6 +230,7 @@ def index_packages(mirror: Path) -> str:
 def _finish_root(base: Path) -> None:
     """Make the tree an image: no identity of its own, the mirror as its only source, no needless work at boot."""
     strip_identity(base)
+    use_networkd(base)
     (base / "etc/apt/sources.list").write_text(SOURCES.format(name=MIRROR_NAME))
     _know_ec2(base)
     for unit in (
@@ -223,7 +238,6 @@ def _finish_root(base: Path) -> None:
         "apt-daily-upgrade.timer",
         "e2scrub_all.timer",
         "fstrim.timer",
-        "systemd-networkd-wait-online.service",
         "systemd-udev-settle.service",
         "unattended-upgrades.service",  # delays a shutdown during an upgrade, and no timer starts one here
     ):
@@ -242,6 +256,13 @@ def strip_identity(root: Path) -> None:
         key.unlink()
     (root / "etc/hostname").unlink(missing_ok=True)
     (root / "etc/resolv.conf").unlink(missing_ok=True)
+
+
+def use_networkd(root: Path) -> None:
+    """Have systemd-networkd ask for addresses and systemd-resolved answer for names, as in Debian's image for EC2."""
+    for path in NETPLAN:
+        (root / path.lstrip("/")).chmod(0o600)  # netplan warns of others that may read it
+    (root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
 
 
 def _know_ec2(base: Path) -> None:
@@ -274,7 +295,7 @@ def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
             policy.unlink()
             (merged / "etc/apt/sources.list").write_text(SOURCES.format(name=MIRROR_NAME))
             _turn_off_cloud_init(merged)
-            _turn_off_resolved(merged)
+            _leave_network(merged)
         finally:
             run("umount", str(merged / "mirror"))
         (merged / "mirror").rmdir()
@@ -289,11 +310,12 @@ def _turn_off_cloud_init(root: Path) -> None:
     (root / "etc/cloud/cloud-init.disabled").write_text("")
 
 
-def _turn_off_resolved(root: Path) -> None:
-    """Leave a host outside of AWS the resolver of its site: not every system has systemd-resolved."""
-    mask = root / "etc/systemd/system/systemd-resolved.service"
-    mask.unlink(missing_ok=True)
-    mask.symlink_to("/dev/null")
+def _leave_network(root: Path) -> None:
+    """Leave a host outside of AWS the addresses and the resolver of its site."""
+    for path in NETPLAN:
+        (root / path.lstrip("/")).unlink()
+    (root / "etc/systemd/system/systemd-resolved.service").symlink_to("/dev/null")
+    (root / "etc/resolv.conf").unlink()
 
 
 def remove_tree(tree: Path) -> None:

@@ -82,6 +82,15 @@ _FILES = {
         "[Service]\nExecStart=\nExecStart=udevadm trigger --action=add --subsystem-match=net\n"
     ),
     **dict.fromkeys(("/etc/.updated", "/var/.updated"), ""),
+    # Its addresses and its resolver are in files: nothing waits for a lease, and no other resolver starts.
+    "/usr/sbin/dhcpcd": "",
+    **dict.fromkeys(
+        (
+            "/etc/systemd/system/systemd-networkd-wait-online.service",
+            "/etc/systemd/system/systemd-resolved.service",
+        ),
+        "",
+    ),
     # Its disk is this machine's: what is not written down yet when its power is cut is not lost.
     "/etc/dpkg/dpkg.cfg.d/lab": "force-unsafe-io\n",
     "/etc/systemd/system/sysinit.target.d/lab.conf": "[Unit]\nWants=lab-agent.service\n",

@@ -10,7 +10,7 @@ Sources: qemu-system-x86_64(1), mke2fs(8); cloud-init's "How to identify the dat
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError, NotInstalled
@@ -19,7 +19,6 @@ from lab.machines import vm_image
 from lab.machines.container import unmount_below
 from lab.machines.uml import CONTROL, OwnKernelMachine, name_tap
 from lab.machines.uml_agent import MAC
-from lab.machines.vm_addresses import AddressServer, create_lease
 from lab.rooted_files import write_file
 
 QEMU = "qemu-system-x86_64"
@@ -60,7 +59,7 @@ def require_qemu() -> None:
 class VirtualMachine(OwnKernelMachine):
     """A machine like any other, on emulated hardware."""
 
-    _servers: list[AddressServer] = field(default_factory=list, repr=False)
+    uses_dhcp = True
 
     @property
     def disk(self) -> Path:
@@ -69,34 +68,9 @@ class VirtualMachine(OwnKernelMachine):
 
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
         """Make the disk, unless there is one, with files in it (path on the machine -> text; mode 0644)."""
-        shared = dict(files or {})
-        resolver = shared.pop("/etc/resolv.conf", "").removeprefix("nameserver ").strip()  # comes by DHCP
         if not self.disk.exists():
-            self._make_disk(shared | _FILES | ({"/etc/hostname": f"{hostname}\n"} if hostname else {}))
+            self._make_disk(dict(files or {}) | _FILES | ({"/etc/hostname": f"{hostname}\n"} if hostname else {}))
         self._take_links()
-        for server in self._servers:
-            server.close()
-        self._servers = [
-            AddressServer(
-                self.namespace,
-                name_tap(link.name),
-                create_lease(
-                    mac=link.mac,
-                    addresses=link.addresses,
-                    gateways=tuple(gateway for gateway, _ in link.gateways),
-                    resolver=resolver,
-                    domain="compute.internal",
-                    mtu=link.mtu,
-                ),
-            )
-            for link in self.links
-        ]
-
-    def remove(self) -> None:
-        """As `LabMachine.remove`."""
-        for server in self._servers:
-            server.close()
-        super().remove()
 
     def reset_disk(self) -> None:
         """Remove the disk: the next boot is the machine's first."""

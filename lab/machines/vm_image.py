@@ -17,32 +17,22 @@ from lab.linux import run
 from lab.machines.image import (
     IN_OWN_PID_NAMESPACE,
     MIRROR_NAME,
+    NETPLAN,
     SOURCES,
     SUITE,
     build_once,
     find_debian_mirror,
     strip_identity,
+    use_networkd,
 )
 from lab.paths import PATHS
 
 #: Debian's list for EC2 has neither kernel nor boot loader; a virtual machine of the lab gets its kernel from outside.
 _KERNEL = ("linux-image-cloud-amd64", "initramfs-tools")
 _PACKAGES = Path(__file__).with_name("packages.toml")
-#: Debian's image for EC2 has this file, which is for every Ethernet interface.
-_NETPLAN = """\
-network:
-  version: 2
-  ethernets:
-    all-en:
-      match: {name: "en*"}
-      dhcp4: true
-      dhcp4-overrides: {use-domains: true}
-      dhcp6: true
-      dhcp6-overrides: {use-domains: true}
-"""
 _FILES = {
     "/etc/fstab": "/dev/vda / ext4 rw,discard,errors=remount-ro 0 1\n",
-    "/etc/netplan/90-default.yaml": _NETPLAN,
+    **NETPLAN,
     "/etc/cloud/cloud.cfg.d/90_ec2.cfg": "system_info: {default_user: {name: admin}}\n",
     "/etc/apt/sources.list": SOURCES.format(name=MIRROR_NAME),
     "/etc/machine-id": "",
@@ -124,5 +114,4 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
         file = root / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    (root / "etc/netplan/90-default.yaml").chmod(0o600)
-    (root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    use_networkd(root)

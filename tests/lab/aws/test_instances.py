@@ -3,6 +3,7 @@
 Does not prove how long AWS takes for each.
 """
 
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -32,8 +33,8 @@ def cloud(region: Region) -> Iterator[Cloud]:
 @pytest.fixture(scope="module")
 def neighbour(cloud: Cloud) -> Instance:
     """An instance in a VPC whose subnets the others share; it pings them."""
-    vpc = cloud.vpc("10.5.0.0/16")
-    return cloud.instance(vpc.subnet(), vpc.group([ALL]), InstanceType="t3.small")
+    vpc = cloud.vpc("10.5.0.0/16", ipv6=True)
+    return cloud.instance(vpc.subnet(), vpc.group([ALL]), InstanceType="t3.small", card={"Ipv6AddressCount": 1})
 
 
 def launch(cloud: Cloud, neighbour: Instance, **options: Any) -> Instance:
@@ -171,7 +172,8 @@ def test_a_terminated_instance_says_goodbye_and_leaves_nothing(cloud: Cloud, nei
     host = booted(cloud, made)
     directory = cloud.region.directory / "machines" / made.id
     goodbye = f"/bin/bash -c 'sleep 1; echo farewell > /dev/udp/{neighbour.address}/9'"
-    host.run(["systemd-run", "--unit=polite", f"--property=ExecStop={goodbye}", "sleep", "infinity"])
+    properties = [f"--property={text}" for text in (f"ExecStop={goodbye}", "After=network.target")]
+    host.run(["systemd-run", "--unit=polite", *properties, "sleep", "infinity"])
     waiting.until(lambda: host.run(["systemctl", "is-active", "polite"]).returncode == 0, 20)
 
     with neighbour.captures(0x0800) as frames:
@@ -181,8 +183,8 @@ def test_a_terminated_instance_says_goodbye_and_leaves_nothing(cloud: Cloud, nei
             cloud.ec2.stop_instances(InstanceIds=[made.id])
         waiting.until(lambda: frames.has(b"farewell"), 30)
     waiting.until(lambda: state(cloud, made) == "terminated", 40)
-    waiting.until(lambda: not directory.exists() and not Path(f"/proc/{host.leader}").exists(), 20)
-    assert not Path("/run/netns", made.namespace).exists()
+    left_over = (directory, Path(f"/proc/{host.leader}"), Path("/run/netns", made.namespace))
+    waiting.until(lambda: not any(path.exists() for path in left_over), 20)
     with pytest.raises(ClientError, match="InvalidNetworkInterfaceID"):
         cloud.ec2.describe_network_interfaces(NetworkInterfaceIds=[made.interface])
 
@@ -192,3 +194,27 @@ def test_a_machine_has_the_name_resolution_and_metadata_of_its_vpc(cloud: Cloud,
     host = booted(cloud, neighbour)
     assert host.run(["getent", "hosts", "ssm.eu-west-1.amazonaws.com"]).stdout.split()[0] == "192.0.2.10"
     assert host.run(["cat", "/var/lib/cloud/data/instance-id"]).stdout.strip() == neighbour.id
+
+
+def test_a_machine_asks_for_its_addresses_and_keeps_its_lease(cloud: Cloud, neighbour: Instance) -> None:
+    """Amazon VPC User Guide, "DHCP option sets in Amazon VPC"; Amazon EC2 User Guide, "IP addressing"."""
+    host = booted(cloud, neighbour)
+
+    def lifetimes() -> dict[str, int]:
+        """Seconds that each address that came by DHCP stays valid without a renewal."""
+        [interface] = json.loads(host.run(["ip", "-j", "address", "show", "dev", "ens5"]).stdout)
+        return {a["local"]: a["valid_life_time"] for a in interface["addr_info"] if a.get("dynamic")}
+
+    waiting.until(lambda: lifetimes().keys() == {neighbour.address, neighbour.address6}, 20)
+    for family, protocol in (("-4", "dhcp"), ("-6", "ra")):
+        [route] = json.loads(host.run(["ip", family, "-j", "route", "show", "default"]).stdout)
+        assert (route["dev"], route["protocol"]) == ("ens5", protocol)
+    assert host.run(["resolvectl", "dns", "ens5"]).stdout.split()[-1] == "10.5.0.2"
+    assert host.run(["resolvectl", "domain", "ens5"]).stdout.split()[-1] == "eu-west-1.compute.internal"
+    assert host.run(["cat", "/sys/class/net/ens5/mtu"]).stdout.strip() == "9001"
+
+    shorter = [f"{neighbour.address}/24", "dev", "ens5", "valid_lft", "60", "preferred_lft", "60"]
+    host.run(["ip", "address", "change", *shorter])
+    assert lifetimes()[neighbour.address] <= 60
+    host.run(["networkctl", "renew", "ens5"])
+    waiting.until(lambda: lifetimes()[neighbour.address] > 3000, 20)

@@ -1,11 +1,12 @@
-"""The answers that give a virtual machine its addresses, as bytes. That a kernel takes them: see tests/vm."""
+"""The answers that give an instance its addresses, as bytes. That a system takes them: tests/lab/aws."""
 
 import struct
-from ipaddress import IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 
 import pytest
 
-from lab.machines.vm_addresses import Lease, advertise, answer_frame, create_lease
+from lab.network.address_server import Lease, advertise, answer_frame
 
 MAC = bytes.fromhex("02aabbccddee")
 CLIENT6 = IPv6Address("fe80::aa:bbff:fecc:ddee")
@@ -13,13 +14,15 @@ CLIENT6 = IPv6Address("fe80::aa:bbff:fecc:ddee")
 
 @pytest.fixture
 def lease() -> Lease:
-    return create_lease(
-        mac="02:aa:bb:cc:dd:ee",
-        addresses=("10.1.0.7/24", "2001:db8:1::7/128"),
-        gateways=("10.1.0.1", "fe80::1"),
-        resolver="10.1.0.2",
-        domain="compute.internal",
+    return Lease(
+        mac=MAC,
+        address=IPv4Interface("10.1.0.7/24"),
+        router=IPv4Address("10.1.0.1"),
+        resolver=IPv4Address("10.1.0.2"),
+        domain="eu-west-1.compute.internal",
         mtu=9001,
+        addresses6=(IPv6Address("2001:db8:1::7"),),
+        router6=IPv6Address("fe80::1"),
     )
 
 
@@ -92,10 +95,8 @@ def test_dhcpv6_gives_the_interfaces_address(lease: Lease, request_kind: int, an
     assert sum_packet(answer) == 0xFFFF
 
 
-def test_an_interface_without_ipv6_is_not_told_of_a_router() -> None:
-    lease = create_lease(
-        mac="02:aa:bb:cc:dd:ee", addresses=("10.1.0.7/24",), gateways=(), resolver="10.1.0.2", domain="x", mtu=1500
-    )
+def test_an_interface_without_ipv6_is_not_told_of_a_router(lease: Lease) -> None:
+    lease = replace(lease, router=None, addresses6=(), router6=None)
     assert answer_frame(ipv6_frame(58, bytes([133, 0, 0, 0, 0, 0, 0, 0])), lease) is None
     answer = answer_frame(dhcp_frame(1), lease)
     assert answer is not None

@@ -1,27 +1,57 @@
-"""Give a virtual machine its addresses as a VPC does: by DHCP, by router advertisements and by DHCPv6.
+"""Give instances their addresses as a VPC does: by DHCP, by router advertisements and by DHCPv6.
 
-It answers on the machine's tap alone, so no other machine ever sees it.
+It answers at the router's end of an interface's link, so no other machine ever sees it.
 
-Sources: RFC 2131 and 2132 (DHCP), RFC 4861 (router advertisements), RFC 8415 (DHCPv6); packet(7); Amazon VPC User
-Guide, "DHCP option sets in Amazon VPC".
+Sources: RFC 2131 and 2132 (DHCP), RFC 4861 (router advertisements), RFC 8415 (DHCPv6); packet(7), socket(7); the
+kernel's Documentation/networking/filter.rst; Amazon VPC User Guide, "DHCP option sets in Amazon VPC".
 """
 
 import contextlib
+import ctypes
+import selectors
 import socket
 import struct
 import threading
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 
 from lab.linux import within
 
 _ETH_P_ALL = 3
+_SO_ATTACH_FILTER = 26
 _ROUTER_MAC = bytes.fromhex("020000000001")
 _LEASE = 3600
 #: Seconds between router advertisements that nobody has asked for.
 _ADVERTISE = 20.0
 _DISCOVER, _OFFER, _REQUEST, _ACK = 1, 2, 3, 5
 _ALL_NODES = IPv6Address("ff02::1")
+_LOAD_BYTE, _LOAD_HALF, _LOAD_HALF_INDEXED, _LOAD_HEADER_LENGTH = 0x30, 0x28, 0x48, 0xB1
+_IF_EQUAL, _IF_ANY_BIT, _RETURN = 0x15, 0x45, 0x06
+#: Has the kernel pass requests for addresses alone: (code, jump if true, jump if false, value) of classic BPF.
+_REQUESTS_ONLY = (
+    (_LOAD_HALF, 0, 0, 12),
+    (_IF_EQUAL, 0, 7, 0x0800),
+    (_LOAD_BYTE, 0, 0, 23),
+    (_IF_EQUAL, 0, 14, socket.IPPROTO_UDP),
+    (_LOAD_HALF, 0, 0, 20),
+    (_IF_ANY_BIT, 12, 0, 0x1FFF),  # a later fragment has no ports
+    (_LOAD_HEADER_LENGTH, 0, 0, 14),
+    (_LOAD_HALF_INDEXED, 0, 0, 16),
+    (_IF_EQUAL, 8, 9, 67),
+    (_IF_EQUAL, 0, 8, 0x86DD),
+    (_LOAD_BYTE, 0, 0, 20),
+    (_IF_EQUAL, 0, 2, socket.IPPROTO_ICMPV6),
+    (_LOAD_BYTE, 0, 0, 54),
+    (_IF_EQUAL, 3, 4, 133),
+    (_IF_EQUAL, 0, 3, socket.IPPROTO_UDP),
+    (_LOAD_HALF, 0, 0, 56),
+    (_IF_EQUAL, 0, 1, 547),
+    (_RETURN, 0, 0, 0xFFFF),
+    (_RETURN, 0, 0, 0),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,56 +60,102 @@ class Lease:
 
     mac: bytes
     address: IPv4Interface
-    router: IPv4Address
     resolver: IPv4Address
     domain: str
     mtu: int
+    router: IPv4Address | None = None
+    """Default route, if it has one."""
     addresses6: tuple[IPv6Address, ...] = ()
     router6: IPv6Address | None = None
 
-    @property
-    def has_router4(self) -> bool:
-        """True if the interface has a default route."""
-        return not self.router.is_unspecified
+
+@dataclass(frozen=True, slots=True)
+class RouterLink:
+    """Router's end of the link of an instance's interface."""
+
+    namespace: str
+    device: str
+    instance: str
+    """An interface that moves to another instance gets another link of the same name."""
 
 
 class AddressServer:
-    """Answers one interface's requests until it is closed."""
+    """Answers requests for addresses on the links that it is given, in a thread of its own."""
 
-    def __init__(self, namespace: str, tap: str, lease: Lease) -> None:
-        self._lease = lease
-        self._closed = False
+    def __init__(self) -> None:
+        self._leases: dict[RouterLink, Lease] = {}
+        self._sockets: dict[RouterLink, socket.socket] = {}
+        self._lock = threading.Lock()
+        self._selector = selectors.DefaultSelector()
+        threading.Thread(target=self._serve, daemon=True, name="addresses").start()
 
-        def open_socket() -> socket.socket:
-            packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-            packets.bind((tap, 0))
-            packets.settimeout(_ADVERTISE)
-            return packets
+    def update(self, leases: Mapping[RouterLink, Lease]) -> None:
+        """Answer on these links from now on, and on no other."""
+        with self._lock:
+            self._leases = dict(leases)
+            for link in [link for link in self._sockets if link not in leases]:
+                self._close(link)
+            for link in [link for link in leases if link not in self._sockets]:
+                with contextlib.suppress(OSError):  # a link that could not be made is tried again with the next update
+                    self._sockets[link] = within(link.namespace, partial(_open_socket, link.device))
+                    self._selector.register(self._sockets[link], selectors.EVENT_READ, link)
 
-        self._socket = within(namespace, open_socket)
-        threading.Thread(target=self._serve, daemon=True, name=f"addresses-{tap}").start()
-
-    def close(self) -> None:
-        """End; the thread follows with the next frame or within seconds."""
-        self._closed = True
+    def _close(self, link: RouterLink) -> None:
+        packets = self._sockets.pop(link)
+        self._selector.unregister(packets)
+        packets.close()
 
     def _serve(self) -> None:
-        with self._socket:
-            while not self._closed:
-                try:
-                    frame, sender = self._socket.recvfrom(2048)
-                    if sender[2] == socket.PACKET_OUTGOING:
-                        continue
-                    answer = answer_frame(frame, self._lease)
-                except TimeoutError:
-                    answer = advertise(self._lease, _ALL_NODES) if self._lease.router6 else None
-                except OSError:
-                    return  # the machine's namespace is gone
-                except (struct.error, IndexError, ValueError):
-                    continue  # a damaged frame
-                if answer:
-                    with contextlib.suppress(OSError):  # while the machine is off its tap takes nothing
-                        self._socket.send(answer)
+        next_advertisement = time.monotonic() + _ADVERTISE
+        while True:
+            ready = self._selector.select(timeout=max(next_advertisement - time.monotonic(), 0))
+            with self._lock:
+                for key, _ in ready:
+                    self._answer(key.data)
+                if time.monotonic() >= next_advertisement:
+                    next_advertisement = time.monotonic() + _ADVERTISE
+                    for link, packets in self._sockets.items():
+                        if self._leases[link].router6:
+                            _send(packets, advertise(self._leases[link], _ALL_NODES))
+
+    def _answer(self, link: RouterLink) -> None:
+        """Answer one request on a link, if it still has one."""
+        packets = self._sockets.get(link)
+        if packets is None:
+            return
+        try:
+            frame, sender = packets.recvfrom(2048)
+            answer = None if sender[2] == socket.PACKET_OUTGOING else answer_frame(frame, self._leases[link])
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(link)  # the link is gone
+            return
+        except (struct.error, IndexError, ValueError):
+            return  # a damaged frame
+        if answer:
+            _send(packets, answer)
+
+
+def _open_socket(device: str) -> socket.socket:
+    """Return a socket that gets the requests for addresses on a device of this namespace."""
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # nothing comes before the filter is there
+    try:
+        program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in _REQUESTS_ONLY))
+        packets.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_REQUESTS_ONLY), ctypes.addressof(program))
+        )
+        packets.bind((device, _ETH_P_ALL))
+        packets.setblocking(False)
+    except BaseException:
+        packets.close()
+        raise
+    return packets
+
+
+def _send(packets: socket.socket, frame: bytes) -> None:
+    with contextlib.suppress(OSError):  # while the machine is off its link takes nothing
+        packets.send(frame)
 
 
 def answer_frame(frame: bytes, lease: Lease) -> bytes | None:
@@ -106,7 +182,7 @@ def _answer_dhcp(request: bytes, lease: Lease) -> bytes | None:
     kind = options.get(53, b"\0")[0]
     if kind not in answers:
         return None
-    server = lease.router if lease.has_router4 else lease.address.network.network_address + 1
+    server = lease.router or lease.address.network[1]
     written = {
         53: bytes([answers[kind]]),
         54: server.packed,
@@ -115,7 +191,7 @@ def _answer_dhcp(request: bytes, lease: Lease) -> bytes | None:
         6: lease.resolver.packed,
         15: lease.domain.encode(),
         26: struct.pack("!H", lease.mtu),
-        **({3: lease.router.packed} if lease.has_router4 else {}),
+        **({3: lease.router.packed} if lease.router else {}),
     }
     packed = b"".join(bytes([code, len(value)]) + value for code, value in written.items()) + b"\xff"
     head = struct.pack("!BBBB4sHH4s4s4s4s", 2, 1, 6, 0, request[4:8], 0, 0x8000, b"\0" * 4,
@@ -195,20 +271,3 @@ def _checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF or 0xFFFF
-
-
-def create_lease(
-    *, mac: str, addresses: tuple[str, ...], gateways: tuple[str, ...], resolver: str, domain: str, mtu: int
-) -> Lease:
-    """Return the lease of an interface from its addresses (with prefix lengths) and default routes as texts."""
-    own4 = next(IPv4Interface(text) for text in addresses if "." in text)
-    return Lease(
-        mac=bytes.fromhex(mac.replace(":", "")),
-        address=own4,
-        router=next((IPv4Address(text) for text in gateways if "." in text), IPv4Address(0)),
-        resolver=IPv4Address(resolver),
-        domain=domain,
-        mtu=mtu,
-        addresses6=tuple(IPv6Interface(text).ip for text in addresses if ":" in text),
-        router6=next((IPv6Address(text) for text in gateways if ":" in text), None),
-    )
