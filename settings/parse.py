@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from endpoint import decode, is_loopback
 from settings.checks.topics import find_problems
+from settings.default_tags import KEY as DEFAULT_TAGS
+from settings.default_tags import check_default_tags
 from settings.draft import Draft
 from settings.model import (
     LAB,
@@ -41,6 +43,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     file or as the JSON that Pulumi makes of them. `endpoint` is the URL of the AWS API, None for AWS itself.
     """
     problems = [*_check_stack(stack, endpoint), *_check_keys(raw), *_check_region(raw)]
+    problems += check_default_tags(raw.get(DEFAULT_TAGS))
     draft = _parse_sections(raw, stack, problems)
     problems += find_problems(draft)
     network, gateway, tunnel = draft.network, draft.gateway, draft.effective_tunnel

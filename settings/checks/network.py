@@ -8,6 +8,9 @@ from settings.draft import Draft
 from settings.model import Vpc
 from settings.problems import FORMATS, NAMESPACE, Problem, problem_at
 
+#: Characters of a name: 255 octets with those that separate and end labels (RFC 1035, 2.3.4).
+NAME_LIMIT = 253
+
 #: Prefix length of the public subnets, and the longest one of private subnets.
 SUBNET = 24
 
@@ -61,6 +64,19 @@ def check_routes_to_clients(draft: Draft) -> Iterator[Problem]:
         yield problem_at("network.routeTableIds", None, reason, remedy)
 
 
+def check_domain(draft: Draft) -> Iterator[Problem]:
+    """Check that the name of the gateway in the domain is not too long for DNS."""
+    domain = draft.network.domain if draft.network else None
+    if not domain:
+        return
+    # The zone has a record for the gateway; `*` stands for the stack's name.
+    excess = len(f"gateway.{domain.replace('*', draft.stack)}") - NAME_LIMIT
+    if excess > 0:
+        length = f"{NAME_LIMIT + excess} characters, and DNS allows {NAME_LIMIT}"
+        reason = f"is too long: the gateway's name in it would have {length}"
+        yield problem_at("network.domain", domain, reason, f"use a domain that is {excess} characters shorter")
+
+
 def shortest_private_prefix(vpc: Vpc) -> int:
     """Return the shortest prefix for which a new VPC has room for its private subnets, behind the public /24s."""
 
@@ -71,4 +87,4 @@ def shortest_private_prefix(vpc: Vpc) -> int:
     return next((prefix for prefix in range(17, SUBNET) if fits(prefix)), SUBNET)
 
 
-CHECKS = (check_vpcs, check_routes_to_clients)
+CHECKS = (check_vpcs, check_routes_to_clients, check_domain)

@@ -8,7 +8,13 @@ from settings.draft import Draft
 from settings.model import Client, Network, Pair, Settings, Tunnel, Vpc
 from settings.problems import NAMESPACE, Problem, SettingsError, problem_at
 
-LINK_LOCAL = IPv4Network("169.254.0.0/16")
+#: Ranges that hosts of a network cannot have, and who has them (RFC 6890). EC2 takes none of them for a VPC.
+RESERVED = {
+    IPv4Network("169.254.0.0/16"): "link-local addresses, which AWS uses for metadata",
+    IPv4Network("0.0.0.0/8"): "0.0.0.0/8, which stands for a host's own network",
+    IPv4Network("127.0.0.0/8"): "loopback addresses, which each host has itself",
+    IPv4Network("224.0.0.0/3"): "multicast and reserved addresses, which no host has",
+}
 
 #: Ranges with the keys that name them.
 Ranges = list[tuple[str, IPv4Network]]
@@ -67,9 +73,9 @@ def _find_overlaps(ranges: Ranges, bridged: Collection[tuple[str, str]]) -> Iter
             reason = f"overlaps {NAMESPACE}:{first} {range1}"
             yield problem_at(second, range2, reason, "use a range that does not overlap it")
     for key, network in ranges:
-        if network.overlaps(LINK_LOCAL):
-            reason = "includes link-local addresses, which AWS uses for metadata"
-            yield problem_at(key, network, reason, "use another range")
+        reserved = [addresses for range_, addresses in RESERVED.items() if network.overlaps(range_)]
+        if reserved:
+            yield problem_at(key, network, f"includes {reserved[0]}", "use another range")
 
 
 CHECKS = (check_ranges,)

@@ -10,10 +10,16 @@ BONDED = {"device": "tap", "links": 2, "clientToClient": True}
 
 
 def find_problems(
-    stack: str = "dev", endpoint: str | None = None, region: str = "eu-west-1", **sections: Any
+    stack: str = "dev",
+    endpoint: str | None = None,
+    region: str = "eu-west-1",
+    default_tags: object = None,
+    **sections: Any,
 ) -> list[str]:
     """Return the problems of a stack with these sections, one line each."""
-    raw = {"aws:region": region} | {f"drawbridge:{name}": section for name, section in sections.items()}
+    raw = {"aws:region": region, "aws:defaultTags": default_tags} | {
+        f"drawbridge:{name}": section for name, section in sections.items()
+    }
     try:
         parse(raw, stack=stack, endpoint=endpoint)
     except SettingsError as error:

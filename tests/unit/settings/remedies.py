@@ -15,8 +15,11 @@ TABLE = "rtb-0123456789abcdef0"
 ROUTED_VPC = {**EXISTING, "routeTableIds": [TABLE]}
 PUBLIC_KEY = f"ssh-ed25519 {'A' * 68} operator"
 KEY = "arn:aws:kms:{}:123456789012:key/1"
+MOMENT = "2026-11-28T08:10:00Z"
 #: Ranges of which no two make a larger one.
 SEPARATE = [f"198.18.{number}.0/24" for number in range(0, 100, 2)]
+#: A domain that has no room for `gateway.dev.`, by three characters.
+LONG_DOMAIN = ".".join(["d" * 63] * 4)[-(253 - len("gateway.dev.") + 3) :]
 #: A prefix, and a tunnel with all of it.
 PREFIXED = {"gateway": {"ipv6Prefix": "2001:db8:0:0:9::/80"}, "tunnel": {"ipv6": "2001:db8:0:0:9::/80"}}
 #: A bridge on a segment.
@@ -95,7 +98,41 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"network": ROUTED_VPC, **tunnel(nat=False)},
     ),
     ({"network": {"cidr": "10.8.0.0/16"}}, "a range that does not overlap it", {"network": {"cidr": "10.9.0.0/16"}}),
-    ({"network": {"cidr": "169.254.0.0/16"}}, "use another range", {"network": {"cidr": "10.1.0.0/16"}}),
+    *(
+        ({"network": {"cidr": cidr}}, "use another range", {"network": {"cidr": "10.1.0.0/16"}})
+        for cidr in ("169.254.0.0/16", "127.0.0.0/16", "0.0.0.0/16", "224.0.0.0/16", "240.0.0.0/16")
+    ),
+    (tunnel(pool="127.8.0.0/24"), "use another range", tunnel(pool="10.8.0.0/24")),
+    (client(lan=["239.1.0.0/24"]), "use another range", client(lan=["192.168.1.0/24"])),
+    (
+        {"network": {"domain": f"*.{LONG_DOMAIN}"}},
+        "use a domain that is 3 characters shorter",
+        {"network": {"domain": f"*.{LONG_DOMAIN[3:]}"}},
+    ),
+    # Default tags
+    (
+        {"default_tags": "Team"},
+        "write them like {tags: {Team: network}}",
+        {"default_tags": {"tags": {"Team": "network"}}},
+    ),
+    (
+        {"default_tags": {"tags": {"aws:Team": "a"}}},
+        "does not start with aws:",
+        {"default_tags": {"tags": {"Team": "a"}}},
+    ),
+    ({"default_tags": {"tags": {"k" * 129: "a"}}}, "a key of 1 to 128", {"default_tags": {"tags": {"k" * 128: "a"}}}),
+    ({"default_tags": {"tags": {"": "a"}}}, "a key of 1 to 128", {"default_tags": {"tags": {"k": "a"}}}),
+    ({"default_tags": {"tags": {"k": "v" * 257}}}, "a value of 0 to 256", {"default_tags": {"tags": {"k": "v" * 256}}}),
+    (
+        {"default_tags": '{"tags": {"k": "a&b"}}'},
+        "use letters, digits, spaces and _ . : / = + - @",
+        {"default_tags": '{"tags": {"k": "_ .:/=+-@1\u00e4"}}'},
+    ),
+    (
+        {"default_tags": {"tags": {f"k{number}": "v" for number in range(9)}}},
+        "use at most 8",
+        {"default_tags": {"tags": {f"k{number}": "v" for number in range(8)} | {"Stack": "other"}}},
+    ),
     ({"network": {**EXISTING, "zones": 2}}, "leave it out", {"network": EXISTING}),
     ({"network": {**EXISTING, "zones": 2}}, "leave vpcId and subnetId out", {"network": {"zones": 2}}),
     ({"network": {"domain": "x"}}, "tenant.internal", {"network": {"domain": "tenant.internal"}}),
@@ -477,6 +514,20 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"lifetimes": {"ca": 10, "server": 5, "client": 10}},
     ),
     ({"lifetimes": "x"}, "{client: 365}", {"lifetimes": {"client": 365}}),
+    # Rotations
+    ({"rotations": "x"}, "{gateway: 2026-11-28T08:10:00Z}", {"rotations": {"gateway": MOMENT}}),
+    ({"rotations": {"gateway": "x"}}, "use one such as 2026-11-28T08:10:00Z", {"rotations": {"gateway": MOMENT}}),
+    (
+        {"rotations": {"clients": "x"}, **client(name="alice")},
+        "{alice: 2026-11-28T08:10:00Z}",
+        {"rotations": {"clients": {"alice": MOMENT}}, **client(name="alice")},
+    ),
+    (
+        {"rotations": {"clients": {"b": MOMENT}}, **client()},
+        "use a name of drawbridge:clients",
+        {"rotations": {"clients": {"a": MOMENT}}, **client()},
+    ),
+    ({"rotations": {"clients": {"b": MOMENT}}, **client()}, "leave it out", client()),
     # Secrets
     ({"secrets": {"key": "x"}}, "use stack", {"secrets": {"key": "stack"}}),
     ({"secrets": {"key": "x"}}, "aws/ssm", {"secrets": {"key": "aws/ssm"}}),
