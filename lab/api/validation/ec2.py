@@ -9,6 +9,7 @@ import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any
 
 from lab.api.errors import ApiError
@@ -35,6 +36,32 @@ def check_ec2(request: ApiRequest, inventory: Inventory) -> ApiError | None:
         return None
     rules = (rule for rule in RULES if request.action in rule.actions)
     return next((refusal for rule in rules if (refusal := rule.check(request, inventory))), None)
+
+
+# --- VPCs -------------------------------------------------------------------------------------------------------------
+
+#: Ranges that no VPC may have a part of (Amazon VPC User Guide, "VPC CIDR blocks").
+_RESTRICTED = tuple(map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4")))
+
+
+def check_vpc_range(request: ApiRequest, _: Inventory) -> ApiError | None:
+    """Refuse a VPC's range that is larger than /16, smaller than /28, or of restricted addresses."""
+    text = request.parameters.get("CidrBlock")
+    if not text:
+        return None
+    # That it is a range has been checked with all packet parameters.
+    network = IPv4Network(text, strict=False)
+    if 16 <= network.prefixlen <= 28 and not any(network.overlaps(restricted) for restricted in _RESTRICTED):
+        return None
+    return ApiError("InvalidVpc.Range", f"The CIDR '{text}' is invalid.")
+
+
+def check_subnet_range(request: ApiRequest, _: Inventory) -> ApiError | None:
+    """Refuse a subnet's range that is larger than /16 or smaller than /28."""
+    text = request.parameters.get("CidrBlock")
+    if not text or 16 <= IPv4Network(text, strict=False).prefixlen <= 28:
+        return None
+    return ApiError("InvalidSubnet.Range", f"The CIDR '{text}' is invalid.")
 
 
 # --- network interfaces -----------------------------------------------------------------------------------------------
@@ -196,6 +223,8 @@ _RULE_ACTIONS = (
 
 #: Add a rule of EC2's here: the actions it is for, and its check.
 RULES = (
+    Ec2Rule(("CreateVpc", "AssociateVpcCidrBlock"), check_vpc_range),
+    Ec2Rule(("CreateSubnet",), check_subnet_range),
     Ec2Rule(("RunInstances", "CreateNetworkInterface"), check_single_ipv6_source),
     Ec2Rule(("RunInstances", "DeleteNetworkInterface", "AttachNetworkInterface"), check_interface_unused),
     Ec2Rule(("RunInstances", "ModifyInstanceAttribute"), check_instance_type),

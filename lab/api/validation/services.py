@@ -127,6 +127,14 @@ def check_metric_data(request: ApiRequest, _: Inventory) -> ApiError | None:
     return None
 
 
+def check_zone_name(request: ApiRequest, _: Inventory) -> ApiError | None:
+    """Refuse a zone whose name or one of whose labels has a length that DNS does not allow (RFC 1035, 2.3.4)."""
+    name = str(request.parameters["Name"]).removesuffix(".")
+    if len(name) <= 253 and all(1 <= len(label) <= 63 for label in name.split(".")):
+        return None
+    return ApiError("InvalidDomainName", f"The domain name {name} is not valid.")
+
+
 def check_private_zone(request: ApiRequest, inventory: Inventory) -> ApiError | None:
     """Refuse a second private zone of one name in one VPC."""
     vpc = request.parameters.get("VPC", {}).get("VPCId")
@@ -151,6 +159,7 @@ RULES = (
     ServiceRule("ssm", ("PutParameter",), check_parameter_key),
     ServiceRule("ssm", ("GetParameter", "GetParameters", "GetParametersByPath"), check_decrypting_key),
     ServiceRule("cloudwatch", ("PutMetricData",), check_metric_data),
+    ServiceRule("route53", ("CreateHostedZone",), check_zone_name),
     ServiceRule("route53", ("CreateHostedZone", "AssociateVPCWithHostedZone"), check_private_zone),
 )
 

@@ -222,6 +222,27 @@ def test_tags_have_limits(aws: JudgedAws, service: str, tag: tuple[str, str]) ->
         calls[service]()
 
 
+# --- ranges -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cidr", ["10.0.0.0/15", "10.0.0.0/29", "0.1.0.0/16", "127.0.0.0/16", "169.254.0.0/24", "224.0.0.0/16"]
+)
+def test_ranges_that_no_vpc_has(aws: JudgedAws, cidr: str) -> None:
+    ec2 = aws.client("ec2")
+    refused(lambda: ec2.create_vpc(CidrBlock=cidr), "InvalidVpc.Range", cidr)
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    refused(lambda: ec2.associate_vpc_cidr_block(VpcId=vpc, CidrBlock=cidr), "InvalidVpc.Range", cidr)
+
+
+def test_ranges_at_the_limits_are_taken(aws: JudgedAws) -> None:
+    ec2 = aws.client("ec2")
+    ec2.create_vpc(CidrBlock="172.17.0.0/28")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    refused(lambda: ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/29"), "InvalidSubnet.Range", "10.0.0.0/29")
+    ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/28")
+
+
 # --- quotas -----------------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +335,18 @@ def test_a_vpc_has_one_private_zone_of_a_name(aws: JudgedAws, subnet: str) -> No
     create(Name="vpn.internal", CallerReference="1", **where)
     refused(lambda: create(Name="VPN.internal.", CallerReference="2", **where), "ConflictingDomainExists")
     create(Name="other.internal", CallerReference="3", **where)
+
+
+@pytest.mark.parametrize("name", [f"{'a' * 64}.internal", ".".join(["a" * 63] * 4), "a..internal"])
+def test_zone_names_that_are_too_long(aws: JudgedAws, name: str) -> None:
+    create = aws.client("route53").create_hosted_zone
+    refused(lambda: create(Name=name, CallerReference="1"), "InvalidDomainName", name)
+
+
+def test_a_zone_name_at_the_limits_is_taken(aws: JudgedAws) -> None:
+    name = ".".join(["a" * 63] * 3 + ["a" * 61])
+    assert len(name) == 253
+    aws.client("route53").create_hosted_zone(Name=f"{name}.", CallerReference="1")
 
 
 @pytest.mark.parametrize(
