@@ -5,7 +5,7 @@ import pwd
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -102,10 +102,12 @@ class ServicesStub:
     """OpenVPN ends at once if its configuration holds this text."""
     hangs: str = ""
     """Beginning of a command that does not end in time."""
+    silent: bool = False
+    """OpenVPN does not answer at its management socket."""
     starts: int = 0
 
     def __call__(self, argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-        command = " ".join(argv)
+        argv, command = list(argv), " ".join(argv)
         self.commands.append(command)
         if self.hangs and command.startswith(self.hangs):
             raise agent.FailedError(f"{argv[0]} did not end within 60 s")
@@ -118,6 +120,15 @@ class ServicesStub:
             out = "\n".join(blocks)
         elif argv[0] == "systemctl" and argv[1] in {"start", "restart", "reload-or-restart"}:
             status = self._start(argv[2], again=argv[1] == "restart")
+        elif argv[:3] == ["nft", "--stateless", "list"]:
+            table = self.root / "kernel" / "-".join(argv[4:])
+            out, status = (table.read_text(), 0) if table.exists() else ("", 1)
+        elif argv[0].endswith("systemd-sysctl"):
+            self._apply_settings(self._in_use(agent.SYSCTL))
+        elif argv[:2] == ["networkctl", "reload"] or argv[0] == "sh":
+            self._create_devices()
+        elif argv[:3] == ["ip", "route", "replace"]:
+            self.add_route(argv[5], IPv4Network(argv[3]))
         elif argv[0] == "ssh-keygen":
             out = "ssh-ed25519 AAAA\n"
         elif argv[0] == "journalctl":
@@ -129,10 +140,84 @@ class ServicesStub:
         for unit in list(self.active):
             self._start(unit, again=True)
 
+    def answer(self, path: Path, commands: Iterable[str]) -> list[str]:
+        """In place of the agent's `send_management_commands`; raises OSError while `silent`."""
+        assert str(path).startswith(str(self.root))
+        if self.silent:
+            raise TimeoutError("timed out")
+        return [f"SUCCESS: {command}" for command in commands]
+
+    def set_device(self, name: str, *, up: bool = True) -> None:
+        """Create a network device, or change it."""
+        flags = self.root / f"sys/class/net/{name}/flags"
+        flags.parent.mkdir(parents=True, exist_ok=True)
+        flags.write_text(f"0x{0x1002 + up:x}\n")
+
+    def remove_device(self, name: str) -> None:
+        """Remove a network device and its routes."""
+        shutil.rmtree(self.root / f"sys/class/net/{name}")
+        self.remove_routes(name)
+
+    def add_route(self, device: str, network: IPv4Network) -> None:
+        """Add a route as /proc/net/route lists it."""
+        address, mask = (value.packed[::-1].hex().upper() for value in (network.network_address, network.netmask))
+        with self.routes.open("a") as table:
+            table.write(f"{device}\t{address}\t0200080A\t0003\t0\t0\t0\t{mask}\t0\t0\t0\n")
+
+    def remove_routes(self, device: str) -> None:
+        """Remove all routes of a device."""
+        lines = self.routes.read_text().splitlines(keepends=True)
+        self.routes.write_text("".join(line for line in lines if not line.startswith(f"{device}\t")))
+
+    @property
+    def routes(self) -> Path:
+        """The kernel's table of routes."""
+        path = self.root / "proc/net/route"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return path
+
+    @property
+    def tables(self) -> Path:
+        """Directory of nft's tables."""
+        return self.root / "kernel"
+
+    def _in_use(self, path: str) -> str:
+        """Return a file of the release in use; its place is a link to a path of the machine, not of `root`."""
+        return (self.root / "opt/drawbridge/current/root" / path).read_text()
+
+    def _load_filter(self) -> None:
+        rules = self._in_use("etc/drawbridge/nftables.conf")
+        shutil.rmtree(self.tables, ignore_errors=True)
+        self.tables.mkdir()
+        for line in rules.splitlines():
+            if line.startswith("table ") and not line.endswith("{"):
+                self.tables.joinpath("-".join(line.split()[1:])).write_text(rules)
+
+    def _apply_settings(self, text: str) -> None:
+        for key, _, value in (line.partition(" = ") for line in text.splitlines()[1:]):
+            if not key.startswith("-") and "*" not in key:
+                path = self.root / "proc/sys" / key.replace(".", "/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{value}\n")
+
+    def _create_devices(self) -> None:
+        for path in (self.root / "opt/drawbridge/current/root/etc/systemd/network").glob("*.netdev"):
+            self.set_device(agent.read_env(path.read_text())["Name"])
+
+    def _create_tunnel(self, config: str) -> None:
+        for (device,) in agent.read_options(config, "dev"):
+            self.remove_routes(device)
+            self.set_device(device)
+            for address, mask in agent.read_options(config, "route"):
+                self.add_route(device, IPv4Network(f"{address}/{mask}"))
+
     def _state(self, unit: str) -> str:
         return "active" if unit in self.active else "failed"
 
     def _start(self, unit: str, *, again: bool) -> int:
+        if unit == agent.FIREWALL:
+            self._load_filter()
         if unit in self.active and not again:
             return 0
         self.active.discard(unit)
@@ -140,8 +225,10 @@ class ServicesStub:
         if template in CONFIGS:
             self.starts += 1
             current = self.root / "opt/drawbridge/current"
-            if self.refuses and self.refuses in (current / f"root/{CONFIGS[template]}/{instance}.conf").read_text():
+            config = (current / f"root/{CONFIGS[template]}/{instance}.conf").read_text()
+            if self.refuses and self.refuses in config:
                 return 1
+            self._create_tunnel(config)
             directory = self.root / f"run/openvpn-{instance}"
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
@@ -161,4 +248,4 @@ def check_once(condition: object, seconds: float) -> bool:
 def make_stale(path: Path) -> None:
     """Make a file look as if it had been written ten minutes ago."""
     then = time.time() - 600
-    os.utime(path, (then, then))
+    os.utime(path, (then, then), follow_symlinks=False)

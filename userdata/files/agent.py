@@ -4,6 +4,9 @@ It makes one pass and exits; a timer starts the next run. It may be killed at an
 those in use and swapped in by one rename, the machine itself is asked what runs, and the state file records a good
 release last. Until then the next run repeats all steps, and a step with nothing left to do does nothing.
 
+Each run asks the kernel and OpenVPN itself, not systemd's word, whether the release is in force: the packet filter,
+the kernel's settings, devices, routes, status file and management socket. It puts back what deviates and reports it.
+
 A release is refused, and the previous one keeps running, if its digest, its packet filter or its keys are wrong or
 OpenVPN does not come up on it. Revocations alone take effect at once, whatever happens to the release that brings them,
 and none is ever undone.
@@ -19,6 +22,7 @@ import io
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import ssl
@@ -31,6 +35,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,6 +44,7 @@ FORMAT = 1
 USER = "openvpn"
 SSH_KEY = "ssh_host_ed25519_key"
 FIREWALL = "drawbridge-nftables.service"
+SYSCTL = "etc/sysctl.d/90-drawbridge.conf"
 #: Script that creates the devices of a release; only the links of a pair have it.
 MAKE_BOND = "etc/drawbridge/make-bond"
 #: Settings that the machine's resolver reads only when it starts.
@@ -48,14 +54,17 @@ MAX_ARCHIVE = 4 << 20
 """Bytes of a release's archive."""
 MAX_UNPACKED = 16 << 20
 MAX_FILES = 5_000
-MAX_REASON = 500
-"""Characters; escaped, a report still fits a parameter of 4,096."""
+MAX_REASON = 400
+MAX_REPAIRS, MAX_REPAIR = 3, 60
+"""Characters, and repairs that a report lists with so many characters each; it still fits a parameter of 4,096."""
 
 #: Seconds.
 COMMAND_TIMEOUT = 60.0
 #: OpenVPN writes its status every 10 seconds; an instance without CPU credits takes longer to start it.
 START_TIMEOUT = 60.0
 STATUS_MAX_AGE = 60.0
+#: A status file that looks old because the clock was set is new again by then.
+STATUS_PATIENCE = 15.0
 MANAGEMENT_TIMEOUT = 5.0
 
 
@@ -147,11 +156,13 @@ class AgentState:
     """Why `refused` was refused."""
     reported: str = ""
     """Content of the last report."""
+    repairs: tuple[str, ...] = ()
+    """The last repairs, oldest first, each after its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Message to the operator; `state` is ready, refused or failed."""
+    """Message to the operator; `state` is ready, refused, degraded or failed (docs/gateway.md)."""
 
     state: str
     release: str
@@ -162,6 +173,8 @@ class Report:
     instance: str
     units: tuple[str, ...] = ()
     """OpenVPN's systemd units in the release that the gateway runs, one a process."""
+    repaired: tuple[str, ...] = ()
+    """Deviations of the machine from its release that were put back."""
 
     def content(self) -> str:
         """Return the report without its time; a report is sent only if this has changed."""
@@ -230,9 +243,47 @@ def read_state(text: str) -> AgentState:
         raw = json.loads(text)
         for key in ("applied", "refused"):
             raw[key] = raw[key] and Generation(**raw[key])
-        return AgentState(**raw)
+        return AgentState(**{**raw, "repairs": tuple(raw.get("repairs", ()))})
     except (ValueError, KeyError, TypeError, RecursionError):
         return AgentState()
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A difference between the machine and its release."""
+
+    text: str
+    put_back: Callable[[], object] | None = None
+    """Ends the difference; None if the agent cannot."""
+
+
+def read_options(config: str, option: str) -> list[list[str]]:
+    """Return the arguments of each line of an OpenVPN configuration that has this option.
+
+    >>> read_options("dev tun0\\npush \"route 10.1.0.0 255.255.0.0\"\\nroute 10.2.0.0 255.255.0.0\\n", "route")
+    [['10.2.0.0', '255.255.0.0']]
+    """
+    lines = (line.split() for line in config.splitlines())
+    return [words[1:] for words in lines if words[:1] == [option]]
+
+
+def read_sysctl(text: str) -> dict[str, str]:
+    """Return the keys and values of a file for sysctl.d(5), without globs and keys that may be missing."""
+    lines = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith(("#", "-")))
+    return {key.strip(): value.strip() for key, _, value in lines if "*" not in key}
+
+
+def read_routes(table: str, device: str) -> set[IPv4Network]:
+    """Return the destinations of a device in /proc/net/route, whose numbers are hexadecimal and little-endian."""
+    rows = (line.split() for line in table.splitlines())
+    pairs = ((row[1], row[7]) for row in rows if len(row) > 7 and row[0] == device)
+    numbers = ((bytes.fromhex(address)[::-1], bytes.fromhex(mask)[::-1]) for address, mask in pairs)
+    return {IPv4Network((address, str(IPv4Address(mask)))) for address, mask in numbers}
+
+
+def without_dynamic_elements(listing: str) -> str:
+    """Return nft's listing without the elements of dynamic sets: the addresses that send now."""
+    return re.sub(r"(flags dynamic[^}]*?)\s*elements = \{[^}]*\}", r"\1", listing)
 
 
 def is_plain(name: str) -> bool:
@@ -488,6 +539,7 @@ class GatewayMachine:
         self.vault = root / "var/lib/drawbridge/secrets"
         self.state_file = root / "var/lib/drawbridge/state.json"
         self.report_file = root / "run/drawbridge/report.json"
+        self.filter_file = root / "run/drawbridge/filter"
         self.openvpn = root / "etc/openvpn/server"
         self.ssh_key = root / "etc/ssh" / SSH_KEY
 
@@ -560,11 +612,154 @@ class GatewayMachine:
             return False
         return status.st_size > 0 and abs(time.time() - status.st_mtime) < STATUS_MAX_AGE
 
+    def hangs(self, instance: str) -> bool:
+        """Return whether OpenVPN was started some time ago and does not write its status file (any more)."""
+        for path in (self.runtime_directory(instance) / "status", self.runtime_directory(instance) / "release"):
+            try:
+                age = time.time() - path.lstat().st_mtime
+            except OSError:
+                continue
+            return abs(age) >= STATUS_MAX_AGE and not wait_until(lambda: self.is_fresh(instance), STATUS_PATIENCE)
+        return False
+
     def journal_tail(self, name: str) -> str:
         """Return the last lines that a unit's own processes have logged."""
         show = ["journalctl", f"_SYSTEMD_UNIT={name}", "--lines=4", "--output=cat", "--no-pager", "--quiet"]
         lines = self.run(show).stdout.replace("Use --help for more information.", "").splitlines()
         return " | ".join(filter(None, lines)) or "it has logged nothing"
+
+    # Comparing the machine with its release
+
+    def find_deviations(self, generation: Generation) -> list[Deviation]:
+        """Return how the kernel and OpenVPN differ from a generation whose units all run."""
+        release, deviations = generation.release, []
+        if self.filter_digest(release) != read_or_empty(self.filter_file):
+            deviations.append(Deviation("the packet filter was changed", lambda: self.load_filter(release)))
+        if keys := self.changed_settings(release):
+            deviations.append(Deviation(f"changed kernel settings: {', '.join(keys)}", self.apply_settings))
+        devices = self.release_devices(release)
+        if missing := [name for name in devices if not self.has_device(name, devices[name])]:
+            text = f"missing or down: {', '.join(missing)}"
+            deviations.append(Deviation(text, lambda: self.restore_devices(generation, missing)))
+            return deviations  # What uses the devices differs as well until they are back.
+        for instance, unit in self.processes(release):
+            config = self.instance_config(release, instance)
+            for device, networks in self.missing_routes(config).items():
+                text = f"no route to {', '.join(map(str, networks))}"
+                deviations.append(Deviation(text, functools.partial(self.add_routes, device, networks)))
+            if fault := self.find_management_fault(config):
+                deviations.append(Deviation(f"{unit} does not answer at its management socket: {fault}"))
+        return deviations
+
+    def repair(self, generation: Generation) -> tuple[list[str], list[str]]:
+        """Put back what deviates from a generation whose units all run; return what did, and what still does."""
+        if not self.filter_file.exists():  # Since the machine started, nobody has looked.
+            self.load_filter(generation.release)
+        deviations = self.find_deviations(generation)
+        for deviation in deviations:
+            if deviation.put_back:
+                deviation.put_back()
+        texts = [deviation.text for deviation in deviations]
+        if any(deviation.put_back for deviation in deviations):
+            deviations = self.find_deviations(generation)
+        rest = [deviation.text for deviation in deviations]
+        return [text for text in texts if text not in rest], rest
+
+    def processes(self, release: str) -> Iterator[tuple[str, str]]:
+        """Yield the instance and the unit of each OpenVPN process of a release."""
+        manifest = self.load_manifest(release)
+        yield from zip(manifest.instances, manifest.units, strict=True)
+
+    def instance_config(self, release: str, instance: str) -> str:
+        """Return the configuration of an OpenVPN process."""
+        return read_or_empty(
+            self.releases / release / "root" / self.load_manifest(release).configs / f"{instance}.conf"
+        )
+
+    def filter_digest(self, release: str) -> str:
+        """Return a digest of the release's tables as the kernel has them, without counters; empty without a table."""
+        rules = read_or_empty(self.releases / release / "root/etc/drawbridge/nftables.conf")
+        digest = hashlib.sha256()
+        for family, name in dict.fromkeys(re.findall(r"^table (\w+) (\w+)", rules, re.MULTILINE)):
+            result = self.run(["nft", "--stateless", "list", "table", family, name])
+            if result.returncode:
+                return ""
+            digest.update(without_dynamic_elements(result.stdout).encode())
+        return digest.hexdigest()
+
+    def load_filter(self, release: str) -> None:
+        """Load the packet filter and note what the kernel made of it, which is what later runs compare."""
+        # Reload, do not restart: OpenVPN requires this unit and would restart too.
+        self.run_checked("systemctl", "reload-or-restart", FIREWALL)
+        self.filter_file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self.filter_file, self.filter_digest(release).encode())
+
+    def changed_settings(self, release: str) -> list[str]:
+        """Return the kernel settings that have another value than the release's."""
+        settings = read_sysctl(read_or_empty(self.releases / release / "root" / SYSCTL))
+        directory = self.root / "proc/sys"
+        return [
+            key for key, value in settings.items() if read_or_empty(directory / key.replace(".", "/")).strip() != value
+        ]
+
+    def apply_settings(self) -> None:
+        """Apply the kernel settings of the release that is in use."""
+        self.run_checked("/usr/lib/systemd/systemd-sysctl", str(self.root / SYSCTL))
+
+    def release_devices(self, release: str) -> dict[str, bool]:
+        """Return the network devices that a release needs, each with whether it must be up by itself."""
+        root, devices = self.releases / release / "root", {}
+        for path in sorted((root / "etc/systemd/network").glob("*.netdev")):
+            netdev = read_env(path.read_text())
+            # The ports of a bridge or a bond may be down for a reason.
+            if "Name" in netdev:
+                devices[netdev["Name"]] = netdev.get("Kind") == "bridge"
+        for instance, _ in self.processes(release):
+            config = self.instance_config(release, instance)
+            for name, *_ in read_options(config, "dev"):
+                devices.setdefault(name, read_options(config, "dev-type") == [["tun"]])
+        return devices
+
+    def has_device(self, name: str, must_be_up: bool) -> bool:
+        """Return whether the kernel has a network device, which is up if it must be (IFF_UP, netdevice(7))."""
+        flags = read_or_empty(self.root / f"sys/class/net/{name}/flags").strip()
+        return bool(flags) and (not must_be_up or bool(int(flags, 16) & 1))
+
+    def restore_devices(self, generation: Generation, names: list[str]) -> None:
+        """Create devices that are missing, and restart the OpenVPN processes that use or create them."""
+        self.create_devices(generation.release)
+        if present := [name for name in names if self.has_device(name, must_be_up=False)]:
+            self.run(["networkctl", "reconfigure", *present])
+        for instance, unit in self.processes(generation.release):
+            config = self.instance_config(generation.release, instance)
+            if any(words[0] in names for words in read_options(config, "dev")):
+                self.run_checked("systemctl", "restart", unit)
+        if fault := self.find_fault(generation, START_TIMEOUT):
+            raise FailedError(fault)
+
+    def missing_routes(self, config: str) -> dict[str, list[IPv4Network]]:
+        """Return the networks behind clients that the kernel has no route to, by the device of an OpenVPN process."""
+        routes = [IPv4Network("/".join(words[:2])) for words in read_options(config, "route") if len(words) > 1]
+        if not routes:
+            return {}
+        ((device, *_), *_) = read_options(config, "dev")
+        present = read_routes(read_or_empty(self.root / "proc/net/route"), device)
+        missing = [route for route in routes if route not in present]
+        return {device: missing} if missing else {}
+
+    def add_routes(self, device: str, networks: Iterable[IPv4Network]) -> None:
+        """Add routes to networks behind clients."""
+        for network in networks:
+            self.run_checked("ip", "route", "replace", str(network), "dev", device)
+
+    def find_management_fault(self, config: str) -> str:
+        """Return why OpenVPN does not answer at its management socket; empty if it does, or has none."""
+        for path, *_ in read_options(config, "management"):
+            try:
+                send_management_commands(self.root / path.lstrip("/"), ["pid"])
+            except OSError as error:
+                return describe_error(error)
+        return ""
 
     # Adding files beside those in use
 
@@ -660,8 +855,11 @@ class GatewayMachine:
             except OSError as error:
                 raise FailedError(f"{path}: {error}") from error
 
-    def activate(self, generation: Generation) -> None:
-        """Make the machine run a generation that is on its disk; raises `AgentError` if it does not come up."""
+    def activate(self, generation: Generation) -> list[str]:
+        """Make the machine run a generation that is on its disk; raises `AgentError` if it does not come up.
+
+        Return which processes hung and were therefore restarted.
+        """
         manifest = self.load_manifest(generation.release)
         # No file is rewritten in place: all are links through `current`, which changes in one step.
         replace_link(self.openvpn / "secrets", str(Path("/") / self.vault.relative_to(self.root) / generation.secrets))
@@ -677,19 +875,24 @@ class GatewayMachine:
         self.run_checked("systemctl", "mask", "--quiet", "openvpn.service")  # It would start every *.conf.
         self.run_checked("systemctl", "enable", "--quiet", FIREWALL, *manifest.units, *manifest.beside)
         self.run_checked("systemctl", "daemon-reload")
-        # Filter first, then forwarding. Reload, do not restart: OpenVPN requires this unit and would restart too.
-        self.run_checked("systemctl", "reload-or-restart", FIREWALL)
-        self.run_checked("/usr/lib/systemd/systemd-sysctl", str(self.root / "etc/sysctl.d/90-drawbridge.conf"))
+        # Filter first, then forwarding.
+        self.load_filter(generation.release)
+        self.apply_settings()
         self.create_devices(generation.release)
+        hung = []
         for instance, unit in zip(manifest.instances, manifest.units, strict=True):
             started, inputs = self.started_generation(instance), self.startup_inputs(generation, instance)
-            unchanged = started is not None and self.startup_inputs(started, instance) == inputs
-            if self.run(["systemctl", "start" if unchanged else "restart", unit]).returncode:
+            restart = started is None or self.startup_inputs(started, instance) != inputs
+            if not restart and self.hangs(instance):
+                restart = True
+                hung.append(f"{unit} hung")
+            if self.run(["systemctl", "restart" if restart else "start", unit]).returncode:
                 raise RefusedError(f"{unit} does not start: {self.journal_tail(unit)}")
         for unit in manifest.beside:
             self.run_checked("systemctl", "restart", unit)
         if fault := self.find_fault(generation, START_TIMEOUT):
             raise RefusedError(fault)
+        return hung
 
     def link_files(self, release: str) -> None:
         """Link each file under the release's `root` to its place, and remove links of files in other releases only."""
@@ -860,16 +1063,31 @@ def stage_generation(machine: GatewayMachine, cloud: Cloud, pointer: Pointer, ap
 
 
 def keep_last_good(machine: GatewayMachine, applied: Generation | None, report: Report) -> Report:
-    """Make sure that the last good generation runs, also without AWS; return `report` with any failure added."""
+    """Make sure that the last good generation is in force, also without AWS.
+
+    Return `report` with what was put back and what failed; a gateway that runs in spite of a failure is degraded.
+    """
     if applied is None:
         return report
     try:
-        if machine.linked_generation() != applied or machine.find_fault(applied, 0):
+        repaired = []
+        if machine.linked_generation() != applied:
             machine.activate(applied)
+        elif fault := machine.find_fault(applied, 0):
+            hung = machine.activate(applied)
+            repaired = hung or ([fault] if " is down: " in fault else [])
+        put_back, rest = machine.repair(applied)
     except (AgentError, OSError) as error:
         failure = f"the last good release does not come up: {describe_error(error)}"
-        return replace(report, state="failed", reason="; ".join(filter(None, (report.reason, failure)))[:MAX_REASON])
-    return report
+        return replace(report, state="failed", reason=join_reasons(report.reason, failure))
+    report = replace(report, repaired=(*repaired, *put_back))
+    if report.state == "failed" or (report.state == "ready" and rest):
+        report = replace(report, state="degraded")
+    return replace(report, reason=join_reasons(report.reason, *rest))
+
+
+def join_reasons(*reasons: str) -> str:
+    return "; ".join(filter(None, reasons))[:MAX_REASON]
 
 
 def failed_report(report: Report, error: Exception) -> Report:
@@ -884,13 +1102,24 @@ def describe_error(error: Exception) -> str:
 
 def publish_report(machine: GatewayMachine, cloud: Cloud, report: Report) -> None:
     """Write a report to this machine's disk, and to AWS if its content is new."""
-    text = report.text(datetime.now(UTC))
+    now, state = datetime.now(UTC), machine.load_state()
+    repairs = add_repairs(state.repairs, report.repaired, now)
+    report = replace(report, repaired=repairs)
     machine.report_file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(machine.report_file, text.encode())
-    state = machine.load_state()
+    replace_file(machine.report_file, report.text(now).encode())
+    if state.repairs != repairs:
+        state = replace(state, repairs=repairs)
+        machine.save_state(state)
     if state.reported != report.content():
-        cloud.put_report(text)
+        cloud.put_report(report.text(now))
         machine.save_state(replace(state, reported=report.content()))
+
+
+def add_repairs(repairs: tuple[str, ...], texts: Iterable[str], now: datetime) -> tuple[str, ...]:
+    """Return the last repairs with those of this run, each after its time in UTC; the same one appears once."""
+    new = {text[:MAX_REPAIR]: f"{now:%Y-%m-%dT%H:%M:%SZ} {text[:MAX_REPAIR]}" for text in texts}
+    old = [repair for repair in repairs if repair.partition(" ")[2] not in new]
+    return (*old, *new.values())[-MAX_REPAIRS:]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ import json
 import tarfile
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
@@ -225,6 +225,7 @@ def test_a_report_is_news_only_if_it_says_something_else() -> None:
         "reason": "",
         "instance": "i-1",
         "units": [],
+        "repaired": [],
         "time": "2026-01-01T00:00:00+00:00",
     }
 
@@ -233,4 +234,7 @@ def test_the_longest_report_fits_a_parameter() -> None:
     report = agent.failed_report(
         agent.Report("ready", SHA, SHA, "", "i-0123456789abcdef0"), agent.FailedError("ä" * 9_999)
     )
+    units = tuple(f"openvpn-server@server{number}.service" for number in range(2))
+    repairs = agent.add_repairs((), (f"{number}{'ä' * 999}" for number in range(9)), datetime.now(UTC))
+    report = replace(report, units=units, repaired=repairs)
     assert len(report.text(datetime.now(UTC)).encode()) <= 4_096
