@@ -7,9 +7,9 @@ release last. Until then the next run repeats all steps, and a step with nothing
 Each run asks the kernel and OpenVPN itself, not systemd's word, whether the release is in force: the packet filter,
 the kernel's settings, devices, routes, status file and management socket. It puts back what deviates and reports it.
 
-A release is refused, and the previous one keeps running, if its digest, its packet filter or its keys are wrong or
-OpenVPN does not come up on it. Revocations alone take effect at once, whatever happens to the release that brings them,
-and none is ever undone.
+A release is refused, and the previous one keeps running, if its digest, its packet filter or its keys are wrong. If it
+does not come up, that may be the machine's fault, so it is tried again after growing pauses. Revocations take effect at
+once and first, whatever happens to the release that brings them, and none is ever undone.
 
 Only Python's standard library and boto3: this file runs on the gateway, by itself.
 """
@@ -65,6 +65,11 @@ START_TIMEOUT = 60.0
 STATUS_MAX_AGE = 60.0
 #: A status file that looks old because the clock was set is new again by then.
 STATUS_PATIENCE = 15.0
+#: An unchanged report is sent again as a sign of life.
+HEARTBEAT = 600.0
+#: Pauses before a release that did not come up is tried again; the last one repeats. Each attempt costs the clients
+#: their connection.
+RETRY_PAUSES = (60.0, 300.0, 1800.0, 7200.0)
 MANAGEMENT_TIMEOUT = 5.0
 
 
@@ -158,6 +163,14 @@ class AgentState:
     """Content of the last report."""
     repairs: tuple[str, ...] = ()
     """The last repairs, oldest first, each after its time."""
+    reported_at: float = 0.0
+    """Time of the last report to AWS, in seconds since 1970."""
+    failed: Generation | None = None
+    """A generation that did not come up."""
+    attempts: int = 0
+    """How often `failed` was tried."""
+    retry_at: float = 0.0
+    """When `failed` is tried again, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +254,8 @@ def read_state(text: str) -> AgentState:
     """Read the state file. An unreadable one counts as empty: then a run repeats every step."""
     try:
         raw = json.loads(text)
-        for key in ("applied", "refused"):
-            raw[key] = raw[key] and Generation(**raw[key])
+        for key in ("applied", "refused", "failed"):
+            raw[key] = raw.get(key) and Generation(**raw[key])
         return AgentState(**{**raw, "repairs": tuple(raw.get("repairs", ()))})
     except (ValueError, KeyError, TypeError, RecursionError):
         return AgentState()
@@ -326,6 +339,38 @@ def read_archive(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes | None]]
                 yield path, content.read() if content else None
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise RefusedError(f"the archive is damaged: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """The certificates that a release revokes, and the clients that may be connected."""
+
+    serials: dict[str, str]
+    """Revoked serials, in decimal, each with its client's name, which may be empty."""
+    allowed: set[str]
+    """Names of the clients that may be connected."""
+
+
+def read_revocations(archive: bytes) -> Revocations:
+    """Return an archive's revocations, also if the archive is too large or damaged: those up to the damage."""
+    revocations, total = Revocations({}, set()), 0
+    with (
+        contextlib.suppress(tarfile.TarError, zlib.error, EOFError, OSError, ValueError),
+        tarfile.open(fileobj=io.BytesIO(archive), mode="r|gz") as tar,
+    ):
+        for member in tar:
+            total += member.size
+            directory, _, name = member.name.partition("/")
+            if total > 4 * MAX_UNPACKED:
+                break
+            if not member.isreg() or not is_plain(name):
+                continue
+            if directory == "revoked" and name.isdigit():
+                content = tar.extractfile(member)
+                revocations.serials[name] = content.read(100).decode(errors="replace").strip() if content else ""
+            elif directory == "ccd":
+                revocations.allowed.add(name)
+    return revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -540,6 +585,7 @@ class GatewayMachine:
         self.state_file = root / "var/lib/drawbridge/state.json"
         self.report_file = root / "run/drawbridge/report.json"
         self.filter_file = root / "run/drawbridge/filter"
+        self.retry_file = root / "run/drawbridge/retry"
         self.openvpn = root / "etc/openvpn/server"
         self.ssh_key = root / "etc/ssh" / SSH_KEY
 
@@ -561,6 +607,9 @@ class GatewayMachine:
             return Generation(self.current.readlink().name, (self.openvpn / "secrets").readlink().name)
         except OSError:
             return None
+
+    def has_release(self, sha256: str) -> bool:
+        return (self.releases / sha256).is_dir()
 
     def has_generation(self, generation: Generation) -> bool:
         """Return whether a generation's release and secrets are both on this machine."""
@@ -816,15 +865,25 @@ class GatewayMachine:
 
     # Changing what runs
 
-    def revoke(self, release: str) -> None:
-        """Put a release's revocations into force for good. The directory itself stays: without it everyone gets in."""
+    def revoke(self, serials: Iterable[str]) -> None:
+        """Put revocations into force for good. The directory itself stays: without it everyone gets in.
+
+        Raises OSError after it has tried each of them.
+        """
         revoked = self.openvpn / "revoked"
         self.secure_directory(self.openvpn)
         revoked.mkdir(mode=0o755, exist_ok=True)
-        if missing := [serial for serial in self.revocations(release) if not (revoked / serial).exists()]:
-            for serial in missing:
+        failure: OSError | None = None
+        missing = [serial for serial in serials if not (revoked / serial).exists()]
+        for serial in missing:
+            try:
                 create_file(revoked / serial, b"")
+            except OSError as error:
+                failure = error
+        if missing:
             sync_directory(revoked)
+        if failure:
+            raise failure
 
     def secure_directory(self, path: Path) -> None:
         """Create a directory that only root writes and OpenVPN reads."""
@@ -838,22 +897,32 @@ class GatewayMachine:
         serials = sorted(path for path in directory.glob("*") if path.name.isdigit()) if directory.is_dir() else []
         return {path.name: read_or_empty(path).strip() for path in serials}
 
-    def end_revoked_sessions(self, release: str, before: str | None) -> None:
-        """End the sessions of certificates that `release` revokes and the release `before` did not; no others."""
-        previous = self.revocations(before) if before else {}
-        rekeyed = {name for serial, name in self.revocations(release).items() if name and serial not in previous}
-        allowed = {path.name for path in (self.releases / release / "ccd").iterdir()}
-        for instance in self.load_manifest(release).instances:
+    def read_release_revocations(self, release: str) -> Revocations:
+        """Return the revocations of a release that is on this machine."""
+        ccd = self.releases / release / "ccd"
+        return Revocations(self.revocations(release), {path.name for path in ccd.iterdir()} if ccd.is_dir() else set())
+
+    def end_revoked_sessions(self, applied: str, new: Revocations) -> None:
+        """End the sessions of certificates that `new` revokes and the release `applied` did not; no others.
+
+        Raises `FailedError` if a process does not answer, after all others have.
+        """
+        previous = self.revocations(applied)
+        rekeyed = {name for serial, name in new.serials.items() if name and serial not in previous}
+        failures = []
+        for instance in self.load_manifest(applied).instances:
             path = self.runtime_directory(instance) / "mgmt.sock"
             if not path.exists():
                 continue
             try:
                 if commands := kill_commands(
-                    read_sessions(send_management_commands(path, ["status 3"])), allowed, rekeyed
+                    read_sessions(send_management_commands(path, ["status 3"])), new.allowed, rekeyed
                 ):
                     send_management_commands(path, commands)
             except OSError as error:
-                raise FailedError(f"{path}: {error}") from error
+                failures.append(f"{path}: {describe_error(error)}")
+        if failures:
+            raise FailedError("; ".join(failures))
 
     def activate(self, generation: Generation) -> list[str]:
         """Make the machine run a generation that is on its disk; raises `AgentError` if it does not come up.
@@ -887,11 +956,11 @@ class GatewayMachine:
                 restart = True
                 hung.append(f"{unit} hung")
             if self.run(["systemctl", "restart" if restart else "start", unit]).returncode:
-                raise RefusedError(f"{unit} does not start: {self.journal_tail(unit)}")
+                raise FailedError(f"{unit} does not start: {self.journal_tail(unit)}")
         for unit in manifest.beside:
             self.run_checked("systemctl", "restart", unit)
         if fault := self.find_fault(generation, START_TIMEOUT):
-            raise RefusedError(fault)
+            raise FailedError(fault)
         return hung
 
     def link_files(self, release: str) -> None:
@@ -934,10 +1003,12 @@ class GatewayMachine:
     def run_checked(self, *argv: str) -> Any:
         """Run a command; raises `RefusedError` with its output if it fails.
 
-        One that does not end in time is `FailedError`: the machine is slow, as an instance without CPU credits is.
+        One that does not end in time, or is killed, is `FailedError`: the machine is slow or has no memory left.
         """
         name = Path(argv[0]).name
         result = self.run(argv)
+        if result.returncode < 0:  # As by the kernel, for want of memory.
+            raise FailedError(f"{name} was killed by signal {-result.returncode}")
         if result.returncode:
             output = " | ".join((result.stderr.strip() or result.stdout.strip()).splitlines())
             raise RefusedError(f"{name}: {output or f'exit status {result.returncode}'}")
@@ -1011,6 +1082,10 @@ def converge(machine: GatewayMachine, cloud: Cloud, agent: str) -> Report:
     `agent` is the digest of this agent. Expected errors go into the report; other exceptions are faults of the agent.
     """
     state = machine.load_state()
+    if machine.retry_file.exists():
+        state = replace(state, refused=None, failed=None, reason="")
+        machine.save_state(state)
+        machine.retry_file.unlink()
     applied = state.applied if state.applied and machine.has_generation(state.applied) else None
     report = Report("ready", "", "", "", machine.instance_id())
     try:
@@ -1025,35 +1100,75 @@ def converge(machine: GatewayMachine, cloud: Cloud, agent: str) -> Report:
             return keep_last_good(machine, applied, replace(report, state="refused", reason=state.reason))
         if applied and named == applied and state.agent == agent:
             return keep_last_good(machine, applied, report)
-        staged = stage_generation(machine, cloud, pointer, applied)
+        archive = None if machine.has_release(pointer.sha256) else cloud.fetch_archive(pointer)
     except (AgentError, OSError) as error:
         return keep_last_good(machine, applied, failed_report(report, error))
+    # Revocations come first and by themselves: nothing that is wrong with their release holds them up.
+    failures = revoke_first(machine, applied, pointer.sha256, archive) if applied else []
+    if applied and named == state.failed and time.time() < state.retry_at <= time.time() + RETRY_PAUSES[-1]:
+        return keep_last_good(machine, applied, waiting_report(report, state, failures))
+    attempt = state
     try:
-        machine.revoke(staged.release)
-        machine.end_revoked_sessions(staged.release, applied.release if applied else None)
+        staged = stage_generation(machine, cloud, pointer, archive)
+        machine.revoke(machine.revocations(staged.release))
         machine.validate(staged)
+        attempt = replace(state, failed=named, attempts=state.attempts + 1 if named == state.failed else 1)
         machine.activate(staged)
     except (AgentError, OSError) as error:
         report = failed_report(report, error)
-        if applied and isinstance(error, RefusedError):
-            # Do not try again until something changes: each attempt costs the clients their connection.
+        if applied and isinstance(error, RefusedError) and attempt is state:
+            # Do not try again until something changes.
             state = replace(state, refused=named, reason=report.reason)
-            with contextlib.suppress(OSError):
-                machine.save_state(state)
+        elif applied and attempt is not state:
+            pause = RETRY_PAUSES[min(attempt.attempts, len(RETRY_PAUSES)) - 1]
+            state = replace(attempt, retry_at=time.time() + pause, reason=report.reason)
+            report = waiting_report(replace(report, state="failed"), state, failures)
+        with contextlib.suppress(OSError):
+            machine.save_state(state)
         return keep_last_good(machine, applied, report)
     report = replace(report, running=staged.release, units=machine.load_manifest(staged.release).units)
     try:
-        machine.save_state(replace(state, applied=staged, agent=agent, refused=None, reason=""))
+        if failures:
+            # The release runs, but it is not noted as applied: the next run tries the revocations again.
+            raise FailedError("; ".join(failures))
+        machine.save_state(
+            replace(state, applied=staged, agent=agent, refused=None, failed=None, attempts=0, reason="")
+        )
         machine.delete_unused(staged)
-    except OSError as error:
-        return failed_report(report, error)
+    except (AgentError, OSError) as error:
+        return replace(failed_report(report, error), state="degraded")
     return report
 
 
-def stage_generation(machine: GatewayMachine, cloud: Cloud, pointer: Pointer, applied: Generation | None) -> Generation:
-    """Fetch a release and its secrets onto this machine, beside those in use."""
-    if not (machine.releases / pointer.sha256).is_dir():
-        machine.unpack_release(pointer.sha256, cloud.fetch_archive(pointer))
+def revoke_first(machine: GatewayMachine, applied: Generation, release: str, archive: bytes | None) -> list[str]:
+    """Put a release's revocations into force and end the sessions they concern; return what failed.
+
+    They come out of the archive itself, or, if that is None, out of the release on this machine.
+    """
+    new = machine.read_release_revocations(release) if archive is None else read_revocations(archive)
+    failures = []
+    actions: list[Callable[[], None]] = [
+        lambda: machine.revoke(new.serials),
+        lambda: machine.end_revoked_sessions(applied.release, new),
+    ]
+    for action in actions:
+        try:
+            action()
+        except (AgentError, OSError) as error:
+            failures.append(f"revocation: {describe_error(error)}")
+    return failures
+
+
+def waiting_report(report: Report, state: AgentState, failures: Iterable[str]) -> Report:
+    """Return the report on a release that did not come up and is tried again later."""
+    retry = f"tried {state.attempts} times, next at {datetime.fromtimestamp(state.retry_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return replace(report, state="failed", reason=join_reasons(f"{state.reason} ({retry})", *failures))
+
+
+def stage_generation(machine: GatewayMachine, cloud: Cloud, pointer: Pointer, archive: bytes | None) -> Generation:
+    """Put a release and its secrets onto this machine, beside those in use; `archive` is None if it is there."""
+    if archive is not None:
+        machine.unpack_release(pointer.sha256, archive)
     manifest = machine.load_manifest(pointer.sha256)
     machine.create_user(pointer.sha256)
     secrets, name = cloud.fetch_secrets(manifest.files)
@@ -1101,7 +1216,7 @@ def describe_error(error: Exception) -> str:
 
 
 def publish_report(machine: GatewayMachine, cloud: Cloud, report: Report) -> None:
-    """Write a report to this machine's disk, and to AWS if its content is new."""
+    """Write a report to this machine's disk, and to AWS if its content is new or the last one is `HEARTBEAT` old."""
     now, state = datetime.now(UTC), machine.load_state()
     repairs = add_repairs(state.repairs, report.repaired, now)
     report = replace(report, repaired=repairs)
@@ -1110,9 +1225,9 @@ def publish_report(machine: GatewayMachine, cloud: Cloud, report: Report) -> Non
     if state.repairs != repairs:
         state = replace(state, repairs=repairs)
         machine.save_state(state)
-    if state.reported != report.content():
+    if state.reported != report.content() or abs(now.timestamp() - state.reported_at) >= HEARTBEAT:
         cloud.put_report(report.text(now))
-        machine.save_state(replace(state, reported=report.content()))
+        machine.save_state(replace(state, reported=report.content(), reported_at=now.timestamp()))
 
 
 def add_repairs(repairs: tuple[str, ...], texts: Iterable[str], now: datetime) -> tuple[str, ...]:

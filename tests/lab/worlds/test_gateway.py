@@ -147,6 +147,23 @@ def test_a_restarted_server_has_its_client_back_by_itself_and_logs_to_the_journa
     assert journal.count("Initialization Sequence Completed") >= 2
 
 
+def test_a_gateway_that_lost_filter_forwarding_and_device_puts_them_back(deployed: Deployment, alice: Host) -> None:
+    for command in (("nft", "flush", "ruleset"), ("sysctl", "net.ipv4.ip_forward=0"), ("ip", "link", "delete", "tun0")):
+        run_checked(deployed.gateway, *command)
+
+    # Its timer starts it as well; by hand, the test need not wait for that.
+    run_checked(deployed.gateway, "systemctl", "start", "drawbridge-agent.service")
+
+    report = json.loads(run_checked(deployed.gateway, "cat", "/run/drawbridge/report.json"))
+    assert (report["state"], report["reason"]) == ("ready", "")
+    repairs = [repair.partition(" ")[2] for repair in report["repaired"]]
+    assert "the packet filter was changed" in repairs
+    # A change of this key resets others (ip-sysctl.rst).
+    assert any(repair.startswith("changed kernel settings: net.ipv4.ip_forward") for repair in repairs), repairs
+    assert "policy drop" in run_checked(deployed.gateway, "nft", "list", "chain", "inet", "drawbridge", "forward")
+    assert ping(alice, deployed.region.host("private-host").address, TUNNEL) is not None
+
+
 @pytest.mark.seed("0.17")
 def test_both_ends_start_at_boot(deployed: Deployment, alice: Host) -> None:
     boot = run_checked(alice, "cat", "/proc/sys/kernel/random/boot_id"), alice.leader

@@ -108,14 +108,14 @@ def test_networkd_is_left_alone_where_no_release_has_a_device(world: World) -> N
     assert [command for command in world.services.commands if command.startswith(touched)] == []
 
 
-def test_a_device_that_networkd_does_not_take_is_refused_and_the_last_good_release_stays(world: World) -> None:
+def test_with_a_device_that_networkd_does_not_take_the_last_good_release_stays(world: World) -> None:
     good = world.publish(gateway.build_release())
     world.run()
     bad = world.publish(gateway.build_release(Tunnel(pool=gateway.TUNNEL.pool, topology=Segment())))
     world.services.fails["networkctl reload"] = "10-drawbridge-br0.netdev:3: no such kind"
     report = world.run()
-    assert (report.state, report.release) == ("refused", bad)
-    assert report.reason == "networkctl: 10-drawbridge-br0.netdev:3: no such kind"
+    assert (report.state, report.release) == ("degraded", bad)
+    assert report.reason.startswith("networkctl: 10-drawbridge-br0.netdev:3: no such kind (tried 1 times, next at 20")
     assert world.running() == good
     # What only the refused release had is gone from where networkd looks.
     assert list((world.root / "etc/systemd/network").glob("*drawbridge*")) == []
@@ -315,7 +315,9 @@ def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, case
     world.services.fails, world.services.refuses = bad.fails, bad.refuses
     report = world.run()
     world.services.fails = {}
-    assert (report.state, report.release, report.running) == ("refused", sha, good)
+    # What shows only at the start may be the machine's fault.
+    state = "degraded" if bad.refuses else "refused"
+    assert (report.state, report.release, report.running) == (state, sha, good)
     assert bad.says in report.reason
     assert world.running() == good
     assert world.services.active == {agent.FIREWALL, OPENVPN}
@@ -394,6 +396,9 @@ def test_a_release_on_a_machine_that_is_too_slow_is_tried_again(world: World, co
     assert (report.release, report.running) == (sha, good)
     assert "did not end within 60 s" in report.reason
     world.services.hangs = ""
+    if report.state == "failed":
+        assert world.run().running == good, "it is tried again after a pause"
+        world.machine.retry_file.touch()
     assert world.run().running == sha
 
 

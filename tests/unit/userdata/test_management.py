@@ -86,15 +86,14 @@ def serve(machine: agent.GatewayMachine, *, mute: bool = False) -> Management:
 def test_only_sessions_of_the_revoked_end(machine: agent.GatewayMachine, release: str, kills: list[str]) -> None:
     server = serve(machine)
     try:
-        machine.end_revoked_sessions(release, "old")
+        machine.end_revoked_sessions("old", machine.read_release_revocations(release))
     finally:
         server.close()
     assert server.kills == kills
 
 
 def test_no_openvpn_no_sessions(machine: agent.GatewayMachine) -> None:
-    machine.end_revoked_sessions("gone", "old")
-    machine.end_revoked_sessions("gone", None)
+    machine.end_revoked_sessions("old", machine.read_release_revocations("gone"))
 
 
 def test_a_client_that_left_meanwhile_is_no_error(machine: agent.GatewayMachine) -> None:
@@ -115,6 +114,6 @@ def test_silence_is_an_error_in_bounded_time(machine: agent.GatewayMachine, monk
     server = serve(machine, mute=True)
     try:
         with pytest.raises(agent.FailedError, match=r"mgmt\.sock"):
-            machine.end_revoked_sessions("gone", "old")
+            machine.end_revoked_sessions("old", machine.read_release_revocations("gone"))
     finally:
         server.close()

@@ -1,0 +1,193 @@
+"""What the agent does when a release or a revocation fails by circumstance.
+
+Does not prove that the programs fail as `gateway.ServicesStub`, their stand-in, fails.
+"""
+
+import errno
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openvpn.listener import Listener
+from openvpn.model import Tunnel
+from tests.support import gateway
+from tests.unit.userdata.test_agent_machine import OPENVPN, World, world  # noqa: F401  # a fixture
+from userdata.files import agent
+
+#: A release that OpenVPN must be restarted for.
+MOVED = Tunnel(pool=gateway.TUNNEL.pool, listener=Listener("udp", (1195,)), clients=gateway.TUNNEL.clients)
+
+
+class Clock:
+    """The agent's clock, which tests set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.time()
+        monkeypatch.setattr(agent, "time", self)
+        monkeypatch.setattr(agent.GatewayMachine, "is_fresh", lambda *_: True)
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_release_that_did_not_come_up_is_tried_again_after_growing_pauses(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    good = world.publish(gateway.build_release())
+    world.run()
+    sha = world.publish(gateway.build_release(MOVED))
+    world.services.refuses = "port 1195"
+    start = clock.now
+    attempts = []
+    for seconds in range(0, 4 * 3600, 30):
+        clock.now = start + seconds
+        starts = world.services.starts
+        report = world.run()
+        assert (report.state, report.release, report.running) == ("degraded", sha, good)
+        assert world.running() == good
+        if world.services.starts != starts:
+            attempts.append(seconds)
+    assert attempts == [0, 60, 360, 2160, 9360]
+    assert f"{OPENVPN} does not start: the last words (tried 5 times, next at 20" in report.reason
+    world.services.refuses = ""
+    clock.now = start + 9360 + agent.RETRY_PAUSES[-1]
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
+    assert world.machine.load_state().failed is None
+
+
+def test_a_clock_that_was_set_back_does_not_put_off_an_attempt_for_years(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    world.publish(gateway.build_release())
+    world.run()
+    sha = world.publish(gateway.build_release(MOVED))
+    world.services.refuses = "port 1195"
+    world.run()
+    world.services.refuses = ""
+    clock.now -= 3 * 365 * 86400
+    assert world.run().running == sha
+
+
+@pytest.mark.parametrize("wrong_in_itself", [True, False])
+def test_a_retry_that_the_operator_asks_for_forgets_what_was_remembered(
+    world: World,  # noqa: F811
+    wrong_in_itself: bool,
+) -> None:
+    world.publish(gateway.build_release())
+    world.run()
+    sha = world.publish(gateway.build_release(MOVED))
+    world.services.fails = (
+        {"nft --check": "no memory"} if wrong_in_itself else {f"systemctl restart {OPENVPN}": "killed"}
+    )
+    first = world.run()
+    assert first.state == ("refused" if wrong_in_itself else "degraded")
+    world.services.fails = {}
+    assert world.run() == first, "it is remembered"
+    world.machine.retry_file.touch()
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
+    assert not world.machine.retry_file.exists()
+
+
+def test_a_check_that_was_killed_says_nothing_of_the_release(world: World) -> None:  # noqa: F811
+    world.publish(gateway.build_release())
+    world.run()
+    sha = world.publish(gateway.build_release(MOVED))
+    run = world.machine.run
+
+    def kill(argv: Any) -> Any:
+        result = run(argv)
+        result.returncode = -9 if argv[0] == "nft" and argv[1] == "--check" else result.returncode
+        return result
+
+    world.machine.run = kill
+    report = world.run()
+    assert (report.state, report.reason) == ("degraded", "nft was killed by signal 9")
+    world.machine.run = run
+    assert world.run().running == sha
+
+
+ARCHIVES = {
+    "too many files": {f"ccd/client{number}": b"" for number in range(agent.MAX_FILES)},
+    "too large": {"root/etc/large": b"\0" * (agent.MAX_UNPACKED + 1)},
+    "climbs": {"../../etc/cron.d/x": b""},
+    "no manifest": {"manifest.json": b"{}"},
+}
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_a_revocation_holds_whatever_is_wrong_with_its_archive(world: World, case: str) -> None:  # noqa: F811
+    good = world.publish(gateway.build_release(revoked={1: "bob"}))
+    world.run()
+    files = gateway.release_contents(gateway.build_release(revoked={1: "bob", 2: "alice"}))
+    world.publish(gateway.pack_release(files | ARCHIVES[case]))
+    report = world.run()
+    assert (report.state, report.running) == ("refused", good)
+    assert world.serials() == {"1", "2"}
+
+
+def test_a_revocation_holds_though_the_disk_has_no_room_for_its_release(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An empty file needs no block of the disk."""
+    world.publish(gateway.build_release())
+    world.run()
+    write = agent.create_file
+
+    def full(path: Path, content: bytes, *rest: Any) -> None:
+        if content and "run/" not in str(path.relative_to(world.root)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content, *rest)
+
+    monkeypatch.setattr(agent, "create_file", full)
+    world.publish(gateway.build_release(revoked=[5]))
+    report = agent.converge(world.machine, world.cloud, "agent")
+    assert report.state == "degraded"
+    assert "No space left" in report.reason
+    assert world.serials() == {"5"}
+
+
+def test_a_session_that_cannot_be_ended_does_not_stop_the_release(world: World) -> None:  # noqa: F811
+    """It is tried again by each run until OpenVPN answers."""
+    world.publish(gateway.build_release())
+    world.run()
+    sha = world.publish(gateway.build_release(gateway.tunnel_without(("bob",)), revoked={5: "bob"}))
+    (world.root / "run/openvpn-server/mgmt.sock").touch()
+    world.services.silent = True
+    report = world.run()
+    assert (report.state, report.running) == ("degraded", sha)
+    assert "mgmt.sock: timed out" in report.reason
+    assert not (world.machine.current / "ccd/bob").exists()
+    assert world.serials() == {"5"}
+    assert world.run() == report
+    world.services.silent = False
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
+    assert world.services.starts == 1
+
+
+def test_an_unchanged_report_is_sent_again_as_a_sign_of_life(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world.publish(gateway.build_release())
+    world.run()
+    sent: list[str] = []
+    monkeypatch.setattr(world.cloud, "put_report", sent.append)
+    world.run()
+    assert sent == []
+    state = world.machine.load_state()
+    world.machine.save_state(replace(state, reported_at=state.reported_at - agent.HEARTBEAT))
+    world.run()
+    world.run()
+    assert [json.loads(text)["state"] for text in sent] == ["ready"]
