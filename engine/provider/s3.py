@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from engine.provider.resource_type import (
     ResourceType,
@@ -259,7 +260,7 @@ class BucketObjectv2(_S3):
 
     def _put(self, inputs: Props) -> None:
         content = body(inputs.get("content"), inputs.get("contentBase64"), inputs.get("source"))
-        tags = "&".join(f"{key}={value}" for key, value in (inputs.get("tags") or {}).items())
+        tags = urlencode(inputs.get("tags") or {})
         self.s3.put_object(
             Bucket=inputs["bucket"],
             Key=inputs["key"],

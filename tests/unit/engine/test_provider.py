@@ -312,6 +312,15 @@ def test_default_tags_become_inputs_of_what_has_tags(world: World) -> None:
         Provider(world.provider.aws, "Team")
 
 
+def test_tags_of_an_object_have_any_character_that_aws_takes(world: World) -> None:
+    world.make("bucket")
+    bucket, tags = world.ids["bucket"], {"Cost centre": "a+b=c/ü @1"}
+    inputs = {"bucket": bucket, "key": "k", "content": "c", "tags": tags}
+    world.provider.create("aws:s3/bucketObjectv2:BucketObjectv2", "o", inputs)
+    listed = boto3.client("s3").get_object_tagging(Bucket=bucket, Key="k")["TagSet"]
+    assert {tag["Key"]: tag["Value"] for tag in listed} == tags
+
+
 def test_routes_change_target_in_place_and_destination_by_replacement(world: World) -> None:
     world.make("vpc", "subnet", "internet", "table", "default", "group", "card")
     assert not world.change("default", gatewayId=None, networkInterfaceId=world.ids["card"]).replaces
