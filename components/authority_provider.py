@@ -267,7 +267,7 @@ def _find_good_bundles(
     """Return the certificates of ordered clients that have a bundle which still works."""
     good = {}
     # Read once: the register is parsed each time that it is asked.
-    valid, rotations = register.valid, register.rotations
+    rotations = register.valid
     for client in order.profiles:
         bundle = store.values.get(order.names.bundle(client))
         if bundle is None:
@@ -278,7 +278,7 @@ def _find_good_bundles(
             complete = bool(bundles.key_of(bundle) and bundles.tls_crypt_of(bundle))
         except (PkiError, bundles.BundleError):
             continue
-        usable = signed and complete and certificate.not_after > now and certificate.serial in valid
+        usable = signed and complete and certificate.not_after > now and certificate.serial in rotations
         if usable and rotations[certificate.serial] >= order.client_rotations.get(client, ""):
             good[client] = certificate
     return good

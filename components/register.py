@@ -160,14 +160,9 @@ class Register:
         return {str(serial): entry["client"] for serial, entry in sorted(self.entries.items()) if entry["revoked"]}
 
     @property
-    def valid(self) -> frozenset[int]:
-        """Return the serials of the certificates that are registered and not revoked."""
-        return frozenset(serial for serial, entry in self.entries.items() if not entry["revoked"])
-
-    @property
-    def rotations(self) -> Mapping[int, str]:
-        """The last rotation of the client's key when each certificate was issued, by serial; empty for none."""
-        return {serial: entry.get("rotation", "") for serial, entry in self.entries.items()}
+    def valid(self) -> Mapping[int, str]:
+        """The last rotation before each certificate that is not revoked was issued, by its serial; empty for none."""
+        return {serial: entry.get("rotation", "") for serial, entry in self.entries.items() if not entry["revoked"]}
 
     def add(self, client: str, certificate: Certificate, rotation: str = "") -> None:
         """Register a client's certificate, not revoked; raises `IssuerError`.
