@@ -4,8 +4,8 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ JOURNAL_UNITS = (
     "drawbridge-watch@*.service",
     "drawbridge-agent.service",
 )
+
+#: The agent sends its report every ten minutes; an older one says nothing of now.
+REPORT_MAX_AGE = timedelta(minutes=15)
 
 UNIT_PROPERTIES = ("Id", "ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "MemoryCurrent")
 
@@ -65,7 +68,7 @@ class AgentReport:
     """The last report of the gateway's agent."""
 
     state: str
-    """`ready`, `refused` (a release, the last good one stays) or `failed`."""
+    """`ready`, `refused`, `degraded` or `failed` (docs/gateway.md); `stale` if the report is old."""
     release: str
     """SHA-256 of the release that the report is about."""
     reason: str
@@ -221,7 +224,22 @@ def read_report(account: Account) -> AgentReport:
             f"the gateway of stack {account.stack} has not reported yet",
             f"wait two minutes after {deploy_command(account.stack)}; then read the console of its instance",
         ) from error
-    return parse_report(report)
+    return mark_stale(parse_report(report), datetime.now(UTC))
+
+
+def mark_stale(report: AgentReport, now: datetime) -> AgentReport:
+    """Return the report as it is, or as `stale` if it is older than `REPORT_MAX_AGE` at `now`.
+
+    A report without a time is not the agent's, and stays as it is: the deployment writes one before the agent runs.
+    """
+    try:
+        age = now - datetime.fromisoformat(report.time).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return report
+    if age <= REPORT_MAX_AGE:
+        return report
+    reason = f"the last report is of {report.time}: {report.state} {report.reason}".strip()
+    return replace(report, state="stale", reason=reason)
 
 
 def parse_report(report: Mapping[str, Any]) -> AgentReport:

@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -81,7 +81,8 @@ def identity(user_key: HostKey, tmp_path: Path) -> Path:
 @pytest.fixture
 def deployed(account: Account, gateway: SshServer, elastic_ip: str, monkeypatch: pytest.MonkeyPatch) -> SshServer:
     """A healthy gateway: in SSM, at its Elastic IP, running."""
-    report = {"state": "ready", "release": RELEASE, "reason": None, "instance": "i-1", "time": "2026-03-01T12:00:00Z"}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    report = {"state": "ready", "release": RELEASE, "reason": None, "instance": "i-1", "time": now}
     for name, value in {
         account.names.ssh_host_key: gateway.host_key.public,
         account.names.release: json.dumps({"bucket": "b", "key": "k", "sha256": RELEASE}),
@@ -287,6 +288,28 @@ def shown(units: Sequence[str], *states: str) -> str:
 
 LINKS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
 PROCESSES = ("openvpn-server@server.service", "openvpn-server@server1.service")
+
+
+@pytest.mark.parametrize(("minutes", "state"), [(14, "ready"), (16, "stale")])
+def test_a_report_without_a_sign_of_life_is_stale(
+    deployed: SshServer, account: Account, identity: Path, minutes: int, state: str
+) -> None:
+    time = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="seconds")
+    report = {"state": "ready", "release": RELEASE, "reason": "", "time": time}
+    account.client("ssm").put_parameter(
+        Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
+    )
+    code, out, _ = run("status", "--json", identity=identity)
+    shown_report = json.loads(out)["report"]
+    assert (code, shown_report["state"]) == (int(state == "stale"), state)
+    assert (f"the last report is of {time}: ready" == shown_report["reason"]) == (state == "stale")
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "9999"])
+def test_a_report_without_a_time_stays_as_it_is(time: str) -> None:
+    report = verbs.AgentReport(state="pending", release="", reason="", time=time)
+    assert verbs.mark_stale(report, datetime.now(UTC)) == report
+
 
 #: Status file of an OpenVPN that is no server of many clients.
 STATISTICS = "OpenVPN STATISTICS\nUpdated,2026-03-01 12:00:00\nTCP/UDP read bytes,5120\nEND\n"
