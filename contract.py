@@ -128,7 +128,7 @@ class Names:
 
     @property
     def issued(self) -> str:
-        """Path of the register: a String for each client certificate ever issued, named by its decimal serial."""
+        """Path of the register: Strings, each with JSON of some client certificates that have not ended."""
         return f"{self.authority}/issued"
 
     @property

@@ -35,7 +35,7 @@ class Certificates(Resource, name="Certificates"):
 
     sshHostKey: pulumi.Output[str]
     clients: pulumi.Output[dict[str, Any]]
-    revoked: pulumi.Output[dict[str, str]]
+    revoked: pulumi.Output[dict[str, dict[str, str]]]
 
     def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
         outputs = ("caCertificate", "serverFingerprint", "serverNotAfter", "sshHostKey", "clients", "revoked")
@@ -49,8 +49,8 @@ class Authority(pulumi.ComponentResource):
     """Permissions of the gateway: to read its secrets."""
     clients: pulumi.Output[dict[str, Any]]
     """By name: `serial` (decimal), `notAfter` (ISO 8601), and `bundle`, the parameter with the whole .ovpn file."""
-    revoked: pulumi.Output[dict[str, str]]
-    """The client of each certificate that was ever revoked, by the certificate's serial in decimal."""
+    revoked: pulumi.Output[dict[str, dict[str, str]]]
+    """`client` and `notAfter` of each revoked certificate that has not ended, by its serial in decimal."""
 
     def __init__(self, name: str, args: AuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:Authority", name, {}, opts)

@@ -7,7 +7,7 @@ missing and writes that, so a run that was cut off is finished by the next one:
   deployment changes what it did not create;
 - all keys of the authority and the server are one parameter, so they are there together or not at all;
 - a certificate's serial is registered before its bundle is written, so none is ever out of reach of a revocation;
-- a serial is marked as revoked before its bundle goes, and stays so;
+- a serial is marked as revoked before its bundle goes, and stays so until its certificate has ended;
 - with keys and serials is stored which rotation made them, so each rotation is carried out once.
 
 It runs in a process of its own under Pulumi, which imports this module by name. There it has the environment's AWS
@@ -15,7 +15,7 @@ credentials only, so it makes sure that they lead to the account the rest of the
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -31,19 +31,22 @@ from components.progress import Progress
 from components.register import IssuerError, ParameterStore, Register, format_time, translate_errors
 from openvpn import bundle as bundles
 from pki import ssh, tls_crypt
-from pki.authority import Certificate, CertificateAuthority, PkiError
+from pki.authority import Certificate, CertificateAuthority, Leaf, PkiError
 
 #: The server's certificate is renewed when it expires within this time; only OpenVPN notices.
 RENEW_SERVER = timedelta(days=30)
 
 #: SSM takes 3 PutParameter calls per second from an account and region ("AWS Systems Manager endpoints and quotas" in
-#: the AWS General Reference), and a new client needs two. The adaptive mode lowers the rate of calls to what SSM takes.
-#: Other calls of the account share the quota, so a call is repeated more often than boto3's 3 times.
+#: the AWS General Reference), and each new client needs one. The adaptive mode lowers the rate of calls to what SSM
+#: takes. Other calls of the account share the quota, so a call is repeated more often than boto3's 3 times.
 SSM_CONFIG = Config(retries={"mode": "adaptive", "total_max_attempts": 20})
 
 #: Clocks of those who rotate keys may differ by this. A moment still later is a mistake: rotations before it would not
 #: be carried out.
 CLOCK_TOLERANCE = timedelta(hours=1)
+
+#: Clients whose certificates are registered with one call. A run that is cut off loses those without a bundle.
+BATCH = 25
 
 INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "rotations", "owner", "key")
 
@@ -237,7 +240,7 @@ def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, An
         store.put(order.names.secret(name), value, secret=True)
 
     register = Register(store, order.names)
-    _register_unknown_bundles(store, order, register)
+    _register_unknown_bundles(store, order, register, now)
     good = _find_good_bundles(store, order, register, keys, now)
     if stale := _find_stale_bundles(store, order, keys, good):
         pulumi.log.warn(
@@ -246,18 +249,16 @@ def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, An
         )
     register.revoke_all_but({certificate.serial for certificate in good.values()}, now)
     _delete_other_bundles(store, order, good)
-    progress = Progress(f"bundles of clients under {order.names.clients}", len(order.profiles))
-    issued = {}
-    for client in order.profiles:
-        if client not in good:
-            issued[client] = _issue(store, order, keys, register, client, now)
-            progress.advance()
-    for client in good:
-        bundle = store.values[order.names.bundle(client)]
-        ca, certificate, key = bundles.ca_of(bundle), bundles.certificate_of(bundle), bundles.key_of(bundle)
-        tls = _key_with_metadata(keys, bundles.tls_crypt_of(bundle), good[client].serial)
-        _put_bundle(store, order, client, ca, certificate, key, tls)
+    renewed = _render_changed_bundles(store, order, keys, good)
+    subject = f"bundles of clients under {order.names.clients}"
+    progress = Progress(subject, len(order.profiles), done=len(good) - len(renewed))
+    for client, bundle in renewed.items():
+        store.put(order.names.bundle(client), bundle, secret=True)
         progress.advance()
+    issued: dict[str, Certificate] = {}
+    waiting = [client for client in order.profiles if client not in good]
+    for start in range(0, len(waiting), BATCH):
+        issued |= _issue(store, order, keys, register, waiting[start : start + BATCH], now, progress)
     return public_outputs(register, keys, good | issued)
 
 
@@ -266,7 +267,6 @@ def _find_good_bundles(
 ) -> dict[str, Certificate]:
     """Return the certificates of ordered clients that have a bundle which still works."""
     good = {}
-    # Read once: the register is parsed each time that it is asked.
     rotations = register.valid
     for client in order.profiles:
         bundle = store.values.get(order.names.bundle(client))
@@ -298,16 +298,17 @@ def _find_stale_bundles(store: ParameterStore, order: Order, keys: Keys, good: M
     return stale
 
 
-def _register_unknown_bundles(store: ParameterStore, order: Order, register: Register) -> None:
+def _register_unknown_bundles(store: ParameterStore, order: Order, register: Register, now: datetime) -> None:
     """Register certificates of bundles without an entry, which somebody removed: they could never be revoked."""
-    registered = register.entries
+    registered, unknown = register.entries, {}
     for path, bundle in store.under(order.names.clients).items():
         try:
             certificate = Certificate.read(bundles.certificate_of(bundle))
         except (PkiError, bundles.BundleError):
             continue
-        if certificate.serial not in registered:
-            register.add(path.partition("/")[0], certificate)
+        if certificate.serial not in registered and certificate.not_after > now:
+            unknown[path.partition("/")[0]] = certificate
+    register.add(unknown)
 
 
 def _delete_other_bundles(store: ParameterStore, order: Order, good: Iterable[str]) -> None:
@@ -317,17 +318,48 @@ def _delete_other_bundles(store: ParameterStore, order: Order, good: Iterable[st
     store.delete([name for name in store.values if name.startswith(prefix) and name not in bundles])
 
 
+def _render_changed_bundles(
+    store: ParameterStore, order: Order, keys: Keys, good: Mapping[str, Certificate]
+) -> dict[str, str]:
+    """Return, by client, the bundles that SSM has with another profile or under another KMS key."""
+    changed = {}
+    for client, certificate in good.items():
+        name = order.names.bundle(client)
+        stored = store.values[name]
+        tls = _key_with_metadata(keys, bundles.tls_crypt_of(stored), certificate.serial)
+        parts = bundles.ca_of(stored), bundles.certificate_of(stored), bundles.key_of(stored), tls
+        bundle = bundles.render_bundle(order.profiles[client], *parts)
+        if not store.has(name, bundle, secret=True):
+            changed[client] = bundle
+    return changed
+
+
 def _issue(
-    store: ParameterStore, order: Order, keys: Keys, register: Register, client: str, now: datetime
-) -> Certificate:
-    try:
-        leaf = keys.ca.issue_client(client, order.client_lifetime, now)
+    store: ParameterStore,
+    order: Order,
+    keys: Keys,
+    register: Register,
+    clients: Sequence[str],
+    now: datetime,
+    progress: Progress,
+) -> dict[str, Leaf]:
+    """Issue certificates to clients and write their bundles; return the certificates by the clients' names.
+
+    After a cut in the middle, the certificates without a bundle are revoked by the next run.
+    """
+    leaves = {}
+    for client in clients:
+        try:
+            leaves[client] = keys.ca.issue_client(client, order.client_lifetime, now)
+        except PkiError as error:
+            raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
+    register.add(leaves, order.client_rotations)
+    for client, leaf in leaves.items():
         tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
-    except PkiError as error:
-        raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
-    register.add(client, leaf, order.client_rotations.get(client, ""))
-    _put_bundle(store, order, client, keys.ca.certificate, leaf.certificate, leaf.key, tls)
-    return leaf
+        bundle = bundles.render_bundle(order.profiles[client], keys.ca.certificate, leaf.certificate, leaf.key, tls)
+        store.put(order.names.bundle(client), bundle, secret=True)
+        progress.advance()
+    return leaves
 
 
 def _key_metadata(serial: int) -> bytes:
@@ -347,13 +379,6 @@ def _key_with_metadata(keys: Keys, key: str, serial: int) -> str:
     return tls_crypt.client_key(keys.tls_crypt, metadata)
 
 
-def _put_bundle(
-    store: ParameterStore, order: Order, client: str, ca: str, certificate: str, key: str, tls: str
-) -> None:
-    bundle = bundles.render_bundle(order.profiles[client], ca, certificate, key, tls)
-    store.put(order.names.bundle(client), bundle, secret=True)
-
-
 def public_outputs(register: Register, keys: Keys, clients: Mapping[str, Certificate]) -> dict[str, Any]:
     """Return the resource's outputs, none of them secret."""
     server = Certificate.read(keys.server_certificate)
@@ -371,7 +396,10 @@ def public_outputs(register: Register, keys: Keys, clients: Mapping[str, Certifi
             }
             for client, certificate in sorted(clients.items())
         },
-        "revoked": dict(register.revoked),
+        "revoked": {
+            str(serial): {"client": entry.client, "notAfter": format_time(entry.not_after)}
+            for serial, entry in register.revoked.items()
+        },
     }
 
 
@@ -430,7 +458,9 @@ def _is_due(olds: Mapping[str, Any], now: datetime) -> bool:
     server = datetime.fromisoformat(olds["serverNotAfter"])
     clients = [datetime.fromisoformat(entry["notAfter"]) for entry in olds["clients"].values()]
     missing = set(olds["profiles"]) != set(olds["clients"])
-    return missing or server - now <= RENEW_SERVER or any(not_after <= now for not_after in clients)
+    # States of earlier versions have the client alone, as text.
+    without_end = any(isinstance(entry, str) for entry in olds["revoked"].values())
+    return missing or without_end or server - now <= RENEW_SERVER or any(not_after <= now for not_after in clients)
 
 
 def _open_store(order: Order, *, decrypt: bool = True) -> ParameterStore:

@@ -14,10 +14,11 @@ class Progress:
     Args:
         subject: what the steps complete, for the log.
         total: number of steps.
+        done: number of steps that an earlier run has done.
     """
 
-    def __init__(self, subject: str, total: int) -> None:
-        self._subject, self._total, self._done = subject, total, 0
+    def __init__(self, subject: str, total: int, done: int = 0) -> None:
+        self._subject, self._total, self._done = subject, total, done
         self._logged = time.monotonic()
 
     def advance(self) -> None:

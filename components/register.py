@@ -1,9 +1,11 @@
-"""A gateway's parameters in SSM, and among them the register of all certificates ever issued."""
+"""A gateway's parameters in SSM, and among them the register of certificates."""
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,6 +25,9 @@ DEFAULT_KEY = "alias/aws/ssm"
 
 #: KMS applies a changed key policy within seconds; these are the calls that may be refused until then, one a second.
 KEY_POLICY_ATTEMPTS = 10
+
+#: Time after the end of a certificate for which its entry stays: a gateway's clock may be behind.
+CLOCK_MARGIN = timedelta(days=1)
 
 
 class IssuerError(Exception):
@@ -58,7 +63,9 @@ class ParameterStore:
 
     def _read_keys(self, root: str) -> dict[str, str]:
         pages = self._ssm.get_paginator("describe_parameters").paginate(
-            ParameterFilters=[{"Key": "Path", "Option": "Recursive", "Values": [root]}]
+            ParameterFilters=[{"Key": "Path", "Option": "Recursive", "Values": [root]}],
+            # The most that a call returns; without it SSM returns 10.
+            PaginationConfig={"PageSize": 50},
         )
         parameters = [parameter for page in pages for parameter in page["Parameters"]]
         return {parameter["Name"]: parameter["KeyId"] for parameter in parameters if "KeyId" in parameter}
@@ -80,9 +87,13 @@ class ParameterStore:
         prefix = f"{path}/"
         return {name.removeprefix(prefix): v for name, v in self.values.items() if name.startswith(prefix)}
 
+    def has(self, name: str, value: str, *, secret: bool) -> bool:
+        """Return whether a parameter has a value, and a secret is encrypted with the store's key."""
+        return self.values.get(name) == value and not (secret and self._is_under_other_key(name))
+
     def put(self, name: str, value: str, *, secret: bool) -> None:
         """Write a parameter; raises `IssuerError` if it is too long or SSM refuses it."""
-        if self.values.get(name) == value and not (secret and self._is_under_other_key(name)):
+        if self.has(name, value, secret=secret):
             return
         if len(value) > PARAMETER_LIMIT:
             raise IssuerError(f"{name} would have {len(value)} characters, and a parameter takes {PARAMETER_LIMIT}")
@@ -140,52 +151,148 @@ _ASK_FOR_ACCESS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A client certificate in the register."""
+
+    client: str
+    not_after: datetime
+    revoked: datetime | None = None
+    rotation: str = ""
+    """The last rotation of the client's key when the certificate was issued, ISO 8601; empty for none."""
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any]) -> "Entry":
+        """Return the entry that `dump` wrote."""
+        revoked = stored["revoked"]
+        not_after = datetime.fromisoformat(stored["notAfter"])
+        rotation = stored.get("rotation", "")
+        return cls(stored["client"], not_after, datetime.fromisoformat(revoked) if revoked else None, rotation)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the entry as values of JSON."""
+        revoked = format_time(self.revoked) if self.revoked else None
+        rotation = {"rotation": self.rotation} if self.rotation else {}
+        return {"client": self.client, "notAfter": format_time(self.not_after), "revoked": revoked, **rotation}
+
+    def has_ended(self, now: datetime) -> bool:
+        """Return whether no gateway accepts the certificate any more, whether it is revoked or not."""
+        return self.not_after + CLOCK_MARGIN < now
+
+
 class Register:
-    """Every client certificate that was ever issued, with the time of its revocation: a parameter a serial."""
+    """The client certificates that were issued and have not ended, with the time of their revocation.
+
+    A page is a parameter with the entries of some 25 certificates: SSM limits how many parameters an account has and
+    how many it writes in a second. A register of an earlier version has a parameter for each certificate, named by the
+    serial; its next change moves them into pages.
+    """
 
     def __init__(self, store: ParameterStore, names: contract.Names) -> None:
         self._store, self._path = store, names.issued
+        self._pages: dict[str, dict[int, Entry]] = {}
+        self._single: dict[int, Entry] = {}
+        for name, text in store.under(self._path).items():
+            if name.isdecimal():
+                self._single[int(name)] = Entry.load(json.loads(text))
+            else:
+                self._pages[name] = {int(serial): Entry.load(entry) for serial, entry in json.loads(text).items()}
+        # Characters that each page still takes.
+        self._room = {name: _room_of(page) for name, page in self._pages.items()}
 
     @property
-    def entries(self) -> dict[int, dict[str, Any]]:
-        """Entries by serial: `client`, `fingerprint`, `notAfter`, `revoked` (ISO 8601) or None.
-
-        Of a client whose key was rotated, there is also `rotation`.
-        """
-        return {int(serial): json.loads(entry) for serial, entry in self._store.under(self._path).items()}
+    def entries(self) -> dict[int, Entry]:
+        """Return the entries by serial."""
+        # A move that was cut off leaves an entry in both places; the page has the newer one.
+        return {**self._single, **{serial: entry for page in self._pages.values() for serial, entry in page.items()}}
 
     @property
-    def revoked(self) -> Mapping[str, str]:
-        """The client of each revoked certificate, by its serial in decimal."""
-        return {str(serial): entry["client"] for serial, entry in sorted(self.entries.items()) if entry["revoked"]}
+    def revoked(self) -> dict[int, Entry]:
+        """Return the entries of revoked certificates, by serial."""
+        return {serial: entry for serial, entry in sorted(self.entries.items()) if entry.revoked}
 
     @property
     def valid(self) -> Mapping[int, str]:
-        """The last rotation before each certificate that is not revoked was issued, by its serial; empty for none."""
-        return {serial: entry.get("rotation", "") for serial, entry in self.entries.items() if not entry["revoked"]}
+        """Return the last rotation before each certificate that is not revoked was issued, by its serial."""
+        return {serial: entry.rotation for serial, entry in self.entries.items() if not entry.revoked}
 
-    def add(self, client: str, certificate: Certificate, rotation: str = "") -> None:
-        """Register a client's certificate, not revoked; raises `IssuerError`.
+    def add(self, certificates: Mapping[str, Certificate], rotations: Mapping[str, str] | None = None) -> None:
+        """Register certificates by their clients' names, not revoked; raises `IssuerError`.
 
-        `rotation` is when the client's key was last rotated, ISO 8601, empty for never.
+        `rotations` has when each client's key was last rotated, ISO 8601, without those that never were.
         """
-        entry = {
-            "client": client,
-            "fingerprint": certificate.fingerprint,
-            "notAfter": format_time(certificate.not_after),
-            "revoked": None,
-            **({"rotation": rotation} if rotation else {}),
+        rotated = rotations or {}
+        entries = {
+            leaf.serial: Entry(client, leaf.not_after, rotation=rotated.get(client, ""))
+            for client, leaf in certificates.items()
         }
-        self._write(certificate.serial, entry)
+        self._write(self._place(entries))
 
     def revoke_all_but(self, serials: Collection[int], now: datetime) -> None:
-        """Revoke every registered certificate whose serial is not in `serials`; raises `IssuerError`."""
-        for serial, entry in self.entries.items():
-            if serial not in serials and not entry["revoked"]:
-                self._write(serial, {**entry, "revoked": format_time(now)})
+        """Revoke each certificate whose serial is not in `serials`, and drop those that have ended.
 
-    def _write(self, serial: int, entry: Mapping[str, Any]) -> None:
-        self._store.put(f"{self._path}/{serial}", json.dumps(entry), secret=False)
+        Raises:
+            IssuerError: SSM refuses it; the next call does what is left.
+        """
+        paged = {serial for page in self._pages.values() for serial in page}
+        changed = set()
+        for name, page in self._pages.items():
+            kept = _revoke(page, serials, now)
+            if kept != page:
+                self._pages[name], self._room[name] = kept, _room_of(kept)
+                changed.add(name)
+        moved = {serial: entry for serial, entry in self._single.items() if serial not in paged}
+        self._write(changed | self._place(_revoke(moved, serials, now)))
+        if self._single:
+            self._store.delete([f"{self._path}/{serial}" for serial in self._single])
+            self._single = {}
+
+    def _place(self, entries: Mapping[int, Entry]) -> set[str]:
+        """Put entries into pages that have room, and into new ones; return the pages' names."""
+        changed = set()
+        for serial, entry in entries.items():
+            size = PARAMETER_LIMIT - _room_of({serial: entry})
+            name = next((name for name, room in self._room.items() if room >= size), None) or self._add_page()
+            self._pages[name][serial] = entry
+            self._room[name] -= size
+            changed.add(name)
+        return changed
+
+    def _add_page(self) -> str:
+        name = next(name for number in itertools.count(1) if (name := f"page-{number}") not in self._pages)
+        self._pages[name], self._room[name] = {}, PARAMETER_LIMIT
+        return name
+
+    def _write(self, names: Iterable[str]) -> None:
+        empty = []
+        for name in sorted(names):
+            if page := self._pages[name]:
+                self._store.put(f"{self._path}/{name}", _render_page(page), secret=False)
+            else:
+                del self._pages[name], self._room[name]
+                empty.append(f"{self._path}/{name}")
+        if empty:
+            self._store.delete(empty)
+
+
+def _revoke(page: Mapping[int, Entry], serials: Collection[int], now: datetime) -> dict[int, Entry]:
+    """Return the entries of a page that have not ended, revoked unless their serial is in `serials`."""
+    return {
+        serial: entry if serial in serials or entry.revoked else replace(entry, revoked=now)
+        for serial, entry in page.items()
+        if not entry.has_ended(now)
+    }
+
+
+def _render_page(page: Mapping[int, Entry]) -> str:
+    entries = {str(serial): entry.dump() for serial, entry in sorted(page.items())}
+    return json.dumps(entries, separators=(",", ":"))
+
+
+def _room_of(page: Mapping[int, Entry]) -> int:
+    """Return how many characters a page still takes, once all of its certificates are revoked."""
+    largest = {serial: replace(entry, revoked=entry.not_after) for serial, entry in page.items()}
+    return PARAMETER_LIMIT - len(_render_page(largest))
 
 
 def format_time(moment: datetime) -> str:

@@ -22,7 +22,7 @@ from openvpn.listener import Listener
 from program.preflight import NewVpc, Placement
 from settings.model import Settings, Vpc
 from userdata import cloud_config
-from userdata.release import Release
+from userdata.release import Release, Revocation
 
 #: Values of a gateway's stack outputs.
 Outputs = Mapping[StackOutput, pulumi.Input[object]]
@@ -232,6 +232,11 @@ def create_instance(
         after=[location.network, location.address, vault, access],
     )
     return Gateway(names.resource("gateway"), args)
+
+
+def list_revocations(revoked: Mapping[str, Mapping[str, str]]) -> dict[str, Revocation]:
+    """Return revocations by serial; `revoked` is an authority's output."""
+    return {serial: Revocation(entry["client"], entry["notAfter"]) for serial, entry in revoked.items()}
 
 
 def gateway_outputs(location: Location, authority: Authority, vault: Vault, instance: Gateway) -> Outputs:

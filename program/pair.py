@@ -30,6 +30,7 @@ from program.gateway import (
     create_vault,
     export_outputs,
     gateway_outputs,
+    list_revocations,
 )
 from program.preflight import SECTIONS, Placement, check_account, find_placements
 from program.secrets import create_secrets_key
@@ -181,7 +182,7 @@ def render_release(
     """Return a gateway's release."""
     location, peer = locations[gateway], peer_of(gateway, locations)
 
-    def build(peer_ip: str, revoked: dict[str, str]) -> release.Release:
+    def build(peer_ip: str, revoked: dict[str, dict[str, str]]) -> release.Release:
         bond = create_bond(settings, gateway, locations, remote=peer_ip)
         bundle = pair.bundle_file(bond, link_of(peer.names.gateway))
         links = release.PairLinks(
@@ -194,7 +195,7 @@ def render_release(
             admin_from=settings.gateway.admin_from,
             allow_from=(IPv4Network(peer_ip),),
             vpc=reachable_vpc(settings, location.network.cidrs),
-            revoked=revoked,
+            revoked=list_revocations(revoked),
             links=links,
             metrics=settings.gateway.metrics,
         )

@@ -20,6 +20,7 @@ from program.gateway import (
     create_vault,
     export_outputs,
     gateway_outputs,
+    list_revocations,
 )
 from program.kits import create_kit_users, render_kits
 from program.preflight import check_account, find_placements
@@ -89,7 +90,7 @@ def render_release(
     """Return the gateway's release."""
     gateway = settings.gateway
 
-    def build(tunnel: Tunnel, revoked: dict[str, str]) -> release.Release:
+    def build(tunnel: Tunnel, revoked: dict[str, dict[str, str]]) -> release.Release:
         # Only the security group follows an address that changes, so the gateway's own filter admits any address.
         everyone = complement(*network.cidrs, *tunnel.sources)
         return release.build(
@@ -97,7 +98,7 @@ def render_release(
             admin_from=everyone if gateway.admin_at else gateway.admin_from,
             allow_from=everyone if any(client.at for client in settings.clients) else gateway.allow_from,
             vpc=reachable_vpc(settings, network.cidrs),
-            revoked=revoked,
+            revoked=list_revocations(revoked),
             metrics=gateway.metrics,
         )
 

@@ -1,8 +1,8 @@
 """Build a release: everything but secrets that a gateway runs on, in one archive that is known by its digest.
 
 Layout, as the agent reads it: `manifest.json`, `agent.py`, `ccd/` with a file for each client, `revoked/` with a file
-for each revoked serial, and under `root/` the files that are linked to their places on the machine. One of the units
-there runs `metrics.py`.
+for each revoked serial (the client's name, and on a second line when the certificate ends), and under `root/` the files
+that are linked to their places on the machine. One of the units there runs `metrics.py`.
 """
 
 import io
@@ -21,6 +21,11 @@ from openvpn.model import Tunnel
 from openvpn.paths import Paths
 from userdata.cloud_config import FILES
 
+#: Files and bytes that the agent takes out of an archive, and bytes of the archive itself.
+MAX_FILES = 20_000
+MAX_UNPACKED = 16 << 20
+MAX_ARCHIVE = 4 << 20
+
 #: Shape of `manifest.json`, as in the agent, which cannot be imported here: it needs modules that Windows lacks.
 FORMAT = 1
 
@@ -37,6 +42,14 @@ class PairLinks:
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    """A certificate that was revoked: its client's name and its end, ISO 8601; each may be empty."""
+
+    client: str = ""
+    not_after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """An archive, tar and gzip, and its SHA-256 in hexadecimal."""
 
@@ -50,18 +63,18 @@ def build(
     admin_from: tuple[IPv4Network, ...],
     allow_from: tuple[IPv4Network, ...],
     vpc: tuple[IPv4Network, ...],
-    revoked: Mapping[str, str] | Mapping[int, str] | Sequence[int],
+    revoked: Mapping[str, Revocation],
     links: PairLinks | None = None,
     metrics: str = "basic",
 ) -> Release:
     """Return the release of a tunnel; the same values always give the same bytes.
 
-    `admin_from`, `allow_from` and `vpc` are those of `openvpn.firewall.render_nftables`. `revoked` are serials; a
-    mapping to their clients' names also ends the live session of a client whose key was replaced, not only that of a
-    client who was removed. With `links` the gateway runs these, and the tunnel only describes its filter.
+    `admin_from`, `allow_from` and `vpc` are those of `openvpn.firewall.render_nftables`. `revoked` has
+    revocations by their serials in decimal; a client's name also ends the live session of a client whose key was
+    replaced, not only that of a client who was removed. With `links` the gateway runs these, and the tunnel only
+    describes its filter. Raises ValueError for a release that the agent would refuse for its size.
     """
     rules = firewall.render_nftables(tunnel, admin_from=admin_from, allow_from=allow_from, vpc=vpc)
-    owners = revoked if isinstance(revoked, Mapping) else dict.fromkeys(map(str, revoked), "")
     manifest = {"format": FORMAT, **_manifest_entries(tunnel, links), "secrets": list(GATEWAY_SECRETS)}
     clients = () if links else tunnel.clients
     contents = {
@@ -69,7 +82,7 @@ def build(
         **{script: (FILES / script).read_text() for script in ("agent.py", "metrics.py")},
         "metrics-level": f"{metrics}\n",
         **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in clients},
-        **{f"revoked/{serial}": f"{owner}\n" if owner else "" for serial, owner in owners.items()},
+        **{f"revoked/{serial}": _render_revocation(revocation) for serial, revocation in revoked.items()},
         **{f"root/{path}": text for path, text in _read_tree(FILES / "root").items()},
         **{f"root/{path}": text for path, text in (links.files if links else _server_files(tunnel)).items()},
         "root/etc/drawbridge/nftables.conf": rules,
@@ -78,7 +91,24 @@ def build(
         **{f"root/{path}": text for path, text in _metrics_files(metrics).items()},
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
+    _check_size(contents, archive, len(clients), len(revoked))
     return Release(archive=archive, sha256=sha256(archive).hexdigest())
+
+
+def _render_revocation(revocation: Revocation) -> str:
+    lines = (revocation.client, revocation.not_after)
+    return "".join(f"{line}\n" for line in lines) if any(lines) else ""
+
+
+def _check_size(contents: Mapping[str, str], archive: bytes, clients: int, revoked: int) -> None:
+    unpacked = sum(len(text.encode()) for text in contents.values())
+    if len(contents) > MAX_FILES or unpacked > MAX_UNPACKED or len(archive) > MAX_ARCHIVE:
+        raise ValueError(
+            f"the release of {clients} clients and {revoked} revoked certificates has {len(contents)} files, "
+            f"{unpacked} bytes and as an archive {len(archive)} bytes, and a gateway takes {MAX_FILES}, {MAX_UNPACKED} "
+            f"and {MAX_ARCHIVE}; use fewer clients, or a shorter drawbridge:lifetimes.client, after which revoked "
+            "certificates leave the release"
+        )
 
 
 def _manifest_entries(tunnel: Tunnel, links: PairLinks | None) -> dict[str, object]:

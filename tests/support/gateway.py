@@ -31,10 +31,14 @@ TUNNEL = Tunnel(
 )
 
 
-def build_release(tunnel: Tunnel = TUNNEL, revoked: dict[int, str] | Sequence[int] = ()) -> release.Release:
-    """A release as the program builds it."""
+def build_release(
+    tunnel: Tunnel = TUNNEL, revoked: dict[int, str] | Sequence[int] = (), not_after: str = ""
+) -> release.Release:
+    """A release as the program builds it; `revoked` are serials, or maps them to clients' names."""
     everywhere = (IPv4Network("0.0.0.0/0"),)
-    return release.build(tunnel, admin_from=(), allow_from=everywhere, vpc=tunnel.routes, revoked=revoked)
+    names = revoked if isinstance(revoked, dict) else dict.fromkeys(revoked, "")
+    revocations = {str(serial): release.Revocation(name, not_after) for serial, name in names.items()}
+    return release.build(tunnel, admin_from=(), allow_from=everywhere, vpc=tunnel.routes, revoked=revocations)
 
 
 def build_linked_release(extra: str = "", mode: BondMode = "balance-xor") -> release.Release:
@@ -46,7 +50,7 @@ def build_linked_release(extra: str = "", mode: BondMode = "balance-xor") -> rel
     files["etc/drawbridge/links/ovn0.conf"] += extra
     links = release.PairLinks(taps=("ovn0", "ovn1"), files=files, bundles={"ovn1.ovpn": BUNDLE})
     tunnel, allowed = pair.create_tunnel(0, made, ()), (IPv4Network(remote),)
-    return release.build(tunnel, admin_from=(), allow_from=allowed, vpc=(), revoked=(), links=links)
+    return release.build(tunnel, admin_from=(), allow_from=allowed, vpc=(), revoked={}, links=links)
 
 
 def tunnel_without(names: tuple[str, ...], tunnel: Tunnel = TUNNEL) -> Tunnel:

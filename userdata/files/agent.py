@@ -34,7 +34,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -53,10 +53,13 @@ RESOLVER_SETTINGS = "etc/systemd/resolved.conf.d/drawbridge.conf"
 MAX_ARCHIVE = 4 << 20
 """Bytes of a release's archive."""
 MAX_UNPACKED = 16 << 20
-MAX_FILES = 5_000
+MAX_FILES = 20_000
 MAX_REASON = 400
 MAX_REPAIRS, MAX_REPAIR = 3, 60
 """Characters, and repairs that a report lists with so many characters each; it still fits a parameter of 4,096."""
+
+#: Time after a revoked certificate's end for which its serial stays on the gateway: the clock may be ahead.
+CLOCK_MARGIN = timedelta(days=1)
 
 #: Seconds.
 COMMAND_TIMEOUT = 60.0
@@ -351,6 +354,20 @@ class Revocations:
     """Names of the clients that may be connected."""
 
 
+def read_revocation(text: str) -> tuple[str, str]:
+    """Return the client's name and the end of its certificate (ISO 8601) in a release's file; each may be empty."""
+    name, _, end = text.partition("\n")
+    return name.strip(), end.strip()
+
+
+def has_ended(not_after: str, now: datetime) -> bool:
+    """Return whether a certificate has surely ended; one whose end is unknown has not."""
+    try:
+        return datetime.fromisoformat(not_after) + CLOCK_MARGIN < now
+    except (ValueError, TypeError):
+        return False
+
+
 def read_revocations(archive: bytes) -> Revocations:
     """Return an archive's revocations, also if the archive is too large or damaged: those up to the damage."""
     revocations, total = Revocations({}, set()), 0
@@ -367,7 +384,8 @@ def read_revocations(archive: bytes) -> Revocations:
                 continue
             if directory == "revoked" and name.isdigit():
                 content = tar.extractfile(member)
-                revocations.serials[name] = content.read(100).decode(errors="replace").strip() if content else ""
+                text = content.read(100).decode(errors="replace") if content else ""
+                revocations.serials[name] = read_revocation(text)[0]
             elif directory == "ccd":
                 revocations.allowed.add(name)
     return revocations
@@ -895,7 +913,13 @@ class GatewayMachine:
         """Return a release's revoked serials, in decimal, each with its client's name, which may be empty."""
         directory = self.releases / release / "revoked"
         serials = sorted(path for path in directory.glob("*") if path.name.isdigit()) if directory.is_dir() else []
-        return {path.name: read_or_empty(path).strip() for path in serials}
+        return {path.name: read_revocation(read_or_empty(path))[0] for path in serials}
+
+    def drop_ended(self, before: str, release: str, now: datetime) -> None:
+        """Take back the revocations that `release` has no more, and whose certificates have ended as `before` says."""
+        for serial in self.revocations(before).keys() - self.revocations(release).keys():
+            if has_ended(read_revocation(read_or_empty(self.releases / before / "revoked" / serial))[1], now):
+                (self.openvpn / "revoked" / serial).unlink(missing_ok=True)
 
     def read_release_revocations(self, release: str) -> Revocations:
         """Return the revocations of a release that is on this machine."""
@@ -1131,6 +1155,8 @@ def converge(machine: GatewayMachine, cloud: Cloud, agent: str) -> Report:
         if failures:
             # The release runs, but it is not noted as applied: the next run tries the revocations again.
             raise FailedError("; ".join(failures))
+        if applied:
+            machine.drop_ended(applied.release, staged.release, datetime.now(UTC))
         machine.save_state(
             replace(state, applied=staged, agent=agent, refused=None, failed=None, attempts=0, reason="")
         )

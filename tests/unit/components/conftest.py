@@ -27,7 +27,7 @@ COMPUTED: dict[str, dict[str, Any]] = {
     "pulumi-python:dynamic:Certificates": {
         "sshHostKey": "ssh-ed25519 AAAA",
         "clients": {"alice": {"serial": "17", "notAfter": "2030-01-01", "fingerprint": "f"}},
-        "revoked": {"16": "bob"},
+        "revoked": {"16": {"client": "bob", "notAfter": "2030-01-01"}},
     },
     "pulumi-python:dynamic:PinnedImage": {"image": "ami-1"},
     "pulumi-python:dynamic:DelegatedPrefix": {"prefix": "2001:db8:1:2:3::/80"},

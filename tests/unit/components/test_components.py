@@ -450,7 +450,7 @@ def test_authority_hands_its_provider_names_and_no_secret(declare: Declare) -> N
         "clients": {
             "alice": {"bundle": "/drawbridge/dev/clients/alice/bundle", "serial": "17", "notAfter": "2030-01-01"}
         },
-        "revoked": {"16": "bob"},
+        "revoked": {"16": {"client": "bob", "notAfter": "2030-01-01"}},
     }
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from moto import mock_aws
 
 from contract import GATEWAY_SECRETS, Names
 from openvpn.listener import Listener
-from openvpn.model import Tunnel
+from openvpn.model import Tunnel, TunnelClient
 from openvpn.topology import BondedSegment, Segment
 from tests.support import gateway
 from userdata import cloud_config
@@ -383,6 +384,30 @@ def test_revocations_hold_even_if_their_release_is_refused(world: World) -> None
     assert world.machine.openvpn.joinpath("revoked").stat().st_ino == inode, "the directory itself is never replaced"
 
 
+def test_a_revocation_leaves_when_release_and_clock_agree_that_its_certificate_has_ended(world: World) -> None:
+    past, future = "2026-01-01T00:00:00+00:00", "2199-01-01T00:00:00+00:00"
+    world.publish(gateway.build_release(revoked={1: "alice", 2: ""}, not_after=past))
+    world.run()
+    assert world.serials() == {"1", "2"}, "as long as the release has it, it stays"
+    world.publish(gateway.build_release(revoked={3: "bob"}, not_after=future))
+    world.run()
+    assert world.serials() == {"3"}
+    world.publish(gateway.build_release())
+    world.run()
+    assert world.serials() == {"3"}, "its certificate has not ended"
+
+
+def test_ten_thousand_clients_of_which_two_thousand_are_left(world: World) -> None:
+    clients = tuple(TunnelClient(name=f"client{number:04}") for number in range(2_000))
+    tunnel = Tunnel(pool=IPv4Network("10.8.0.0/16"), clients=clients)
+    revoked = {10**47 + number: f"client{number:05}" for number in range(8_000)}
+    built = gateway.build_release(tunnel, revoked, "2199-01-01T00:00:00+00:00")
+    assert len(built.archive) < agent.MAX_ARCHIVE / 2
+    world.publish(built)
+    assert world.run().state == "ready"
+    assert len(world.serials()) == 8_000
+
+
 @pytest.mark.parametrize("command", ["nft --check", "systemctl daemon-reload", "systemctl reload-or-restart"])
 def test_a_release_on_a_machine_that_is_too_slow_is_tried_again(world: World, command: str) -> None:
     """An instance without CPU credits is as slow; that says nothing of the release."""
@@ -583,12 +608,12 @@ def test_a_full_disk_changes_nothing(world: World, monkeypatch: pytest.MonkeyPat
     sha = world.publish(gateway.build_release(revoked=[5]))
     write, count = agent.create_file, [0]
 
-    def full(path: Path, content: bytes, *rest: Any) -> None:
+    def full(path: Path, content: bytes, *rest: Any, **more: Any) -> None:
         count[0] += 1
         if count[0] >= nth and "run/" not in str(path.relative_to(world.root)):
-            write(path, content[: len(content) // 2], *rest)
+            write(path, content[: len(content) // 2], *rest, **more)
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, content, *rest)
+        write(path, content, *rest, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(agent, "create_file", full)

@@ -54,7 +54,9 @@ def test_everything_in_it() -> None:
 def test_what_is_in_the_files() -> None:
     files = gateway.release_contents(gateway.build_release(revoked={5: "carol", 6: ""}))
     assert files["root/etc/openvpn/server/server.conf"].decode() == render_server(gateway.TUNNEL)
-    assert (files["revoked/5"], files["revoked/6"]) == (b"carol\n", b"")
+    assert (files["revoked/5"], files["revoked/6"]) == (b"carol\n\n", b"")
+    files = gateway.release_contents(gateway.build_release(revoked={5: "carol", 6: ""}, not_after="2027-01-01"))
+    assert (files["revoked/5"], files["revoked/6"]) == (b"carol\n2027-01-01\n", b"\n2027-01-01\n")
     assert files["agent.py"] == (FILES / "agent.py").read_bytes()
     manifest = agent.read_manifest(files["manifest.json"].decode())
     assert manifest == agent.Manifest(instances=("server",), secrets=GATEWAY_SECRETS)
@@ -110,3 +112,13 @@ def test_the_program_runs_where_python_has_no_modules_of_unix() -> None:
 
 def test_the_agent_takes_the_format_that_a_release_has() -> None:
     assert release.FORMAT == agent.FORMAT
+
+
+def test_the_agent_takes_as_much_as_a_release_may_have() -> None:
+    limits = (agent.MAX_FILES, agent.MAX_UNPACKED, agent.MAX_ARCHIVE)
+    assert limits == (release.MAX_FILES, release.MAX_UNPACKED, release.MAX_ARCHIVE)
+
+
+def test_what_the_agent_would_refuse_is_not_built() -> None:
+    with pytest.raises(ValueError, match=r"^the release of 2 clients and 20000 revoked certificates has 200\d\d files"):
+        gateway.build_release(revoked=list(range(20_000)))
