@@ -12,6 +12,7 @@ import contract
 from components.authority_provider import Issuer
 from components.grants import READ_PARAMETERS, Grant
 from components.owner import Owner
+from components.register import INTELLIGENT_TIERING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,8 @@ class AuthorityArgs:
     never were."""
     key: pulumi.Input[str] | None = None
     """ARN of the KMS key of the secrets; without it, they are encrypted with AWS's own key, `aws/ssm`."""
+    intelligent_tiering: bool = False
+    """Whether SSM may make parameters advanced ones that do not fit the standard tier."""
 
 
 class Certificates(Resource, name="Certificates"):
@@ -74,6 +77,7 @@ class Authority(pulumi.ComponentResource):
                 **({"rotations": dict(args.rotations)} if args.rotations else {}),
                 # Left out for `aws/ssm`: so deployed stacks that keep it have nothing to change.
                 **({"key": args.key} if args.key is not None else {}),
+                **({"tier": INTELLIGENT_TIERING} if args.intelligent_tiering else {}),
             },
             child,
         )

@@ -48,7 +48,10 @@ CLOCK_TOLERANCE = timedelta(hours=1)
 #: Clients whose certificates are registered with one call. A run that is cut off loses those without a bundle.
 BATCH = 25
 
-INPUTS = ("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "rotations", "owner", "key")
+INPUTS = (
+    *("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "rotations"),
+    *("owner", "key", "tier"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class Order:
     """Identifier of the deployment; None in states that were deployed before it existed."""
     key: str | None = None
     """ARN of the KMS key of the secrets; None for `aws/ssm`."""
+    tier: str | None = None
+    """Tier of parameters; None for the account's default."""
 
     def check_rotations(self, now: datetime) -> None:
         """Raise `IssuerError` for a rotation that is in the future."""
@@ -101,6 +106,7 @@ class Order:
             client_rotations=rotations.get("clients", {}),
             owner=props.get("owner"),
             key=props.get("key"),
+            tier=props.get("tier"),
         )
 
 
@@ -472,7 +478,8 @@ def _open_store(order: Order, *, decrypt: bool = True) -> ParameterStore:
             f"the environment's AWS credentials are for account {account}, the stack's provider is in {order.account}; "
             "set AWS_PROFILE so that they are the same"
         )
-    return ParameterStore(session.client("ssm", config=SSM_CONFIG), order.names, order.key, decrypt=decrypt)
+    ssm = session.client("ssm", config=SSM_CONFIG)
+    return ParameterStore(ssm, order.names, order.key, tier=order.tier, decrypt=decrypt)
 
 
 def _now() -> datetime:

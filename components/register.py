@@ -16,9 +16,18 @@ from pki.authority import Certificate
 #: Characters in the value of a standard parameter (AWS Systems Manager User Guide, "Managing parameter tiers").
 PARAMETER_LIMIT = 4096
 
+#: The tier by which SSM makes a parameter an advanced one if it does not fit the standard tier, and its limit.
+INTELLIGENT_TIERING, ADVANCED_LIMIT = "Intelligent-Tiering", 8192
+
 #: Names that one DeleteParameters call takes.
 _DELETE_BATCH = 10
 
+
+#: What to do in an account that has 10,000 standard parameters.
+MAKE_ROOM = (
+    "remove some that nobody needs, or let SSM make those beyond the limit advanced ones, 0.05 USD a month each: "
+    "drawbridge:secrets.tier: intelligent"
+)
 
 #: The key of SecureStrings that name none.
 DEFAULT_KEY = "alias/aws/ssm"
@@ -42,11 +51,20 @@ class ParameterStore:
         names: names of the gateway.
         key: ARN of the KMS key that secrets are written under; None for `aws/ssm`. A secret under another key is
             written again.
+        tier: SSM's tier of what is written; None for the account's default.
         decrypt: whether `values` has the secrets in clear.
     """
 
-    def __init__(self, ssm: Any, names: contract.Names, key: str | None = None, *, decrypt: bool = True) -> None:
-        self._ssm, self._key = ssm, key
+    def __init__(
+        self,
+        ssm: Any,
+        names: contract.Names,
+        key: str | None = None,
+        *,
+        tier: str | None = None,
+        decrypt: bool = True,
+    ) -> None:
+        self._ssm, self._key, self._tier = ssm, key, tier
         self._tags = [{"Key": key, "Value": value} for key, value in contract.tags(names.stack).items()]
         self.values: dict[str, str] = {}
         with translate_errors("read", names.root):
@@ -95,9 +113,13 @@ class ParameterStore:
         """Write a parameter; raises `IssuerError` if it is too long or SSM refuses it."""
         if self.has(name, value, secret=secret):
             return
-        if len(value) > PARAMETER_LIMIT:
-            raise IssuerError(f"{name} would have {len(value)} characters, and a parameter takes {PARAMETER_LIMIT}")
+        limit = ADVANCED_LIMIT if self._tier else PARAMETER_LIMIT
+        if len(value) > limit:
+            remedy = "" if self._tier else "; drawbridge:secrets.tier: intelligent doubles that"
+            raise IssuerError(f"{name} would have {len(value)} characters, and a parameter takes {limit}{remedy}")
         parameter = {"Name": name, "Value": value, "Type": "SecureString" if secret else "String"}
+        if self._tier:
+            parameter["Tier"] = self._tier
         if secret:
             # Named also if it is the default, because an overwritten parameter must not keep the key that it had.
             parameter["KeyId"] = self._key or DEFAULT_KEY
@@ -139,16 +161,19 @@ class translate_errors:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ClientError):
             code = error.response.get("Error", {}).get("Code", "unknown")
-            remedy = f"; {_ASK_FOR_ACCESS}" if code == "AccessDeniedException" else ""
+            remedy = f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
             raise IssuerError(f"{self._failure}: {code}{remedy}") from None
         if isinstance(error, BotoCoreError):
             raise IssuerError(f"{self._failure}: {type(error).__name__}") from None
 
 
-_ASK_FOR_ACCESS = (
-    "the credentials need permission for this in IAM and, for secrets, in the policy of their KMS key: that of the "
-    "stack's own key has the deployer of the last `pulumi up` and drawbridge:secrets.users"
-)
+_REMEDIES = {
+    "AccessDeniedException": (
+        "the credentials need permission for this in IAM and, for secrets, in the policy of their KMS key: that of the "
+        "stack's own key has the deployer of the last `pulumi up` and drawbridge:secrets.users"
+    ),
+    "ParameterLimitExceeded": f"the account has as many standard parameters as SSM allows: {MAKE_ROOM}",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,7 @@ def create_authority(
         lifetimes=settings.lifetimes.model_dump(),
         rotations=settings.rotations.model_dump(exclude_defaults=True),
         key=secrets_key,
+        intelligent_tiering=settings.secrets.tier == "intelligent",
     )
     return Authority(names.resource("authority"), args)
 

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from components.account_quotas import check_addresses, check_vpcs
+from components.authority_provider import BATCH
 from components.existing_vpc import ExistingVpc, ExistingVpcArgs, find_existing_vpc
 from components.own_account import check_own_account
+from components.parameter_quotas import check_parameters, count_needed
 from components.zones import choose_zones
 from contract import GATEWAYS, Names
 from settings.model import Settings, Vpc
@@ -45,6 +47,10 @@ def find_placements(settings: Settings) -> dict[str, Placement]:
     placements = {names.gateway: _find_placement(settings, names, *place) for names, place in gateways.items()}
     check_vpcs(settings.region, [(names, vpc.cidr) for names, (_, vpc) in gateways.items() if not vpc.vpc_id])
     check_addresses(settings.region, list(gateways))
+    kits = sum(client.needs_kit(settings.tunnel) for client in settings.clients)
+    needed = count_needed(len(settings.clients), kits, BATCH)
+    intelligent = settings.secrets.tier == "intelligent"
+    check_parameters(settings.region, Names(settings.stack), needed, intelligent=intelligent)
     return placements
 
 

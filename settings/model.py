@@ -296,6 +296,8 @@ class Secrets(Section):
     """`stack`: a key of its own; `aws/ssm`: AWS's key, which everybody in the account may use; or an existing key."""
     users: tuple[Annotated[str, Field(pattern=PRINCIPAL_ARN)], ...] = ()
     """IAM users and roles that may use the stack's own key, in addition to the deployer and the gateway."""
+    tier: Literal["account", "intelligent"] = "account"
+    """Tier of new parameters with certificates and keys: the account's default, or Intelligent-Tiering."""
 
 
 class Settings(Section):

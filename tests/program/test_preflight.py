@@ -11,6 +11,7 @@ import pulumi
 import pytest
 
 import contract
+from components import parameter_quotas
 from engine.provider import invokes
 from lab.api.moto_patches import add_quota_increases, patched
 from tests.program.conftest import REGION, Deploy, Deployment
@@ -235,3 +236,41 @@ def test_clients_reach_every_range_of_an_existing_vpc(deploy: Deploy, existing: 
     )["SecurityGroupRules"]
     forwarded = {rule["CidrIpv4"] for rule in rules if rule.get("Description") == "forwarded"}
     assert forwarded == {"172.20.0.0/16", "172.21.0.0/16"}
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowd(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """20 clients, in an account that has room for fewer: its limits are small, and it has 24 parameters."""
+    for name, limit in {"STANDARD_PARAMETERS": 50, "COUNTED_FROM": 10, "PUTS_PER_SECOND": 0.5}.items():
+        monkeypatch.setattr(parameter_quotas, name, limit)
+    ssm = Deployment({}, []).ssm
+    published = sum(len(page["Parameters"]) for page in ssm.get_paginator("describe_parameters").paginate())
+    for number in range(24 - published):
+        ssm.put_parameter(Name=f"/other/{number}", Value="1", Type="String")
+    return [{"name": f"client{number:03}"} for number in range(20)]
+
+
+def test_more_parameters_than_the_account_may_have(refused: Callable[..., str], crowd: list[dict[str, str]]) -> None:
+    assert refused(clients=crowd) == (
+        "drawbridge:clients: need 31 new SSM parameters, but eu-west-1 has 24 and the account's limit is 50; remove "
+        "some that nobody needs, or let SSM make those beyond the limit advanced ones, 0.05 USD a month each: "
+        "drawbridge:secrets.tier: intelligent"
+    )
+
+
+def test_the_remedies_for_too_many_parameters_are_accepted(
+    deploy: Deploy, crowd: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(pulumi.log, "info", lambda text, *_: lines.append(text))
+    stack = deploy(config(clients=crowd, secrets={"tier": "intelligent"}))
+    assert len(stack.outputs["clients"]) == 20
+    said = "31 new SSM parameters take about 1 minute, because SSM writes 0.5 a second"
+    assert [line.partition(";")[0] for line in lines if "SSM parameters" in line] == [said]
+    lines.clear()
+    # What is deployed is not new.
+    parameter_quotas.check_parameters(REGION, NAMES, 31, intelligent=False)
+    assert lines == []
