@@ -353,16 +353,17 @@ def _issue(
 
     After a cut in the middle, the certificates without a bundle are revoked by the next run.
     """
-    leaves = {}
+    leaves, texts = {}, {}
     for client in clients:
         try:
-            leaves[client] = keys.ca.issue_client(client, order.client_lifetime, now)
+            leaf = leaves[client] = keys.ca.issue_client(client, order.client_lifetime, now)
+            tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
         except PkiError as error:
             raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
+        parts = keys.ca.certificate, leaf.certificate, leaf.key, tls
+        texts[client] = bundles.render_bundle(order.profiles[client], *parts)
     register.add(leaves, order.client_rotations)
-    for client, leaf in leaves.items():
-        tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
-        bundle = bundles.render_bundle(order.profiles[client], keys.ca.certificate, leaf.certificate, leaf.key, tls)
+    for client, bundle in texts.items():
         store.put(order.names.bundle(client), bundle, secret=True)
         progress.advance()
     return leaves
