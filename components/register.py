@@ -44,7 +44,7 @@ class IssuerError(Exception):
 
 
 class ParameterStore:
-    """A gateway's SSM parameters, read once and kept in step; writing a value that is already there does nothing.
+    """A gateway's SSM parameters, read once and remaining in step; writing a value that is already there does nothing.
 
     Args:
         ssm: boto3 client.
@@ -262,9 +262,9 @@ class Register:
         paged = {serial for page in self._pages.values() for serial in page}
         changed = set()
         for name, page in self._pages.items():
-            kept = _revoke(page, serials, now)
-            if kept != page:
-                self._pages[name], self._room[name] = kept, _room_of(kept)
+            remaining = _revoke(page, serials, now)
+            if remaining != page:
+                self._pages[name], self._room[name] = remaining, _room_of(remaining)
                 changed.add(name)
         moved = {serial: entry for serial, entry in self._single.items() if serial not in paged}
         self._write(changed | self._place(_revoke(moved, serials, now)))
