@@ -621,5 +621,7 @@ def test_a_full_disk_changes_nothing(world: World, monkeypatch: pytest.MonkeyPat
     assert (report.state, report.release, report.running) == ("degraded", sha, good)
     assert "No space left" in report.reason
     assert world.running() == good
-    assert sorted(map(str, world.root.rglob("*"))) == listing
+    # But the revocation holds.
+    serial = str(world.root / "etc/openvpn/server/revoked/5")
+    assert sorted(map(str, world.root.rglob("*"))) == sorted([*listing, serial])
     assert world.run().running == sha
