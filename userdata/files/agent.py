@@ -350,8 +350,8 @@ class Revocations:
 
     serials: dict[str, str]
     """Revoked serials, in decimal, each with its client's name, which may be empty."""
-    allowed: set[str]
-    """Names of the clients that may be connected."""
+    allowed: set[str] | None
+    """Names of the clients that may be connected; None if they cannot all be read."""
 
 
 def read_revocation(text: str) -> tuple[str, str]:
@@ -369,8 +369,10 @@ def has_ended(not_after: str, now: datetime) -> bool:
 
 
 def read_revocations(archive: bytes) -> Revocations:
-    """Return an archive's revocations, also if the archive is too large or damaged: those up to the damage."""
-    revocations, total = Revocations({}, set()), 0
+    """Return an archive's revocations, also if the archive is too large or damaged: the serials up to the damage."""
+    serials: dict[str, str] = {}
+    allowed: set[str] = set()
+    is_complete, total = False, 0
     with (
         contextlib.suppress(tarfile.TarError, zlib.error, EOFError, OSError, ValueError),
         tarfile.open(fileobj=io.BytesIO(archive), mode="r|gz") as tar,
@@ -385,10 +387,12 @@ def read_revocations(archive: bytes) -> Revocations:
             if directory == "revoked" and name.isdigit():
                 content = tar.extractfile(member)
                 text = content.read(100).decode(errors="replace") if content else ""
-                revocations.serials[name] = read_revocation(text)[0]
+                serials[name] = read_revocation(text)[0]
             elif directory == "ccd":
-                revocations.allowed.add(name)
-    return revocations
+                allowed.add(name)
+        else:
+            is_complete = True
+    return Revocations(serials, allowed if is_complete else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,15 +410,15 @@ def read_sessions(status: Iterable[str]) -> list[Session]:
     return [Session(row[1], int(row[10])) for row in clients if row[10].isascii() and row[10].isdigit()]
 
 
-def kill_commands(sessions: Iterable[Session], allowed: set[str], rekeyed: set[str]) -> list[str]:
+def kill_commands(sessions: Iterable[Session], allowed: set[str] | None, rekeyed: set[str]) -> list[str]:
     """Return the management commands that end the sessions of revoked certificates.
 
-    A client that is no longer `allowed` must stop (HALT). A client that was `rekeyed` must reconnect, which only works
-    with the new certificate.
+    A client that is no longer `allowed` must stop (HALT); if that is None, none must. A client that was `rekeyed` must
+    reconnect, which only works with the new certificate.
     """
     commands = []
     for session in sessions:
-        if session.name not in allowed:
+        if allowed is not None and session.name not in allowed:
             commands.append(f"client-kill {session.cid} HALT")
         elif session.name in rekeyed:
             commands.append(f"client-kill {session.cid}")

@@ -136,6 +136,15 @@ def test_a_revocation_holds_whatever_is_wrong_with_its_archive(world: World, cas
     assert world.serials() == {"1", "2"}
 
 
+def test_an_archive_that_cannot_be_read_to_its_end_ends_no_session_but_of_what_it_revokes() -> None:
+    """Its list of clients may lack some, whose sessions would end for good."""
+    archive = gateway.build_release().archive
+    sessions = [agent.Session("alice", 1), agent.Session("carol", 2)]
+    assert agent.kill_commands(sessions, agent.read_revocations(archive).allowed, set()) == ["client-kill 2 HALT"]
+    damaged = agent.read_revocations(archive[: len(archive) // 2])
+    assert agent.kill_commands(sessions, damaged.allowed, {"alice"}) == ["client-kill 1"]
+
+
 def test_a_revocation_holds_though_the_disk_has_no_room_for_its_release(
     world: World,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
