@@ -17,7 +17,7 @@ import pytest
 
 from drawbridge.trial import ipv6, run
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import run_checked
+from drawbridge.trial.hosts import fetch_bundle, run_checked
 from drawbridge.trial.ipv6 import SERVER6, global_address
 from drawbridge.trial.measure import packets_arrive, ping, wait_until
 from drawbridge.trial.segment import SegmentMember, find_members
@@ -263,6 +263,7 @@ def test_where_a_whole_64_is_the_segment_s_clients_make_addresses_of_its_adverti
     raw["drawbridge:tunnel"]["ipv6"] = "advertised"
     stack = bring(deployed.region, raw)
     for host in members:
+        fetch_bundle(stack, host, host.name)  # a client takes no other addresses than its bundle lists
         run_checked(host, "systemctl", "restart", f"openvpn-client@{host.name}")
     mine = {host.name: global_address(host, "tap0", dynamic=True) for host in members}
     given = global_address(cabin, "tap0")
