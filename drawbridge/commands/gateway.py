@@ -115,6 +115,18 @@ def logs(
 
 
 @gateway.command()
+@_login
+def retry(stack: str, region: str | None, user: str, identity: Path | None, second: bool) -> None:
+    """Have the gateway try the stack's release again, also one that it has refused.
+
+    If the release fails again, clients may lose their connection for some seconds.
+    """
+    _, target = _find_target(stack, region, user, identity, second)
+    gateway_status.retry_release(target)
+    output.print_line(f"the gateway tries again; see `drawbridge gateway status --stack {stack}`")
+
+
+@gateway.command()
 @options.stack
 @options.preview
 def rotate(stack: str, preview: bool) -> None:

@@ -20,6 +20,9 @@ from openvpn.paths import Paths
 #: Units of a gateway of a pair: an OpenVPN process a link.
 LINK_UNITS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
 
+#: The agent forgets what failed before when this file exists.
+RETRY_FILE = "/run/drawbridge/retry"
+
 #: Patterns of the units whose journal is shown.
 JOURNAL_UNITS = (
     "openvpn-server@*.service",
@@ -309,3 +312,10 @@ def read_logs(target: SshTarget, *, lines: int, follow: bool = False) -> Iterato
         command.append("--follow")
     with ssh_login.connect(target) as shell:
         yield from shell.lines(shlex.join(command), timeout=None if follow else ssh_login.COMMAND_TIMEOUT)
+
+
+def retry_release(target: SshTarget) -> None:
+    """Have the agent try the stack's release again, whatever failed before; raises `GatewayError`."""
+    with ssh_login.connect(target) as shell:
+        shell.run(f"sudo -n touch {RETRY_FILE}")
+        shell.run("sudo -n systemctl start --no-block drawbridge-agent.service")

@@ -20,6 +20,7 @@ from drawbridge.operate import gateway_status as verbs
 from drawbridge.operate import ssh_login
 from drawbridge.operate.account import Account
 from pki.ssh import HostKey, host_key
+from userdata.files.agent import GatewayMachine
 
 from .conftest import STACK, SshServer
 
@@ -436,3 +437,20 @@ def test_the_command_refuses_an_impostor(deployed: SshServer, account: Account, 
     assert (code, out) == (1, "")
     assert "do not log in" in err
     assert deployed.logins == []
+
+
+def test_a_retry_is_ordered_of_the_agent_which_runs_at_once(deployed: SshServer, identity: Path) -> None:
+    deployed.answers |= {"sudo -n touch": (0, "", ""), "sudo -n systemctl": (0, "", "")}
+    code, shown, _ = run("retry", identity=identity)
+    assert (code, shown) == (0, f"the gateway tries again; see `drawbridge gateway status --stack {STACK}`\n")
+    assert deployed.asked[-2:] == [
+        f"sudo -n touch {GatewayMachine().retry_file}",
+        "sudo -n systemctl start --no-block drawbridge-agent.service",
+    ]
+
+
+def test_a_retry_that_the_gateway_does_not_take_is_an_error(deployed: SshServer, identity: Path) -> None:
+    deployed.answers["sudo -n touch"] = (1, "", "no room")
+    code, _, complaint = run("retry", identity=identity)
+    assert code == 1
+    assert "no room" in complaint
