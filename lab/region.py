@@ -34,8 +34,8 @@ from lab.linux import (
 )
 from lab.machines import image, uml, vm, vm_image
 from lab.machines.container import execute, execute_in, is_up, remove_nspawn_leftovers, unmount_below, wait_booted
+from lab.machines.control_groups import remove_groups
 from lab.machines.factory import Kernel
-from lab.machines.memory import remove_memory_groups
 from lab.namespaces import REGION_VARIABLE, delete_namespace, list_namespaces, remove_notes
 from lab.paths import CACHE_VARIABLE, PATHS, check_private, create_private
 from lab.verbs import Verb
@@ -425,7 +425,7 @@ def _clean_up(name: str) -> bool:
     for namespace in created:
         removed = True
         delete_namespace(namespace)
-    removed |= remove_memory_groups(name)
+    removed |= remove_groups(name)
     remove_notes(directory)
     for machine in machines:
         remove_nspawn_leftovers(machine)

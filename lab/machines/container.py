@@ -23,13 +23,7 @@ from typing import ClassVar
 
 from lab.errors import CommandFailed, LabError, MachineDown
 from lab.linux import NETNS, Process, enter_pid_namespace, ip_batch, run
-from lab.machines.memory import (
-    create_memory_group,
-    find_memory_group,
-    memory_group,
-    remove_memory_group,
-    run_in_group,
-)
+from lab.machines.control_groups import create_groups, find_memory_group, remove_groups, run_in_groups
 from lab.rooted_files import write_file
 
 #: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
@@ -146,13 +140,8 @@ class LabMachine:
         """
         with self._changing:
             if not self.running:
-                self._limit_memory()
                 process = self._boot()
                 threading.Thread(target=self._watch, args=(process, went_down), daemon=True).start()
-
-    def _limit_memory(self) -> None:
-        if self.memory is not None:
-            create_memory_group(memory_group(self.lab, self.name), self.memory)
 
     def _watch(self, process: "subprocess.Popen[bytes]", went_down: Callable[[], None]) -> None:
         while True:
@@ -187,7 +176,7 @@ class LabMachine:
         return [
             "setpriv",
             "--pdeathsig=KILL",
-            *run_in_group(memory_group(self.lab, self.name) if self.memory is not None else None),
+            *run_in_groups(*create_groups(self.lab, self.name, self.memory)),
             "nsenter",  # from inside, so that the machine's /sys shows its own interfaces
             f"--net={NETNS / self.namespace}",
             *IN_OWN_PID_NAMESPACE,
@@ -261,7 +250,7 @@ class LabMachine:
         self.stop(orderly=False)
         unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
-        remove_memory_group(memory_group(self.lab, self.name))
+        remove_groups(self.lab, self.name)
         remove_nspawn_leftovers(self._nspawn_name)
 
 
@@ -309,8 +298,9 @@ def execute(
         MachineDown: the container is down, or went down before the command had ended.
         LabError: the command did not end within `timeout` seconds; it is killed.
     """
+    group = find_memory_group(leader)
     command = [
-        *run_in_group(find_memory_group(leader)),
+        *run_in_groups(*[group] if group else []),
         "nsenter",
         f"--target={leader}",
         "--all",

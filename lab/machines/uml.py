@@ -160,9 +160,6 @@ class OwnKernelMachine(LabMachine):
         while any(Path(f"/proc/{kernel}").exists() for kernel in kernels) and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def _limit_memory(self) -> None:
-        """Leave the limit to the kernel, which is started with it."""
-
     def _power_off(self, leader: int) -> None:
         execute(self.namespace, ["systemctl", "--no-block", "poweroff"], timeout=5)
 

@@ -83,6 +83,19 @@ def test_user_data_runs_at_the_first_boot(cloud: Cloud, one: Instance) -> None:
     assert runs(cloud.region.host(one.id)) == 1
 
 
+def test_machines_share_no_control_group(cloud: Cloud, neighbour: Instance, one: Instance) -> None:
+    """Where they do, a machine's systemd removes the groups of units that another one starts."""
+    mine, others = (
+        {
+            line
+            for line in Path(f"/proc/{booted(cloud, machine).leader}/cgroup").read_text().splitlines()
+            if "init.scope" in line
+        }
+        for machine in (neighbour, one)
+    )
+    assert mine and others and not mine & others
+
+
 def test_memory_is_that_of_the_type(cloud: Cloud, neighbour: Instance, one: Instance) -> None:
     """Amazon EC2 Instance Types: a t3.nano has 512 MiB, a t3.small 2 GiB."""
     take = ["python3", "-c", "print(len(b'x' * (600 << 20)))"]
