@@ -126,9 +126,9 @@ def _is_server(cmdline: Path) -> bool:
 def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
     trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     with trial:
-        name = waiting.until(lambda: _lab_of(trial.pid), 30)
+        name = waiting.until(lambda: _lab_of(trial.pid), 120)
         if moment == "a machine runs":
-            waiting.until(lambda: (found := region.connect(name)) and found.status()["instances"], 30)
+            waiting.until(lambda: (found := region.connect(name)) and found.status()["instances"], 120)
         trial.send_signal(signal.SIGINT)
         _, told = trial.communicate(timeout=60)
 
@@ -140,11 +140,11 @@ def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
 def test_a_killed_trial_leaves_nothing_either() -> None:
     trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
     with trial:
-        name = waiting.until(lambda: _lab_of(trial.pid), 30)
-        waiting.until(lambda: (found := region.connect(name)) and found.status()["instances"], 60)
+        name = waiting.until(lambda: _lab_of(trial.pid), 120)
+        waiting.until(lambda: (found := region.connect(name)) and found.status()["instances"], 120)
         trial.kill()
 
-    waiting.until(lambda: traces(name) == [], 60)  # by itself: nobody takes it down
+    waiting.until(lambda: traces(name) == [], 120)  # by itself: nobody takes it down
 
 
 def _lab_of(parent: int) -> str | None:
