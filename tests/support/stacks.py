@@ -46,6 +46,16 @@ def disposable_world(world: str) -> Iterator[Deployment]:
         yield deploy_world(region, world, world_config(world))
 
 
+@contextmanager
+def without_agent(gateway: Host) -> Iterator[None]:
+    """Have a gateway's agent put nothing back while a test changes what it watches."""
+    run_checked(gateway, "systemctl", "stop", "drawbridge-agent.timer", "drawbridge-agent.service")
+    try:
+        yield
+    finally:
+        run_checked(gateway, "systemctl", "start", "drawbridge-agent.timer")
+
+
 def without_dynamic_elements(rules: str) -> str:
     """Return nft's listing without the elements of dynamic sets, which are whoever sends now."""
     return re.sub(r"(flags dynamic[^}]*?)\s*elements = \{[^}]*\}", r"\1", rules)

@@ -161,7 +161,8 @@ def test_a_gateway_that_lost_filter_forwarding_and_device_puts_them_back(deploye
     # A change of this key resets others (ip-sysctl.rst).
     assert any(repair.startswith("changed kernel settings: net.ipv4.ip_forward") for repair in repairs), repairs
     assert "policy drop" in run_checked(deployed.gateway, "nft", "list", "chain", "inet", "drawbridge", "forward")
-    assert ping(alice, deployed.region.host("private-host").address, TUNNEL) is not None
+    # OpenVPN says goodbye only if it still ran when it was restarted; else the client waits for 120 s before it reconnects.
+    assert ping(alice, deployed.region.host("private-host").address, 200) is not None
 
 
 @pytest.mark.seed("0.17")
@@ -443,12 +444,13 @@ def test_a_stranger_s_connections_keep_no_client_out(deployed: Deployment, alice
         r'counter name "sessions".*# handle (\d+)', run_checked(gateway, "nft", "-a", "list", "chain", *chain)
     )
     assert rule
-    run_checked(gateway, "nft", "delete", "rule", *chain, "handle", rule[1])
-    try:
-        with connections_held(deployed, stranger) as places:
-            assert places > 300
-    finally:
-        run_checked(gateway, "systemctl", "reload", "drawbridge-nftables")
+    with stacks.without_agent(gateway):
+        run_checked(gateway, "nft", "delete", "rule", *chain, "handle", rule[1])
+        try:
+            with connections_held(deployed, stranger) as places:
+                assert places > 300
+        finally:
+            run_checked(gateway, "systemctl", "reload", "drawbridge-nftables")
 
 
 def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:

@@ -64,11 +64,12 @@ def source_dest_check(deployed: Deployment) -> bool:
 @contextmanager
 def rules(gateway: Host, change: str) -> Iterator[None]:
     """The gateway with other nftables rules for the length of a block."""
-    run_checked(gateway, "nft", "-f", "/dev/stdin", stdin=change)
-    try:
-        yield
-    finally:
-        run_checked(gateway, "systemctl", "reload", "drawbridge-nftables")
+    with stacks.without_agent(gateway):
+        run_checked(gateway, "nft", "-f", "/dev/stdin", stdin=change)
+        try:
+            yield
+        finally:
+            run_checked(gateway, "systemctl", "reload", "drawbridge-nftables")
 
 
 @contextmanager
