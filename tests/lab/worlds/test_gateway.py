@@ -161,7 +161,7 @@ def test_a_gateway_that_lost_filter_forwarding_and_device_puts_them_back(deploye
     # A change of this key resets others (ip-sysctl.rst).
     assert any(repair.startswith("changed kernel settings: net.ipv4.ip_forward") for repair in repairs), repairs
     assert "policy drop" in run_checked(deployed.gateway, "nft", "list", "chain", "inet", "drawbridge", "forward")
-    # OpenVPN says goodbye only if it still ran when it was restarted; else the client waits for 120 s before it reconnects.
+    # OpenVPN says goodbye only if it still ran when it was restarted; else the client reconnects after 120 s.
     assert ping(alice, deployed.region.host("private-host").address, 200) is not None
 
 
