@@ -15,6 +15,7 @@ import pulumi
 import pytest
 
 import contract
+from components import parameter_quotas
 from engine.provider import invokes
 from lab.api.moto_patches import add_quota_increases, patched
 from program.preflight import check_account, find_placements
@@ -205,6 +206,9 @@ def in_subnet(**sections: Any) -> Callable[[World], Sections]:
     return lambda world: {**world.network(), **sections}
 
 
+#: With the limits of `world`, more clients than have room.
+CROWD = {"clients": [{"name": f"client{number}"} for number in range(20)]}
+
 #: Refusals and ways that change nothing in the account.
 IN_THE_FILE = [
     *(
@@ -276,6 +280,12 @@ IN_THE_FILE = [
             ("one of AWS's (arn:aws:iam::aws:policy/…)", "arn:aws:iam::aws:policy/PowerUserAccess"),
         )
     ),
+    Refusal(
+        lambda _: CROWD,
+        "drawbridge:clients: need * new SSM parameters, but * has * and the account's limit is *; *",
+        "drawbridge:secrets.tier: intelligent",
+        lambda *_: {**CROWD, "secrets": {"tier": "intelligent"}},
+    ),
 ]
 
 #: Refusals and ways that change the account, each in one of its own.
@@ -320,7 +330,9 @@ IN_THE_ACCOUNT = [
 
 @pytest.fixture
 def world(existing: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A region with two zones beside a local one."""
+    """A region with two zones beside a local one, in an account that has room for few parameters."""
+    monkeypatch.setattr(parameter_quotas, "STANDARD_PARAMETERS", 30)
+    monkeypatch.setattr(parameter_quotas, "COUNTED_FROM", 20)
     zones = {"id": REGION, "names": ["eu-west-1-wl1-bru-wlz-1", "eu-west-1b", "eu-west-1a"]}
     monkeypatch.setitem(invokes.INVOKES, "aws:index/getAvailabilityZones:getAvailabilityZones", lambda *_: zones)
     with patched(add_quota_increases):
