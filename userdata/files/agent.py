@@ -260,7 +260,7 @@ def read_state(text: str) -> AgentState:
         for key in ("applied", "refused", "failed"):
             raw[key] = raw.get(key) and Generation(**raw[key])
         return AgentState(**{**raw, "repairs": tuple(raw.get("repairs", ()))})
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return AgentState()
 
 
