@@ -1,7 +1,6 @@
 """Stacks as tests of worlds have them: deployed, their hosts in place, their gateway running what was asked."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -54,11 +53,6 @@ def without_agent(gateway: Host) -> Iterator[None]:
         yield
     finally:
         run_checked(gateway, "systemctl", "start", "drawbridge-agent.timer")
-
-
-def without_dynamic_elements(rules: str) -> str:
-    """Return nft's listing without the elements of dynamic sets, which are whoever sends now."""
-    return re.sub(r"(flags dynamic[^}]*?)\s*elements = \{[^}]*\}", r"\1", rules)
 
 
 def configuration_digests(host: Host) -> str:

@@ -27,6 +27,7 @@ from openvpn.bundle import render_bundle
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
 from tests.support import promises, stacks, waiting
+from userdata.files.agent import without_dynamic_elements
 
 TUNNEL = 60.0
 
@@ -491,7 +492,7 @@ def _configuration(host: Host) -> str:
         "find /etc/openvpn /etc/drawbridge /etc/ssh /etc/systemd /etc/sysctl.d -type f | sort | xargs sha256sum",
     )
     rules = re.sub(r"(packets|bytes) \d+", "", run_checked(host, "nft", "list", "ruleset"))
-    rules = stacks.without_dynamic_elements(rules)
+    rules = without_dynamic_elements(rules)
     units = run_checked(host, "sh", "-c", "systemctl list-unit-files --state=enabled,masked --no-legend | sort")
     return "\n".join((files, rules, units, run_checked(host, "sysctl", "net.ipv4.ip_forward")))
 

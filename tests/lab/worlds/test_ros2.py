@@ -24,6 +24,7 @@ from tests.support import stacks, waiting
 from tests.support.every_segment import EverySegment
 from tests.support.frames import arp, count_drops, mac, neighbour, udp
 from tests.support.promises import World
+from userdata.files.agent import without_dynamic_elements
 
 TUNNEL = 60.0
 GROUP = ("239.255.0.1", 7400)
@@ -370,7 +371,7 @@ def rebooted(deployed: Deployment, leader: int | None) -> Host | None:
 
 def configuration(gateway: Host) -> str:
     """What makes the segment: devices, their places, the filter without what it counted."""
-    rules = stacks.without_dynamic_elements(run_checked(gateway, "nft", "list", "ruleset"))
+    rules = without_dynamic_elements(run_checked(gateway, "nft", "list", "ruleset"))
     bridge = run_checked(gateway, "bridge", "-d", "link", "show")
     address = run_checked(gateway, "cat", "/sys/class/net/br0/address")
     return re.sub(r"packets \d+ bytes \d+|^\d+: ", "", rules + bridge + address)

@@ -20,6 +20,7 @@ from tests.support import stacks, waiting
 from tests.support.every_routed_world import EveryRoutedWorld
 from tests.support.promises import World
 from tests.support.stacks import configuration_digests
+from userdata.files.agent import without_dynamic_elements
 
 TUNNEL = 60.0
 POOL = "10.213.77.0/24"
@@ -52,7 +53,7 @@ def table(gateway: Host) -> str:
     """The gateway's own table, without what its counters have counted."""
     listed = run_checked(gateway, "nft", "-s", "list", "table", "inet", "drawbridge")
     assert listed
-    return stacks.without_dynamic_elements(listed)
+    return without_dynamic_elements(listed)
 
 
 def source_dest_check(deployed: Deployment) -> bool:

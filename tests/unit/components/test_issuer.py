@@ -23,18 +23,10 @@ from components.register import IssuerError
 from openvpn import bundle as bundles
 from pki import tls_crypt
 from pki.authority import Certificate
+from tests.support.issuing import order_certificates
 
 NAMES = contract.Names("dev")
-PROPS: dict[str, Any] = {
-    "stack": "dev",
-    "region": "eu-west-1",
-    "account": "123456789012",
-    "serverName": "dev.drawbridge",
-    "profiles": {"alice": "client\nremote 192.0.2.1\n", "bob": "client\nremote 192.0.2.1\n"},
-    # Pulumi's wire has floats only.
-    "lifetimes": {"ca": 3650.0, "server": 825.0, "client": 365.0},
-    "owner": "one deployment",
-}
+PROPS = order_certificates(dict.fromkeys(("alice", "bob"), "client\nremote 192.0.2.1\n"))
 
 
 @pytest.fixture

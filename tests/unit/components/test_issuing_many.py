@@ -21,21 +21,14 @@ from components import progress, register
 from components.authority_provider import Issuer
 from lab.api.request import ApiRequest
 from lab.api.validation.throttling import Throttle
+from tests.support.issuing import order_certificates
 
 #: Seconds that a call takes.
 ROUND_TRIP = 0.03
 
 
 def order(clients: int) -> dict[str, Any]:
-    return {
-        "stack": "dev",
-        "region": "eu-west-1",
-        "account": "123456789012",
-        "serverName": "dev.drawbridge",
-        "profiles": {f"client{number:04}": "client\n" for number in range(clients)},
-        "lifetimes": {"ca": 3650.0, "server": 825.0, "client": 365.0},
-        "owner": "one deployment",
-    }
+    return order_certificates({f"client{number:04}": "client\n" for number in range(clients)})
 
 
 class VirtualClock:

@@ -14,6 +14,7 @@ from components import authority_provider
 from components.authority_provider import BATCH, Issuer
 from components.register import CLOCK_MARGIN, PARAMETER_LIMIT, ParameterStore, Register
 from pki.authority import Certificate
+from tests.support.issuing import order_certificates
 
 NAMES = contract.Names("dev")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -177,15 +178,7 @@ def test_a_move_that_was_cut_off_is_finished(ssm: Any, monkeypatch: pytest.Monke
     assert set(open_register(ssm).revoked) == {2}
 
 
-PROPS: dict[str, Any] = {
-    "stack": "dev",
-    "region": "eu-west-1",
-    "account": "123456789012",
-    "serverName": "dev.drawbridge",
-    "profiles": {"alice": "client\n", "bob": "client\n"},
-    "lifetimes": {"ca": 3650.0, "server": 825.0, "client": 10.0},
-    "owner": "one deployment",
-}
+PROPS = order_certificates(dict.fromkeys(("alice", "bob"), "client\n"), client_days=10.0)
 
 
 def test_a_revoked_serial_leaves_the_stack_when_its_certificate_has_ended(
