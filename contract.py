@@ -58,6 +58,11 @@ class Names:
         """Common name of the gateway's server certificate."""
         return ".".join((*self._letter, self.stack, PROJECT))
 
+    @property
+    def authority_name(self) -> str:
+        """Common name of the gateway's certificate authority."""
+        return self.resource(f"Drawbridge {self.stack}")
+
     def resource(self, name: str) -> str:
         """Return the Pulumi name of one of the gateway's resources.
 

@@ -127,8 +127,7 @@ class Keys:
     @classmethod
     def create(cls, order: Order, now: datetime) -> "Keys":
         """Return new keys."""
-        name = order.names.resource(f"Drawbridge {order.names.stack}")
-        ca = CertificateAuthority.create(name, order.ca_lifetime, now)
+        ca = CertificateAuthority.create(order.names.authority_name, order.ca_lifetime, now)
         keys = cls(ca, "", "", tls_crypt.server_key(), ssh.host_key(), order.stack_rotation, order.gateway_rotation)
         return keys.with_server(order, now)
 

@@ -10,7 +10,6 @@ from typing import TypeVar
 import pulumi
 
 from components.authority import Authority
-from components.existing_vpc import ExistingVpc
 from components.network import Network
 from components.peer_ingress import PeerIngress, PeerIngressArgs
 from components.vault import Vault
@@ -32,11 +31,11 @@ from program.gateway import (
     gateway_outputs,
     list_revocations,
 )
-from program.preflight import SECTIONS, Placement, check_account, find_placements
+from program.preflight import SECTIONS, check_account, find_placements, list_vpc_ranges
 from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc
 from settings.checks.overlaps import check_vpc_overlap
-from settings.model import Settings, Vpc
+from settings.model import Settings
 from userdata import release
 
 T = TypeVar("T")
@@ -112,11 +111,6 @@ def create_networks(settings: Settings) -> dict[str, Network]:
         )
         for gateway, vpc in vpcs.items()
     }
-
-
-def list_vpc_ranges(vpc: Vpc, placement: Placement) -> tuple[IPv4Network, ...]:
-    """Return a VPC's ranges, which only AWS knows of an existing one."""
-    return placement.cidrs if isinstance(placement, ExistingVpc) else (vpc.cidr,)
 
 
 def create_gateway_location(settings: Settings, gateway: str, networks: Mapping[str, Network]) -> Location:

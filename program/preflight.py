@@ -1,6 +1,7 @@
 """Look at the account and the region before anything is created, and refuse what AWS would refuse in the middle."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 
 from components.account_quotas import check_addresses, check_vpcs
 from components.authority_provider import BATCH
@@ -52,6 +53,11 @@ def find_placements(settings: Settings) -> dict[str, Placement]:
     intelligent = settings.secrets.tier == "intelligent"
     check_parameters(settings.region, Names(settings.stack), needed, intelligent=intelligent)
     return placements
+
+
+def list_vpc_ranges(vpc: Vpc, placement: Placement) -> tuple[IPv4Network, ...]:
+    """Return a VPC's ranges, which only AWS knows of an existing one."""
+    return placement.cidrs if isinstance(placement, ExistingVpc) else (vpc.cidr,)
 
 
 def _find_placement(settings: Settings, names: Names, section: str, vpc: Vpc) -> Placement:

@@ -11,6 +11,7 @@ from components.network import Network
 from openvpn.firewall import complement
 from openvpn.model import Tunnel
 from openvpn.profile import render_profile
+from program.bundle_sizes import check_bundle_sizes
 from program.gateway import (
     create_authority,
     create_instance,
@@ -23,7 +24,7 @@ from program.gateway import (
     list_revocations,
 )
 from program.kits import create_kit_users, render_kits
-from program.preflight import check_account, find_placements
+from program.preflight import check_account, find_placements, list_vpc_ranges
 from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc, tunnel_from_settings, with_ipv6, with_vpc_routes
 from settings.checks.overlaps import check_vpc_overlap
@@ -40,6 +41,7 @@ def deploy(settings: Settings) -> None:
     placement = find_placements(settings)[names.gateway]
     if isinstance(placement, ExistingVpc):
         check_vpc_overlap(settings, {"network": placement.cidrs})
+    check_bundle_sizes(settings, names, list_vpc_ranges(settings.network, placement))
     network = create_network(settings, names, settings.network, placement, listener=listener, routed=routed)
     tunnel = with_vpc_routes(tunnel, settings, network.cidrs)
     location = create_location(

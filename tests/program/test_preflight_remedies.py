@@ -18,7 +18,8 @@ import contract
 from components import parameter_quotas
 from engine.provider import invokes
 from lab.api.moto_patches import add_quota_increases, patched
-from program.preflight import check_account, find_placements
+from program.bundle_sizes import check_bundle_sizes
+from program.preflight import check_account, find_placements, list_vpc_ranges
 from settings.source import load
 from tests.program.conftest import REGION, ROOT, Deployment, deploy_into_moto
 
@@ -209,6 +210,15 @@ def in_subnet(**sections: Any) -> Callable[[World], Sections]:
 #: With the limits of `world`, more clients than have room.
 CROWD = {"clients": [{"name": f"client{number}"} for number in range(20)]}
 
+#: A client whose bundle has more than 4,096 characters, with every part of it long.
+WINDOWS = {"name": "w" * 63, "system": "windows"}
+DOMAIN = ".".join(["d" * 63] * 4)[-(253 - len("gateway.dev.")) :]
+LONG_BUNDLE = {
+    "clients": [{"name": "alice"}, WINDOWS],
+    "network": {"domain": DOMAIN},
+    "tunnel": {"ipv6": "delegated", "redirect": "all"},
+}
+
 #: Refusals and ways that change nothing in the account.
 IN_THE_FILE = [
     *(
@@ -286,6 +296,19 @@ IN_THE_FILE = [
         "drawbridge:secrets.tier: intelligent",
         lambda *_: {**CROWD, "secrets": {"tier": "intelligent"}},
     ),
+    *(
+        Refusal(
+            lambda _: LONG_BUNDLE,
+            "drawbridge:clients*: the bundle of * would have * characters, but an SSM parameter takes *; *",
+            way,
+            lambda *_, change=change: {**LONG_BUNDLE, **change},
+        )
+        for way, change in (
+            ("shorten the client's name", {"clients": [{**WINDOWS, "name": "w"}]}),
+            ("or drawbridge:network.domain", {"network": {"domain": "tenant.internal"}}),
+            ("drawbridge:secrets.tier: intelligent", {"secrets": {"tier": "intelligent"}}),
+        )
+    ),
 ]
 
 #: Refusals and ways that change the account, each in one of its own.
@@ -346,7 +369,10 @@ def look_at(sections: Sections) -> None:
     def look() -> None:
         settings = load()
         check_account(settings)
-        find_placements(settings)
+        placement = find_placements(settings)[contract.GATEWAYS[0]]
+        if not settings.pair:
+            ranges = list_vpc_ranges(settings.network, placement)
+            check_bundle_sizes(settings, contract.Names(settings.stack), ranges)
 
     deploy_into_moto(config, "dev", look)
 

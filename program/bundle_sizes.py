@@ -1,0 +1,52 @@
+"""Refuse a client whose bundle is too long for an SSM parameter, before anything is created."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
+
+import pulumi
+
+import contract
+from components.register import ADVANCED_LIMIT, PARAMETER_LIMIT
+from openvpn.bundle import render_bundle
+from openvpn.profile import PROFILE_LIMIT, render_profile
+from pki import tls_crypt
+from pki.authority import CertificateAuthority
+from program.tunnel import tunnel_from_settings, with_ipv6, with_vpc_routes
+from settings.model import Settings
+
+#: As many characters as the values that AWS chooses can have: the gateway's address, and IPv6 ranges.
+_ADDRESS, _PREFIX6, _VPC6 = "255.255.255.255", "ffff:ffff:ffff:ffff:ffff::/80", "ffff:ffff:ffff:ff00::/56"
+
+#: Characters by which the certificates of two bundles with the same names differ at most: the lengths of serials and
+#: signatures vary by a few bytes.
+_VARIATION = 16
+
+
+def check_bundle_sizes(settings: Settings, names: contract.Names, vpc: tuple[IPv4Network, ...]) -> None:
+    """Raise `pulumi.RunError` if a client's bundle does not fit a parameter; `vpc` has the VPC's ranges."""
+    tunnel = with_vpc_routes(tunnel_from_settings(settings), settings, vpc)
+    if settings.tunnel.has_ipv6:
+        tunnel = with_ipv6(tunnel, settings, _PREFIX6, _VPC6)
+    is_intelligent = settings.secrets.tier == "intelligent"
+    limit = ADVANCED_LIMIT if is_intelligent else PARAMETER_LIMIT
+    for number, client in enumerate(settings.clients):
+        profile = render_profile(tunnel, _ADDRESS, names.server, client.name)
+        if len(profile) <= PROFILE_LIMIT:
+            continue
+        length = len(profile) + _measure_keys(names, client.name)
+        if length > limit:
+            shorter = "shorten the client's name or drawbridge:network.domain"
+            bigger = "" if is_intelligent else ", or have SSM take longer ones: drawbridge:secrets.tier: intelligent"
+            raise pulumi.RunError(
+                f"drawbridge:clients[{number}]: the bundle of {client.name} would have {length} characters, but an SSM "
+                f"parameter takes {limit}; {shorter}{bigger}"
+            )
+
+
+def _measure_keys(names: contract.Names, client: str) -> int:
+    """Return the most characters of the certificates and keys in a client's bundle."""
+    now, lifetime = datetime.now(UTC), timedelta(days=1)
+    authority = CertificateAuthority.create(names.authority_name, lifetime, now)
+    leaf = authority.issue_client(client, lifetime, now)
+    wrapped = tls_crypt.client_key(tls_crypt.server_key(), str(leaf.serial).encode())
+    return len(render_bundle("", authority.certificate, leaf.certificate, leaf.key, wrapped)) + _VARIATION
