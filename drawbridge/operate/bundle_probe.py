@@ -21,10 +21,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal
 
-import contract
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
-from drawbridge.operate.gateway_status import find_address, read_report
+from drawbridge.operate.gateway_status import find_address, find_instances, read_report
 from lab.linux import within
 from openvpn.bundle import BundleError, Remote, certificate_of, remote_of, tls_crypt_of
 from openvpn.handshake import Handshake, ServerCertificateError, Wire, client_key_of
@@ -330,14 +329,11 @@ def _find_differences(account: Account, bundle: str) -> Iterator[tuple[ProbeStat
 
 
 def _find_gateway_fault(account: Account) -> Iterator[tuple[ProbeState, str, str]]:
-    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
-    alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
-    with translate_aws_errors(account.stack):
-        reservations = account.client("ec2").describe_instances(Filters=filters + alive)["Reservations"]
-    states = [instance["State"]["Name"] for group in reservations for instance in group["Instances"]]
+    instances = find_instances(account)
+    states = [instance.state for instance in instances]
     if states != ["running"]:
         yield "nothing", f"the gateway's instance is {', '.join(states) or 'missing'}", "start it"
-    report = read_report(account)
+    report = read_report(account, instances)
     if report.state != "ready":
         finding = f"the gateway reports: {' '.join(filter(None, (report.state, report.reason)))}"
         yield "nothing", finding, f"drawbridge gateway logs --stack {account.stack}"

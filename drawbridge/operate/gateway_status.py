@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,12 +71,14 @@ class AgentReport:
     """The last report of the gateway's agent."""
 
     state: str
-    """`ready`, `refused`, `degraded` or `failed` (docs/gateway.md); `stale` if the report is old."""
+    """`ready`, `refused`, `degraded` or `failed` (docs/gateway.md); `stale` if the report says nothing of now."""
     release: str
     """SHA-256 of the release that the report is about."""
     reason: str
     """Why it is not ready."""
     time: str
+    instance: str = ""
+    """EC2 instance that the agent runs on."""
     units: tuple[str, ...] = ()
     """OpenVPN's systemd units, one a process; none if the agent is older than this field."""
 
@@ -120,6 +122,28 @@ class GatewayStatus:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayInstance:
+    """A gateway's EC2 instance that is not terminated."""
+
+    id: str
+    state: str
+    """EC2's name of it, such as `running`."""
+
+
+def find_instances(account: Account) -> tuple[GatewayInstance, ...]:
+    """Return the gateway's instances, found by their tags: one, or none while it is replaced. Raises `AwsError`."""
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in account.names.tags("gateway").items()]
+    alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    with translate_aws_errors(account.stack):
+        reservations = account.client("ec2").describe_instances(Filters=filters + alive)["Reservations"]
+    return tuple(
+        GatewayInstance(instance["InstanceId"], instance["State"]["Name"])
+        for reservation in reservations
+        for instance in reservation["Instances"]
+    )
+
+
 def find_address(account: Account) -> str:
     """Return the gateway's Elastic IP, found by its tags; raises `NotDeployedError` if there is none."""
     tags = account.names.tags("gateway")
@@ -151,7 +175,7 @@ def ssh_target(account: Account, *, user: str, identity: Path | None) -> SshTarg
 
 def read_status(account: Account, target: SshTarget) -> GatewayStatus:
     """Return the gateway's state now, of every OpenVPN process; raises `AwsError` and `GatewayError`."""
-    report = read_report(account)
+    report = read_report(account, find_instances(account))
     release = str(account.json_parameter(account.names.release).get("sha256", ""))
     units = report.units or _configured_units(account)
     status_files = [Paths(unit.partition("@")[2].removesuffix(".service")).status for unit in units]
@@ -218,8 +242,10 @@ def parse_links(text: str) -> dict[str, str]:
     return states
 
 
-def read_report(account: Account) -> AgentReport:
-    """Return the agent's last report; raises `NotDeployedError` if there is none yet."""
+def read_report(account: Account, instances: Iterable[GatewayInstance]) -> AgentReport:
+    """Return the agent's last report, `stale` if it is old or not of `instances`; raises `NotDeployedError` if there is
+    none yet.
+    """
     try:
         report = account.json_parameter(account.names.report)
     except errors.NotDeployedError as error:
@@ -227,27 +253,31 @@ def read_report(account: Account) -> AgentReport:
             f"the gateway of stack {account.stack} has not reported yet",
             f"wait two minutes after {deploy_command(account.stack)}; then read the console of its instance",
         ) from error
-    return mark_stale(parse_report(report), datetime.now(UTC))
+    return mark_stale(parse_report(report), datetime.now(UTC), {instance.id for instance in instances})
 
 
-def mark_stale(report: AgentReport, now: datetime) -> AgentReport:
-    """Return the report as it is, or as `stale` if it is older than `REPORT_MAX_AGE` at `now`.
+def mark_stale(report: AgentReport, now: datetime, instances: Collection[str]) -> AgentReport:
+    """Return the report as it is, or as `stale` if it is older than `REPORT_MAX_AGE` at `now`, or of another instance.
 
     A report without a time is not the agent's, and stays as it is: the deployment writes one before the agent runs.
     """
+    last = f"{report.state} {report.reason}".strip()
+    if report.instance and report.instance not in instances:
+        current = ", ".join(sorted(instances)) or "missing"
+        reason = f"the last report is of instance {report.instance}, the gateway's is {current}: {last}"
+        return replace(report, state="stale", reason=reason)
     try:
         age = now - datetime.fromisoformat(report.time).astimezone(UTC)
     except (ValueError, OverflowError):
         return report
     if age <= REPORT_MAX_AGE:
         return report
-    reason = f"the last report is of {report.time}: {report.state} {report.reason}".strip()
-    return replace(report, state="stale", reason=reason)
+    return replace(report, state="stale", reason=f"the last report is of {report.time}: {last}")
 
 
 def parse_report(report: Mapping[str, Any]) -> AgentReport:
     """Return the report that a JSON object holds; raises `MalformedError` if its units are not OpenVPN's."""
-    texts = {key: str(report.get(key) or "") for key in ("state", "release", "reason", "time")}
+    texts = {key: str(report.get(key) or "") for key in ("state", "release", "reason", "time", "instance")}
     units = report.get("units") or []
     if not isinstance(units, list) or not all(isinstance(unit, str) and _UNIT.fullmatch(unit) for unit in units):
         raise errors.MalformedError("the gateway's report does not name OpenVPN's units", _DISTRUST)

@@ -146,7 +146,7 @@ def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api,
     bucket = json.loads(account.parameter(account.names.release))["bucket"]
     account.client("s3").get_object(Bucket=bucket, Key=account.names.kit_key("home"))
     assert gateway_status.ssh_target(account, user="admin", identity=None).host
-    assert gateway_status.read_report(account).state == "pending"
+    assert gateway_status.read_report(account, gateway_status.find_instances(account)).state == "pending"
     verdict = bundle_probe.Verdict(state="unanswered", remote="", finding="", remedy="", seconds=0)
     assert bundle_probe.add_aws_findings(account, bundle.read_text(), verdict).finding
     assert {leftover.kind for leftover in leftovers.find_leftovers(account)} > {

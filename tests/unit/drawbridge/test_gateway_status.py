@@ -80,10 +80,29 @@ def identity(user_key: HostKey, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def deployed(account: Account, gateway: SshServer, elastic_ip: str, monkeypatch: pytest.MonkeyPatch) -> SshServer:
+def instance(account: Account) -> str:
+    """The gateway's instance, after one that it has replaced."""
+    ec2 = account.client("ec2")
+    tags = [{"Key": key, "Value": value} for key, value in account.names.tags("gateway").items()]
+    for is_replaced in (True, False):
+        (launched,) = ec2.run_instances(
+            ImageId="ami-12c6146b",
+            MinCount=1,
+            MaxCount=1,
+            TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+        )["Instances"]
+        if is_replaced:
+            ec2.terminate_instances(InstanceIds=[launched["InstanceId"]])
+    return str(launched["InstanceId"])
+
+
+@pytest.fixture
+def deployed(
+    account: Account, gateway: SshServer, elastic_ip: str, instance: str, monkeypatch: pytest.MonkeyPatch
+) -> SshServer:
     """A healthy gateway: in SSM, at its Elastic IP, running."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    report = {"state": "ready", "release": RELEASE, "reason": None, "instance": "i-1", "time": now}
+    report = {"state": "ready", "release": RELEASE, "reason": None, "instance": instance, "time": now}
     for name, value in {
         account.names.ssh_host_key: gateway.host_key.public,
         account.names.release: json.dumps({"bucket": "b", "key": "k", "sha256": RELEASE}),
@@ -306,10 +325,25 @@ def test_a_report_without_a_sign_of_life_is_stale(
     assert (f"the last report is of {time}: ready" == shown_report["reason"]) == (state == "stale")
 
 
+def test_a_report_of_a_replaced_instance_is_stale(
+    deployed: SshServer, account: Account, instance: str, identity: Path
+) -> None:
+    """A new instance that cannot even install its packages leaves the report of the one before."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    report = {"state": "ready", "release": RELEASE, "reason": "", "instance": "i-0123", "time": now}
+    account.client("ssm").put_parameter(
+        Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
+    )
+    code, out, _ = run("status", "--json", identity=identity)
+    shown_report = json.loads(out)["report"]
+    reason = f"the last report is of instance i-0123, the gateway's is {instance}: ready"
+    assert (code, shown_report["state"], shown_report["reason"]) == (1, "stale", reason)
+
+
 @pytest.mark.parametrize("time", ["", "yesterday", "9999"])
 def test_a_report_without_a_time_stays_as_it_is(time: str) -> None:
     report = verbs.AgentReport(state="pending", release="", reason="", time=time)
-    assert verbs.mark_stale(report, datetime.now(UTC)) == report
+    assert verbs.mark_stale(report, datetime.now(UTC), ()) == report
 
 
 #: Status file of an OpenVPN that is no server of many clients.
