@@ -49,6 +49,7 @@ PROVIDER_EXTRAS: Mapping[str, str] = {
     "iam:DeleteRolePermissionsBoundary": "iam.permissionsBoundary is removed",
     "iam:UpdateAssumeRolePolicy": "a new version changes the trust policy",
     **dict.fromkeys(("kms:TagResource", "kms:UntagResource"), "tags change"),
+    **dict.fromkeys(("logs:TagResource", "logs:UntagResource"), "tags change"),
     "kms:UpdateAlias": "the key is replaced",
     "kms:UpdateKeyDescription": "a new version changes the description",
     "ec2:ModifyInstanceCreditSpecification": "an instance that is deployed gets standard credits",
@@ -98,6 +99,7 @@ DEPENDENT = {
     "iam:CreateInstanceProfile": ("iam:TagInstanceProfile",),
     "iam:CreateRole": ("iam:TagRole",),
     "iam:CreateUser": ("iam:TagUser",),
+    "logs:CreateLogGroup": ("logs:TagResource",),
     "ssm:PutParameter": ("ssm:AddTagsToResource",),
     "s3:PutObject": ("s3:PutObjectTagging",),
 }
@@ -279,6 +281,13 @@ DEPLOYER = (
         sid="KeyAlias",
         patterns=("kms:*Alias",),
         resources=("arn:aws:kms:*:*:alias/drawbridge-*",),
+    ),
+    Statement(
+        sid="Logs",
+        patterns=("logs:*",),
+        excluded=UNRESTRICTED,
+        resources=("arn:aws:logs:*:*:log-group:/drawbridge/*",),
+        collapsed=("logs:*",),
     ),
     Statement(sid="NewZone", patterns=("route53:CreateHostedZone",)),
     Statement(

@@ -530,6 +530,20 @@ def parameter_arn(name: str, region: str) -> str:
     return f"arn:aws:ssm:{region}:{'' if path.startswith('aws/') else ACCOUNT}:parameter/{path}"
 
 
+def _log_arn(parameters: Mapping[str, Any], prefix: str) -> str:
+    """Return the ARN that a call of CloudWatch Logs is judged on.
+
+    A group that a call names has its stream in the ARN, or an empty one, so that policies name it as `group:*`; a call
+    on tags has the group's ARN alone. Source: Amazon CloudWatch Logs User Guide, "Overview of managing access
+    permissions to your CloudWatch Logs resources".
+    """
+    named = parameters.get("logGroupName") or parameters.get("logGroupIdentifier") or parameters.get("resourceArn", "")
+    if "resourceArn" in parameters:
+        return str(named)
+    group = str(named).removeprefix(prefix)
+    return f"{prefix}{group}:log-stream:{parameters.get('logStreamName', '')}"
+
+
 def list_resources(service: str, action: str, parameters: Mapping[str, Any], region: str) -> list[str]:
     """Return the ARNs that a call touches; ``*`` where the action has none or this module does not know them."""
     if service == "ssm":
@@ -561,6 +575,6 @@ def list_resources(service: str, action: str, parameters: Mapping[str, Any], reg
         if key.startswith("arn:"):
             return [key]
         return [f"arn:aws:kms:{region}:{ACCOUNT}:{key if key.startswith('alias/') else f'key/{key}'}"]
-    elif service == "logs" and "logGroupName" in parameters:
-        return [f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{parameters['logGroupName']}"]
+    elif service == "logs":
+        return [_log_arn(parameters, f"arn:aws:logs:{region}:{ACCOUNT}:log-group:")]
     return ["*"]

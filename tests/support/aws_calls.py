@@ -17,7 +17,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 READS = ("Describe", "Get", "List", "Head", "DecodeAuthorizationMessage")
-TAGS = re.compile(r"^(Tags?|TagSpecifications?)\b")
+TAGS = re.compile(r"^([Tt]ags?|TagSpecifications?)\b")
 """Parameters that are left out: which tags a resource has is not what these tests compare."""
 
 

@@ -1,4 +1,4 @@
-"""Refuse calls of SSM, CloudWatch, Route 53 and S3, and tags, that moto takes: one row of `RULES` a rule.
+"""Refuse calls of SSM, CloudWatch, Logs, Route 53 and S3, and tags, that moto takes: one row of `RULES` a rule.
 
 Sources: AWS Systems Manager API Reference, "PutParameter"; Amazon CloudWatch API Reference, "PutMetricData"; Amazon
 Route 53 API Reference, "CreateHostedZone"; Amazon S3 User Guide, "General purpose bucket naming rules"; AWS General
@@ -14,6 +14,7 @@ from typing import Any
 from lab.api.errors import ApiError
 from lab.api.moto_inventory import Inventory
 from lab.api.request import ApiRequest
+from lab.api.validation.logs import check_log_events, check_retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ RULES = (
     ServiceRule("ssm", ("PutParameter",), check_parameter_key),
     ServiceRule("ssm", ("GetParameter", "GetParameters", "GetParametersByPath"), check_decrypting_key),
     ServiceRule("cloudwatch", ("PutMetricData",), check_metric_data),
+    ServiceRule("logs", ("PutLogEvents",), check_log_events),
+    ServiceRule("logs", ("PutRetentionPolicy",), check_retention),
     ServiceRule("route53", ("CreateHostedZone",), check_zone_name),
     ServiceRule("route53", ("CreateHostedZone", "AssociateVPCWithHostedZone"), check_private_zone),
 )

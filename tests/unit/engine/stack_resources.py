@@ -223,6 +223,7 @@ RESOURCES: dict[str, tuple[str, Props]] = {
         },
     ),
     "key_alias": ("kms/alias:Alias", {"name": "alias/stack", "targetKeyId": "=key.keyId"}),
+    "log": ("cloudwatch/logGroup:LogGroup", {"name": "/a/log", "retentionInDays": 30, "tags": {"Name": "l"}}),
     "pointer": ("ssm/parameter:Parameter", {"name": "/a/b", "type": "String", "value": "v", "tags": {"Name": "p"}}),
     "instance": (
         "ec2/instance:Instance",
@@ -251,6 +252,7 @@ CHANGES: list[tuple[str, Props]] = [
     ("user", {"permissionsBoundary": None}),
     ("user_policy", {"policy": read_policy("b")}),
     ("key", {"policy": key_policy("kms:*", "kms:Decrypt")}),
+    ("log", {"retentionInDays": 90}),
     ("pointer", {"value": "w"}),
     ("release", {"contentBase64": "AAED"}),
     ("interface", {"sourceDestCheck": True}),

@@ -164,6 +164,7 @@ WORLD: dict[str, tuple[str, Props]] = {
     ),
     "master": ("kms/key:Key", {"description": "d", "deletionWindowInDays": 7, "tags": {"a": "b"}}),
     "alias": ("kms/alias:Alias", {"name": "alias/a", "targetKeyId": "=master"}),
+    "log": ("cloudwatch/logGroup:LogGroup", {"name": "/a/log", "retentionInDays": 30, "tags": {"a": "b"}}),
     "parameter": ("ssm/parameter:Parameter", {"name": "/a/b", "type": "String", "value": "v", "tags": {"a": "b"}}),
 }
 
@@ -348,6 +349,23 @@ def test_a_key_changes_in_place_and_waits_for_its_deletion(world: World) -> None
     world.delete("master")
     assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "PendingDeletion"
     assert find("aws:kms/key:Key", "master", world.inputs["master"]) is None
+
+
+def test_a_log_group_changes_its_retention_and_tags_in_place(world: World) -> None:
+    world.make("log")
+    logs = boto3.client("logs")
+
+    def retention() -> int | None:
+        (group,) = logs.describe_log_groups(logGroupNamePrefix="/a/log")["logGroups"]
+        days: int | None = group.get("retentionInDays")
+        return days
+
+    assert retention() == 30
+    assert not world.change("log", retentionInDays=90, tags={"c": "d"}).replaces
+    assert retention() == 90
+    assert logs.list_tags_for_resource(resourceArn=world.outputs["log"]["arn"])["tags"] == {"c": "d"}
+    world.change("log", retentionInDays=None)
+    assert retention() is None
 
 
 def test_an_interface_changes_its_check_groups_and_address_in_place(world: World) -> None:

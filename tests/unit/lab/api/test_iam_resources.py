@@ -4,6 +4,7 @@ Does not prove that AWS judges so; the modules name the pages that they go by.
 """
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -185,6 +186,32 @@ def test_the_tags_of_a_resource_decide_even_behind_an_association() -> None:
         assert refusal(ec2.disassociate_route_table, AssociationId=association) == "ec2:DisassociateRouteTable"
         admin.create_tags(Resources=[subnet], Tags=[{"Key": "Project", "Value": "p"}])
         assert refusal(ec2.disassociate_route_table, AssociationId=association) is None
+
+
+def test_a_writer_of_a_log_group_writes_to_no_other() -> None:
+    """The ARN with `:*` stands for a group's streams; without, it allows no call on them."""
+    group = "arn:aws:logs:eu-west-1:123456789012:log-group:/drawbridge/a/connections"
+    actions = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    with judged_aws() as aws:
+        logs, iam = aws.client("logs"), aws.client("iam")
+        for stack in ("a", "b"):
+            logs.create_log_group(logGroupName=f"/drawbridge/{stack}/connections")
+        writer = aws.client("logs", **become(aws, document("ec2:DescribeVpcs")))
+        events = [{"timestamp": int(time.time() * 1000), "message": "m"}]
+
+        def refusals(stack: str) -> list[str | None]:
+            stream = {"logGroupName": f"/drawbridge/{stack}/connections", "logStreamName": "s"}
+            return [
+                refusal(writer.create_log_stream, **stream),
+                refusal(writer.put_log_events, **stream, logEvents=events),
+            ]
+
+        for resource, expected in ((group, actions), (f"{group}:*", [None, None])):
+            statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
+            text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+            iam.put_user_policy(UserName="u", PolicyName="p", PolicyDocument=text)
+            assert refusals("a") == expected
+        assert refusals("b") == actions
 
 
 def test_a_role_goes_into_a_profile_only_if_it_may_be_passed() -> None:

@@ -5,6 +5,7 @@ Does not prove that AWS has no further rules.
 
 import base64
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -326,6 +327,58 @@ def test_metrics_are_named_and_there(aws: JudgedAws) -> None:
     refused(lambda: put(Namespace="N", MetricData=[]), "MissingParameter", "The parameter MetricData is required.")
     refused(lambda: put(Namespace="AWS/EC2", MetricData=[{"MetricName": "m", "Value": 1}]), "InvalidParameterValue")
     put(Namespace="N", MetricData=[{"MetricName": "m", "Value": 1}])
+
+
+def log_batch(*messages: tuple[float, str]) -> dict[str, Any]:
+    """Return the arguments of PutLogEvents, with each message some seconds after an hour ago."""
+    start = int(time.time()) - 3600
+    events = [{"timestamp": int(1000 * (start + after)), "message": text} for after, text in messages]
+    return {"logGroupName": "/a/log", "logStreamName": "s", "logEvents": events}
+
+
+@pytest.fixture
+def put_events(aws: JudgedAws) -> Call:
+    """PutLogEvents into a stream that exists."""
+    logs = aws.client("logs")
+    logs.create_log_group(logGroupName="/a/log")
+    logs.create_log_stream(logGroupName="/a/log", logStreamName="s")
+    return lambda *messages: logs.put_log_events(**log_batch(*messages))
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([(1, "later"), (0, "earlier")], "must be in chronological order"),
+        ([(-24 * 3600 - 1, "a"), (0, "b")], "cannot span more than 24 hours"),
+        ([(0, "m" * (1_048_576 - 25))], "Upload too large"),
+        ([(0, "m")] * 10_001, "length less than or equal to 10000"),
+        ([(0, "")], "length greater than or equal to 1"),
+    ],
+)
+def test_log_events_that_logs_refuses(
+    put_events: Callable[..., Any], messages: list[tuple[float, str]], text: str
+) -> None:
+    refused(lambda: put_events(*messages), "InvalidParameterException", text)
+
+
+def test_log_events_at_the_limits_are_taken(put_events: Callable[..., Any]) -> None:
+    put_events((-24 * 3600, "a"), (0, "m" * (1_048_576 - 26 - 27)))
+
+
+def test_log_events_that_are_too_old_or_too_new_are_left_out(aws: JudgedAws, put_events: Callable[..., Any]) -> None:
+    assert put_events((-15 * 24 * 3600, "old"))["rejectedLogEventsInfo"]
+    assert put_events((0, "a"), (4 * 3600, "new"))["rejectedLogEventsInfo"]
+    events = aws.client("logs").filter_log_events(logGroupName="/a/log")["events"]
+    assert [event["message"] for event in events] == ["a"]
+
+
+@pytest.mark.parametrize(("days", "taken"), [(30, True), (3653, True), (31, False), (10, False)])
+def test_a_retention_is_one_of_aws_s(aws: JudgedAws, put_events: Callable[..., Any], days: int, taken: bool) -> None:
+    put = aws.client("logs").put_retention_policy
+    if taken:
+        put(logGroupName="/a/log", retentionInDays=days)
+    else:
+        refused(lambda: put(logGroupName="/a/log", retentionInDays=days), "InvalidParameterException", f"{days}")
 
 
 def test_a_vpc_has_one_private_zone_of_a_name(aws: JudgedAws, subnet: str) -> None:
