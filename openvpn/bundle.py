@@ -5,7 +5,9 @@ Source: the reference manual for OpenVPN 2.6, openvpn(8), section "Inline file s
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from openvpn.model import System
 
 
 class BundleError(ValueError):
@@ -25,6 +27,17 @@ class Remote:
     protocol: Literal["udp", "tcp"]
     name: str
     """Common name of the server's certificate."""
+
+
+def profile_title(server_name: str, system: System) -> str:
+    """Return the comment at the top of a profile; `system_of` reads it."""
+    return f"OpenVPN profile for {server_name}" + (f" on {system}" if system != "linux" else "")
+
+
+def system_of(bundle: str) -> System:
+    """Return what a bundle's client runs."""
+    title = bundle.partition("\n")[0].strip()
+    return next((system for system in get_args(System) if title.endswith(f" on {system}")), "linux")
 
 
 def render_bundle(profile: str, ca: str, certificate: str, key: str, tls_crypt_v2: str) -> str:

@@ -11,6 +11,9 @@ from typing import Literal
 from openvpn.listener import Listener
 from openvpn.topology import BridgedSegment, Layout, PairLink, Routed, Topology, lay_out
 
+#: What a client runs, or the program there that imports its bundle.
+System = Literal["linux", "networkmanager", "windows", "macos", "android", "ios"]
+
 #: Prefix length that has room for every fixed and every dynamic IPv6 address of a tunnel.
 SMALLEST6 = 108
 
@@ -31,8 +34,7 @@ class TunnelClient:
     """Parts of `lan` towards which others may open connections; towards the rest only replies pass."""
     address6: IPv6Address | None = None
     """Last bits of its IPv6 address; without them, the offset of its IPv4 address in the pool."""
-    system: Literal["linux", "windows", "phone"] = "linux"
-    """What it runs."""
+    system: System = "linux"
     mac: str | None = None
     """Hardware address it has on a segment; without one, the one that follows from its name and its bundle sets."""
 

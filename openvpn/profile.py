@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from openvpn import windows
 from openvpn.addressing import client_macs
+from openvpn.bundle import profile_title
 from openvpn.model import Tunnel
 from openvpn.pull_filter import render_filter
 from openvpn.syntax import render_lines
@@ -22,17 +23,21 @@ def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = 
     its scripts. Where its routes do not fit a parameter, it accepts every IPv4 route. `remote` is the server's public
     address or name; `server_name` the common name of its certificate, and no other is accepted.
     """
+    system = next((member.system for member in tunnel.clients if member.name == client), "linux")
+    title = profile_title(server_name, system)
     options = [*_profile_options(tunnel, remote, server_name, client)]
-    windows_options = _windows_options(tunnel, client)
+    windows_options = tuple(windows.render_options(tunnel, client)) if system == "windows" else ()
     for routes_fit in (True, False):
         pulled = render_filter(tunnel, client, lists_routes=routes_fit)
-        profile = render_lines(f"OpenVPN profile for {server_name}", (*options, *pulled, *windows_options))
+        profile = render_lines(title, (*options, *pulled, *windows_options))
         if len(profile) <= PROFILE_LIMIT:
             break
     return profile
 
 
 def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iterator[str]:
+    # Without `mssfix`: the server changes the segment size in both directions, and NetworkManager imports no profile
+    # with its `mtu` argument. Without `persist-key`: 2.7 warns of it.
     yield "client"
     yield f"dev {tunnel.layout.device}"
     own_mac = any(member.mac for member in tunnel.members if member.name == client)
@@ -51,7 +56,6 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
     # 10 s.
     yield "server-poll-timeout 10"
     yield "connect-retry 1 10"
-    yield "persist-key"
     yield "persist-tun"
     yield "remote-cert-tls server"
     # Without this option every server certificate of the same CA would be accepted.
@@ -65,10 +69,4 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
         yield "explicit-exit-notify 1"
     # The server pushes its MTU to 2.6 and later; older clients need it in the profile.
     yield f"tun-mtu {tunnel.mtu}"
-    yield f"mssfix {tunnel.path_mtu} mtu"
     yield f"verb {tunnel.verb}"
-
-
-def _windows_options(tunnel: Tunnel, client: str) -> tuple[str, ...]:
-    is_windows = any(c.system == "windows" for c in tunnel.clients if c.name == client)
-    return tuple(windows.render_options(tunnel, client)) if is_windows else ()

@@ -12,12 +12,9 @@ from openvpn.model import Tunnel
 #: Directory of the profiles that OpenVPN's service starts at boot.
 CONFIG_DIRECTORY = r"C:\Program Files\OpenVPN\config-auto"
 
-_MARK = "# for Windows: "
-
 
 def render_options(tunnel: Tunnel, client: str) -> Iterator[str]:
     """Yield the additional lines of a profile for a client on Windows."""
-    yield f"{_MARK}{CONFIG_DIRECTORY}"
     # The scripts set addresses and routes: OpenVPN passes them in the environment.
     yield "ifconfig-noexec"
     yield "route-noexec"
@@ -38,11 +35,6 @@ def quote_path(path: str) -> str:
     """
     command = '"{}"'.format(path.replace("\\", r"\\"))
     return '"{}"'.format(command.replace("\\", r"\\").replace('"', r"\""))
-
-
-def is_windows_bundle(bundle: str) -> bool:
-    """Return whether a bundle is for Windows."""
-    return f"\n{_MARK}" in bundle.partition("<ca>")[0]
 
 
 def script_names(client: str) -> tuple[str, str]:

@@ -240,8 +240,8 @@ class Client(Section):
     """Networks behind the client."""
     reachable: tuple[Range4, ...] = ()
     """Parts of `lan` to which the VPC may open connections."""
-    system: Literal["linux", "windows", "phone"] = "linux"
-    """The client's operating system."""
+    system: Literal["linux", "networkmanager", "windows", "macos", "android", "ios"] = "linux"
+    """What the client runs, or the program there that imports its bundle."""
     lines: tuple[Annotated[str, Field(pattern=INTERFACE)], ...] = ()
     """Network interfaces of a bonded client, one for each link, if its routes alone do not separate the links."""
     address6: Address6 | None = None

@@ -9,6 +9,20 @@ from drawbridge.commands import options, output, rotation
 from drawbridge.operate import bundles, rotations
 from drawbridge.operate.lab_account import connect
 from openvpn import windows
+from openvpn.model import System
+
+#: How a bundle is imported, by what its client runs.
+_IMPORT: dict[System, str] = {
+    "linux": "sudo openvpn --config {file}",
+    "networkmanager": (
+        "nmcli connection import type openvpn file {file}\n"
+        "NetworkManager accepts every route that the gateway sends; it leaves out the bundle's list"
+    ),
+    "windows": rf"into {windows.CONFIG_DIRECTORY} on {{client}}, then restart OpenVPNService there",
+    "macos": "on {client}, open it with Tunnelblick",
+    "android": "on {client}, open it with OpenVPN for Android or OpenVPN Connect",
+    "ios": "on {client}, open it with OpenVPN Connect",
+}
 
 
 @click.group()
@@ -59,12 +73,9 @@ def list_(stack: str, region: str | None, wants_json: bool) -> None:
 def fetch(name: str, target: Path | None, force: bool, stack: str, region: str | None) -> None:
     """Fetch a client's bundle into a file that only you can read."""
     target = target or Path(f"{name}.ovpn")
-    written = bundles.save_bundle(connect(stack, region=region), name, target, replace=force)
-    if len(written) == 1:
-        output.print_line(f"{target}: sudo openvpn --config {target}")
-    else:
-        paths = ", ".join(map(str, written))
-        output.print_line(f"{paths}: into {windows.CONFIG_DIRECTORY} on {name}, then restart OpenVPNService there")
+    saved = bundles.save_bundle(connect(stack, region=region), name, target, replace=force)
+    step = _IMPORT[saved.system].format(file=target, client=name)
+    output.print_line(f"{', '.join(map(str, saved.files))}: {step}")
 
 
 @client.command()

@@ -17,8 +17,8 @@ from contract import Names
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from kits import windows as kit
-from openvpn import windows
-from openvpn.bundle import BundleError, certificate_of
+from openvpn.bundle import BundleError, certificate_of, system_of
+from openvpn.model import System
 from pki.authority import Certificate, PkiError
 
 #: Where a kit is unpacked on a client's machine.
@@ -79,8 +79,18 @@ def _clients_of(account: Account, names: Names) -> Iterator[EnrolledClient]:
         )
 
 
-def save_bundle(account: Account, name: str, target: Path, *, replace: bool = False) -> list[Path]:
-    """Write a client's bundle to `target`, mode 0600 from the moment it exists, and return the paths of all files.
+@dataclass(frozen=True, slots=True)
+class SavedBundle:
+    """A bundle that was written to files."""
+
+    system: System
+    """What its client runs."""
+    files: tuple[Path, ...]
+    """The bundle, and for Windows its two scripts."""
+
+
+def save_bundle(account: Account, name: str, target: Path, *, replace: bool = False) -> SavedBundle:
+    """Write a client's bundle to `target`, mode 0600 from the moment it exists.
 
     A file is written completely or not at all. For a client on Windows its two scripts are written beside the bundle.
     Raises `BundleFileError` if a file exists and `replace` is not set, or cannot be written, and `NotDeployedError` if
@@ -90,15 +100,16 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
     if not replace and target.exists():
         raise _already_exists(target)
     bundle = _bundle(account, name)
+    system = system_of(bundle)
     files = {target: bundle}
-    if windows.is_windows_bundle(bundle):
+    if system == "windows":
         profile, *scripts = kit.files(bundle, name).items()
         files = {target: profile[1], **{target.with_name(script): text for script, text in scripts}}
     if not replace and (existing := [path for path in files if path.exists()]):
         raise _already_exists(existing[0])
     for path, text in files.items():
         _write_bundle(path, text, replace=replace)
-    return list(files)
+    return SavedBundle(system, tuple(files))
 
 
 def _write_bundle(target: Path, text: str, *, replace: bool) -> None:

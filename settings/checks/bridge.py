@@ -37,7 +37,7 @@ def _check_bridge(key: str, client: Client, tunnel: Tunnel) -> Iterator[Problem]
         yield problem_at(f"{key}.bridge", client.bridge, reason, "use links: 1, or leave it and lan out")
     if client.system != "linux":
         reason = "cannot be a bridge: its kit is for Debian"
-        # A phone joins no segment anyway.
+        # No system but these two joins a segment.
         remedy = "use linux" + (", or leave bridge and lan out" if client.system == "windows" else "")
         yield problem_at(f"{key}.system", client.system, reason, remedy)
     for name in ("address", "mac"):

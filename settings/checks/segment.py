@@ -7,6 +7,14 @@ from settings.draft import Draft, Topology
 from settings.model import Client, Multicast, Tunnel
 from settings.problems import NAMESPACE, Problem, problem_at
 
+#: Why a system joins no segment.
+_WITHOUT_TAP = {
+    "android": "it has no TAP devices",
+    "ios": "it has no TAP devices",
+    "macos": "it has no TAP devices without a kernel extension",
+    "networkmanager": "it does not set the hardware address that the gateway lets a client send from",
+}
+
 
 def check_device(draft: Draft) -> Iterator[Problem]:
     """Check the keys of the tunnel and its clients that depend on the device."""
@@ -55,9 +63,9 @@ def _check_multicast(key: str, multicast: Multicast) -> Iterator[Problem]:
 
 
 def _check_client(key: str, client: Client, tunnel: Tunnel) -> Iterator[Problem]:
-    if client.system == "phone":
+    if reason := _WITHOUT_TAP.get(client.system):
         remedy = f"{'use device: tun, or ' if tunnel.links == 1 else ''}leave the client out"
-        yield problem_at(f"{key}.system", "phone", "cannot join a segment: phones have no TAP devices", remedy)
+        yield problem_at(f"{key}.system", client.system, f"cannot join a segment: {reason}", remedy)
     if client.system == "windows" and not client.mac and tunnel.links == 1:
         reason, remedy = (
             "is required on Windows: the bundle cannot set it",

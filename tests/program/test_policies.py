@@ -141,7 +141,7 @@ def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api,
     become("operator", OPERATOR)
     account = Account(stack="home-lan", session=boto3.Session(region_name=REGION), endpoint=api.endpoint)
     assert [client.name for client in bundles.list_clients(account)] == ["home"]
-    (bundle,) = bundles.save_bundle(account, "home", tmp_path / "home.ovpn")
+    (bundle,) = bundles.save_bundle(account, "home", tmp_path / "home.ovpn").files
     assert "install" in bundles.kit_command(account, "home")
     bucket = json.loads(account.parameter(account.names.release))["bucket"]
     account.client("s3").get_object(Bucket=bucket, Key=account.names.kit_key("home"))

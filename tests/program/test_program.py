@@ -14,7 +14,7 @@ from tests.program.conftest import REGION, ROOT, Deploy, Deployment
 
 NAMES = contract.Names("dev")
 
-SYSTEMS = list(enumerate(("linux", "windows", "phone"), start=10))
+SYSTEMS = list(enumerate(("linux", "networkmanager", "windows", "macos", "android", "ios"), start=10))
 
 
 def config(**sections: Any) -> dict[str, object]:

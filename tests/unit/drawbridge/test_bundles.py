@@ -65,7 +65,9 @@ def test_fetch_for_windows_writes_the_scripts_beside_it(account: Account, enrol:
     whole = profile + bundle[bundle.index("<ca>") :]
     account.client("ssm").put_parameter(Name=account.names.bundle("office"), Value=whole, Overwrite=True)
     target = tmp_path / "mine.ovpn"
-    written = bundles.save_bundle(account, "office", target)
+    saved = bundles.save_bundle(account, "office", target)
+    assert saved.system == "windows"
+    written = saved.files
     assert [path.name for path in written] == ["mine.ovpn", "office-up.cmd", "office-down.cmd"]
     assert target.read_bytes() == whole.replace("\n", "\r\n").encode()
     assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
@@ -74,7 +76,7 @@ def test_fetch_for_windows_writes_the_scripts_beside_it(account: Account, enrol:
     with pytest.raises(errors.BundleFileError, match=r"office-up\.cmd already exists"):
         bundles.save_bundle(account, "office", target)
     assert not target.exists()
-    assert bundles.save_bundle(account, "office", target, replace=True) == written
+    assert bundles.save_bundle(account, "office", target, replace=True) == saved
 
 
 @pytest.mark.seed("0.15")
@@ -169,7 +171,7 @@ def test_the_clients_of_both_gateways_of_a_pair_are_listed_and_fetched(
     ]
     rows = CliRunner().invoke(cli, ["client", "list", "--stack", STACK]).stdout.splitlines()
     assert [row.split()[:2] for row in rows] == [["client", "gateway"], ["a", "b"], ["b", "a"]]
-    assert bundles.save_bundle(account, "a", tmp_path / "a.ovpn") == [tmp_path / "a.ovpn"]
+    assert bundles.save_bundle(account, "a", tmp_path / "a.ovpn").files == (tmp_path / "a.ovpn",)
 
 
 @pytest.fixture

@@ -181,7 +181,6 @@ nobind
 resolv-retry infinite
 server-poll-timeout 10
 connect-retry 1 10
-persist-key
 persist-tun
 remote-cert-tls server
 verify-x509-name gateway.lab name
@@ -190,7 +189,6 @@ auth-retry nointeract
 auth-nocache
 explicit-exit-notify 1
 tun-mtu 1420
-mssfix 1400 mtu
 verb 3
 pull-filter accept "ping"
 pull-filter accept "peer-id "

@@ -11,9 +11,14 @@ from tests.support.refusals import find_problems
     ("sections", "expected"),
     [
         (
-            {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "system": "phone"}]},
-            "clients[0].system: phone cannot join a segment: phones have no TAP devices; use device: tun, or "
-            "leave the client out",
+            {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "system": "ios"}]},
+            "clients[0].system: ios cannot join a segment: it has no TAP devices; use device: tun, or leave the client "
+            "out",
+        ),
+        (
+            {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "system": "networkmanager"}]},
+            "clients[0].system: networkmanager cannot join a segment: it does not set the hardware address that the "
+            "gateway lets a client send from; use device: tun, or leave the client out",
         ),
         (
             {"tunnel": {"device": "tap"}, "clients": [{"name": "a", "system": "windows"}]},
