@@ -31,6 +31,7 @@ from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
+from tests.support.debian_packages import unpack
 from userdata.cloud_config import FILES
 from userdata.files import agent
 
@@ -155,8 +156,8 @@ class Site:
     tls_crypt_key: str = field(repr=False)
     processes: ExitStack
 
-    def _start(self, namespace: str, *argv: str) -> Process:
-        process = Process(["ip", "netns", "exec", namespace, "openvpn", "--suppress-timestamps", *argv])
+    def _start(self, namespace: str, *argv: str, program: tuple[str, ...] = ("openvpn",)) -> Process:
+        process = Process(["ip", "netns", "exec", namespace, *program, "--suppress-timestamps", *argv])
         self.processes.callback(process.stop)
         return process
 
@@ -195,12 +196,14 @@ class Site:
         expects: str = SERVER_NAME,
         client: str = "",
         options: tuple[str, ...] = (),
+        program: tuple[str, ...] = ("openvpn",),
     ) -> Process:
         """Start a client on a bundle made for `leaf`; `client` is its name in the tunnel."""
         profile = render_profile(TUNNEL, "192.0.2.1", expects, client)
         wrapped = tls_crypt.client_key(wrapped_for or self.tls_crypt_key, metadata)
         bundle = render_bundle(profile, self.authority.certificate, leaf.certificate, leaf.key, wrapped)
-        return self._start(self.namespaces[1], "--config", self.write(f"{leaf.serial}.ovpn", bundle), *options)
+        config = self.write(f"{leaf.serial}.ovpn", bundle)
+        return self._start(self.namespaces[1], "--config", config, *options, program=program)
 
     def bundle(self, leaf: Leaf, metadata: bytes = b"") -> str:
         """Write a bundle for `leaf` and return its path."""
@@ -261,10 +264,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )
 
 
-def test_bundle_gets_in_without_one_warning(site: Site) -> None:
+@pytest.fixture(scope="module")
+def openvpn_2_7(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The command that runs OpenVPN 2.7, of the Debian release after this one, on libraries of its own."""
+    libraries = "libc6 libcap-ng0 liblz4-1 liblzo2-2 libnl-3-200 libnl-genl-3-200 libpkcs11-helper1t64 libssl3t64"
+    packages = ("openvpn", *libraries.split(), "libsystemd0", "libzstd1", "zlib1g")
+    root = unpack(tmp_path_factory.mktemp("forky"), *packages, suite="forky")
+    (directory,) = root.glob("usr/lib/*-linux-gnu")
+    (loader,) = directory.glob("ld-linux-*")
+    return (str(loader), "--library-path", str(directory), str(root / "usr/sbin/openvpn"))
+
+
+@pytest.mark.parametrize("version", ["2.6", "2.7"])
+def test_bundle_gets_in_without_one_warning(site: Site, version: str, request: pytest.FixtureRequest) -> None:
     server = site.server()
-    client = site.client(site.leaf())
+    program = request.getfixturevalue("openvpn_2_7") if version == "2.7" else ("openvpn",)
+    client = site.client(site.leaf(), program=program)
     client.wait_for(UP)
+    assert f"OpenVPN {version}." in client.log
     server.wait_for(r"SENT CONTROL \[alice\]")
 
     assert re.search(r"Control Channel: TLSv1\.3, .*256 bits? E(C|CDSA)", client.log), client.log
