@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from openvpn import windows
 from openvpn.addressing import client_macs
 from openvpn.bundle import profile_title
-from openvpn.model import Tunnel
+from openvpn.model import System, Tunnel
 from openvpn.pull_filter import render_filter
 from openvpn.syntax import render_lines
 
@@ -23,7 +23,7 @@ def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = 
     its scripts. Where its routes do not fit a parameter, it accepts every IPv4 route. `remote` is the server's public
     address or name; `server_name` the common name of its certificate, and no other is accepted.
     """
-    system = next((member.system for member in tunnel.clients if member.name == client), "linux")
+    system: System = next((member.system for member in tunnel.clients if member.name == client), "linux")
     title = profile_title(server_name, system)
     options = [*_profile_options(tunnel, remote, server_name, client)]
     windows_options = tuple(windows.render_options(tunnel, client)) if system == "windows" else ()

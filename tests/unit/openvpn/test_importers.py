@@ -87,13 +87,19 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(root.glob("usr/lib/*/NetworkManager/libnm-vpn-plugin-openvpn.so"))
 
 
+def run_importer(plugin: Path, bundle: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Import a bundle; the importer writes its keys into the directory."""
+    file = directory / "alice.ovpn"
+    file.write_text(bundle)
+    command = ["/usr/bin/python3", str(nm_import.__file__), str(plugin), str(file)]
+    return subprocess.run(command, env={"HOME": str(directory)}, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.allow_subprocess
 @pytest.mark.parametrize("kind", TUNNELS)
 def test_networkmanager_imports_every_bundle(kind: str, plugin: Path, tmp_path: Path) -> None:
-    bundle, file = render(TUNNELS[kind], "networkmanager"), tmp_path / "alice.ovpn"
-    file.write_text(bundle)
-    command = ["/usr/bin/python3", nm_import.__file__, plugin, file]
-    done = subprocess.run(command, env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    bundle = render(TUNNELS[kind], "networkmanager")
+    done = run_importer(plugin, bundle, tmp_path)
     assert done.returncode == 0, done.stderr
     imported = json.loads(done.stdout)
     tunnel = TUNNELS[kind]
@@ -110,10 +116,7 @@ def test_networkmanager_imports_every_bundle(kind: str, plugin: Path, tmp_path: 
 @pytest.mark.allow_subprocess
 def test_networkmanager_refuses_what_its_parser_does_not_know(plugin: Path, tmp_path: Path) -> None:
     """The control: the importer reads the options."""
-    file = tmp_path / "alice.ovpn"
-    file.write_text(render(ROUTED).replace("verb 3\n", "verb 3\nmssfix 1400 mtu\n"))
-    command = ["/usr/bin/python3", nm_import.__file__, plugin, file]
-    done = subprocess.run(command, env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    done = run_importer(plugin, render(ROUTED).replace("verb 3\n", "verb 3\nmssfix 1400 mtu\n"), tmp_path)
     assert done.returncode == 1 and "mssfix" in done.stderr
 
 
