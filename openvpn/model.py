@@ -108,7 +108,7 @@ class Tunnel:
     ipv6: TunnelIPv6 | None = None
     """The tunnel's IPv6, if it has any."""
     clients: tuple[TunnelClient, ...] = ()
-    keepalive: tuple[int, int] = (10, 120)
+    keepalive: tuple[int, int] = (1, 7)
     """Seconds between pings, and of silence after which a client starts anew."""
     verb: int = 3
     domain: str | None = None

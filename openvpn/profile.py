@@ -52,10 +52,11 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
     yield f"remote {remote} {tunnel.listener.ports[0]}"
     yield "nobind"
     yield "resolv-retry infinite"
-    # The default back-off grows to minutes, so clients would return long after the gateway does; cap both waits at
-    # 10 s.
+    # The default back-off grows to minutes, so clients would return long after the gateway does. A gateway that
+    # restarts is back within 2 s, and a client that came earlier would use up its address's rate of new sessions. The
+    # maximum also bounds the pause of 10 s that `auth-retry nointeract` brings.
     yield "server-poll-timeout 10"
-    yield "connect-retry 1 10"
+    yield "connect-retry 2 2"
     yield "persist-tun"
     yield "remote-cert-tls server"
     # Without this option every server certificate of the same CA would be accepted.

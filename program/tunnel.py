@@ -30,6 +30,7 @@ def tunnel_from_settings(settings: Settings) -> Tunnel:
         clients_per_address=section.clients_per_address,
         redirect=section.redirect == "all",
         clients=tuple(client_from_settings(client) for client in settings.clients),
+        keepalive=section.keepalive,
         verb=section.verb,
     )
     match tunnel.topology:

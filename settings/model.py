@@ -27,6 +27,10 @@ PUBLIC_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+=*( [^\n
 #: The default pool of each device.
 DEFAULT_POOLS = {"tun": IPv4Network("10.8.0.0/24"), "tap": IPv4Network("192.168.255.0/24")}
 
+#: A killed gateway sends no exit notification: its clients are back 2 s after the silence. A lossy line rarely loses
+#: seven pings in a row.
+DEFAULT_KEEPALIVE = (1, 7)
+
 #: A unicast address: the last bit of its first byte is 0 (IEEE 802).
 MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 
@@ -84,6 +88,12 @@ Range4 = Annotated[IPv4Network, BeforeValidator(_write_number)]
 Range6 = Annotated[IPv6Network, BeforeValidator(_write_number)]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+#: Seconds between pings: home routers and security groups forget a UDP flow that is silent for longer.
+Interval = Annotated[int, Field(ge=1, le=60)]
+
+#: Seconds of silence after which a client connects anew.
+Silence = Annotated[int, Field(ge=2, le=3600)]
 
 #: A moment as `_parse_moment` returns it: texts in that form have the order of the moments. Empty for never.
 Moment = Annotated[str, BeforeValidator(_parse_moment)]
@@ -199,6 +209,8 @@ class Tunnel(Section):
     """Multicast that may cross a segment; if empty, all may."""
     broadcasts: int = Field(default=100, ge=1, le=100_000)
     """Broadcast frames a second that each client of a segment may send."""
+    keepalive: tuple[Interval, Silence] = DEFAULT_KEEPALIVE
+    """Seconds between pings, and of silence after which a client connects anew; two links have their own."""
     verb: int = Field(default=3, ge=1, le=6)
     """Verbosity of OpenVPN's log at both ends: 5 shows each packet."""
 

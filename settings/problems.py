@@ -73,6 +73,7 @@ FORMATS = {
     "Secrets.users": Format("IAM user or role", "use its ARN, such as arn:aws:iam::123456789012:role/operator"),
     "group": Format("multicast range", "use a part of 224.0.0.0/4 or ff00::/8"),
     "ports": Format("port range", "use the first and the last port, such as [7400, 7500]"),
+    "keepalive": Format("pair of seconds", "use the interval of pings and a time of silence, such as [10, 120]"),
     "Rotations": Format("moment", "use one such as 2026-11-28T08:10:00Z"),
 }
 
@@ -92,6 +93,7 @@ LIST_EXAMPLES = {
     "users": "[arn:aws:iam::123456789012:role/operator]",
     "multicast": "[{group: 239.255.0.0/16}]",
     "ports": "[7400, 7500]",
+    "keepalive": "[10, 120]",
     "clients": "[{name: alice}]",
 }
 

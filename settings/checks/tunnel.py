@@ -1,4 +1,4 @@
-"""Check the tunnel's addresses and port."""
+"""Check the tunnel's addresses, port and pings."""
 
 from collections.abc import Iterator
 from typing import assert_never
@@ -76,4 +76,21 @@ def check_port(draft: Draft) -> Iterator[Problem]:
             yield problem_at("tunnel.port", port, f"is already used by {service} on the gateway", remedy)
 
 
-CHECKS = (check_pool, check_port)
+def check_keepalive(draft: Draft) -> Iterator[Problem]:
+    """Check that a client hears at least two pings before it takes silence for a dead gateway.
+
+    Source: openvpn(8), `--keepalive interval timeout`: the timeout is at least twice the interval.
+    """
+    tunnel = draft.client_tunnel
+    if tunnel is None or "keepalive" not in tunnel.model_fields_set:
+        return
+    interval, silence = tunnel.keepalive
+    if tunnel.links > 1:
+        reason = "is not possible with two links: a silent one leaves the bond after 5 seconds"
+        yield problem_at("tunnel.keepalive", tunnel.keepalive, reason, "leave it out, or use links: 1")
+    elif silence < 2 * interval:
+        reason = "must have a second number of at least twice the first"
+        yield problem_at("tunnel.keepalive", tunnel.keepalive, reason, f"use [{interval}, {2 * interval}] or more")
+
+
+CHECKS = (check_pool, check_port, check_keepalive)

@@ -150,7 +150,7 @@ def test_what_clients_are_told(deploy: Deploy) -> None:
     lines = server.splitlines()
     assert "server 10.8.0.0 255.255.255.0 nopool" in lines
     assert 'push "route 10.1.0.0 255.255.0.0"' in lines
-    assert "keepalive 10 120" in lines
+    assert "keepalive 1 7" in lines
     assert "dev-type tun" in lines
     bundle = stack.ssm.get_parameter(Name=NAMES.bundle("alice"), WithDecryption=True)["Parameter"]["Value"]
     assert "verify-x509-name dev.drawbridge name" in bundle

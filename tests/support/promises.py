@@ -73,7 +73,7 @@ def check_replacement(world: World, name: str, **sections: Any) -> None:
     assert {k: stack.outputs[k] for k in ("publicIp", "privateIp", "gatewayInterfaceId")} == {
         k: before[k] for k in ("publicIp", "privateIp", "gatewayInterfaceId")
     }
-    # The old one said goodbye, so that nobody waits for keepalive's 120 s of silence.
+    # The old one said goodbye, so that nobody waits for the silence of `tunnel.keepalive`.
     log = run_checked(client, "journalctl", "--no-pager", "--unit", unit)
     assert "Connection reset command was pushed by server" in log
     assert ping(client, world.private.address, TUNNEL) is not None

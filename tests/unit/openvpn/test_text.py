@@ -75,7 +75,7 @@ ccd-exclusive
 max-clients 1012
 hand-window 15
 connect-freq-initial 100000 10
-keepalive 10 120
+keepalive 1 7
 explicit-exit-notify 1
 tun-mtu 1420
 mssfix 1400 mtu
@@ -135,6 +135,11 @@ def test_both_ends_say_as_much_as_is_asked_for() -> None:
     assert model.Tunnel(verb=5).verb == 5
 
 
+def test_pings_are_as_the_settings_say() -> None:
+    assert model.Tunnel().keepalive == Tunnel(pool=TUNNEL.pool).keepalive == (1, 7)
+    assert "keepalive 10 120" in options(render_server(Tunnel(pool=TUNNEL.pool, keepalive=(10, 120))))
+
+
 def test_full_pool_hands_out_nothing() -> None:
     clients = tuple(TunnelClient(name=f"c{i}", address=TUNNEL.pool.network_address + i) for i in range(2, 255))
     assert "ifconfig-pool" not in render_server(Tunnel(pool=TUNNEL.pool, clients=clients))
@@ -180,7 +185,7 @@ remote 203.0.113.7 1194
 nobind
 resolv-retry infinite
 server-poll-timeout 10
-connect-retry 1 10
+connect-retry 2 2
 persist-tun
 remote-cert-tls server
 verify-x509-name gateway.lab name

@@ -269,6 +269,12 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "the first and the last port, such as [7400, 7500]",
         tunnel(SEGMENT, multicast=[{"group": "239.0.0.0/8", "ports": [7400, 7500]}]),
     ),
+    # Pings
+    (tunnel(keepalive=10), "[10, 120]", tunnel(keepalive=[10, 120])),
+    (tunnel(keepalive=[10]), "the interval of pings and a time of silence", tunnel(keepalive=[10, 120])),
+    (tunnel(keepalive=[10, 15]), "use [10, 20] or more", tunnel(keepalive=[10, 20])),
+    (tunnel(BONDED, keepalive=[1, 5]), "leave it out", tunnel(BONDED)),
+    (tunnel(BONDED, keepalive=[1, 5]), "use links: 1", tunnel(SEGMENT, keepalive=[1, 5])),
     ({**tunnel(SEGMENT), **client(system="android")}, "leave the client out", tunnel(SEGMENT)),
     ({**tunnel(BONDED), **client(system="android")}, "leave the client out", tunnel(BONDED)),
     (bonded_client(system="android"), "use linux", bonded_client(system="linux")),

@@ -25,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("root")
     shutil.copytree(FILES / "root", root, dirs_exist_ok=True)
     shutil.copytree(STOCK.parent, root / "usr/lib/systemd/system", symlinks=True)
-    for program in ("usr/bin/python3", "usr/bin/cp", "usr/sbin/nft", "usr/sbin/openvpn"):
+    for program in ("bin/sh", "usr/bin/python3", "usr/bin/cp", "usr/sbin/nft", "usr/sbin/openvpn"):
         (root / program).parent.mkdir(parents=True, exist_ok=True)
         (root / program).touch(mode=0o755)
     return root

@@ -1,4 +1,4 @@
-"""Refusals of the tunnel's addresses and port, in their exact words. Does not prove that AWS and OpenVPN agree."""
+"""Refusals of the tunnel's addresses, port and pings, in exact words. Does not prove that AWS and OpenVPN agree."""
 
 from typing import Any
 
@@ -70,10 +70,32 @@ from tests.support.refusals import BONDED, find_problems
             "192.168.255.0/24; use one from 192.168.255.1 to 192.168.255.253",
         ),
         (
+            {"tunnel": {"keepalive": [10, 15]}},
+            "tunnel.keepalive: [10, 15] must have a second number of at least twice the first; use [10, 20] or more",
+        ),
+        (
+            {"tunnel": {"keepalive": [0, 7]}},
+            "tunnel.keepalive[0]: 0 is too small; use 1 or more",
+        ),
+        (
+            {"tunnel": {"keepalive": [61, 180]}},
+            "tunnel.keepalive[0]: 61 is too large; use 60 or less",
+        ),
+        (
+            {"tunnel": {"keepalive": [10]}},
+            "tunnel.keepalive[1]: (missing) is required; use the interval of pings and a time of silence, such as "
+            "[10, 120]",
+        ),
+        (
+            {"tunnel": {**BONDED, "keepalive": [1, 7]}},
+            "tunnel.keepalive: [1, 7] is not possible with two links: a silent one leaves the bond after 5 seconds; "
+            "leave it out, or use links: 1",
+        ),
+        (
             {"pair": {}, "tunnel": {"pool": "10.0.0.0/31"}},
             "tunnel.pool: 10.0.0.0/31 is too small for a pair; use a prefix between /16 and /30",
         ),
     ],
 )
-def test_refused_pools_and_ports(sections: dict[str, Any], expected: str) -> None:
+def test_refused_pools_ports_and_pings(sections: dict[str, Any], expected: str) -> None:
     assert find_problems(**sections) == [f"drawbridge:{expected}"]
