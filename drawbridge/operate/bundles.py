@@ -161,17 +161,18 @@ def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
         signed = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
         s3 = account.session.client("s3", endpoint_url=endpoint, config=signed)
         link = s3.generate_presigned_url("get_object", Params=kit_object, ExpiresIn=seconds)
-    return " && ".join(
-        (
-            "kit=$(mktemp)",
-            f"curl -fsS -o \"$kit\" '{link}'",
-            f'echo "{digest}  $kit" | sha256sum --check --quiet',
-            f"sudo rm -rf {KIT_DIRECTORY}",
-            f'sudo tar -xz -C /opt --one-top-level={KIT_DIRECTORY.name} -f "$kit"',
-            'rm "$kit"',
-            f"sudo sh {KIT_DIRECTORY}/install",
-        )
+    steps = (
+        "kit=$(mktemp)",
+        # In the subshell, so that nothing stays of a kit that was refused or interrupted.
+        "trap 'rm -f \"$kit\"' EXIT",
+        "trap 'exit 1' HUP INT TERM",
+        f"curl -fsS -o \"$kit\" '{link}'",
+        f'echo "{digest}  $kit" | sha256sum --check --quiet',
+        f"sudo rm -rf {KIT_DIRECTORY}",
+        f'sudo tar -xz -C /opt --one-top-level={KIT_DIRECTORY.name} -f "$kit"',
+        f"sudo sh {KIT_DIRECTORY}/install",
     )
+    return f"({' && '.join(steps)})"
 
 
 def _bundle(account: Account, name: str) -> str:

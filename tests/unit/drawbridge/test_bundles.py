@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 from dataclasses import replace
@@ -191,7 +192,7 @@ def kits(account: Account) -> str:
 def test_a_bonded_client_gets_the_command_that_installs_its_kit() -> None:
     result = CliRunner().invoke(cli, ["client", "kit", "left", "--stack", STACK])
     assert result.exit_code == 0, result.output
-    assert "/kits/left.tar.gz?" in result.stdout and result.stdout.endswith("install\n")
+    assert "/kits/left.tar.gz?" in result.stdout and result.stdout.endswith("install)\n")
 
 
 @pytest.mark.usefixtures("kits")
@@ -215,22 +216,27 @@ class KitHost:
 
     def __init__(self, directory: Path) -> None:
         self.opt, self._programs, self._served = directory / "opt", directory / "bin", directory / "served"
-        for path in (self.opt, self._programs):
+        self.temporary = directory / "tmp"
+        for path in (self.opt, self._programs, self.temporary):
             path.mkdir()
         self._write_program("sudo", 'exec "$@"')
         self._write_program("curl", f'while [ "$1" != -o ]; do shift; done; cp {self._served} "$2"')
+
+    def interrupt_downloads(self) -> None:
+        """Have the terminal interrupt the shell whenever it downloads."""
+        self._write_program("curl", "kill -INT $PPID; sleep 0.1; exit 130")
 
     def _write_program(self, name: str, text: str) -> None:
         program = self._programs / name
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
 
-    def run(self, command: str, served: bytes) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, served: bytes, shell: str = "sh") -> subprocess.CompletedProcess[str]:
         """Run a kit's command while the Internet serves these bytes."""
         self._served.write_bytes(served)
         script = command.replace("/opt", str(self.opt))
-        environment = {"PATH": f"{self._programs}:{os.environ['PATH']}", "TMPDIR": str(self._programs)}
-        return subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=20)
+        environment = {"PATH": f"{self._programs}:{os.environ['PATH']}", "TMPDIR": str(self.temporary)}
+        return subprocess.run([shell, "-c", script], env=environment, capture_output=True, text=True, timeout=20)
 
     @property
     def files(self) -> set[str]:
@@ -264,8 +270,10 @@ def test_another_kit_than_the_commands_is_neither_run_nor_unpacked(account: Acco
     for served in (pack({"install": b"echo taken over"}), kit[:-1], b""):
         refused = host.run(command, served)
         assert (refused.returncode, refused.stdout.splitlines()[1:], host.files) == (1, [], set())
+        assert list(host.temporary.iterdir()) == []
     installed = host.run(command, kit)
     assert (installed.returncode, installed.stdout) == (0, "installed\n")
+    assert list(host.temporary.iterdir()) == []
     # A kit that is already installed stays when another is served in its place.
     assert host.run(command, b"").returncode == 1
     assert host.files == {"install"}
@@ -279,3 +287,12 @@ def test_nothing_of_a_former_kit_stays(account: Account, host: KitHost) -> None:
     assert host.files == {"install", "hook", "root/etc/old"}
     assert host.run(offer(account, kit), kit).returncode == 0
     assert host.files == {"install"}
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.usefixtures("kits")
+@pytest.mark.parametrize("shell", [name for name in ("dash", "bash", "zsh") if shutil.which(name)])
+def test_an_interrupted_download_of_a_kit_leaves_no_file(account: Account, host: KitHost, shell: str) -> None:
+    host.interrupt_downloads()
+    assert host.run(offer(account, pack(INSTALL)), b"", shell=shell).returncode != 0
+    assert list(host.temporary.iterdir()) == []
