@@ -24,6 +24,7 @@ from openvpn.model import Tunnel
 from openvpn.profile import render_profile
 from pki import tls_crypt
 from pki.authority import CertificateAuthority, Leaf
+from tests.support.network_namespace import NetworkNamespace, network_namespace
 from tests.support.waiting import Lateness, until
 
 
@@ -32,7 +33,7 @@ def _missing() -> str | None:
         return "needs root for a network namespace"
     if not Path("/dev/net/tun").exists():
         return "needs /dev/net/tun"
-    absent = [tool for tool in ("openvpn", "ip") if not shutil.which(tool)]
+    absent = [tool for tool in ("openvpn", "ip", "nsenter", "setpriv", "unshare") if not shutil.which(tool)]
     return f"needs {', '.join(absent)} on PATH" if absent else None
 
 
@@ -50,10 +51,10 @@ class Server:
     authority: CertificateAuthority
     key: str
     directory: Path
-    namespace: str
+    namespace: NetworkNamespace
 
     def probe(self, bundle: str) -> bundle_probe.Verdict:
-        return within(self.namespace, lambda: bundle_probe.probe_bundle(bundle))
+        return within(str(self.namespace.path), lambda: bundle_probe.probe_bundle(bundle))
 
     def leaf(self, name: str = "alice") -> Leaf:
         return self.authority.issue_client(name, DAY, datetime.now(UTC))
@@ -75,18 +76,15 @@ PORTS = iter(range(1194, 2000))
 
 
 @pytest.fixture(scope="module")
-def namespace() -> Iterator[str]:
+def namespace() -> Iterator[NetworkNamespace]:
     """A network of its own, with a loopback and nothing else."""
-    name = f"probe-{os.getpid()}"
-    for argv in (["netns", "add", name], ["-n", name, "link", "set", "lo", "up"]):
-        subprocess.run(["ip", *argv], check=True, timeout=10)
-    yield name
-    subprocess.run(["ip", "netns", "delete", name], check=True, timeout=10)
+    with network_namespace() as namespace:
+        yield namespace
 
 
 @pytest.fixture(scope="module", params=["udp", "tcp"])
 def start(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, namespace: str
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, namespace: NetworkNamespace
 ) -> Iterator[Callable[..., Server]]:
     protocol, running = request.param, list[subprocess.Popen[bytes]]()
     authority = CertificateAuthority.create("Test CA", 2 * DAY, datetime.now(UTC))
@@ -103,7 +101,7 @@ def start(
             (directory / name).write_text(text)
         (directory / "revoked").mkdir()
         proto = "tcp-server" if protocol == "tcp" else "udp"
-        argv = ["ip", "netns", "exec", namespace, "openvpn", "--cd", str(directory), "--mode", "server", "--tls-server"]
+        argv = namespace.enter("openvpn", "--cd", str(directory), "--mode", "server", "--tls-server")
         argv += ["--dev", "tun", "--dh", "none", "--disable-dco"]
         argv += ["--local", "127.0.0.1", "--port", str(port), "--proto", proto, "--keepalive", "10", "120"]
         argv += [word for name in files for word in (f"--{name}", name)]

@@ -23,6 +23,7 @@ from openvpn import sysctl
 from openvpn.firewall import COUNTERS, FLOWS_ALL, FLOWS_EACH, TABLE, render_nftables, translated_ports
 from openvpn.listener import Listener
 from openvpn.model import Tunnel, TunnelClient
+from tests.support.network_namespace import NetworkNamespace, network_namespace
 
 VPC = (IPv4Network("10.1.0.0/16"),)
 WORLD = (IPv4Network("0.0.0.0/0"),)
@@ -132,7 +133,9 @@ RESET, DATA = "50", "48"
 
 
 def _missing() -> str | None:
-    absent = [tool for tool in ("nft", "ip", "ping", "unshare", "sysctl") if not shutil.which(tool)]
+    absent = [
+        tool for tool in ("nft", "ip", "nsenter", "ping", "setpriv", "unshare", "sysctl") if not shutil.which(tool)
+    ]
     if absent:
         return f"needs {', '.join(absent)} on PATH"
     return None if os.geteuid() == 0 else "needs root for network namespaces"
@@ -153,28 +156,28 @@ def run(*argv: str, check: bool = True, text: str | None = None) -> subprocess.C
 class Network:
     """Far end of the tunnel - gateway - VPC, a namespace each."""
 
-    far: str
-    gateway: str
-    vpc: str
+    far: NetworkNamespace
+    gateway: NetworkNamespace
+    vpc: NetworkNamespace
     directory: Path
 
     def load(self, text: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.at(self.gateway, "nft", "-f", "-", check=check, text=text)
 
     def at(
-        self, namespace: str, *argv: str, check: bool = True, text: str | None = None
+        self, namespace: NetworkNamespace, *argv: str, check: bool = True, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return run("ip", "netns", "exec", namespace, *argv, check=check, text=text)
+        return run(*namespace.enter(*argv), check=check, text=text)
 
-    def ping(self, namespace: str, source: str, address: str) -> bool:
+    def ping(self, namespace: NetworkNamespace, source: str, address: str) -> bool:
         return self.at(namespace, "ping", "-c1", "-W0.5", "-I", source, address, check=False).returncode == 0
 
-    def probe(self, namespace: str, kind: str, source: str, address: str, port: int) -> str:
+    def probe(self, namespace: NetworkNamespace, kind: str, source: str, address: str, port: int) -> str:
         return self.at(namespace, sys.executable, "-c", PROBE, kind, source, address, str(port)).stdout.strip()
 
     def meet(self, source: str, address: str) -> tuple[str, int]:
         """The peer's address and segment size as seen at `address` when the far end connects to it from `source`."""
-        argv = ["ip", "netns", "exec", self.vpc, sys.executable, "-c", LISTENER, address]
+        argv = self.vpc.enter(sys.executable, "-c", LISTENER, address)
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener:
             assert listener.stdout
             assert listener.stdout.readline() == "ready\n"
@@ -184,14 +187,14 @@ class Network:
 
     def source_port(self, port: int) -> int:
         """The port that a host sees when the far end sends it a datagram from `port`."""
-        argv = ["ip", "netns", "exec", self.vpc, sys.executable, "-c", DATAGRAM, HOST]
+        argv = self.vpc.enter(sys.executable, "-c", DATAGRAM, HOST)
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout
             assert server.stdout.readline() == "ready\n"
             self.at(self.far, sys.executable, "-c", SEND, CLIENT, str(port), HOST)
             return int(server.stdout.readline())
 
-    def send(self, namespace: str, source: str, address: str, port: int, first: str, count: int) -> None:
+    def send(self, namespace: NetworkNamespace, source: str, address: str, port: int, first: str, count: int) -> None:
         argv = (sys.executable, "-c", DATAGRAMS, source, address, str(port), first, str(count))
         self.at(namespace, *argv)
 
@@ -211,37 +214,37 @@ class Network:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    names = far, gateway, vpc = [f"nft-{os.getpid()}-{end}" for end in "fgv"]
-    network = Network(far, gateway, vpc, tmp_path_factory.mktemp("nft"))
-    settings = network.directory / "sysctl.conf"
-    settings.write_text(sysctl.render_sysctl(TUNNEL))
     with ExitStack() as undo:
-        for name in names:
-            run("ip", "netns", "add", name)
-            undo.callback(run, "ip", "netns", "del", name)
+        far, gateway, vpc = namespaces = [undo.enter_context(network_namespace()) for _ in range(3)]
+        network = Network(far, gateway, vpc, tmp_path_factory.mktemp("nft"))
+        settings = network.directory / "sysctl.conf"
+        settings.write_text(sysctl.render_sysctl(TUNNEL))
+        for namespace in namespaces:
             # The kernel's own IPv6 chatter would be counted.
-            network.at(name, "sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+            network.at(
+                namespace, "sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"
+            )
         # Before the interfaces, as at boot.
         network.at(gateway, "sysctl", "-q", "-p", str(settings))
-        run("ip", "link", "add", "tun0", "netns", gateway, "type", "veth", "peer", "name", "up0", "netns", far)
-        run("ip", "link", "add", "ens5", "netns", gateway, "type", "veth", "peer", "name", "up0", "netns", vpc)
+        for device, other in (("tun0", far), ("ens5", vpc)):
+            ends = ("netns", f"{gateway.holder}", "type", "veth", "peer", "name", "up0", "netns", f"{other.holder}")
+            run("ip", "link", "add", device, *ends)
         addresses = {
             (gateway, "tun0"): ["10.8.0.1/24"],
             (gateway, "ens5"): [f"{GATEWAY}/24"],
             (far, "up0"): [f"{CLIENT}/24", *(f"{a}/32" for a in (REACHABLE, UNREACHABLE, NOBODY))],
             (vpc, "up0"): [f"{HOST}/24", f"{OPERATOR}/24", f"{METADATA}/32", f"{INTERNET}/32"],
         }
-        for (name, device), prefixes in addresses.items():
+        for (namespace, device), prefixes in addresses.items():
             for address in prefixes:
-                run("ip", "-n", name, "address", "add", address, "dev", device)
-            for each in ("lo", device):
-                run("ip", "-n", name, "link", "set", each, "up")
-        run("ip", "-n", far, "route", "add", "default", "via", "10.8.0.1")
-        run("ip", "-n", vpc, "route", "add", "default", "via", GATEWAY)
+                network.at(namespace, "ip", "address", "add", address, "dev", device)
+            network.at(namespace, "ip", "link", "set", device, "up")
+        network.at(far, "ip", "route", "add", "default", "via", "10.8.0.1")
+        network.at(vpc, "ip", "route", "add", "default", "via", GATEWAY)
         for lan in ("192.168.1.0/24", f"{NOBODY}/32"):
-            run("ip", "-n", gateway, "route", "add", lan, "via", CLIENT)
+            network.at(gateway, "ip", "route", "add", lan, "via", CLIENT)
         for address in (METADATA, INTERNET):
-            run("ip", "-n", gateway, "route", "add", address, "dev", "ens5")
+            network.at(gateway, "ip", "route", "add", address, "dev", "ens5")
         yield network
 
 
@@ -340,7 +343,7 @@ def test_clients_reach_only_what_is_routed(network: Network) -> None:
 @pytest.mark.attack("1.10")
 def test_clients_ask_the_vpc_s_resolver_only_if_it_is_pushed(network: Network) -> None:
     resolver = "10.1.0.2"
-    run("ip", "-n", network.vpc, "address", "add", f"{resolver}/32", "dev", "up0")
+    network.at(network.vpc, "ip", "address", "add", f"{resolver}/32", "dev", "up0")
     try:
         network.load(render())
         assert not network.ping(network.far, CLIENT, resolver)
@@ -348,7 +351,7 @@ def test_clients_ask_the_vpc_s_resolver_only_if_it_is_pushed(network: Network) -
         network.load(render(replace(TUNNEL, domain="test", resolver=IPv4Address(resolver))))
         assert network.ping(network.far, CLIENT, resolver)
     finally:
-        run("ip", "-n", network.vpc, "address", "del", f"{resolver}/32", "dev", "up0")
+        network.at(network.vpc, "ip", "address", "del", f"{resolver}/32", "dev", "up0")
 
 
 def test_vpc_opens_connections_only_to_what_is_reachable(network: Network) -> None:
@@ -364,7 +367,7 @@ def test_vpc_opens_connections_only_to_what_is_reachable(network: Network) -> No
 @pytest.mark.parametrize(("meet", "refused"), [(False, 1), (True, 0)])
 def test_clients_meet_only_if_they_may(network: Network, meet: bool, refused: int) -> None:
     network.load(render(replace(TUNNEL, client_to_client=meet)))
-    run("ip", "-n", network.far, "route", "replace", "10.8.0.20", "via", "10.8.0.1")
+    network.at(network.far, "ip", "route", "replace", "10.8.0.20", "via", "10.8.0.1")
     network.ping(network.far, CLIENT, "10.8.0.20")
     assert network.counted("refused_forward") == refused
 
@@ -458,7 +461,7 @@ def test_no_source_fills_the_connection_table(network: Network) -> None:
 def test_no_source_fills_the_connection_table_with_connections_that_never_end(network: Network) -> None:
     network.load(render().replace(f"count over {FLOWS_EACH}", "count over 40"))
     network.at(network.far, "nft", "-f", "-", text=HOLD_BACK)
-    argv = ["ip", "netns", "exec", network.vpc, sys.executable, "-c", ACCEPTER, HOST]
+    argv = network.vpc.enter(sys.executable, "-c", ACCEPTER, HOST)
     try:
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as accepter:
             assert accepter.stdout

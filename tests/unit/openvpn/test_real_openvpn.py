@@ -32,6 +32,7 @@ from openvpn.server import render_ccd, render_server
 from pki import tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
 from tests.support.debian_packages import unpack
+from tests.support.network_namespace import NetworkNamespace, network_namespace
 from userdata.cloud_config import FILES
 from userdata.files import agent
 
@@ -41,7 +42,7 @@ def _missing() -> str | None:
         return "needs root for network namespaces"
     if not Path("/dev/net/tun").exists():
         return "needs /dev/net/tun"
-    absent = [tool for tool in ("openvpn", "ip", "ping") if not shutil.which(tool)]
+    absent = [tool for tool in ("openvpn", "ip", "ping", "nsenter", "setpriv", "unshare") if not shutil.which(tool)]
     return f"needs {', '.join(absent)} on PATH" if absent else None
 
 
@@ -151,13 +152,13 @@ class Site:
     """A server and clients that reach it, in namespaces of their own, and the authority both trust."""
 
     directory: Path
-    namespaces: tuple[str, str]
+    namespaces: tuple[NetworkNamespace, NetworkNamespace]
     authority: CertificateAuthority
     tls_crypt_key: str = field(repr=False)
     processes: ExitStack
 
-    def _start(self, namespace: str, *argv: str, program: tuple[str, ...] = ("openvpn",)) -> Process:
-        process = Process(["ip", "netns", "exec", namespace, *program, "--suppress-timestamps", *argv])
+    def _start(self, namespace: NetworkNamespace, *argv: str, program: tuple[str, ...] = ("openvpn",)) -> Process:
+        process = Process(namespace.enter(*program, "--suppress-timestamps", *argv))
         self.processes.callback(process.stop)
         return process
 
@@ -238,26 +239,26 @@ class Site:
         )
 
     def on_client(self, *argv: str) -> str:
-        return run("ip", "netns", "exec", self.namespaces[1], *argv)
+        return run(*self.namespaces[1].enter(*argv))
 
 
 @pytest.fixture
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    server, client = names = (f"pki-{os.getpid()}-s", f"pki-{os.getpid()}-c")
     with ExitStack() as undo:
-        for name in names:
-            run("ip", "netns", "add", name)
-            undo.callback(run, "ip", "netns", "del", name)
-        run("ip", "link", "add", "up0", "netns", server, "type", "veth", "peer", "name", "up0", "netns", client)
-        for name, address in zip(names, ("192.0.2.1/30", "192.0.2.2/30"), strict=True):
-            run("ip", "-n", name, "address", "add", address, "dev", "up0")
-            for device in ("lo", "up0"):
-                run("ip", "-n", name, "link", "set", device, "up")
+        server, client = namespaces = undo.enter_context(network_namespace()), undo.enter_context(network_namespace())
+        ends = ("netns", f"{server.holder}", "type", "veth", "peer", "name", "up0", "netns", f"{client.holder}")
+        run("ip", "link", "add", "up0", *ends)
+        for namespace, address in ((server, "192.0.2.1/30"), (client, "192.0.2.2/30")):
+            run(*namespace.enter("ip", "address", "add", address, "dev", "up0"))
+            run(*namespace.enter("ip", "link", "set", "up0", "up"))
+        # As systemd-networkd does on a gateway (openvpn.tun_device).
+        for command in ("tuntap add dev tun0 mode tun", "address add 10.8.0.1/24 dev tun0", "link set tun0 up"):
+            run(*server.enter("ip", *command.split()))
         now = datetime.now(UTC)
         authority = CertificateAuthority.create("Test CA", timedelta(days=2), now)
         yield Site(
             directory=tmp_path_factory.mktemp("s"),
-            namespaces=names,
+            namespaces=namespaces,
             authority=authority,
             tls_crypt_key=tls_crypt.server_key(),
             processes=undo.enter_context(ExitStack()),
