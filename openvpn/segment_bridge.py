@@ -3,18 +3,17 @@
 The bridge has the gateway's address, and only OpenVPN's devices are its ports. A port in hairpin mode sends frames back
 out where they came in: so frames between clients of one process pass the kernel, where the filter sees them, instead of
 staying inside OpenVPN (`client-to-client`), where no filter does.
-Source: systemd.netdev(5), systemd.network(5), systemd-networkd-wait-online(8).
+Source: systemd.netdev(5), systemd.network(5).
 """
 
 from collections.abc import Mapping
 
 from openvpn.addressing import gateway_mac, source_macs
 from openvpn.model import Tunnel
+from openvpn.networkd import USER, name_files, render_wait
 from openvpn.paths import Paths
 from openvpn.syntax import render_lines
 from openvpn.topology import BRIDGE
-
-_DIRECTORY = "etc/systemd/network"
 
 
 def render_files(tunnel: Tunnel) -> Mapping[str, str]:
@@ -32,8 +31,7 @@ def render_files(tunnel: Tunnel) -> Mapping[str, str]:
     for port in tunnel.adapters:
         files |= {f"{port}.netdev": _PORT_DEVICE.format(port=port), f"{port}.network": _port(port, tunnel)}
     return {
-        # Sorts before the host's own files: the first file that matches an interface counts.
-        **{f"{_DIRECTORY}/10-drawbridge-{name}": content for name, content in files.items()},
+        **name_files(files),
         "etc/systemd/system/openvpn-server@.service.d/segment.conf": _unit(tunnel),
         Paths.members.lstrip("/"): render_members(tunnel),
     }
@@ -74,8 +72,9 @@ def _port(port: str, tunnel: Tunnel) -> str:
 
 
 def _unit(tunnel: Tunnel) -> str:
-    interfaces = " ".join(f"--interface={name}:no-carrier" for name in (*tunnel.adapters, BRIDGE))
-    return _UNIT.format(interfaces=interfaces)
+    directories = "/run/openvpn-%i/refused /run/openvpn-%i/suspended"
+    wait = render_wait((*tunnel.adapters, BRIDGE), wants="drawbridge-suspend@%i.path")
+    return f"{wait}ExecStartPre=/usr/bin/mkdir -p {directories}\n"
 
 
 # A bridge without a hardware address of its own takes a port's, so clients would see another gateway after each boot.
@@ -110,14 +109,13 @@ LLDP=no
 {{router}}
 {{addresses}}"""
 
-# OpenVPN's user may open this device; it has no right to create one.
-_PORT_DEVICE = """\
+_PORT_DEVICE = f"""\
 [NetDev]
-Name={port}
+Name={{port}}
 Kind=tap
 
 [Tap]
-User=openvpn
+User={USER}
 """
 
 _PORT = """\
@@ -136,15 +134,4 @@ LLDP=no
 
 [Bridge]
 HairPin={hairpin}
-"""
-
-# OpenVPN starts once its device exists in the bridge; otherwise it would create another device of that name.
-_UNIT = """\
-[Unit]
-Wants=systemd-networkd.service drawbridge-suspend@%i.path
-After=systemd-networkd.service
-
-[Service]
-ExecStartPre=/usr/bin/mkdir -p /run/openvpn-%i/refused /run/openvpn-%i/suspended
-ExecStartPre=/usr/lib/systemd/systemd-networkd-wait-online --timeout=50 {interfaces}
 """

@@ -19,8 +19,8 @@ FOREIGN_MACS = 8
 def render_server(tunnel: Tunnel, process: ServerProcess | None = None) -> str:
     """Return the configuration of one of the tunnel's processes, by default the first one.
 
-    It names the files of `Paths` and holds no secret.
-    It changes with the networks behind clients, and not when a client without one comes or goes.
+    It names the files of `Paths` and holds no secret. It stays as it is when a client comes or goes, unless others have
+    a route to that client's network.
     """
     process = process or tunnel.processes[0]
     return render_lines(
@@ -42,6 +42,9 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
     # Data channel offload needs a kernel module that differs between 2.6 and 2.7 and must be rebuilt for each kernel;
     # without it OpenVPN runs in userspace.
     yield "disable-dco"
+    # systemd-networkd gives the device its addresses and routes (tun_device, segment_bridge).
+    yield "ifconfig-noexec"
+    yield "route-noexec"
 
     yield from _segment_options(tunnel, paths) if tunnel.layout.is_segment else _routed_options(tunnel, paths)
     yield from _pushed_options(tunnel)
@@ -98,7 +101,6 @@ def _routed_options(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
         yield f"ifconfig-ipv6 {ipv6.address}/{ipv6.pool.prefixlen} {ipv6.address + 1}"
         if first := first_dynamic6(tunnel):
             yield f"ifconfig-ipv6-pool {first}/{ipv6.pool.prefixlen}"
-    yield from (f"route {spell_network(lan)}" for lan in tunnel.lans)
 
 
 def _segment_options(tunnel: Tunnel, paths: Paths) -> Iterator[str]:

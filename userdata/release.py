@@ -16,7 +16,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from contract import GATEWAY_SECRETS
-from openvpn import firewall, segment_bridge, server, sysctl
+from openvpn import firewall, segment_bridge, server, sysctl, tun_device
 from openvpn.model import Tunnel
 from openvpn.paths import Paths
 from userdata.cloud_config import FILES
@@ -132,7 +132,7 @@ def _server_files(tunnel: Tunnel) -> dict[str, str]:
 
 
 def _topology_files(tunnel: Tunnel) -> dict[str, str]:
-    return {**_segment_files(tunnel), **_device_files(tunnel), **_low_port_files(tunnel)}
+    return {**_segment_files(tunnel), **tun_device.render_files(tunnel), **_low_port_files(tunnel)}
 
 
 def _segment_files(tunnel: Tunnel) -> dict[str, str]:
@@ -149,21 +149,6 @@ LOW_PORT = """\
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 """
-
-
-#: Drop-in for a routed tunnel, whose device, addresses and routes OpenVPN creates itself (capabilities(7)). A segment's
-#: device exists before, and OpenVPN's user owns it.
-CREATES_DEVICE = """\
-[Service]
-AmbientCapabilities=CAP_NET_ADMIN
-CapabilityBoundingSet=CAP_NET_ADMIN
-"""
-
-
-def _device_files(tunnel: Tunnel) -> dict[str, str]:
-    """Return the files that only a tunnel needs whose device OpenVPN creates."""
-    needed = not tunnel.layout.is_segment
-    return {"etc/systemd/system/openvpn-server@.service.d/routed.conf": CREATES_DEVICE} if needed else {}
 
 
 def _low_port_files(tunnel: Tunnel) -> dict[str, str]:

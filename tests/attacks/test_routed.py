@@ -308,6 +308,16 @@ def as_user(user: str, group: str) -> list[str]:
     return ["setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups"]
 
 
+def as_openvpn(gateway: Host) -> list[str]:
+    """Return the command that enters OpenVPN's namespaces with its user and all capabilities that it has."""
+    unit = "openvpn-server@server"
+    pid = run_checked(gateway, "systemctl", "show", "-P", "MainPID", unit).strip()
+    capabilities = run_checked(gateway, "systemctl", "show", "-P", "AmbientCapabilities", unit).split()
+    names = "".join(f",+{name.removeprefix('cap_')}" for name in capabilities)
+    sets = [f"--{kind}=-all{names}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+    return ["nsenter", f"--target={pid}", "--mount", "--net", "--pid", *as_user("openvpn", "openvpn"), *sets]
+
+
 @pytest.mark.attack("7.1")
 @pytest.mark.parametrize(
     ("user", "group", "readable"),
@@ -338,17 +348,31 @@ def test_a_process_gets_no_credentials_of_the_role(routed: Deployment, user: str
     gateway = routed.gateway
     ask = ["curl", "-s", "-m", "3", "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60"]
     ask.append("http://169.254.169.254/latest/api/token")
-    enter = as_user(user, group)
-    if sandbox:
-        unit = "openvpn-server@server"
-        pid = run_checked(gateway, "systemctl", "show", "-P", "MainPID", unit).strip()
-        capabilities = run_checked(gateway, "systemctl", "show", "-P", "AmbientCapabilities", unit).split()
-        names = "".join(f",+{name.removeprefix('cap_')}" for name in capabilities)
-        sets = [f"--{kind}=-all{names}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
-        enter = ["nsenter", f"--target={pid}", "--mount", "--net", "--pid", *enter, *sets]
+    enter = as_openvpn(gateway) if sandbox else as_user(user, group)
     refused = gateway.run([*enter, *ask])
     assert (refused.returncode, refused.stdout) == (7, "")  # curl's 7: refused
     assert run_checked(gateway, *ask), "control: root"
+
+
+#: Changes of a machine's network, each with the command that takes it back.
+CHANGES = {
+    "nft add table inet attack": "nft delete table inet attack",
+    "ip route add 198.51.100.0/24 dev tun0": "ip route delete 198.51.100.0/24 dev tun0",
+    "ip address add 198.51.100.1/32 dev tun0": "ip address delete 198.51.100.1/32 dev tun0",
+    "ip link set tun0 mtu 1400": "ip link set tun0 mtu 1420",
+    "ip link add attack0 type veth peer name attack1": "ip link delete attack0",
+    "ip tuntap add dev attack0 mode tun": "ip tuntap delete dev attack0 mode tun",
+}
+
+
+@pytest.mark.attack("7.5")
+def test_openvpn_changes_neither_filter_nor_routes_nor_devices(routed: Deployment) -> None:
+    enter = as_openvpn(routed.gateway)
+    for change, undo in CHANGES.items():
+        refused = routed.gateway.run([*enter, *change.split()])
+        assert refused.returncode and "Operation not permitted" in refused.stderr, f"{change}: {refused}"
+        for control in (change, undo):
+            run_checked(routed.gateway, *control.split())
 
 
 @pytest.mark.attack("1.3")

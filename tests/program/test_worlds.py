@@ -73,7 +73,6 @@ def test_the_sites_server(site: Deployment) -> None:
         "server 10.1.2.0 255.255.255.0 nopool",
         'push "route 10.1.0.0 255.255.254.0"',
         'push "route 192.168.1.0 255.255.255.0"',
-        "route 192.168.1.0 255.255.255.0",
         "ifconfig-pool-persist /var/lib/openvpn-server/ipp.txt 60",
         "keepalive 10 120",
         "status /run/openvpn-server/status 10",
@@ -81,6 +80,8 @@ def test_the_sites_server(site: Deployment) -> None:
         "client-config-dir /etc/openvpn/server/ccd",
         "data-ciphers AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305",
     } <= set(server)
+    device = files["root/etc/systemd/network/10-drawbridge-tun0.network"]
+    assert "Address=10.1.2.1/24" in device and "Destination=192.168.1.0/24" in device
     assert files["ccd/home"].splitlines()[1:] == [
         "ifconfig-push 10.1.2.10 255.255.255.0",
         "iroute 192.168.1.0 255.255.255.0",

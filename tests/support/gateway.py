@@ -129,7 +129,7 @@ class ServicesStub:
             out, status = (table.read_text(), 0) if table.exists() else ("", 1)
         elif argv[0].endswith("systemd-sysctl"):
             self._apply_settings(self._in_use(agent.SYSCTL))
-        elif argv[:2] == ["networkctl", "reload"] or argv[0] == "sh":
+        elif argv[:2] in (["networkctl", "reload"], ["networkctl", "reconfigure"]) or argv[0] == "sh":
             self._create_devices()
         elif argv[:3] == ["ip", "route", "replace"]:
             self.add_route(argv[5], IPv4Network(argv[3]))
@@ -207,14 +207,11 @@ class ServicesStub:
 
     def _create_devices(self) -> None:
         for path in (self.root / "opt/drawbridge/current/root/etc/systemd/network").glob("*.netdev"):
-            self.set_device(agent.read_env(path.read_text())["Name"])
-
-    def _create_tunnel(self, config: str) -> None:
-        for (device,) in agent.read_options(config, "dev"):
-            self.remove_routes(device)
+            device = agent.read_env(path.read_text())["Name"]
             self.set_device(device)
-            for address, mask in agent.read_options(config, "route"):
-                self.add_route(device, IPv4Network(f"{address}/{mask}"))
+            self.remove_routes(device)
+            for network in agent.read_destinations(path.with_suffix(".network").read_text()):
+                self.add_route(device, network)
 
     def _state(self, unit: str) -> str:
         return "active" if unit in self.active else "failed"
@@ -232,7 +229,6 @@ class ServicesStub:
             config = (current / f"root/{CONFIGS[template]}/{instance}.conf").read_text()
             if self.refuses and self.refuses in config:
                 return 1
-            self._create_tunnel(config)
             directory = self.root / f"run/openvpn-{instance}"
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)

@@ -289,6 +289,16 @@ def read_sysctl(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in lines if "*" not in key}
 
 
+def read_destinations(network: str) -> list[IPv4Network]:
+    """Return the destinations of the routes in a systemd.network(5) file.
+
+    >>> read_destinations("[Address]\\nAddress=10.8.0.1/24\\n[Route]\\nDestination=192.168.7.0/24\\n")
+    [IPv4Network('192.168.7.0/24')]
+    """
+    pairs = (line.partition("=") for line in network.splitlines())
+    return [IPv4Network(value) for key, _, value in pairs if key == "Destination"]
+
+
 def read_routes(table: str, device: str) -> set[IPv4Network]:
     """Return the destinations of a device in /proc/net/route, whose numbers are hexadecimal and little-endian."""
     rows = (line.split() for line in table.splitlines())
@@ -713,11 +723,12 @@ class GatewayMachine:
             text = f"missing or down: {', '.join(missing)}"
             deviations.append(Deviation(text, lambda: self.restore_devices(generation, missing)))
             return deviations  # What uses the devices differs as well until they are back.
-        for instance, unit in self.processes(release):
-            config = self.instance_config(release, instance)
-            for device, networks in self.missing_routes(config).items():
+        for device in devices:
+            if networks := self.missing_routes(release, device):
                 text = f"no route to {', '.join(map(str, networks))}"
                 deviations.append(Deviation(text, functools.partial(self.add_routes, device, networks)))
+        for instance, unit in self.processes(release):
+            config = self.instance_config(release, instance)
             if fault := self.find_management_fault(config):
                 deviations.append(Deviation(f"{unit} does not answer at its management socket: {fault}"))
         return deviations
@@ -784,11 +795,11 @@ class GatewayMachine:
             netdev = read_env(path.read_text())
             # The ports of a bridge or a bond may be down for a reason.
             if "Name" in netdev:
-                devices[netdev["Name"]] = netdev.get("Kind") == "bridge"
+                devices[netdev["Name"]] = netdev.get("Kind") in ("bridge", "tun")
         for instance, _ in self.processes(release):
             config = self.instance_config(release, instance)
             for name, *_ in read_options(config, "dev"):
-                devices.setdefault(name, read_options(config, "dev-type") == [["tun"]])
+                devices.setdefault(name, False)
         return devices
 
     def has_device(self, name: str, must_be_up: bool) -> bool:
@@ -797,26 +808,24 @@ class GatewayMachine:
         return bool(flags) and (not must_be_up or bool(int(flags, 16) & 1))
 
     def restore_devices(self, generation: Generation, names: list[str]) -> None:
-        """Create devices that are missing, and restart the OpenVPN processes that use or create them."""
+        """Bring devices up, create those that are missing, and restart the OpenVPN processes that use the latter."""
+        missing = [name for name in names if not self.has_device(name, must_be_up=False)]
         self.create_devices(generation.release)
         if present := [name for name in names if self.has_device(name, must_be_up=False)]:
             self.run(["networkctl", "reconfigure", *present])
         for instance, unit in self.processes(generation.release):
             config = self.instance_config(generation.release, instance)
-            if any(words[0] in names for words in read_options(config, "dev")):
+            if any(words[0] in missing for words in read_options(config, "dev")):
                 self.run_checked("systemctl", "restart", unit)
         if fault := self.find_fault(generation, START_TIMEOUT):
             raise FailedError(fault)
 
-    def missing_routes(self, config: str) -> dict[str, list[IPv4Network]]:
-        """Return the networks behind clients that the kernel has no route to, by the device of an OpenVPN process."""
-        routes = [IPv4Network("/".join(words[:2])) for words in read_options(config, "route") if len(words) > 1]
-        if not routes:
-            return {}
-        ((device, *_), *_) = read_options(config, "dev")
+    def missing_routes(self, release: str, device: str) -> list[IPv4Network]:
+        """Return the networks behind clients that the kernel has no route to by a tunnel's device."""
+        path = self.releases / release / f"root/etc/systemd/network/10-drawbridge-{device}.network"
+        routes = read_destinations(read_or_empty(path))
         present = read_routes(read_or_empty(self.root / "proc/net/route"), device)
-        missing = [route for route in routes if route not in present]
-        return {device: missing} if missing else {}
+        return [route for route in routes if route not in present]
 
     def add_routes(self, device: str, networks: Iterable[IPv4Network]) -> None:
         """Add routes to networks behind clients."""

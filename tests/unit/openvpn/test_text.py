@@ -52,12 +52,12 @@ dev-type tun
 proto udp
 port 1194
 disable-dco
+ifconfig-noexec
+route-noexec
 topology subnet
 server 10.8.0.0 255.255.255.0 nopool
 ifconfig-pool 10.8.0.128 10.8.0.254
 ifconfig-pool-persist /var/lib/openvpn-server/ipp.txt 60
-route 192.168.1.0 255.255.255.0
-route 192.168.2.0 255.255.255.0
 push "route 10.1.0.0 255.255.0.0"
 ca /etc/openvpn/server/secrets/ca.crt
 cert /etc/openvpn/server/secrets/server.crt

@@ -39,7 +39,7 @@ DEVIATIONS: dict[str, tuple[Callable[[World], object], str, int]] = {
     "no forwarding": (stop_forwarding, "changed kernel settings: net.ipv4.ip_forward", 0),
     "no route": (lambda on: on.services.remove_routes("tun0"), f"no route to {LAN}", 0),
     "no device": (lambda on: on.services.remove_device("tun0"), "missing or down: tun0", 1),
-    "device down": (lambda on: on.services.set_device("tun0", up=False), "missing or down: tun0", 1),
+    "device down": (lambda on: on.services.set_device("tun0", up=False), "missing or down: tun0", 0),
 }
 
 
@@ -60,6 +60,16 @@ def test_what_deviates_is_put_back_and_reported(world: World, case: str) -> None
     assert said == text
     assert time.endswith("Z")
     assert world.services.starts == 1 + restarts
+
+
+def test_a_network_behind_a_client_comes_and_goes_without_a_restart(world: World) -> None:  # noqa: F811
+    later = IPv4Network("192.168.9.0/24")
+    for lans in ((LAN,), (LAN, later), (later,), ()):
+        clients = (TunnelClient(name="home", lan=lans, reachable=lans),)
+        world.publish(gateway.build_release(Tunnel(pool=gateway.TUNNEL.pool, clients=clients)))
+        assert world.run().state == "ready"
+        assert agent.read_routes(world.services.routes.read_text(), "tun0") == set(lans)
+    assert world.services.starts == 1
 
 
 def test_a_segment_s_bridge_is_created_again(world: World) -> None:  # noqa: F811

@@ -37,6 +37,8 @@ def test_everything_in_it() -> None:
         "root/etc/drawbridge/verify-key",
         "root/etc/openvpn/server/server.conf",
         "root/etc/sysctl.d/90-drawbridge.conf",
+        "root/etc/systemd/network/10-drawbridge-tun0.netdev",
+        "root/etc/systemd/network/10-drawbridge-tun0.network",
         "root/etc/systemd/resolved.conf.d/drawbridge.conf",
         "root/etc/systemd/system/drawbridge-agent.service",
         "root/etc/systemd/system/drawbridge-agent.timer",

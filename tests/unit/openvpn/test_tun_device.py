@@ -1,0 +1,66 @@
+"""The device of a routed tunnel, as files. Does not prove that systemd-networkd takes them: tests/lab does."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+
+import pytest
+
+from openvpn import segment_bridge, tun_device
+from openvpn.model import Tunnel, TunnelClient, TunnelIPv6
+from openvpn.server import render_server
+from openvpn.topology import PairLink, Segment
+
+HOME = TunnelClient(
+    name="home",
+    address=IPv4Address("10.8.0.10"),
+    lan=(IPv4Network("192.168.1.0/24"), IPv4Network("192.168.7.0/24")),
+)
+TUNNEL = Tunnel(pool=IPv4Network("10.8.0.0/24"), clients=(HOME,))
+SIX = replace(TUNNEL, ipv6=TunnelIPv6(pool=IPv6Network("2001:db8:1:2:3::/80")))
+NETWORK = "etc/systemd/network/10-drawbridge-tun0.network"
+UNIT = "etc/systemd/system/openvpn-server@.service.d/{}.conf"
+
+
+def settings(text: str, section: str) -> list[list[str]]:
+    """Return the lines of each section of this name."""
+    blocks = (block.strip().splitlines() for block in f"\n{text}".split("\n["))
+    return [[line for line in lines if line] for name, *lines in filter(None, blocks) if name == f"{section}]"]
+
+
+def test_the_device_is_openvpns() -> None:
+    text = tun_device.render_files(TUNNEL)["etc/systemd/network/10-drawbridge-tun0.netdev"]
+    assert settings(text, "NetDev") == [["Name=tun0", "Kind=tun"]]
+    assert settings(text, "Tun") == [["User=openvpn"]]
+
+
+def test_it_has_the_gateways_addresses_and_the_routes_to_networks_behind_clients() -> None:
+    text = tun_device.render_files(SIX)[NETWORK]
+    assert settings(text, "Link")[0][0] == f"MTUBytes={TUNNEL.mtu}"
+    assert settings(text, "Address") == [
+        ["Address=10.8.0.1/24"],
+        ["Address=2001:db8:1:2:3::1/80", "DuplicateAddressDetection=none"],
+    ]
+    assert settings(text, "Route") == [["Destination=192.168.1.0/24"], ["Destination=192.168.7.0/24"]]
+    assert settings(tun_device.render_files(replace(TUNNEL, clients=()))[NETWORK], "Route") == []
+
+
+def test_a_network_behind_a_client_is_no_matter_of_openvpns() -> None:
+    assert render_server(TUNNEL) == render_server(replace(TUNNEL, clients=(replace(HOME, lan=()),)))
+
+
+@pytest.mark.parametrize("topology", [Segment(), PairLink()])
+def test_no_other_tunnel_has_one(topology: Segment | PairLink) -> None:
+    assert tun_device.render_files(Tunnel(pool=TUNNEL.pool, topology=topology)) == {}
+
+
+def test_openvpn_gets_no_privilege_and_waits_for_its_device() -> None:
+    segment = replace(TUNNEL, clients=(), topology=Segment())
+    for text, devices in (
+        (tun_device.render_files(TUNNEL)[UNIT.format("routed")], ["tun0"]),
+        (segment_bridge.render_files(segment)[UNIT.format("segment")], ["tap0", "br0"]),
+    ):
+        assert "Capabilit" not in text
+        for device in devices:
+            assert f" --interface={device}:no-carrier" in text
+        (restore,) = (line for line in text.splitlines() if line.endswith("networkctl reload'"))
+        assert restore.startswith("ExecStartPre=+") and f"ls -d {' '.join(devices)} " in restore
