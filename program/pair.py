@@ -35,6 +35,7 @@ from program.preflight import SECTIONS, check_account, find_placements, list_vpc
 from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc
 from settings.checks.overlaps import check_vpc_overlap
+from settings.maintenance import parse_window
 from settings.model import Settings
 from userdata import release
 
@@ -192,6 +193,8 @@ def render_release(
             revoked=list_revocations(revoked),
             links=links,
             metrics=settings.gateway.metrics,
+            # A half for each, so that the two never restart at once.
+            maintenance_window=str(parse_window(settings.gateway.maintenance_window).half(link_of(gateway))),
         )
 
     return pulumi.Output.all(peer.address.public_ip, authority.revoked).apply(lambda values: build(*values))

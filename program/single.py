@@ -28,6 +28,7 @@ from program.preflight import check_account, find_placements, list_vpc_ranges
 from program.secrets import create_secrets_key
 from program.tunnel import reachable_vpc, tunnel_from_settings, with_ipv6, with_vpc_routes
 from settings.checks.overlaps import check_vpc_overlap
+from settings.maintenance import parse_window
 from settings.model import Settings
 from userdata import release
 
@@ -102,6 +103,7 @@ def render_release(
             vpc=reachable_vpc(settings, network.cidrs),
             revoked=list_revocations(revoked),
             metrics=gateway.metrics,
+            maintenance_window=str(parse_window(gateway.maintenance_window)),
         )
 
     return pulumi.Output.all(tunnel, authority.revoked).apply(lambda values: build(*values))

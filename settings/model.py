@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic.alias_generators import to_camel
 
 from images import DEFAULT_IMAGE, IMAGE_PATTERN
+from settings import maintenance
 
 #: The stack that may only be deployed into the region on this machine.
 LAB = "lab"
@@ -159,6 +160,8 @@ class Gateway(Section):
     """CPU of a burstable instance above its baseline: as far as its credits go, or without end at a price."""
     metrics: Literal["basic", "full", "off"] = "basic"
     """What the gateway sends to CloudWatch, which bills each metric by the hour."""
+    maintenance_window: str = Field(default="sun:03:00-sun:04:00", pattern=maintenance.PATTERN)
+    """When processes that run old files restart, and the machine reboots for a new kernel, in UTC."""
 
     @property
     def is_burstable(self) -> bool:

@@ -60,6 +60,9 @@ FORMATS = {
     "mac": Format("unicast hardware address", "use one such as 02:00:5e:00:53:01"),
     "instanceType": Format("EC2 instance type", "use one such as t4g.nano"),
     "image": Format("image", f"use {' or '.join(IMAGES)} or the ID of an AMI (ami-…)"),
+    "maintenanceWindow": Format(
+        "maintenance window", "use one such as sun:03:00-sun:04:00, or 03:00-04:00 for every day, in UTC"
+    ),
     "vpcId": Format("VPC ID", "use the ID of an existing VPC (vpc-…)"),
     "subnetId": Format("subnet ID", "use the ID of a public subnet of that VPC (subnet-…)"),
     "routeTableIds": Format("route table ID", "use the IDs of that VPC's route tables (rtb-…)"),

@@ -2,7 +2,7 @@
 
 Layout, as the agent reads it: `manifest.json`, `agent.py`, `ccd/` with a file for each client, `revoked/` with a file
 for each revoked serial (the client's name, and on a second line when the certificate ends), and under `root/` the files
-that are linked to their places on the machine. One of the units there runs `metrics.py`.
+that are linked to their places on the machine. Units there run `metrics.py` and `patches.py`.
 """
 
 import io
@@ -66,21 +66,24 @@ def build(
     revoked: Mapping[str, Revocation],
     links: PairLinks | None = None,
     metrics: str = "basic",
+    maintenance_window: str = "sun:03:00-sun:04:00",
 ) -> Release:
     """Return the release of a tunnel; the same values always give the same bytes.
 
     `admin_from`, `allow_from` and `vpc` are those of `openvpn.firewall.render_nftables`. `revoked` has
     revocations by their serials in decimal; a client's name also ends the live session of a client whose key was
     replaced, not only that of a client who was removed. With `links` the gateway runs these, and the tunnel only
-    describes its filter. Raises ValueError for a release that the agent would refuse for its size.
+    describes its filter. `maintenance_window` has the format of `patches.py`. Raises ValueError for a release that the
+    agent would refuse for its size.
     """
     rules = firewall.render_nftables(tunnel, admin_from=admin_from, allow_from=allow_from, vpc=vpc)
     manifest = {"format": FORMAT, **_manifest_entries(tunnel, links), "secrets": list(GATEWAY_SECRETS)}
     clients = () if links else tunnel.clients
     contents = {
         "manifest.json": json.dumps(manifest, indent=2) + "\n",
-        **{script: (FILES / script).read_text() for script in ("agent.py", "metrics.py")},
+        **{script: (FILES / script).read_text() for script in ("agent.py", "metrics.py", "patches.py")},
         "metrics-level": f"{metrics}\n",
+        "maintenance-window": f"{maintenance_window}\n",
         **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in clients},
         **{f"revoked/{serial}": _render_revocation(revocation) for serial, revocation in revoked.items()},
         **{f"root/{path}": text for path, text in _read_tree(FILES / "root").items()},
@@ -113,13 +116,14 @@ def _check_size(contents: Mapping[str, str], archive: bytes, clients: int, revok
 
 def _manifest_entries(tunnel: Tunnel, links: PairLinks | None) -> dict[str, object]:
     """Return the manifest's entries for the processes: instances of openvpn-server@ unless it names another unit."""
+    timers = ["drawbridge-patches.timer"]
     if links is None:
-        return {"instances": [process.instance for process in tunnel.processes]}
+        return {"instances": [process.instance for process in tunnel.processes], "beside": timers}
     return {
         "instances": list(links.taps),
         "unit": "drawbridge-link",
         "configs": "etc/drawbridge/links",
-        "beside": [f"drawbridge-watch@{tap}.service" for tap in links.taps],
+        "beside": [*(f"drawbridge-watch@{tap}.service" for tap in links.taps), *timers],
         "bundles": dict(links.bundles),
     }
 

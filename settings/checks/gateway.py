@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import collapse_addresses
 
 from settings.draft import Draft, Topology
+from settings.maintenance import MINIMUM, parse_window
 from settings.problems import Problem, problem_at
 
 
@@ -40,4 +41,15 @@ def check_credits(draft: Draft) -> Iterator[Problem]:
         yield problem_at("gateway.credits", gateway.credits, reason, "remove the key, or use a type such as t4g.nano")
 
 
-CHECKS = (check_allow_from, check_admin_from, check_credits)
+def check_maintenance_window(draft: Draft) -> Iterator[Problem]:
+    """Check that the window has room for a reboot of each gateway, one after the other."""
+    if draft.gateway is None:
+        return
+    window, minimum = parse_window(draft.gateway.maintenance_window), MINIMUM * (2 if draft.has_pair else 1)
+    if window.minutes < minimum:
+        text = draft.gateway.maintenance_window
+        reason = f"is too short for {'two gateways' if draft.has_pair else 'a reboot'}"
+        yield problem_at("gateway.maintenanceWindow", text, reason, f"use {minimum} minutes or more")
+
+
+CHECKS = (check_allow_from, check_admin_from, check_credits, check_maintenance_window)

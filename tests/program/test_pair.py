@@ -104,7 +104,10 @@ def test_both_run_the_files_of_any_bonded_host(pair: Deployment) -> None:
             assert f"root/etc/systemd/system/{name}.service" in release
         manifest = json.loads(release["manifest.json"])
         assert (manifest["unit"], manifest["instances"]) == ("drawbridge-link", ["ovn0", "ovn1"])
-        assert manifest["beside"] == ["drawbridge-watch@ovn0.service", "drawbridge-watch@ovn1.service"]
+        watchers = ["drawbridge-watch@ovn0.service", "drawbridge-watch@ovn1.service"]
+        assert manifest["beside"] == [*watchers, "drawbridge-patches.timer"]
+        # Never both at once.
+        assert release["maintenance-window"] == ("sun:03:00-sun:03:30\n", "sun:03:30-sun:04:00\n")[here]
         assert not any("PRIVATE KEY" in text or "-----BEGIN" in text for text in release.values())
         assert not any("openvpn/server/server.conf" in path for path in release)
 

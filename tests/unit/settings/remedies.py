@@ -56,6 +56,27 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"x": {}}, "known keys are clients, gateway, iam,", {"iam": {}}),
     ({"network": {"cdir": "10.1.0.0/16"}}, "did you mean cidr?", {"network": {"cidr": "10.1.0.0/16"}}),
     ({"lifetimes": {"x": 1}}, "known keys are ca, client, server", {"lifetimes": {"ca": 3650}}),
+    # The gateway's maintenance window
+    (
+        {"gateway": {"maintenanceWindow": "sunday 3"}},
+        "use one such as sun:03:00-sun:04:00",
+        {"gateway": {"maintenanceWindow": "sun:03:00-sun:04:00"}},
+    ),
+    (
+        {"gateway": {"maintenanceWindow": "sunday 3"}},
+        "03:00-04:00 for every day",
+        {"gateway": {"maintenanceWindow": "03:00-04:00"}},
+    ),
+    (
+        {"gateway": {"maintenanceWindow": "03:00-03:10"}},
+        "use 30 minutes or more",
+        {"gateway": {"maintenanceWindow": "03:00-03:30"}},
+    ),
+    (
+        {"gateway": {"maintenanceWindow": "03:00-03:30"}, "pair": {}},
+        "use 60 minutes or more",
+        {"gateway": {"maintenanceWindow": "03:00-04:00"}, "pair": {}},
+    ),
     # The network
     ({"network": {"cidr": "10.1.2.3/16"}}, "use 10.1.0.0/16", {"network": {"cidr": "10.1.0.0/16"}}),
     ({"network": {"cidr": "ten"}}, "use one such as 10.1.0.0/16", {"network": {"cidr": "10.1.0.0/16"}}),

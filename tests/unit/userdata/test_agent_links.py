@@ -28,7 +28,7 @@ def paired(world: World) -> World:  # noqa: F811
 
 
 def test_links_and_their_watchers_run_once_the_bond_is_made(paired: World) -> None:
-    assert paired.services.active == {agent.FIREWALL, *LINKS, *WATCHERS}
+    assert paired.services.active == {agent.FIREWALL, *LINKS, *WATCHERS, "drawbridge-patches.timer"}
     order = [
         next(i for i, command in enumerate(paired.services.commands) if command.startswith(beginning))
         for beginning in (

@@ -128,7 +128,7 @@ def test_first_run_makes_the_gateway_ready(world: World) -> None:
     assert report == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert world.published_report() | {"time": ""} == {**asdict(report), "units": [OPENVPN], "repaired": [], "time": ""}
     assert json.loads(world.machine.report_file.read_text()) == world.published_report()
-    assert world.services.active == {agent.FIREWALL, OPENVPN}
+    assert world.services.active == {agent.FIREWALL, OPENVPN, "drawbridge-patches.timer"}
     assert world.running() == sha
     links = {
         "etc/openvpn/server/server.conf",
@@ -321,7 +321,7 @@ def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, case
     assert (report.state, report.release, report.running) == (state, sha, good)
     assert bad.says in report.reason
     assert world.running() == good
-    assert world.services.active == {agent.FIREWALL, OPENVPN}
+    assert world.services.active == {agent.FIREWALL, OPENVPN, "drawbridge-patches.timer"}
     linked = world.machine.linked_generation()
     assert linked and linked.release == good
     # It is not tried again and again ...

@@ -27,11 +27,14 @@ def test_everything_in_it() -> None:
         "agent.py",
         "ccd/alice",
         "ccd/bob",
+        "maintenance-window",
         "manifest.json",
         "metrics-level",
         "metrics.py",
+        "patches.py",
         f"revoked/{10**30}",
         "revoked/5",
+        "root/etc/apt/apt.conf.d/91drawbridge",
         "root/etc/drawbridge/nftables.conf",
         "root/etc/drawbridge/size-conntrack",
         "root/etc/drawbridge/verify-key",
@@ -46,6 +49,8 @@ def test_everything_in_it() -> None:
         "root/etc/systemd/system/drawbridge-metrics.timer",
         "root/etc/systemd/system/drawbridge-metrics.timer.d/interval.conf",
         "root/etc/systemd/system/drawbridge-nftables.service",
+        "root/etc/systemd/system/drawbridge-patches.service",
+        "root/etc/systemd/system/drawbridge-patches.timer",
         "root/etc/systemd/system/openvpn-server@.service.d/drawbridge.conf",
         "root/etc/systemd/system/openvpn-server@.service.d/routed.conf",
         "root/etc/sysusers.d/drawbridge.conf",
@@ -61,7 +66,8 @@ def test_what_is_in_the_files() -> None:
     assert (files["revoked/5"], files["revoked/6"]) == (b"carol\n2027-01-01\n", b"\n2027-01-01\n")
     assert files["agent.py"] == (FILES / "agent.py").read_bytes()
     manifest = agent.read_manifest(files["manifest.json"].decode())
-    assert manifest == agent.Manifest(instances=("server",), secrets=GATEWAY_SECRETS)
+    beside = ("drawbridge-patches.timer",)
+    assert manifest == agent.Manifest(instances=("server",), secrets=GATEWAY_SECRETS, beside=beside)
     assert json.loads(files["manifest.json"])["format"] == agent.FORMAT
 
 

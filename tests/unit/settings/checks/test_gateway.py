@@ -32,6 +32,20 @@ from tests.support.refusals import find_problems
             "a type such as t4g.nano",
         ),
         ({"gateway": {"instanceType": "c7g.medium"}}, None),
+        (
+            {"gateway": {"maintenanceWindow": "sun:03:00-sun:03:20"}},
+            "gateway.maintenanceWindow: sun:03:00-sun:03:20 is too short for a reboot; use 30 minutes or more",
+        ),
+        (
+            {"gateway": {"maintenanceWindow": "sun:3-4"}},
+            "gateway.maintenanceWindow: sun:3-4 is not a valid maintenance window; use one such as "
+            "sun:03:00-sun:04:00, or 03:00-04:00 for every day, in UTC",
+        ),
+        (
+            {"gateway": {"maintenanceWindow": "03:00-03:45"}, "pair": {}},
+            "gateway.maintenanceWindow: 03:00-03:45 is too short for two gateways; use 60 minutes or more",
+        ),
+        ({"gateway": {"maintenanceWindow": "23:45-00:15"}}, None),
         ({"gateway": {"instanceType": "t3a.nano", "credits": "unlimited"}}, None),
     ],
 )
