@@ -13,6 +13,7 @@ from contract import GATEWAYS
 from drawbridge.commands import options, output, rotation
 from drawbridge.operate import bundle_probe, gateway_status, rotations
 from drawbridge.operate.account import Account
+from drawbridge.operate.gateway_status import SoftwareReport
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.ssh_login import SshTarget
 from images import DEFAULT_IMAGE, IMAGES
@@ -67,6 +68,7 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
                     for unit in sorted(state.services)
                 ),
                 ("reported", state.report.time),
+                *(_describe_software(state.report.software) if state.report.software else ()),
                 *((f"link {tap}", status) for tap, status in sorted(state.links.items())),
             ],
         )
@@ -90,6 +92,21 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
             )
     if not state.healthy:
         raise SystemExit(1)
+
+
+def _describe_software(software: SoftwareReport) -> list[tuple[str, str]]:
+    """Return rows with the versions that run, and the fixes that wait."""
+    rows = []
+    for name, version in (("openvpn", software.openvpn), ("kernel", software.kernel)):
+        running = version.running or "unknown"
+        is_current = not version.installed or version.installed == version.running
+        rows.append((name, running if is_current else f"{running} runs, {version.installed} is installed"))
+    if software.waiting:
+        days = gateway_status.days_waiting(software, datetime.now(UTC))
+        rows.append(("fixes", f"{', '.join(software.waiting)} for {days:.1f} days, until {software.window} UTC"))
+    if software.failure:
+        rows.append(("failure", software.failure))
+    return rows
 
 
 def _describe_service(properties: Mapping[str, str]) -> str:

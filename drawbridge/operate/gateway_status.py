@@ -1,5 +1,6 @@
 """Read a gateway's state and logs: its report from SSM; its services, sessions and journal over SSH."""
 
+import contextlib
 import re
 import shlex
 from collections import Counter
@@ -66,6 +67,28 @@ class ClientSession:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class InstalledVersion:
+    """The version of a program that runs and the one that is installed; an empty one is not known."""
+
+    running: str = ""
+    installed: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoftwareReport:
+    """The gateway's software: what runs, and what waits for a restart (docs/patches.md)."""
+
+    openvpn: InstalledVersion
+    kernel: InstalledVersion
+    waiting: Mapping[str, str]
+    """What waits, such as a unit, the kernel or a package, with the time since when, ISO 8601."""
+    window: str
+    """The maintenance window."""
+    failure: str
+    """Why the last restart failed."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentReport:
     """The last report of the gateway's agent."""
@@ -81,6 +104,8 @@ class AgentReport:
     """EC2 instance that the agent runs on."""
     units: tuple[str, ...] = ()
     """OpenVPN's systemd units, one a process; none if the agent is older than this field."""
+    software: SoftwareReport | None = None
+    """None if it is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +306,34 @@ def parse_report(report: Mapping[str, Any]) -> AgentReport:
     units = report.get("units") or []
     if not isinstance(units, list) or not all(isinstance(unit, str) and _UNIT.fullmatch(unit) for unit in units):
         raise errors.MalformedError("the gateway's report does not name OpenVPN's units", _DISTRUST)
-    return AgentReport(**texts, units=tuple(units))
+    return AgentReport(**texts, units=tuple(units), software=parse_software(report.get("software")))
+
+
+def parse_software(software: object) -> SoftwareReport | None:
+    """Return the part of a report that describes the software; None if there is none, or not in that format."""
+    if not isinstance(software, Mapping) or not software:
+        return None
+    versions = {}
+    for name in ("openvpn", "kernel"):
+        pair = software.get(name)
+        texts = pair if isinstance(pair, Mapping) else {}
+        versions[name] = InstalledVersion(str(texts.get("running") or ""), str(texts.get("installed") or ""))
+    waiting = software.get("waiting")
+    return SoftwareReport(
+        **versions,
+        waiting={str(name): str(since) for name, since in waiting.items()} if isinstance(waiting, Mapping) else {},
+        window=str(software.get("window") or ""),
+        failure=str(software.get("failure") or ""),
+    )
+
+
+def days_waiting(software: SoftwareReport, now: datetime) -> float:
+    """Return the days that the fix that has waited longest waits; 0 if none does."""
+    days = [0.0]
+    for since in software.waiting.values():
+        with contextlib.suppress(ValueError, OverflowError):
+            days.append((now - datetime.fromisoformat(since).astimezone(UTC)).total_seconds() / 86400)
+    return max(days)
 
 
 _DISTRUST = "look at the gateway's journal: drawbridge gateway logs; if it stays so, do not trust the gateway"

@@ -122,13 +122,14 @@ def _metrics(settings: Settings) -> list[Item]:
     if level == "off":
         return []
     if level == "full":
-        # The days left on two certificates and, where clients are served, three of each OpenVPN process, once a minute.
-        metrics = gateways if settings.pair else 3 * settings.tunnel.links + 2
+        # Days left on two certificates, days that a fix waits, and three of each OpenVPN process that serves clients,
+        # once a minute.
+        metrics = 2 * gateways if settings.pair else 3 * settings.tunnel.links + 3
         billed, requests = float(metrics), HOURS_PER_MONTH * 60
     else:
-        # Clients and bytes every five minutes where clients are served, and the days left once a day.
-        metrics = gateways if settings.pair else 3
-        billed, requests = (gateways / 24, 30) if settings.pair else (2 + 1 / 24, HOURS_PER_MONTH * 12)
+        # Clients and bytes every five minutes where clients are served, and both kinds of days once a day.
+        metrics = 2 * gateways if settings.pair else 4
+        billed, requests = (2 * gateways / 24, 30) if settings.pair else (2 + 2 / 24, HOURS_PER_MONTH * 12)
     prices = read_prices()
     dollars = billed * prices["month"]["metric"] + gateways * requests * prices["request"]["metric"]
     return [Item(f"metrics: {metrics}", dollars)]

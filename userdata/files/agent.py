@@ -33,7 +33,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path, PurePosixPath
@@ -191,6 +191,8 @@ class Report:
     """OpenVPN's systemd units in the release that the gateway runs, one a process."""
     repaired: tuple[str, ...] = ()
     """Deviations of the machine from its release that were put back."""
+    software: dict[str, Any] = field(default_factory=dict)
+    """Versions that run and are installed, and the fixes that wait, as patches.py has noted them."""
 
     def content(self) -> str:
         """Return the report without its time; a report is sent only if this has changed."""
@@ -618,6 +620,7 @@ class GatewayMachine:
         self.report_file = root / "run/drawbridge/report.json"
         self.filter_file = root / "run/drawbridge/filter"
         self.retry_file = root / "run/drawbridge/retry"
+        self.software_file = root / "var/lib/drawbridge-patches/status.json"
         self.openvpn = root / "etc/openvpn/server"
         self.ssh_key = root / "etc/ssh" / SSH_KEY
 
@@ -629,6 +632,14 @@ class GatewayMachine:
 
     def load_state(self) -> AgentState:
         return read_state(read_or_empty(self.state_file))
+
+    def load_software(self) -> dict[str, Any]:
+        """Return what patches.py has noted; nothing if it has not run yet."""
+        try:
+            software = json.loads(read_or_empty(self.software_file))
+        except ValueError:
+            return {}
+        return software if isinstance(software, dict) else {}
 
     def load_manifest(self, release: str) -> Manifest:
         return read_manifest(read_or_empty(self.releases / release / "manifest.json"))
@@ -1258,7 +1269,7 @@ def publish_report(machine: GatewayMachine, cloud: Cloud, report: Report) -> Non
     """Write a report to this machine's disk, and to AWS if its content is new or the last one is `HEARTBEAT` old."""
     now, state = datetime.now(UTC), machine.load_state()
     repairs = add_repairs(state.repairs, report.repaired, now)
-    report = replace(report, repaired=repairs)
+    report = replace(report, repaired=repairs, software=machine.load_software())
     machine.report_file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(machine.report_file, report.text(now).encode())
     if state.repairs != repairs:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Sends the gateway's metrics to CloudWatch: bytes carried, clients connected and displaced, days left on certificates.
+"""Sends the gateway's metrics to CloudWatch: bytes, clients, displaced sessions, days of certificates and of fixes.
 
 It runs by a timer with the instance's role, which may write to the stack's own namespace and to no other. The release
-has the level beside this script: `full` sends each process's metrics, `basic` the gateway's, and the days left once a
-day; both send how many sessions were displaced, if any were. `off` sends nothing. The last counter values are in its
-state directory; after a restart of OpenVPN, counting starts at zero. Only Python's standard library and boto3.
+has the level beside this script: `full` sends each process's metrics, `basic` the gateway's, and once a day the days
+left and the days that a fix has waited; both send how many sessions were displaced, if any were. `off` sends nothing.
+The last counter values are in its state directory; after a restart of OpenVPN, counting starts at zero. Only Python's
+standard library and boto3.
 """
 
 import contextlib
@@ -27,6 +28,8 @@ FIRST_PERIOD = 300
 SECRETS = Path("/etc/openvpn/server/secrets")
 ENVIRONMENT = Path("/etc/drawbridge/env")
 LEVEL = Path(__file__).with_name("metrics-level")
+#: Written by patches.py, which runs every five minutes.
+SOFTWARE = Path("/var/lib/drawbridge-patches/status.json")
 
 
 def read_load(answer: str) -> dict[str, int]:
@@ -118,6 +121,20 @@ def certificate_metrics(now: datetime) -> list[dict[str, Any]]:
     return metrics
 
 
+def waiting_fixes(now: datetime) -> list[dict[str, Any]]:
+    """Return the days that a fix has waited for its installation or a restart, 0 if none waits, as a metric.
+
+    Nobody knows what waits while patches.py does not run; that counts from its last run.
+    """
+    try:
+        moments = [datetime.fromtimestamp(SOFTWARE.stat().st_mtime, UTC)]
+        moments += map(datetime.fromisoformat, json.loads(SOFTWARE.read_text())["waiting"].values())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
+    days = (now - min(moments)).total_seconds() / 86400
+    return [{"MetricName": "DaysFixWaiting", "Value": 0.0 if days < 1 / 24 else days, "Unit": "None"}]
+
+
 def displaced_sessions(since: int, until: int) -> list[dict[str, Any]]:
     """Return how many sessions ended because another one of the same client began, as a metric; nothing if none did.
 
@@ -162,11 +179,12 @@ def main() -> int:
             metrics += processes if level == "full" else []
     today, until = str(now.date()), int(now.timestamp())
     if level == "full":
-        metrics += certificate_metrics(now)
+        metrics += [*certificate_metrics(now), *waiting_fixes(now)]
     else:
         metrics += gateway_metrics(loads, before)
         # CloudWatch bills a metric for each hour in which it is sent.
-        metrics += earliest_end(certificate_metrics(now)) if before.get("day") != today else []
+        if before.get("day") != today:
+            metrics += [*earliest_end(certificate_metrics(now)), *waiting_fixes(now)]
     metrics += displaced_sessions(before.get("until", until - FIRST_PERIOD), until)
     if not metrics:
         return 0

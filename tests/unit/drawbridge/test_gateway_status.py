@@ -257,6 +257,43 @@ def test_status_of_an_unwell_gateway_exits_1_and_says_why(
     assert report.get("reason", "") in out
 
 
+def test_status_says_which_versions_run_and_what_waits(deployed: SshServer, account: Account, identity: Path) -> None:
+    since = datetime.now(UTC) - timedelta(days=2.5)
+    software = {
+        "openvpn": {"running": "2.6.14-1", "installed": "2.6.14-2"},
+        "kernel": {"running": "6.12.57-1", "installed": "6.12.57-1"},
+        "waiting": {"openvpn-server@server.service": since.isoformat()},
+        "window": "sun:03:00-sun:04:00",
+        "failure": "",
+    }
+    report = json.loads(account.parameter(account.names.report))
+
+    def status(*options: str) -> str:
+        text = json.dumps({**report, "software": software})
+        account.client("ssm").put_parameter(Name=account.names.report, Value=text, Type="String", Overwrite=True)
+        code, out, _ = run("status", *options, identity=identity)
+        assert code == 0
+        return out
+
+    lines = [" ".join(line.split()) for line in status().splitlines()]
+    assert "openvpn 2.6.14-1 runs, 2.6.14-2 is installed" in lines
+    assert "kernel 6.12.57-1" in lines
+    assert "fixes openvpn-server@server.service for 2.5 days, until sun:03:00-sun:04:00 UTC" in lines
+    assert json.loads(status("--json"))["report"]["software"] == software
+
+    software |= {"waiting": {}, "failure": "ssh.service does not restart"}
+    out = status()
+    assert "fixes" not in out and "ssh.service does not restart" in out
+
+
+@pytest.mark.parametrize(
+    "software", [[], "x", {"openvpn": 1, "kernel": [], "waiting": 3}, {"waiting": {"kernel": "yesterday"}}]
+)
+def test_a_report_of_strange_software_is_still_read(software: object) -> None:
+    report = verbs.parse_report({"state": "ready", "software": software})
+    assert report.software is None or verbs.days_waiting(report.software, datetime.now(UTC)) == 0
+
+
 #: As OpenVPN 2.6 logs it: alice in two places at once, bob as usual.
 CONNECTIONS = """\
 203.0.113.7:40001 [alice] Peer Connection Initiated with [AF_INET]203.0.113.7:40001

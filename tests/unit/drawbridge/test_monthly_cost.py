@@ -28,9 +28,9 @@ def site(**gateway: object) -> Settings:
 def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
     stack, lines, endpoint = monthly_cost.compare_costs(site(), monthly_cost.Usage(connected=100, out=10))
 
-    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 3", "secrets' key", "10 GB out"]
+    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 4", "secrets' key", "10 GB out"]
     assert [item.name for item in stack.items] == items
-    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + (2 + 1 / 24) * 0.30 + 0.0876 + 1 + 0.9)
+    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + (2 + 2 / 24) * 0.30 + 0.0876 + 1 + 0.9)
     assert lines.dollars == pytest.approx(730 * 0.05 + 0.9)
     # One association; a laptop for 100 hours, and the site always.
     assert endpoint.dollars == pytest.approx(730 * 0.10 + (100 + 730) * 0.05 + 0.9)
@@ -77,7 +77,7 @@ def test_a_domain_and_a_second_process_cost_what_they_are() -> None:
 
     assert bill("tenant")["private zone"] == 0.5
     assert "private zone" not in bill("site")
-    assert bill("bonded")["metrics: 3"] == bill("site")["metrics: 3"] > bill("pair")["metrics: 2"]
+    assert bill("bonded")["metrics: 4"] == bill("site")["metrics: 4"] > bill("pair")["metrics: 4"]
 
 
 def items(settings: Settings, **usage: float) -> dict[str, float]:
@@ -86,7 +86,7 @@ def items(settings: Settings, **usage: float) -> dict[str, float]:
 
 
 def test_metrics_cost_by_their_level() -> None:
-    assert items(site(metrics="full"))["metrics: 5"] == pytest.approx(5 * 0.30 + 730 * 60 * 0.00001)
+    assert items(site(metrics="full"))["metrics: 6"] == pytest.approx(6 * 0.30 + 730 * 60 * 0.00001)
     assert not [name for name in items(site(metrics="off")) if name.startswith("metrics")]
 
 

@@ -1,11 +1,12 @@
 """The metrics that the gateway sends to CloudWatch. Does not prove that AWS takes them: nothing is sent here."""
 
 import importlib.util
+import json
 import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,6 +79,7 @@ def sent(
     days = [{"MetricName": "DaysLeft", "Value": value} for value in (825.0, 3650.0)]
     monkeypatch.setattr(metrics, "certificate_metrics", lambda _: days)
     monkeypatch.setattr(metrics, "displaced_sessions", lambda since, until: [])
+    monkeypatch.setattr(metrics, "SOFTWARE", tmp_path / "absent")
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
 
     def run(level: str) -> list[list[tuple[str, float]]]:
@@ -102,6 +104,24 @@ def test_the_full_level_sends_everything_each_time(sent: Callable[[str], list[li
         [("ConnectedClients", 2), ("BytesReceived", 10), ("BytesSent", 30), *days],
         [("ConnectedClients", 2), ("BytesReceived", 0), ("BytesSent", 0), *days],
     ]
+
+
+def test_the_days_of_the_fix_that_has_waited_longest(
+    metrics: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, status = datetime.now(UTC), tmp_path / "status.json"
+    monkeypatch.setattr(metrics, "SOFTWARE", status)
+    assert metrics.waiting_fixes(now) == [], "patches.py has not run yet"
+
+    status.write_text(json.dumps({"waiting": {}}))
+    assert metrics.waiting_fixes(now) == [{"MetricName": "DaysFixWaiting", "Value": 0.0, "Unit": "None"}]
+
+    times = {name: (now - timedelta(days=days)).isoformat() for name, days in (("kernel", 3), ("ssh.service", 8))}
+    status.write_text(json.dumps({"waiting": times}))
+    assert metrics.waiting_fixes(now)[0]["Value"] == pytest.approx(8)
+
+    status.write_text(json.dumps({"waiting": {}}))
+    assert metrics.waiting_fixes(now + timedelta(days=9))[0]["Value"] == pytest.approx(9, abs=0.1), "it runs no more"
 
 
 def test_displaced_sessions_are_counted_in_the_journal_and_sent_if_there_are_any(
