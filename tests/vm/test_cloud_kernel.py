@@ -5,10 +5,7 @@ of cgroup v2 hold, that the network comes by DHCP, and that the filter of `pair`
 emulated, so no figure says anything of speed. Does not prove that an Elastic Network Adapter or arm64 does the same.
 """
 
-import base64
 import json
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,9 +23,9 @@ from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import ping
 from drawbridge.trial.run import disposable_region
 from lab.errors import LabError, MachineDown
-from lab.machines import image
 from lab.region import Host
 from settings.stack_file import read_stack_file
+from tests.support import packages
 from tests.support.injected import inject_datagram
 from tests.support.waiting import until
 
@@ -318,23 +315,10 @@ def test_no_packet_for_metadata_comes_out_of_the_bond(world: World, record_prope
 def test_an_unattended_upgrade_fits(world: World, tmp_path: Path, record_property: Figure) -> None:
     """A newer OpenVPN is offered as Debian's; the daily unit installs it within the machine's memory."""
     host = world.stack.gateway
-    newer = build_newer(UPGRADED, tmp_path)
-    index = image.index_packages(tmp_path)
-    release = "Origin: Debian\nLabel: Debian\nSuite: stable\nCodename: trixie\n"
-    run_checked(host, "mkdir", "-p", "/srv/newer")
-    for name, content in (
-        (newer.name, newer.read_bytes()),
-        ("Packages", index.encode()),
-        ("Release", release.encode()),
-    ):
-        encoded = base64.b64encode(content).decode()
-        run_checked(host, "sh", "-c", f"base64 -d >/srv/newer/{name}", stdin=encoded, timeout=120)
-    run_checked(host, "tee", "/etc/apt/sources.list.d/newer.list", stdin="deb [trusted=yes] file:/srv/newer ./\n")
-    before = run_checked(host, "dpkg-query", "-W", "-f", "${Version}", UPGRADED)
-    run_checked(host, "apt-get", "-q", "update", timeout=600)
-    run_checked(host, "sh", "-c", "rm -f /var/lib/apt/periodic/*upgrade*")
-    run_checked(host, "systemctl", "start", "apt-daily-upgrade.service", timeout=1800)
-    after = run_checked(host, "dpkg-query", "-W", "-f", "${Version}", UPGRADED)
+    before = packages.installed_version(host, UPGRADED)
+    packages.offer_newer(host, UPGRADED, tmp_path)
+    packages.install_upgrades(host, 1800)
+    after = packages.installed_version(host, UPGRADED)
     peak = int(run_checked(host, "systemctl", "show", "-P", "MemoryPeak", "apt-daily-upgrade.service")) >> 20
     log = run_checked(host, "sh", "-c", "cat /var/log/unattended-upgrades/*.log; journalctl -k --no-pager | tail -50")
     record_property("figure", f"{before} -> {after}, MemoryPeak {peak} MiB")
@@ -342,20 +326,6 @@ def test_an_unattended_upgrade_fits(world: World, tmp_path: Path, record_propert
     assert "Out of memory" not in log
     client = world.stack.region.host(world.stack.settings.clients[0].name)
     assert ping(client, world.stack.outputs["privateIp"], 120) is not None
-
-
-def build_newer(package: str, directory: Path) -> Path:
-    """Return a package of the lab's mirror built again, with a newer version."""
-    (original,) = image.ensure(ignore).mirror.glob(f"{package}_*.deb")
-    tree = directory / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", original, tree], check=True)
-    control = tree / "DEBIAN/control"
-    lines = [f"{line}+newer" if line.startswith("Version:") else line for line in control.read_text().splitlines()]
-    control.write_text("\n".join(lines) + "\n")
-    newer = directory / f"{package}_newer.deb"
-    subprocess.run(["dpkg-deb", "--build", "-Zxz", tree, newer], check=True, stdout=subprocess.DEVNULL)
-    shutil.rmtree(tree)
-    return newer
 
 
 def boot_id(host: Host) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge.operate import bundle_probe
+from drawbridge.operate import bundle_probe, gateway_status
 from drawbridge.operate.stack_files import CHECKOUT
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import fetch_bundle, run_checked
@@ -26,7 +26,7 @@ from lab.region import Host
 from openvpn.bundle import render_bundle
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
-from tests.support import promises, stacks, waiting
+from tests.support import packages, promises, stacks, waiting
 from userdata.files.agent import without_dynamic_elements
 
 TUNNEL = 60.0
@@ -362,6 +362,51 @@ def figures(deployed: Deployment) -> dict[tuple[str, str], float]:
             dimension = metric["Dimensions"][0]["Value"] if metric["Dimensions"] else ""
             found[metric["MetricName"], dimension] = values[0]
     return found
+
+
+def patched(deployed: Deployment) -> gateway_status.SoftwareReport:
+    """The gateway's report after its script for fixes has looked again."""
+    run_checked(deployed.gateway, "systemctl", "start", "drawbridge-patches.service", timeout=300)
+    # The agent passes it on; it looks every 30 seconds by itself.
+    run_checked(deployed.gateway, "systemctl", "start", "drawbridge-agent.service")
+    instances = gateway_status.find_instances(deployed.account)
+    software = gateway_status.read_report(deployed.account, instances).software
+    assert software is not None
+    return software
+
+
+def test_a_fix_runs_in_the_maintenance_window_and_not_before(deployed: Deployment, alice: Host, tmp_path: Path) -> None:
+    gateway, unit = deployed.gateway, "openvpn-server@server.service"
+    window = "/opt/drawbridge/current/maintenance-window"
+
+    def set_window(start: float, end: float) -> None:
+        """Open the window between these hours from now, every day."""
+        first, last = (f"{datetime.now(UTC) + timedelta(hours=hours):%H:%M}" for hours in (start, end))
+        run_checked(gateway, "tee", window, stdin=f"{first}-{last}\n")
+
+    before = run_checked(gateway, "cat", window)
+    pid = run_checked(gateway, "systemctl", "show", "-P", "MainPID", unit)
+    set_window(2, 3)
+    old = patched(deployed)
+    assert old.openvpn.running == old.openvpn.installed and not old.waiting
+    packages.offer_newer(gateway, "openvpn", tmp_path)
+    assert list(patched(deployed).waiting) == ["package openvpn"]
+
+    packages.install_upgrades(gateway, 300)
+
+    waiting = patched(deployed)
+    newer = f"{old.openvpn.installed}+newer"
+    assert waiting.openvpn == gateway_status.InstalledVersion(old.openvpn.running, newer)
+    assert unit in waiting.waiting
+    assert run_checked(gateway, "systemctl", "show", "-P", "MainPID", unit) == pid, "it is not the window"
+
+    set_window(-1, 1)
+    done = patched(deployed)
+    assert (done.openvpn, done.waiting, done.failure) == (gateway_status.InstalledVersion(newer, newer), {}, "")
+    assert run_checked(gateway, "systemctl", "show", "-P", "MainPID", unit) != pid
+    assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None
+    assert stacks.wait_current(deployed)
+    run_checked(gateway, "tee", window, stdin=before)
 
 
 def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
