@@ -17,6 +17,9 @@ System = Literal["linux", "networkmanager", "windows", "macos", "android", "ios"
 #: Prefix length that has room for every fixed and every dynamic IPv6 address of a tunnel.
 SMALLEST6 = 108
 
+#: Addresses that stand for no host: with them a client has IPv6 in a tunnel that carries none, and so refuses it.
+BLOCKED6 = IPv6Network("fd5b:9c1e:40d2::/64")
+
 #: The range of the Internet's IPv6 addresses (RFC 4291, 2.4; IANA).
 GLOBAL6 = IPv6Network("2000::/3")
 
@@ -114,7 +117,7 @@ class Tunnel:
     domain: str | None = None
     """Domain that clients look names up in."""
     resolver: IPv4Address | None = None
-    """Name server of `domain`, reached through the tunnel."""
+    """Name server that clients ask through the tunnel."""
     mtu: int = 1420
     """Largest packet inside the tunnel, bytes: with all headers (at most 72) it still fits a PPPoE line (1,492)."""
     path_mtu: int = 1400
@@ -151,6 +154,11 @@ class Tunnel:
         by the declared clients: each has one session that is complete.
         """
         return max(4 * min(self.pool.num_addresses - 3, 1024), 256)
+
+    @property
+    def blocks_ipv6(self) -> bool:
+        """Return whether clients refuse IPv6, because the tunnel takes all of their traffic and has none."""
+        return self.redirect and self.ipv6 is None
 
     @property
     def bridge(self) -> str | None:

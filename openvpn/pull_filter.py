@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 
 from openvpn.addressing import fixed_addresses6, segment_addresses
 from openvpn.model import Tunnel
+from openvpn.server import redirect_options, resolver_options
 from openvpn.syntax import spell_network
 
 #: Options that every server pushes by itself, with OpenVPN 2.6 and 2.7. None of them changes where packets go.
@@ -46,11 +47,7 @@ def render_filter(tunnel: Tunnel, client: str = "", *, lists_routes: bool = True
             yield accept("route ")
         if tunnel.ipv6:
             yield from (accept(f"route-ipv6 {network}") for network in tunnel.ipv6.routes)
-        if tunnel.redirect:
-            yield accept("redirect-gateway def1")
-        if tunnel.domain and tunnel.resolver:
-            yield accept(f"dhcp-option DNS {tunnel.resolver}")
-            yield accept(f"dhcp-option DOMAIN {tunnel.domain}")
+        yield from map(accept, (*redirect_options(tunnel), *resolver_options(tunnel)))
     yield from IGNORE_OTHERS
 
 

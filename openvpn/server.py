@@ -6,7 +6,7 @@ Source: the reference manual for OpenVPN 2.6, openvpn(8); the reasons for option
 from collections.abc import Iterator
 
 from openvpn.addressing import dynamic_range, first_dynamic6, fixed_addresses6, segment_addresses, source_macs
-from openvpn.model import ServerProcess, Tunnel, TunnelClient
+from openvpn.model import BLOCKED6, ServerProcess, Tunnel, TunnelClient
 from openvpn.paths import Paths
 from openvpn.syntax import render_lines, spell_network
 from openvpn.topology import BridgedSegment
@@ -127,11 +127,28 @@ def _pushed_options(tunnel: Tunnel) -> Iterator[str]:
         yield from (f'push "route {spell_network(lan)}"' for client in tunnel.members for lan in client.lan)
     if tunnel.ipv6:
         yield from (f'push "route-ipv6 {network}"' for network in tunnel.ipv6.routes)
-    if tunnel.redirect:
-        yield 'push "redirect-gateway def1"'
-    if tunnel.domain and tunnel.resolver:
-        yield f'push "dhcp-option DNS {tunnel.resolver}"'
-        yield f'push "dhcp-option DOMAIN {tunnel.domain}"'
+    yield from (f'push "{option}"' for option in (*redirect_options(tunnel), *resolver_options(tunnel)))
+
+
+def redirect_options(tunnel: Tunnel) -> Iterator[str]:
+    """Yield what a client is pushed so that all of its traffic takes the tunnel.
+
+    Without IPv6 in the tunnel the client answers its own IPv6 packets with an error, so that programs use IPv4.
+    """
+    if tunnel.blocks_ipv6:
+        yield f"ifconfig-ipv6 {BLOCKED6[2]}/{BLOCKED6.prefixlen} {BLOCKED6[1]}"
+        yield "redirect-gateway def1 ipv6"
+        yield "block-ipv6"
+    elif tunnel.redirect:
+        yield "redirect-gateway def1"
+
+
+def resolver_options(tunnel: Tunnel) -> Iterator[str]:
+    """Yield what a client is pushed so that it looks names up in the VPC."""
+    if tunnel.resolver:
+        yield f"dhcp-option DNS {tunnel.resolver}"
+        if tunnel.domain:
+            yield f"dhcp-option DOMAIN {tunnel.domain}"
 
 
 def _client_options(client: TunnelClient, tunnel: Tunnel) -> Iterator[str]:

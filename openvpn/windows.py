@@ -21,6 +21,11 @@ def render_options(tunnel: Tunnel, client: str) -> Iterator[str]:
     if tunnel.redirect:
         # With route-noexec OpenVPN does not redirect the default route, and no script learns of it otherwise.
         yield "setenv drawbridge_redirect 1"
+    if tunnel.blocks_ipv6:
+        yield "setenv drawbridge_block_ipv6 1"
+    if tunnel.redirect and tunnel.resolver:
+        # Windows asks the resolvers of every adapter. Only OpenVPN for Windows knows the option.
+        yield "setenv opt block-outside-dns"
     yield "script-security 2"
     for event, name in zip(("up", "down"), script_names(client), strict=True):
         path = quote_path(rf"{CONFIG_DIRECTORY}\{name}")

@@ -71,7 +71,8 @@ def with_vpc_routes(tunnel: Tunnel, settings: Settings, vpc: tuple[IPv4Network, 
     routes = reachable_vpc(settings, vpc)
     # The VPC's resolver (the primary range's base plus two) answers only the VPC, so clients' addresses must be
     # translated.
-    resolver = vpc[0][2] if settings.domain and routes and tunnel.nat else None
+    needs_resolver = settings.domain is not None or tunnel.redirect
+    resolver = vpc[0][2] if needs_resolver and routes and tunnel.nat else None
     return replace(tunnel, routes=(*routes, *tunnel.routes), domain=settings.domain, resolver=resolver)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pulumi
@@ -9,6 +10,8 @@ import pytest
 
 import contract
 from openvpn import bundle as bundles
+from program.tunnel import tunnel_from_settings, with_vpc_routes
+from settings.parse import parse
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deploy, Deployment
 
@@ -180,3 +183,21 @@ def test_default_tags_reach_every_resource_that_the_provider_tags(deploy: Deploy
     for resource in (listed[0]["Instances"][0], volume):
         found = {tag["Key"]: tag["Value"] for tag in resource["Tags"]}
         assert (found["Team"], found["Stack"]) == ("network", "dev")
+
+
+@pytest.mark.parametrize(
+    ("section", "resolver"),
+    [
+        ({"redirect": "all"}, "10.1.0.2"),
+        ({"redirect": "none"}, None),
+        # Such a client cannot ask the VPC's resolver.
+        ({"redirect": "all", "nat": False}, None),
+        ({"redirect": "all", "vpc": False}, None),
+    ],
+)
+def test_clients_whose_traffic_all_takes_the_tunnel_ask_the_vpcs_resolver(
+    section: dict[str, Any], resolver: str | None
+) -> None:
+    settings = parse(config(tunnel=section), stack="dev", endpoint=None)
+    tunnel = with_vpc_routes(tunnel_from_settings(settings), settings, (IPv4Network("10.1.0.0/16"),))
+    assert tunnel.resolver == (resolver and IPv4Address(resolver))

@@ -7,6 +7,9 @@ rem DNS
 netsh interface ipv4 delete dnsservers name="%dev%" address=all validate=no
 
 rem Routes through the tunnel
+if defined drawbridge_block_ipv6 (
+  netsh interface ipv6 delete route prefix=2000::/3 interface="%dev%" nexthop=%ifconfig_ipv6_remote% store=active
+)
 if defined drawbridge_redirect (
   route delete 128.0.0.0 mask 128.0.0.0 %route_vpn_gateway%
   route delete 0.0.0.0 mask 128.0.0.0 %route_vpn_gateway%

@@ -26,6 +26,9 @@ if defined drawbridge_redirect (
   route add 0.0.0.0 mask 128.0.0.0 %route_vpn_gateway% || exit /b 1
   route add 128.0.0.0 mask 128.0.0.0 %route_vpn_gateway% || exit /b 1
 )
+if defined drawbridge_block_ipv6 (
+  netsh interface ipv6 add route prefix=2000::/3 interface="%dev%" nexthop=%ifconfig_ipv6_remote% store=active || exit /b 1
+)
 
 rem DNS
 for /L %%n in (1,1,99) do (

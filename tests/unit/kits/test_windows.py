@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 
 from kits import windows as kit
 from openvpn.bundle import remote_of, render_bundle
-from openvpn.model import Tunnel, TunnelClient
+from openvpn.model import GLOBAL6, Tunnel, TunnelClient, TunnelIPv6
 from openvpn.profile import render_profile
 
 TUNNEL = Tunnel(
@@ -26,6 +26,8 @@ ENVIRONMENT = {
     "ifconfig_netmask",
     "ifconfig_ipv6_local",
     "ifconfig_ipv6_netbits",
+    "ifconfig_ipv6_remote",
+    "drawbridge_block_ipv6",
     "route_vpn_gateway",
     "route_net_gateway",
     "route_network_",
@@ -82,6 +84,11 @@ def test_a_bundle_with_scripts_still_fits_a_parameter() -> None:
 def test_all_traffic_is_known_to_the_scripts() -> None:
     assert "setenv drawbridge_redirect 1" in files(replace(TUNNEL, redirect=True))["office.ovpn"].splitlines()
     assert "drawbridge_redirect" not in files()["office.ovpn"]
+    tunnel = replace(TUNNEL, redirect=True, resolver=IPv4Address("10.1.0.2"))
+    lines = files(tunnel)["office.ovpn"].splitlines()
+    assert {"setenv drawbridge_block_ipv6 1", "setenv opt block-outside-dns"} <= set(lines)
+    ipv6 = TunnelIPv6(pool=IPv6Network("2001:db8::/80"), routes=(GLOBAL6,))
+    assert "drawbridge_block_ipv6" not in files(replace(tunnel, ipv6=ipv6))["office.ovpn"]
 
 
 @pytest.mark.seed("2.15")
@@ -94,12 +101,14 @@ def test_the_scripts_use_what_they_are_told_and_take_back_all_that_they_set() ->
         assert text.startswith("@echo off\r\n") and text.endswith("exit /b 0\r\n")
     commands = sorted(re.findall(r"(?:netsh interface (ipv\d (?:add|set) \w+)|(route add))", up))
     assert commands == sorted(
-        [("ipv4 set address", ""), ("ipv6 add address", ""), ("ipv6 add route", ""), ("ipv4 add dnsservers", "")]
+        [("ipv4 set address", ""), ("ipv6 add address", ""), ("ipv4 add dnsservers", "")]
+        + 2 * [("ipv6 add route", "")]
         + 4 * [("", "route add")]
     )
     gone = sorted(re.findall(r"(?:netsh interface (ipv\d delete \w+)|(route delete))", down))
     assert gone == sorted(
-        [(f"ipv{v} delete {kind}", "") for v, kind in ((4, "address"), (6, "address"), (6, "route"), (4, "dnsservers"))]
+        [(f"ipv{v} delete {kind}", "") for v, kind in ((4, "address"), (6, "address"), (4, "dnsservers"))]
+        + 2 * [("ipv6 delete route", "")]
         + 4 * [("", "route delete")]
     )
     # Each thing that fails on the way up ends it; on the way down nothing does.

@@ -28,7 +28,7 @@ from openvpn.bundle import render_bundle
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.paths import Paths
 from openvpn.profile import render_profile
-from openvpn.server import render_ccd, render_server
+from openvpn.server import redirect_options, render_ccd, render_server
 from pki import tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
 from tests.support.debian_packages import unpack
@@ -350,6 +350,34 @@ def test_stranger_s_tls_crypt_key_gets_no_answer(site: Site) -> None:
     client = site.client(site.leaf(), wrapped_for=tls_crypt.server_key())
     server.wait_for("can not extract tls-crypt-v2 client key")
     assert "Initial packet from" not in client.log
+
+
+def test_a_redirected_client_sends_no_ipv6_past_a_tunnel_that_has_none(site: Site) -> None:
+    tunnel = replace(TUNNEL, redirect=True)
+    server, client = site.namespaces
+    outside, gateway6 = "2001:db8:99::1", "2001:db8:f::1"
+    run(*server.enter("ip", "address", "add", f"{gateway6}/64", "dev", "up0", "nodad"))
+    run(*server.enter("ip", "address", "add", f"{outside}/128", "dev", "lo", "nodad"))
+    run(*client.enter("ip", "address", "add", "2001:db8:f::2/64", "dev", "up0", "nodad"))
+    run(*client.enter("ip", "route", "add", "default", "via", gateway6))
+    ping = ("ping", "-n", "-c", "2", "-W", "5", outside)
+    site.on_client(*ping)  # the control
+
+    pushed = [argument for option in redirect_options(tunnel) for argument in ("--push", option)]
+    site.server(None, *pushed)
+    leaf = site.leaf()
+    keys = (site.authority.certificate, leaf.certificate, leaf.key, tls_crypt.client_key(site.tls_crypt_key))
+    profile = render_profile(tunnel, "192.0.2.1", SERVER_NAME, "alice")
+    site.start_client(render_bundle(profile, *keys)).wait_for(UP)
+
+    assert "dev tun0" in site.on_client("ip", "route", "get", "198.51.100.1")
+    assert "dev tun0" in site.on_client("ip", "route", "get", outside)
+    with pytest.raises(subprocess.CalledProcessError) as unreachable:
+        site.on_client(*ping)
+    # An error at once, so that a program with an IPv4 address as well does not wait for a timeout.
+    assert "Destination unreachable" in unreachable.value.stdout
+    # Its own network is still reached directly.
+    site.on_client("ping", "-n", "-c", "1", "-W", "5", gateway6)
 
 
 #: What a server that was taken over pushes; the server itself passes quotes and blanks on as they are.

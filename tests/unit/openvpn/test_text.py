@@ -17,7 +17,7 @@ import openvpn.model
 from openvpn import sysctl
 from openvpn.bundle import BundleError, ca_of, certificate_of, key_of, render_bundle, tls_crypt_of
 from openvpn.listener import Listener
-from openvpn.model import ServerProcess, Tunnel, TunnelClient, TunnelIPv6
+from openvpn.model import GLOBAL6, ServerProcess, Tunnel, TunnelClient, TunnelIPv6
 from openvpn.profile import PROFILE_LIMIT, render_profile
 from openvpn.pull_filter import NEGOTIATED
 from openvpn.server import render_ccd, render_server
@@ -154,9 +154,20 @@ def test_clients_learn_each_other_s_networks_just_as_declared() -> None:
 
 
 def test_redirect_is_pushed_only_if_asked_for() -> None:
-    redirect = 'push "redirect-gateway def1"'
-    assert redirect in options(render_server(Tunnel(pool=TUNNEL.pool, redirect=True)))
-    assert redirect not in options(render_server(TUNNEL))
+    def pushed(tunnel: Tunnel) -> list[str]:
+        return [line for line in options(render_server(tunnel)) if re.search("redirect|block|ifconfig-ipv6|DNS", line)]
+
+    ipv6 = TunnelIPv6(pool=IPv6Network("2001:db8:1:2:3::/80"), routes=(GLOBAL6,))
+    both = replace(TUNNEL, redirect=True, ipv6=ipv6)
+    assert pushed(TUNNEL) == []
+    assert 'push "redirect-gateway def1"' in pushed(both) and not any("block" in line for line in pushed(both))
+    # A tunnel without IPv6 stops the client's own, which would pass it by.
+    assert pushed(replace(TUNNEL, redirect=True, resolver=IPv4Address("10.1.0.2"))) == [
+        'push "ifconfig-ipv6 fd5b:9c1e:40d2::2/64 fd5b:9c1e:40d2::1"',
+        'push "redirect-gateway def1 ipv6"',
+        'push "block-ipv6"',
+        'push "dhcp-option DNS 10.1.0.2"',
+    ]
 
 
 def test_ccd() -> None:
@@ -227,7 +238,9 @@ def test_a_client_accepts_its_own_address_and_routes_and_no_others() -> None:
     assert accepted(tunnel, "alice") == {"ifconfig ", vpc, *lans}
     redirected = replace(TUNNEL, redirect=True, domain="vpc.example.com", resolver=IPv4Address("10.1.0.2"))
     assert accepted(redirected, "home") - accepted(TUNNEL, "home") == {
-        "redirect-gateway def1",
+        "ifconfig-ipv6 fd5b:9c1e:40d2::2/64 fd5b:9c1e:40d2::1",
+        "redirect-gateway def1 ipv6",
+        "block-ipv6",
         "dhcp-option DNS 10.1.0.2",
         "dhcp-option DOMAIN vpc.example.com",
     }
