@@ -27,10 +27,12 @@ from scapy.packet import Packet, Raw
 
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import run_checked
+from drawbridge.trial.measure import ping
 from drawbridge.trial.segment import FrameListener, SegmentMember, find_members
 from openvpn.addressing import derive_link_local
 from tests.support.attempts import Attempt, count_arrivals, cut_ipv6, token
-from tests.support.frames import mac
+from tests.support.foreign_macs import TUNNEL, check_flood, check_suspended, is_suspended, members_by_name, reconnect
+from tests.support.frames import mac, udp
 
 ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -296,3 +298,35 @@ def test_a_flood_of_multicast_reaches_members_at_its_rate(segment: Deployment) -
     # The control: as many frames to one member.
     arrived, seconds = flood(plain(stations, mark)[0])
     assert arrived > limit * (seconds + 1) * 1.1
+
+
+@pytest.mark.attack("2.13")
+def test_addresses_that_nobody_has_cost_the_others_nothing(segment: Deployment) -> None:
+    members = members_by_name(segment)
+    gateway, desktop, robot, mallory = (members[name] for name in ("gateway", "ros_desktop", "ros_robot", "mallory"))
+    frame = udp(mac(mallory), mallory, gateway, b"flood")
+    assert ping(desktop.host, robot.address, TUNNEL) is not None
+    check_flood(desktop.host, robot.address, mallory.host, "tap0", 400, "own", frame)
+    for rate in (10, 50, 200, 400, 1500):
+        reconnect(mallory, gateway)
+        check_flood(desktop.host, robot.address, mallory.host, "tap0", rate, "random", frame)
+    # Nor the sender: this is what a client does that has virtual machines on its tap.
+    assert not is_suspended(segment, "mallory")
+    assert ping(mallory.host, robot.address, 5) is not None
+
+
+@pytest.mark.attack("2.13")
+def test_another_s_address_ends_the_sender_s_session(segment: Deployment) -> None:
+    """Runs last on its region: the client stays suspended for minutes."""
+    members = members_by_name(segment)
+    gateway, desktop, robot, mallory = (members[name] for name in ("gateway", "ros_desktop", "ros_robot", "mallory"))
+    reconnect(mallory, gateway)
+    frame = udp(mac(robot), mallory, gateway, b"flood")
+    check_flood(desktop.host, robot.address, mallory.host, "tap0", 400, "own", frame)
+    check_suspended(segment, "mallory")
+    assert ping(mallory.host, gateway.address, 3) is None
+    # A new session is refused, whatever it would send.
+    run_checked(mallory.host, "systemctl", "restart", "openvpn-client@mallory")
+    assert ping(mallory.host, gateway.address, 10) is None
+    for member in (desktop, robot):
+        assert ping(member.host, gateway.address, 5) is not None

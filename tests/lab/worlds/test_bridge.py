@@ -29,6 +29,7 @@ from lab.region import Host, Region
 from openvpn.addressing import derive_link_local
 from settings.stack_file import read_stack_file
 from tests.support import waiting
+from tests.support.foreign_macs import check_flood, check_suspended, is_suspended, members_by_name
 from tests.support.frames import arp, count_drops, dhcp_offer, mac, neighbour, udp
 
 TUNNEL = 60.0
@@ -434,3 +435,49 @@ def test_a_tap_that_openvpn_makes_is_added_by_a_script(deployed: Deployment, her
     assert tap["linkinfo"]["info_data"]["persist"] is False
     run_checked(home, "systemctl", "stop", "openvpn-client@home")
     assert ports(home) == ["eth0"]
+
+
+# Floods: last, as a bridge remembers the addresses for minutes, and a client stays suspended
+
+
+@pytest.fixture(scope="module")
+def restored(deployed: Deployment) -> dict[str, SegmentMember]:
+    """All who are on the segment, by name; the bridging host has its first kit again."""
+    bring(deployed.region, stack(timeout=10))
+    install(deployed, deployed.region.host("home"))
+    return members_by_name(deployed)
+
+
+def reconnect_bridge(home: SegmentMember, peer: SegmentMember) -> None:
+    """Give the bridging client a new session."""
+    run_checked(home.host, "systemctl", "restart", "openvpn-client@home")
+    assert ping(peer.host, home.address, TUNNEL) is not None
+
+
+@pytest.mark.attack("2.13")
+def test_a_host_of_a_bridged_lan_costs_the_others_nothing(
+    deployed: Deployment, restored: dict[str, SegmentMember]
+) -> None:
+    gateway, laptop, home, hidden = (restored[name] for name in ("gateway", "laptop", "home", "home-hidden"))
+    for member in (home, hidden):
+        assert ping(laptop.host, member.address, TUNNEL) is not None
+    frame = udp(mac(hidden), hidden, gateway, b"flood")
+    for rate in (10, 50, 400, 1500):
+        reconnect_bridge(home, laptop)
+        check_flood(laptop.host, home.address, hidden.host, "eth0", rate, "random", frame)
+    # The bridging host does not pass on what its LAN sends from an address of the segment.
+    check_flood(laptop.host, home.address, hidden.host, "eth0", 400, "own", udp(mac(laptop), hidden, gateway, b"flood"))
+    assert not is_suspended(deployed, "home")
+
+
+@pytest.mark.attack("2.13")
+def test_another_client_of_a_bridged_segment_may_be_no_host_of_the_lan(
+    deployed: Deployment, restored: dict[str, SegmentMember]
+) -> None:
+    """Runs last on its region: the client stays suspended for minutes."""
+    gateway, laptop, home = (restored[name] for name in ("gateway", "laptop", "home"))
+    frame = udp(mac(laptop), laptop, gateway, b"flood")
+    assert ping(gateway.host, home.address, TUNNEL) is not None
+    check_flood(gateway.host, home.address, laptop.host, "tap0", 400, "random", frame)
+    check_suspended(deployed, "laptop")
+    assert ping(gateway.host, home.address, 5) is not None
