@@ -253,6 +253,7 @@ def crowd(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str
     return [{"name": f"client{number:03}"} for number in range(20)]
 
 
+@pytest.mark.fault("8.4")
 def test_more_parameters_than_the_account_may_have(refused: Callable[..., str], crowd: list[dict[str, str]]) -> None:
     assert refused(clients=crowd) == (
         "drawbridge:clients: need 31 new SSM parameters, but eu-west-1 has 24 and the account's limit is 50; remove "

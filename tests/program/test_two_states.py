@@ -41,6 +41,7 @@ def deployer(lab: Lab, state: str, *clients: str) -> Engine:
     return Engine(lab.directory, project="demo", stack="lab", config=config, state=path, events=lab.events.append)
 
 
+@pytest.mark.fault("7.6")
 def test_a_second_deployers_empty_state_takes_nothing_from_the_first(lab: Lab) -> None:
     lab.write(PROGRAM)
     first = deployer(lab, "first", "alice", "bob").up()

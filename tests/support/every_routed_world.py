@@ -57,6 +57,7 @@ class EveryRoutedWorld:
         world.deploy_and_wait()
 
     @pytest.mark.seed("9.2")
+    @pytest.mark.fault("3.10")
     def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(self, world: World) -> None:
         promises.check_replacement(world, self.client)
 

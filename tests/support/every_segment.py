@@ -43,6 +43,7 @@ class EverySegment:
         promises.check_transfer(narrow, world.private)
 
     @pytest.mark.seed("9.2")
+    @pytest.mark.fault("3.10")
     def test_the_gateway_is_replaced_and_clients_are_back_with_the_bundle_they_had(self, world: World) -> None:
         promises.check_replacement(world, NARROW["name"], clients=[*world.raw["drawbridge:clients"], NARROW])
 

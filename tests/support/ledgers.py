@@ -1,9 +1,11 @@
 """A pytest plugin: which numbered rows of a table the tests of a run have shown.
 
-There are two tables: behaviours (`seeds.toml`), which hold, and attacks (`attacks.toml`), which are refused. A row is
-shown when at least one test carries its number and every test that carries it passed. A skipped, deselected or
-expectedly failing test shows nothing. Attacks that are allowed count among the M, and no test carries their numbers.
-The last lines of every run are ``attacks: N of M refused, L allowed`` and ``seeds: N of M hold``.
+There are three tables: behaviours (`seeds.toml`), which hold, attacks (`attacks.toml`), which are refused, and faults
+(`faults.toml`), which are survived. A row is shown when at least one test carries its number and every test that
+carries it passed. A skipped, deselected or expectedly failing test shows nothing. Attacks that are allowed and faults
+that are open count among the M, and no test carries their numbers.
+The last lines of every run are ``faults: N of M survived, L open``, ``attacks: N of M refused, L allowed`` and
+``seeds: N of M hold``.
 """
 
 import tomllib
@@ -32,8 +34,10 @@ class Ledger:
     """What a row does that is shown."""
     hold: str = "hold"
     """The same of many rows."""
-    allowed: Mapping[str, str] = field(default_factory=dict)
-    """Titles of rows that do not do so, on purpose; `titles` does not have them."""
+    exception: str = "allowed"
+    """Name of the rows that do not do so, and of their section of the table's file."""
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    """Titles of those rows; `titles` does not have them."""
     outcomes: dict[str, dict[str, bool | None]] = field(default_factory=dict)
     """number -> test id -> True passed, False failed, None not run to an end."""
 
@@ -66,13 +70,13 @@ class Ledger:
         return "shown" if all(outcomes.values()) else "not run"
 
     def rows(self) -> list[str]:
-        """One line for each number that a test carries, and for each that is allowed."""
+        """One line for each number that a test carries, and for each exception."""
         rows = [
             f"  {self.holds if verdict == 'shown' else verdict:<8} {number:>5}  {title}  ({len(self.outcomes[number])})"
             for number, title in self.titles.items()
             if (verdict := self.verdict(number))
         ]
-        return rows + [f"  allowed  {number:>5}  {title}" for number, title in self.allowed.items()]
+        return rows + [f"  {self.exception:<8} {number:>5}  {title}" for number, title in self.exceptions.items()]
 
     def untouched(self) -> list[str]:
         """Numbers that no test of this run carries."""
@@ -81,8 +85,8 @@ class Ledger:
     def summary(self) -> str:
         """The last line."""
         shown = sum(self.verdict(number) == "shown" for number in self.titles)
-        allowed = f", {len(self.allowed)} allowed" if self.allowed else ""
-        return f"{self.table}: {shown} of {len(self.titles) + len(self.allowed)} {self.hold}{allowed}"
+        exceptions = f", {len(self.exceptions)} {self.exception}" if self.exceptions else ""
+        return f"{self.table}: {shown} of {len(self.titles) + len(self.exceptions)} {self.hold}{exceptions}"
 
 
 def read_titles(table: str = "seeds", section: str = "") -> dict[str, str]:
@@ -94,9 +98,14 @@ def read_titles(table: str = "seeds", section: str = "") -> dict[str, str]:
 def create_ledgers() -> tuple[Ledger, ...]:
     """Return an empty ledger for each table; the summary of the last one is the last line of a run."""
     return (
-        Ledger(read_titles("attacks"), "attacks", "attack", "refused", "refused", read_titles("attacks", "allowed")),
+        _ledger_with_exceptions("faults", "fault", "survived", "open"),
+        _ledger_with_exceptions("attacks", "attack", "refused", "allowed"),
         Ledger(read_titles("seeds")),
     )
+
+
+def _ledger_with_exceptions(table: str, marker: str, holds: str, exception: str) -> Ledger:
+    return Ledger(read_titles(table), table, marker, holds, holds, exception, read_titles(table, exception))
 
 
 def row_numbers(item: pytest.Item, ledger: Ledger) -> Iterable[str]:

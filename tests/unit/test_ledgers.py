@@ -1,6 +1,7 @@
 """The table of behaviours. Does not prove that a test which carries a number deserves it: whoever reads it must."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_neighbours_are_told_as_ranges() -> None:
 
 
 def run(pytester: pytest.Pytester, text: str, *arguments: str) -> pytest.RunResult:
-    pytester.makeini("[pytest]\nmarkers =\n seed\n attack")
+    pytester.makeini("[pytest]\nmarkers =\n seed\n attack\n fault")
     pytester.makepyfile(text)
     return pytester.runpytest_inprocess("-p", "tests.support.ledgers", *arguments)
 
@@ -134,17 +135,45 @@ def test_attacks_are_counted_beside_the_seeds(pytester: pytest.Pytester) -> None
     assert seeds.startswith("seeds: 0 of ")
 
 
-def test_attacks_that_are_allowed_have_their_reasons() -> None:
-    _, _, table = (ledgers.TESTS.parent / "docs/security.md").read_text().partition("## What stays allowed")
-    allowed = ledgers.read_titles("attacks", "allowed")
-    assert sorted(re.findall(r"^\| (\d+\.\d+) \|", table, re.MULTILINE)) == sorted(allowed)
-    assert allowed.keys().isdisjoint(ledgers.read_titles("attacks"))
+def test_faults_are_counted_like_attacks(pytester: pytest.Pytester) -> None:
+    *_, faults, attacks, _ = run(
+        pytester, "import pytest\n@pytest.mark.fault('1.1', '1.2')\ndef test_a(): pass\n"
+    ).outlines
+    survived, unshown = ledgers.read_titles("faults"), ledgers.read_titles("faults", "open")
+    assert faults == f"faults: 2 of {len(survived) + len(unshown)} survived, {len(unshown)} open"
+    assert attacks.startswith("attacks: 0 of ")
 
 
-@pytest.mark.parametrize("number", ledgers.read_titles("attacks", "allowed"))
-def test_no_test_shows_what_is_allowed(pytester: pytest.Pytester, number: str) -> None:
-    result = run(pytester, f"import pytest\n@pytest.mark.attack({number!r})\ndef test_a(): pass\n")
+#: Table, section of its exceptions, marker; the page with their reasons, and its heading.
+EXCEPTIONS = [
+    ("attacks", "allowed", "attack", "docs/security.md", "## What stays allowed"),
+    ("faults", "open", "fault", "docs/gateway.md", "## Faults that no test shows"),
+]
+
+
+@pytest.mark.parametrize(("table", "section", "page", "heading"), [(*row[:2], *row[3:]) for row in EXCEPTIONS])
+def test_exceptions_have_their_reasons(table: str, section: str, page: str, heading: str) -> None:
+    _, _, text = (ledgers.TESTS.parent / page).read_text().partition(heading)
+    exceptions = ledgers.read_titles(table, section)
+    reasons = text.partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| (\d+\.\d+) \|", reasons, re.MULTILINE)) == sorted(exceptions)
+    assert exceptions.keys().isdisjoint(ledgers.read_titles(table))
+
+
+@pytest.mark.parametrize(
+    ("marker", "number"),
+    [(marker, number) for table, section, marker, *_ in EXCEPTIONS for number in ledgers.read_titles(table, section)],
+)
+def test_no_test_shows_an_exception(pytester: pytest.Pytester, marker: str, number: str) -> None:
+    result = run(pytester, f"import pytest\n@pytest.mark.{marker}({number!r})\ndef test_a(): pass\n")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_every_fault_has_a_test() -> None:
+    texts = [path.read_text() for path in ledgers.TESTS.rglob("*.py") if path != Path(__file__)]
+    marks = [match[1] for text in texts for match in re.finditer(r"pytest\.mark\.fault\(([^)]*)\)", text)]
+    numbers = {number for mark in marks for number in re.findall(r'"([\d.]+)"', mark)}
+    assert sorted(ledgers.read_titles("faults").keys() - numbers) == []
 
 
 def test_an_unknown_number_stops_the_run(pytester: pytest.Pytester) -> None:

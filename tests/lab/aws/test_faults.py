@@ -46,6 +46,7 @@ def _read(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.fault("9.1")
 @pytest.mark.parametrize("moment", [0.0, 0.3, 2.0])
 def test_a_region_killed_while_instances_start_leaves_nothing(name: str, moment: float) -> None:
     running = labs.start(name)
@@ -66,6 +67,7 @@ def test_a_region_killed_while_instances_start_leaves_nothing(name: str, moment:
     _starts_well(name)
 
 
+@pytest.mark.fault("9.2")
 @pytest.mark.parametrize("noted", ["settings.json", "processes.json"])
 def test_a_region_killed_while_it_starts_leaves_nothing(name: str, noted: str) -> None:
     begin = f"from lab import region; region.start({name!r}, boots=False)"
@@ -80,6 +82,7 @@ def test_a_region_killed_while_it_starts_leaves_nothing(name: str, noted: str) -
     assert left_of(name) == []
 
 
+@pytest.mark.fault("9.3")
 @pytest.mark.parametrize("moment", [0.05, 0.3])
 def test_a_region_killed_while_packets_follow_leaves_nothing(name: str, moment: float) -> None:
     cloud = Cloud(labs.start(name, boots=False))
@@ -95,6 +98,7 @@ def test_a_region_killed_while_packets_follow_leaves_nothing(name: str, moment: 
     assert left_of(name) == []
 
 
+@pytest.mark.fault("9.4")
 @pytest.mark.parametrize("moment", [0.1])
 def test_a_region_killed_while_it_is_taken_down_leaves_nothing(name: str, moment: float) -> None:
     cloud = Cloud(labs.start(name, boots=False))

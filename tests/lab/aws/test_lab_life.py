@@ -86,6 +86,7 @@ def test_a_taken_port_is_named_and_nothing_is_made() -> None:
     assert region.start(NAME, port=port).endpoint == f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.fault("9.1")
 def test_a_killed_region_takes_its_machines_along_and_the_next_one_starts_well() -> None:
     running = region.start(NAME)
     running.add_site("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
@@ -99,6 +100,7 @@ def test_a_killed_region_takes_its_machines_along_and_the_next_one_starts_well()
     assert region.start(NAME).status()["hosts"] == []
 
 
+@pytest.mark.fault("9.1")
 def test_a_region_killed_while_a_machine_starts_is_cleaned_up_too() -> None:
     running = region.start(NAME)
     running.add_site("home", public="203.0.113.5", lan="192.168.9.0/24")  # type: ignore[arg-type]  # as JSON has them
@@ -122,6 +124,7 @@ def _is_server(cmdline: Path) -> bool:
     return "lab.server" in words and str(PATHS.directory(NAME)) in words
 
 
+@pytest.mark.fault("9.5")
 @pytest.mark.parametrize("moment", ["the region is up", "a machine runs"])
 def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
     trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
@@ -137,6 +140,7 @@ def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
     assert traces(name) == []
 
 
+@pytest.mark.fault("9.5")
 def test_a_killed_trial_leaves_nothing_either() -> None:
     trial = subprocess.Popen([*DRAWBRIDGE, "lab", "try", "lab"], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
     with trial:
@@ -182,6 +186,7 @@ def test_a_stack_file_with_errors_is_told_whole_and_starts_no_lab(
     assert isinstance(good.exception, StartedError)
 
 
+@pytest.mark.fault("9.6")
 def test_an_image_build_cut_off_is_never_taken_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The build that is cut off is a real one; the one after it is a stand-in, for time."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))

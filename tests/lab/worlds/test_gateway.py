@@ -135,6 +135,7 @@ def test_the_bundle_is_one_file_fetched_over_the_aws_api_with_the_clients_own_ke
         assert _from(alice, f"ssm.get_parameter(Name='{other}', WithDecryption=True)") == "AccessDeniedException"
 
 
+@pytest.mark.fault("1.3")
 @pytest.mark.seed("0.16")
 def test_a_restarted_server_has_its_client_back_by_itself_and_logs_to_the_journal(
     deployed: Deployment, alice: Host
@@ -148,6 +149,7 @@ def test_a_restarted_server_has_its_client_back_by_itself_and_logs_to_the_journa
     assert journal.count("Initialization Sequence Completed") >= 2
 
 
+@pytest.mark.fault("3.1", "3.3", "3.5")
 def test_a_gateway_that_lost_filter_forwarding_and_device_puts_them_back(deployed: Deployment, alice: Host) -> None:
     for command in (("nft", "flush", "ruleset"), ("sysctl", "net.ipv4.ip_forward=0"), ("ip", "link", "delete", "tun0")):
         run_checked(deployed.gateway, *command)
@@ -165,6 +167,7 @@ def test_a_gateway_that_lost_filter_forwarding_and_device_puts_them_back(deploye
     assert ping(alice, deployed.region.host("private-host").address, TUNNEL) is not None
 
 
+@pytest.mark.fault("6.3")
 @pytest.mark.seed("0.17")
 def test_both_ends_start_at_boot(deployed: Deployment, alice: Host) -> None:
     boot = run_checked(alice, "cat", "/proc/sys/kernel/random/boot_id"), alice.leader
@@ -174,6 +177,7 @@ def test_both_ends_start_at_boot(deployed: Deployment, alice: Host) -> None:
     assert ping(again, deployed.outputs["privateIp"], TUNNEL) is not None
 
 
+@pytest.mark.fault("3.8")
 @pytest.mark.seed("0.5")
 def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
     before, leader = _configuration(deployed.gateway), deployed.gateway.leader

@@ -66,6 +66,7 @@ def test_control_with_its_links_down_a_host_is_out_of_reach(hosts: tuple[Host, H
     assert hosts[1].run(["ping", "-n", "-c", "2", "-W", "1", LEFT]).returncode == 1
 
 
+@pytest.mark.fault("6.1")
 def test_a_line_that_falls_silent_costs_at_most_the_keepalive_time(
     deployed: Deployment, hosts: tuple[Host, Host], record_property: Callable[[str, object], None]
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_line_that_falls_silent_costs_at_most_the_keepalive_time(
     assert bonded.check_bond(hosts[0]).ok
 
 
+@pytest.mark.fault("6.2")
 @pytest.mark.seed("1.14")
 def test_a_host_that_changes_networks_comes_back_by_itself(deployed: Deployment, hosts: tuple[Host, Host]) -> None:
     """All of its links call the gateway: either line may get another address, here the first, then the second."""
@@ -106,6 +108,7 @@ def test_the_gateways_filter_knows_each_host_by_its_addresses_alone(
     assert measure_loss(hosts[0], RIGHT, 1).lost == 0
 
 
+@pytest.mark.fault("3.8")
 def test_the_gateway_reboots_and_the_hosts_are_bonded_again_by_themselves(
     deployed: Deployment, hosts: tuple[Host, Host]
 ) -> None:

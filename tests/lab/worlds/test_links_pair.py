@@ -99,6 +99,7 @@ def test_with_both_links_up_no_ping_is_lost_either_way(pair: Pair) -> None:
         assert measure_loss(host, other, 4).lost == 0
 
 
+@pytest.mark.fault("1.9")
 @pytest.mark.seed("1.4")
 @pytest.mark.seed("1.7")
 @pytest.mark.parametrize("unit", UNITS)
@@ -123,6 +124,7 @@ def test_a_link_that_is_stopped_leaves_the_bond_and_traffic_goes_on(
     wait_bonded(pair)
 
 
+@pytest.mark.fault("6.1")
 @pytest.mark.seed("1.8")
 @pytest.mark.parametrize(("line", "tap"), [("left0", "ovn0"), ("right1", "ovn1")])
 def test_a_far_end_that_falls_silent_is_out_of_the_bond_within_the_keepalive_time(
@@ -141,6 +143,7 @@ def test_a_far_end_that_falls_silent_is_out_of_the_bond_within_the_keepalive_tim
     wait_bonded(pair)
 
 
+@pytest.mark.fault("1.9")
 def test_a_tunnel_killed_at_one_end_costs_at_most_the_keepalive_time(pair: Pair) -> None:
     kill = ["sh", "-c", f"kill -9 $(systemctl show --property MainPID --value {UNITS[1]})"]
 
@@ -201,6 +204,7 @@ def test_any_order_of_starting_ends_bonded(pair: Pair, order: tuple[int, ...]) -
     assert measure_loss(pair.left, RIGHT, 2).lost == 0
 
 
+@pytest.mark.fault("6.2")
 @pytest.mark.seed("1.14")
 def test_a_host_that_changes_networks_comes_back_by_itself(pair: Pair) -> None:
     """The left host calls over its second line: that line gets another public address."""
@@ -257,6 +261,7 @@ def sent(pair: Pair) -> tuple[int, int]:
     return of("left0"), of("left1")
 
 
+@pytest.mark.fault("3.8")
 def test_a_reboot_of_either_end_ends_bonded(pair: Pair) -> None:
     boot = read_boot_id(pair.right)
     pair.region.reboot_host("right")
@@ -278,6 +283,7 @@ def test_both_links_down_and_back(pair: Pair) -> None:
     wait_bonded(pair)
 
 
+@pytest.mark.fault("5.2", "5.4")
 def test_a_clock_a_day_slow_is_what_the_log_names_and_the_right_time_ends_bonded(pair: Pair) -> None:
     start = now(pair.left)
     try:

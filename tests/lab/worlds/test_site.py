@@ -267,6 +267,7 @@ def test_the_home_forwards_and_filters_from_boot_on(
 
 
 @pytest.mark.seed("4.15")
+@pytest.mark.fault("6.4")
 def test_the_gateway_follows_the_home_to_its_new_address_and_shuts_the_old_one(
     deployed: Deployment, home: Host, private: Host
 ) -> None:

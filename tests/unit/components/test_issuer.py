@@ -165,6 +165,7 @@ def test_removing_a_client_revokes_it_for_ever(ssm: Any) -> None:
     assert revoked(fourth) == {serial: "bob", third["clients"]["bob"]["serial"]: "bob"}
 
 
+@pytest.mark.fault("7.10")
 def test_a_lost_bundle_is_made_anew_and_the_old_one_revoked(ssm: Any) -> None:
     outs = create()
     ssm.delete_parameter(Name=NAMES.bundle("alice"))
@@ -181,6 +182,7 @@ def test_a_bundle_without_an_entry_can_still_be_revoked(ssm: Any) -> None:
     assert revoked(update(outs, profiles=only("alice"))) == {serial: "bob"}
 
 
+@pytest.mark.fault("7.10")
 def test_a_bundle_that_was_scribbled_on_is_made_anew(ssm: Any) -> None:
     outs = create()
     ssm.put_parameter(Name=NAMES.bundle("alice"), Value="nonsense", Type="SecureString", Overwrite=True)
@@ -196,6 +198,7 @@ class CutOffError(Exception):
 WRITES = 10  # the owner, keys, five for the gateway, a page of the register, and a bundle for each of two clients
 
 
+@pytest.mark.fault("7.7")
 @pytest.mark.parametrize("allowed", range(WRITES))
 def test_a_creation_cut_off_anywhere_is_finished_by_the_next(
     ssm: Any, monkeypatch: pytest.MonkeyPatch, allowed: int
@@ -225,6 +228,7 @@ def test_a_creation_cut_off_anywhere_is_finished_by_the_next(
     assert create() == outs
 
 
+@pytest.mark.fault("7.8")
 @pytest.mark.parametrize("step", ["put", "delete"])
 def test_a_revocation_cut_off_is_finished_by_the_next(ssm: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     outs = create()
@@ -317,6 +321,7 @@ def test_delete_leaves_nothing_and_nobody_elses(ssm: Any) -> None:
     assert ssm.get_parameter(Name="/drawbridge/dev2/gateway/ca.crt")
 
 
+@pytest.mark.fault("4.8")
 def test_a_key_whose_policy_is_new_is_tried_again(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from botocore.exceptions import ClientError
 
@@ -613,6 +618,7 @@ def test_a_new_authority_is_not_rotated_again(ssm: Any) -> None:
     assert kept(ssm) == before
 
 
+@pytest.mark.fault("7.9")
 @pytest.mark.parametrize("rotation", ROTATIONS)
 def test_a_rotation_cut_off_anywhere_is_finished_by_the_next(
     ssm: Any, monkeypatch: pytest.MonkeyPatch, rotation: str

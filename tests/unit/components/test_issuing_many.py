@@ -107,6 +107,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.fault("8.2")
 @pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside others"])
 def test_250_clients_go_through_ssms_quota_in_one_run(
     aws: None, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, others: float
@@ -132,6 +133,7 @@ def test_250_clients_go_through_ssms_quota_in_one_run(
     assert lines[0].endswith(" of 250")
 
 
+@pytest.mark.fault("8.3")
 @pytest.mark.parametrize("clients", [5, 40])
 def test_a_client_more_and_a_client_less_cost_as_many_writes_among_many_as_among_few(
     aws: None, monkeypatch: pytest.MonkeyPatch, clients: int
@@ -167,6 +169,7 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return calls
 
 
+@pytest.mark.fault("8.5")
 def test_an_interrupted_run_resumes_where_it_stopped(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most one batch of certificates is lost: it is registered, and its bundles were not written."""
     put, left = register.ParameterStore.put, iter(range(40))

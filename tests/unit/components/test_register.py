@@ -163,6 +163,7 @@ def test_entries_of_an_earlier_version_move_into_pages(ssm: Any) -> None:
     assert set(open_register(ssm).revoked) == {2, 3}
 
 
+@pytest.mark.fault("7.12")
 def test_a_move_that_was_cut_off_is_finished(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     add_single(ssm, 1, "alice")
     add_single(ssm, 2, "bob")

@@ -347,6 +347,7 @@ LINKS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
 PROCESSES = ("openvpn-server@server.service", "openvpn-server@server1.service")
 
 
+@pytest.mark.fault("4.7")
 @pytest.mark.parametrize(("minutes", "state"), [(14, "ready"), (16, "stale")])
 def test_a_report_without_a_sign_of_life_is_stale(
     deployed: SshServer, account: Account, identity: Path, minutes: int, state: str
@@ -362,6 +363,7 @@ def test_a_report_without_a_sign_of_life_is_stale(
     assert (f"the last report is of {time}: ready" == shown_report["reason"]) == (state == "stale")
 
 
+@pytest.mark.fault("4.7")
 def test_a_report_of_a_replaced_instance_is_stale(
     deployed: SshServer, account: Account, instance: str, identity: Path
 ) -> None:

@@ -309,6 +309,7 @@ def test_an_existing_resource_of_another_owner_is_not_adopted(lab: Lab) -> None:
     assert lab.client("ssm").get_parameter(Name="/theirs")["Parameter"]["Value"] == "theirs"
 
 
+@pytest.mark.fault("7.4")
 @pytest.mark.parametrize("run", [lambda e: e.up(), lambda e: e.preview(), lambda e: e.destroy()])
 def test_two_runs_at_once_are_refused(lab: Lab, run: Callable[..., object]) -> None:
     lab.write(NETWORK)
@@ -317,6 +318,7 @@ def test_two_runs_at_once_are_refused(lab: Lab, run: Callable[..., object]) -> N
     run(lab.engine())
 
 
+@pytest.mark.fault("7.5")
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 2, "entries": [{}]}'])
 def test_a_damaged_state_is_named_and_kept(lab: Lab, text: str) -> None:
     lab.write(NETWORK)
@@ -373,6 +375,7 @@ def test_the_state_is_plain_json_that_names_dependencies(lab: Lab) -> None:
     assert raw["pending_operations"] == []
 
 
+@pytest.mark.fault("7.11")
 def test_after_an_interruption_the_current_call_finishes_and_no_other_starts(lab: Lab) -> None:
     lab.write(NETWORK)
     engine = lab.engine()

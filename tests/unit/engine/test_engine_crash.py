@@ -69,6 +69,7 @@ def killed(lab: Lab, where: str, name: str, verb: str = "up") -> None:
     assert child.returncode == -signal.SIGKILL, child.stderr
 
 
+@pytest.mark.fault("7.1")
 @pytest.mark.allow_subprocess  # only a process of its own can be killed
 @pytest.mark.parametrize(
     ("where", "name", "adopted"),
@@ -96,6 +97,7 @@ def test_an_interrupted_creation_is_adopted(lab: Lab, where: str, name: str, ado
     assert (lab.vpcs(), lab.client("s3").list_buckets()["Buckets"]) == ({}, [])
 
 
+@pytest.mark.fault("7.3")
 @pytest.mark.allow_subprocess
 def test_destroy_deletes_what_an_interrupted_creation_left(lab: Lab) -> None:
     lab.write(PROGRAM)
@@ -105,6 +107,7 @@ def test_destroy_deletes_what_an_interrupted_creation_left(lab: Lab) -> None:
     assert lab.vpcs() == {}
 
 
+@pytest.mark.fault("7.2")
 @pytest.mark.allow_subprocess
 @pytest.mark.parametrize("where", ["delete-before", "delete-after"])
 def test_an_interrupted_deletion_is_finished(lab: Lab, where: str) -> None:
@@ -115,6 +118,7 @@ def test_an_interrupted_deletion_is_finished(lab: Lab, where: str) -> None:
     assert (lab.vpcs(), lab.client("s3").list_buckets()["Buckets"]) == ({}, [])
 
 
+@pytest.mark.fault("7.2")
 @pytest.mark.allow_subprocess
 def test_an_interrupted_replacement_leaves_no_old_resource(lab: Lab) -> None:
     lab.write(PROGRAM)

@@ -5,9 +5,12 @@ Does not prove: the systemd unit, the agent or the firewall; both ends run as ro
 
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +36,7 @@ from pki import tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
 from tests.support.debian_packages import unpack
 from tests.support.network_namespace import NetworkNamespace, network_namespace
+from tests.support.waiting import Lateness
 from userdata.cloud_config import FILES
 from userdata.files import agent
 
@@ -134,6 +138,16 @@ class Process:
             self._said.wait_for(lambda: self._ended or self.log.count(text) >= count, timeout)
             assert self.log.count(text) >= count, f"not {count} times {text!r} in:\n{self.log}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def end(self, *signals: int) -> None:
+        """Send signals, and wait for the process to end."""
+        for number in signals:
+            self._process.send_signal(number)
+        self._process.wait()
+
     def stop(self) -> None:
         # Without a farewell, which takes OpenVPN seconds; its namespace takes the device along.
         self._process.kill()
@@ -179,7 +193,12 @@ class Site:
         self.write("secrets/server.crt", identity.certificate)
         self.write("secrets/server.key", identity.key)
         self.write("secrets/tls-crypt-v2.key", self.tls_crypt_key)
-        process = self._start(self.namespaces[0], "--config", self.write("server.conf", text), *options)
+        self.write("server.conf", text)
+        return self.restart_server(*options)
+
+    def restart_server(self, *options: str) -> Process:
+        """Start the server on the files that it had before."""
+        process = self._start(self.namespaces[0], "--config", str(self.directory / "server.conf"), *options)
         process.wait_for(UP)
         return process
 
@@ -302,6 +321,81 @@ def test_address_is_clear_of_fixed_ones_and_networks_of_others_are_routed(site: 
     site.client(site.leaf("bob")).wait_for(UP)
     assert "10.8.0.128/24" in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
     assert "192.168.1.0/24 via 10.8.0.1" in site.on_client("ip", "route")
+
+
+UNIT = FILES / "root/etc/systemd/system/openvpn-server@.service.d/drawbridge.conf"
+
+
+def read_unit(key: str) -> str:
+    """Return a value of the unit that the gateway runs the server with."""
+    (value,) = [line.partition("=")[2] for line in UNIT.read_text().splitlines() if line.startswith(f"{key}=")]
+    return value
+
+
+@pytest.mark.fault("1.1")
+def test_a_client_is_back_within_ten_seconds_of_a_kill(site: Site) -> None:
+    server, client = site.server(), site.client(site.leaf())
+    client.wait_for(UP)
+    start = time.monotonic()
+    with Lateness() as late:
+        server.end(signal.SIGKILL)
+        time.sleep(float(read_unit("RestartSec")))
+        site.restart_server()
+        client.wait_for_lines(UP, 2)
+        seconds = time.monotonic() - start
+    assert seconds < 10 + late.seconds, client.log
+
+
+@pytest.mark.fault("1.3")
+def test_a_client_is_back_within_three_seconds_of_a_restart(site: Site) -> None:
+    server, client = site.server(), site.client(site.leaf())
+    client.wait_for(UP)
+    start = time.monotonic()
+    with Lateness() as late:
+        command = read_unit("ExecStop").removeprefix("-")
+        run("env", f"MAINPID={server.pid}", *shlex.split(command))
+        server.end(signal.SIGTERM)  # systemd's, for what is left
+        site.restart_server()
+        client.wait_for_lines(UP, 2)
+        seconds = time.monotonic() - start
+    assert "Connection reset command was pushed by server" in client.log
+    assert seconds < 3 + late.seconds, client.log
+
+
+AHEAD, BEHIND = timedelta(days=-10), timedelta(days=1.5)
+
+
+@pytest.mark.parametrize(
+    ("difference", "complaint"),
+    [
+        pytest.param(AHEAD, "certificate has expired", marks=pytest.mark.fault("5.1")),
+        pytest.param(BEHIND, "certificate is not yet valid", marks=pytest.mark.fault("5.2")),
+    ],
+)
+def test_a_gateway_with_a_wrong_clock_says_so_and_goes_on(site: Site, difference: timedelta, complaint: str) -> None:
+    """Its clock is right here; the client's certificate is from another time, which is the same to it."""
+    server = site.server()
+    from_another_time = datetime.now(UTC) + difference
+    client = site.client(site.authority.issue_client("alice", timedelta(hours=4), from_another_time))
+    server.wait_for(f"VERIFY ERROR: depth=0, error={complaint}: CN=alice")
+    assert UP not in client.log
+    client.stop()
+    site.client(site.leaf()).wait_for(UP)
+
+
+@pytest.mark.parametrize(
+    ("difference", "complaint"),
+    [
+        pytest.param(AHEAD, "certificate has expired", marks=pytest.mark.fault("5.3")),
+        pytest.param(BEHIND, "certificate is not yet valid", marks=pytest.mark.fault("5.4")),
+    ],
+)
+def test_a_client_with_a_wrong_clock_says_so_and_tries_again(site: Site, difference: timedelta, complaint: str) -> None:
+    from_another_time = datetime.now(UTC) + difference
+    site.server(site.authority.issue_server(SERVER_NAME, timedelta(hours=4), from_another_time))
+    client = site.client(site.leaf())
+    client.wait_for_lines(f"VERIFY ERROR: depth=0, error={complaint}: CN={SERVER_NAME}", 2)
+    assert UP not in client.log
 
 
 def test_revoked_serial_is_refused_until_it_is_not(site: Site) -> None:

@@ -37,6 +37,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.fault("1.2", "2.6")
 def test_a_release_that_did_not_come_up_is_tried_again_after_growing_pauses(
     world: World,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -64,6 +65,7 @@ def test_a_release_that_did_not_come_up_is_tried_again_after_growing_pauses(
     assert world.machine.load_state().failed is None
 
 
+@pytest.mark.fault("5.5")
 def test_a_clock_that_was_set_back_does_not_put_off_an_attempt_for_years(
     world: World,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -99,6 +101,7 @@ def test_a_retry_that_the_operator_asks_for_forgets_what_was_remembered(
     assert not world.machine.retry_file.exists()
 
 
+@pytest.mark.fault("2.8")
 def test_a_check_that_was_killed_says_nothing_of_the_release(world: World) -> None:  # noqa: F811
     world.publish(gateway.build_release())
     world.run()
@@ -125,6 +128,7 @@ ARCHIVES = {
 }
 
 
+@pytest.mark.fault("2.10")
 @pytest.mark.parametrize("case", ARCHIVES)
 def test_a_revocation_holds_whatever_is_wrong_with_its_archive(world: World, case: str) -> None:  # noqa: F811
     good = world.publish(gateway.build_release(revoked={1: "bob"}))
@@ -145,6 +149,7 @@ def test_an_archive_that_cannot_be_read_to_its_end_ends_no_session_but_of_what_i
     assert agent.kill_commands(sessions, damaged.allowed, {"alice"}) == ["client-kill 1"]
 
 
+@pytest.mark.fault("2.3")
 def test_a_revocation_holds_though_the_disk_has_no_room_for_its_release(
     world: World,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -167,6 +172,7 @@ def test_a_revocation_holds_though_the_disk_has_no_room_for_its_release(
     assert world.serials() == {"5"}
 
 
+@pytest.mark.fault("1.7")
 def test_a_session_that_cannot_be_ended_does_not_stop_the_release(world: World) -> None:  # noqa: F811
     """It is tried again by each run until OpenVPN answers."""
     world.publish(gateway.build_release())

@@ -109,6 +109,7 @@ def test_networkd_is_left_alone_where_no_release_has_a_device(world: World) -> N
     assert [command for command in world.services.commands if command.startswith(touched)] == []
 
 
+@pytest.mark.fault("2.14")
 def test_with_a_device_that_networkd_does_not_take_the_last_good_release_stays(world: World) -> None:
     good = world.publish(gateway.build_release())
     world.run()
@@ -305,6 +306,7 @@ BAD = {
 }
 
 
+@pytest.mark.fault("2.5")
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, case: str) -> None:
     good = world.publish(gateway.build_release())
@@ -333,6 +335,7 @@ def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, case
     assert world.run() == agent.Report("ready", better, better, "", "i-1", (OPENVPN,))
 
 
+@pytest.mark.fault("2.12")
 def test_keys_that_do_not_fit_are_refused(world: World) -> None:
     good = world.publish(gateway.build_release())
     world.run()
@@ -345,6 +348,7 @@ def test_keys_that_do_not_fit_are_refused(world: World) -> None:
     assert world.services.starts == 1
 
 
+@pytest.mark.fault("2.4")
 @pytest.mark.parametrize("archive", [b"", b"half", gateway.build_release().archive[:-1]])
 def test_an_archive_with_another_digest_is_never_unpacked(world: World, archive: bytes) -> None:
     good = world.publish(gateway.build_release(revoked=[1]))
@@ -384,6 +388,7 @@ def test_revocations_hold_even_if_their_release_is_refused(world: World) -> None
     assert world.machine.openvpn.joinpath("revoked").stat().st_ino == inode, "the directory itself is never replaced"
 
 
+@pytest.mark.fault("5.6")
 def test_a_revocation_leaves_when_release_and_clock_agree_that_its_certificate_has_ended(world: World) -> None:
     past, future = "2026-01-01T00:00:00+00:00", "2199-01-01T00:00:00+00:00"
     world.publish(gateway.build_release(revoked={1: "alice", 2: ""}, not_after=past))
@@ -397,6 +402,7 @@ def test_a_revocation_leaves_when_release_and_clock_agree_that_its_certificate_h
     assert world.serials() == {"3"}, "its certificate has not ended"
 
 
+@pytest.mark.fault("8.1")
 def test_ten_thousand_clients_of_which_two_thousand_are_left(world: World) -> None:
     clients = tuple(TunnelClient(name=f"client{number:04}") for number in range(2_000))
     tunnel = Tunnel(pool=IPv4Network("10.8.0.0/16"), clients=clients)
@@ -408,6 +414,7 @@ def test_ten_thousand_clients_of_which_two_thousand_are_left(world: World) -> No
     assert len(world.serials()) == 8_000
 
 
+@pytest.mark.fault("2.7")
 @pytest.mark.parametrize("command", ["nft --check", "systemctl daemon-reload", "systemctl reload-or-restart"])
 def test_a_release_on_a_machine_that_is_too_slow_is_tried_again(world: World, command: str) -> None:
     """An instance without CPU credits is as slow; that says nothing of the release."""
@@ -448,6 +455,7 @@ def test_first_release_refused_is_tried_again(world: World) -> None:
     assert world.run().running == sha
 
 
+@pytest.mark.fault("4.6")
 def test_without_aws_the_last_good_release_is_kept_running(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     good = world.publish(gateway.build_release())
     world.run()
@@ -464,6 +472,7 @@ def test_without_aws_the_last_good_release_is_kept_running(world: World, monkeyp
     assert world.running() == good
 
 
+@pytest.mark.fault("4.6")
 def test_an_unreachable_api_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "ENDPOINT_URL": "http://127.0.0.1:9"}.items():
         monkeypatch.setenv(f"AWS_{key}", value)
@@ -471,6 +480,7 @@ def test_an_unreachable_api_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) ->
         agent.Cloud(ENV).look_up(())
 
 
+@pytest.mark.fault("2.13")
 def test_missing_parameters_are_named(world: World) -> None:
     assert world.run().reason == f"AWS has no parameter {NAMES.release}"
     world.publish(gateway.build_release())
@@ -480,6 +490,7 @@ def test_missing_parameters_are_named(world: World) -> None:
     assert OPENVPN not in world.services.active
 
 
+@pytest.mark.fault("1.8")
 def test_a_service_that_died_is_started_again(world: World) -> None:
     sha = world.publish(gateway.build_release())
     world.run()
@@ -489,6 +500,7 @@ def test_a_service_that_died_is_started_again(world: World) -> None:
     assert OPENVPN in world.services.active
 
 
+@pytest.mark.fault("1.4")
 @pytest.mark.parametrize("written", [True, False], ids=["no more", "never"])
 def test_a_process_that_hangs_is_restarted(world: World, written: bool) -> None:
     sha = world.publish(gateway.build_release())
@@ -503,6 +515,7 @@ def test_a_process_that_hangs_is_restarted(world: World, written: bool) -> None:
     assert world.services.starts == 2
 
 
+@pytest.mark.fault("1.5")
 def test_a_process_that_keeps_hanging_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.publish(gateway.build_release())
     world.run()
@@ -513,6 +526,7 @@ def test_a_process_that_keeps_hanging_is_reported(world: World, monkeypatch: pyt
     assert "does not come up" in report.reason
 
 
+@pytest.mark.fault("3.8")
 def test_a_reboot_needs_nothing_but_the_links(world: World) -> None:
     world.publish(gateway.build_release())
     world.run()
@@ -562,6 +576,7 @@ class Mortal:
         return step
 
 
+@pytest.mark.fault("2.1")
 def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each change of the disk and each command is once what a run did not come to any more."""
     old = world.publish(gateway.build_release())
@@ -599,6 +614,7 @@ def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatc
     assert 50 < lives < 999
 
 
+@pytest.mark.fault("2.2", "2.3")
 @pytest.mark.parametrize("nth", [1, 3, 9])
 def test_a_full_disk_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
     """The nth file is cut off half-way, as `write` meets it when the disk is full."""

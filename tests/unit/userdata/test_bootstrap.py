@@ -68,6 +68,7 @@ def test_later_runs_ask_nobody(machine: Path, capsys: Any) -> None:
     assert capsys.readouterr().out == "the agent runs as __main__\n"
 
 
+@pytest.mark.fault("2.9")
 def test_a_broken_current_agent_is_replaced(aws: Any, machine: Path, capsys: Any) -> None:
     bootstrap.CURRENT.parent.mkdir()
     bootstrap.CURRENT.write_text("import nothing_of_this_name\n")

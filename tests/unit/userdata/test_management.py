@@ -109,6 +109,7 @@ def test_a_client_that_left_meanwhile_is_no_error(machine: agent.GatewayMachine)
         server.close()
 
 
+@pytest.mark.fault("1.6")
 def test_silence_is_an_error_in_bounded_time(machine: agent.GatewayMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "MANAGEMENT_TIMEOUT", 0.2)
     server = serve(machine, mute=True)
