@@ -117,7 +117,7 @@ class AwsApi:
         if parsed := parse_request(request, signature):
             self._validator.check(parsed)
         elif call.service == "s3":
-            check_s3(call)
+            check_s3(call, request)
         return call
 
     def _may_change(self, request: SignedRequest, call: Call, signature: Signature | None) -> bool:

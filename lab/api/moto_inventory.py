@@ -199,6 +199,12 @@ class Inventory:
         zone = route53_backends[ACCOUNT]["aws"].zones.get(identity.rpartition("/")[2])
         return str(zone.name) if zone is not None else None
 
+    def find_inline_policies(self, owner: str, name: str) -> Mapping[str, str]:
+        """Return the inline policies of a `User`, `Role` or `Group` by their names; none if there is no such owner."""
+        iam: Any = iam_backends[ACCOUNT]["aws"]
+        owners = {"User": iam.users, "Role": iam.roles, "Group": iam.groups}[owner]
+        return next((each.policies for each in owners.values() if each.name == name), {})
+
     def find_profile_age(self, name: str) -> float | None:
         """Return the seconds since an instance profile was created, or None if there is none."""
         profiles = iam_backends[ACCOUNT]["aws"].instance_profiles.values()

@@ -1,9 +1,15 @@
-"""Check that the key of the secrets is in the stack's region, and that it is the stack's own where users are named."""
+"""Check that the key of the secrets is in the stack's region, and that users are named for the stack's own key only.
+
+Source: AWS KMS API Reference, "PutKeyPolicy", for the size of a key's policy.
+"""
 
 from collections.abc import Iterator
 
 from settings.draft import Draft
 from settings.problems import Problem, problem_at
+
+#: Characters of a key's policy, and those that it needs for all but `users`.
+KEY_POLICY_LIMIT, KEY_POLICY_RESERVE = 32_768, 6_144
 
 
 def check_key_region(draft: Draft) -> Iterator[Problem]:
@@ -25,4 +31,16 @@ def check_users(draft: Draft) -> Iterator[Problem]:
     yield problem_at("secrets.users", secrets.users, reason, "leave users out, or use key: stack")
 
 
-CHECKS = (check_key_region, check_users)
+def check_users_fit(draft: Draft) -> Iterator[Problem]:
+    """Check that the users fit the policy of the stack's own key."""
+    secrets = draft.secrets
+    if secrets is None or secrets.key != "stack":
+        return
+    size, room = sum(len(f'"{user}", ') for user in secrets.users), KEY_POLICY_LIMIT - KEY_POLICY_RESERVE
+    if size > room:
+        reason = f"take {size} characters, but a KMS key policy has room for {room} of {KEY_POLICY_LIMIT}"
+        remedy = "name a role that these users may assume, or set secrets.key to a key whose policy you write"
+        yield problem_at("secrets.users", f"{len(secrets.users)} users", reason, remedy)
+
+
+CHECKS = (check_key_region, check_users, check_users_fit)

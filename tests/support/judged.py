@@ -69,7 +69,7 @@ class JudgedAws:
         if signature.key != "testing":
             authorize(signed, self._keys.find_principal, find_bucket_policy, list_implied_calls, find_key, add_state)
         if signature.service == "s3":
-            check_s3(parse_call(signed, signature))
+            check_s3(parse_call(signed, signature), signed)
         elif parsed := parse_request(signed, signature):
             self.validator.check(parsed)
 

@@ -1,4 +1,4 @@
-"""Refuse calls of SSM, CloudWatch, Logs, Route 53 and S3, and tags, that moto takes: one row of `RULES` a rule.
+"""Refuse calls and tags that moto takes, of services other than EC2: one row of `RULES` a rule.
 
 Sources: AWS Systems Manager API Reference, "PutParameter"; Amazon CloudWatch API Reference, "PutMetricData"; Amazon
 Route 53 API Reference, "CreateHostedZone"; Amazon S3 User Guide, "General purpose bucket naming rules"; AWS General
@@ -7,6 +7,7 @@ Reference, "Tagging your AWS resources".
 
 import ipaddress
 import re
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from lab.api.errors import ApiError
 from lab.api.moto_inventory import Inventory
 from lab.api.request import ApiRequest
 from lab.api.validation.logs import check_log_events, check_retention
+from lab.api.validation.policies import check_key_policy, check_managed_policy, check_trust_policy, inline_check
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,12 @@ RULES = (
     ServiceRule("cloudwatch", ("PutMetricData",), check_metric_data),
     ServiceRule("logs", ("PutLogEvents",), check_log_events),
     ServiceRule("logs", ("PutRetentionPolicy",), check_retention),
+    ServiceRule("iam", ("PutUserPolicy",), inline_check("User")),
+    ServiceRule("iam", ("PutRolePolicy",), inline_check("Role")),
+    ServiceRule("iam", ("PutGroupPolicy",), inline_check("Group")),
+    ServiceRule("iam", ("CreatePolicy", "CreatePolicyVersion"), check_managed_policy),
+    ServiceRule("iam", ("CreateRole", "UpdateAssumeRolePolicy"), check_trust_policy),
+    ServiceRule("kms", ("CreateKey", "PutKeyPolicy"), check_key_policy),
     ServiceRule("route53", ("CreateHostedZone",), check_zone_name),
     ServiceRule("route53", ("CreateHostedZone", "AssociateVPCWithHostedZone"), check_private_zone),
 )
@@ -224,3 +232,20 @@ def check_bucket_name(name: str) -> ApiError | None:
     ):
         return ApiError("InvalidBucketName", "The specified bucket is not valid.")
     return None
+
+
+#: Tags of an object, and of a bucket (Amazon S3 User Guide, "Categorizing your objects using tags").
+_MAX_OBJECT_TAGS = 10
+
+
+def check_object_tags(action: str, headers: Mapping[str, str], body: bytes) -> ApiError | None:
+    """Refuse more tags than an object in S3 takes: those of a new object are in a header, others in the body."""
+    if action == "s3:PutObject":
+        count = len(urllib.parse.parse_qsl(headers.get("x-amz-tagging", ""), keep_blank_values=True))
+    elif action == "s3:PutObjectTagging":
+        count = len(re.findall(rb"<Tag>", body))
+    else:
+        return None
+    if count <= _MAX_OBJECT_TAGS:
+        return None
+    return ApiError("BadRequest", f"Object tags cannot be greater than {_MAX_OBJECT_TAGS}")

@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from lab.api.errors import ApiError
-from lab.api.iam import Call
+from lab.api.iam import Call, SignedRequest
 from lab.api.moto_inventory import Inventory
 from lab.api.request import ApiRequest
 from lab.api.rules import Rules
 from lab.api.validation.consistency import check_profile_visible
 from lab.api.validation.ec2 import check_ec2
 from lab.api.validation.quotas import check_quotas
-from lab.api.validation.services import check_bucket_name, check_services
+from lab.api.validation.services import check_bucket_name, check_object_tags, check_services
 from lab.api.validation.shapes import check_shapes
 from lab.api.validation.throttling import Throttle, is_read
 
@@ -47,7 +47,10 @@ class Validator:
             yield check_quotas(request, inventory)
 
 
-def check_s3(call: Call) -> None:
-    """Raise `ApiError` for a bucket that S3 does not create."""
-    if call.action == "s3:CreateBucket" and (refusal := check_bucket_name(call.resources[0].rpartition(":")[2])):
+def check_s3(call: Call, request: SignedRequest) -> None:
+    """Raise `ApiError` for a bucket that S3 does not create, and for an object with too many tags."""
+    refusal = check_object_tags(call.action, request.headers, request.body)
+    if call.action == "s3:CreateBucket":
+        refusal = check_bucket_name(call.resources[0].rpartition(":")[2])
+    if refusal:
         raise refusal

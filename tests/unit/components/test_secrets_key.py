@@ -1,11 +1,13 @@
 """The policy of the secrets' key as text. tests/program/test_secret_readers.py shows whom it lets decrypt."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from components.secrets_key import SecretsKeyArgs, list_principals, render_key_policy
+from settings.checks.secrets import KEY_POLICY_RESERVE
 
 DEPLOYER = "arn:aws:sts::123456789012:assumed-role/admin/alice"
 ADMIN = ["arn:aws:iam::123456789012:role/admin", "arn:aws:iam::123456789012:role/*/admin"]
@@ -63,3 +65,18 @@ def test_every_use_is_through_ssm_and_for_named_principals_and_parameters() -> N
         "Kits": (["arn:aws:iam::123456789012:user/drawbridge-dev-*"], [f"{base}/clients/*"]),
     }
     assert rendered["Gateway1"]["Action"] == rendered["Kits"]["Action"] == ["kms:Decrypt"]
+
+
+def test_all_but_the_users_is_no_longer_than_the_settings_take_it_for() -> None:
+    """With the longest names of roles and parameters, and two gateways."""
+    region, role = "ap-southeast-2", "r" * 64
+    path = f"/drawbridge/{'s' * 40}/b/{'c' * 64}/*"
+    args = SecretsKeyArgs(
+        stack="s" * 40, region=region, users=(), readers={f"{role[1:]}{n}": [path] * 3 for n in "ab"}, kit_users=True
+    )
+    deployer = f"arn:aws-us-gov:sts::123456789012:assumed-role/{role}/{'x' * 64}"
+    policy = render_key_policy(args, deployer, f"ssm.{region}.amazonaws.com")
+    assert len(policy) <= KEY_POLICY_RESERVE
+    users = [f"arn:aws:iam::123456789012:user/{n}" for n in range(20)]
+    grown = render_key_policy(replace(args, users=users), deployer, f"ssm.{region}.amazonaws.com")
+    assert len(grown) - len(policy) == sum(len(f'"{user}", ') for user in users)

@@ -573,6 +573,12 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"secrets": {"users": ["x"]}}, USER, {"secrets": {"users": [USER]}}),
     ({"secrets": {"users": USER}}, f"[{USER}]", {"secrets": {"users": [USER]}}),
     ({"secrets": {"key": "aws/ssm", "users": [USER]}}, "leave users out", {"secrets": {"key": "aws/ssm"}}),
+    ({"secrets": {"users": [USER] * 700}}, "name a role that these users may assume", {"secrets": {"users": [USER]}}),
+    (
+        {"secrets": {"users": [USER] * 700}},
+        "set secrets.key to a key whose policy you write",
+        {"secrets": {"key": KEY.format("eu-west-1")}},
+    ),
     (
         {"secrets": {"key": "aws/ssm", "users": [USER]}},
         "key: stack",

@@ -4,10 +4,13 @@ Does not prove that AWS has no further rules.
 """
 
 import base64
+import functools
+import json
 import re
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -416,6 +419,71 @@ def test_a_bucket_name_that_s3_takes(aws: JudgedAws) -> None:
     aws.client("s3").create_bucket(
         Bucket="drawbridge-1.x", CreateBucketConfiguration={"LocationConstraint": aws.region}
     )
+
+
+@pytest.mark.parametrize("count", [10, 11])
+def test_an_object_of_s3_has_at_most_ten_tags(aws: JudgedAws, count: int) -> None:
+    s3, tags = aws.client("s3"), {f"k{n}": "" for n in range(count)}
+    s3.create_bucket(Bucket="drawbridge-1", CreateBucketConfiguration={"LocationConstraint": aws.region})
+    s3.put_object(Bucket="drawbridge-1", Key="k", Body=b"")
+    tag_set = {"TagSet": [{"Key": key, "Value": value} for key, value in tags.items()]}
+    calls: tuple[Call, ...] = (
+        lambda: s3.put_object(Bucket="drawbridge-1", Key="k", Body=b"", Tagging=urlencode(tags)),
+        lambda: s3.put_object_tagging(Bucket="drawbridge-1", Key="k", Tagging=tag_set),
+    )
+    for call in calls:
+        if count > 10:
+            refused(call, "BadRequest", "Object tags cannot be greater than 10")
+        else:
+            call()
+
+
+# --- sizes of policies ------------------------------------------------------------------------------------------------
+
+
+def policy(size: int) -> str:
+    """Return a policy with so many characters; white space, which is not among them, makes it longer."""
+    statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::"}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    missing = size - len(re.sub(r"\s", "", text))
+    return text.replace("s3:::", "s3:::" + "a" * missing)
+
+
+@pytest.mark.parametrize(("owner", "limit"), [("user", 2_048), ("role", 10_240), ("group", 5_120)])
+def test_inline_policies_have_a_size_together(aws: JudgedAws, owner: str, limit: int) -> None:
+    iam, name = aws.client("iam"), f"{owner.title()}Name"
+    trust = {"AssumeRolePolicyDocument": TRUST} if owner == "role" else {}
+    getattr(iam, f"create_{owner}")(**{name: "x"}, **trust)
+    put = functools.partial(getattr(iam, f"put_{owner}_policy"), **{name: "x"})
+    put(PolicyName="first", PolicyDocument=policy(limit))
+    put(PolicyName="first", PolicyDocument=policy(limit - 500))
+    put(PolicyName="second", PolicyDocument=policy(500))
+    refused(
+        lambda: put(PolicyName="second", PolicyDocument=policy(501)),
+        "LimitExceeded",
+        f"Maximum policy size of {limit} bytes exceeded for {owner} x",
+    )
+
+
+def test_a_managed_policy_and_a_trust_policy_have_a_size(aws: JudgedAws) -> None:
+    iam = aws.client("iam")
+    iam.create_policy(PolicyName="fits", PolicyDocument=policy(6_144))
+    refused(
+        lambda: iam.create_policy(PolicyName="large", PolicyDocument=policy(6_145)),
+        "LimitExceeded",
+        "Cannot exceed quota for PolicySize: 6144",
+    )
+    refused(
+        lambda: iam.create_role(RoleName="large", AssumeRolePolicyDocument=policy(2_049)),
+        "LimitExceeded",
+        "Cannot exceed quota for ACLSizePerRole: 2048",
+    )
+
+
+def test_a_key_policy_has_a_size(aws: JudgedAws) -> None:
+    kms, space = aws.client("kms"), " " * (32_768 - len(policy(1_000)))
+    kms.create_key(Policy=policy(1_000) + space)
+    refused(lambda: kms.create_key(Policy=policy(1_000) + space + " "), "LimitExceededException", "32768 bytes")
 
 
 # --- eventual consistency ---------------------------------------------------------------------------------------------
