@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
+from lab.errors import LabError
 from lab.machines.container import LabMachine
 from lab.machines.factory import Kernel, MachineFactory
 from lab.network.fabric import Fabric, interfaces_of
@@ -39,6 +40,7 @@ class Instances:
         memory: MiB of an instance type, None for an unknown one.
         powered_off: called when the system of an instance has shut down.
         root_replaced: called when an instance boots from its new root volume.
+        image_saved: called with an AWS region, an image and whether it has its instance's disk.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Instances:
         memory: Callable[[str], int | None],
         powered_off: InstanceEvent,
         root_replaced: InstanceEvent,
+        image_saved: Callable[[str, str, bool], None],
     ) -> None:
         self.kernel = Kernel.SHARED
         """Kernel of the instances launched from now on."""
@@ -59,6 +62,7 @@ class Instances:
         self._memory = memory
         self._powered_off = powered_off
         self._root_replaced = root_replaced
+        self._image_saved = image_saved
         self._records: dict[str, _Record] = {}
         self._states: dict[str, State] = {}
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="machines")
@@ -91,6 +95,10 @@ class Instances:
     def replace_root(self, region: str, instance: str) -> None:
         """Boot an instance from a root volume as it was at launch, in the background."""
         self._workers.submit(self._replace_root, region, instance)
+
+    def save_image(self, region: str, instance: str, image: str) -> None:
+        """Keep what an instance has written to its disk as an image, in the background."""
+        self._workers.submit(self._save_image, region, instance, image)
 
     def close(self) -> None:
         """Stop every machine and remove what it wrote."""
@@ -137,6 +145,19 @@ class Instances:
                     self._power_on(record, self._states[region].instances[name])
         self._root_replaced(region, name)
 
+    def _save_image(self, region: str, instance: str, image: str) -> None:
+        record = self._records.get(instance)
+        try:
+            if record is None:
+                raise LabError(f"{instance} has no disk")
+            with record.lock:
+                self._factory.save_image(image, record.machine)
+        except (LabError, OSError):
+            LOG.error("cannot save %s as %s: %s", instance, image, traceback.format_exc())
+            self._image_saved(region, image, False)
+        else:
+            self._image_saved(region, image, True)
+
     def _power_on(self, record: _Record, instance: Instance) -> None:
         state = self._states[record.region]
         interfaces = list(interfaces_of(state, instance.id))
@@ -144,7 +165,7 @@ class Instances:
             return
         namespace = self._fabric.open_machine(instance.id)
         if record.machine is None:
-            record.machine = self._factory.create_instance(instance.id, namespace, record.kernel)
+            record.machine = self._factory.create_instance(instance.id, namespace, record.kernel, image=instance.image)
         record.machine.memory = self._memory(instance.type)
         first_range = next(c for c in state.vpcs[interfaces[0].vpc].cidrs if isinstance(c, IPv4Network))
         record.machine.prepare(self._factory.shared_files(record.machine, resolver=str(first_range[2])))

@@ -81,6 +81,7 @@ class RegionServer:
             memory=find_memory,
             powered_off=self._note_power_off,
             root_replaced=self._note_replaced_root,
+            image_saved=self._note_saved_image,
         )
         self._hosts = Hosts(factory, self._fabric, boots=settings.boots)
         self._reconciler = Reconciler(
@@ -162,6 +163,10 @@ class RegionServer:
     def _publish_images(self, region: str, release: str) -> dict[str, str]:
         with self._moto_lock:
             return moto_state.publish_newer_images(region, release)
+
+    def _note_saved_image(self, region: str, image_id: str, saved: bool) -> None:
+        with self._moto_lock:
+            moto_state.finish_image(region, image_id, saved=saved)
 
     def _withdraw_image(self, region: str, image_id: str) -> bool:
         with self._moto_lock:

@@ -143,6 +143,9 @@ class AwsApi:
             case "ec2", "RebootInstances":
                 for instance in instances:
                     self._instances.reboot(instance)
+            case "ec2", "CreateImage":
+                for image, instance in moto_state.start_images(region):
+                    self._instances.save_image(region, instance, image)
             case "ec2", "CreateReplaceRootVolumeTask":
                 for instance in instances:
                     self._instances.replace_root(region, instance)

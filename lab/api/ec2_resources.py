@@ -28,6 +28,7 @@ _PARAMETERS = {
     "vpc-endpoint": ("VpcEndpointId", "VpcEndpointId.N"),
     "volume": ("VolumeId",),
     "image": ("ImageId",),
+    "snapshot": ("SnapshotId",),
 }
 
 #: Types of the resources that an action creates.
@@ -35,6 +36,7 @@ _CREATED = {
     "AllocateAddress": ("elastic-ip",),
     "AuthorizeSecurityGroupEgress": ("security-group-rule",),
     "AuthorizeSecurityGroupIngress": ("security-group-rule",),
+    "CreateImage": ("image", "snapshot"),
     "CreateEgressOnlyInternetGateway": ("egress-only-internet-gateway",),
     "CreateInternetGateway": ("internet-gateway",),
     "CreateNetworkAcl": ("network-acl",),
@@ -73,6 +75,7 @@ _PREFIXES = {
     "vpce": "vpc-endpoint",
     "vol": "volume",
     "ami": "image",
+    "snap": "snapshot",
 }
 
 
@@ -83,7 +86,7 @@ def list_arns(action: str, parameters: Mapping[str, Any], prefix: str) -> list[s
     """
     if action.startswith("Describe"):
         return ["*"]
-    arns = [f"{prefix}{kind}/*" for kind in _CREATED.get(action, ())]
+    arns = [_build_arn(prefix, kind, "*") for kind in _CREATED.get(action, ())]
     for name, value in parameters.items():
         kind = _find_kind(name, str(value))
         if kind and kind in _JUDGED.get(action, (kind,)):
@@ -98,7 +101,7 @@ def arn_of(identity: str, prefix: str) -> str:
 
 
 def _build_arn(prefix: str, kind: str, identity: str) -> str:
-    if kind == "image":  # belongs to no account
+    if kind in ("image", "snapshot"):  # belong to no account
         prefix = prefix.removesuffix(":").rpartition(":")[0] + "::"
     return f"{prefix}{kind}/{identity}"
 
@@ -134,4 +137,4 @@ def list_requested_tags(action: str, parameters: Mapping[str, Any], prefix: str)
     if action in ("CreateTags", "DeleteTags"):
         tags = _read_tags(parameters, "Tag")
         return dict.fromkeys(list_arns(action, parameters, prefix), tags)
-    return {f"{prefix}{kind}/*": tags for kind, tags in list_new_tags(parameters)}
+    return {_build_arn(prefix, kind, "*"): tags for kind, tags in list_new_tags(parameters)}

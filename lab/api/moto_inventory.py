@@ -23,11 +23,12 @@ DEFAULT_KEY = "alias/aws/ssm"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An AMI: its architecture, and the size in GiB of the snapshot behind its root device."""
+    """An AMI: its architecture, the size in GiB of the snapshot behind its root device, and its state."""
 
     architecture: str
     root_device: str
     snapshot_size: int
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,13 @@ class Inventory:
         ami = self._ec2.amis.get(identity)
         if ami is None:
             return None
-        return Image(str(ami.architecture), str(ami.root_device_name), int(ami.ebs_snapshot.volume.size))
+        size = int(ami.ebs_snapshot.volume.size)
+        return Image(str(ami.architecture), str(ami.root_device_name), size, str(ami.state))
+
+    def find_own_image(self, name: str) -> str | None:
+        """Return the ID of the account's image of a name, or None."""
+        images = (ami for ami in self._ec2.amis.values() if str(ami.owner_id) == ACCOUNT)
+        return next((str(ami.id) for ami in images if ami.name == name), None)
 
     def find_instance(self, identity: str) -> Instance | None:
         """Return an instance, or None."""

@@ -297,6 +297,33 @@ def publish_newer_images(region: str, release: str) -> dict[str, str]:
     return identities
 
 
+def start_images(region: str) -> list[tuple[str, str]]:
+    """Complete the images that CreateImage has just created; return each with the instance whose disk it gets.
+
+    Such an image is `pending` until `finish_image`. It has the architecture, the root device and the size of the image
+    that its instance was launched from.
+    """
+    images = ec2_backends[ACCOUNT][region].amis
+    started = []
+    for image in images.values():
+        if image.instance_id is not None and image.root_device_type == "standard":
+            parent = images.get(image.instance.image_id)
+            image.root_device_type, image.virtualization_type = "ebs", "hvm"
+            image.state, image.root_device_name = "pending", "/dev/xvda"
+            image.architecture = parent.architecture if parent else image.instance.architecture
+            image.ebs_snapshot.volume.size = parent.ebs_snapshot.volume.size if parent else 8
+            image.ebs_snapshot.status = "pending"
+            started.append((str(image.id), str(image.instance_id)))
+    return started
+
+
+def finish_image(region: str, identity: str, *, saved: bool) -> None:
+    """Make a pending image available, or failed; one that was deregistered meanwhile stays so."""
+    if image := ec2_backends[ACCOUNT][region].amis.get(identity):
+        image.state = "available" if saved else "failed"
+        image.ebs_snapshot.status = "completed" if saved else "error"
+
+
 def withdraw_image(region: str, identity: str) -> bool:
     """Deregister one of Debian's images in an AWS region, as Debian does with old ones; return whether it existed."""
     images = ec2_backends[ACCOUNT][region].amis

@@ -1,9 +1,10 @@
 """Create the machines of one lab, with what all of them share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from lab.linux import run
 from lab.machines import vm_image
 from lab.machines.container import InstanceContainer, LabMachine
 from lab.machines.image import Image
@@ -39,10 +40,13 @@ class MachineFactory:
     image: Image
     certificate: str
     """Of the authority that signs the lab's AWS endpoints (PEM); every machine trusts it."""
+    saved_images: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Layers of each image that was created from an instance, topmost first."""
 
-    def create_instance(self, instance: str, namespace: str, kernel: Kernel) -> LabMachine:
-        """Return the machine of an EC2 instance, not prepared yet."""
+    def create_instance(self, instance: str, namespace: str, kernel: Kernel, *, image: str) -> LabMachine:
+        """Return the machine of an EC2 instance, not prepared yet; `image` is the AMI that it is launched from."""
         layers = (vm_image.find().root,) if kernel is Kernel.CLOUD else self.image.instance_layers
+        layers = self.saved_images.get(image, layers)
         return _CLASSES[kernel](
             lab=self.lab,
             name=f"{self.lab}-{instance[-12:]}",
@@ -50,6 +54,20 @@ class MachineFactory:
             namespace=namespace,
             layers=layers,
         )
+
+    def save_image(self, image: str, machine: LabMachine | None) -> None:
+        """Keep what a machine has written as a layer of an image; a machine that has not booted has written nothing.
+
+        The image stays as long as the lab: instances boot from it after it was deregistered, too.
+        """
+        layer = self.directory / "images" / image
+        layer.parent.mkdir(exist_ok=True)
+        if machine is None:
+            layer.mkdir()
+            self.saved_images[image] = (layer, *self.image.instance_layers)
+            return
+        run("cp", "--archive", "--reflink=auto", str(machine.directory / "upper"), str(layer), timeout=600)
+        self.saved_images[image] = (layer, *machine.layers)
 
     def create_host(self, host: str, namespace: str, *, own_kernel: bool) -> LabMachine:
         """Return the machine of a host outside of AWS, not prepared yet."""

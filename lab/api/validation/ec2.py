@@ -18,6 +18,8 @@ from lab.api.request import ApiRequest
 
 #: Bytes of user data before it is encoded in base64.
 _USER_DATA_LIMIT = 16384
+#: An image's name (Amazon EC2 API Reference, CreateImage).
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9 ()\[\]./\-'@_]{3,128}")
 #: Characters of a security group's name and description, and of a rule's description.
 _GROUP_TEXT = re.compile(r"[A-Za-z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{0,255}")
 
@@ -152,6 +154,29 @@ def check_image(request: ApiRequest, inventory: Inventory) -> ApiError | None:
     return ApiError("InvalidAMIID.NotFound", f"The image id '[{identity}]' does not exist")
 
 
+def check_image_name(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse the name of another image of the account, and one with other characters than AWS takes."""
+    name = request.parameters.get("Name", "")
+    if not _IMAGE_NAME.fullmatch(name):
+        return ApiError(
+            "InvalidAMIName.Malformed",
+            "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, '(', ')', '.', "
+            "'-', '/' and '_'",
+        )
+    if identity := inventory.find_own_image(name):
+        return ApiError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {identity}")
+    return None
+
+
+def check_image_ready(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse to launch from an image that is not available yet."""
+    identity = request.parameters.get("ImageId", "")
+    image = inventory.find_image(identity)
+    if image is None or image.state == "available":
+        return None
+    return ApiError("InvalidAMIID.Unavailable", f"The image ID '{identity}' is not available")
+
+
 def check_root_volume(request: ApiRequest, inventory: Inventory) -> ApiError | None:
     """Refuse a root volume that is smaller than the image's snapshot."""
     image = inventory.find_image(request.parameters.get("ImageId", ""))
@@ -229,6 +254,8 @@ RULES = (
     Ec2Rule(("RunInstances", "DeleteNetworkInterface", "AttachNetworkInterface"), check_interface_unused),
     Ec2Rule(("RunInstances", "ModifyInstanceAttribute"), check_instance_type),
     Ec2Rule(("RunInstances",), check_image),
+    Ec2Rule(("RunInstances",), check_image_ready),
+    Ec2Rule(("CreateImage",), check_image_name),
     Ec2Rule(("RunInstances",), check_root_volume),
     Ec2Rule(("RunInstances", "ModifyInstanceAttribute"), check_user_data),
     Ec2Rule(("CreateSecurityGroup", *_RULE_ACTIONS), check_group_texts),

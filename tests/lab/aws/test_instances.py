@@ -171,6 +171,39 @@ def test_an_instance_that_powers_itself_off_is_stopped(cloud: Cloud, one: Instan
     waiting.until(lambda: state(cloud, one) == "stopped", 30)
 
 
+def test_an_image_of_a_stopped_instance_has_its_disk(cloud: Cloud, neighbour: Instance, one: Instance) -> None:
+    """Amazon EC2 User Guide, "Create an Amazon EBS-backed AMI", "Deregister an Amazon EC2 AMI"."""
+    waiting.until(lambda: state(cloud, one) == "stopped", 30)
+    image = cloud.ec2.create_image(InstanceId=one.id, Name="one")["ImageId"]
+    with pytest.raises(ClientError, match=r"InvalidAMIName\.Duplicate.*already in use by AMI"):
+        cloud.ec2.create_image(InstanceId=one.id, Name="one")
+    with pytest.raises(ClientError, match=r"InvalidAMIName\.Malformed"):
+        cloud.ec2.create_image(InstanceId=one.id, Name="!?*")
+
+    def described() -> dict[str, Any]:
+        [description] = cloud.ec2.describe_images(ImageIds=[image])["Images"]
+        return dict(description)
+
+    waiting.until(lambda: described()["State"] == "available", 60)
+    assert described()["Architecture"] == "x86_64"
+    snapshot = described()["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    made = launch(cloud, neighbour, ImageId=image)
+    assert runs(booted(cloud, made)) == 2, "its cloud-init has not run for this instance"
+
+    with pytest.raises(ClientError, match=r"InvalidSnapshot\.InUse"):
+        cloud.ec2.delete_snapshot(SnapshotId=snapshot)
+    cloud.ec2.deregister_image(ImageId=image)
+    with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
+        launch(cloud, neighbour, ImageId=image)
+    cloud.ec2.delete_snapshot(SnapshotId=snapshot)
+    with pytest.raises(ClientError, match=r"InvalidSnapshot\.NotFound"):
+        cloud.ec2.describe_snapshots(SnapshotIds=[snapshot])
+    before = boot_of(cloud.region.host(made.id))
+    cloud.ec2.reboot_instances(InstanceIds=[made.id])
+    assert runs(booted(cloud, made, after=before)) == 2, "an instance outlives its image"
+    cloud.ec2.terminate_instances(InstanceIds=[made.id])
+
+
 def test_or_terminated_where_its_launch_says_so(cloud: Cloud, neighbour: Instance) -> None:
     """Amazon EC2 User Guide, "Change the instance initiated shutdown behavior": terminate."""
     made = launch(cloud, neighbour, InstanceInitiatedShutdownBehavior="terminate")

@@ -57,6 +57,19 @@ def test_a_launch_touches_its_image_interface_and_volume() -> None:
     ]
 
 
+def test_an_image_and_its_snapshot_belong_to_no_account() -> None:
+    tags = {"TagSpecification.1.ResourceType": "image", "TagSpecification.1.Tag.1.Key": "Project"}
+    parameters = {"InstanceId": "i-1", **tags}
+    image = "arn:aws:ec2:eu-west-1::image/*"
+    assert list_arns("CreateImage", parameters, PREFIX) == [
+        image,
+        "arn:aws:ec2:eu-west-1::snapshot/*",
+        f"{PREFIX}instance/i-1",
+    ]
+    assert list_requested_tags("CreateImage", parameters, PREFIX) == {image: {"Project": ""}}
+    assert list_arns("DeleteSnapshot", {"SnapshotId": "snap-1"}, PREFIX) == ["arn:aws:ec2:eu-west-1::snapshot/snap-1"]
+
+
 def test_tags_are_asked_for_by_type() -> None:
     parameters = {
         "TagSpecification.1.ResourceType": "instance",
