@@ -175,6 +175,14 @@ class Names:
         """CloudWatch namespace of the gateway's metrics; its role may write to no other."""
         return "/".join(("Drawbridge", self.stack, *self._letter))
 
+    def alarm(self, name: str) -> str:
+        """Return the name of one of the gateway's CloudWatch alarms.
+
+        >>> Names("duo", "b").alarm("heartbeat")
+        'drawbridge-duo-alarm-heartbeat-b'
+        """
+        return self.display_name(f"alarm-{name}")
+
     def kit_key(self, name: str) -> str:
         """Object key of the kit that a client's machine is set up with."""
         return f"kits/{name}.tar.gz"
@@ -208,6 +216,20 @@ def key_alias(stack: str) -> str:
     'alias/drawbridge-lab'
     """
     return f"alias/{PROJECT}-{stack}"
+
+
+def alarm_prefix(stack: str) -> str:
+    """Return what the names of all alarms of a stack begin with."""
+    return resource_name(stack, "alarm-")
+
+
+def topic_name(stack: str) -> str:
+    """Return the name of the SNS topic of a stack's alarms.
+
+    >>> topic_name("lab")
+    'drawbridge-lab-alerts'
+    """
+    return resource_name(stack, "alerts")
 
 
 def tags(stack: str, name: str = "") -> dict[str, str]:

@@ -18,6 +18,7 @@ from kits import kit
 from openvpn import pair
 from openvpn.bond import Bond
 from openvpn.listener import Listener
+from program.alerts import create_alarms, create_alerts, first_end
 from program.gateway import (
     Location,
     Outputs,
@@ -51,6 +52,7 @@ def deploy(settings: Settings) -> None:
     key = create_secrets_key(settings)
     authorities = {gateway: create_link_authority(settings, gateway, locations, key) for gateway in locations}
 
+    topic = create_alerts(settings)
     vaults: dict[str, Vault] = {}
     outputs: dict[str, Outputs] = {}
     for gateway, location in locations.items():
@@ -64,6 +66,7 @@ def deploy(settings: Settings) -> None:
         vaults[gateway] = vault
         bundle_grants = peer_of(gateway, authorities).bundle_grants(gateway)
         instance = create_instance(settings, location, authority, vault, more_grants=bundle_grants)
+        create_alarms(settings, location.names, instance, topic)
         outputs[gateway] = gateway_outputs(location, authority, vault, instance)
 
     first = GATEWAYS[0]
@@ -177,7 +180,7 @@ def render_release(
     """Return a gateway's release."""
     location, peer = locations[gateway], peer_of(gateway, locations)
 
-    def build(peer_ip: str, revoked: dict[str, dict[str, str]]) -> release.Release:
+    def build(peer_ip: str, revoked: dict[str, dict[str, str]], clients: dict[str, dict[str, str]]) -> release.Release:
         bond = create_bond(settings, gateway, locations, remote=peer_ip)
         bundle = pair.bundle_file(bond, link_of(peer.names.gateway))
         links = release.PairLinks(
@@ -195,6 +198,8 @@ def render_release(
             metrics=settings.gateway.metrics,
             # A half for each, so that the two never restart at once.
             maintenance_window=str(parse_window(settings.gateway.maintenance_window).half(link_of(gateway))),
+            clients_end=first_end(settings, clients),
         )
 
-    return pulumi.Output.all(peer.address.public_ip, authority.revoked).apply(lambda values: build(*values))
+    values = pulumi.Output.all(peer.address.public_ip, authority.revoked, authority.clients)
+    return values.apply(lambda values: build(*values))

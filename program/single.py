@@ -11,6 +11,7 @@ from components.network import Network
 from openvpn.firewall import complement
 from openvpn.model import Tunnel
 from openvpn.profile import render_profile
+from program.alerts import create_alarms, create_alerts, first_end
 from program.bundle_sizes import check_bundle_sizes
 from program.gateway import (
     create_authority,
@@ -62,6 +63,7 @@ def deploy(settings: Settings) -> None:
     vault = create_vault(settings, names, render_release(settings, tunnel6, network, authority), kits=kits)
     create_kit_users(settings, location, authority, vault, kits)
     instance = create_instance(settings, location, authority, vault)
+    create_alarms(settings, names, instance, create_alerts(settings))
     if settings.domain:
         gateway_ip = location.address.private_ip
         args = DomainArgs(names=names, name=settings.domain, vpc_id=network.vpc_id, gateway_ip=gateway_ip)
@@ -93,7 +95,9 @@ def render_release(
     """Return the gateway's release."""
     gateway = settings.gateway
 
-    def build(tunnel: Tunnel, revoked: dict[str, dict[str, str]]) -> release.Release:
+    def build(
+        tunnel: Tunnel, revoked: dict[str, dict[str, str]], clients: dict[str, dict[str, str]]
+    ) -> release.Release:
         # Only the security group follows an address that changes, so the gateway's own filter admits any address.
         everyone = complement(*network.cidrs, *tunnel.sources)
         return release.build(
@@ -104,6 +108,7 @@ def render_release(
             revoked=list_revocations(revoked),
             metrics=gateway.metrics,
             maintenance_window=str(parse_window(gateway.maintenance_window)),
+            clients_end=first_end(settings, clients),
         )
 
-    return pulumi.Output.all(tunnel, authority.revoked).apply(lambda values: build(*values))
+    return pulumi.Output.all(tunnel, authority.revoked, authority.clients).apply(lambda values: build(*values))

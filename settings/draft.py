@@ -4,7 +4,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from settings.model import DEFAULT_POOLS, Client, Gateway, Iam, Lifetimes, Network, Pair, Rotations, Secrets, Tunnel
+from settings.model import (
+    DEFAULT_POOLS,
+    Alerts,
+    Client,
+    Gateway,
+    Iam,
+    Lifetimes,
+    Network,
+    Pair,
+    Rotations,
+    Secrets,
+    Tunnel,
+)
 from settings.problems import Problem
 
 
@@ -42,6 +54,8 @@ class Draft:
     pair: Pair | None
     has_pair: bool
     """Whether the stack file has a section `pair`, valid or not."""
+    alerts: Alerts | None
+    """Also None in a stack without alarms."""
 
     @property
     def topology(self) -> Topology | None:

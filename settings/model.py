@@ -39,6 +39,10 @@ MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 #: characters.
 POLICY_ARN = r"^arn:aws[a-z-]*:iam::(\d{12}|aws):policy/([!-.0-~]+/)*[A-Za-z0-9+=,.@_-]{1,128}$"
 
+#: An e-mail address with an unquoted local part (RFC 5321, 4.1.2 and 4.5.3.1); SNS sends to no other.
+_HOST_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+EMAIL = rf"^[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.-]{{1,64}}@{_HOST_LABEL}(\.{_HOST_LABEL})+$"
+
 #: The name of a network interface: at most 15 bytes on Linux.
 INTERFACE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$"
 
@@ -167,6 +171,15 @@ class Gateway(Section):
     def is_burstable(self) -> bool:
         """Return whether the instance type has CPU credits (Amazon EC2 User Guide, "Burstable performance")."""
         return re.match(r"t\d", self.instance_type) is not None
+
+    @property
+    def is_recoverable(self) -> bool:
+        """Return whether an alarm can have EC2 move the instance to other hardware.
+
+        Amazon EC2 User Guide, "Configure CloudWatch action based recovery": general purpose, compute and memory
+        optimized types without instance store (a `d` in the family's name), not bare metal.
+        """
+        return re.match(r"(a1|t\d[a-z]*|[cmr]\d(?:[abceginz]*|[a-z]+-flex))\.(?!metal)", self.instance_type) is not None
 
 
 class Multicast(Section):
@@ -315,6 +328,13 @@ class Secrets(Section):
     """Tier of new parameters with certificates and keys: the account's default, or Intelligent-Tiering."""
 
 
+class Alerts(Section):
+    """Alarms on the gateway, and who gets them."""
+
+    email: str = Field(pattern=EMAIL, max_length=254)
+    """The address that SNS sends the alarms to, once its owner has confirmed."""
+
+
 class Settings(Section):
     """A stack's whole configuration."""
 
@@ -329,6 +349,7 @@ class Settings(Section):
     iam: Iam
     secrets: Secrets
     pair: Pair | None = None
+    alerts: Alerts | None = None
 
     @property
     def domain(self) -> str | None:

@@ -18,6 +18,7 @@ from settings.draft import Draft
 from settings.model import (
     LAB,
     SAFE_STACK,
+    Alerts,
     Client,
     Gateway,
     Iam,
@@ -33,7 +34,7 @@ from settings.model import (
 from settings.problems import NAMESPACE, Problem, SettingsError, explain, not_a_list, show, suggest
 
 #: Keys of the namespace.
-SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes", "rotations", "iam", "secrets")
+SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes", "rotations", "iam", "secrets", "alerts")
 
 
 def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
@@ -62,6 +63,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         iam=iam,
         secrets=secrets,
         pair=draft.pair,
+        alerts=draft.alerts,
     )
 
 
@@ -107,6 +109,7 @@ def _parse_sections(raw: Mapping[str, object], stack: str, problems: list[Proble
         entries=len(entries) if isinstance(entries, list) else 0,
         pair=_parse_section(Pair, "pair", values["pair"], problems) if has_pair else None,
         has_pair=has_pair,
+        alerts=_parse_section(Alerts, "alerts", values["alerts"], problems) if f"{NAMESPACE}:alerts" in raw else None,
     )
 
 

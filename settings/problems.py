@@ -74,6 +74,7 @@ FORMATS = {
     "lines": Format("interface name", "use one such as eth0"),
     "Secrets.key": Format("key", "use stack, aws/ssm, or the ARN of a KMS key (arn:aws:kms:…:key/…)"),
     "Secrets.users": Format("IAM user or role", "use its ARN, such as arn:aws:iam::123456789012:role/operator"),
+    "email": Format("e-mail address", "use one such as operator@example.com"),
     "group": Format("multicast range", "use a part of 224.0.0.0/4 or ff00::/8"),
     "ports": Format("port range", "use the first and the last port, such as [7400, 7500]"),
     "keepalive": Format("pair of seconds", "use the interval of pings and a time of silence, such as [10, 120]"),
@@ -113,6 +114,7 @@ SECTION_EXAMPLES = {
     "Iam": "{users: none}",
     "Rotations": "{gateway: 2026-11-28T08:10:00Z}",
     "Secrets": "{key: stack}",
+    "Alerts": "{email: operator@example.com}",
 }
 
 #: An example of each key that has keys of its own.

@@ -30,7 +30,7 @@ POLICIES = ROOT / "docs" / "policies"
 #: Characters of a managed policy, white space not counted.
 LIMIT = 6144
 
-SERVICES = ("ec2", "iam", "s3", "ssm", "kms", "route53", "logs", "cloudwatch", "sts")
+SERVICES = ("ec2", "iam", "s3", "ssm", "kms", "route53", "logs", "cloudwatch", "sns", "sts")
 
 #: Calls of the provider that the recorded stack does not make, each with the reason for it.
 PROVIDER_EXTRAS: Mapping[str, str] = {
@@ -63,6 +63,10 @@ PROVIDER_EXTRAS: Mapping[str, str] = {
     "ec2:DisassociateSubnetCidrBlock": "tunnel.ipv6 is removed",
     "ec2:DetachNetworkInterface": "`pulumi refresh` has seen the interface attached",
     "iam:PassRole": "the instance gets its role",
+    "iam:CreateServiceLinkedRole": "the account's first alarm with an action of EC2's",
+    **dict.fromkeys(
+        (f"{service}:{verb}Resource" for service in ("cloudwatch", "sns") for verb in ("Tag", "Untag")), "tags change"
+    ),
     # A bucket with `forceDestroy` is emptied before it is deleted.
     **dict.fromkeys(("s3:ListBucketVersions", "s3:DeleteObjectVersion"), "the bucket is emptied"),
     # Look-ups of the program (invokes).
@@ -99,13 +103,15 @@ DEPENDENT = {
     "iam:CreateInstanceProfile": ("iam:TagInstanceProfile",),
     "iam:CreateRole": ("iam:TagRole",),
     "iam:CreateUser": ("iam:TagUser",),
+    "cloudwatch:PutMetricAlarm": ("cloudwatch:TagResource",),
     "logs:CreateLogGroup": ("logs:TagResource",),
+    "sns:CreateTopic": ("sns:TagResource",),
     "ssm:PutParameter": ("ssm:AddTagsToResource",),
     "s3:PutObject": ("s3:PutObjectTagging",),
 }
 
 #: Operations that `boto3_calls` takes for those of a wrong service, because a file has clients of several.
-MISTAKEN = {"logs:ListTagsForResource", "ssm:ListTagsForResource"}
+MISTAKEN = {f"{service}:ListTagsForResource" for service in ("cloudwatch", "logs", "sns", "ssm")}
 
 #: Actions that need no permission.
 FREE = {"sts:GetCallerIdentity"}
@@ -177,6 +183,7 @@ class Statement:
 
 #: Lists and look-ups whose actions AWS does not restrict to resources.
 UNRESTRICTED = (
+    "cloudwatch:DescribeAlarms",
     "iam:ListInstanceProfiles",
     "iam:ListRoles",
     "iam:ListUsers",
@@ -187,8 +194,13 @@ UNRESTRICTED = (
     "route53:ListHostedZones*",
     "s3:ListAllMyBuckets",
     "servicequotas:Get*",
+    "sns:ListTopics",
     "ssm:DescribeParameters",
 )
+#: Actions of SNS that AWS does not restrict to topics.
+SUBSCRIPTIONS = ("sns:GetSubscriptionAttributes", "sns:Unsubscribe")
+#: Rules of security groups go in and out, and there is no third direction.
+RULES = ("ec2:AuthorizeSecurityGroup*", "ec2:RevokeSecurityGroup*")
 LOOK = (
     Statement(sid="DescribeEc2", patterns=("ec2:Describe*",), collapsed=("ec2:Describe*",)),
     Statement(sid="Look", patterns=UNRESTRICTED),
@@ -215,13 +227,14 @@ DEPLOYER = (
         patterns=("ec2:*",),
         excluded=("ec2:AllocateAddress", "ec2:CreateInternetGateway", "ec2:CreateVpc", "ec2:Describe*"),
         condition=TAGGED,
-        collapsed=("ec2:Delete*", "ec2:Disassociate*"),
+        collapsed=("ec2:Delete*", "ec2:Disassociate*", *RULES),
     ),
     # A rule's security group must have the tag.
     Statement(
         sid="Rules",
         patterns=("ec2:AuthorizeSecurityGroup*", "ec2:ModifySecurityGroupRules", "ec2:RevokeSecurityGroup*"),
         resources=ec2_arns("security-group-rule"),
+        collapsed=RULES,
     ),
     # Subnets go back to their VPC's default network ACL, which AWS creates without a tag.
     Statement(
@@ -237,9 +250,9 @@ DEPLOYER = (
     Statement(
         sid="Identities",
         patterns=("iam:*",),
-        excluded=(*UNRESTRICTED, "iam:PassRole"),
+        excluded=(*UNRESTRICTED, "iam:PassRole", "iam:CreateServiceLinkedRole"),
         resources=IAM_NAMES,
-        collapsed=("iam:Get*", "iam:List*", "iam:Tag*", "iam:Untag*"),
+        collapsed=("iam:Delete*", "iam:Get*", "iam:List*", "iam:Tag*", "iam:Untag*"),
     ),
     Statement(
         sid="PassRole",
@@ -247,6 +260,20 @@ DEPLOYER = (
         resources=IAM_NAMES[:1],
         condition={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
     ),
+    # CloudWatch acts on instances with a role that the account's first such alarm creates.
+    Statement(
+        sid="AlarmRole",
+        patterns=("iam:CreateServiceLinkedRole",),
+        resources=("arn:aws:iam::*:role/aws-service-role/events.amazonaws.com/*",),
+    ),
+    Statement(
+        sid="Alarms",
+        patterns=("cloudwatch:*", "sns:*"),
+        excluded=(*UNRESTRICTED, *SUBSCRIPTIONS),
+        resources=("arn:aws:cloudwatch:*:*:alarm:drawbridge-*", "arn:aws:sns:*:*:drawbridge-*"),
+        collapsed=("cloudwatch:*", "sns:*"),
+    ),
+    Statement(sid="Subscriptions", patterns=SUBSCRIPTIONS),
     Statement(
         sid="Parameters",
         patterns=("ssm:*",),
@@ -263,7 +290,7 @@ DEPLOYER = (
         patterns=("s3:*",),
         excluded=UNRESTRICTED,
         resources=("arn:aws:s3:::drawbridge-*",),
-        collapsed=("s3:Get*", "s3:List*"),
+        collapsed=("s3:Delete*", "s3:Get*", "s3:List*"),
     ),
     Statement(
         sid="NewKey",

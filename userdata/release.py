@@ -67,14 +67,16 @@ def build(
     links: PairLinks | None = None,
     metrics: str = "basic",
     maintenance_window: str = "sun:03:00-sun:04:00",
+    clients_end: str | None = None,
 ) -> Release:
     """Return the release of a tunnel; the same values always give the same bytes.
 
     `admin_from`, `allow_from` and `vpc` are those of `openvpn.firewall.render_nftables`. `revoked` has
     revocations by their serials in decimal; a client's name also ends the live session of a client whose key was
     replaced, not only that of a client who was removed. With `links` the gateway runs these, and the tunnel only
-    describes its filter. `maintenance_window` has the format of `patches.py`. Raises ValueError for a release that the
-    agent would refuse for its size.
+    describes its filter. `maintenance_window` has the format of `patches.py`. In a stack with alarms `clients_end` says
+    when the first of the clients' certificates ends (ISO 8601; empty without clients). Raises ValueError for a release
+    that the agent would refuse for its size.
     """
     rules = firewall.render_nftables(tunnel, admin_from=admin_from, allow_from=allow_from, vpc=vpc)
     manifest = {"format": FORMAT, **_manifest_entries(tunnel, links), "secrets": list(GATEWAY_SECRETS)}
@@ -84,6 +86,7 @@ def build(
         **{script: (FILES / script).read_text() for script in ("agent.py", "metrics.py", "patches.py")},
         "metrics-level": f"{metrics}\n",
         "maintenance-window": f"{maintenance_window}\n",
+        **({} if clients_end is None else {"alarms.json": json.dumps({"clientsEnd": clients_end}) + "\n"}),
         **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in clients},
         **{f"revoked/{serial}": _render_revocation(revocation) for serial, revocation in revoked.items()},
         **{f"root/{path}": text for path, text in _read_tree(FILES / "root").items()},

@@ -70,6 +70,10 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
                 ("reported", state.report.time),
                 *(_describe_software(state.report.software) if state.report.software else ()),
                 *((f"link {tap}", status) for tap, status in sorted(state.links.items())),
+                *(
+                    (f"ALARM {alarm.name}", f"{alarm.text} since {alarm.since:%Y-%m-%d %H:%MZ}")
+                    for alarm in state.alarms
+                ),
             ],
         )
     if not wants_json and not state.links:

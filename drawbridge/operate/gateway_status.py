@@ -14,6 +14,7 @@ import contract
 from drawbridge import errors
 from drawbridge.operate import ssh_login
 from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.leftovers import list_alarms
 from drawbridge.operate.ssh_login import SshTarget
 from drawbridge.operate.stack_files import LAB, configured_links
 from openvpn.paths import Paths
@@ -119,6 +120,16 @@ class DisplacedClient:
     """Public addresses that the bundle connected from."""
 
 
+@dataclass(frozen=True, slots=True)
+class ActiveAlarm:
+    """An alarm of the stack's that is on."""
+
+    name: str
+    text: str
+    """What it means."""
+    since: datetime
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatewayStatus:
     """The state of a gateway at one moment."""
@@ -135,6 +146,8 @@ class GatewayStatus:
     """Of a pair's gateway: each link's state in the bond, ``up`` or ``down``."""
     displaced: tuple[DisplacedClient, ...] = ()
     """Clients whose sessions ended in the last 24 hours because their bundles connected once more."""
+    alarms: tuple[ActiveAlarm, ...] = ()
+    """The stack's alarms that are on, of both gateways of a pair."""
 
     @property
     def healthy(self) -> bool:
@@ -220,6 +233,20 @@ def read_status(account: Account, target: SshTarget) -> GatewayStatus:
         sessions=parse_sessions(sessions),
         links=parse_links(links),
         displaced=find_displaced(connections),
+        alarms=find_active_alarms(account),
+    )
+
+
+def find_active_alarms(account: Account) -> tuple[ActiveAlarm, ...]:
+    """Return the stack's alarms that are on, by name; raises `AwsError`."""
+    with translate_aws_errors(account.stack):
+        alarms = list_alarms(account)
+    return tuple(
+        ActiveAlarm(
+            alarm["AlarmName"], alarm.get("AlarmDescription", ""), alarm["StateUpdatedTimestamp"].astimezone(UTC)
+        )
+        for alarm in sorted(alarms, key=lambda alarm: str(alarm["AlarmName"]))
+        if alarm["StateValue"] == "ALARM"
     )
 
 

@@ -34,7 +34,10 @@ class PendingKey:
 def find_leftovers(account: Account) -> list[Leftover]:
     """Return every resource of the stack in the account and region; raises `AwsError`."""
     with translate_aws_errors(account.stack):
-        finders = (_network, _parameters, _find_buckets, _find_identities, _find_logs, _find_zones, _find_keys)
+        finders = (
+            *(_network, _parameters, _find_buckets, _find_identities, _find_logs, _find_zones, _find_keys),
+            *(_find_topics, _find_alarms),
+        )
         return sorted(
             {leftover for find in finders for leftover in find(account)},
             key=lambda leftover: (leftover.kind, leftover.name),
@@ -182,3 +185,20 @@ def _list_keys(account: Account) -> Iterator[dict[str, Any]]:
                 continue
             if stack_tags.items() <= {tag["TagKey"]: tag["TagValue"] for tag in tags}.items():
                 yield kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]
+
+
+def _find_topics(account: Account) -> Iterator[Leftover]:
+    for page in account.client("sns").get_paginator("list_topics").paginate():
+        names = (topic["TopicArn"].rpartition(":")[2] for topic in page["Topics"])
+        yield from (Leftover("topic", name) for name in names if name == contract.topic_name(account.stack))
+
+
+def _find_alarms(account: Account) -> Iterator[Leftover]:
+    yield from (Leftover("alarm", alarm["AlarmName"]) for alarm in list_alarms(account))
+
+
+def list_alarms(account: Account) -> list[dict[str, Any]]:
+    """Return CloudWatch's descriptions of the stack's alarms."""
+    prefix = contract.alarm_prefix(account.stack)
+    pages = account.client("cloudwatch").get_paginator("describe_alarms").paginate(AlarmNamePrefix=prefix)
+    return [alarm for page in pages for alarm in page["MetricAlarms"]]

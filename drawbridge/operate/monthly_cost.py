@@ -18,6 +18,9 @@ PRICES = Path(__file__).with_name("prices.toml")
 #: As in AWS's Pricing Calculator.
 HOURS_PER_MONTH = 730
 
+#: Alarms on each gateway (`components.alarms`, which the command cannot import).
+ALARMS = 9
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -91,6 +94,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 Item(f"{two}public address", gateways * HOURS_PER_MONTH * hour["public_address"]),
                 Item(f"{two}disk, {disk} GiB", gateways * disk * month["disk"]),
                 *_metrics(settings),
+                *_alarms(settings),
                 *_surplus_credits(settings, usage),
                 *zone,
                 *key,
@@ -130,9 +134,22 @@ def _metrics(settings: Settings) -> list[Item]:
         # Clients and bytes every five minutes where clients are served, and both kinds of days once a day.
         metrics = 2 * gateways if settings.pair else 4
         billed, requests = (2 * gateways / 24, 30) if settings.pair else (2 + 2 / 24, HOURS_PER_MONTH * 12)
+    if settings.alerts:
+        # Whether each gateway is ready: every five minutes, or each minute; and at `full` the first end once a day.
+        metrics += gateways
+        billed += gateways * (1 + 1 / 24 if level == "full" else 1)
+        requests = max(requests, HOURS_PER_MONTH * 12)
     prices = read_prices()
     dollars = billed * prices["month"]["metric"] + gateways * requests * prices["request"]["metric"]
     return [Item(f"metrics: {metrics}", dollars)]
+
+
+def _alarms(settings: Settings) -> list[Item]:
+    """Return the cost of the alarms; what is sent only if it is remarkable is left out, as are e-mails."""
+    if settings.alerts is None:
+        return []
+    alarms = ALARMS * (2 if settings.pair else 1)
+    return [Item(f"alarms: {alarms}", alarms * read_prices()["month"]["alarm"])]
 
 
 def _surplus_credits(settings: Settings, usage: Usage) -> list[Item]:

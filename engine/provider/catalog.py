@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from endpoint import decode
 
 # Imported for their effect: each module registers its types.
-from engine.provider import compute, iam, kms, logs, route53, s3, security, ssm, vpc  # noqa: F401
+from engine.provider import cloudwatch, compute, iam, kms, logs, route53, s3, security, sns, ssm, vpc  # noqa: F401
 from engine.provider.invokes import INVOKES
 from engine.provider.resource_type import (
     RESOURCE_TYPES,

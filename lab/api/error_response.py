@@ -18,6 +18,7 @@ _CODES = {
     },
     "iam": {"AccessDeniedException": "AccessDenied"},
     "sts": {"AccessDeniedException": "AccessDenied"},
+    "sns": {"AccessDeniedException": "AuthorizationError"},
     "monitoring": {"AccessDeniedException": "AccessDenied"},
     "route53": {"AccessDeniedException": "AccessDenied"},
 }
@@ -25,6 +26,7 @@ _FORBIDDEN = frozenset(
     {
         "AccessDenied",
         "AuthFailure",
+        "AuthorizationError",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "MissingAuthenticationToken",

@@ -16,7 +16,7 @@ import ipaddress
 import json
 import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -107,6 +107,13 @@ def is_denied_by(policy: Mapping[str, Any], call: Call) -> bool:
     )
 
 
+def is_allowed_by_resource(policy: Mapping[str, Any], principals: Collection[str], call: Call) -> bool:
+    """Return whether a resource's own policy allows one of some principals a call, and denies it to none."""
+    statements = [s for s in _as_list(policy.get("Statement", [])) if _statement_applies(s, call, call.resources[0])]
+    effects = {s["Effect"] for s in statements if {*_list_principals(s), *_list_services(s)} & {*principals}}
+    return effects == {"Allow"}
+
+
 def is_allowed_by_key(principal: Principal, key: KmsKey, call: Call) -> bool:
     """Return whether a principal may use a KMS key: its policy decides, alone or together with the principal's.
 
@@ -134,6 +141,12 @@ def _list_principals(statement: Mapping[str, Any]) -> list[str]:
     """Return the AWS principals that a statement of a resource's policy names."""
     principal = statement.get("Principal", {})
     return _as_list(principal.get("AWS", [])) if isinstance(principal, Mapping) else [principal]
+
+
+def _list_services(statement: Mapping[str, Any]) -> list[str]:
+    """Return the services that a statement of a resource's policy names as principals."""
+    principal = statement.get("Principal", {})
+    return _as_list(principal.get("Service", [])) if isinstance(principal, Mapping) else []
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -524,6 +537,13 @@ _ACTIONS_ON_PARAMETERS = (
 )
 
 
+def _list_members(parameters: Mapping[str, Any], name: str) -> list[str]:
+    """Return a list parameter of a JSON request, or of a query with ``name.member.1``."""
+    if name in parameters:
+        return [str(value) for value in _as_list(parameters[name])]
+    return [str(value) for key, value in parameters.items() if key.startswith(f"{name}.member.")]
+
+
 def parameter_arn(name: str, region: str) -> str:
     """Return the ARN of an SSM parameter; AWS's public ones belong to no account."""
     path = name.lstrip("/")
@@ -575,6 +595,19 @@ def list_resources(service: str, action: str, parameters: Mapping[str, Any], reg
         if key.startswith("arn:"):
             return [key]
         return [f"arn:aws:kms:{region}:{ACCOUNT}:{key if key.startswith('alias/') else f'key/{key}'}"]
+    elif service == "sns":
+        topic = parameters.get("TopicArn") or parameters.get("ResourceArn")
+        if name := parameters.get("Name"):
+            return [f"arn:aws:sns:{region}:{ACCOUNT}:{name}"]
+        if topic:
+            return [str(topic)]
+    elif service == "monitoring":
+        prefix = f"arn:aws:cloudwatch:{region}:{ACCOUNT}:alarm:"
+        names = [str(parameters["AlarmName"])] if "AlarmName" in parameters else _list_members(parameters, "AlarmNames")
+        if arn := parameters.get("ResourceARN"):
+            return [str(arn)]
+        if names:
+            return [f"{prefix}{name}" for name in names]
     elif service == "logs":
         return [_log_arn(parameters, f"arn:aws:logs:{region}:{ACCOUNT}:log-group:")]
     return ["*"]

@@ -10,6 +10,7 @@ subnets".
 
 import contextlib
 import copy
+import datetime
 import functools
 import inspect
 import ipaddress
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
+from moto.cloudwatch.models import Alarm, CloudWatchBackend, MetricDatumBase
 from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.exceptions import EC2ClientError, InvalidParameterValueError
 from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
@@ -44,6 +46,8 @@ from moto.route53.responses import Route53
 from moto.s3.models import FakeBucket
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.responses import ServiceQuotasResponse
+from moto.sns.exceptions import SNSInvalidParameter
+from moto.sns.models import SNSBackend, Subscription
 
 from lab.api.iam import ACCOUNT
 from lab.api.moto_inventory import applied_quotas
@@ -874,6 +878,74 @@ def keep_boundaries(patches: Patches) -> None:
     patches.set(User, "permissions_boundary", Role.permissions_boundary)
 
 
+def stamp_metrics(now: Callable[[], datetime.datetime]) -> Patch:
+    """Give metric data without a time that of a clock, which CloudWatch has in the lab."""
+
+    def patch(patches: Patches) -> None:
+        @patches.wrap(MetricDatumBase, "__init__")
+        def create(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+            arguments = inspect.signature(original).bind(self, *args, **kwargs).arguments
+            arguments["timestamp"] = arguments.get("timestamp") or now()
+            original(**arguments)
+
+    return patch
+
+
+def wait_for_confirmation(patches: Patches) -> None:
+    """Keep e-mail subscriptions of SNS pending: nobody confirms them here, and AWS lets nobody else remove them.
+
+    Amazon SNS API Reference, "Unsubscribe"; the words are the ones that Terraform's AWS provider looks for.
+    """
+
+    def is_pending(subscription: Subscription) -> bool:
+        return subscription.protocol.startswith("email") and not subscription.confirmed
+
+    @patches.wrap(SNSBackend, "subscribe")
+    def subscribe(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        subscription = original(self, *args, **kwargs)
+        if is_pending(subscription):
+            subscription.attributes |= {"PendingConfirmation": "true", "ConfirmationWasAuthenticated": "false"}
+        return subscription
+
+    @patches.wrap(SNSBackend, "unsubscribe")
+    def unsubscribe(original: Any, self: Any, subscription_arn: str) -> None:
+        subscription = self.subscriptions.get(subscription_arn)
+        if subscription and is_pending(subscription):
+            raise SNSInvalidParameter(
+                "Invalid parameter: SubscriptionArn Reason: "
+                "Cannot unsubscribe a subscription that is pending confirmation"
+            )
+        original(self, subscription_arn)
+
+    @patches.wrap(SNSBackend, "delete_topic")
+    def delete_topic(original: Any, self: Any, arn: str) -> None:
+        original(self, arn)
+        self.subscriptions = {
+            key: subscription for key, subscription in self.subscriptions.items() if subscription.topic.arn != arn
+        }
+
+
+def keep_alarm_states(patches: Patches) -> None:
+    """Begin with INSUFFICIENT_DATA, and keep state and tags of an alarm that PutMetricAlarm overwrites.
+
+    Amazon CloudWatch API Reference, "PutMetricAlarm".
+    """
+
+    @patches.wrap(CloudWatchBackend, "put_metric_alarm")
+    def put(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        arguments = inspect.signature(original).bind(self, *args, **kwargs).arguments
+        before: Alarm | None = self.alarms.get(arguments["name"])
+        if before is not None:
+            arguments.pop("tags", None)
+        alarm = original(**arguments)
+        if before is None:
+            alarm.state_value = "INSUFFICIENT_DATA"
+        else:
+            for name in ("history", "state_reason", "state_reason_data", "state_value", "state_updated_timestamp"):
+                setattr(alarm, name, getattr(before, name))
+        return alarm
+
+
 def ignore_bucket_policies(patches: Patches) -> None:
     """Keep moto from judging objects by bucket policies: a Deny whose Condition it does not know denies everything.
 
@@ -903,5 +975,7 @@ PATCHES: tuple[Patch, ...] = (
     make_zones_of_vpcs_private,
     add_quota_increases,
     keep_boundaries,
+    wait_for_confirmation,
+    keep_alarm_states,
     ignore_bucket_policies,
 )

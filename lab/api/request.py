@@ -19,7 +19,7 @@ from lab.api.routing import match_route
 #: botocore's name of a service, where it is not the one that requests are signed for.
 _SERVICE_NAMES = {"monitoring": "cloudwatch", "servicequotas": "service-quotas"}
 #: Services whose requests are parsed and judged. S3's are not: their bodies are objects.
-SERVICES = frozenset({"ec2", "iam", "ssm", "cloudwatch", "route53", "kms", "sts", "logs", "service-quotas"})
+SERVICES = frozenset({"ec2", "iam", "ssm", "cloudwatch", "route53", "kms", "sts", "logs", "service-quotas", "sns"})
 
 
 @dataclass(frozen=True, slots=True)

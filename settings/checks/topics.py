@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from settings.checks import (
+    alerts,
     bridge,
     clients,
     gateway,
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     *secrets.CHECKS,
     *clients.CHECKS,
     *iam.CHECKS,
+    *alerts.CHECKS,
     *overlaps.CHECKS,
     *quotas.CHECKS,
 )

@@ -270,6 +270,11 @@ def test_private_keys_are_in_secure_strings_and_nowhere_else(stack: Deployment, 
     assert {where for where, text in elsewhere.items() if "PRIVATE KEY-----\n" in text} == set()
 
 
+def test_without_alerts_there_are_no_alarms_and_no_topic(stack: Deployment) -> None:
+    assert stack.cloudwatch.describe_alarms()["MetricAlarms"] == []
+    assert stack.sns.list_topics()["Topics"] == []
+
+
 def test_everything_that_can_carry_tags_does(stack: Deployment) -> None:
     bare = [
         (kind, name)

@@ -116,7 +116,7 @@ class Recorder:
             return "", None
         if target := environ.get("HTTP_X_AMZ_TARGET"):
             return scope[1], json_call(target.rpartition(".")[2], body)
-        if scope[1] in ("ec2", "iam", "sts"):
+        if scope[1] in ("ec2", "iam", "sns", "sts"):
             return scope[1], query_call(body.decode())
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         return scope[1], rest_call(scope[1], method, path, environ.get("QUERY_STRING", ""))
@@ -152,7 +152,7 @@ def record_client(client: Any, calls: list[Call]) -> None:
     def before_call(model: Any, params: dict[str, Any], **_: Any) -> None:
         if is_read(model.name):
             return
-        match model.service_model.protocol:
+        match model.service_model.resolved_protocol:
             case "ec2" | "query":
                 calls.append(query_call(params["body"].items()))
             case "json":

@@ -64,6 +64,6 @@ def serve_lab_api(validator: Validator) -> Iterator[Api]:
         yield running
     finally:
         threading.Thread(target=wsgi.close, args=(server,), daemon=True).start()
-        for service in ("ec2", "iam", "s3", "ssm", "sts", "autoscaling", "route53", "cloudwatch"):
+        for service in ("ec2", "iam", "s3", "ssm", "sts", "autoscaling", "route53", "cloudwatch", "sns", "sqs"):
             backends: BackendDict[Any] = get_backend(service)
             backends.reset()

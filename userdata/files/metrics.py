@@ -4,8 +4,9 @@
 It runs by a timer with the instance's role, which may write to the stack's own namespace and to no other. The release
 has the level beside this script: `full` sends each process's metrics, `basic` the gateway's, and once a day the days
 left and the days that a fix has waited; both send how many sessions were displaced, if any were. `off` sends nothing.
-The last counter values are in its state directory; after a restart of OpenVPN, counting starts at zero. Only Python's
-standard library and boto3.
+In a stack with alarms the release also has `alarms.json`, and this script sends what these are for. The last counter
+values are in its state directory; after a restart of OpenVPN, counting starts at zero. Only Python's standard library
+and boto3.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ ENVIRONMENT = Path("/etc/drawbridge/env")
 LEVEL = Path(__file__).with_name("metrics-level")
 #: Written by patches.py, which runs every five minutes.
 SOFTWARE = Path("/var/lib/drawbridge-patches/status.json")
+#: In a stack with alarms: JSON with `clientsEnd`, when the first of the clients' certificates ends, or empty.
+ALARMS = Path(__file__).with_name("alarms.json")
+REPORT = Path("/run/drawbridge/report.json")
+#: The agent writes its report each time it runs, every 30 seconds; an older one says nothing of now.
+REPORT_MAX_AGE = timedelta(minutes=15)
+CONNTRACK = Path("/proc/sys/net/netfilter")
+#: CloudWatch bills a metric for each hour in which it is sent. These are sent from a part of their alarms' thresholds
+#: on: percent of the connection table, and dropped packets a second.
+TABLE_REMARKABLE, DROPS_REMARKABLE = 50, 10
 
 
 def read_load(answer: str) -> dict[str, int]:
@@ -135,6 +145,69 @@ def waiting_fixes(now: datetime) -> list[dict[str, Any]]:
     return [{"MetricName": "DaysFixWaiting", "Value": 0.0 if days < 1 / 24 else days, "Unit": "None"}]
 
 
+def client_metrics(clients_end: str, now: datetime) -> list[dict[str, Any]]:
+    """Return the days left on the certificate of the client whose ends first; nothing without clients."""
+    if not clients_end:
+        return []
+    days = (datetime.fromisoformat(clients_end).astimezone(UTC) - now).total_seconds() / 86400
+    dimension = [{"Name": "Certificate", "Value": "client"}]
+    return [{"MetricName": "DaysLeft", "Dimensions": dimension, "Value": days, "Unit": "None"}]
+
+
+def is_ready(report: str, now: datetime) -> bool:
+    """Return whether the agent's report (JSON) is of now and says `ready`."""
+    try:
+        values = json.loads(report)
+        age = now - datetime.fromisoformat(values["time"]).astimezone(UTC)
+        return bool(values["state"] == "ready" and age <= REPORT_MAX_AGE)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return False
+
+
+def table_metrics(count: str, size: str) -> list[dict[str, Any]]:
+    """Return how full the connection table is, in percent, if that is remarkable."""
+    percent = 100 * int(count) / int(size)
+    return (
+        [{"MetricName": "ConnectionTable", "Value": percent, "Unit": "Percent"}] if percent >= TABLE_REMARKABLE else []
+    )
+
+
+def read_drops(counters: str) -> int:
+    """Return the packets that the filter has dropped, from the JSON of `nft list counters`: its counters count drops.
+
+    >>> read_drops('{"nftables": [{"counter": {"table": "drawbridge", "name": "spoofed", "packets": 3}}]}')
+    3
+    """
+    rows = (row.get("counter", {}) for row in json.loads(counters)["nftables"])
+    return sum(row["packets"] for row in rows if str(row.get("table", "")).startswith("drawbridge"))
+
+
+def drop_metrics(drops: int, before: int, seconds: int) -> list[dict[str, Any]]:
+    """Return the packets dropped since the last run, if these are remarkably many; a new filter counts from zero."""
+    dropped = drops - before if drops >= before else drops
+    remarkable = dropped >= DROPS_REMARKABLE * max(1, seconds)
+    return [{"MetricName": "DroppedPackets", "Value": dropped, "Unit": "Count"}] if remarkable else []
+
+
+def alarm_metrics(now: datetime, before: Mapping[str, Any], memory: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the metrics that alarms are for; what the next run needs is added to `memory`."""
+    report = REPORT.read_text() if REPORT.exists() else ""
+    metrics: list[dict[str, Any]] = [{"MetricName": "Ready", "Value": int(is_ready(report, now)), "Unit": "None"}]
+    try:
+        metrics += table_metrics(*((CONNTRACK / f"nf_conntrack_{name}").read_text() for name in ("count", "max")))
+        command = ["nft", "--json", "list", "counters"]
+        listing = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
+        )
+        memory["drops"] = read_drops(listing.stdout)
+        # The first run has nothing to compare with.
+        if "drops" in before:
+            metrics += drop_metrics(memory["drops"], before["drops"], memory["until"] - before["until"])
+    except (OSError, ValueError, KeyError, ZeroDivisionError, subprocess.SubprocessError) as error:
+        print(f"the kernel's counters could not be read: {error!r}", file=sys.stderr)
+    return metrics
+
+
 def displaced_sessions(since: int, until: int) -> list[dict[str, Any]]:
     """Return how many sessions ended because another one of the same client began, as a metric; nothing if none did.
 
@@ -178,13 +251,17 @@ def main() -> int:
         else:
             metrics += processes if level == "full" else []
     today, until = str(now.date()), int(now.timestamp())
-    if level == "full":
-        metrics += [*certificate_metrics(now), *waiting_fixes(now)]
-    else:
-        metrics += gateway_metrics(loads, before)
-        # CloudWatch bills a metric for each hour in which it is sent.
-        if before.get("day") != today:
-            metrics += [*earliest_end(certificate_metrics(now)), *waiting_fixes(now)]
+    after: dict[str, Any] = {**loads, "day": today, "until": until}
+    certificates = certificate_metrics(now)
+    alarms = json.loads(ALARMS.read_text()) if ALARMS.exists() else None
+    if alarms is not None:
+        certificates = [*certificates, *client_metrics(alarms["clientsEnd"], now)]
+        metrics += alarm_metrics(now, before, after)
+    metrics += [*certificates, *waiting_fixes(now)] if level == "full" else gateway_metrics(loads, before)
+    # CloudWatch bills a metric for each hour in which it is sent.
+    if before.get("day") != today:
+        metrics += waiting_fixes(now) if level != "full" else []
+        metrics += earliest_end(certificates) if level != "full" or alarms is not None else []
     metrics += displaced_sessions(before.get("until", until - FIRST_PERIOD), until)
     if not metrics:
         return 0
@@ -194,7 +271,7 @@ def main() -> int:
     try:
         cloudwatch = boto3.client("cloudwatch", region_name=env["REGION"])
         cloudwatch.put_metric_data(Namespace=f"Drawbridge/{env['STACK']}", MetricData=metrics)
-        memory.write_text(json.dumps({**loads, "day": today, "until": until}))
+        memory.write_text(json.dumps(after))
     except (BotoCoreError, ClientError, OSError) as error:
         print(f"the metrics could not be sent to CloudWatch: {error}", file=sys.stderr)
         return 1

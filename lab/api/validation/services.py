@@ -130,6 +130,38 @@ def check_metric_data(request: ApiRequest, _: Inventory) -> ApiError | None:
     return None
 
 
+#: Metrics with which an alarm may have EC2 recover an instance.
+_SYSTEM_CHECKS = ("StatusCheckFailed_System", "StatusCheckFailed_AttachedEBS")
+
+
+def check_alarm(request: ApiRequest, _: Inventory) -> ApiError | None:
+    """Refuse an alarm that CloudWatch cannot evaluate, or whose action EC2 cannot take (PutMetricAlarm).
+
+    Sources: Amazon CloudWatch API Reference, "PutMetricAlarm"; Amazon EC2 User Guide, "Create alarms that stop,
+    terminate, reboot, or recover an instance".
+    """
+    parameters = request.parameters
+    period, periods = parameters.get("Period", 0), parameters.get("EvaluationPeriods", 0)
+    if parameters.get("MetricName"):
+        if not (parameters.get("Statistic") or parameters.get("ExtendedStatistic")):
+            return ApiError("ValidationError", "Either Statistic or ExtendedStatistic must be set for a MetricAlarm.")
+        if period not in (10, 20, 30) and (period < 60 or period % 60):
+            return ApiError("ValidationError", "Period must be 10, 20, 30 or a multiple of 60.")
+        if period * periods > (7 * 86400 if period >= 3600 else 86400):
+            return ApiError(
+                "ValidationError", "Metrics cannot be checked across more than a day (EvaluationPeriods * Period)."
+            )
+    if parameters.get("DatapointsToAlarm", periods) > periods:
+        return ApiError("ValidationError", "DatapointsToAlarm must be less than or equal to EvaluationPeriods.")
+    actions = {str(arn).rpartition(":")[2] for arn in parameters.get("AlarmActions", ()) if ":automate:" in str(arn)}
+    dimensions = {dimension["Name"] for dimension in parameters.get("Dimensions", ())}
+    if actions and dimensions != {"InstanceId"}:
+        return ApiError("ValidationError", "EC2 actions need a metric with the dimension InstanceId alone.")
+    if "recover" in actions and parameters.get("MetricName") not in _SYSTEM_CHECKS:
+        return ApiError("ValidationError", f"Invalid use of EC2 'Recover' action. Use one of {_SYSTEM_CHECKS}.")
+    return None
+
+
 def check_zone_name(request: ApiRequest, _: Inventory) -> ApiError | None:
     """Refuse a zone whose name or one of whose labels has a length that DNS does not allow (RFC 1035, 2.3.4)."""
     name = str(request.parameters["Name"]).removesuffix(".")
@@ -162,6 +194,7 @@ RULES = (
     ServiceRule("ssm", ("PutParameter",), check_parameter_key),
     ServiceRule("ssm", ("GetParameter", "GetParameters", "GetParametersByPath"), check_decrypting_key),
     ServiceRule("cloudwatch", ("PutMetricData",), check_metric_data),
+    ServiceRule("cloudwatch", ("PutMetricAlarm",), check_alarm),
     ServiceRule("logs", ("PutLogEvents",), check_log_events),
     ServiceRule("logs", ("PutRetentionPolicy",), check_retention),
     ServiceRule("iam", ("PutUserPolicy",), inline_check("User")),
@@ -179,7 +212,13 @@ RULES = (
 
 _MAX_KEY, _MAX_VALUE, _MAX_TAGS = 128, 256, 50
 #: Error code for a tag that is refused, where it is not ``InvalidParameterValue``.
-_TAG_CODES = {"iam": "InvalidInput", "ssm": "ValidationException", "kms": "TagException", "route53": "InvalidInput"}
+_TAG_CODES = {
+    "iam": "InvalidInput",
+    "ssm": "ValidationException",
+    "kms": "TagException",
+    "sns": "InvalidParameter",
+    "route53": "InvalidInput",
+}
 
 
 def check_tags(request: ApiRequest) -> ApiError | None:

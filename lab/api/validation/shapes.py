@@ -24,6 +24,7 @@ _CODES = {
     "kms": "ValidationException",
     "service-quotas": "ValidationException",
     "logs": "InvalidParameterException",
+    "sns": "InvalidParameter",
     "route53": "InvalidInput",
 }
 

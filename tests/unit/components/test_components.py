@@ -124,6 +124,7 @@ def test_the_settings_count_the_rules_and_entries_that_are_declared(declare: Dec
         rotations=model.Rotations(),
         secrets=model.Secrets(),
         pair=None,
+        alerts=None,
         has_pair=False,
     )
     assert draft.gateway and draft.tunnel

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from components.alarms import CONDITIONS
 from drawbridge import errors
 from drawbridge.commands.root import cli
 from drawbridge.operate import monthly_cost
@@ -61,7 +62,7 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
-    assert len(priced) == 12
+    assert len(priced) == 13
     for says in priced:  # what they are for, where they were read, and where AWS itself has them
         assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses|Pricing)", says, re.DOTALL), says
         assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
@@ -88,6 +89,30 @@ def items(settings: Settings, **usage: float) -> dict[str, float]:
 def test_metrics_cost_by_their_level() -> None:
     assert items(site(metrics="full"))["metrics: 6"] == pytest.approx(6 * 0.30 + 730 * 60 * 0.00001)
     assert not [name for name in items(site(metrics="off")) if name.startswith("metrics")]
+
+
+@pytest.mark.parametrize(("level", "metrics"), [("basic", 5), ("full", 7)])
+def test_alarms_cost_and_so_does_what_they_are_for(level: str, metrics: int) -> None:
+    raw = read_stack_file(find_stack_file("site"))
+    raw["drawbridge:gateway"] = {**raw["drawbridge:gateway"], "metrics": level}
+    without = parse(raw, stack="site", endpoint=None)
+    settings = parse({**raw, "drawbridge:alerts": {"email": "a@example.com"}}, stack="site", endpoint=None)
+    bill, before = items(settings), items(without)
+    assert bill["alarms: 9"] == pytest.approx(0.90)
+    daily = 1 / 24 if level == "full" else 0
+    assert bill[f"metrics: {metrics}"] - before[f"metrics: {metrics - 1}"] == pytest.approx(0.30 * (1 + daily))
+    assert not [name for name in before if name.startswith("alarms")]
+
+
+def test_a_pair_has_twice_as_many_alarms() -> None:
+    raw = read_stack_file(find_stack_file("pair"))
+    settings = parse({**raw, "drawbridge:alerts": {"email": "a@example.com"}}, stack="pair", endpoint=None)
+    assert items(settings)["alarms: 18"] == pytest.approx(1.80)
+    assert items(settings)["metrics: 6"] == pytest.approx(2 * (0.30 * (1 + 2 / 24) + 730 * 12 * 0.00001))
+
+
+def test_the_number_of_alarms_is_the_programs() -> None:
+    assert len(CONDITIONS) + 2 == monthly_cost.ALARMS
 
 
 def test_unlimited_credits_cost_the_time_above_the_baseline() -> None:

@@ -54,6 +54,12 @@ def key_policy(*actions: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
+def topic_policy(action: str) -> str:
+    """Return an SNS topic's policy that lets CloudWatch do this action."""
+    statement = {"Sid": "Alarms", "Effect": "Allow", "Principal": {"Service": "cloudwatch.amazonaws.com"}}
+    return json.dumps({"Version": "2012-10-17", "Statement": [{**statement, "Action": action, "Resource": "*"}]})
+
+
 #: name -> (type token without the `aws:`, inputs), in an order in which they can be created.
 RESOURCES: dict[str, tuple[str, Props]] = {
     "vpc": (
@@ -225,6 +231,45 @@ RESOURCES: dict[str, tuple[str, Props]] = {
     "key_alias": ("kms/alias:Alias", {"name": "alias/stack", "targetKeyId": "=key.keyId"}),
     "log": ("cloudwatch/logGroup:LogGroup", {"name": "/a/log", "retentionInDays": 30, "tags": {"Name": "l"}}),
     "pointer": ("ssm/parameter:Parameter", {"name": "/a/b", "type": "String", "value": "v", "tags": {"Name": "p"}}),
+    "topic": ("sns/topic:Topic", {"name": "alerts", "displayName": "Alerts", "tags": {"Name": "t"}}),
+    "topic_policy": ("sns/topicPolicy:TopicPolicy", {"arn": "=topic.arn", "policy": topic_policy("sns:Publish")}),
+    "subscription": (
+        "sns/topicSubscription:TopicSubscription",
+        {"topic": "=topic.arn", "protocol": "email", "endpoint": "operator@example.com"},
+    ),
+    "alarm": (
+        "cloudwatch/metricAlarm:MetricAlarm",
+        {
+            "name": "heartbeat",
+            "alarmDescription": "Nothing for 15 minutes",
+            "namespace": "Drawbridge/dev",
+            "metricName": "Ready",
+            "statistic": "SampleCount",
+            "comparisonOperator": "LessThanThreshold",
+            "threshold": 1,
+            "period": 300,
+            "evaluationPeriods": 3,
+            "treatMissingData": "breaching",
+            "alarmActions": ["=topic.arn"],
+            "okActions": ["=topic.arn"],
+            "tags": {"Name": "a"},
+        },
+    ),
+    "check_alarm": (
+        "cloudwatch/metricAlarm:MetricAlarm",
+        {
+            "name": "check",
+            "namespace": "AWS/EC2",
+            "metricName": "StatusCheckFailed_Instance",
+            "dimensions": {"InstanceId": "i-0123456789abcdef0"},
+            "statistic": "Maximum",
+            "comparisonOperator": "GreaterThanOrEqualToThreshold",
+            "threshold": 1,
+            "period": 60,
+            "evaluationPeriods": 3,
+            "alarmActions": [f"arn:aws:automate:{REGION}:ec2:reboot"],
+        },
+    ),
     "instance": (
         "ec2/instance:Instance",
         {
@@ -254,6 +299,10 @@ CHANGES: list[tuple[str, Props]] = [
     ("key", {"policy": key_policy("kms:*", "kms:Decrypt")}),
     ("log", {"retentionInDays": 90}),
     ("pointer", {"value": "w"}),
+    ("topic_policy", {"policy": topic_policy("sns:*")}),
+    ("topic", {"displayName": "Alarms"}),
+    ("alarm", {"threshold": 2}),
+    ("check_alarm", {"dimensions": {"InstanceId": "i-0123456789abcdef1"}}),
     ("release", {"contentBase64": "AAED"}),
     ("interface", {"sourceDestCheck": True}),
     ("instance", {"instanceType": "t4g.micro", "creditSpecification": {"cpuCredits": "unlimited"}}),

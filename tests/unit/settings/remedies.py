@@ -53,7 +53,7 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"stack": "lab"}, "`drawbridge lab up`", {"stack": "lab", "endpoint": "http://127.0.0.1:5000"}),
     ({"region": "ireland"}, "aws:region eu-west-1", {"region": "eu-west-1"}),
     ({"netwrok": {}}, "did you mean network?", {"network": {}}),
-    ({"x": {}}, "known keys are clients, gateway, iam,", {"iam": {}}),
+    ({"x": {}}, "known keys are alerts, clients, gateway,", {"iam": {}}),
     ({"network": {"cdir": "10.1.0.0/16"}}, "did you mean cidr?", {"network": {"cidr": "10.1.0.0/16"}}),
     ({"lifetimes": {"x": 1}}, "known keys are ca, client, server", {"lifetimes": {"ca": 3650}}),
     # The gateway's maintenance window
@@ -570,6 +570,23 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ),
     ({"secrets": {"key": KEY.format("us-east-1")}}, "key: stack", {"secrets": {"key": "stack"}}),
     ({"secrets": "x"}, "{key: stack}", {"secrets": {"key": "stack"}}),
+    ({"alerts": {"email": "operator"}}, "operator@example.com", {"alerts": {"email": "operator@example.com"}}),
+    ({"alerts": "x"}, "{email: operator@example.com}", {"alerts": {"email": "operator@example.com"}}),
+    (
+        {"gateway": {"metrics": "off"}, "alerts": {"email": "operator@example.com"}},
+        "use basic",
+        {"gateway": {"metrics": "basic"}, "alerts": {"email": "operator@example.com"}},
+    ),
+    (
+        {"gateway": {"metrics": "off"}, "alerts": {"email": "operator@example.com"}},
+        "or full",
+        {"gateway": {"metrics": "full"}, "alerts": {"email": "operator@example.com"}},
+    ),
+    (
+        {"gateway": {"metrics": "off"}, "alerts": {"email": "operator@example.com"}},
+        "remove drawbridge:alerts",
+        {"gateway": {"metrics": "off"}},
+    ),
     ({"secrets": {"users": ["x"]}}, USER, {"secrets": {"users": [USER]}}),
     ({"secrets": {"users": USER}}, f"[{USER}]", {"secrets": {"users": [USER]}}),
     ({"secrets": {"key": "aws/ssm", "users": [USER]}}, "leave users out", {"secrets": {"key": "aws/ssm"}}),

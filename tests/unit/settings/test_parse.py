@@ -67,7 +67,7 @@ def test_other_namespaces_are_left_alone() -> None:
         (
             {"zzz": 1},
             "zzz: 1 has an unknown key; "
-            "known keys are clients, gateway, iam, lifetimes, network, pair, rotations, secrets, tunnel",
+            "known keys are alerts, clients, gateway, iam, lifetimes, network, pair, rotations, secrets, tunnel",
         ),
         ({"clients": "alice"}, "clients: alice must be a list; write it in brackets, such as [{name: alice}]"),
     ],

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from settings.model import Client, Gateway, Lifetimes, Network, Pair, Rotations, Secrets, Section, Tunnel
+from settings.model import Alerts, Client, Gateway, Lifetimes, Network, Pair, Rotations, Secrets, Section, Tunnel
 from settings.problems import Problem, SettingsError, show
 from tests.support.refusals import BONDED, find_problems
 
@@ -200,6 +200,7 @@ FOREIGN = re.compile(
         ("lifetimes", Lifetimes),
         ("rotations", Rotations),
         ("secrets", Secrets),
+        ("alerts", Alerts),
         ("clients", Client),
     ],
 )

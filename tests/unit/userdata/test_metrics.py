@@ -74,6 +74,7 @@ def sent(
     monkeypatch.setattr(boto3, "client", lambda *_, **__: CloudWatch())
     monkeypatch.setattr(metrics, "ENVIRONMENT", environment)
     monkeypatch.setattr(metrics, "LEVEL", tmp_path / "metrics-level")
+    monkeypatch.setattr(metrics, "ALARMS", tmp_path / "alarms.json")
     monkeypatch.setattr(metrics, "find_sockets", lambda: [Path("/run/openvpn-server/mgmt.sock")])
     monkeypatch.setattr(metrics, "query_load", lambda _: {"nclients": 2, "bytesin": 10, "bytesout": 30})
     days = [{"MetricName": "DaysLeft", "Value": value} for value in (825.0, 3650.0)]
@@ -122,6 +123,97 @@ def test_the_days_of_the_fix_that_has_waited_longest(
 
     status.write_text(json.dumps({"waiting": {}}))
     assert metrics.waiting_fixes(now + timedelta(days=9))[0]["Value"] == pytest.approx(9, abs=0.1), "it runs no more"
+
+
+@pytest.fixture
+def kernel(metrics: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that sets what alarms are for: the agent's report, the connection table, the filter's counters."""
+    monkeypatch.setattr(metrics, "REPORT", tmp_path / "report.json")
+    monkeypatch.setattr(metrics, "CONNTRACK", tmp_path)
+    drops = 0
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        counters = [{"table": "drawbridge", "name": "spoofed", "packets": drops}, {"table": "else", "packets": 10**9}]
+        listing = {"nftables": [{"metainfo": {}}, *({"counter": counter} for counter in counters)]}
+        return subprocess.CompletedProcess(command, 0, json.dumps(listing), "")
+
+    def set_state(state: str = "ready", connections: int = 10, dropped: int = 0, age: timedelta = timedelta()) -> None:
+        nonlocal drops
+        drops = dropped
+        time = (datetime.now(UTC) - age).isoformat(timespec="seconds")
+        (tmp_path / "report.json").write_text(json.dumps({"state": state, "time": time}))
+        (tmp_path / "nf_conntrack_count").write_text(f"{connections}\n")
+        (tmp_path / "nf_conntrack_max").write_text("65536\n")
+
+    monkeypatch.setattr(metrics.subprocess, "run", run)
+    (tmp_path / "alarms.json").write_text('{"clientsEnd": ""}')
+    set_state()
+    return set_state
+
+
+Sent = Callable[[str], list[list[tuple[str, float]]]]
+
+
+def test_a_stack_with_alarms_sends_whether_it_is_ready(sent: Sent, kernel: Callable[..., None]) -> None:
+    kernel()
+    assert [dict(request)["Ready"] for request in sent("basic")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "values", [{"state": "degraded"}, {"state": "refused"}, {"age": timedelta(minutes=16)}], ids=str
+)
+def test_a_gateway_is_not_ready_by_an_old_report_or_another_state(
+    values: dict[str, Any], sent: Sent, kernel: Callable[..., None]
+) -> None:
+    kernel(**values)
+    assert [dict(request)["Ready"] for request in sent("basic")] == [0, 0]
+
+
+@pytest.mark.parametrize("report", ["", "{", "[]", "{}", '{"state": "ready", "time": "yesterday"}', "null"])
+def test_a_report_that_cannot_be_read_is_not_ready(metrics: ModuleType, report: str) -> None:
+    assert metrics.is_ready(report, datetime.now(UTC)) is False
+
+
+def test_a_healthy_gateway_pays_for_one_metric_more(sent: Sent, kernel: Callable[..., None]) -> None:
+    kernel(connections=32000, dropped=1000)
+    names = [[name for name, _ in request] for request in sent("basic")]
+    assert names == [["Ready", "ConnectedClients", "Bytes", "DaysLeft"], ["Ready", "ConnectedClients", "Bytes"]]
+
+
+def test_a_full_connection_table_is_sent(sent: Sent, kernel: Callable[..., None]) -> None:
+    kernel(connections=53740)
+    (value,) = {dict(request)["ConnectionTable"] for request in sent("basic")}
+    assert 82 <= value < 82.1
+
+
+def test_many_drops_are_sent_and_counted_from_the_last_run(metrics: ModuleType) -> None:
+    assert metrics.drop_metrics(40_000, 1_000, 300) == [
+        {"MetricName": "DroppedPackets", "Value": 39_000, "Unit": "Count"}
+    ]
+    assert metrics.drop_metrics(3_999, 1_000, 300) == []
+    (entry,) = metrics.drop_metrics(5_000, 40_000, 300)
+    assert entry["Value"] == 5_000, "a new filter counts from zero"
+
+
+@pytest.mark.parametrize("level", ["basic", "full"])
+def test_the_first_certificate_to_end_may_be_a_clients(
+    metrics: ModuleType, sent: Sent, kernel: Callable[..., None], level: str
+) -> None:
+    end = datetime.now(UTC) + timedelta(days=20)
+    metrics.ALARMS.write_text(json.dumps({"clientsEnd": end.isoformat()}))
+    first, second = sent(level)
+    assert 19.9 < min(value for name, value in first if name == "DaysLeft") < 20
+    assert sum(name == "DaysLeft" for name, _ in second) == (3 if level == "full" else 0)
+
+
+def test_counters_that_cannot_be_read_keep_no_other_metric_away(
+    metrics: ModuleType, sent: Sent, kernel: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: list[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(metrics.subprocess, "run", run)
+    assert [dict(request)["Ready"] for request in sent("basic")] == [1, 1]
 
 
 def test_displaced_sessions_are_counted_in_the_journal_and_sent_if_there_are_any(
