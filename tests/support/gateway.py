@@ -104,6 +104,8 @@ class ServicesStub:
     """Beginning of a command -> what it says as it fails."""
     refuses: str = ""
     """OpenVPN ends at once if its configuration holds this text."""
+    rejects: str = ""
+    """Name of a file that systemd-networkd does not take."""
     hangs: str = ""
     """Beginning of a command that does not end in time."""
     silent: bool = False
@@ -118,6 +120,8 @@ class ServicesStub:
         for beginning, said in self.fails.items():
             if command.startswith(beginning):
                 return subprocess.CompletedProcess(argv, 1, "", said)
+        if self.rejects and command == "networkctl reload" and (self._networkd / self.rejects).exists():
+            return subprocess.CompletedProcess(argv, 1, "", f"{self.rejects}:3: no such kind")
         out, status = "", 0
         if argv[:2] == ["systemctl", "show"]:
             blocks = [f"Id={u}\nActiveState={self._state(u)}\nSubState=running\n" for u in argv[3:]]
@@ -186,6 +190,11 @@ class ServicesStub:
         """Directory of nft's tables."""
         return self.root / "kernel"
 
+    @property
+    def _networkd(self) -> Path:
+        """Directory of the devices of the release in use."""
+        return self.root / "opt/drawbridge/current/root/etc/systemd/network"
+
     def _in_use(self, path: str) -> str:
         """Return a file of the release in use; its place is a link to a path of the machine, not of `root`."""
         return (self.root / "opt/drawbridge/current/root" / path).read_text()
@@ -206,7 +215,7 @@ class ServicesStub:
                 path.write_text(f"{value}\n")
 
     def _create_devices(self) -> None:
-        for path in (self.root / "opt/drawbridge/current/root/etc/systemd/network").glob("*.netdev"):
+        for path in self._networkd.glob("*.netdev"):
             device = agent.read_env(path.read_text())["Name"]
             self.set_device(device)
             self.remove_routes(device)

@@ -103,7 +103,8 @@ def test_a_segment_s_devices_are_networkd_s_before_openvpn_starts(world: World) 
 
 
 def test_networkd_is_left_alone_where_no_release_has_a_device(world: World) -> None:
-    world.publish(gateway.build_release())
+    files = gateway.release_contents(gateway.build_release())
+    world.publish(gateway.pack_release({path: text for path, text in files.items() if "systemd/network" not in path}))
     world.run()
     touched = ("systemctl start systemd-networkd", "networkctl ")
     assert [command for command in world.services.commands if command.startswith(touched)] == []
@@ -114,13 +115,14 @@ def test_with_a_device_that_networkd_does_not_take_the_last_good_release_stays(w
     good = world.publish(gateway.build_release())
     world.run()
     bad = world.publish(gateway.build_release(Tunnel(pool=gateway.TUNNEL.pool, topology=Segment())))
-    world.services.fails["networkctl reload"] = "10-drawbridge-br0.netdev:3: no such kind"
+    world.services.rejects = "10-drawbridge-br0.netdev"
     report = world.run()
     assert (report.state, report.release) == ("degraded", bad)
     assert report.reason.startswith("networkctl: 10-drawbridge-br0.netdev:3: no such kind (tried 1 times, next at 20")
     assert world.running() == good
     # What only the refused release had is gone from where networkd looks.
-    assert list((world.root / "etc/systemd/network").glob("*drawbridge*")) == []
+    names = {path.name for path in (world.root / "etc/systemd/network").glob("*drawbridge*")}
+    assert names == {"10-drawbridge-tun0.netdev", "10-drawbridge-tun0.network"}
 
 
 def test_first_run_makes_the_gateway_ready(world: World) -> None:
@@ -129,7 +131,8 @@ def test_first_run_makes_the_gateway_ready(world: World) -> None:
     assert report == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert world.published_report() | {"time": ""} == {**asdict(report), "units": [OPENVPN], "repaired": [], "time": ""}
     assert json.loads(world.machine.report_file.read_text()) == world.published_report()
-    assert world.services.active == {agent.FIREWALL, OPENVPN, "drawbridge-patches.timer"}
+    started = {agent.FIREWALL, "systemd-networkd.service", OPENVPN, "drawbridge-patches.timer"}
+    assert world.services.active == started
     assert world.running() == sha
     links = {
         "etc/openvpn/server/server.conf",
@@ -323,7 +326,8 @@ def test_a_bad_release_is_refused_and_the_last_good_one_stays(world: World, case
     assert (report.state, report.release, report.running) == (state, sha, good)
     assert bad.says in report.reason
     assert world.running() == good
-    assert world.services.active == {agent.FIREWALL, OPENVPN, "drawbridge-patches.timer"}
+    started = {agent.FIREWALL, "systemd-networkd.service", OPENVPN, "drawbridge-patches.timer"}
+    assert world.services.active == started
     linked = world.machine.linked_generation()
     assert linked and linked.release == good
     # It is not tried again and again ...
