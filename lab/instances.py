@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from os import SEEK_END
 
 from lab.errors import LabError
 from lab.machines.container import LabMachine
@@ -86,6 +87,15 @@ class Instances:
         """Return whether an instance's machine is on."""
         machine = self.machine(instance)
         return machine is not None and machine.running
+
+    def read_console(self, instance: str, size: int) -> bytes:
+        """Return the last `size` bytes that an instance's machine has written to its console."""
+        machine = self.machine(instance)
+        if machine is None or not machine.console.exists():
+            return b""
+        with machine.console.open("rb") as log:
+            log.seek(max(log.seek(0, SEEK_END) - size, 0))
+            return log.read()
 
     def reboot(self, instance: str) -> None:
         """Ask the system of an instance that is on to reboot."""

@@ -109,7 +109,10 @@ class RegionServer:
             withdraw_image=self._withdraw_image,
         )
         moto_patches.apply()
-        moto_patches.apply(moto_patches.defer_termination(self._instances.is_running))
+        moto_patches.apply(
+            moto_patches.defer_termination(self._instances.is_running),
+            moto_patches.serve_console_output(self._instances.read_console),
+        )
 
     def open(self) -> None:
         """Bring up the Internet, its services and the API."""

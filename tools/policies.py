@@ -334,6 +334,12 @@ OPERATOR = (
         resources=ec2_arns("security-group", "security-group-rule"),
         condition=TAGGED,
     ),
+    Statement(
+        sid="Console",
+        patterns=("ec2:GetConsoleOutput",),
+        resources=ec2_arns("instance"),
+        condition=TAGGED,
+    ),
     Statement(sid="Identities", patterns=("iam:List*Tags",), resources=IAM_NAMES),
     # Neither the authority's keys nor the gateway's.
     Statement(

@@ -53,7 +53,10 @@ def gateway() -> None:
 @_login
 @options.json
 def status(stack: str, region: str | None, user: str, identity: Path | None, second: bool, wants_json: bool) -> None:
-    """Show what the gateway runs and who is connected; exit 1 if it is not healthy."""
+    """Show what the gateway runs and who is connected.
+
+    Exit 0 if its state is ready, on the stack's release, and all its processes and links are up; else exit 1.
+    """
     state = gateway_status.read_status(*_find_target(stack, region, user, identity, second))
     if wants_json:
         output.print_line(output.as_json(state))
@@ -69,6 +72,7 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
                 ),
                 ("reported", state.report.time),
                 *(_describe_software(state.report.software) if state.report.software else ()),
+                *([("login", state.login_error)] if state.login_error else []),
                 *((f"link {tap}", status) for tap, status in sorted(state.links.items())),
                 *(
                     (f"ALARM {alarm.name}", f"{alarm.text} since {alarm.since:%Y-%m-%d %H:%MZ}")
@@ -76,7 +80,11 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
                 ),
             ],
         )
-    if not wants_json and not state.links:
+    if not wants_json and state.console:
+        output.print_line("\nthe agent's last lines on the instance's console:")
+        for line in state.console:
+            output.print_line(f"  {line}")
+    if not wants_json and not state.links and not state.login_error:
         output.print_line()
         output.table(
             ("client", "address", "from", "since", "received", "sent"),

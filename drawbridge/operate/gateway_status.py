@@ -1,4 +1,4 @@
-"""Read a gateway's state and logs: its report from SSM; its services, sessions and journal over SSH."""
+"""Read a gateway's state and logs: its report and console from AWS; services, sessions and journal over SSH."""
 
 import contextlib
 import re
@@ -32,6 +32,12 @@ JOURNAL_UNITS = (
     "drawbridge-watch@*.service",
     "drawbridge-agent.service",
 )
+
+#: States of a report that do not say how the gateway is now, or say that nothing runs.
+UNCERTAIN_STATES = ("missing", "pending", "stale", "failed")
+#: Lines of the agent, or of what starts it, on a console, as journald writes them.
+_CONSOLE_LINE = re.compile(r"drawbridge-agent\[\d+\]: (.*)")
+CONSOLE_LINES = 5
 
 #: The agent sends its report every ten minutes; an older one says nothing of now.
 REPORT_MAX_AGE = timedelta(minutes=15)
@@ -95,7 +101,9 @@ class AgentReport:
     """The last report of the gateway's agent."""
 
     state: str
-    """`ready`, `refused`, `degraded` or `failed` (docs/gateway.md); `stale` if the report says nothing of now."""
+    """`ready`, `refused`, `degraded` or `failed` (docs/gateway.md); `pending` before the first run of the agent,
+    `missing` if there is no report, `stale` if it says nothing of now.
+    """
     release: str
     """SHA-256 of the release that the report is about."""
     reason: str
@@ -148,6 +156,10 @@ class GatewayStatus:
     """Clients whose sessions ended in the last 24 hours because their bundles connected once more."""
     alarms: tuple[ActiveAlarm, ...] = ()
     """The stack's alarms that are on, of both gateways of a pair."""
+    console: tuple[str, ...] = ()
+    """Last lines of the agent on the instance's console, if its report does not say how the gateway is."""
+    login_error: str = ""
+    """Why the gateway could not be asked over SSH; its services and sessions are unknown then."""
 
     @property
     def healthy(self) -> bool:
@@ -212,10 +224,31 @@ def ssh_target(account: Account, *, user: str, identity: Path | None) -> SshTarg
 
 
 def read_status(account: Account, target: SshTarget) -> GatewayStatus:
-    """Return the gateway's state now, of every OpenVPN process; raises `AwsError` and `GatewayError`."""
-    report = read_report(account, find_instances(account))
-    release = str(account.json_parameter(account.names.release).get("sha256", ""))
-    units = report.units or _configured_units(account)
+    """Return the gateway's state now, of every OpenVPN process; raises `AwsError` and `MalformedError`."""
+    instances = find_instances(account)
+    try:
+        report = read_report(account, instances)
+    except errors.NotDeployedError as error:
+        report = AgentReport(state="missing", release="", reason=f"{error}; {error.remedy}", time="")
+    status = GatewayStatus(
+        address=target.host,
+        report=report,
+        release=str(account.json_parameter(account.names.release).get("sha256", "")),
+        services={},
+        sessions=(),
+        console=read_console(account, instances) if report.state in UNCERTAIN_STATES else (),
+    )
+    try:
+        return _read_services(account, target, status)
+    except errors.MalformedError:
+        raise
+    except errors.GatewayError as error:
+        return replace(status, login_error="; ".join(filter(None, (str(error), error.remedy))))
+
+
+def _read_services(account: Account, target: SshTarget, status: GatewayStatus) -> GatewayStatus:
+    """Return the status with what the gateway itself says over SSH; raises `GatewayError`."""
+    units = status.report.units or _configured_units(account)
     status_files = [Paths(unit.partition("@")[2].removesuffix(".service")).status for unit in units]
     with ssh_login.connect(target) as shell:
         properties = shell.run(shlex.join(["systemctl", "show", f"--property={','.join(UNIT_PROPERTIES)}", *units]))
@@ -225,10 +258,8 @@ def read_status(account: Account, target: SshTarget) -> GatewayStatus:
         links = shell.run("cat /proc/net/bonding/bond0") if has_links else ""
         journals = [f"--unit={unit}" for unit in units]
         connections = shell.run(shlex.join(["sudo", "-n", "sh", "-c", PRINT_CONNECTIONS, "sh", *journals]))
-    return GatewayStatus(
-        address=target.host,
-        report=report,
-        release=release,
+    return replace(
+        status,
         services=parse_services(properties),
         sessions=parse_sessions(sessions),
         links=parse_links(links),
@@ -306,6 +337,35 @@ def read_report(account: Account, instances: Iterable[GatewayInstance]) -> Agent
             f"wait two minutes after {deploy_command(account.stack)}; then read the console of its instance",
         ) from error
     return mark_stale(parse_report(report), datetime.now(UTC), {instance.id for instance in instances})
+
+
+def read_console(account: Account, instances: Iterable[GatewayInstance]) -> tuple[str, ...]:
+    """Return the agent's last lines on the consoles of a gateway's instances, as AWS has them; raises `AwsError`.
+
+    The agent prints there what keeps it from running and reporting, each change once.
+    """
+    output = ""
+    ec2 = account.client("ec2")
+    for instance in instances:
+        with translate_aws_errors(account.stack):
+            try:
+                answer = ec2.get_console_output(InstanceId=instance.id, Latest=True)
+            except ec2.exceptions.ClientError as error:
+                # Only instances on Nitro have the latest output, as all current types are.
+                if error.response["Error"]["Code"] != "UnsupportedOperation":
+                    raise
+                answer = ec2.get_console_output(InstanceId=instance.id)
+        output += answer.get("Output", "")
+    return find_console_lines(output)
+
+
+def find_console_lines(output: str) -> tuple[str, ...]:
+    """Return the agent's last lines in the output of a console.
+
+    >>> find_console_lines("[    1.5] drawbridge-agent[9]: failed: no agent: no route\\r\\n[ OK ] Reached target\\r\\n")
+    ('failed: no agent: no route',)
+    """
+    return tuple(line.strip() for line in _CONSOLE_LINE.findall(output))[-CONSOLE_LINES:]
 
 
 def mark_stale(report: AgentReport, now: datetime, instances: Collection[str]) -> AgentReport:

@@ -8,6 +8,7 @@ instance", "Instance lifecycle", "Elastic IP addresses"; Amazon VPC User Guide, 
 subnets".
 """
 
+import base64
 import contextlib
 import copy
 import datetime
@@ -23,6 +24,8 @@ from typing import Any
 
 from moto.cloudwatch.models import Alarm, CloudWatchBackend, MetricDatumBase
 from moto.core.responses import ActionResult, EmptyResult
+from moto.core.types import Base64EncodedString
+from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError, InvalidParameterValueError
 from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
@@ -36,6 +39,7 @@ from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.elastic_ip_addresses import ElasticIPAddresses
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
+from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.network_acls import NetworkACLs
 from moto.iam.access_control import PermissionResult
@@ -57,6 +61,8 @@ from lab.errors import LabError
 
 #: Set aside for tests of networks (RFC 2544), so none of its addresses is anybody's.
 _BENCHMARKING = IPv4Network("198.18.0.0/15")
+#: Bytes of a console that EC2 returns.
+_CONSOLE_SIZE = 64 << 10
 
 
 class Patches:
@@ -768,6 +774,24 @@ def defer_termination(runs: Callable[[str], bool]) -> Patch:
             return answers
 
     return defer
+
+
+def serve_console_output(read: Callable[[str, int], bytes]) -> Patch:
+    """Return a patch: GetConsoleOutput returns the end of what `read` has of an instance, at most 64 KiB of it.
+
+    Source: EC2 API Reference, "GetConsoleOutput"; without output there is no `Output` in the answer.
+    """
+
+    def serve(patches: Patches) -> None:
+        def get(self: Any) -> Any:
+            instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+            output = base64.b64encode(read(instance.id, _CONSOLE_SIZE))
+            answer = {"InstanceId": instance.id, "Timestamp": utcnow()}
+            return ActionResult(answer | ({"Output": Base64EncodedString.from_encoded_bytes(output)} if output else {}))
+
+        patches.set(General, "get_console_output", get)
+
+    return serve
 
 
 def add_root_volume_replacement(patches: Patches) -> None:

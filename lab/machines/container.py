@@ -160,7 +160,7 @@ class LabMachine:
         return code == _REBOOT
 
     def _boot(self) -> "subprocess.Popen[bytes]":
-        with (self.directory / "console.log").open("ab") as log:
+        with self.console.open("ab") as log:
             self.process = _SPAWNER.submit(
                 subprocess.Popen,
                 self._command(),
@@ -192,8 +192,9 @@ class LabMachine:
             "--resolv-conf=off",
             "--timezone=off",
             "--link-journal=no",
-            "--console=pipe",
+            "--console=read-only",  # a terminal, which journald writes to
             "--boot",
+            "systemd.show_status=no",
             *([] if _unified_cgroups() else ["SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]),
         ]
 
@@ -205,6 +206,11 @@ class LabMachine:
     def running(self) -> bool:
         """True while it is on, or between two boots of its own."""
         return self.process is not None
+
+    @property
+    def console(self) -> Path:
+        """File with what the machine has written to its console since it was created."""
+        return self.directory / "console.log"
 
     @property
     def leader(self) -> int | None:

@@ -113,7 +113,7 @@ class VirtualMachine(OwnKernelMachine):
             "nice", "-n", "10",
             QEMU, "-machine", "pc,accel=tcg", "-cpu", "max,la57=off", "-smp", "1", "-m", str(MEMORY),
             "-nodefaults", "-no-user-config", "-display", "none",
-            "-chardev", f"file,id=console,path={self.directory}/console.log,append=on", "-serial", "chardev:console",
+            "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
             "-smbios", f"type=1,manufacturer=Amazon EC2,product=t3.nano,uuid={uuid},serial={uuid}",
             "-kernel", str(image.kernel), "-initrd", str(image.initrd),
             "-append", _KERNEL_OPTIONS,

@@ -146,7 +146,9 @@ def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api,
     bucket = json.loads(account.parameter(account.names.release))["bucket"]
     account.client("s3").get_object(Bucket=bucket, Key=account.names.kit_key("home"))
     assert gateway_status.ssh_target(account, user="admin", identity=None).host
-    assert gateway_status.read_report(account, gateway_status.find_instances(account)).state == "pending"
+    instances = gateway_status.find_instances(account)
+    assert gateway_status.read_report(account, instances).state == "pending"
+    assert gateway_status.read_console(account, instances) == ()
     verdict = bundle_probe.Verdict(state="unanswered", remote="", finding="", remedy="", seconds=0)
     assert bundle_probe.add_aws_findings(account, bundle.read_text(), verdict).finding
     assert {leftover.kind for leftover in leftovers.find_leftovers(account)} > {
@@ -162,7 +164,9 @@ def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api,
             account.parameter(secret, secret=True)
 
 
-@pytest.mark.parametrize("action", ["ssm:GetParametersByPath", "iam:ListRoleTags", "ec2:ModifySecurityGroupRules"])
+@pytest.mark.parametrize(
+    "action", ["ssm:GetParametersByPath", "iam:ListRoleTags", "ec2:GetConsoleOutput", "ec2:ModifySecurityGroupRules"]
+)
 def test_an_operator_without_an_action_is_refused_with_its_name(
     action: str, become: Become, api: Api, tmp_path: Path
 ) -> None:
@@ -174,6 +178,7 @@ def test_an_operator_without_an_action_is_refused_with_its_name(
     with pytest.raises(errors.AwsError, match=f"not authorized to perform: {action} "):
         bundles.list_clients(account)
         leftovers.find_leftovers(account)
+        gateway_status.read_console(account, gateway_status.find_instances(account))
         ingress_rules.allow_me(account, "home", IPv4Address("203.0.113.99"))
 
 

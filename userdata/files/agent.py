@@ -600,8 +600,13 @@ class Cloud:
 
         try:
             return action()
+        except aws.NoCredentialsError as error:
+            reason = "no credentials: the instance has no instance profile, or its metadata service does not answer"
+            raise FailedError(reason) from error
         except (aws.BotoCoreError, aws.ClientError, urllib3.exceptions.HTTPError, OSError) as error:
-            raise FailedError(f"{resource}: {error}") from error
+            # botocore's own text does not say whether the name, the route or the host is the fault.
+            cause = str(getattr(error, "kwargs", {}).get("error", "")).rpartition(">: ")[2]
+            raise FailedError(f"{resource}: {error} {cause}".strip()) from error
 
 
 class GatewayMachine:
@@ -621,6 +626,8 @@ class GatewayMachine:
         self.filter_file = root / "run/drawbridge/filter"
         self.retry_file = root / "run/drawbridge/retry"
         self.software_file = root / "var/lib/drawbridge-patches/status.json"
+        self.fallback_file = root / "run/drawbridge/fallback"
+        self.console_file = root / "run/drawbridge/console"
         self.openvpn = root / "etc/openvpn/server"
         self.ssh_key = root / "etc/ssh" / SSH_KEY
 
@@ -1233,7 +1240,7 @@ def keep_last_good(machine: GatewayMachine, applied: Generation | None, report: 
     Return `report` with what was put back and what failed; a gateway that runs in spite of a failure is degraded.
     """
     if applied is None:
-        return report
+        return replace(report, state="failed")
     try:
         repaired = []
         if machine.linked_generation() != applied:
@@ -1263,6 +1270,35 @@ def failed_report(report: Report, error: Exception) -> Report:
 
 def describe_error(error: Exception) -> str:
     return (str(error) or repr(error))[:MAX_REASON]
+
+
+def crash_report(machine: GatewayMachine, error: Exception) -> Report:
+    """Return the report of a run that a fault of the agent ended, and in which the last good release may run."""
+    report = Report("failed", "", "", f"the agent crashed, see its journal: {error!r}", machine.instance_id())
+    with contextlib.suppress(Exception):
+        applied = machine.load_state().applied
+        if applied and machine.has_generation(applied):
+            report = replace(report, running=applied.release, units=machine.load_manifest(applied.release).units)
+            if not machine.find_fault(applied, 0):
+                report = replace(report, state="degraded")
+    return report
+
+
+def add_fallback(machine: GatewayMachine, report: Report) -> Report:
+    """Return the report with why this agent runs in place of the current release's, if the bootstrap says so."""
+    if not (reason := read_or_empty(machine.fallback_file).strip()):
+        return report
+    state = "degraded" if report.state == "ready" else report.state
+    return replace(report, state=state, reason=join_reasons(reason, report.reason))
+
+
+def print_error(machine: GatewayMachine, text: str) -> None:
+    """Print a line to the console if it is not the last one there, else only to the journal."""
+    is_new = read_or_empty(machine.console_file) != text
+    print(text, file=sys.stderr if is_new else sys.stdout, flush=True)
+    with contextlib.suppress(OSError):
+        machine.console_file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(machine.console_file, text.encode())
 
 
 def publish_report(machine: GatewayMachine, cloud: Cloud, report: Report) -> None:
@@ -1305,15 +1341,18 @@ def main(arguments: Sequence[str]) -> int:
         try:
             report = converge(machine, cloud, hashlib.sha256(Path(__file__).read_bytes()).hexdigest())
         except Exception as error:
-            traceback.print_exc()
-            reason = f"the agent crashed, see its journal: {error!r}"
-            report = Report("failed", "", "", reason, machine.instance_id())
-        if report.state != "ready":
-            print(f"{report.state}: {report.reason}", file=sys.stderr)
+            traceback.print_exc(file=sys.stdout)
+            report = crash_report(machine, error)
+        report = add_fallback(machine, report)
+        lines = [] if report.state == "ready" else [f"{report.state}: {report.reason}"]
         try:
             publish_report(machine, cloud, report)
         except (AgentError, OSError) as error:
-            print(f"the report could not be written: {describe_error(error)}", file=sys.stderr)
+            lines.append(f"the report could not be written: {describe_error(error)}")
+        if lines:
+            print_error(machine, "; ".join(lines))
+        else:
+            machine.console_file.unlink(missing_ok=True)
         return 0 if report.state == "ready" else 1
 
 

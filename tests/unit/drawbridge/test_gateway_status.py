@@ -19,6 +19,7 @@ from drawbridge.commands.root import cli
 from drawbridge.operate import gateway_status as verbs
 from drawbridge.operate import ssh_login
 from drawbridge.operate.account import Account
+from lab.api.moto_patches import patched, serve_console_output
 from pki.ssh import HostKey, host_key
 from userdata.files.agent import GatewayMachine
 
@@ -323,9 +324,9 @@ def test_status_counts_sessions_that_another_one_of_the_same_client_ended(deploy
 
 def test_a_gateway_that_never_reported(deployed: SshServer, account: Account, identity: Path) -> None:
     account.client("ssm").delete_parameter(Name=account.names.report)
-    code, _, err = run("status", identity=identity)
+    code, out, _ = run("status", identity=identity)
     assert code == 1
-    assert "has not reported yet" in err
+    assert "missing" in out and "has not reported yet" in " ".join(out.split())
 
 
 def test_no_gateway_at_all(account: Account, identity: Path) -> None:
@@ -377,6 +378,58 @@ def test_a_report_of_a_replaced_instance_is_stale(
     shown_report = json.loads(out)["report"]
     reason = f"the last report is of instance i-0123, the gateway's is {instance}: ready"
     assert (code, shown_report["state"], shown_report["reason"]) == (1, "stale", reason)
+
+
+#: As journald writes to a console; the agent's lines are of a gateway that somebody may have taken over.
+CONSOLE = (
+    "[    4.711] cloud-init[69]: Cloud-init v. 25.1.4 running 'modules:final'\r\n"
+    "[   30.001] drawbridge-agent[412]: failed: no agent: E: Unable to locate package \x1b[2J\r\n"
+    "[   30.002] systemd[1]: Startup finished\r\n"
+)
+
+
+@pytest.mark.attack("9.4")
+def test_a_gateway_that_does_not_report_is_described_by_its_console(
+    deployed: SshServer, account: Account, instance: str, identity: Path
+) -> None:
+    report = {"state": "ready", "release": RELEASE, "reason": "", "instance": "i-0123", "time": ""}
+    account.client("ssm").put_parameter(
+        Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
+    )
+    consoles = {instance: CONSOLE.encode()}
+    with patched(serve_console_output(lambda name, size: consoles[name][-size:])):
+        code, out, _ = run("status", identity=identity)
+    line = r"failed: no agent: E: Unable to locate package \x1b[2J"
+    assert code == 1
+    assert f"\nthe agent's last lines on the instance's console:\n  {line}\n" in out
+    assert "cloud-init" not in out
+
+
+def test_a_gateway_that_reports_well_is_not_described_by_its_console(deployed: SshServer, identity: Path) -> None:
+    code, out, _ = run("status", "--json", identity=identity)
+    assert (code, json.loads(out)["console"]) == (0, [])
+
+
+def test_a_gateway_that_lets_nobody_in_shows_what_aws_has_of_it(
+    deployed: SshServer, account: Account, identity: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a new instance whose agent has not run: its host key is not the one in SSM yet."""
+
+    def refuse(address: tuple[str, int], timeout: float) -> socket.socket:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    report = {"state": "failed", "release": RELEASE, "reason": "no agent: no route", "instance": "", "time": ""}
+    account.client("ssm").put_parameter(
+        Name=account.names.report, Value=json.dumps(report), Type="String", Overwrite=True
+    )
+    with patched(serve_console_output(lambda name, size: CONSOLE.encode())):
+        code, out, _ = run("status", "--json", identity=identity)
+        assert run("status", identity=identity)[:1] == (1,)
+    shown_status = json.loads(out)
+    assert (code, shown_status["report"]["reason"]) == (1, "no agent: no route")
+    assert "Connection refused" in shown_status["login_error"]
+    assert len(shown_status["console"]) == 1
 
 
 @pytest.mark.parametrize("time", ["", "yesterday", "9999"])

@@ -10,7 +10,14 @@ from moto import mock_aws
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.s3.models import FakeBucket
 
-from lab.api.moto_patches import PATCHES, Patches, add_interface_prefixes, ignore_bucket_policies, patched
+from lab.api.moto_patches import (
+    PATCHES,
+    Patches,
+    add_interface_prefixes,
+    ignore_bucket_policies,
+    patched,
+    serve_console_output,
+)
 from lab.errors import LabError
 
 
@@ -47,6 +54,17 @@ def test_every_patch_is_undone_even_after_an_error() -> None:
         raise ZeroDivisionError
     assert FakeBucket.get_permission is before
     assert ignore_bucket_policies in PATCHES
+
+
+def test_the_console_is_what_the_machine_wrote_or_nothing_yet(ec2: Any) -> None:
+    (instance,) = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)["Instances"]
+    consoles = {instance["InstanceId"]: b"old" + b"x" * 65_530 + b"last\xff\n"}
+    read = serve_console_output(lambda name, size: consoles.get(name, b"")[-size:])
+    with patched(read):
+        answer = ec2.get_console_output(InstanceId=instance["InstanceId"])
+        consoles.clear()
+        assert "Output" not in ec2.get_console_output(InstanceId=instance["InstanceId"])
+    assert answer["Output"] == "x" * 65_530 + "last\ufffd\n"
 
 
 def test_a_function_that_moto_does_not_have_is_named() -> None:
