@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import growth, lab, links
+from bench import gaps, growth, lab, links
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWBRIDGE = (sys.executable, "-m", "drawbridge")
@@ -51,7 +51,9 @@ def main() -> int:
         if done.returncode:
             failed = True
             print(done.stderr, file=sys.stderr)
-    for figure in itertools.chain(growth.measure_growth(), lab.measure_lab(), links.measure_links()):
+    for figure in itertools.chain(
+        growth.measure_growth(), lab.measure_lab(), gaps.measure_gaps(), links.measure_links()
+    ):
         print(figure, flush=True)
     for title, stack, changes in TRIALS:
         failed |= not trial(title, stack, changes)

@@ -1,0 +1,77 @@
+"""Measure how long a client has no answer while its gateway's OpenVPN is killed or restarted, or its machine replaced.
+
+The stacks are shipped ones, one routed and one a segment; each client runs the bundle that it fetched.
+"""
+
+import itertools
+import os
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from drawbridge.trial import run
+from drawbridge.trial.bond_measure import measure_loss
+from drawbridge.trial.deployment import Deployment, deploy
+from drawbridge.trial.hosts import fetch_bundle, run_checked
+from drawbridge.trial.measure import ping
+from tests.support.stacks import deploy_world, wait_current, world_config
+
+TIMES = 5
+#: What the tunnel is, the stack, and the client that measures.
+STACKS = (("routed", "lab", "alice"), ("segment", "ros2", "ros_desktop"))
+
+PROTOCOLS = ("udp", "tcp")
+
+#: Seconds that may pass until a client has an answer again, by fault.
+GOALS = {"killed": 10, "restarted": 3, "replaced": 15}
+
+_UNIT = "openvpn-server@server"
+_KILL = f"kill -KILL $(systemctl show --property MainPID --value {_UNIT})"
+#: Another key of the operator's is other user data, and that means another machine.
+_KEYS = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAsoKYf52T/qqPs9K3EdwgDlmzBpDw3vEccNBsatj8W3",
+)
+
+
+def measure_gaps(times: int = TIMES) -> Iterator[str]:
+    """Yield a line for each fault of each stack over each protocol."""
+    for topology, stack, client in STACKS:
+        with run.disposable_region() as region:
+            for protocol in PROTOCOLS:
+                raw = world_config(stack)
+                raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "protocol": protocol}
+                deployed = deploy_world(region, stack, raw)
+                host = region.host(client)
+                fetch_bundle(deployed, host, client)
+                run_checked(host, "systemctl", "restart", f"openvpn-client@{client}")
+                for fault, seconds, cause in _faults(deployed, raw):
+                    gaps = [_measure_gap(deployed, client, seconds, cause) for _ in range(times)]
+                    yield (
+                        f"{statistics.median(gaps):8.1f} s  {topology}, {protocol}: {fault}, median of {times} "
+                        f"({min(gaps):.1f} to {max(gaps):.1f} s; goal: under {GOALS[fault]} s; load of the machine "
+                        f"{os.getloadavg()[0]:.0f})"
+                    )
+
+
+def _faults(deployed: Deployment, raw: Mapping[str, Any]) -> Iterator[tuple[str, float, Callable[[], object]]]:
+    """Yield each fault: its name, the seconds to watch, and how to cause it."""
+    gateway = deployed.gateway
+    yield "killed", 25, lambda: run_checked(gateway, "sh", "-c", _KILL)
+    yield "restarted", 15, lambda: run_checked(gateway, "systemctl", "restart", _UNIT)
+    keys = itertools.cycle(_KEYS)
+
+    def replace() -> None:
+        section = {**raw["drawbridge:gateway"], "sshKey": next(keys)}
+        wait_current(
+            deploy(deployed.region, deployed.settings.stack, {**raw, "drawbridge:gateway": section}, lambda _: None)
+        )
+
+    yield "replaced", 120, replace
+
+
+def _measure_gap(deployed: Deployment, client: str, seconds: float, cause: Callable[[], object]) -> float:
+    """Return the longest time without an answer from the gateway's tunnel address, seconds."""
+    host, address = deployed.region.host(client), str(deployed.settings.tunnel.pool.network_address + 1)
+    assert ping(host, address, 60) is not None
+    return measure_loss(host, address, seconds, meanwhile=cause).gap
