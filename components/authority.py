@@ -10,6 +10,7 @@ from pulumi.dynamic import Resource
 
 import contract
 from components.authority_provider import Issuer
+from components.default_tags import read_default_tags
 from components.grants import READ_PARAMETERS, Grant
 from components.owner import Owner
 from components.register import INTELLIGENT_TIERING
@@ -78,6 +79,7 @@ class Authority(pulumi.ComponentResource):
                 # Left out for `aws/ssm`: so deployed stacks that keep it have nothing to change.
                 **({"key": args.key} if args.key is not None else {}),
                 **({"tier": INTELLIGENT_TIERING} if args.intelligent_tiering else {}),
+                **({"tags": tags} if (tags := read_default_tags()) else {}),
             },
             child,
         )

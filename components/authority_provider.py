@@ -50,7 +50,7 @@ BATCH = 25
 
 INPUTS = (
     *("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "rotations"),
-    *("owner", "key", "tier"),
+    *("owner", "key", "tier", "tags"),
 )
 
 
@@ -79,6 +79,8 @@ class Order:
     """ARN of the KMS key of the secrets; None for `aws/ssm`."""
     tier: str | None = None
     """Tier of parameters; None for the account's default."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of parameters, in addition to the stack's own."""
 
     def check_rotations(self, now: datetime) -> None:
         """Raise `IssuerError` for a rotation that is in the future."""
@@ -107,6 +109,7 @@ class Order:
             owner=props.get("owner"),
             key=props.get("key"),
             tier=props.get("tier"),
+            tags=props.get("tags") or {},
         )
 
 
@@ -430,6 +433,8 @@ class Issuer(ResourceProvider):
         order = Order.from_props(_news)
         store = _open_store(order)
         check_update(store, order, _olds.get("owner"))
+        if (former := _olds.get("tags") or {}) != order.tags:
+            store.tag(_list_parameters(store, order), former)
         return UpdateResult({**_inputs(_news), **converge(store, order, _now())})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -450,8 +455,13 @@ class Issuer(ResourceProvider):
         if order.owner and _is_foreign(store, order):
             pulumi.log.warn(f"{order.names.authority} belongs to another deployment and is not deleted")
             return
-        paths = (order.names.clients, order.names.secrets, order.names.authority)
-        store.delete([name for path in paths for name in list(store.values) if name.startswith(f"{path}/")])
+        store.delete(_list_parameters(store, order))
+
+
+def _list_parameters(store: ParameterStore, order: Order) -> list[str]:
+    """Return the names of the authority's parameters that exist."""
+    paths = (order.names.clients, order.names.secrets, order.names.authority)
+    return [name for path in paths for name in list(store.values) if name.startswith(f"{path}/")]
 
 
 def _inputs(props: Mapping[str, Any]) -> dict[str, Any]:
@@ -479,7 +489,7 @@ def _open_store(order: Order, *, decrypt: bool = True) -> ParameterStore:
             "set AWS_PROFILE so that they are the same"
         )
     ssm = session.client("ssm", config=SSM_CONFIG)
-    return ParameterStore(ssm, order.names, order.key, tier=order.tier, decrypt=decrypt)
+    return ParameterStore(ssm, order.names, order.key, tier=order.tier, tags=order.tags, decrypt=decrypt)
 
 
 def _now() -> datetime:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -52,6 +53,7 @@ class ParameterStore:
         key: ARN of the KMS key that secrets are written under; None for `aws/ssm`. A secret under another key is
             written again.
         tier: SSM's tier of what is written; None for the account's default.
+        tags: tags of new parameters, in addition to the stack's own.
         decrypt: whether `values` has the secrets in clear.
     """
 
@@ -62,10 +64,13 @@ class ParameterStore:
         key: str | None = None,
         *,
         tier: str | None = None,
+        tags: Mapping[str, str] = MappingProxyType({}),
         decrypt: bool = True,
     ) -> None:
         self._ssm, self._key, self._tier = ssm, key, tier
-        self._tags = [{"Key": key, "Value": value} for key, value in contract.tags(names.stack).items()]
+        # The stack's own replace others of the same key, as they do on the provider's resources.
+        tags = {**tags, **contract.tags(names.stack)}
+        self._tags = [{"Key": key, "Value": value} for key, value in tags.items()]
         self.values: dict[str, str] = {}
         with translate_errors("read", names.root):
             self._call(lambda: self._read(names.root, decrypt=decrypt))
@@ -130,6 +135,16 @@ class ParameterStore:
         self.values[name] = value
         if secret:
             self._keys[name] = parameter["KeyId"]
+
+    def tag(self, names: Iterable[str], former: Iterable[str]) -> None:
+        """Give existing parameters the store's tags, and remove those of `former` keys that are not among them."""
+        removed = sorted(set(former) - {tag["Key"] for tag in self._tags})
+        for name in names:
+            parameter = {"ResourceType": "Parameter", "ResourceId": name}
+            with translate_errors("tag", name):
+                self._ssm.add_tags_to_resource(**parameter, Tags=self._tags)
+                if removed:
+                    self._ssm.remove_tags_from_resource(**parameter, TagKeys=removed)
 
     def _is_under_other_key(self, name: str) -> bool:
         """Return whether a secret is encrypted with another key; SSM names one by its ARN, ID or alias."""

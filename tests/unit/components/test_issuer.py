@@ -321,6 +321,22 @@ def test_delete_leaves_nothing_and_nobody_elses(ssm: Any) -> None:
     assert ssm.get_parameter(Name="/drawbridge/dev2/gateway/ca.crt")
 
 
+def read_tags(ssm: Any) -> list[dict[str, str]]:
+    """Return the tags of each parameter."""
+    lists = [ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name)["TagList"] for name in kept(ssm)]
+    return [{tag["Key"]: tag["Value"] for tag in tags} for tags in lists]
+
+
+def test_every_parameter_has_the_default_tags_also_after_they_change(ssm: Any) -> None:
+    own = contract.tags("dev")
+    outs = create(tags={"Team": "network", "Stack": "other"})
+    assert all(tags == {"Team": "network", **own} for tags in read_tags(ssm))
+    outs = update(outs, tags={"Team": "home", "Cost": "1"})
+    assert all(tags == {"Team": "home", "Cost": "1", **own} for tags in read_tags(ssm))
+    update(outs)
+    assert len(read_tags(ssm)) > 5 and all(tags == own for tags in read_tags(ssm))
+
+
 @pytest.mark.fault("4.8")
 def test_a_key_whose_policy_is_new_is_tried_again(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from botocore.exceptions import ClientError
