@@ -26,6 +26,8 @@ MAX_FILES = 20_000
 MAX_UNPACKED = 16 << 20
 MAX_ARCHIVE = 4 << 20
 
+#: Last word of the agent's dry run, as the agent has it.
+CHECKED = "checked"
 #: Shape of `manifest.json`, as in the agent, which cannot be imported here: it needs modules that Windows lacks.
 FORMAT = 1
 
@@ -79,7 +81,12 @@ def build(
     that the agent would refuse for its size.
     """
     rules = firewall.render_nftables(tunnel, admin_from=admin_from, allow_from=allow_from, vpc=vpc)
-    manifest = {"format": FORMAT, **_manifest_entries(tunnel, links), "secrets": list(GATEWAY_SECRETS)}
+    manifest = {
+        "format": FORMAT,
+        "check": CHECKED,
+        **_manifest_entries(tunnel, links),
+        "secrets": list(GATEWAY_SECRETS),
+    }
     clients = () if links else tunnel.clients
     contents = {
         "manifest.json": json.dumps(manifest, indent=2) + "\n",

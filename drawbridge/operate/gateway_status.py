@@ -236,6 +236,7 @@ def read_status(account: Account, target: SshTarget) -> GatewayStatus:
         release=str(account.json_parameter(account.names.release).get("sha256", "")),
         services={},
         sessions=(),
+        alarms=find_active_alarms(account),
         console=read_console(account, instances) if report.state in UNCERTAIN_STATES else (),
     )
     try:
@@ -264,7 +265,6 @@ def _read_services(account: Account, target: SshTarget, status: GatewayStatus) -
         sessions=parse_sessions(sessions),
         links=parse_links(links),
         displaced=find_displaced(connections),
-        alarms=find_active_alarms(account),
     )
 
 

@@ -108,6 +108,8 @@ class ServicesStub:
     """Name of a file that systemd-networkd does not take."""
     hangs: str = ""
     """Beginning of a command that does not end in time."""
+    checks: str | None = None
+    """What a new agent's dry run prints; None for what one prints that gets to its end."""
     silent: bool = False
     """OpenVPN does not answer at its management socket."""
     starts: int = 0
@@ -137,6 +139,8 @@ class ServicesStub:
             self._create_devices()
         elif argv[:3] == ["ip", "route", "replace"]:
             self.add_route(argv[5], IPv4Network(argv[3]))
+        elif argv[-1] == "check":
+            out = f"{agent.CHECKED} {Path(argv[-2]).parent.name}\n" if self.checks is None else self.checks
         elif argv[0] == "ssh-keygen":
             out = "ssh-ed25519 AAAA\n"
         elif argv[0] == "journalctl":

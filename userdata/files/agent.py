@@ -70,6 +70,10 @@ STATUS_MAX_AGE = 60.0
 STATUS_PATIENCE = 15.0
 #: An unchanged report is sent again as a sign of life.
 HEARTBEAT = 600.0
+#: Last word of an agent's dry run, after which comes the release that it belongs to.
+CHECKED = "checked"
+#: First word of a dry run that did not get to its end for want of AWS or of the machine.
+INCOMPLETE = "incomplete:"
 #: Pauses before a release that did not come up is tried again; the last one repeats. Each attempt costs the clients
 #: their connection.
 RETRY_PAUSES = (60.0, 300.0, 1800.0, 7200.0)
@@ -128,6 +132,8 @@ class Manifest:
     """Other units that run with the processes."""
     bundles: tuple[tuple[str, str], ...] = ()
     """Configurations with keys that the release needs: pairs of a file name and its parameter's name."""
+    check: str = ""
+    """The word that the release's agent prints at the end of a dry run; empty for one whose check prints nothing."""
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -228,7 +234,7 @@ def read_manifest(text: str) -> Manifest:
     try:
         raw = json.loads(text)
         format_number = raw["format"]
-        optional = {key: raw[key] for key in ("unit", "configs") if key in raw}
+        optional = {key: raw[key] for key in ("unit", "configs", "check") if key in raw}
         manifest = Manifest(
             instances=_read_list(raw["instances"]),
             secrets=_read_list(raw["secrets"]),
@@ -237,7 +243,14 @@ def read_manifest(text: str) -> Manifest:
             **optional,
         )
         parts = PurePosixPath(manifest.configs).parts
-        names = (*manifest.instances, *manifest.files, manifest.unit, *manifest.beside, *parts)
+        names = (
+            *manifest.instances,
+            *manifest.files,
+            manifest.unit,
+            *manifest.beside,
+            *parts,
+            manifest.check or "none",
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RefusedError(f"the release's manifest is unreadable: {error!r}") from error
     if format_number != FORMAT:
@@ -459,15 +472,18 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return holds
 
 
-def create_file(path: Path, content: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
-    """Create a file that must not exist yet, with its mode and owner from the start, and flush it to the disk."""
+def create_file(
+    path: Path, content: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None, *, sync: bool = True
+) -> None:
+    """Create a file that must not exist yet, with its mode and owner from the start, and flush it if `sync` is set."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         if owner:
             os.fchown(descriptor, *owner)
         file.write(content)
         file.flush()
-        os.fsync(descriptor)
+        if sync:
+            os.fsync(descriptor)
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -533,7 +549,7 @@ class Cloud:
     """The calls to AWS, with the instance's role; each is bounded, and each error is an `AgentError`."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        import boto3  # Takes most of a run's time, so `check` does without it.
+        import boto3  # Takes most of a run's time, so nothing that can do without it has it.
         import botocore.config
 
         self._settings = botocore.config.Config(
@@ -747,7 +763,7 @@ class GatewayMachine:
                 deviations.append(Deviation(text, functools.partial(self.add_routes, device, networks)))
         for instance, unit in self.processes(release):
             config = self.instance_config(release, instance)
-            if fault := self.find_management_fault(config):
+            if fault := self.find_management_fault(config, self.runtime_directory(instance) / "answered"):
                 deviations.append(Deviation(f"{unit} does not answer at its management socket: {fault}"))
         return deviations
 
@@ -850,13 +866,22 @@ class GatewayMachine:
         for network in networks:
             self.run_checked("ip", "route", "replace", str(network), "dev", device)
 
-    def find_management_fault(self, config: str) -> str:
-        """Return why OpenVPN does not answer at its management socket; empty if it does, or has none."""
+    def find_management_fault(self, config: str, answered: Path) -> str:
+        """Return why OpenVPN does not answer at its management socket; empty if it does, or has none.
+
+        OpenVPN logs each question, so it is asked no more for `HEARTBEAT` seconds after an answer, the time of which
+        is that of the file `answered`.
+        """
+        with contextlib.suppress(OSError):
+            if abs(time.time() - answered.stat().st_mtime) < HEARTBEAT:
+                return ""
         for path, *_ in read_options(config, "management"):
             try:
                 send_management_commands(self.root / path.lstrip("/"), ["pid"])
             except OSError as error:
                 return describe_error(error)
+            with contextlib.suppress(OSError):
+                answered.touch()
         return ""
 
     # Adding files beside those in use
@@ -870,7 +895,9 @@ class GatewayMachine:
                     target.mkdir(parents=True, exist_ok=True)
                 else:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    create_file(target, content)
+                    create_file(target, content, sync=False)
+            # One flush for thousands of files; on a small disk each one of its own takes milliseconds.
+            os.sync()
 
     def store_secrets(self, secrets: Iterable[Secret], name: str) -> None:
         """Put secrets beside the others; OpenVPN's user owns its files, root owns the SSH host key."""
@@ -896,7 +923,7 @@ class GatewayMachine:
         """Raise `RefusedError` for faults that show before a generation is in use."""
         release, secrets = self.releases / generation.release, self.vault / generation.secrets
         manifest = self.load_manifest(generation.release)
-        self.run_checked(sys.executable, "-I", str(release / "agent.py"), "check")
+        self.check_agent(generation.release, manifest)
         self.run_checked("nft", "--check", "--file", str(release / "root/etc/drawbridge/nftables.conf"))
         for instance in manifest.instances:
             # The last option makes OpenVPN print a list and exit after it has read all other options.
@@ -907,6 +934,18 @@ class GatewayMachine:
         check_key(secrets)
         if SSH_KEY in manifest.secrets:
             self.public_key(secrets / SSH_KEY)
+
+    def check_agent(self, release: str, manifest: Manifest) -> None:
+        """Let a release's agent make a dry run; raises `RefusedError` unless it gets to its end.
+
+        The manifest says whether the agent can: a release of an older version is accepted if its agent ends well.
+        """
+        output = self.run_checked(sys.executable, "-I", str(self.releases / release / "agent.py"), "check").stdout
+        last = (output.strip().splitlines() or [""])[-1]
+        if last.startswith(INCOMPLETE):
+            raise FailedError(f"the new agent's dry run: {last}")
+        if manifest.check and last != f"{manifest.check} {release}":
+            raise RefusedError(f"the new agent's dry run did not get to its end: {last or 'it printed nothing'}")
 
     def public_key(self, key: Path) -> str:
         """Return the public half of an SSH key."""
@@ -926,7 +965,7 @@ class GatewayMachine:
         missing = [serial for serial in serials if not (revoked / serial).exists()]
         for serial in missing:
             try:
-                create_file(revoked / serial, b"")
+                create_file(revoked / serial, b"", sync=False)
             except OSError as error:
                 failure = error
         if missing:
@@ -1069,6 +1108,13 @@ class GatewayMachine:
             raise RefusedError(f"{name}: {output or f'exit status {result.returncode}'}")
         return result
 
+    def forget_failures(self, state: AgentState) -> AgentState:
+        """Forget what failed before, as the operator has ordered; return the new memory."""
+        state = replace(state, refused=None, failed=None, reason="")
+        self.save_state(state)
+        self.retry_file.unlink()
+        return state
+
     def save_state(self, state: AgentState) -> None:
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.state_file, json.dumps(asdict(state)).encode())
@@ -1081,6 +1127,62 @@ class GatewayMachine:
             for path in directory.iterdir():
                 if path.name not in names:
                     shutil.rmtree(path, ignore_errors=True)
+
+
+class DryMachine(GatewayMachine):
+    """A machine on which a run changes nothing, and notes what it would do."""
+
+    def __init__(self, root: Path = Path("/"), run: Callable[[Sequence[str]], Any] = run_command) -> None:
+        super().__init__(root, run)
+        self.plan: list[str] = []
+
+    def save_state(self, state: AgentState) -> None:
+        """Note nothing: the memory is the running agent's."""
+
+    def forget_failures(self, state: AgentState) -> AgentState:
+        """Return the memory as it is."""
+        return state
+
+    def unpack_release(self, sha256: str, archive: bytes) -> None:
+        """Read the whole archive."""
+        self.plan.append(f"unpack {sum(1 for _ in read_archive(archive))} files")
+
+    def create_user(self, release: str) -> None:
+        """Create nobody."""
+
+    def store_secrets(self, secrets: Iterable[Secret], name: str) -> None:
+        """Note which secrets there would be."""
+        self.plan.append(f"store {len(list(secrets))} secrets")
+
+    def validate(self, generation: Generation) -> None:
+        """Check nothing: the running agent does."""
+
+    def revoke(self, serials: Iterable[str]) -> None:
+        """Note how many serials would be in force."""
+        self.plan.append(f"revoke {len(list(serials))} serials")
+
+    def end_revoked_sessions(self, applied: str, new: Revocations) -> None:
+        """End no session."""
+
+    def drop_ended(self, before: str, release: str, now: datetime) -> None:
+        """Drop nothing."""
+
+    def delete_unused(self, generation: Generation) -> None:
+        """Delete nothing."""
+
+    def activate(self, generation: Generation) -> list[str]:
+        """Note which processes would restart."""
+        self.plan.append(f"link {len(self.list_files(generation.release))} files")
+        for instance, unit in self.processes(generation.release):
+            started, inputs = self.started_generation(instance), self.startup_inputs(generation, instance)
+            if started is None or self.startup_inputs(started, instance) != inputs:
+                self.plan.append(f"restart {unit}")
+        return []
+
+    def repair(self, generation: Generation) -> tuple[list[str], list[str]]:
+        """Note how the machine deviates."""
+        self.plan += [deviation.text for deviation in self.find_deviations(generation)]
+        return [], []
 
 
 class StagingDirectory:
@@ -1138,9 +1240,7 @@ def converge(machine: GatewayMachine, cloud: Cloud, agent: str) -> Report:
     """
     state = machine.load_state()
     if machine.retry_file.exists():
-        state = replace(state, refused=None, failed=None, reason="")
-        machine.save_state(state)
-        machine.retry_file.unlink()
+        state = machine.forget_failures(state)
     applied = state.applied if state.applied and machine.has_generation(state.applied) else None
     report = Report("ready", "", "", "", machine.instance_id())
     try:
@@ -1323,10 +1423,34 @@ def add_repairs(repairs: tuple[str, ...], texts: Iterable[str], now: datetime) -
     return (*old, *new.values())[-MAX_REPAIRS:]
 
 
+def dry_run(machine: DryMachine, cloud: Cloud, release: str, agent: str) -> Iterator[str]:
+    """Yield the lines of a dry run; the last one proves that it got to its end, or says why it could not.
+
+    An agent of an older version takes only the exit status, and remembers a failure: AWS's must not be one.
+    """
+    report = converge(machine, cloud, agent)
+    report.text(datetime.now(UTC))
+    yield from machine.plan
+    is_complete = report.state == "ready"
+    yield f"{CHECKED} {release}" if is_complete else f"{INCOMPLETE} {report.state} {report.reason}"
+
+
+def check() -> int:
+    """Print a dry run of this agent and return the exit status, which is 1 for a fault of the agent only."""
+    path = Path(__file__).resolve()
+    try:
+        cloud = Cloud(read_env(Path("/etc/drawbridge/env").read_text()))
+        lines = list(dry_run(DryMachine(), cloud, path.parent.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+    except OSError as error:
+        lines = [f"{INCOMPLETE} {describe_error(error)}"]
+    print("\n".join(lines))
+    return 0
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run once and return the exit status, 0 if the gateway is ready; `check` only shows that this file is complete."""
+    """Run once and return the exit status, 0 if the gateway is ready; `check` makes a dry run."""
     if list(arguments) == ["check"]:
-        return 0
+        return check()
     machine = GatewayMachine()
     os.umask(0o022)
     lock = machine.root / "run/drawbridge.lock"

@@ -50,7 +50,7 @@ def main() -> None:
                 run_agent(CURRENT, current)
             if LAST_GOOD.exists() and LAST_GOOD.read_bytes() != current:
                 reason = f"the agent of release {CURRENT.parent.resolve().name[:12]} does not work: the one before runs"
-                print_error(reason)
+                print(reason)  # The agent has it on the console.
                 write(fallback, reason.encode())
                 run_agent(LAST_GOOD, LAST_GOOD.read_bytes())
         env = read_env()

@@ -5,6 +5,7 @@ Does not prove that the programs fail as `gateway.ServicesStub`, their stand-in,
 
 import errno
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from openvpn.listener import Listener
 from openvpn.model import Tunnel
 from tests.support import gateway
 from tests.unit.userdata.test_agent_machine import OPENVPN, World, world  # noqa: F401  # a fixture
+from userdata import release
 from userdata.files import agent
 
 #: A release that OpenVPN must be restarted for.
@@ -159,10 +161,10 @@ def test_a_revocation_holds_though_the_disk_has_no_room_for_its_release(
     world.run()
     write = agent.create_file
 
-    def full(path: Path, content: bytes, *rest: Any) -> None:
+    def full(path: Path, content: bytes, *rest: Any, **more: Any) -> None:
         if content and "run/" not in str(path.relative_to(world.root)):
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, content, *rest)
+        write(path, content, *rest, **more)
 
     monkeypatch.setattr(agent, "create_file", full)
     world.publish(gateway.build_release(revoked=[5]))
@@ -189,6 +191,103 @@ def test_a_session_that_cannot_be_ended_does_not_stop_the_release(world: World) 
     world.services.silent = False
     assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert world.services.starts == 1
+
+
+def machine_files(world: World) -> dict[str, object]:  # noqa: F811
+    """What is on the machine: each file's content and time, each link's target."""
+    return {
+        str(path): path.readlink() if path.is_symlink() else (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in world.root.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_dry_run_gets_to_its_end_and_changes_nothing(world: World, is_new: bool) -> None:  # noqa: F811
+    sha = world.publish(gateway.build_release())
+    world.run()
+    if is_new:
+        sha = world.publish(gateway.build_release(gateway.tunnel_without(("bob",)), revoked={5: "bob"}))
+    (world.root / "run/drawbridge/retry").touch()
+    files, commands = machine_files(world), len(world.services.commands)
+    dry = agent.DryMachine(world.root, world.services)
+    if is_new:
+        # The running agent has put it there before it has the release's agent try it.
+        world.machine.unpack_release(sha, world.cloud.fetch_archive(world.cloud.look_up(())[0]))
+        files = machine_files(world)
+    lines = list(agent.dry_run(dry, world.cloud, sha, "another agent"))
+    assert lines[-1] == f"checked {sha}"
+    assert ("revoke 1 serials" in lines) == is_new
+    assert machine_files(world) == files
+    changes = ("start", "restart", "reload", "enable", "mask", "--file", "replace")
+    assert [c for c in world.services.commands[commands:] if any(word in c.split() for word in changes)] == []
+
+
+def test_a_dry_run_without_aws_is_incomplete(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Which an agent that only takes the exit status must not remember."""
+    sha = world.publish(gateway.build_release())
+    world.run()
+
+    def fail(_: object) -> None:
+        raise agent.FailedError("ThrottlingException")
+
+    monkeypatch.setattr(world.cloud, "look_up", fail)
+    dry = agent.DryMachine(world.root, world.services)
+    assert list(agent.dry_run(dry, world.cloud, sha, "agent"))[-1] == "incomplete: degraded ThrottlingException"
+
+
+@pytest.mark.parametrize(
+    ("printed", "state", "is_remembered"),
+    [("", "refused", True), ("checked another\n", "refused", True), ("incomplete: failed no\n", "degraded", False)],
+)
+def test_an_agent_hands_over_only_after_a_whole_dry_run(
+    world: World,  # noqa: F811
+    printed: str,
+    state: str,
+    is_remembered: bool,
+) -> None:
+    """Nothing in the exit status distinguishes one that ends at its first line."""
+    good = world.publish(gateway.build_release())
+    world.run()
+    world.publish(gateway.build_release(revoked=[1]))
+    world.services.checks = printed
+    report = world.run()
+    assert (report.state, report.running) == (state, good)
+    assert "dry run" in report.reason
+    world.services.checks = None
+    assert (world.run().state == state) == is_remembered
+
+
+def test_a_release_of_an_older_version_is_accepted_though_its_check_prints_nothing(world: World) -> None:  # noqa: F811
+    """Its manifest does not say that its agent can make a dry run."""
+    world.publish(gateway.build_release())
+    world.run()
+    files = gateway.release_contents(gateway.build_release(revoked=[1]))
+    manifest = json.loads(files["manifest.json"])
+    del manifest["check"]
+    sha = world.publish(gateway.pack_release(files | {"manifest.json": json.dumps(manifest).encode()}))
+    world.services.checks = ""
+    report = world.run()
+    assert (report.state, report.running) == ("ready", sha)
+
+
+def test_the_word_is_the_same_in_the_manifest_and_in_the_agent() -> None:
+    assert release.CHECKED == agent.CHECKED
+
+
+def test_a_release_with_many_serials_is_flushed_as_a_whole(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not each of thousands of files by itself."""
+    world.publish(gateway.build_release())
+    world.run()
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    world.publish(gateway.build_release(revoked=range(100, 400)))
+    assert world.run().state == "ready"
+    assert len(world.serials()) == 300
+    assert len(flushed) < 50
 
 
 def test_an_unchanged_report_is_sent_again_as_a_sign_of_life(

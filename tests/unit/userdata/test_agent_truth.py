@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +105,28 @@ def test_a_silent_management_socket_degrades_and_restarts_nothing(world: World) 
     assert report.reason == f"{OPENVPN} does not answer at its management socket: timed out"
     world.services.silent = False
     assert world.run().state == "ready"
+
+
+def test_a_process_that_has_answered_is_not_asked_again_at_once(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenVPN logs three lines for each question."""
+    world.publish(gateway.build_release())
+    world.run()
+    asked: list[list[str]] = []
+
+    def answer(path: Path, commands: list[str]) -> list[str]:
+        asked.append(commands)
+        return []
+
+    monkeypatch.setattr(agent, "send_management_commands", answer)
+    world.run()
+    world.run()
+    assert asked == [["pid"]]
+    gateway.make_stale(world.root / "run/openvpn-server/answered")
+    world.run()
+    assert asked == [["pid"], ["pid"]]
 
 
 def test_after_a_start_of_the_machine_the_filter_is_loaded_again_without_a_word(world: World) -> None:  # noqa: F811

@@ -128,7 +128,7 @@ def test_an_agent_that_leaves_no_report_gives_way_to_the_last_one_that_did(
     assert runs[-2:] == [3, 3]
     assert out.count("the last good agent runs") == 1 + runs.count(3)
     assert (machine / "run/fallback").read_text() == "the agent of release current does not work: the one before runs"
-    assert err.count("does not work: the one before runs") == 1, "no flood on the console"
+    assert "does not work" not in err, "the agent says it there; two that take turns would flood the console"
     bootstrap.CURRENT.write_bytes(agent(machine, name="a mended agent"))
     assert run() == 3
     assert "a mended agent runs" in capsys.readouterr().out

@@ -67,7 +67,9 @@ def test_what_is_in_the_files() -> None:
     assert files["agent.py"] == (FILES / "agent.py").read_bytes()
     manifest = agent.read_manifest(files["manifest.json"].decode())
     beside = ("drawbridge-patches.timer",)
-    assert manifest == agent.Manifest(instances=("server",), secrets=GATEWAY_SECRETS, beside=beside)
+    assert manifest == agent.Manifest(
+        instances=("server",), secrets=GATEWAY_SECRETS, beside=beside, check=agent.CHECKED
+    )
     assert json.loads(files["manifest.json"])["format"] == agent.FORMAT
 
 
