@@ -4,6 +4,7 @@ The texts are those of AWS's own checks, which services of the query and JSON pr
 """
 
 import functools
+import itertools
 import re
 import sys
 import unicodedata
@@ -133,11 +134,17 @@ def _list_ranges(category: str) -> str:
     """Return a Unicode category (``L``, ``Zs``) or ``ASCII`` as ranges that stand inside brackets."""
     if category == "ASCII":
         return r"\x00-\x7f"
-    ranges: list[list[int]] = []
-    for point in range(sys.maxunicode + 1):
-        if unicodedata.category(chr(point)).startswith(category):
-            if ranges and ranges[-1][1] == point - 1:
-                ranges[-1][1] = point
-            else:
-                ranges.append([point, point])
+    ranges = [entry for name, entries in _group_code_points().items() if name.startswith(category) for entry in entries]
     return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
+
+
+@functools.cache
+def _group_code_points() -> Mapping[str, Sequence[tuple[int, int]]]:
+    """Return the ranges of each Unicode category: first and last code point."""
+    groups = dict[str, list[tuple[int, int]]]()
+    first = 0
+    for category, points in itertools.groupby(map(unicodedata.category, map(chr, range(sys.maxunicode + 1)))):
+        last = first + sum(1 for _ in points) - 1
+        groups.setdefault(category, []).append((first, last))
+        first = last + 1
+    return groups
