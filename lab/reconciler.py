@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,9 @@ from lab.network.state import State, read_state
 from lab.services import Services
 
 LOG = logging.getLogger("lab")
+#: Seconds of rest after a reconcile while nobody waits for the next: a deployment makes a hundred calls one after
+#: another, and reading the API costs more than to answer such a call.
+_REST = 0.25
 
 
 class Reconciler:
@@ -37,6 +41,7 @@ class Reconciler:
         self._regions: list[str] = []
         self._requested = 0  # reconciles requested so far
         self._reconciled = 0  # the last request that Linux follows
+        self._waiting = 0  # callers of `wait`
         self._stopped = False
 
     def request(self, region: str) -> None:
@@ -51,7 +56,12 @@ class Reconciler:
         """Wait until Linux follows all that was requested so far; return whether it did within `timeout` seconds."""
         with self._condition:
             requested = self._requested
-            return self._condition.wait_for(lambda: self._reconciled >= requested, timeout)
+            self._waiting += 1
+            self._condition.notify_all()
+            try:
+                return self._condition.wait_for(lambda: self._reconciled >= requested, timeout)
+            finally:
+                self._waiting -= 1
 
     def start(self) -> None:
         """Reconcile in a thread of its own until `stop`."""
@@ -64,9 +74,11 @@ class Reconciler:
             self._condition.notify_all()
 
     def _run(self) -> None:
+        rested_at = 0.0
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._requested > self._reconciled or self._stopped)
+                self._condition.wait_for(lambda: self._waiting or self._stopped, rested_at - time.monotonic())
                 if self._stopped:
                     return
                 requested, regions = self._requested, list(self._regions)
@@ -75,6 +87,7 @@ class Reconciler:
             with self._condition:
                 self._reconciled = requested
                 self._condition.notify_all()
+            rested_at = time.monotonic() + _REST
 
     def _reconcile_region(self, region: str) -> None:
         """Read one AWS region and make Linux match; once more if a call changed things while they were read."""
