@@ -3,11 +3,13 @@
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
+from lab.alarms import Alarms
 from lab.errors import LabError
 from lab.hosts import Hosts
 from lab.instances import Instances
@@ -43,6 +45,7 @@ class Control:
         hosts: Hosts,
         instances: Instances,
         reconciler: Reconciler,
+        alarms: Alarms,
         change_rules: Callable[[Mapping[str, Any]], None],
         publish_images: Callable[[str, str], dict[str, str]],
         withdraw_image: Callable[[str, str], bool],
@@ -54,6 +57,7 @@ class Control:
         self._hosts = hosts
         self._instances = instances
         self._reconciler = reconciler
+        self._alarms = alarms
         self._change_rules = change_rules
         self._publish_images_of = publish_images
         self._withdraw = withdraw_image
@@ -74,6 +78,8 @@ class Control:
             Verb.SET_RULES: self._set_rules,
             Verb.PUBLISH_IMAGES: self._publish_images,
             Verb.WITHDRAW_IMAGE: self._withdraw_image,
+            Verb.SET_CLOCK_FORWARD: self._set_clock_forward,
+            Verb.FAIL_CHECK: self._fail_check,
         }
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -108,6 +114,14 @@ class Control:
     def _withdraw_image(self, arguments: Arguments) -> dict[str, Any]:
         if not self._withdraw(arguments["region"], arguments["image"]):
             raise LabError(f"Debian has no image {arguments['image']} in {arguments['region']}")
+        return {}
+
+    def _set_clock_forward(self, arguments: Arguments) -> dict[str, Any]:
+        self._alarms.set_forward(timedelta(seconds=float(arguments["seconds"])))
+        return {}
+
+    def _fail_check(self, arguments: Arguments) -> dict[str, Any]:
+        self._alarms.fail_check(arguments["instance"], arguments["check"])
         return {}
 
     def _wait_reconciled(self, arguments: Arguments) -> dict[str, Any]:

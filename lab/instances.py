@@ -102,6 +102,10 @@ class Instances:
         if machine := self.machine(instance):
             machine.reboot()
 
+    def recover(self, instance: str) -> None:
+        """Boot an instance that is on once more, as on another host: its disk stays, and nothing shuts down before."""
+        self._workers.submit(self._recover, instance)
+
     def replace_root(self, region: str, instance: str) -> None:
         """Boot an instance from a root volume as it was at launch, in the background."""
         self._workers.submit(self._replace_root, region, instance)
@@ -144,6 +148,14 @@ class Instances:
             record.machine.remove()
         self._fabric.close_machine(name)
         self._records.pop(name, None)
+
+    def _recover(self, name: str) -> None:
+        record = self._records.get(name)
+        if record is not None:
+            with record.lock:
+                if record.machine:
+                    record.machine.stop(orderly=False)
+                    self._power_on(record, self._states[record.region].instances[name])
 
     def _replace_root(self, region: str, name: str) -> None:
         record = self._records.get(name)

@@ -245,6 +245,14 @@ class Region:
         """
         self._ask(Verb.SET_RULES, **rules)
 
+    def set_clock_forward(self, seconds: float) -> None:
+        """Set CloudWatch's clock forward; alarms are evaluated at each minute on the way."""
+        self._ask(Verb.SET_CLOCK_FORWARD, seconds=seconds)
+
+    def fail_check(self, instance: str, check: str) -> None:
+        """Have a status check of an instance (`System` or `Instance`) fail until EC2 has recovered or rebooted it."""
+        self._ask(Verb.FAIL_CHECK, instance=instance, check=check)
+
     def publish_images(self, region: str, release: str = "13") -> dict[str, str]:
         """Publish a newer Debian image for each architecture in an AWS region; return their IDs by architecture."""
         images: dict[str, str] = self._ask(Verb.PUBLISH_IMAGES, region=region, release=release)["images"]

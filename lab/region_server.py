@@ -21,11 +21,14 @@ from typing import Any
 import boto3
 
 from lab import verbs, wsgi
+from lab.alarms import Alarms
 from lab.api import moto_patches, moto_state, tls
 from lab.api.app import ApiRequestHandler, AwsApi
 from lab.api.iam import ACCOUNT
+from lab.api.moto_alarms import MotoAlarmStore
 from lab.api.moto_inventory import find_memory
 from lab.api.validation.validator import Validator
+from lab.clock import Clock
 from lab.control import Control
 from lab.hosts import Hosts
 from lab.instances import Instances
@@ -86,6 +89,10 @@ class RegionServer:
         self._reconciler = Reconciler(
             lambda region: self._client("ec2", region), self._fabric, self._services, self._instances
         )
+        self._clock = Clock()
+        self._alarms = Alarms(
+            MotoAlarmStore(self._moto_lock), self._clock, recover=self._instances.recover, reboot=self._instances.reboot
+        )
         self._validator = Validator()
         self._api = AwsApi(
             self._keys,
@@ -103,6 +110,7 @@ class RegionServer:
             hosts=self._hosts,
             instances=self._instances,
             reconciler=self._reconciler,
+            alarms=self._alarms,
             change_rules=self._change_rules,
             publish_images=self._publish_images,
             withdraw_image=self._withdraw_image,
@@ -111,6 +119,7 @@ class RegionServer:
         moto_patches.apply(
             moto_patches.defer_termination(self._instances.is_running),
             moto_patches.serve_console_output(self._instances.read_console),
+            moto_patches.stamp_metrics(self._clock.now),
         )
 
     def open(self) -> None:
@@ -125,9 +134,11 @@ class RegionServer:
         wsgi.serve(wsgi.serve_files(self._image.mirror, "/debian/"), listen(internet, fabric.MIRROR, 80))
         dns.serve_names(listen(internet, fabric.RESOLVER, 53, socket.SOCK_DGRAM))
         self._reconciler.start()
+        self._alarms.start()
 
     def close(self) -> None:
         """Stop every machine and remove every namespace."""
+        self._alarms.stop()
         self._reconciler.stop()
         self._instances.close()
         self._hosts.close()

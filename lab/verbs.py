@@ -26,3 +26,5 @@ class Verb(StrEnum):
     SET_RULES = "set-rules"
     PUBLISH_IMAGES = "publish-images"
     WITHDRAW_IMAGE = "withdraw-image"
+    SET_CLOCK_FORWARD = "set-clock-forward"
+    FAIL_CHECK = "fail-check"
