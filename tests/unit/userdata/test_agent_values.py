@@ -228,6 +228,7 @@ def test_a_report_is_news_only_if_it_says_something_else() -> None:
         "instance": "i-1",
         "units": [],
         "repaired": [],
+        "software": {},
         "time": "2026-01-01T00:00:00+00:00",
     }
 
