@@ -183,6 +183,11 @@ class Names:
         """
         return self.display_name(f"alarm-{name}")
 
+    @property
+    def connections(self) -> str:
+        """Log group of the gateway's connection log; its role may write to no other."""
+        return f"{self.root}/connections"
+
     def kit_key(self, name: str) -> str:
         """Object key of the kit that a client's machine is set up with."""
         return f"kits/{name}.tar.gz"

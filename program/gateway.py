@@ -10,6 +10,7 @@ import contract
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
+from components.connection_log import ConnectionLog, ConnectionLogArgs
 from components.existing_vpc import ExistingVpc
 from components.firewall import Firewall, FirewallArgs, find_dynamic_ranges
 from components.gateway import Gateway, GatewayArgs
@@ -205,9 +206,13 @@ def create_vault(
 def create_instance(
     settings: Settings, location: Location, authority: Authority, vault: Vault, more_grants: Sequence[Grant] = ()
 ) -> Gateway:
-    """Create the gateway's instance and role; the role may do what vault, authority and `more_grants` grant."""
+    """Create the gateway's instance and role, and its connection log if the stack has one.
+
+    The role may do what log, vault, authority and `more_grants` grant.
+    """
     names = location.names
-    grants = [*vault.grants, *authority.grants, *more_grants]
+    log = create_connection_log(settings, names)
+    grants = [*vault.grants, *authority.grants, *(log.grants if log else ()), *more_grants]
     access_args = AccessArgs(
         names=names,
         region=settings.region,
@@ -233,6 +238,14 @@ def create_instance(
         after=[location.network, location.address, vault, access],
     )
     return Gateway(names.resource("gateway"), args)
+
+
+def create_connection_log(settings: Settings, names: contract.Names) -> ConnectionLog | None:
+    """Create the gateway's connection log unless it is switched off."""
+    if settings.log.days is None:
+        return None
+    args = ConnectionLogArgs(names=names, retention_days=settings.log.days)
+    return ConnectionLog(names.resource("connection-log"), args)
 
 
 def list_revocations(revoked: Mapping[str, Mapping[str, str]]) -> dict[str, Revocation]:

@@ -199,6 +199,7 @@ def render_release(
             # A half for each, so that the two never restart at once.
             maintenance_window=str(parse_window(settings.gateway.maintenance_window).half(link_of(gateway))),
             clients_end=first_end(settings, clients),
+            connection_log=settings.log.days is not None,
         )
 
     values = pulumi.Output.all(peer.address.public_ip, authority.revoked, authority.clients)

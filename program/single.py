@@ -109,6 +109,7 @@ def render_release(
             metrics=gateway.metrics,
             maintenance_window=str(parse_window(gateway.maintenance_window)),
             clients_end=first_end(settings, clients),
+            connection_log=settings.log.days is not None,
         )
 
     return pulumi.Output.all(tunnel, authority.revoked, authority.clients).apply(lambda values: build(*values))

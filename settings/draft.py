@@ -11,6 +11,7 @@ from settings.model import (
     Gateway,
     Iam,
     Lifetimes,
+    Log,
     Network,
     Pair,
     Rotations,
@@ -51,6 +52,7 @@ class Draft:
     rotations: Rotations | None
     iam: Iam | None
     secrets: Secrets | None
+    log: Log | None
     pair: Pair | None
     has_pair: bool
     """Whether the stack file has a section `pair`, valid or not."""

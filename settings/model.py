@@ -76,6 +76,13 @@ def _parse_moment(value: object) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _parse_retention(value: object) -> object:
+    """Return `none` for 0 days; and a boolean as text, because Python would take it for 0 or 1."""
+    if isinstance(value, bool):
+        return str(value)
+    return "none" if value == 0 else value
+
+
 def _write_number(value: object) -> object:
     """Return a number as text: Python would take it for an address."""
     return str(value) if isinstance(value, int | float) else value
@@ -335,6 +342,24 @@ class Alerts(Section):
     """The address that SNS sends the alarms to, once its owner has confirmed."""
 
 
+#: Days for which CloudWatch Logs keeps events, as AWS has them; `none` for no log at all.
+Retention = Literal[
+    "none", 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
+]
+
+
+class Log(Section):
+    """The log of clients' connections, in CloudWatch Logs."""
+
+    retention: Annotated[Retention, BeforeValidator(_parse_retention)] = 90
+    """Days for which an event is kept; `none` switches the log off and deletes it."""
+
+    @property
+    def days(self) -> int | None:
+        """Return the days for which an event is kept; None without a log."""
+        return None if self.retention == "none" else self.retention
+
+
 class Settings(Section):
     """A stack's whole configuration."""
 
@@ -348,6 +373,7 @@ class Settings(Section):
     rotations: Rotations
     iam: Iam
     secrets: Secrets
+    log: Log
     pair: Pair | None = None
     alerts: Alerts | None = None
 

@@ -23,6 +23,7 @@ from settings.model import (
     Gateway,
     Iam,
     Lifetimes,
+    Log,
     Network,
     Pair,
     Rotations,
@@ -34,7 +35,19 @@ from settings.model import (
 from settings.problems import NAMESPACE, Problem, SettingsError, explain, not_a_list, show, suggest
 
 #: Keys of the namespace.
-SECTIONS = ("network", "gateway", "pair", "tunnel", "clients", "lifetimes", "rotations", "iam", "secrets", "alerts")
+SECTIONS = (
+    "network",
+    "gateway",
+    "pair",
+    "tunnel",
+    "clients",
+    "lifetimes",
+    "rotations",
+    "iam",
+    "secrets",
+    "alerts",
+    "log",
+)
 
 
 def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
@@ -49,7 +62,8 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
     problems += find_problems(draft)
     network, gateway, tunnel = draft.network, draft.gateway, draft.effective_tunnel
     lifetimes, rotations, iam, secrets = draft.lifetimes, draft.rotations, draft.iam, draft.secrets
-    if problems or not (network and gateway and tunnel and lifetimes and rotations and iam and secrets):
+    log = draft.log
+    if problems or not (network and gateway and tunnel and lifetimes and rotations and iam and secrets and log):
         raise SettingsError(problems)
     return Settings.model_construct(
         stack=stack,
@@ -62,6 +76,7 @@ def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Set
         rotations=rotations,
         iam=iam,
         secrets=secrets,
+        log=log,
         pair=draft.pair,
         alerts=draft.alerts,
     )
@@ -105,6 +120,7 @@ def _parse_sections(raw: Mapping[str, object], stack: str, problems: list[Proble
         rotations=_parse_section(Rotations, "rotations", values["rotations"], problems),
         iam=_parse_section(Iam, "iam", values["iam"], problems),
         secrets=_parse_section(Secrets, "secrets", values["secrets"], problems),
+        log=_parse_section(Log, "log", values["log"], problems),
         clients=_parse_clients(entries, problems),
         entries=len(entries) if isinstance(entries, list) else 0,
         pair=_parse_section(Pair, "pair", values["pair"], problems) if has_pair else None,

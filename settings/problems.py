@@ -115,6 +115,7 @@ SECTION_EXAMPLES = {
     "Rotations": "{gateway: 2026-11-28T08:10:00Z}",
     "Secrets": "{key: stack}",
     "Alerts": "{email: operator@example.com}",
+    "Log": "{retention: 90}",
 }
 
 #: An example of each key that has keys of its own.

@@ -353,6 +353,11 @@ OPERATOR = (
     Statement(sid="Bucket", patterns=("s3:ListBucket",), resources=("arn:aws:s3:::drawbridge-*",)),
     Statement(sid="Kits", patterns=("s3:GetObject",), resources=("arn:aws:s3:::drawbridge-*/kits/*",)),
     Statement(
+        sid="ConnectionLog",
+        patterns=("logs:FilterLogEvents",),
+        resources=("arn:aws:logs:*:*:log-group:/drawbridge/*",),
+    ),
+    Statement(
         sid="Keys",
         patterns=("kms:DescribeKey", "kms:ListResourceTags"),
         resources=("arn:aws:kms:*:*:key/*",),
@@ -422,7 +427,7 @@ def files() -> dict[str, str]:
     """Return the text of each policy, by its file's name; raises ValueError."""
     program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py"]
     operate = {*boto3_calls((ROOT / "drawbridge" / "operate").glob("*.py"))} - MISTAKEN
-    deployer = actions([*provider_calls(), *boto3_calls(program), *PROVIDER_EXTRAS])
+    deployer = actions([*provider_calls(), *({*boto3_calls(program)} - MISTAKEN), *PROVIDER_EXTRAS])
     operator = actions([*OPERATOR_EXTRAS, *operate])
     return {"deployer.json": policy(DEPLOYER, deployer), "operator.json": policy(OPERATOR, operator)}
 

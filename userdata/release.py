@@ -2,7 +2,7 @@
 
 Layout, as the agent reads it: `manifest.json`, `agent.py`, `ccd/` with a file for each client, `revoked/` with a file
 for each revoked serial (the client's name, and on a second line when the certificate ends), and under `root/` the files
-that are linked to their places on the machine. Units there run `metrics.py` and `patches.py`.
+that are linked to their places on the machine. Units there run the other scripts.
 """
 
 import io
@@ -28,6 +28,10 @@ MAX_ARCHIVE = 4 << 20
 
 #: Last word of the agent's dry run, as the agent has it.
 CHECKED = "checked"
+
+#: Scripts of a release, beside each other.
+SCRIPTS = ("agent.py", "metrics.py", "patches.py", "connections.py")
+
 #: Shape of `manifest.json`, as in the agent, which cannot be imported here: it needs modules that Windows lacks.
 FORMAT = 1
 
@@ -70,6 +74,7 @@ def build(
     metrics: str = "basic",
     maintenance_window: str = "sun:03:00-sun:04:00",
     clients_end: str | None = None,
+    connection_log: bool = False,
 ) -> Release:
     """Return the release of a tunnel; the same values always give the same bytes.
 
@@ -90,10 +95,11 @@ def build(
     clients = () if links else tunnel.clients
     contents = {
         "manifest.json": json.dumps(manifest, indent=2) + "\n",
-        **{script: (FILES / script).read_text() for script in ("agent.py", "metrics.py", "patches.py")},
+        **{script: (FILES / script).read_text() for script in SCRIPTS},
         "metrics-level": f"{metrics}\n",
         "maintenance-window": f"{maintenance_window}\n",
         **({} if clients_end is None else {"alarms.json": json.dumps({"clientsEnd": clients_end}) + "\n"}),
+        "connection-log": "on\n" if connection_log else "off\n",
         **{f"ccd/{client.name}": server.render_ccd(client, tunnel) for client in clients},
         **{f"revoked/{serial}": _render_revocation(revocation) for serial, revocation in revoked.items()},
         **{f"root/{path}": text for path, text in _read_tree(FILES / "root").items()},
@@ -102,6 +108,7 @@ def build(
         "root/etc/sysctl.d/90-drawbridge.conf": sysctl.render_sysctl(tunnel),
         **{f"root/{path}": text for path, text in _topology_files(tunnel).items()},
         **{f"root/{path}": text for path, text in _metrics_files(metrics).items()},
+        **({f"root/{CONNECTIONS_DROP_IN}": START_CONNECTIONS} if connection_log else {}),
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
     _check_size(contents, archive, len(clients), len(revoked))
@@ -181,6 +188,11 @@ def _metrics_files(level: str) -> dict[str, str]:
         return {}
     text = f"[Timer]\nOnActiveSec=\nOnActiveSec=30\nOnUnitInactiveSec={METRICS_INTERVALS[level]}\n"
     return {"etc/systemd/system/drawbridge-metrics.timer.d/interval.conf": text}
+
+
+#: Each run of the agent starts the connection log's process unless it runs; the process ends itself where it is off.
+CONNECTIONS_DROP_IN = "etc/systemd/system/drawbridge-agent.service.d/connections.conf"
+START_CONNECTIONS = "[Unit]\nWants=drawbridge-connections.service\n"
 
 
 def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> bytes:

@@ -1,12 +1,13 @@
 """drawbridge client …"""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from drawbridge.commands import options, output, rotation
-from drawbridge.operate import bundles, rotations
+from drawbridge.operate import bundles, connection_log, rotations
+from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.lab_account import connect
 from openvpn import windows
 from openvpn.model import System
@@ -88,6 +89,46 @@ def kit(name: str, minutes: int, stack: str, region: str | None) -> None:
     The link in it leads to the kit, which holds no secret; the host's own AWS credentials get it its bundle.
     """
     output.print_line(bundles.kit_command(connect(stack, region=region), name, seconds=60 * minutes))
+
+
+@client.command()
+@click.argument("name")
+@click.option("--since", default="7d", show_default=True, callback=options.period, help="How far back: 30m, 12h, 7d.")
+@options.of_account
+@options.json
+def history(name: str, since: timedelta, stack: str, region: str | None, wants_json: bool) -> None:
+    """Show when a client connected, from where, how long and how many bytes; and when it was refused, and why.
+
+    Times are UTC. The gateway sends an event within a minute or two.
+    """
+    events = connection_log.read_history(connect(stack, region=region), name, since)
+    if wants_json:
+        output.print_line(output.as_json(events))
+    elif not events:
+        output.print_line(f"{name} has not connected within this time")
+    else:
+        output.table(
+            ("time (UTC)", "from", "event", "lasted", "in", "out"),
+            [
+                (
+                    f"{event.time:%Y-%m-%d %H:%M}",
+                    f"{event.address}:{event.port}",
+                    _describe_event(event),
+                    "" if event.seconds is None else output.show_duration(event.seconds),
+                    "" if event.received is None else output.show_bytes(event.received),
+                    "" if event.sent is None else output.show_bytes(event.sent),
+                )
+                for event in events
+            ],
+        )
+
+
+def _describe_event(event: ConnectionEvent) -> str:
+    """Return what happened in a few words."""
+    if event.event == "displaced":
+        return f"displaced by {event.by_address}:{event.by_port}"
+    times = f" {event.count} times" if event.count and event.count > 1 else ""
+    return f"{event.event}{times}{f': {event.reason}' if event.reason else ''}"
 
 
 @client.command()

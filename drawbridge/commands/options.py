@@ -1,6 +1,8 @@
 """Options and arguments that several commands share."""
 
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +21,18 @@ json = click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
 def of_account(command: F) -> F:
     """Add --stack and --region to a command."""
     return stack(region(command))
+
+
+#: Units of a period, by their letter.
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def period(ctx: click.Context, parameter: click.Parameter, value: str) -> timedelta:
+    """Return the time that a text such as `7d` stands for."""
+    match = re.fullmatch(r"([1-9]\d{0,4})([mhdw])", value)
+    if match is None:
+        raise click.BadParameter(f"{value} is not a period; use one such as 30m, 12h, 7d or 4w", ctx, parameter)
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Path:

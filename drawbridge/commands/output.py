@@ -40,6 +40,36 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     _print_grid(grid)
 
 
+def show_duration(seconds: float) -> str:
+    """Return a duration in its two largest units.
+
+    >>> show_duration(59), show_duration(3720), show_duration(200_000)
+    ('59s', '1h 2m', '2d 7h')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m {rest}s" if minutes else f"{rest}s"
+
+
+def show_bytes(count: int) -> str:
+    """Return a number of bytes in the largest unit of which it has at least one.
+
+    >>> show_bytes(999), show_bytes(2902), show_bytes(5 * 10**9)
+    ('999 B', '2.9 kB', '5.0 GB')
+    """
+    size, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 999.95 or unit == "TB":
+            break
+        size /= 1000
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
 def as_json(value: object) -> str:
     """Return dataclasses, paths and times as indented JSON."""
     return json.dumps(value, default=_encode_value, indent=2)

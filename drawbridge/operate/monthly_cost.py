@@ -95,6 +95,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 Item(f"{two}disk, {disk} GiB", gateways * disk * month["disk"]),
                 *_metrics(settings),
                 *_alarms(settings),
+                *_connection_log(settings, hours),
                 *_surplus_credits(settings, usage),
                 *zone,
                 *key,
@@ -150,6 +151,20 @@ def _alarms(settings: Settings) -> list[Item]:
         return []
     alarms = ALARMS * (2 if settings.pair else 1)
     return [Item(f"alarms: {alarms}", alarms * read_prices()["month"]["alarm"])]
+
+
+#: Hours of a session, and bytes of its two events with what CloudWatch Logs adds to them; both are estimates.
+SESSION_HOURS, SESSION_BYTES = 1, 700
+
+
+def _connection_log(settings: Settings, hours: float) -> list[Item]:
+    """Return the cost of the connection log, for clients that are connected for `hours` a month in all."""
+    if settings.log.days is None:
+        return []
+    gigabyte = read_prices()["gigabyte"]
+    gigabytes = hours / SESSION_HOURS * SESSION_BYTES / 1e9
+    stored = gigabytes * settings.log.days / 30
+    return [Item("connection log", gigabytes * gigabyte["log"] + stored * gigabyte["stored_log"])]
 
 
 def _surplus_credits(settings: Settings, usage: Usage) -> list[Item]:

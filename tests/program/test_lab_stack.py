@@ -144,6 +144,12 @@ def test_the_role_has_this_policy_alone(stack: Deployment) -> None:
             "Condition": {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": f"{parameter}/gateway/*"}},
         },
         {
+            "Sid": "ConnectionLog",
+            "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": [f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/drawbridge/dev/connections:*"],
+        },
+        {
             "Sid": "Metrics",
             "Effect": "Allow",
             "Action": ["cloudwatch:PutMetricData"],

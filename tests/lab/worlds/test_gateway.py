@@ -16,16 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge.operate import bundle_probe, gateway_status
+from drawbridge.operate import bundle_probe, connection_log, gateway_status
+from drawbridge.operate.connection_log import ConnectionEvent
+from drawbridge.operate.gateway_status import parse_sessions
 from drawbridge.operate.stack_files import CHECKOUT
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import fetch_bundle, run_checked
 from drawbridge.trial.measure import ask_echo, ping
 from lab.linux import within
 from lab.region import Host
-from openvpn.bundle import render_bundle
+from openvpn.bundle import certificate_of, render_bundle
 from pki import tls_crypt
-from pki.authority import CertificateAuthority
+from pki.authority import Certificate, CertificateAuthority
 from tests.support import packages, promises, stacks, waiting
 from userdata.files.agent import without_dynamic_elements
 
@@ -346,6 +348,52 @@ def test_cloudwatch_is_told_bytes_clients_and_days_left(deployed: Deployment, al
         run_checked(alice, "systemctl", "start", "openvpn-client@alice")
         run_checked(gateway, "sh", "-c", "echo basic > /opt/drawbridge/current/metrics-level")
         run_checked(gateway, "systemctl", "start", "drawbridge-metrics.timer")
+
+
+def test_the_connection_log_has_who_came_and_went_and_who_was_refused(deployed: Deployment, alice: Host) -> None:
+    """A transfer, a second session with the same bundle, a goodbye, and a revoked certificate; then no log at all."""
+    gateway, size, status = deployed.gateway, 500_000, "/run/openvpn-server/status"
+    revoked = "/etc/openvpn/server/revoked"
+    serial = Certificate.read(certificate_of(bundle_of(alice))).serial
+
+    def history(event: str, **expected: object) -> ConnectionEvent | None:
+        events = connection_log.read_history(deployed.account, "alice", timedelta(hours=2))
+        matching = (entry for entry in events if entry.event == event)
+        return next((e for e in matching if all(getattr(e, key) == value for key, value in expected.items())), None)
+
+    assert ask_echo(alice, deployed.region.host("private-host").address, send=size) is not None
+    session = waiting.until(
+        lambda: next((s for s in parse_sessions(run_checked(gateway, "cat", status)) if s.received > size), None), 30
+    )
+    second = ("openvpn", "--config", "/etc/openvpn/client/alice.conf", "--dev", "tun9", "--route-nopull")
+    run_checked(alice, "systemd-run", "--quiet", "--unit=second", *second)
+    address, _, port = session.real.rpartition(":")
+    displaced = waiting.until(lambda: history("displaced", address=address, port=int(port)), 120)
+    assert displaced.received is not None and displaced.received >= session.received > size > (displaced.sent or 0) > 0
+    assert displaced.since is not None and abs((displaced.since - session.since).total_seconds()) < 2
+    run_checked(alice, "systemctl", "stop", "second", "openvpn-client@alice")
+    try:
+        run_checked(gateway, "sh", "-c", f"echo alice > {revoked}/{serial}")
+        run_checked(alice, "systemctl", "start", "openvpn-client@alice")
+        refused = waiting.until(lambda: history("refused", reason="revoked"), 120)
+        assert refused.address == address
+        # OpenVPN ends a session five seconds after its goodbye.
+        ended = waiting.until(lambda: history("disconnected", reason="exit"), 120)
+        assert (ended.seconds or 0) > 0 and history("connected", port=ended.port)
+    finally:
+        run_checked(gateway, "rm", "-f", f"{revoked}/{serial}")
+        run_checked(alice, "systemctl", "restart", "openvpn-client@alice")
+    peak = run_checked(gateway, "systemctl", "show", "--value", "--property=MemoryPeak", "drawbridge-connections")
+    assert not peak.strip().isdigit() or int(peak) < 128 << 20
+    # The control: where the log is off, the process ends and forgets.
+    current = "/opt/drawbridge/current/connection-log"
+    run_checked(gateway, "sh", "-c", f"echo off > {current}")
+    try:
+        run_checked(gateway, "systemctl", "restart", "drawbridge-connections")
+        waiting.until(lambda: gateway.run(["systemctl", "is-active", "drawbridge-connections"]).returncode, 30)
+        assert gateway.run(["test", "-e", "/var/lib/drawbridge-connections/state.json"]).returncode == 1
+    finally:
+        run_checked(gateway, "sh", "-c", f"echo on > {current}")
 
 
 def figures(deployed: Deployment) -> dict[tuple[str, str], float]:

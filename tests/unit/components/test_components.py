@@ -15,6 +15,7 @@ import contract
 from components.access import Access, AccessArgs
 from components.address import Address, AddressArgs
 from components.authority import Authority, AuthorityArgs
+from components.connection_log import ConnectionLog, ConnectionLogArgs
 from components.existing_vpc import ExistingVpc
 from components.firewall import Firewall, FirewallArgs
 from components.gateway import Gateway, GatewayArgs, architecture
@@ -123,6 +124,7 @@ def test_the_settings_count_the_rules_and_entries_that_are_declared(declare: Dec
         lifetimes=model.Lifetimes(),
         rotations=model.Rotations(),
         secrets=model.Secrets(),
+        log=model.Log(),
         pair=None,
         alerts=None,
         has_pair=False,
@@ -378,6 +380,22 @@ def test_access(declare: Declare) -> None:
             ["*"],
             {"StringEquals": {"cloudwatch:namespace": "Drawbridge/dev"}},
         ),
+    }
+
+
+def test_a_connection_log_is_written_to_by_its_gateway_alone(declare: Declare) -> None:
+    def declare_log() -> ConnectionLog:
+        log = ConnectionLog("log", ConnectionLogArgs(names=contract.Names("dev", "b"), retention_days=30))
+        policy = render_policy(log.grants)
+        pulumi.CustomResource("test:index:Policy", "policy", {"json": policy}, pulumi.ResourceOptions(parent=log))
+        return log
+
+    seen = declare(declare_log)
+    inputs = seen.inputs("LogGroup", "log-group")
+    assert (inputs["name"], inputs["retentionInDays"]) == ("/drawbridge/dev/b/connections", 30)
+    assert inputs["tags"]["Stack"] == "dev" and "kmsKeyId" not in inputs
+    assert statements(seen.inputs("Policy", "policy")["json"]) == {
+        "ConnectionLog": (["logs:CreateLogStream", "logs:PutLogEvents"], ["arn:aws:x:::log-group:*"], None),
     }
 
 

@@ -29,9 +29,13 @@ def site(**gateway: object) -> Settings:
 def test_the_same_inputs_cost_less_than_awss_own_vpns() -> None:
     stack, lines, endpoint = monthly_cost.compare_costs(site(), monthly_cost.Usage(connected=100, out=10))
 
-    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 4", "secrets' key", "10 GB out"]
-    assert [item.name for item in stack.items] == items
-    assert stack.dollars == pytest.approx(730 * (0.0042 + 0.005) + 8 * 0.08 + (2 + 2 / 24) * 0.30 + 0.0876 + 1 + 0.9)
+    items = ["instance t4g.nano", "public address", "disk, 8 GiB", "metrics: 4", "connection log", "secrets' key"]
+    assert [item.name for item in stack.items] == [*items, "10 GB out"]
+    # A session of each hour that a client is connected, kept for 90 days.
+    log = (100 + 730) * 700 / 1e9 * (0.50 + 3 * 0.03)
+    fixed = 730 * (0.0042 + 0.005) + 8 * 0.08 + (2 + 2 / 24) * 0.30 + 0.0876 + 1 + 0.9
+    assert stack.dollars == pytest.approx(fixed + log)
+    assert log < 0.001
     assert lines.dollars == pytest.approx(730 * 0.05 + 0.9)
     # One association; a laptop for 100 hours, and the site always.
     assert endpoint.dollars == pytest.approx(730 * 0.10 + (100 + 730) * 0.05 + 0.9)
@@ -62,7 +66,7 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
-    assert len(priced) == 13
+    assert len(priced) == 14
     for says in priced:  # what they are for, where they were read, and where AWS itself has them
         assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses|Pricing)", says, re.DOTALL), says
         assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
@@ -84,6 +88,16 @@ def test_a_domain_and_a_second_process_cost_what_they_are() -> None:
 def items(settings: Settings, **usage: float) -> dict[str, float]:
     stack, *_ = monthly_cost.compare_costs(settings, monthly_cost.Usage(**{"connected": 0, "out": 10, **usage}))
     return {item.name: item.dollars for item in stack.items}
+
+
+def test_a_connection_log_costs_by_its_retention() -> None:
+    def log(retention: object) -> float | None:
+        raw = read_stack_file(find_stack_file("site")) | {"drawbridge:log": {"retention": retention}}
+        return items(parse(raw, stack="site", endpoint=None)).get("connection log")
+
+    assert log("none") is None
+    short, long = log(1), log(3653)
+    assert short and long and long > short
 
 
 def test_metrics_cost_by_their_level() -> None:

@@ -601,4 +601,8 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "key: stack",
         {"secrets": {"key": "stack", "users": [USER]}},
     ),
+    # Log
+    ({"log": {"retention": 31}}, "use none, 1, 3, 5, 7, 14, 30, 60, 90", {"log": {"retention": 30}}),
+    ({"log": {"retention": "x"}}, "use none", {"log": {"retention": "none"}}),
+    ({"log": "x"}, "{retention: 90}", {"log": {"retention": 90}}),
 ]

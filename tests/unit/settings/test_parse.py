@@ -24,6 +24,7 @@ def test_defaults() -> None:
     assert (settings.clients, tunnel.routes) == ((), ())
     assert settings.lifetimes.model_dump() == {"ca": 3650, "server": 825, "client": 365}
     assert settings.rotations.model_dump(exclude_defaults=True) == {}
+    assert settings.log.days == 90
 
 
 def test_values_are_typed_and_json_is_read_as_pulumi_hands_it_over() -> None:
@@ -56,6 +57,19 @@ def test_moments_are_in_utc_and_to_the_second(moment: object, expected: str) -> 
     assert (rotations.stack, rotations.gateway, rotations.clients) == ("", expected, {"alice": expected})
 
 
+@pytest.mark.parametrize(("retention", "days"), [(0, None), ("none", None), (1, 1), (3653, 3653)])
+def test_a_log_is_kept_as_long_as_logs_can_or_there_is_none(retention: object, days: int | None) -> None:
+    raw = {"aws:region": "eu-west-1", "drawbridge:log": json.dumps({"retention": retention})}
+    assert parse(raw, stack="dev", endpoint=None).log.days == days
+
+
+@pytest.mark.parametrize("retention", [31, "never", -1, True, 90.5])
+def test_another_retention_is_refused_with_those_that_aws_has(retention: object) -> None:
+    (problem,) = find_problems(log={"retention": retention})
+    assert problem.startswith("drawbridge:log.retention: ")
+    assert "is not a valid value; use none, 1, 3, 5, 7, 14, 30" in problem
+
+
 def test_other_namespaces_are_left_alone() -> None:
     assert parse({"aws:region": "eu-west-1", "other:x": {"a": 1}}, stack="dev", endpoint=None)
 
@@ -67,7 +81,7 @@ def test_other_namespaces_are_left_alone() -> None:
         (
             {"zzz": 1},
             "zzz: 1 has an unknown key; "
-            "known keys are alerts, clients, gateway, iam, lifetimes, network, pair, rotations, secrets, tunnel",
+            "known keys are alerts, clients, gateway, iam, lifetimes, log, network, pair, rotations, secrets, tunnel",
         ),
         ({"clients": "alice"}, "clients: alice must be a list; write it in brackets, such as [{name: alice}]"),
     ],

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from settings.model import Alerts, Client, Gateway, Lifetimes, Network, Pair, Rotations, Secrets, Section, Tunnel
+from settings.model import Alerts, Client, Gateway, Lifetimes, Log, Network, Pair, Rotations, Secrets, Section, Tunnel
 from settings.problems import Problem, SettingsError, show
 from tests.support.refusals import BONDED, find_problems
 
@@ -201,6 +201,7 @@ FOREIGN = re.compile(
         ("rotations", Rotations),
         ("secrets", Secrets),
         ("alerts", Alerts),
+        ("log", Log),
         ("clients", Client),
     ],
 )

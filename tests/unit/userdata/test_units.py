@@ -43,6 +43,7 @@ def analyze(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         ("drawbridge-nftables.service", 25),
         ("drawbridge-agent.service", 35),
         ("drawbridge-patches.service", 30),
+        ("drawbridge-connections.service", 35),
     ],
 )
 def test_exposure(root: Path, unit: str, most: int) -> None:
@@ -61,6 +62,7 @@ def test_exposure(root: Path, unit: str, most: int) -> None:
         "drawbridge-agent.timer",
         "drawbridge-patches.service",
         "drawbridge-patches.timer",
+        "drawbridge-connections.service",
     ],
 )
 def test_no_complaint(root: Path, unit: str) -> None:
