@@ -33,7 +33,7 @@ class StackOutput(StrEnum):
     RELEASE = "release"
     """SHA-256 of the release the gateway should run."""
     CLIENTS = "clients"
-    """{name: {"bundle": SSM parameter, "serial", "notAfter"}}"""
+    """{name: {"bundle": SSM parameter or S3 URI, "serial", "notAfter"}}"""
     PAIR = "pair"
     """Only of a pair: the second gateway's outputs under these same keys, without `REGION` and `BUCKET`."""
 
@@ -148,6 +148,32 @@ class Names:
     def bundle(self, client: str) -> str:
         """SecureString: the client's whole .ovpn file."""
         return f"{self.clients}/{client}/bundle"
+
+    def bundles_bucket(self, account: str, region: str) -> str:
+        """Bucket of the clients' bundles, where they are not in SSM.
+
+        The longest stack and region bring its name to the 63 characters that S3 takes.
+        """
+        return f"{self.bucket(account, region)}-pki"
+
+    @property
+    def bundle_keys(self) -> str:
+        """Prefix of the object keys of the clients' bundles."""
+        return "/".join((*self._letter, "clients"))
+
+    def bundle_key(self, client: str) -> str:
+        """Object key of the client's whole .ovpn file."""
+        return f"{self.bundle_keys}/{client}.ovpn"
+
+    def bundle_address(self, client: str, bucket: str | None) -> str:
+        """Return where a client's bundle is: an SSM parameter's name or, in a bucket, the object's S3 URI.
+
+        >>> Names("lab").bundle_address("alice", None)
+        '/drawbridge/lab/clients/alice/bundle'
+        >>> Names("lab").bundle_address("alice", "b")
+        's3://b/clients/alice.ovpn'
+        """
+        return f"s3://{bucket}/{self.bundle_key(client)}" if bucket else self.bundle(client)
 
     def bucket(self, account: str, region: str) -> str:
         """Bucket of releases and kits. Names of buckets are global, so account and region are in it."""

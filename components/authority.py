@@ -1,4 +1,4 @@
-"""Certificates, revocations and bundles: a resource whose secrets are in SSM alone."""
+"""Certificates, revocations and bundles: a resource whose secrets are in SSM and S3 alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +32,8 @@ class AuthorityArgs:
     """ARN of the KMS key of the secrets; without it, they are encrypted with AWS's own key, `aws/ssm`."""
     intelligent_tiering: bool = False
     """Whether SSM may make parameters advanced ones that do not fit the standard tier."""
+    bucket: pulumi.Input[str] | None = None
+    """Bucket of the clients' bundles; without it, they are in SSM."""
 
 
 class Certificates(Resource, name="Certificates"):
@@ -52,7 +54,7 @@ class Authority(pulumi.ComponentResource):
     grants: Sequence[Grant]
     """Permissions of the gateway: to read its secrets."""
     clients: pulumi.Output[dict[str, Any]]
-    """By name: `serial` (decimal), `notAfter` (ISO 8601), and `bundle`, the parameter with the whole .ovpn file."""
+    """By name: `serial` (decimal), `notAfter` (ISO 8601), and `bundle`, the parameter or S3 URI of the .ovpn file."""
     revoked: pulumi.Output[dict[str, dict[str, str]]]
     """`client` and `notAfter` of each revoked certificate that has not ended, by its serial in decimal."""
 
@@ -80,6 +82,7 @@ class Authority(pulumi.ComponentResource):
                 **({"key": args.key} if args.key is not None else {}),
                 **({"tier": INTELLIGENT_TIERING} if args.intelligent_tiering else {}),
                 **({"tags": tags} if (tags := read_default_tags()) else {}),
+                **({"bucket": args.bucket} if args.bucket is not None else {}),
             },
             child,
         )
@@ -93,17 +96,23 @@ class Authority(pulumi.ComponentResource):
         )
         partition = caller.arn.split(":")[1]
         self._parameter_base = f"arn:{partition}:ssm:{args.region}:{caller.account_id}:parameter"
+        self._object_base = f"arn:{partition}:s3:::"
+        self._bucket = None if args.bucket is None else pulumi.Output.from_input(args.bucket)
         self._names, self._certificates, self._key = names, certificates, args.key
         secrets = self._parameter_arn(names.secrets)
         self.grants = [
             Grant(sid="Secrets", actions=READ_PARAMETERS, resources=[pulumi.Output.concat(secrets, "/*")]),
             Grant(sid="SecretsPath", actions=["ssm:GetParametersByPath"], resources=[secrets]),
-            *self._decrypt("SecretsKey", f"{names.secrets}/*"),
+            *self._decrypt("SecretsKey", "PARAMETER_ARN", f"{self._parameter_base}{names.secrets}/*"),
         ]
-        self.clients = certificates.clients.apply(
-            lambda clients: {
-                client: {"bundle": names.bundle(client), "serial": entry["serial"], "notAfter": entry["notAfter"]}
-                for client, entry in clients.items()
+        self.clients = pulumi.Output.all(certificates.clients, args.bucket).apply(
+            lambda values: {
+                client: {
+                    "bundle": names.bundle_address(client, values[1]),
+                    "serial": entry["serial"],
+                    "notAfter": entry["notAfter"],
+                }
+                for client, entry in values[0].items()
             }
         )
         self.revoked = certificates.revoked
@@ -111,16 +120,22 @@ class Authority(pulumi.ComponentResource):
 
     def bundle_grants(self, client: str) -> list[Grant]:
         """Return the permissions to read a client's bundle."""
+        if self._bucket is not None:
+            arn = pulumi.Output.concat(self._object_base, self._bucket, "/", self._names.bundle_key(client))
+            read = Grant(sid="Bundle", actions=["s3:GetObject"], resources=[arn])
+            return [read, *self._decrypt("BundleKey", "aws:s3:arn", arn)]
         path = self._names.bundle(client)
         read = Grant(sid="Bundle", actions=READ_PARAMETERS, resources=[self._parameter_arn(path)])
-        return [read, *self._decrypt("BundleKey", path)]
+        return [read, *self._decrypt("BundleKey", "PARAMETER_ARN", f"{self._parameter_base}{path}")]
 
-    def _decrypt(self, sid: str, path: str) -> list[Grant]:
-        """Return the permission to decrypt parameters; `aws/ssm` needs none."""
+    def _decrypt(self, sid: str, context: str, arn: pulumi.Input[str]) -> list[Grant]:
+        """Return the permission to decrypt what has an ARN, which SSM or S3 gives KMS as encryption context.
+
+        `aws/ssm` needs none.
+        """
         if self._key is None:
             return []
-        # SSM gives KMS the parameter's ARN as encryption context.
-        condition = {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": f"{self._parameter_base}{path}"}}
+        condition = {"StringLike": {f"kms:EncryptionContext:{context}": arn}}
         return [Grant(sid=sid, actions=["kms:Decrypt"], resources=[self._key], condition=condition)]
 
     def _parameter_arn(self, path: str) -> pulumi.Output[str]:

@@ -1,4 +1,4 @@
-"""The dynamic provider behind `Authority`: certificates and keys, kept in SSM and nowhere else.
+"""The dynamic provider behind `Authority`: certificates and keys, kept in SSM and, of many clients, bundles in S3.
 
 SSM is the register, and the state file only a copy of what is public in it. Every verb reads SSM, works out what is
 missing and writes that, so a run that was cut off is finished by the next one:
@@ -8,6 +8,7 @@ missing and writes that, so a run that was cut off is finished by the next one:
 - all keys of the authority and the server are one parameter, so they are there together or not at all;
 - a certificate's serial is registered before its bundle is written, so none is ever out of reach of a revocation;
 - a serial is marked as revoked before its bundle goes, and stays so until its certificate has ended;
+- bundles that move between SSM and S3 are all written in the new place before they go in the former one;
 - with keys and serials is stored which rotation made them, so each rotation is carried out once.
 
 It runs in a process of its own under Pulumi, which imports this module by name. There it has the environment's AWS
@@ -15,7 +16,7 @@ credentials only, so it makes sure that they lead to the account the rest of the
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ from botocore.config import Config
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
 import contract
+from components.bundle_store import S3_CONFIG, BundlePlace, Bundles, ObjectBundles, ParameterBundles
 from components.progress import Progress
 from components.register import IssuerError, ParameterStore, Register, format_time, translate_errors
 from openvpn import bundle as bundles
@@ -50,7 +52,7 @@ BATCH = 25
 
 INPUTS = (
     *("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "rotations"),
-    *("owner", "key", "tier", "tags"),
+    *("owner", "key", "tier", "tags", "bucket"),
 )
 
 
@@ -81,6 +83,8 @@ class Order:
     """Tier of parameters; None for the account's default."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Tags of parameters, in addition to the stack's own."""
+    bucket: str | None = None
+    """Bucket of the clients' bundles; None if they are in SSM."""
 
     def check_rotations(self, now: datetime) -> None:
         """Raise `IssuerError` for a rotation that is in the future."""
@@ -110,6 +114,7 @@ class Order:
             key=props.get("key"),
             tier=props.get("tier"),
             tags=props.get("tags") or {},
+            bucket=props.get("bucket"),
         )
 
 
@@ -232,8 +237,13 @@ def _foreign_error(order: Order) -> IssuerError:
     )
 
 
-def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, Any]:
-    """Make SSM hold what is ordered and return the public outputs; raises `IssuerError`."""
+def converge(
+    store: ParameterStore, order: Order, now: datetime, stored_bundles: Bundles | None = None
+) -> dict[str, Any]:
+    """Make SSM and S3 hold what is ordered and return the public outputs; raises `IssuerError`.
+
+    Without `stored_bundles`, bundles are in SSM.
+    """
     order.check_rotations(now)
     stored = store.values.get(order.names.keys)
     try:
@@ -247,37 +257,39 @@ def converge(store: ParameterStore, order: Order, now: datetime) -> dict[str, An
     for name, value in keys.for_gateway().items():
         store.put(order.names.secret(name), value, secret=True)
 
+    stored_bundles = stored_bundles or Bundles(ParameterBundles(store, order.names))
     register = Register(store, order.names)
-    _register_unknown_bundles(store, order, register, now)
-    good = _find_good_bundles(store, order, register, keys, now)
-    if stale := _find_stale_bundles(store, order, keys, good):
+    _register_unknown_bundles(stored_bundles, register, now)
+    texts = stored_bundles.texts
+    good = _find_good_bundles(texts, order, register, keys, now)
+    if stale := _find_stale_bundles(texts, order, keys, good):
         pulumi.log.warn(
             f"{order.names.clients}: the former bundles of {', '.join(stale)} do not connect any more; each of these "
             "clients needs its new bundle"
         )
     register.revoke_all_but({certificate.serial for certificate in good.values()}, now)
-    _delete_other_bundles(store, order, good)
-    renewed = _render_changed_bundles(store, order, keys, good)
+    stored_bundles.delete_all_but(good.keys())
+    renewed = _render_changed_bundles(stored_bundles, order, keys, good)
     subject = f"bundles of clients under {order.names.clients}"
     progress = Progress(subject, len(order.profiles), done=len(good) - len(renewed))
-    for client, bundle in renewed.items():
-        store.put(order.names.bundle(client), bundle, secret=True)
+    for _ in stored_bundles.write(renewed):
         progress.advance()
     issued: dict[str, Certificate] = {}
     waiting = [client for client in order.profiles if client not in good]
     for start in range(0, len(waiting), BATCH):
-        issued |= _issue(store, order, keys, register, waiting[start : start + BATCH], now, progress)
+        issued |= _issue(stored_bundles, order, keys, register, waiting[start : start + BATCH], now, progress)
+    stored_bundles.leave_former_places()
     return public_outputs(register, keys, good | issued)
 
 
 def _find_good_bundles(
-    store: ParameterStore, order: Order, register: Register, keys: Keys, now: datetime
+    texts: Mapping[str, str], order: Order, register: Register, keys: Keys, now: datetime
 ) -> dict[str, Certificate]:
     """Return the certificates of ordered clients that have a bundle which still works."""
     good = {}
     rotations = register.valid
     for client in order.profiles:
-        bundle = store.values.get(order.names.bundle(client))
+        bundle = texts.get(client)
         if bundle is None:
             continue
         try:
@@ -292,11 +304,13 @@ def _find_good_bundles(
     return good
 
 
-def _find_stale_bundles(store: ParameterStore, order: Order, keys: Keys, good: Mapping[str, Certificate]) -> list[str]:
-    """Return the ordered clients whose bundle in SSM, which they have, the gateway will refuse from now on."""
+def _find_stale_bundles(
+    texts: Mapping[str, str], order: Order, keys: Keys, good: Mapping[str, Certificate]
+) -> list[str]:
+    """Return the ordered clients whose stored bundle, which they have, the gateway will refuse from now on."""
     stale = []
     for client in order.profiles:
-        bundle = store.values.get(order.names.bundle(client))
+        bundle = texts.get(client)
         if bundle is None:
             continue
         with suppress(PkiError):
@@ -306,44 +320,36 @@ def _find_stale_bundles(store: ParameterStore, order: Order, keys: Keys, good: M
     return stale
 
 
-def _register_unknown_bundles(store: ParameterStore, order: Order, register: Register, now: datetime) -> None:
+def _register_unknown_bundles(stored_bundles: Bundles, register: Register, now: datetime) -> None:
     """Register certificates of bundles without an entry, which somebody removed: they could never be revoked."""
     registered, unknown = register.entries, {}
-    for path, bundle in store.under(order.names.clients).items():
+    for client, bundle in stored_bundles.list_all():
         try:
             certificate = Certificate.read(bundles.certificate_of(bundle))
         except (PkiError, bundles.BundleError):
             continue
         if certificate.serial not in registered and certificate.not_after > now:
-            unknown[path.partition("/")[0]] = certificate
+            unknown[client] = certificate
     register.add(unknown)
 
 
-def _delete_other_bundles(store: ParameterStore, order: Order, good: Iterable[str]) -> None:
-    """Delete everything below the clients' path but the bundles of `good` clients."""
-    bundles = {order.names.bundle(client) for client in good}
-    prefix = f"{order.names.clients}/"
-    store.delete([name for name in store.values if name.startswith(prefix) and name not in bundles])
-
-
 def _render_changed_bundles(
-    store: ParameterStore, order: Order, keys: Keys, good: Mapping[str, Certificate]
+    stored_bundles: Bundles, order: Order, keys: Keys, good: Mapping[str, Certificate]
 ) -> dict[str, str]:
-    """Return, by client, the bundles that SSM has with another profile or under another KMS key."""
-    changed = {}
+    """Return, by client, the bundles that have another profile, or are under another KMS key or in another place."""
+    changed, texts = {}, stored_bundles.texts
     for client, certificate in good.items():
-        name = order.names.bundle(client)
-        stored = store.values[name]
+        stored = texts[client]
         tls = _key_with_metadata(keys, bundles.tls_crypt_of(stored), certificate.serial)
         parts = bundles.ca_of(stored), bundles.certificate_of(stored), bundles.key_of(stored), tls
         bundle = bundles.render_bundle(order.profiles[client], *parts)
-        if not store.has(name, bundle, secret=True):
+        if not stored_bundles.has(client, bundle):
             changed[client] = bundle
     return changed
 
 
 def _issue(
-    store: ParameterStore,
+    stored_bundles: Bundles,
     order: Order,
     keys: Keys,
     register: Register,
@@ -365,8 +371,7 @@ def _issue(
         parts = keys.ca.certificate, leaf.certificate, leaf.key, tls
         texts[client] = bundles.render_bundle(order.profiles[client], *parts)
     register.add(leaves, order.client_rotations)
-    for client, bundle in texts.items():
-        store.put(order.names.bundle(client), bundle, secret=True)
+    for _ in stored_bundles.write(texts):
         progress.advance()
     return leaves
 
@@ -427,7 +432,8 @@ class Issuer(ResourceProvider):
         order = Order.from_props(props)
         store = _open_store(order)
         check_creation(store, order)
-        return CreateResult(order.names.root, {**_inputs(props), **converge(store, order, _now())})
+        outputs = converge(store, order, _now(), _open_bundles(store, order))
+        return CreateResult(order.names.root, {**_inputs(props), **outputs})
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         order = Order.from_props(_news)
@@ -435,7 +441,8 @@ class Issuer(ResourceProvider):
         check_update(store, order, _olds.get("owner"))
         if (former := _olds.get("tags") or {}) != order.tags:
             store.tag(_list_parameters(store, order), former)
-        return UpdateResult({**_inputs(_news), **converge(store, order, _now())})
+        outputs = converge(store, order, _now(), _open_bundles(store, order, _olds.get("bucket")))
+        return UpdateResult({**_inputs(_news), **outputs})
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         order = Order.from_props(props)
@@ -445,7 +452,8 @@ class Issuer(ResourceProvider):
             return ReadResult("", {})
         keys = Keys.load(stored)
         register = Register(store, order.names)
-        good = _find_good_bundles(store, order, register, keys, _now())
+        texts = _open_bundles(store, order).texts
+        good = _find_good_bundles(texts, order, register, keys, _now())
         return ReadResult(id_, {**_inputs(props), **public_outputs(register, keys, good)})
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
@@ -455,6 +463,8 @@ class Issuer(ResourceProvider):
         if order.owner and _is_foreign(store, order):
             pulumi.log.warn(f"{order.names.authority} belongs to another deployment and is not deleted")
             return
+        if order.bucket:
+            _open_objects(order, order.bucket, decrypt=False).delete_all_but(())
         store.delete(_list_parameters(store, order))
 
 
@@ -490,6 +500,20 @@ def _open_store(order: Order, *, decrypt: bool = True) -> ParameterStore:
         )
     ssm = session.client("ssm", config=SSM_CONFIG)
     return ParameterStore(ssm, order.names, order.key, tier=order.tier, tags=order.tags, decrypt=decrypt)
+
+
+def _open_bundles(store: ParameterStore, order: Order, former_bucket: str | None = None) -> Bundles:
+    """Return the bundles where they are ordered; those in SSM, or else in a former bucket, have yet to move."""
+    parameters = ParameterBundles(store, order.names)
+    if order.bucket:
+        return Bundles(_open_objects(order, order.bucket), [parameters])
+    former: list[BundlePlace] = [_open_objects(order, former_bucket)] if former_bucket else []
+    return Bundles(parameters, former)
+
+
+def _open_objects(order: Order, bucket: str, *, decrypt: bool = True) -> ObjectBundles:
+    s3 = boto3.Session(region_name=order.region).client("s3", config=S3_CONFIG)
+    return ObjectBundles(s3, order.names, bucket, order.account, order.key, decrypt=decrypt)
 
 
 def _now() -> datetime:

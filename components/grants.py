@@ -18,7 +18,7 @@ class Grant:
     actions: Sequence[str]
     resources: Sequence[pulumi.Input[str]]
     """ARNs, or `*`."""
-    condition: Mapping[str, Mapping[str, str]] | None = None
+    condition: Mapping[str, Mapping[str, pulumi.Input[str]]] | None = None
 
     @property
     def statement(self) -> dict[str, object]:

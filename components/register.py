@@ -168,7 +168,7 @@ class translate_errors:
     """Context in which errors of the AWS API become `IssuerError`s without values: AWS's messages may quote them."""
 
     def __init__(self, verb: str, name: str) -> None:
-        self._failure = f"cannot {verb} {name} in SSM"
+        self._failure = f"cannot {verb} {name}" + ("" if name.startswith("s3://") else " in SSM")
 
     def __enter__(self) -> None:
         return None
@@ -182,11 +182,14 @@ class translate_errors:
             raise IssuerError(f"{self._failure}: {type(error).__name__}") from None
 
 
+_DENIED = (
+    "the credentials need permission for this in IAM and, for secrets, in the policy of their KMS key: that of the "
+    "stack's own key has the deployer of the last `pulumi up` and drawbridge:secrets.users"
+)
+
 _REMEDIES = {
-    "AccessDeniedException": (
-        "the credentials need permission for this in IAM and, for secrets, in the policy of their KMS key: that of the "
-        "stack's own key has the deployer of the last `pulumi up` and drawbridge:secrets.users"
-    ),
+    "AccessDeniedException": _DENIED,
+    "AccessDenied": _DENIED,
     "ParameterLimitExceeded": f"the account has as many standard parameters as SSM allows: {MAKE_ROOM}",
 }
 

@@ -1,4 +1,4 @@
-"""The KMS key that encrypts a stack's secrets in SSM, and the policy that says who may use it.
+"""The KMS key that encrypts a stack's secrets in SSM and S3, and the policy that says who may use it.
 
 AWS's own key of SSM, `aws/ssm`, decrypts for every principal of the account that may read parameters ("Restricting
 access to Parameter Store parameters", AWS Systems Manager User Guide). This key does for those that its policy names.
@@ -28,6 +28,9 @@ MANAGE = (
     *("kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion"),
 )
 
+#: S3 encrypts an object with a data key (Amazon S3 User Guide, "Using server-side encryption with AWS KMS keys").
+USE_BY_S3 = ("kms:Decrypt", "kms:GenerateDataKey")
+
 #: SSM encrypts a standard parameter with Encrypt and an advanced one with GenerateDataKey, and decrypts both with
 #: Decrypt ("How AWS Systems Manager Parameter Store uses AWS KMS"). An account's default tier may be the advanced one.
 USE = ("kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey")
@@ -43,10 +46,12 @@ class SecretsKeyArgs:
     """By the name of each gateway's role: paths of the parameters that it reads; `*` stands for any text."""
     kit_users: bool
     """Whether clients' machines have IAM users, whose policies then decide which bundle each decrypts."""
+    bundles_bucket: str | None
+    """Name of the bucket that bundles may be in; None if they never are in one."""
 
 
 class SecretsKey(pulumi.ComponentResource):
-    """A KMS key with an alias. Only SSM can use it, for the stack's parameters and the principals in its policy."""
+    """A KMS key with an alias. Only SSM and S3 can use it, for the stack's secrets and the principals in its policy."""
 
     arn: pulumi.Output[str]
 
@@ -60,7 +65,7 @@ class SecretsKey(pulumi.ComponentResource):
             f"{name}-key",
             description=f"Secrets of Drawbridge stack {args.stack}",
             deletion_window_in_days=DELETION_WINDOW,
-            policy=render_key_policy(args, caller.arn, f"ssm.{args.region}.{suffix}"),
+            policy=render_key_policy(args, caller.arn, suffix),
             tags=contract.tags(args.stack, "secrets"),
             opts=child,
         )
@@ -69,20 +74,26 @@ class SecretsKey(pulumi.ComponentResource):
         self.register_outputs({"arn": self.arn})
 
 
-def render_key_policy(args: SecretsKeyArgs, deployer: str, service: str) -> str:
-    """Return the key's policy as JSON; `deployer` is an ARN as STS reports it, `service` SSM's name in the region.
+def render_key_policy(args: SecretsKeyArgs, deployer: str, suffix: str) -> str:
+    """Return the key's policy as JSON; `deployer` is an ARN as STS reports it, `suffix` that of the partition's names.
 
     Conditions name the principals, because KMS refuses a policy whose `Principal` does not exist yet. Source: AWS KMS
     Developer Guide, "Key policies in AWS KMS", "Condition keys for AWS KMS" and "AWS global condition context keys".
     """
     partition, account = deployer.split(":")[1], deployer.split(":")[4]
     root = f"arn:{partition}:iam::{account}:root"
-    parameters = f"arn:{partition}:ssm:{args.region}:{account}:parameter"
     stack = contract.Names(args.stack)
 
     def statement(
-        sid: str, principal: str, actions: Sequence[str], principals: Sequence[str], paths: Sequence[str]
+        sid: str,
+        principal: str,
+        actions: Sequence[str],
+        principals: Sequence[str],
+        service: str,
+        encryption_context: Mapping[str, Sequence[str]],
     ) -> dict[str, Any]:
+        patterns = {f"kms:EncryptionContext:{key}": list(values) for key, values in encryption_context.items()}
+        via = f"{service}.{args.region}.{suffix}"
         return {
             "Sid": sid,
             "Effect": "Allow",
@@ -90,26 +101,45 @@ def render_key_policy(args: SecretsKeyArgs, deployer: str, service: str) -> str:
             "Action": list(actions),
             "Resource": "*",
             "Condition": {
-                "StringEquals": {"kms:CallerAccount": account, "kms:ViaService": service},
+                "StringEquals": {"kms:CallerAccount": account, "kms:ViaService": via},
                 "ArnLike": {"aws:PrincipalArn": list(principals)},
-                "StringLike": {"kms:EncryptionContext:PARAMETER_ARN": [f"{parameters}{path}" for path in paths]},
+                "StringLike": patterns,
             },
         }
 
+    def parameters(paths: Sequence[str]) -> dict[str, list[str]]:
+        # SSM gives KMS the parameter's ARN as encryption context.
+        base = f"arn:{partition}:ssm:{args.region}:{account}:parameter"
+        return {"PARAMETER_ARN": [f"{base}{path}" for path in paths]}
+
+    operators = list_principals(deployer, args.users)
     manage = {"Sid": "Manage", "Effect": "Allow", "Principal": {"AWS": root}, "Action": list(MANAGE), "Resource": "*"}
-    gateways = [
-        statement(f"Gateway{number}", "*", ["kms:Decrypt"], [f"arn:{partition}:iam::{account}:role/{role}"], paths)
-        for number, (role, paths) in enumerate(args.readers.items(), start=1)
-    ]
     statements = [
         manage,
-        statement("Operators", "*", USE, list_principals(deployer, args.users), [f"{stack.root}/*"]),
-        *gateways,
+        statement("Operators", "*", USE, operators, "ssm", parameters([f"{stack.root}/*"])),
+        *(
+            statement(
+                f"Gateway{number}",
+                "*",
+                ["kms:Decrypt"],
+                [f"arn:{partition}:iam::{account}:role/{role}"],
+                "ssm",
+                parameters(paths),
+            )
+            for number, (role, paths) in enumerate(args.readers.items(), start=1)
+        ),
     ]
+    # S3 gives KMS the object's ARN. Also while bundles are in SSM: those that move there are read from S3.
+    objects = {"aws:s3:arn": [f"arn:{partition}:s3:::{args.bundles_bucket}/{stack.bundle_keys}/*"]}
+    if args.bundles_bucket:
+        statements.append(statement("OperatorsS3", "*", USE_BY_S3, operators, "s3", objects))
     if args.kit_users:
-        users = f"arn:{partition}:iam::{account}:user/{stack.kit_user('*')}"
+        users = [f"arn:{partition}:iam::{account}:user/{stack.kit_user('*')}"]
         # The account as principal leaves the decision to the user's own policy, which names one bundle.
-        statements.append(statement("Kits", root, ["kms:Decrypt"], [users], [f"{stack.clients}/*"]))
+        bundles = parameters([f"{stack.clients}/*"])
+        statements.append(statement("Kits", root, ["kms:Decrypt"], users, "ssm", bundles))
+        if args.bundles_bucket:
+            statements.append(statement("KitsS3", root, ["kms:Decrypt"], users, "s3", objects))
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 

@@ -151,11 +151,16 @@ _VALUE_ONLY = {"StringEquals": {"ssm:Overwrite": "true"}, "StringNotEquals": {"s
 
 
 def tls_only(bucket_arn: str) -> str:
-    """Return a bucket policy that denies requests without TLS.
+    """Return a bucket policy that denies requests without TLS."""
+    return json.dumps({"Version": "2012-10-17", "Statement": [deny_without_tls(bucket_arn)]})
+
+
+def deny_without_tls(bucket_arn: str) -> dict[str, object]:
+    """Return the statement of a bucket's policy that denies requests without TLS.
 
     Source: Amazon S3 User Guide, "Restrict access to only HTTPS requests".
     """
-    statement = {
+    return {
         "Sid": "TlsOnly",
         "Effect": "Deny",
         "Principal": "*",
@@ -163,4 +168,3 @@ def tls_only(bucket_arn: str) -> str:
         "Resource": [bucket_arn, f"{bucket_arn}/*"],
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
     }
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})

@@ -13,9 +13,10 @@ def build(
     *,
     names: Names,
     region: str,
+    bucket: str | None = None,
     dynamic_rule: kit.DynamicRule | None = None,
 ) -> bytes:
-    """Return a bridge's kit, tar and gzip; for `dynamic_rule` see `kits.site.build`."""
+    """Return a bridge's kit, tar and gzip; for `bucket` and `dynamic_rule` see `kits.site.build`."""
     files = {path: text for path, text in kit.static("site").items() if "openvpn-client@" not in path}
     files = {path: text for path, text in files.items() if dynamic_rule or "allow" not in path} | kit.static("bridge")
     units = ["drawbridge-site.service", *(["drawbridge-allow-me.timer"] if dynamic_rule else [])]
@@ -23,6 +24,7 @@ def build(
         client.name,
         names=names,
         region=region,
+        bucket=bucket,
         files={**files, **lan_bridge.render_files(client, tunnel, host)},
         packages=("iproute2", "iputils-ping"),
         units=[*units, "drawbridge-bridge.service", f"openvpn-client@{client.name}.service"],

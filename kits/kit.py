@@ -53,6 +53,7 @@ def build(
     files: Mapping[str, str],
     units: Sequence[str],
     bundles: Mapping[str, str] | None = None,
+    bucket: str | None = None,
     packages: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
     hints: str = "",
@@ -62,10 +63,10 @@ def build(
     """Return the kit `name`, tar and gzip; the same values always give the same bytes.
 
     `files` are texts by their path on the host, without the first slash. `bundles` maps each file name
-    /etc/openvpn/client/<key>.conf to the client whose bundle it holds; by default that is the client `name`. `units`
-    are enabled and started in this order, `packages` are installed besides `PACKAGES`, and `variables` are added to
-    STACK, REGION and KIT in /etc/drawbridge/kit.env. Shells, systemd and Python read that file, so values are plain
-    words.
+    /etc/openvpn/client/<key>.conf to the client whose bundle it holds; by default that is the client `name`. Bundles
+    are in S3's `bucket`, without it in SSM. `units` are enabled and started in this order, `packages` are installed
+    besides `PACKAGES`, and `variables` are added to STACK, REGION and KIT in /etc/drawbridge/kit.env. Shells, systemd
+    and Python read that file, so values are plain words.
     """
     environment = {"STACK": names.stack, "REGION": region, "KIT": name, **(variables or {})}
     env = "".join(f"{key}={value}\n" for key, value in environment.items())
@@ -74,7 +75,7 @@ def build(
         **{path.name: path.read_text() for path in sorted((FILES / "common").iterdir()) if path.is_file()},
         "kit.env": env,
         "packages": _lines((*PACKAGES, *packages)),
-        "bundles": _lines(f"{conf} {names.bundle(client)}" for conf, client in client_by_conf.items()),
+        "bundles": _lines(f"{conf} {names.bundle_address(client, bucket)}" for conf, client in client_by_conf.items()),
         "units": _lines(units),
         "hints": hints,
         "root/etc/drawbridge/kit.env": env,

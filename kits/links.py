@@ -7,8 +7,8 @@ from kits import kit
 from openvpn.bond import Bond, render_files
 
 
-def build(bond: Bond, *, names: Names, region: str, bundles: Mapping[str, str]) -> bytes:
-    """Return the kit of `bond.host`.
+def build(bond: Bond, *, names: Names, region: str, bundles: Mapping[str, str], bucket: str | None = None) -> bytes:
+    """Return the kit of `bond.host`; bundles are in S3's `bucket`, without it in SSM.
 
     `bundles` maps a tap (`ovn0`), or the host's name for all taps, to the client whose bundle has its keys. Keys of any
     other tap are in /etc/openvpn/client/<tap>.conf already.
@@ -18,6 +18,7 @@ def build(bond: Bond, *, names: Names, region: str, bundles: Mapping[str, str]) 
         bond.host,
         names=names,
         region=region,
+        bucket=bucket,
         files={**render_files(bond), **kit.static("links")},
         units=[f"drawbridge-{kind}@{tap}.service" for kind in ("link", "watch") for tap in taps],
         bundles=bundles,

@@ -10,9 +10,15 @@ INTERFACE = "drawbridge0"
 
 
 def build(
-    client: TunnelClient, tunnel: Tunnel, *, names: Names, region: str, dynamic_rule: kit.DynamicRule | None = None
+    client: TunnelClient,
+    tunnel: Tunnel,
+    *,
+    names: Names,
+    region: str,
+    bucket: str | None = None,
+    dynamic_rule: kit.DynamicRule | None = None,
 ) -> bytes:
-    """Return a site's kit, tar and gzip.
+    """Return a site's kit, tar and gzip; bundles are in S3's `bucket`, without it in SSM.
 
     With a `dynamic_rule`, the host checks every minute whether its public address has changed, and updates the rule.
     """
@@ -24,6 +30,7 @@ def build(
         client.name,
         names=names,
         region=region,
+        bucket=bucket,
         files=files,
         units=[*units, f"openvpn-client@{client.name}.service"],
         variables=dynamic_rule.variables if dynamic_rule else None,

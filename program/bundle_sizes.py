@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 import pulumi
 
 import contract
+from components.parameter_quotas import BUNDLES_TO_S3
 from components.register import ADVANCED_LIMIT, PARAMETER_LIMIT
 from openvpn.bundle import render_bundle
 from openvpn.profile import PROFILE_LIMIT, render_profile
@@ -24,6 +25,8 @@ _VARIATION = 16
 
 def check_bundle_sizes(settings: Settings, names: contract.Names, vpc: tuple[IPv4Network, ...]) -> None:
     """Raise `pulumi.RunError` if a client's bundle does not fit a parameter; `vpc` has the VPC's ranges."""
+    if settings.secrets.bundles == "s3":
+        return
     tunnel = with_vpc_routes(tunnel_from_settings(settings), settings, vpc)
     if settings.tunnel.has_ipv6:
         tunnel = with_ipv6(tunnel, settings, _PREFIX6, _VPC6)
@@ -35,11 +38,12 @@ def check_bundle_sizes(settings: Settings, names: contract.Names, vpc: tuple[IPv
             continue
         length = len(profile) + _measure_keys(names, client.name)
         if length > limit:
-            shorter = "shorten the client's name or drawbridge:network.domain"
-            bigger = "" if is_intelligent else ", or have SSM take longer ones: drawbridge:secrets.tier: intelligent"
+            remedy = "shorten the client's name or drawbridge:network.domain"
+            if not is_intelligent:
+                remedy += ", have SSM take longer ones: drawbridge:secrets.tier: intelligent"
             raise pulumi.RunError(
                 f"drawbridge:clients[{number}]: the bundle of {client.name} would have {length} characters, but an SSM "
-                f"parameter takes {limit}; {shorter}{bigger}"
+                f"parameter takes {limit}; {remedy}, {BUNDLES_TO_S3}"
             )
 
 

@@ -166,10 +166,12 @@ def create_authority(
     names: contract.Names,
     profiles: Mapping[str, pulumi.Output[str]],
     secrets_key: pulumi.Input[str] | None,
+    bundles_bucket: pulumi.Input[str] | None = None,
 ) -> Authority:
     """Create the gateway's certificate authority; `profiles` are those of its clients, by name.
 
-    `secrets_key` is the ARN of the KMS key that encrypts its secrets, None for `aws/ssm`.
+    `secrets_key` is the ARN of the KMS key that encrypts its secrets, None for `aws/ssm`; `bundles_bucket` is where
+    clients' bundles are, None for SSM.
     """
     args = AuthorityArgs(
         names=names,
@@ -179,6 +181,7 @@ def create_authority(
         rotations=settings.rotations.model_dump(exclude_defaults=True),
         key=secrets_key,
         intelligent_tiering=settings.secrets.tier == "intelligent",
+        bucket=bundles_bucket,
     )
     return Authority(names.resource("authority"), args)
 

@@ -7,6 +7,7 @@ import pulumi
 
 import contract
 from components.authority import Authority
+from components.bundles_bucket import name_bundles_bucket
 from components.firewall import Firewall
 from components.kit_user import KitUser, KitUserArgs
 from components.vault import Vault
@@ -34,6 +35,8 @@ class KitValues:
     """The gateway's public address."""
     dynamic_rule: DynamicRule | None
     """The rule that follows the client's public address, if it has one."""
+    bucket: str | None
+    """Bucket of the clients' bundles; None if they are in SSM."""
 
     @property
     def tunnel_client(self) -> TunnelClient:
@@ -50,7 +53,7 @@ def _render_bonded(values: KitValues) -> bytes:
         server_name=values.names.server,
         uplinks=values.client.lines,
     )
-    return links.build(host, names=values.names, region=values.region, bundles={name: name})
+    return links.build(host, names=values.names, region=values.region, bundles={name: name}, bucket=values.bucket)
 
 
 def _render_bridge(values: KitValues) -> bytes:
@@ -64,6 +67,7 @@ def _render_bridge(values: KitValues) -> bytes:
         host,
         names=values.names,
         region=values.region,
+        bucket=values.bucket,
         dynamic_rule=values.dynamic_rule,
     )
 
@@ -75,6 +79,7 @@ def _render_site(values: KitValues) -> bytes:
         values.tunnel,
         names=values.names,
         region=values.region,
+        bucket=values.bucket,
         dynamic_rule=values.dynamic_rule,
     )
 
@@ -110,6 +115,8 @@ def render_kit(
     settings: Settings, location: Location, client: model.Client, tunnel: Tunnel, tunnel6: pulumi.Output[Tunnel]
 ) -> pulumi.Output[bytes]:
     """Return a client's kit; `tunnel6` is `tunnel` with its IPv6, once AWS has chosen that."""
+    in_s3 = settings.secrets.bundles == "s3"
+    bucket = name_bundles_bucket(location.names, settings.region) if in_s3 else None
     kind = next(kind for kind in KITS.values() if kind.applies(client, settings.tunnel))
 
     def render(tunnel6: Tunnel, public_ip: str, dynamic_rule: DynamicRule | None) -> bytes:
@@ -121,6 +128,7 @@ def render_kit(
             tunnel6=tunnel6,
             public_ip=public_ip,
             dynamic_rule=dynamic_rule,
+            bucket=bucket,
         )
         return kind.render(values)
 

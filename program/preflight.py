@@ -49,9 +49,10 @@ def find_placements(settings: Settings) -> dict[str, Placement]:
     check_vpcs(settings.region, [(names, vpc.cidr) for names, (_, vpc) in gateways.items() if not vpc.vpc_id])
     check_addresses(settings.region, list(gateways))
     kits = sum(client.needs_kit(settings.tunnel) for client in settings.clients)
-    needed = count_needed(len(settings.clients), kits, BATCH)
+    in_parameters = settings.secrets.bundles == "ssm"
+    needed = count_needed(len(settings.clients), kits, BATCH, bundles=in_parameters)
     intelligent = settings.secrets.tier == "intelligent"
-    check_parameters(settings.region, Names(settings.stack), needed, intelligent=intelligent)
+    check_parameters(settings.region, Names(settings.stack), needed, intelligent=intelligent, bundles=in_parameters)
     return placements
 
 

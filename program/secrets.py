@@ -1,9 +1,10 @@
-"""Choose the KMS key of a stack's secrets: one of its own, AWS's, or an existing one."""
+"""Choose the KMS key of a stack's secrets, and the bucket of its clients' bundles if they are in one."""
 
 from collections.abc import Iterable
 
 import pulumi
 
+from components.bundles_bucket import BundlesBucket, BundlesBucketArgs, name_bundles_bucket
 from components.secrets_key import SecretsKey, SecretsKeyArgs
 from contract import GATEWAYS, Names
 from settings.model import Settings
@@ -29,8 +30,18 @@ def create_secrets_key(settings: Settings) -> pulumi.Input[str] | None:
         readers={names.role(settings.region): list(list_readable(settings, names)) for names in list_names(settings)},
         kit_users=settings.iam.users == "kits"
         and any(client.needs_kit(settings.tunnel) for client in settings.clients),
+        bundles_bucket=None if settings.pair else name_bundles_bucket(Names(settings.stack), settings.region),
     )
     return SecretsKey("secrets", args).arn
+
+
+def create_bundles_bucket(settings: Settings, key: pulumi.Input[str] | None) -> pulumi.Output[str] | None:
+    """Return the name of the new bucket of clients' bundles, once it takes them; None if they are in SSM."""
+    if settings.secrets.bundles == "ssm" or key is None:
+        return None
+    names = Names(settings.stack)
+    args = BundlesBucketArgs(names=names, bucket=name_bundles_bucket(names, settings.region), key=key)
+    return BundlesBucket("bundles", args).bucket
 
 
 def list_names(settings: Settings) -> list[Names]:

@@ -26,7 +26,7 @@ from program.gateway import (
 )
 from program.kits import create_kit_users, render_kits
 from program.preflight import check_account, find_placements, list_vpc_ranges
-from program.secrets import create_secrets_key
+from program.secrets import create_bundles_bucket, create_secrets_key
 from program.tunnel import reachable_vpc, tunnel_from_settings, with_ipv6, with_vpc_routes
 from settings.checks.overlaps import check_vpc_overlap
 from settings.maintenance import parse_window
@@ -58,7 +58,9 @@ def deploy(settings: Settings) -> None:
     create_routes(location, routed, network.announced6 if settings.tunnel.advertised else None)
     tunnel6 = add_ipv6(settings, tunnel, network, location.address)
     profiles = render_profiles(settings, names, tunnel6, location.address)
-    authority = create_authority(settings, names, profiles, create_secrets_key(settings))
+    secrets_key = create_secrets_key(settings)
+    bundles_bucket = create_bundles_bucket(settings, secrets_key)
+    authority = create_authority(settings, names, profiles, secrets_key, bundles_bucket)
     kits = render_kits(settings, location, tunnel, tunnel6)
     vault = create_vault(settings, names, render_release(settings, tunnel6, network, authority), kits=kits)
     create_kit_users(settings, location, authority, vault, kits)

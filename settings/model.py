@@ -333,6 +333,8 @@ class Secrets(Section):
     """IAM users and roles that may use the stack's own key, in addition to the deployer and the gateway."""
     tier: Literal["account", "intelligent"] = "account"
     """Tier of new parameters with certificates and keys: the account's default, or Intelligent-Tiering."""
+    bundles: Literal["ssm", "s3"] = "ssm"
+    """Where clients' bundles are: in a parameter each, or in an object each."""
 
 
 class Alerts(Section):

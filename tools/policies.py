@@ -79,6 +79,7 @@ PROVIDER_EXTRAS: Mapping[str, str] = {
 
 #: Actions that operations of S3 are called, where the names differ.
 S3_ACTIONS = {
+    "DeleteObjects": "DeleteObject",
     "DeleteBucketEncryption": "PutEncryptionConfiguration",
     "DeletePublicAccessBlock": "PutBucketPublicAccessBlock",
     "GetBucketAccelerateConfiguration": "GetAccelerateConfiguration",
@@ -351,7 +352,11 @@ OPERATOR = (
         ),
     ),
     Statement(sid="Bucket", patterns=("s3:ListBucket",), resources=("arn:aws:s3:::drawbridge-*",)),
-    Statement(sid="Kits", patterns=("s3:GetObject",), resources=("arn:aws:s3:::drawbridge-*/kits/*",)),
+    Statement(
+        sid="KitsAndBundles",
+        patterns=("s3:GetObject",),
+        resources=("arn:aws:s3:::drawbridge-*/kits/*", "arn:aws:s3:::drawbridge-*/clients/*"),
+    ),
     Statement(
         sid="ConnectionLog",
         patterns=("logs:FilterLogEvents",),

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.gateway_status import find_address, find_instances, read_report
+from drawbridge.operate.stored_bundles import read_stored_bundle
 from lab.linux import within
 from openvpn.bundle import BundleError, Remote, certificate_of, remote_of, tls_crypt_of
 from openvpn.handshake import Handshake, ServerCertificateError, Wire, client_key_of
@@ -312,7 +313,7 @@ def _find_differences(account: Account, bundle: str) -> Iterator[tuple[ProbeStat
     remote, certificate = remote_of(bundle), Certificate.read(certificate_of(bundle))
     name, address = certificate.common_name, find_address(account)
     try:
-        current = account.parameter(account.names.bundle(name), secret=True)
+        current = read_stored_bundle(account, account.names, name)
     except errors.NotDeployedError:
         yield "configuration", f"stack {account.stack} has no client {name}", "add it in the stack file, and deploy"
         return

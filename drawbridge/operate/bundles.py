@@ -1,6 +1,7 @@
 """List a stack's clients and fetch their bundles and kits.
 
-A bundle is a SecureString in SSM. Its text is a secret: it goes from there into one file and nowhere else.
+A bundle is a SecureString in SSM or an encrypted object in S3. Its text is a secret: it goes from there into one file
+and nowhere else.
 """
 
 import os
@@ -16,6 +17,7 @@ from botocore.config import Config
 from contract import Names
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.stored_bundles import list_bundles, read_stored_bundle
 from kits import windows as kit
 from openvpn.bundle import BundleError, certificate_of, system_of
 from openvpn.model import System
@@ -39,7 +41,7 @@ class EnrolledClient:
     not_after: datetime
     """When its certificate ends."""
     parameter: str
-    """SSM parameter that holds its bundle."""
+    """SSM parameter that holds its bundle, or the S3 URI of the object that does."""
 
     def days_left(self, now: datetime) -> int:
         """Whole days until its certificate ends; negative after."""
@@ -58,10 +60,7 @@ def list_clients(account: Account) -> list[EnrolledClient]:
 
 def _clients_of(account: Account, names: Names) -> Iterator[EnrolledClient]:
     """Yield the clients of one gateway."""
-    for parameter, bundle in account.parameters(names.clients, secret=True).items():
-        name = parameter.removeprefix(f"{names.clients}/").partition("/")[0]
-        if parameter != names.bundle(name):
-            continue
+    for name, parameter, bundle in list_bundles(account, names):
         try:
             certificate = Certificate.read(certificate_of(bundle))
         except (BundleError, PkiError):
@@ -179,7 +178,7 @@ def _bundle(account: Account, name: str) -> str:
     """Return a client's bundle, of whichever gateway it connects to."""
     for names in account.all_names:
         with suppress(errors.NotDeployedError):
-            return account.parameter(names.bundle(name), secret=True)
+            return read_stored_bundle(account, names, name)
     raise errors.NotDeployedError(
         f"stack {account.stack} has no client {name}",
         f"list its clients: drawbridge client list --stack {account.stack}",

@@ -21,6 +21,12 @@ HOURS_PER_MONTH = 730
 #: Alarms on each gateway (`components.alarms`, which the command cannot import).
 ALARMS = 9
 
+#: Standard parameters of Systems Manager that an account may have in a region; they are free.
+STANDARD_PARAMETERS = 10_000
+
+#: Clients that share a parameter of the register (ADR 16).
+CLIENTS_PER_PAGE = 25
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -99,6 +105,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 *_surplus_credits(settings, usage),
                 *zone,
                 *key,
+                *_advanced_parameters(settings),
                 *_between_zones(settings, usage),
                 out,
             ),
@@ -119,6 +126,19 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
             ),
         ),
     )
+
+
+def _advanced_parameters(settings: Settings) -> list[Item]:
+    """Return the cost of the parameters that exceed the account's standard ones, if it has none but the stack's.
+
+    Bundles in S3 cost nothing that shows: 2,000 are 8 MB, and reading all of them less than a cent.
+    """
+    clients = 0 if settings.secrets.bundles == "s3" else len(settings.clients)
+    kits = sum(client.needs_kit(settings.tunnel) for client in settings.clients)
+    excess = clients + kits + len(settings.clients) // CLIENTS_PER_PAGE - STANDARD_PARAMETERS
+    if settings.secrets.tier != "intelligent" or excess <= 0:
+        return []
+    return [Item(f"advanced parameters: {excess:,}", excess * read_prices()["month"]["advanced_parameter"])]
 
 
 def _metrics(settings: Settings) -> list[Item]:

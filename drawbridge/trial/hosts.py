@@ -11,6 +11,7 @@ import secrets
 from ipaddress import IPv4Address, IPv4Network
 
 from drawbridge.operate.bundles import kit_command
+from drawbridge.operate.stored_bundles import read_stored_bundle
 from drawbridge.trial.deployment import Deployment, Progress, client_user
 from drawbridge.trial.measure import ECHO_PORT, start_echo
 from images import DEFAULT_IMAGE, IMAGES
@@ -28,9 +29,13 @@ HOMES = IPv4Network("203.0.113.0/24")
 FETCH_SCRIPT = """
 import os, sys
 import boto3
-name, parameter, region, adapter = sys.argv[1:]
-ssm = boto3.client("ssm", region_name=region)
-bundle = ssm.get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
+name, address, region, adapter = sys.argv[1:]
+if address.startswith("s3://"):
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    bundle = boto3.client("s3", region_name=region).get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+else:
+    ssm = boto3.client("ssm", region_name=region)
+    bundle = ssm.get_parameter(Name=address, WithDecryption=True)["Parameter"]["Value"]
 profile, keys = bundle[:bundle.index("<ca>")], bundle[bundle.index("<ca>"):]
 bundle = profile.partition("# for Windows: ")[0] + adapter + keys
 path = f"/etc/openvpn/client/{name}.conf"
@@ -192,7 +197,7 @@ def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
     The owner gives the host an access key or, if the stack has no IAM users, the bundle.
     """
     if deployed.settings.iam.users == "none":
-        bundle = deployed.account.parameter(deployed.names.bundle(name), secret=True)
+        bundle = read_stored_bundle(deployed.account, deployed.names, name)
         path = f"/etc/openvpn/client/{name}.conf"
         run_checked(host, "install", "-D", "-m", "0600", "/dev/stdin", path, stdin=bundle)
     else:
@@ -201,19 +206,31 @@ def install_kit(deployed: Deployment, host: labs.Host, name: str) -> str:
 
 
 def fetch_bundle(deployed: Deployment, host: labs.Host, name: str) -> None:
-    """Have a client's machine fetch its bundle from SSM with its own credentials."""
+    """Have a client's machine fetch its bundle from SSM or S3 with its own credentials."""
     settings = deployed.settings
     mac = next((client.mac for client in settings.clients if client.name == name), None)
     adapter = f"lladdr {mac}\n" if mac else ""
-    run_checked(host, "python3", "-c", FETCH_SCRIPT, name, deployed.names.bundle(name), settings.region, adapter)
+    address = deployed.names.bundle_address(name, _find_bundles_bucket(deployed))
+    run_checked(host, "python3", "-c", FETCH_SCRIPT, name, address, settings.region, adapter)
+
+
+def _find_bundles_bucket(deployed: Deployment) -> str | None:
+    """Return the bucket of the clients' bundles; None if they are in SSM."""
+    if deployed.settings.secrets.bundles == "ssm":
+        return None
+    account = deployed.client("sts").get_caller_identity()["Account"]
+    return deployed.names.bundles_bucket(account, deployed.settings.region)
 
 
 def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
     """Create an IAM user that may only read this client's bundle, and put its key on the client's machine."""
     iam, user = deployed.client("iam"), client_user(deployed.settings.stack, name)
     account = deployed.client("sts").get_caller_identity()["Account"]
+    action = "ssm:GetParameter"
     arn = f"arn:aws:ssm:{deployed.settings.region}:{account}:parameter{deployed.names.bundle(name)}"
-    statement = {"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": arn}
+    if bucket := _find_bundles_bucket(deployed):
+        action, arn = "s3:GetObject", f"arn:aws:s3:::{bucket}/{deployed.names.bundle_key(name)}"
+    statement = {"Effect": "Allow", "Action": action, "Resource": arn}
     iam.create_user(UserName=user)
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     iam.put_user_policy(UserName=user, PolicyName="bundle", PolicyDocument=policy)

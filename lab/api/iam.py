@@ -420,8 +420,17 @@ def authorize(
     if call.service == "s3" and call.resources[0] != "*":
         policy = find_bucket_policy(call.resources[0].removeprefix("arn:aws:s3:::").split("/")[0])
         if policy and is_denied_by(policy, call):
-            raise ApiError("AccessDeniedException", message)
+            refused = f"perform: {call.action} on resource: {call.resources[0]}"
+            raise ApiError("AccessDeniedException", f"User: {principal.arn} is not authorized to {refused}")
     return call
+
+
+#: Parameters of S3's calls that IAM or KMS needs, by the headers that have them.
+_S3_PARAMETERS = {
+    "Tagging": "x-amz-tagging",
+    "ServerSideEncryption": "x-amz-server-side-encryption",
+    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+}
 
 
 def parse_call(request: SignedRequest, signature: Signature) -> Call:
@@ -440,8 +449,11 @@ def parse_call(request: SignedRequest, signature: Signature) -> Call:
         query = dict(urllib.parse.parse_qsl(request.query))
         if "prefix" in query:
             context["s3:prefix"] = query["prefix"]
-        tagging = request.headers.get("x-amz-tagging")
-        return Call("s3", f"s3:{action}", tuple(arns), context, {"Tagging": tagging} if tagging else {})
+        headers = {name: request.headers[key] for name, key in _S3_PARAMETERS.items() if key in request.headers}
+        for name in ("x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id"):
+            if name in request.headers:
+                context[f"s3:{name}"] = request.headers[name]
+        return Call("s3", f"s3:{action}", tuple(arns), context, headers)
     parameters = _parse_parameters(request)
     action = parameters.pop("Action", "")
     if signature.service == "route53":

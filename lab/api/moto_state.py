@@ -166,8 +166,8 @@ def find_bucket_policy(bucket: str) -> Mapping[str, Any] | None:
 
 
 def list_implied_calls(call: Call) -> list[Call]:
-    """Return the further calls that a call implies: iam:PassRole of a launch, KMS's of a SecureString."""
-    return [*_list_passed_roles(call), *_list_kms_calls(call)]
+    """Return the further calls that a call implies: iam:PassRole of a launch, KMS's of a SecureString or an object."""
+    return [*_list_passed_roles(call), *_list_kms_calls(call), *_list_kms_calls_of_s3(call)]
 
 
 def _list_passed_roles(call: Call) -> list[Call]:
@@ -218,6 +218,42 @@ def _list_kms_calls(call: Call) -> list[Call]:
         )
         for name, key in uses
     ]
+
+
+def _list_kms_calls_of_s3(call: Call) -> list[Call]:
+    """Return the call of KMS that S3 makes for its caller, with the object's ARN as encryption context.
+
+    Sources: Amazon S3 User Guide, "Using server-side encryption with AWS KMS keys (SSE-KMS)" and "Bucket Keys": with a
+    bucket key, the context is the bucket's ARN.
+    """
+    verbs = {"s3:PutObject": "GenerateDataKey", "s3:GetObject": "Decrypt", "s3:GetObjectVersion": "Decrypt"}
+    if call.action not in verbs:
+        return []
+    (arn,) = call.resources
+    bucket_name, _, key = arn.removeprefix("arn:aws:s3:::").partition("/")
+    bucket = s3_backends[ACCOUNT]["aws"].buckets.get(bucket_name)
+    if bucket is None:
+        return []
+    default = _default_encryption(bucket)
+    if call.action == "s3:PutObject":
+        algorithm = call.parameters.get("ServerSideEncryption") or default.get("SSEAlgorithm")
+        kms_key = call.parameters.get("SSEKMSKeyId") or default.get("KMSMasterKeyID")
+    else:
+        stored = bucket.keys.get(key)
+        algorithm, kms_key = getattr(stored, "encryption", None), getattr(stored, "kms_key_id", None)
+    if algorithm != "aws:kms" or not kms_key:
+        return []
+    region = call.context["aws:RequestedRegion"]
+    has_bucket_key = str(default.get("BucketKeyEnabled")).lower() == "true"
+    encryption_context = {"aws:s3:arn": f"arn:aws:s3:::{bucket_name}" if has_bucket_key else arn}
+    context = dict(call.context) | kms_context(encryption_context, via=f"s3.{region}.amazonaws.com")
+    return [Call("kms", f"kms:{verbs[call.action]}", (str(kms_key),), context)]
+
+
+def _default_encryption(bucket: Any) -> dict[str, Any]:
+    """Return the algorithm, KMS key and use of a bucket key that a bucket has for new objects."""
+    rule = (bucket.encryption or {}).get("Rule", {})
+    return {**rule.get("ApplyServerSideEncryptionByDefault", {}), "BucketKeyEnabled": rule.get("BucketKeyEnabled")}
 
 
 def find_key(region: str, identity: str) -> KmsKey | None:

@@ -1,4 +1,4 @@
-"""Check that the key of the secrets is in the stack's region, and that users are named for the stack's own key only.
+"""Check that the key of the secrets is in the stack's region, and that it fits the users and the place of bundles.
 
 Source: AWS KMS API Reference, "PutKeyPolicy", for the size of a key's policy.
 """
@@ -36,11 +36,25 @@ def check_users_fit(draft: Draft) -> Iterator[Problem]:
     secrets = draft.secrets
     if secrets is None or secrets.key != "stack":
         return
-    size, room = sum(len(f'"{user}", ') for user in secrets.users), KEY_POLICY_LIMIT - KEY_POLICY_RESERVE
+    # They are in two statements: for parameters, and for objects.
+    size, room = 2 * sum(len(f'"{user}", ') for user in secrets.users), KEY_POLICY_LIMIT - KEY_POLICY_RESERVE
     if size > room:
         reason = f"take {size} characters, but a KMS key policy has room for {room} of {KEY_POLICY_LIMIT}"
         remedy = "name a role that these users may assume, or set secrets.key to a key whose policy you write"
         yield problem_at("secrets.users", f"{len(secrets.users)} users", reason, remedy)
 
 
-CHECKS = (check_key_region, check_users, check_users_fit)
+def check_bundles(draft: Draft) -> Iterator[Problem]:
+    """Check that bundles in S3 have a key that S3 can use, and are of a stack with one gateway."""
+    secrets = draft.secrets
+    if secrets is None or secrets.bundles != "s3":
+        return
+    if secrets.key == "aws/ssm":
+        reason = "needs a key that S3 can use, and secrets.key is aws/ssm"
+        yield problem_at("secrets.bundles", secrets.bundles, reason, "use key: stack, or bundles: ssm")
+    if draft.has_pair:
+        reason = "is not possible in a pair, whose two gateways read their bundles in SSM"
+        yield problem_at("secrets.bundles", secrets.bundles, reason, "use bundles: ssm")
+
+
+CHECKS = (check_key_region, check_users, check_users_fit, check_bundles)

@@ -290,11 +290,14 @@ IN_THE_FILE = [
             ("one of AWS's (arn:aws:iam::aws:policy/…)", "arn:aws:iam::aws:policy/PowerUserAccess"),
         )
     ),
-    Refusal(
-        lambda _: CROWD,
-        "drawbridge:clients: need * new SSM parameters, but * has * and the account's limit is *; *",
-        "drawbridge:secrets.tier: intelligent",
-        lambda *_: {**CROWD, "secrets": {"tier": "intelligent"}},
+    *(
+        Refusal(
+            lambda _: CROWD,
+            "drawbridge:clients: need * new SSM parameters, but * has * and the account's limit is *; *",
+            f"drawbridge:secrets.{key}: {value}",
+            lambda *_, key=key, value=value: {**CROWD, "secrets": {key: value}},
+        )
+        for key, value in (("tier", "intelligent"), ("bundles", "s3"))
     ),
     *(
         Refusal(
@@ -307,6 +310,7 @@ IN_THE_FILE = [
             ("shorten the client's name", {"clients": [{**WINDOWS, "name": "w"}]}),
             ("or drawbridge:network.domain", {"network": {"domain": "tenant.internal"}}),
             ("drawbridge:secrets.tier: intelligent", {"secrets": {"tier": "intelligent"}}),
+            ("drawbridge:secrets.bundles: s3", {"secrets": {"bundles": "s3"}}),
         )
     ),
 ]

@@ -23,6 +23,10 @@ SECRETS = [NAMES.keys, *(NAMES.secret(name) for name in contract.GATEWAY_SECRETS
 #: What AWS's managed policy AmazonSSMManagedInstanceCore allows on parameters.
 SESSION_MANAGER = {"Effect": "Allow", "Action": ["ssm:GetParameter", "ssm:GetParameters"], "Resource": "*"}
 ADMINISTRATOR = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+#: Of what AWS's managed policy AmazonS3ReadOnlyAccess allows.
+S3_READ_ONLY = {"Effect": "Allow", "Action": ["s3:Get*", "s3:List*"], "Resource": "*"}
+MANY = contract.Names("many")
+BUCKET = MANY.bundles_bucket(ACCOUNT, REGION)
 LISTED = f"arn:aws:iam::{ACCOUNT}:role/teams/listed"
 
 #: Reads parameters as a principal.
@@ -82,6 +86,7 @@ def stack() -> Iterator[Deployment]:
             environment.setenv(name.upper(), value)
         with every_call_judged(Validator(Rules(throttle_writes=False))):
             deploy("open", key="aws/ssm")
+            deploy("many", users=[LISTED], bundles="s3")
             yield deploy("dev", users=[LISTED])
 
 
@@ -155,3 +160,60 @@ def test_not_even_the_deployer_uses_the_key_beside_ssm_or_for_other_parameters(s
     secret = {"Name": "/other", "Value": "x", "Type": "SecureString", "KeyId": key["KeyId"]}
     with pytest.raises(ApiError, match="kms:Encrypt"):
         aws.client("ssm", **assume("deployer")).put_parameter(**secret)
+
+
+def object_reader(credentials: Mapping[str, str]) -> Read:
+    """Return a function that reads an object of the bucket of bundles with credentials, whose policies are judged."""
+    s3 = JudgedAws(Validator()).client("s3", **credentials)
+    return lambda client: str(s3.get_object(Bucket=BUCKET, Key=MANY.bundle_key(client))["Body"].read().decode())
+
+
+def add_policy(role: str, statement: Mapping[str, Any]) -> None:
+    boto3.client("iam").put_role_policy(RoleName=role, PolicyName="s3", PolicyDocument=document(statement))
+
+
+@pytest.mark.usefixtures("stack")
+def test_a_host_with_read_only_access_to_s3_reads_no_bundle() -> None:
+    add_policy("host", S3_READ_ONLY)
+    credentials = assume("host")
+    assert "kms:Decrypt on resource: arn:aws:kms:" in refusal(object_reader(credentials), "alice")
+    # The controls: it reads what is no secret in S3, and the names of the bundles.
+    s3 = JudgedAws(Validator()).client("s3", **credentials)
+    kits = s3.get_object(Bucket=MANY.bucket(ACCOUNT, REGION), Key=MANY.kit_key("home"))
+    assert kits["Body"].read()
+    listed = s3.list_objects_v2(Bucket=BUCKET)["Contents"]
+    assert [row["Key"] for row in listed] == [MANY.bundle_key(name) for name in ("alice", "home")]
+
+
+@pytest.mark.usefixtures("stack")
+def test_neither_the_gateway_nor_an_administrator_reads_a_bundle_in_s3() -> None:
+    add_policy(MANY.role(REGION), ADMINISTRATOR)
+    for role in (MANY.role(REGION), "administrator"):
+        assert "kms:Decrypt" in refusal(object_reader(assume(role)), "alice")
+
+
+@pytest.mark.usefixtures("stack")
+def test_the_deployer_and_listed_users_read_bundles_in_s3() -> None:
+    add_policy("listed", S3_READ_ONLY)
+    for role in ("deployer", "teams/listed"):
+        assert "remote" in object_reader(assume(role))("alice")
+
+
+@pytest.mark.usefixtures("stack")
+def test_a_kit_reads_its_own_bundle_in_s3_only() -> None:
+    user = MANY.kit_user("home")
+    key = boto3.client("iam").create_access_key(UserName=user)["AccessKey"]
+    read = object_reader({"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]})
+    assert "remote" in read("home")
+    assert "s3:GetObject" in refusal(read, "alice")
+    boto3.client("iam").put_user_policy(UserName=user, PolicyName="more", PolicyDocument=document(S3_READ_ONLY))
+    assert "kms:Decrypt" in refusal(read, "alice")
+
+
+@pytest.mark.usefixtures("stack")
+def test_the_bucket_of_bundles_takes_no_object_under_another_key() -> None:
+    s3 = JudgedAws(Validator()).client("s3", **assume("deployer"))
+    new = {"Bucket": BUCKET, "Key": MANY.bundle_key("eve"), "Body": b"x"}
+    for encryption in ({}, {"ServerSideEncryption": "AES256"}):
+        with pytest.raises(ApiError, match="s3:PutObject"):
+            s3.put_object(**new, **encryption)

@@ -50,7 +50,8 @@ class JudgedAws:
         url = urlsplit(request.url)
         body: Any = request.body or b""
         if hasattr(body, "read"):
-            body = body.read()
+            stream, body = body, body.read()
+            stream.seek(0)
         header_items: list[tuple[str, Any]] = list(request.headers.items())
         headers = {
             name.lower(): value.decode() if isinstance(value, bytes) else str(value) for name, value in header_items

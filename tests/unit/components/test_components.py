@@ -415,9 +415,9 @@ def test_vault_and_authority_grant_the_gateway_what_it_reads_and_writes(declare:
         pulumi.CustomResource("test:index:Policy", "policy", {"json": policy}, pulumi.ResourceOptions(parent=vault))
         return vault
 
-    def declare_authority(key: str | None = None) -> Authority:
+    def declare_authority(key: str | None = None, bucket: str | None = None) -> Authority:
         profiles = {"alice": ""}
-        args = AuthorityArgs(names=NAMES, region="eu-west-1", profiles=profiles, lifetimes={}, key=key)
+        args = AuthorityArgs(names=NAMES, region="eu-west-1", profiles=profiles, lifetimes={}, key=key, bucket=bucket)
         authority = Authority("authority", args)
         policy = render_policy([*authority.grants, *authority.bundle_grants("alice")])
         pulumi.CustomResource("test:index:Policy", "policy", {"json": policy}, pulumi.ResourceOptions(parent=authority))
@@ -442,6 +442,12 @@ def test_vault_and_authority_grant_the_gateway_what_it_reads_and_writes(declare:
     assert {sid: granted[sid] for sid in ("SecretsKey", "BundleKey")} == {
         "SecretsKey": (["kms:Decrypt"], ["arn:key"], {"StringLike": {of_parameter: f"{base}/gateway/*"}}),
         "BundleKey": (["kms:Decrypt"], ["arn:key"], {"StringLike": {of_parameter: f"{base}/clients/alice/bundle"}}),
+    }
+    granted = statements(declare(lambda: declare_authority("arn:key", "b")).inputs("Policy", "policy")["json"])
+    arn = "arn:aws:s3:::b/clients/alice.ovpn"
+    assert {sid: granted[sid] for sid in ("Bundle", "BundleKey")} == {
+        "Bundle": (["s3:GetObject"], [arn], None),
+        "BundleKey": (["kms:Decrypt"], ["arn:key"], {"StringLike": {"kms:EncryptionContext:aws:s3:arn": arn}}),
     }
 
 

@@ -16,9 +16,14 @@ ALICE, BOB = (f"arn:aws:iam::123456789012:user/{name}" for name in ("alice", "bo
 
 
 def statements(deployer: str = DEPLOYER, **changes: Any) -> dict[str, dict[str, Any]]:
-    defaults = {"users": (), "readers": {"role": ["/drawbridge/dev/gateway/*"]}, "kit_users": False}
+    defaults = {
+        "users": (),
+        "readers": {"role": ["/drawbridge/dev/gateway/*"]},
+        "kit_users": False,
+        "bundles_bucket": None,
+    }
     args = SecretsKeyArgs(**{"stack": "dev", "region": "eu-west-1", **defaults, **changes})
-    document = json.loads(render_key_policy(args, deployer, "ssm.eu-west-1.amazonaws.com"))
+    document = json.loads(render_key_policy(args, deployer, "amazonaws.com"))
     return {statement["Sid"]: statement for statement in document["Statement"]}
 
 
@@ -71,12 +76,32 @@ def test_all_but_the_users_is_no_longer_than_the_settings_take_it_for() -> None:
     """With the longest names of roles and parameters, and two gateways."""
     region, role = "ap-southeast-2", "r" * 64
     path = f"/drawbridge/{'s' * 40}/b/{'c' * 64}/*"
-    args = SecretsKeyArgs(
-        stack="s" * 40, region=region, users=(), readers={f"{role[1:]}{n}": [path] * 3 for n in "ab"}, kit_users=True
+    pair = SecretsKeyArgs(
+        stack="s" * 40,
+        region=region,
+        users=(),
+        readers={f"{role[1:]}{n}": [path] * 3 for n in "ab"},
+        kit_users=True,
+        bundles_bucket=None,
     )
+    single = replace(pair, readers={role: [path] * 3}, bundles_bucket="b" * 63)
     deployer = f"arn:aws-us-gov:sts::123456789012:assumed-role/{role}/{'x' * 64}"
-    policy = render_key_policy(args, deployer, f"ssm.{region}.amazonaws.com")
-    assert len(policy) <= KEY_POLICY_RESERVE
     users = [f"arn:aws:iam::123456789012:user/{n}" for n in range(20)]
-    grown = render_key_policy(replace(args, users=users), deployer, f"ssm.{region}.amazonaws.com")
-    assert len(grown) - len(policy) == sum(len(f'"{user}", ') for user in users)
+    for args, statements_with_users in ((pair, 1), (single, 2)):
+        policy = render_key_policy(args, deployer, "amazonaws.com")
+        assert len(policy) <= KEY_POLICY_RESERVE
+        grown = render_key_policy(replace(args, users=users), deployer, "amazonaws.com")
+        assert len(grown) - len(policy) == statements_with_users * sum(len(f'"{user}", ') for user in users)
+
+
+def test_objects_in_s3_are_for_the_same_principals_each_by_its_own_arn() -> None:
+    rendered = statements(kit_users=True, bundles_bucket="b")
+    assert rendered.keys() == {"Manage", "Operators", "Gateway1", "OperatorsS3", "Kits", "KitsS3"}
+    for sid, same_as in (("OperatorsS3", "Operators"), ("KitsS3", "Kits")):
+        condition = rendered[sid]["Condition"]
+        assert rendered[sid]["Principal"] == rendered[same_as]["Principal"]
+        assert condition["ArnLike"] == rendered[same_as]["Condition"]["ArnLike"]
+        assert condition["StringLike"] == {"kms:EncryptionContext:aws:s3:arn": ["arn:aws:s3:::b/clients/*"]}
+        assert condition["StringEquals"]["kms:ViaService"] == "s3.eu-west-1.amazonaws.com"
+    assert rendered["OperatorsS3"]["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert rendered["KitsS3"]["Action"] == ["kms:Decrypt"]

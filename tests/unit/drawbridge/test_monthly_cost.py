@@ -13,7 +13,7 @@ from drawbridge import errors
 from drawbridge.commands.root import cli
 from drawbridge.operate import monthly_cost
 from drawbridge.operate.stack_files import find_stack_file
-from settings.model import Settings
+from settings.model import Client, Secrets, Settings
 from settings.parse import parse
 from settings.stack_file import read_stack_file
 
@@ -127,6 +127,18 @@ def test_a_pair_has_twice_as_many_alarms() -> None:
 
 def test_the_number_of_alarms_is_the_programs() -> None:
     assert len(CONDITIONS) + 2 == monthly_cost.ALARMS
+
+
+def test_parameters_over_the_accounts_standard_ones_cost_unless_bundles_are_in_s3() -> None:
+    crowd = tuple(Client(name=f"client{number}") for number in range(10_000))
+    few = site()
+
+    def advanced(**secrets: str) -> list[float]:
+        settings = few.model_copy(update={"clients": crowd, "secrets": Secrets.model_validate(secrets)})
+        return [cost for name, cost in items(settings).items() if name == "advanced parameters: 400"]
+
+    assert advanced() == advanced(tier="intelligent", bundles="s3") == []
+    assert advanced(tier="intelligent") == [pytest.approx(400 * 0.05)]
 
 
 def test_unlimited_credits_cost_the_time_above_the_baseline() -> None:

@@ -601,6 +601,15 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "key: stack",
         {"secrets": {"key": "stack", "users": [USER]}},
     ),
+    *(
+        ({"secrets": {"key": "aws/ssm", "bundles": "s3"}}, remedy, {"secrets": secrets})
+        for remedy, secrets in (
+            ("use key: stack", {"bundles": "s3"}),
+            ("bundles: ssm", {"key": "aws/ssm", "bundles": "ssm"}),
+        )
+    ),
+    ({"secrets": {"bundles": "s3"}, "pair": {}}, "use bundles: ssm", {"secrets": {"bundles": "ssm"}, "pair": {}}),
+    ({"secrets": {"bundles": "x"}}, "ssm or s3", {"secrets": {"bundles": "s3"}}),
     # Log
     ({"log": {"retention": 31}}, "use none, 1, 3, 5, 7, 14, 30, 60, 90", {"log": {"retention": 30}}),
     ({"log": {"retention": "x"}}, "use none", {"log": {"retention": "none"}}),

@@ -69,11 +69,11 @@ def test_refused_secrets(secrets: Any, expected: str) -> None:
     assert find_problems(secrets=secrets) == [f"drawbridge:secrets{expected}"]
 
 
-@pytest.mark.parametrize(("users", "refused"), [(665, False), (666, True)])
+@pytest.mark.parametrize(("users", "refused"), [(332, False), (333, True)])
 def test_users_fit_the_key_s_policy(users: int, refused: bool) -> None:
     arns = [f"arn:aws:iam::123456789012:user/u{number:04}" for number in range(users)]
     expected = (
-        f"drawbridge:secrets.users: {users} users take {users * 40} characters, but a KMS key policy has room for "
+        f"drawbridge:secrets.users: {users} users take {users * 80} characters, but a KMS key policy has room for "
         "26624 of 32768; name a role that these users may assume, or set secrets.key to a key whose policy you write"
     )
     assert find_problems(secrets={"users": arns}) == ([expected] if refused else [])
