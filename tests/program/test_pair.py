@@ -177,6 +177,7 @@ def test_neither_role_reads_what_is_the_others_but_for_its_own_bundle(pair: Depl
             "Bundle": [f"{base}{bundle}"],
             "BundleKey": [key],
             "Metrics": ["*"],
+            "ConnectionLog": [f"arn:aws:logs:{REGION}:123456789012:log-group:{names.connections}:*"],
         }
 
 

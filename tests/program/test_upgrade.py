@@ -26,6 +26,7 @@ REPLACEABLE = {"vault-release": {"key", "contentBase64"}, "gateway-instance": {"
 #: Resources that stacks of that version lack.
 NEW = {
     "authority-owner",
+    "connection-log-group",
     "firewall-fragmentation-0.0.0.0/0",
     "gateway-image-arm64",
     "secrets-key",

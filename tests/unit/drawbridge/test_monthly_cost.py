@@ -66,7 +66,7 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
-    assert len(priced) == 14
+    assert len(priced) == 15
     for says in priced:  # what they are for, where they were read, and where AWS itself has them
         assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses|Pricing)", says, re.DOTALL), says
         assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
