@@ -45,7 +45,13 @@ class MachineFactory:
 
     def create_instance(self, instance: str, namespace: str, kernel: Kernel, *, image: str) -> LabMachine:
         """Return the machine of an EC2 instance, not prepared yet; `image` is the AMI that it is launched from."""
-        layers = (vm_image.find().root,) if kernel is Kernel.CLOUD else self.image.instance_layers
+        match kernel:
+            case Kernel.SHARED:
+                layers = self.image.instance_layers
+            case Kernel.USER_MODE:
+                layers = self.image.ready_layers
+            case Kernel.CLOUD:
+                layers = (vm_image.find().root,)
         layers = self.saved_images.get(image, layers)
         return _CLASSES[kernel](
             lab=self.lab,

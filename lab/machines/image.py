@@ -1,10 +1,11 @@
 """The machines' image: Debian 13 as AWS's Debian image has it, built once into the user's cache.
 
-Three directories come out of one build, named by the digest of their recipe, so that a changed recipe is a new image
+Four directories come out of one build, named by the digest of their recipe, so that a changed recipe is a new image
 and a build cut off half-way is never taken for one:
 
 - ``base``    what an EC2 instance boots: systemd, cloud-init, ssh; no openvpn, no nftables
 - ``host``    a layer on top with openvpn, nftables and tools, for hosts that are not instances (homes, cafés)
+- ``ready``   a layer on top with what user data may install, for instances whose kernel would take minutes to do so
 - ``mirror``  a package repository holding what user data may install, served by the lab's Internet
 
 Sources: mmdebstrap(1), sources.list(5), deb822(5).
@@ -80,12 +81,18 @@ class Image:
 
     base: Path
     host: Path
+    ready: Path
     mirror: Path
 
     @property
     def instance_layers(self) -> tuple[Path, ...]:
         """Overlay layers of an EC2 instance, topmost first."""
         return (self.base,)
+
+    @property
+    def ready_layers(self) -> tuple[Path, ...]:
+        """Overlay layers of an EC2 instance on User-Mode Linux, topmost first."""
+        return (self.ready, self.base)
 
     @property
     def host_layers(self) -> tuple[Path, ...]:
@@ -95,7 +102,7 @@ class Image:
 
 def recipe_digest() -> str:
     """Twelve hex digits that change whenever the image would."""
-    recipe = json.dumps([3, SUITE, INSTANCE, _LAB, MIRROR_NAME, SOURCES, _CLOUD, _ON_EC2])
+    recipe = json.dumps([4, SUITE, INSTANCE, _LAB, MIRROR_NAME, SOURCES, _CLOUD, _ON_EC2])
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
@@ -109,7 +116,7 @@ def ensure(progress: Callable[[str], None]) -> Image:
         ImageError: the build failed; the text ends with what the failing tool said.
     """
     final = build_once(f"image-{recipe_digest()}", "the machines' image", _build, progress)
-    return Image(base=final / "base", host=final / "host", mirror=final / "mirror")
+    return Image(base=final / "base", host=final / "host", ready=final / "ready", mirror=final / "mirror")
 
 
 def build_once(
@@ -201,7 +208,12 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
         file.write_text(text)
     _finish_root(base)
     progress("installing the layer of hosts outside of AWS")
-    _install_layer(base, host, mirror)
+    with _installed_layer(base, host, mirror, _LAB["hosts"]) as root:
+        _turn_off_cloud_init(root)
+        _leave_network(root)
+    progress("installing the layer of instances on User-Mode Linux")
+    with _installed_layer(base, target / "ready", mirror, _LAB["ready"]):
+        pass
 
 
 def find_debian_mirror() -> list[str]:
@@ -273,8 +285,9 @@ def _know_ec2(base: Path) -> None:
     (base / path).write_text(source.replace(text, ours))
 
 
-def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
-    """Install the hosts' packages into an overlay on `base`, keeping only what it adds."""
+@contextmanager
+def _installed_layer(base: Path, layer: Path, mirror: Path, packages: list[str]) -> Iterator[Path]:
+    """Install packages into an overlay on `base`, keeping only what it adds; yield its root for further changes."""
     layer.mkdir()
     work, merged = layer.with_name("work"), layer.with_name("merged")
     work.mkdir()
@@ -289,13 +302,12 @@ def _install_layer(base: Path, layer: Path, mirror: Path) -> None:
             policy = merged / "usr/sbin/policy-rc.d"
             policy.write_text("#!/bin/sh\nexit 101\n")  # no service may start while the layer is made
             policy.chmod(0o755)
-            install = ["apt-get", "--yes", "--no-install-recommends", "install", *_LAB["hosts"]]
+            install = ["apt-get", "--yes", "--no-install-recommends", "install", *packages]
             for command in (["apt-get", "update"], install, ["apt-get", "clean"]):
                 run("chroot", str(merged), "env", "DEBIAN_FRONTEND=noninteractive", *command, timeout=300)
             policy.unlink()
             (merged / "etc/apt/sources.list").write_text(SOURCES.format(name=MIRROR_NAME))
-            _turn_off_cloud_init(merged)
-            _leave_network(merged)
+            yield merged
         finally:
             run("umount", str(merged / "mirror"))
         (merged / "mirror").rmdir()
