@@ -37,7 +37,7 @@ def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = 
 
 def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iterator[str]:
     # Without `mssfix`: the server changes the segment size in both directions, and NetworkManager imports no profile
-    # with its `mtu` argument. Without `persist-key`: 2.7 warns of it.
+    # with its `mtu` argument.
     yield "client"
     yield f"dev {tunnel.layout.device}"
     own_mac = any(member.mac for member in tunnel.members if member.name == client)
@@ -57,6 +57,9 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
     # maximum also bounds the pause of 10 s that `auth-retry nointeract` brings.
     yield "server-poll-timeout 10"
     yield "connect-retry 2 2"
+    if any(member.lan for member in tunnel.clients if member.name == client):
+        # Sites run Debian's 2.6; 2.7 keeps its keys without the option, and warns of it.
+        yield "persist-key"
     yield "persist-tun"
     yield "remote-cert-tls server"
     # Without this option every server certificate of the same CA would be accepted.

@@ -184,6 +184,14 @@ iroute 192.168.2.0 255.255.255.0
 
 
 @pytest.mark.seed("4.3")
+def test_a_site_keeps_its_keys_and_other_clients_leave_that_to_their_openvpn() -> None:
+    wanted = {"resolv-retry infinite", "nobind", "persist-tun", "persist-key", "remote-cert-tls server"}
+    assert wanted <= set(options(render_profile(TUNNEL, REMOTE, SERVER, "home")))
+    assert wanted - {"persist-key"} <= set(options(render_profile(TUNNEL, REMOTE, SERVER, "alice")))
+    assert "persist-key" not in options(render_profile(TUNNEL, REMOTE, SERVER, "alice"))
+
+
+@pytest.mark.seed("4.3")
 def test_profile() -> None:
     assert (
         render_profile(TUNNEL, "203.0.113.7", "gateway.lab")
