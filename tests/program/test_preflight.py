@@ -258,7 +258,7 @@ def test_more_parameters_than_the_account_may_have(refused: Callable[..., str], 
     assert refused(clients=crowd) == (
         "drawbridge:clients: need 31 new SSM parameters, but eu-west-1 has 24 and the account's limit is 50; remove "
         "some that nobody needs, or let SSM make those beyond the limit advanced ones, 0.05 USD a month each: "
-        "drawbridge:secrets.tier: intelligent"
+        "drawbridge:secrets.tier: intelligent; or keep clients' bundles in S3: drawbridge:secrets.bundles: s3"
     )
 
 
