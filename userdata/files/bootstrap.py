@@ -28,7 +28,7 @@ INSTANCE = Path("/var/lib/cloud/data/instance-id")
 CURRENT = Path("/opt/drawbridge/current/agent.py")
 #: The last agent that worked.
 LAST_GOOD = Path("/var/lib/drawbridge/agent.py")
-#: Directory of what holds until the next boot.
+#: Empty after each boot.
 RUNTIME = Path("/run/drawbridge")
 MAX_RUNS = 3
 #: Seconds after which a run that has not ended was ended by systemd.

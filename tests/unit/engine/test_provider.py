@@ -165,6 +165,30 @@ WORLD: dict[str, tuple[str, Props]] = {
     "master": ("kms/key:Key", {"description": "d", "deletionWindowInDays": 7, "tags": {"a": "b"}}),
     "alias": ("kms/alias:Alias", {"name": "alias/a", "targetKeyId": "=master"}),
     "log": ("cloudwatch/logGroup:LogGroup", {"name": "/a/log", "retentionInDays": 30, "tags": {"a": "b"}}),
+    "topic": ("sns/topic:Topic", {"name": "t", "tags": {"a": "b"}}),
+    "publishers": (
+        "sns/topicPolicy:TopicPolicy",
+        {"arn": "=topic", "policy": json.dumps({"Version": "2012-10-17", "Statement": []})},
+    ),
+    "email": (
+        "sns/topicSubscription:TopicSubscription",
+        {"topic": "=topic", "protocol": "email", "endpoint": "ops@example.com"},
+    ),
+    "alarm": (
+        "cloudwatch/metricAlarm:MetricAlarm",
+        {
+            "name": "m",
+            "namespace": "n",
+            "metricName": "Ready",
+            "statistic": "Minimum",
+            "comparisonOperator": "LessThanThreshold",
+            "threshold": 1,
+            "period": 60,
+            "evaluationPeriods": 1,
+            "alarmActions": ["=topic"],
+            "tags": {"a": "b"},
+        },
+    ),
     "parameter": ("ssm/parameter:Parameter", {"name": "/a/b", "type": "String", "value": "v", "tags": {"a": "b"}}),
 }
 

@@ -132,7 +132,7 @@ def test_without_the_metadata_service_there_are_no_credentials_and_the_tunnel_li
     with monkeypatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             patch.delenv(name, raising=False)
-        check_survival(world, sha, "Unable to locate credentials")
+        check_survival(world, sha, "no credentials: the instance has no instance profile")
     assert world.run().state == "ready"
 
 

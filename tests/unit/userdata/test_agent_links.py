@@ -73,7 +73,7 @@ def test_a_kernel_that_cannot_bond_is_told_and_the_release_refused(world: World)
     put_bundle(world, "tls-client\n")
     world.publish(gateway.build_linked_release())
     report = world.run()
-    assert (report.state, report.reason) == ("refused", "sh: this kernel has no bonding driver")
+    assert (report.state, report.reason) == ("failed", "sh: this kernel has no bonding driver")
 
 
 def test_without_its_bundle_it_says_which_parameter_it_misses(world: World) -> None:  # noqa: F811
