@@ -173,7 +173,7 @@ def test_a_power_cut_at_any_point_of_a_swap_leaves_a_release_that_starts(
 ) -> None:
     old = world.publish(gateway.build_release())
     world.run()
-    before = world.root.with_name("before")
+    before = world.root.with_name(f"{world.root.name}-before")
     shutil.copytree(world.root, before, symlinks=True)
     moved = Tunnel(pool=gateway.TUNNEL.pool, listener=Listener("udp", (1195,)), clients=gateway.TUNNEL.clients)
     new = world.publish(gateway.build_release(moved, revoked=[9]))

@@ -585,7 +585,7 @@ def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatc
     """Each change of the disk and each command is once what a run did not come to any more."""
     old = world.publish(gateway.build_release())
     world.run()
-    before = world.root.with_name("before")
+    before = world.root.with_name(f"{world.root.name}-before")
     shutil.copytree(world.root, before, symlinks=True)
     tunnel = Tunnel(pool=gateway.TUNNEL.pool, listener=Listener("udp", (1195,)), clients=gateway.TUNNEL.clients)
     new = world.publish(gateway.build_release(tunnel, revoked=[9]))
