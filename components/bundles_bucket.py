@@ -7,7 +7,7 @@ import pulumi
 import pulumi_aws as aws
 
 import contract
-from components.vault import deny_without_tls
+from components.private_bucket import create_private_bucket, deny_without_tls
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,22 +29,13 @@ class BundlesBucket(pulumi.ComponentResource):
     def __init__(self, name: str, args: BundlesBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("drawbridge:index:BundlesBucket", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        bucket = aws.s3.Bucket(
-            f"{name}-bucket",
-            bucket=args.bucket,
+        bucket, private = create_private_bucket(
+            name,
+            args.bucket,
             # The authority empties it. What else is in it is left from a run that was cut off.
             force_destroy=True,
             tags=args.names.tags("bundles"),
-            opts=child,
-        )
-        private = aws.s3.BucketPublicAccessBlock(
-            f"{name}-private",
-            bucket=bucket.id,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=child,
+            parent=self,
         )
         encrypted = aws.s3.BucketServerSideEncryptionConfiguration(
             f"{name}-encrypted",
@@ -66,7 +57,6 @@ class BundlesBucket(pulumi.ComponentResource):
             f"{name}-policy",
             bucket=bucket.id,
             policy=pulumi.Output.all(bucket.arn, args.key).apply(lambda arns: render_bucket_policy(*arns)),
-            # AWS refuses one change of a bucket's access while another is under way (409 OperationAborted).
             opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
         )
         self.bucket = pulumi.Output.all(bucket.id, encrypted.id, policy.id).apply(lambda ids: str(ids[0]))

@@ -11,6 +11,7 @@ import pulumi_aws as aws
 
 import contract
 from components.grants import READ_PARAMETERS, Grant
+from components.private_bucket import create_private_bucket, deny_without_tls
 from userdata.release import Release
 
 
@@ -112,21 +113,12 @@ class Vault(pulumi.ComponentResource):
     def _create_bucket(self, name: str, args: VaultArgs) -> None:
         child = pulumi.ResourceOptions(parent=self)
         account = aws.get_caller_identity(opts=pulumi.InvokeOptions(parent=self)).account_id
-        bucket = aws.s3.Bucket(
-            f"{name}-bucket",
-            bucket=args.names.bucket(account, args.region),
+        bucket, private = create_private_bucket(
+            name,
+            args.names.bucket(account, args.region),
             force_destroy=args.disposable,
             tags=args.names.tags("vault"),
-            opts=child,
-        )
-        private = aws.s3.BucketPublicAccessBlock(
-            f"{name}-private",
-            bucket=bucket.id,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=child,
+            parent=self,
         )
         aws.s3.BucketServerSideEncryptionConfiguration(
             f"{name}-encrypted",
@@ -138,7 +130,6 @@ class Vault(pulumi.ComponentResource):
             f"{name}-tls-only",
             bucket=bucket.id,
             policy=bucket.arn.apply(tls_only),
-            # AWS refuses one change of a bucket's access while another is under way (409 OperationAborted).
             opts=pulumi.ResourceOptions(parent=self, depends_on=[private]),
         )
         self.bucket, self.bucket_arn = bucket.id, bucket.arn
@@ -153,18 +144,3 @@ _VALUE_ONLY = {"StringEquals": {"ssm:Overwrite": "true"}, "StringNotEquals": {"s
 def tls_only(bucket_arn: str) -> str:
     """Return a bucket policy that denies requests without TLS."""
     return json.dumps({"Version": "2012-10-17", "Statement": [deny_without_tls(bucket_arn)]})
-
-
-def deny_without_tls(bucket_arn: str) -> dict[str, object]:
-    """Return the statement of a bucket's policy that denies requests without TLS.
-
-    Source: Amazon S3 User Guide, "Restrict access to only HTTPS requests".
-    """
-    return {
-        "Sid": "TlsOnly",
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": "s3:*",
-        "Resource": [bucket_arn, f"{bucket_arn}/*"],
-        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-    }

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from components.authority_provider import Issuer
+
 
 def order_certificates(profiles: Mapping[str, str], *, client_days: float = 365.0) -> dict[str, Any]:
     """Return the inputs of a stack's certificates; `profiles` has the profile of each client by its name."""
@@ -16,3 +18,17 @@ def order_certificates(profiles: Mapping[str, str], *, client_days: float = 365.
         "lifetimes": {"ca": 3650.0, "server": 825.0, "client": client_days},
         "owner": "one deployment",
     }
+
+
+def create_certificates(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Have the provider create what is ordered, and return its outputs."""
+    outs = Issuer().create(inputs).outs
+    assert outs is not None
+    return outs
+
+
+def update_certificates(root: str, olds: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Have the provider change what it has created, and return its outputs."""
+    outs = Issuer().update(root, olds, inputs).outs
+    assert outs is not None
+    return outs

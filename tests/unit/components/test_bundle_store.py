@@ -15,7 +15,7 @@ from components.authority_provider import Issuer
 from components.register import IssuerError
 from openvpn.bundle import certificate_of
 from pki.authority import Certificate
-from tests.support.issuing import order_certificates
+from tests.support.issuing import create_certificates, order_certificates, update_certificates
 
 NAMES = contract.Names("dev")
 REGION = "eu-west-1"
@@ -74,15 +74,11 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def create(**changes: Any) -> dict[str, Any]:
-    outs = Issuer().create(PROPS | changes).outs
-    assert outs is not None
-    return outs
+    return create_certificates(PROPS | changes)
 
 
 def update(olds: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    outs = Issuer().update(NAMES.root, olds, PROPS | changes).outs
-    assert outs is not None
-    return outs
+    return update_certificates(NAMES.root, olds, PROPS | changes)
 
 
 def serials(bundles: dict[str, str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from components.register import IssuerError
 from openvpn import bundle as bundles
 from pki import tls_crypt
 from pki.authority import Certificate
-from tests.support.issuing import order_certificates
+from tests.support.issuing import create_certificates, order_certificates, update_certificates
 
 NAMES = contract.Names("dev")
 PROPS = order_certificates(dict.fromkeys(("alice", "bob"), "client\nremote 192.0.2.1\n"))
@@ -43,15 +43,11 @@ def kept(ssm: Any) -> dict[str, str]:
 
 
 def create(**changes: Any) -> dict[str, Any]:
-    outs = Issuer().create(PROPS | changes).outs
-    assert outs is not None
-    return outs
+    return create_certificates(PROPS | changes)
 
 
 def update(olds: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    outs = Issuer().update(NAMES.root, olds, PROPS | changes).outs
-    assert outs is not None
-    return outs
+    return update_certificates(NAMES.root, olds, PROPS | changes)
 
 
 def revoked(outs: dict[str, Any]) -> dict[str, str]:

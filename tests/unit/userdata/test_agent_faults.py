@@ -19,7 +19,14 @@ import pytest
 from openvpn.listener import Listener
 from openvpn.model import Tunnel
 from tests.support import gateway
-from tests.unit.userdata.test_agent_machine import ENV, OPENVPN, Killed, Mortal, World, world  # noqa: F401  # a fixture
+from tests.unit.userdata.test_agent_machine import (  # noqa: F401  # `world` is a fixture
+    ENV,
+    OPENVPN,
+    World,
+    restore,
+    run_until_killed,
+    world,
+)
 from userdata.files import agent
 
 #: The agent's longest wait for an answer, seconds; here a fiftieth.
@@ -181,23 +188,13 @@ def test_a_power_cut_at_any_point_of_a_swap_leaves_a_release_that_starts(
     effects += [(Path, name) for name in ("rename", "unlink", "symlink_to")]
     started = set[str]()
     for lives in range(0, 1_000, STEP):
-        mortal, alive = Mortal(lives), True
-        with monkeypatch.context() as patch:
-            for owner, name in effects:
-                patch.setattr(owner, name, mortal(getattr(owner, name)))
-            patch.setattr(world.machine, "run", mortal(world.services, spare=True))
-            try:
-                world.run()
-            except Killed:
-                alive = False
+        alive = run_until_killed(world, monkeypatch, lives, effects)
         lose_power(world)
         started.add(world.running())
         report = world.run()
         assert (report.state, report.running, world.serials()) == ("ready", new, {"9"}), f"after {lives} effects"
         if alive:
             break
-        shutil.rmtree(world.root)
-        shutil.copytree(before, world.root, symlinks=True)
-        world.services.active = {agent.FIREWALL, OPENVPN}
+        restore(world, before)
     assert started == {old, new}
     assert STEP < lives < 999

@@ -580,6 +580,27 @@ class Mortal:
         return step
 
 
+def run_until_killed(world: World, monkeypatch: pytest.MonkeyPatch, lives: int, effects: list[tuple[Any, str]]) -> bool:
+    """Run the agent for a number of effects and commands; return whether the run came to its end."""
+    mortal = Mortal(lives)
+    with monkeypatch.context() as patch:
+        for owner, name in effects:
+            patch.setattr(owner, name, mortal(getattr(owner, name)))
+        patch.setattr(world.machine, "run", mortal(world.services, spare=True))
+        try:
+            world.run()
+        except Killed:
+            return False
+    return True
+
+
+def restore(world: World, copy: Path) -> None:
+    """Put a machine's disk back to a copy of it, with its services running."""
+    shutil.rmtree(world.root)
+    shutil.copytree(copy, world.root, symlinks=True)
+    world.services.active = {agent.FIREWALL, OPENVPN}
+
+
 @pytest.mark.fault("2.1")
 def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each change of the disk and each command is once what a run did not come to any more."""
@@ -592,15 +613,7 @@ def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatc
     effects: list[tuple[Any, str]] = [(agent, "create_file"), (shutil, "rmtree"), (os, "chown"), (os, "fsync")]
     effects += [(Path, name) for name in ("rename", "unlink", "mkdir", "symlink_to")]
     for lives in range(1_000):
-        mortal, alive = Mortal(lives), True
-        with monkeypatch.context() as patch:
-            for owner, name in effects:
-                patch.setattr(owner, name, mortal(getattr(owner, name)))
-            patch.setattr(world.machine, "run", mortal(world.services, spare=True))
-            try:
-                world.run()
-            except Killed:
-                alive = False
+        alive = run_until_killed(world, monkeypatch, lives, effects)
         if lives % 3 == 0:
             world.services.reboot()
         assert world.running() in {old, new}, f"after {lives} effects"
@@ -612,9 +625,7 @@ def test_killed_at_any_point_the_next_run_ends_the_same(world: World, monkeypatc
         assert not list((world.root / "opt").rglob(".*.new"))
         if alive:
             break
-        shutil.rmtree(world.root)
-        shutil.copytree(before, world.root, symlinks=True)
-        world.services.active = {agent.FIREWALL, OPENVPN}
+        restore(world, before)
     assert 50 < lives < 999
 
 
