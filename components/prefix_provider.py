@@ -2,7 +2,8 @@
 
 EC2 refuses CreateNetworkInterface with both an IPv6 address and a prefix ("You can't specify a count of IPv6 addresses
 if you've specified a count of IPv6 prefixes", EC2 API Reference), and the AWS provider sends both in that one call. So
-the interface is created with its address, and this resource adds the prefix.
+the interface is created with its address, and this resource adds the prefix. EC2 has no tags for prefixes:
+AssignIpv6Addresses takes none, and a prefix has no ARN. The interface has the stack's tags.
 """
 
 import time

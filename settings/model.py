@@ -88,8 +88,9 @@ def _write_number(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-#: A KMS key (`Secrets.key`). IAM policies name keys by these ARNs; an alias there is no key.
-KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+"
+#: A KMS key (`Secrets.key`). IAM policies name keys by these ARNs; an alias there is no key. An ID of KMS has 36
+#: characters; without a limit here, a policy could outgrow IAM's.
+KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]{1,64}"
 
 #: An IAM user or role, without wildcards.
 PRINCIPAL_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:(user|role)/[A-Za-z0-9_+=,.@/-]+$"

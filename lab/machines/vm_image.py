@@ -2,7 +2,7 @@
 
 The tree is built once into the user's cache, like `lab.machines.image`, and each machine gets a disk made from it.
 
-Sources: debian-cloud-images, config_space/13 (files of class EC2); mmdebstrap(1).
+Sources: debian-cloud-images, config_space/13 (files of class EC2); mmdebstrap(1); systemd.link(5).
 """
 
 import hashlib
@@ -25,11 +25,17 @@ from lab.machines.image import (
     strip_identity,
     use_networkd,
 )
+from lab.machines.uml import CONTROL
+from lab.machines.uml_agent import MAC
 from lab.paths import PATHS
 
 #: Debian's list for EC2 has neither kernel nor boot loader; a virtual machine of the lab gets its kernel from outside.
 _KERNEL = ("linux-image-cloud-amd64", "initramfs-tools")
 _PACKAGES = Path(__file__).with_name("packages.toml")
+#: Names the link for commands in the initial RAM disk already. A name that begins with `en` would match netplan's file,
+#: and the boot would wait two minutes for a link that its agent has taken away.
+_LINK_FILE = "/etc/systemd/network/10-lab.link"
+_LINK = f"[Match]\nMACAddress={MAC}\n\n[Link]\nName={CONTROL}\n"
 _FILES = {
     "/etc/fstab": "/dev/vda / ext4 rw,discard,errors=remount-ro 0 1\n",
     **NETPLAN,
@@ -67,7 +73,7 @@ def find() -> VmImage:
 
 def recipe_digest() -> str:
     """Twelve hex digits that change whenever the image would."""
-    return hashlib.sha256(json.dumps([1, SUITE, _list_packages(), _FILES]).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([2, SUITE, _list_packages(), _FILES, _LINK]).encode()).hexdigest()[:12]
 
 
 def ensure(progress: Callable[[str], None]) -> VmImage:
@@ -91,6 +97,8 @@ def _list_packages() -> list[str]:
 def _build(target: Path, progress: Callable[[str], None]) -> None:
     progress("building the virtual machines' image (Debian 13 for EC2, once; about two minutes)")
     root = target / "root"
+    link = target / "link"
+    link.write_text(_LINK)
     run(
         *IN_OWN_PID_NAMESPACE,
         "env",
@@ -100,6 +108,8 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
         "--variant=minbase",
         "--format=directory",
         f"--include={','.join(_list_packages())}",
+        # Before the packages, one of which makes the initial RAM disk.
+        f'--setup-hook=install -D -m 0644 "{link}" "$1{_LINK_FILE}"',
         '--aptopt=Acquire::Languages "none"',
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -109,6 +119,7 @@ def _build(target: Path, progress: Callable[[str], None]) -> None:
         *find_debian_mirror(),
         timeout=1800,
     )
+    link.unlink()
     strip_identity(root)
     for path, text in _FILES.items():
         file = root / path.lstrip("/")

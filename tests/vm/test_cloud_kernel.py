@@ -6,6 +6,7 @@ emulated, so no figure says anything of speed. Does not prove that an Elastic Ne
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -178,9 +179,11 @@ def check_modules(world: World, end: Deployment) -> str:
 
 
 def check_network(world: World, end: Deployment) -> str:
-    """Show that netplan's file is in use, that the boot waited for the network, and that DHCP gave the address."""
+    """Show that netplan's file is in use, that the boot waited for ens5 alone, and that DHCP gave the address."""
     host = end.gateway
     assert run_checked(host, "systemctl", "is-active", "systemd-networkd-wait-online").strip() == "active"
+    commands = run_checked(host, "systemctl", "show", "-P", "ExecStart", "systemd-networkd-wait-online")
+    assert set(re.findall(r" -i ([^ :]+)", commands)) == {"ens5"}, commands
     status = json.loads(run_checked(host, "networkctl", "--json=short", "status", "ens5"))
     assert (status["AdministrativeState"], status["OperationalState"]) == ("configured", "routable")
     assert "netplan" in status["NetworkFile"]

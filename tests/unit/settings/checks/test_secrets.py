@@ -30,6 +30,7 @@ def test_accepted_secrets(secrets: dict[str, Any]) -> None:
     ("secrets", "expected"),
     [
         ({"key": "own"}, f".key: own is not a valid key; {KEY_REMEDY}"),
+        ({"key": KEY + "0" * 29}, f".key: {KEY}{'0' * 29} is not a valid key; {KEY_REMEDY}"),
         ({"key": 5}, f".key: 5 is not a valid key; {KEY_REMEDY}"),
         ({"key": "alias/mine"}, f".key: alias/mine is not a valid key; {KEY_REMEDY}"),
         (
