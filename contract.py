@@ -128,7 +128,10 @@ class Names:
 
     @property
     def owner(self) -> str:
-        """String: identifier of the deployment that may change the authority; only its state has the same one."""
+        """String: identifier of the deployment that may change the authority; only its state has the same one.
+
+        After a restore it is one of `RESTORE_STATES` and the digest of the backup, until a deployment takes over.
+        """
         return f"{self.authority}/owner"
 
     @property
@@ -222,6 +225,9 @@ class Names:
         """String: SHA-256 of that kit, lower-case hex. Whoever can only change the bucket cannot change the digest."""
         return f"{self.root}/kits/{name}"
 
+
+#: First word of `Names.owner` while a backup is being restored, and once all of it is there.
+RESTORING, RESTORED = RESTORE_STATES = ("restoring", "restored")
 
 #: The parameters under `Names.secrets`, by the file name each has on the gateway.
 GATEWAY_SECRETS = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key", "ssh_host_ed25519_key")

@@ -9,7 +9,8 @@ missing and writes that, so a run that was cut off is finished by the next one:
 - a certificate's serial is registered before its bundle is written, so none is ever out of reach of a revocation;
 - a serial is marked as revoked before its bundle goes, and stays so until its certificate has ended;
 - bundles that move between SSM and S3 are all written in the new place before they go in the former one;
-- with keys and serials is stored which rotation made them, so each rotation is carried out once.
+- with keys and serials is stored which rotation made them, so each rotation is carried out once;
+- an authority that was restored from a backup belongs to the deployment that comes first, once it is complete.
 
 It runs in a process of its own under Pulumi, which imports this module by name. There it has the environment's AWS
 credentials only, so it makes sure that they lead to the account the rest of the stack is in.
@@ -209,11 +210,10 @@ def check_creation(store: ParameterStore, order: Order) -> None:
     An authority without an owner was deployed before owners existed. Its clients would lose their certificates; without
     clients, it is the remainder of a creation that was cut off.
     """
-    stored = store.values.get(order.names.owner)
-    if stored is None:
+    if store.values.get(order.names.owner) is None:
         is_foreign = order.names.keys in store.values and bool(store.under(order.names.clients))
     else:
-        is_foreign = stored != order.owner
+        is_foreign = _is_foreign(store, order)
     if is_foreign:
         raise _foreign_error(order)
 
@@ -225,8 +225,24 @@ def check_update(store: ParameterStore, order: Order, former: str | None) -> Non
 
 
 def _is_foreign(store: ParameterStore, order: Order, *owners: str | None) -> bool:
-    """Return whether SSM names an owner that is neither the order's nor one of `owners`."""
-    return store.values.get(order.names.owner) not in (None, order.owner, *owners)
+    """Return whether SSM names an owner that is neither the order's nor one of `owners`, nor a restore."""
+    owner = store.values.get(order.names.owner)
+    return owner not in (None, order.owner, *owners) and _restore_state(store, order) is None
+
+
+def _restore_state(store: ParameterStore, order: Order) -> str | None:
+    """Return which of `contract.RESTORE_STATES` the authority is in; None if a deployment has it."""
+    state = store.values.get(order.names.owner, "").partition(" ")[0]
+    return state if state in contract.RESTORE_STATES else None
+
+
+def check_restore(store: ParameterStore, order: Order) -> None:
+    """Raise `IssuerError` if a restore was cut off: without its keys, a new authority would take their place."""
+    if _restore_state(store, order) == contract.RESTORING:
+        raise IssuerError(
+            f"{order.names.authority} is restored in part only; run `drawbridge stack restore FILE --stack "
+            f"{order.names.stack}` again with the same file"
+        )
 
 
 def _foreign_error(order: Order) -> IssuerError:
@@ -245,6 +261,7 @@ def converge(
     Without `stored_bundles`, bundles are in SSM.
     """
     order.check_rotations(now)
+    check_restore(store, order)
     stored = store.values.get(order.names.keys)
     try:
         keys = Keys.load(stored).rotate(order, now).with_server(order, now) if stored else Keys.create(order, now)
@@ -432,6 +449,8 @@ class Issuer(ResourceProvider):
         order = Order.from_props(props)
         store = _open_store(order)
         check_creation(store, order)
+        if order.tags and _restore_state(store, order):
+            store.tag(_list_parameters(store, order), ())
         outputs = converge(store, order, _now(), _open_bundles(store, order))
         return CreateResult(order.names.root, {**_inputs(props), **outputs})
 

@@ -7,6 +7,7 @@ DrawbridgeError
 │   ├── CredentialsError    no credentials, or expired ones
 │   └── NotDeployedError    the stack, or a part of it, is not deployed
 ├── BundleFileError         a bundle's file cannot be read or written, or is damaged
+├── BackupError             a backup cannot be taken, read or restored
 └── GatewayError            something between here and the gateway
     ├── UnreachableError    no connection
     ├── HostKeyError        another machine answers at the gateway's address
@@ -46,6 +47,10 @@ class NotDeployedError(AwsError):
 
 class BundleFileError(DrawbridgeError):
     """A bundle's file cannot be read or written, or is damaged."""
+
+
+class BackupError(DrawbridgeError):
+    """A backup cannot be taken, read or restored."""
 
 
 class GatewayError(DrawbridgeError):

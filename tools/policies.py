@@ -430,10 +430,13 @@ def policy(statements: Sequence[Statement], needed: set[str]) -> str:
 
 def files() -> dict[str, str]:
     """Return the text of each policy, by its file's name; raises ValueError."""
-    program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py"]
-    operate = {*boto3_calls((ROOT / "drawbridge" / "operate").glob("*.py"))} - MISTAKEN
+    operate = ROOT / "drawbridge" / "operate"
+    # Whoever backs up or restores an authority has its keys, as the deployer has.
+    backup = operate / "stack_backup.py"
+    program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py", backup]
+    operated = {*boto3_calls(path for path in operate.glob("*.py") if path != backup)} - MISTAKEN
     deployer = actions([*provider_calls(), *({*boto3_calls(program)} - MISTAKEN), *PROVIDER_EXTRAS])
-    operator = actions([*OPERATOR_EXTRAS, *operate])
+    operator = actions([*OPERATOR_EXTRAS, *operated])
     return {"deployer.json": policy(DEPLOYER, deployer), "operator.json": policy(OPERATOR, operator)}
 
 

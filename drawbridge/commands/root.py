@@ -43,7 +43,7 @@ COMMANDS = {
     "gateway": LazyCommand("drawbridge.commands.gateway", "gateway", "Look at a gateway: status, logs, reachability."),
     "lab": LazyCommand("drawbridge.commands.lab", "lab", "An AWS region on this machine, with real packets."),
     "peer": LazyCommand("drawbridge.commands.peer", "peer", "Two hosts with a tunnel between them, without AWS."),
-    "stack": LazyCommand("drawbridge.commands.stack", "stacks", "A stack as a whole: its cost, what is left of it."),
+    "stack": LazyCommand("drawbridge.commands.stack", "stacks", "A stack as a whole: its cost, backup and leftovers."),
 }
 
 

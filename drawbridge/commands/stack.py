@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from drawbridge import errors
-from drawbridge.commands import options, output, rotation
+from drawbridge.commands import backup, options, output, rotation
 from drawbridge.operate import leftovers, monthly_cost, rotations
 from drawbridge.operate.lab_account import connect
 from settings.parse import parse
@@ -16,7 +16,11 @@ from settings.stack_file import read_stack_file, stack_name
 
 @click.group("stack")
 def stacks() -> None:
-    """A stack as a whole: its cost, what is left of it."""
+    """A stack as a whole: its cost, backup and leftovers."""
+
+
+stacks.add_command(backup.backup)
+stacks.add_command(backup.restore)
 
 
 @stacks.command()

@@ -59,10 +59,10 @@ class Account:
         """Names of every gateway that a stack can have; only a pair has more than the first."""
         return tuple(contract.Names(self.stack, gateway) for gateway in contract.GATEWAYS)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, config: Config = CLIENT_CONFIG) -> Any:
         """Return a boto3 client; raises `AwsError` if there is no region, or no credentials to sign with."""
         with translate_aws_errors(self.stack):
-            return self.session.client(service, endpoint_url=self.endpoint, config=CLIENT_CONFIG)  # type: ignore[call-overload]
+            return self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
 
     def parameter(self, name: str, *, secret: bool = False) -> str:
         """Return the value of an SSM parameter; raises `NotDeployedError` if it does not exist, else `AwsError`."""

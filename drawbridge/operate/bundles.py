@@ -4,8 +4,6 @@ A bundle is a SecureString in SSM or an encrypted object in S3. Its text is a se
 and nowhere else.
 """
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from botocore.config import Config
 from contract import Names
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.private_files import write_private_file
 from drawbridge.operate.stored_bundles import list_bundles, read_stored_bundle
 from kits import windows as kit
 from openvpn.bundle import BundleError, certificate_of, system_of
@@ -113,19 +112,8 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
 
 def _write_bundle(target: Path, text: str, *, replace: bool) -> None:
     try:
-        # mkstemp creates it with mode 0600, so that no other user can ever read the key.
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        temporary = Path(name)
-        try:
-            # Unchanged: lines that end in CR LF do so on purpose.
-            with os.fdopen(descriptor, "w", newline="") as file:
-                file.write(text)
-            if replace:
-                temporary.replace(target)
-            else:
-                target.hardlink_to(temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # Encoded as it is: lines that end in CR LF do so on purpose.
+        write_private_file(target, text.encode(), replace=replace)
     except FileExistsError:
         raise _already_exists(target) from None
     except OSError as error:
