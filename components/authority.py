@@ -24,7 +24,10 @@ class AuthorityArgs:
     profiles: Mapping[str, pulumi.Input[str]]
     """The profile, without keys, of each client that may connect, by the client's name."""
     lifetimes: Mapping[str, int]
-    """Days that certificates of `ca`, `server` and `client` are valid."""
+    """Days that certificates of `ca`, `server` and `client` are valid; with `renewal`, the days before their end from
+    which they are renewed in place of 30."""
+    days: Mapping[str, int] = field(default_factory=dict)
+    """Days that the certificates of clients with a validity of their own are valid, by the client's name."""
     rotations: Mapping[str, Any] = field(default_factory=dict)
     """When keys were last rotated, ISO 8601: of `stack` and `gateway`, and of `clients` by name; without those that
     never were."""
@@ -78,6 +81,7 @@ class Authority(pulumi.ComponentResource):
                 "owner": owner.id,
                 # Left out until something is rotated: so deployed stacks have nothing to change.
                 **({"rotations": dict(args.rotations)} if args.rotations else {}),
+                **({"days": dict(args.days)} if args.days else {}),
                 # Left out for `aws/ssm`: so deployed stacks that keep it have nothing to change.
                 **({"key": args.key} if args.key is not None else {}),
                 **({"tier": INTELLIGENT_TIERING} if args.intelligent_tiering else {}),

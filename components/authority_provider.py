@@ -8,6 +8,7 @@ missing and writes that, so a run that was cut off is finished by the next one:
 - all keys of the authority and the server are one parameter, so they are there together or not at all;
 - a certificate's serial is registered before its bundle is written, so none is ever out of reach of a revocation;
 - a serial is marked as revoked before its bundle goes, and stays so until its certificate has ended;
+- a certificate that is renewed names the one that it renews, which thus stays valid until it ends, also after a cut;
 - bundles that move between SSM and S3 are all written in the new place before they go in the former one;
 - with keys and serials is stored which rotation made them, so each rotation is carried out once;
 - an authority that was restored from a backup belongs to the deployment that comes first, once it is complete.
@@ -17,7 +18,7 @@ credentials only, so it makes sure that they lead to the account the rest of the
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -31,13 +32,12 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvide
 import contract
 from components.bundle_store import S3_CONFIG, BundlePlace, Bundles, ObjectBundles, ParameterBundles
 from components.progress import Progress
-from components.register import IssuerError, ParameterStore, Register, format_time, translate_errors
+from components.register import Entry, IssuerError, ParameterStore, Register, format_time, translate_errors
+from components.renewals import find_due, find_ending_former, find_reordered, warn_of_renewals
+from components.schedule import Schedule
 from openvpn import bundle as bundles
 from pki import ssh, tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, PkiError
-
-#: The server's certificate is renewed when it expires within this time; only OpenVPN notices.
-RENEW_SERVER = timedelta(days=30)
 
 #: SSM takes 3 PutParameter calls per second from an account and region ("AWS Systems Manager endpoints and quotas" in
 #: the AWS General Reference), and each new client needs one. The adaptive mode lowers the rate of calls to what SSM
@@ -53,7 +53,7 @@ BATCH = 25
 
 INPUTS = (
     *("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "rotations"),
-    *("owner", "key", "tier", "tags", "bucket"),
+    *("owner", "key", "tier", "tags", "bucket", "days"),
 )
 
 
@@ -67,9 +67,7 @@ class Order:
     server_name: str
     profiles: Mapping[str, str]
     """The profile, without keys, of each client that may connect."""
-    ca_lifetime: timedelta
-    server_lifetime: timedelta
-    client_lifetime: timedelta
+    schedule: Schedule
     stack_rotation: str = ""
     """When the authority, and all that it signs, was last rotated: ISO 8601 in UTC, empty for never."""
     gateway_rotation: str = ""
@@ -98,16 +96,15 @@ class Order:
     def from_props(cls, props: Mapping[str, Any]) -> "Order":
         """Return the order in a resource's inputs, where every number is a float, as on Pulumi's wire."""
         rotations = props.get("rotations") or {}
-        days = {key: timedelta(days=int(value)) for key, value in props["lifetimes"].items()}
+        lifetimes = {key: timedelta(days=int(value)) for key, value in props["lifetimes"].items()}
+        clients = {client: timedelta(days=int(value)) for client, value in (props.get("days") or {}).items()}
         return cls(
             names=contract.Names(props["stack"], props.get("end") or contract.GATEWAYS[0]),
             region=props["region"],
             account=props["account"],
             server_name=props["serverName"],
             profiles=props["profiles"],
-            ca_lifetime=days["ca"],
-            server_lifetime=days["server"],
-            client_lifetime=days["client"],
+            schedule=Schedule(**lifetimes, clients=clients),
             stack_rotation=rotations.get("stack", ""),
             gateway_rotation=rotations.get("gateway", ""),
             client_rotations=rotations.get("clients", {}),
@@ -136,7 +133,7 @@ class Keys:
     @classmethod
     def create(cls, order: Order, now: datetime) -> "Keys":
         """Return new keys."""
-        ca = CertificateAuthority.create(order.names.authority_name, order.ca_lifetime, now)
+        ca = CertificateAuthority.create(order.names.authority_name, order.schedule.ca, now)
         keys = cls(ca, "", "", tls_crypt.server_key(), ssh.host_key(), order.stack_rotation, order.gateway_rotation)
         return keys.with_server(order, now)
 
@@ -159,12 +156,15 @@ class Keys:
         return self
 
     def with_server(self, order: Order, now: datetime) -> "Keys":
-        """Return the keys with a server certificate that is valid, a new one if necessary."""
+        """Return the keys with a server certificate as it is ordered, a new one if necessary."""
         if self.server_certificate:
-            server = Certificate.read(self.server_certificate)
-            if server.common_name == order.server_name and server.not_after - now > RENEW_SERVER:
+            server, schedule = Certificate.read(self.server_certificate), order.schedule
+            authority = Certificate.read(self.ca.certificate)
+            is_as_ordered = server.not_after == schedule.server_end(server.issued, authority)
+            is_due = schedule.is_server_due(server.not_after, authority, now)
+            if server.common_name == order.server_name and is_as_ordered and not is_due:
                 return self
-        leaf = self.ca.issue_server(order.server_name, order.server_lifetime, now)
+        leaf = self.ca.issue_server(order.server_name, order.schedule.server, now)
         return replace(self, server_certificate=leaf.certificate, server_key=leaf.key)
 
     @classmethod
@@ -262,6 +262,8 @@ def converge(
     """
     order.check_rotations(now)
     check_restore(store, order)
+    # Certificates have no fractions of seconds, and their ends are compared with what is ordered.
+    now = now.replace(microsecond=0)
     stored = store.values.get(order.names.keys)
     try:
         keys = Keys.load(stored).rotate(order, now).with_server(order, now) if stored else Keys.create(order, now)
@@ -286,17 +288,21 @@ def converge(
         )
     register.revoke_all_but({certificate.serial for certificate in good.values()}, now)
     stored_bundles.delete_all_but(good.keys())
-    renewed = _render_changed_bundles(stored_bundles, order, keys, good)
+    due = _find_due_certificates(order, keys, good, now)
+    current = {client: certificate for client, certificate in good.items() if client not in due}
+    changed = _render_changed_bundles(stored_bundles, order, keys, current)
     subject = f"bundles of clients under {order.names.clients}"
-    progress = Progress(subject, len(order.profiles), done=len(good) - len(renewed))
-    for _ in stored_bundles.write(renewed):
+    progress = Progress(subject, len(order.profiles), done=len(current) - len(changed))
+    for _ in stored_bundles.write(changed):
         progress.advance()
     issued: dict[str, Certificate] = {}
-    waiting = [client for client in order.profiles if client not in good]
+    waiting = [client for client in order.profiles if client not in current]
     for start in range(0, len(waiting), BATCH):
-        issued |= _issue(stored_bundles, order, keys, register, waiting[start : start + BATCH], now, progress)
+        clients = waiting[start : start + BATCH]
+        issued |= _issue(stored_bundles, order, keys, register, clients, due, now, progress)
     stored_bundles.leave_former_places()
-    return public_outputs(register, keys, good | issued)
+    warn_of_renewals(order.names, due, issued)
+    return public_outputs(register, keys, current | issued)
 
 
 def _find_good_bundles(
@@ -319,6 +325,19 @@ def _find_good_bundles(
         if usable and rotations[certificate.serial] >= order.client_rotations.get(client, ""):
             good[client] = certificate
     return good
+
+
+def _find_due_certificates(
+    order: Order, keys: Keys, good: Mapping[str, Certificate], now: datetime
+) -> dict[str, Certificate]:
+    """Return the certificates that have to be renewed: they end soon, or another lifetime is ordered for them."""
+    authority, schedule = Certificate.read(keys.ca.certificate), order.schedule
+    return {
+        client: certificate
+        for client, certificate in good.items()
+        if certificate.not_after != schedule.client_end(client, certificate.issued, authority)
+        or schedule.is_client_due(client, certificate.not_after, authority, now)
+    }
 
 
 def _find_stale_bundles(
@@ -371,23 +390,28 @@ def _issue(
     keys: Keys,
     register: Register,
     clients: Sequence[str],
+    renewed: Mapping[str, Certificate],
     now: datetime,
     progress: Progress,
 ) -> dict[str, Leaf]:
     """Issue certificates to clients and write their bundles; return the certificates by the clients' names.
 
-    After a cut in the middle, the certificates without a bundle are revoked by the next run.
+    Those in `renewed` stay valid beside the new ones. After a cut in the middle, the certificates without a bundle are
+    revoked by the next run.
     """
     leaves, texts = {}, {}
+    authority = Certificate.read(keys.ca.certificate)
     for client in clients:
         try:
-            leaf = leaves[client] = keys.ca.issue_client(client, order.client_lifetime, now)
+            lifetime = order.schedule.client_end(client, now, authority) - now
+            leaf = leaves[client] = keys.ca.issue_client(client, lifetime, now)
             tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
         except PkiError as error:
             raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
         parts = keys.ca.certificate, leaf.certificate, leaf.key, tls
         texts[client] = bundles.render_bundle(order.profiles[client], *parts)
-    register.add(leaves, order.client_rotations)
+    former = {client: renewed[client].serial for client in clients if client in renewed}
+    register.add(leaves, order.client_rotations, former)
     for _ in stored_bundles.write(texts):
         progress.advance()
     return leaves
@@ -413,6 +437,7 @@ def _key_with_metadata(keys: Keys, key: str, serial: int) -> str:
 def public_outputs(register: Register, keys: Keys, clients: Mapping[str, Certificate]) -> dict[str, Any]:
     """Return the resource's outputs, none of them secret."""
     server = Certificate.read(keys.server_certificate)
+    former = register.list_former(certificate.serial for certificate in clients.values())
     return {
         "caCertificate": keys.ca.certificate,
         "serverFingerprint": server.fingerprint,
@@ -424,6 +449,7 @@ def public_outputs(register: Register, keys: Keys, clients: Mapping[str, Certifi
                 "serial": str(certificate.serial),
                 "fingerprint": certificate.fingerprint,
                 "notAfter": format_time(certificate.not_after),
+                **_former_output(former[certificate.serial]),
             }
             for client, certificate in sorted(clients.items())
         },
@@ -432,6 +458,11 @@ def public_outputs(register: Register, keys: Keys, clients: Mapping[str, Certifi
             for serial, entry in register.revoked.items()
         },
     }
+
+
+def _former_output(former: Sequence[Entry]) -> dict[str, str]:
+    """Return when the last of the certificates ends that a client had before its renewal, as an output."""
+    return {"formerNotAfter": format_time(max(entry.not_after for entry in former))} if former else {}
 
 
 class Issuer(ResourceProvider):
@@ -443,7 +474,12 @@ class Issuer(ResourceProvider):
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         replaces = [key for key in ("stack", "end", "region", "account") if _olds.get(key) != _news.get(key)]
         changed = any(_olds.get(key) != _news.get(key) for key in INPUTS)
-        return DiffResult(changes=changed or _is_due(_olds, _now()), replaces=replaces, delete_before_replace=True)
+        order, now = Order.from_props(_news), _now()
+        due = [*find_due(_olds, order.schedule, now)]
+        for text in _describe_dates(_olds, order.schedule, due, now):
+            pulumi.log.warn(f"{order.names.root}: {text}")
+        is_due = bool(due) or _is_incomplete(_olds)
+        return DiffResult(changes=changed or is_due, replaces=replaces, delete_before_replace=True)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         order = Order.from_props(props)
@@ -498,14 +534,19 @@ def _inputs(props: Mapping[str, Any]) -> dict[str, Any]:
     return {key: props[key] for key in INPUTS if key in props}
 
 
-def _is_due(olds: Mapping[str, Any], now: datetime) -> bool:
-    """Return whether an update is due although no input changed: a certificate expires, or a bundle is missing."""
-    server = datetime.fromisoformat(olds["serverNotAfter"])
-    clients = [datetime.fromisoformat(entry["notAfter"]) for entry in olds["clients"].values()]
+def _is_incomplete(olds: Mapping[str, Any]) -> bool:
+    """Return whether an update is due although no input changed: a bundle is missing, or an end of a revocation."""
     missing = set(olds["profiles"]) != set(olds["clients"])
     # States of earlier versions have the client alone, as text.
-    without_end = any(isinstance(entry, str) for entry in olds["revoked"].values())
-    return missing or without_end or server - now <= RENEW_SERVER or any(not_after <= now for not_after in clients)
+    return missing or any(isinstance(entry, str) for entry in olds["revoked"].values())
+
+
+def _describe_dates(olds: Mapping[str, Any], schedule: Schedule, due: Sequence[str], now: datetime) -> Iterator[str]:
+    """Yield what a preview says of the dates of certificates; `due` are those that are renewed."""
+    if due:
+        yield f"certificates that end soon are renewed: {'; '.join(due)}"
+    yield from find_reordered(Order.from_props(olds).schedule, schedule, olds["clients"])
+    yield from find_ending_former(olds, schedule, now)
 
 
 def _open_store(order: Order, *, decrypt: bool = True) -> ParameterStore:

@@ -203,20 +203,33 @@ class Entry:
     revoked: datetime | None = None
     rotation: str = ""
     """The last rotation of the client's key when the certificate was issued, ISO 8601; empty for none."""
+    renews: int | None = None
+    """Serial of the client's former certificate, which this one renews and which stays valid beside it."""
 
     @classmethod
     def load(cls, stored: Mapping[str, Any]) -> "Entry":
         """Return the entry that `dump` wrote."""
-        revoked = stored["revoked"]
-        not_after = datetime.fromisoformat(stored["notAfter"])
-        rotation = stored.get("rotation", "")
-        return cls(stored["client"], not_after, datetime.fromisoformat(revoked) if revoked else None, rotation)
+        revoked, renews = stored["revoked"], stored.get("renews")
+        return cls(
+            stored["client"],
+            datetime.fromisoformat(stored["notAfter"]),
+            datetime.fromisoformat(revoked) if revoked else None,
+            stored.get("rotation", ""),
+            int(renews) if renews else None,
+        )
 
     def dump(self) -> dict[str, Any]:
         """Return the entry as values of JSON."""
         revoked = format_time(self.revoked) if self.revoked else None
         rotation = {"rotation": self.rotation} if self.rotation else {}
-        return {"client": self.client, "notAfter": format_time(self.not_after), "revoked": revoked, **rotation}
+        renews = {"renews": str(self.renews)} if self.renews else {}
+        return {
+            "client": self.client,
+            "notAfter": format_time(self.not_after),
+            "revoked": revoked,
+            **rotation,
+            **renews,
+        }
 
     def has_ended(self, now: datetime) -> bool:
         """Return whether no gateway accepts the certificate any more, whether it is revoked or not."""
@@ -259,24 +272,41 @@ class Register:
         """Return the last rotation before each certificate that is not revoked was issued, by its serial."""
         return {serial: entry.rotation for serial, entry in self.entries.items() if not entry.revoked}
 
-    def add(self, certificates: Mapping[str, Certificate], rotations: Mapping[str, str] | None = None) -> None:
+    def list_former(self, serials: Iterable[int]) -> dict[int, list[Entry]]:
+        """Return, by serial, the valid certificates that a certificate has renewed, the latest first."""
+        entries, former = self.entries, dict[int, list[Entry]]()
+        for serial in serials:
+            former[serial] = []
+            entry = entries.get(serial)
+            while entry and entry.renews and (entry := entries.get(entry.renews)) and not entry.revoked:
+                former[serial].append(entry)
+        return former
+
+    def add(
+        self,
+        certificates: Mapping[str, Certificate],
+        rotations: Mapping[str, str] | None = None,
+        renewed: Mapping[str, int] | None = None,
+    ) -> None:
         """Register certificates by their clients' names, not revoked; raises `IssuerError`.
 
-        `rotations` has when each client's key was last rotated, ISO 8601, without those that never were.
+        `rotations` has when each client's key was last rotated, ISO 8601, without those that never were; `renewed` the
+        serials of the former certificates of clients that keep them.
         """
-        rotated = rotations or {}
+        rotated, former = rotations or {}, renewed or {}
         entries = {
-            leaf.serial: Entry(client, leaf.not_after, rotation=rotated.get(client, ""))
+            leaf.serial: Entry(client, leaf.not_after, rotation=rotated.get(client, ""), renews=former.get(client))
             for client, leaf in certificates.items()
         }
         self._write(self._place(entries))
 
     def revoke_all_but(self, serials: Collection[int], now: datetime) -> None:
-        """Revoke each certificate whose serial is not in `serials`, and drop those that have ended.
+        """Revoke each certificate but those in `serials` and those that they renew, and drop those that have ended.
 
         Raises:
             IssuerError: SSM refuses it; the next call does what is left.
         """
+        serials = self._with_former(serials)
         paged = {serial for page in self._pages.values() for serial in page}
         changed = set()
         for name, page in self._pages.items():
@@ -289,6 +319,17 @@ class Register:
         if self._single:
             self._store.delete([f"{self._path}/{serial}" for serial in self._single])
             self._single = {}
+
+    def _with_former(self, serials: Iterable[int]) -> set[int]:
+        """Return serials together with those of the certificates that they renew."""
+        entries, reached = self.entries, set(serials)
+        waiting = list(reached)
+        while waiting:
+            entry = entries.get(waiting.pop())
+            if entry and entry.renews and entry.renews not in reached:
+                reached.add(entry.renews)
+                waiting.append(entry.renews)
+        return reached
 
     def _place(self, entries: Mapping[int, Entry]) -> set[str]:
         """Put entries into pages that have room, and into new ones; return the pages' names."""

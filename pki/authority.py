@@ -40,6 +40,11 @@ class Certificate:
     not_before: datetime
     not_after: datetime
 
+    @property
+    def issued(self) -> datetime:
+        """Return the time of its signature, by the clock of whoever signed it."""
+        return self.not_before + BACKDATE
+
     @staticmethod
     def read(certificate: str) -> "Certificate":
         """Return what a PEM certificate says; raises `PkiError`."""

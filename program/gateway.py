@@ -21,7 +21,7 @@ from components.vault import Vault, VaultArgs
 from contract import StackOutput
 from openvpn.listener import Listener
 from program.preflight import NewVpc, Placement
-from settings.model import Settings, Vpc
+from settings.model import Lifetimes, Settings, Vpc
 from userdata import cloud_config
 from userdata.release import Release, Revocation
 
@@ -173,11 +173,14 @@ def create_authority(
     `secrets_key` is the ARN of the KMS key that encrypts its secrets, None for `aws/ssm`; `bundles_bucket` is where
     clients' bundles are, None for SSM.
     """
+    has_renewal = settings.lifetimes.renewal != Lifetimes().renewal
     args = AuthorityArgs(
         names=names,
         region=settings.region,
         profiles=profiles,
-        lifetimes=settings.lifetimes.model_dump(),
+        # Without the default renewal and without days of clients: so deployed stacks have nothing to change.
+        lifetimes=settings.lifetimes.model_dump(exclude=None if has_renewal else {"renewal"}),
+        days={client.name: client.days for client in settings.clients if client.days},
         rotations=settings.rotations.model_dump(exclude_defaults=True),
         key=secrets_key,
         intelligent_tiering=settings.secrets.tier == "intelligent",

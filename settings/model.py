@@ -288,6 +288,8 @@ class Client(Section):
     """The client's public address now: the tunnel is open to it, and to the address it moves to."""
     bridge: Bridge | None = None
     """Makes its host a bridge between the segment and `lan`."""
+    days: int | None = Field(default=None, ge=1)
+    """Validity of its certificates, in days, in place of `lifetimes.client`."""
 
     def needs_kit(self, tunnel: Tunnel) -> bool:
         """Return whether a kit sets up the client's machine.
@@ -303,6 +305,8 @@ class Lifetimes(Section):
     ca: int = Field(default=3650, ge=1, le=36500)
     server: int = Field(default=825, ge=1)
     client: int = Field(default=365, ge=1)
+    renewal: int = Field(default=30, ge=1)
+    """Days before its end from which a certificate is renewed, but at most a third of its validity."""
 
 
 class Rotations(Section):

@@ -15,6 +15,10 @@ def check_lifetimes(draft: Draft) -> Iterator[Problem]:
         if days > lifetimes.ca:
             reason = f"is longer than {NAMESPACE}:lifetimes.ca {lifetimes.ca}"
             yield problem_at(f"lifetimes.{key}", days, reason, f"use {lifetimes.ca} or less")
+    for i, client in draft.clients.items():
+        if client.days and client.days > lifetimes.ca:
+            reason = f"is longer than {NAMESPACE}:lifetimes.ca {lifetimes.ca}"
+            yield problem_at(f"clients[{i}].days", client.days, reason, f"use {lifetimes.ca} or less")
 
 
 CHECKS = (check_lifetimes,)

@@ -25,6 +25,7 @@ import pytest
 import contract
 from components.authority_provider import Keys, Order, converge
 from components.register import ParameterStore
+from components.schedule import Schedule
 from drawbridge.operate.gateway_status import DisplacedClient, find_displaced
 from openvpn import peer, windows
 from openvpn.bundle import render_bundle
@@ -672,9 +673,7 @@ def rotate(rotation: str) -> tuple[Issued, Issued]:
             account="123456789012",
             server_name=SERVER_NAME,
             profiles={"alice": render_profile(TUNNEL, "192.0.2.1", SERVER_NAME, "alice")},
-            ca_lifetime=100 * day,
-            server_lifetime=100 * day,
-            client_lifetime=day,
+            schedule=Schedule(ca=100 * day, server=100 * day, client=day),
             **rotations,
         )
         outputs = converge(store, order, datetime.now(UTC))

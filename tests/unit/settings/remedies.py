@@ -55,7 +55,7 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"netwrok": {}}, "did you mean network?", {"network": {}}),
     ({"x": {}}, "known keys are alerts, clients, gateway,", {"iam": {}}),
     ({"network": {"cdir": "10.1.0.0/16"}}, "did you mean cidr?", {"network": {"cidr": "10.1.0.0/16"}}),
-    ({"lifetimes": {"x": 1}}, "known keys are ca, client, server", {"lifetimes": {"ca": 3650}}),
+    ({"lifetimes": {"x": 1}}, "known keys are ca, client, renewal, server", {"lifetimes": {"ca": 3650}}),
     # The gateway's maintenance window
     (
         {"gateway": {"maintenanceWindow": "sunday 3"}},
@@ -540,6 +540,14 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "10 or less",
         {"lifetimes": {"ca": 10, "server": 5, "client": 10}},
     ),
+    (
+        {"lifetimes": {"ca": 10, "server": 5, "client": 5}, **client(days=11)},
+        "10 or less",
+        {"lifetimes": {"ca": 10, "server": 5, "client": 5}, **client(days=10)},
+    ),
+    (client(days=0), "use 1 or more", client(days=1)),
+    (client(days="x"), "use digits only", client(days=7)),
+    ({"lifetimes": {"renewal": 0}}, "use 1 or more", {"lifetimes": {"renewal": 1}}),
     ({"lifetimes": "x"}, "{client: 365}", {"lifetimes": {"client": 365}}),
     # Rotations
     ({"rotations": "x"}, "{gateway: 2026-11-28T08:10:00Z}", {"rotations": {"gateway": MOMENT}}),

@@ -22,7 +22,7 @@ def test_defaults() -> None:
     assert (tunnel.device, tunnel.pool, tunnel.port) == ("tun", IPv4Network("10.8.0.0/24"), 1194)
     assert (tunnel.nat, tunnel.client_to_client, tunnel.redirect) == (True, False, "none")
     assert (settings.clients, tunnel.routes) == ((), ())
-    assert settings.lifetimes.model_dump() == {"ca": 3650, "server": 825, "client": 365}
+    assert settings.lifetimes.model_dump() == {"ca": 3650, "server": 825, "client": 365, "renewal": 30}
     assert settings.rotations.model_dump(exclude_defaults=True) == {}
     assert settings.log.days == 90
 

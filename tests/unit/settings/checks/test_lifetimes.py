@@ -14,6 +14,10 @@ from tests.support.refusals import find_problems
             {"lifetimes": {"ca": 10, "server": 5, "client": 11}},
             "lifetimes.client: 11 is longer than drawbridge:lifetimes.ca 10; use 10 or less",
         ),
+        (
+            {"lifetimes": {"ca": 10, "server": 5, "client": 5}, "clients": [{"name": "alice", "days": 11}]},
+            "clients[0].days: 11 is longer than drawbridge:lifetimes.ca 10; use 10 or less",
+        ),
     ],
 )
 def test_refused_lifetimes(sections: dict[str, Any], expected: str) -> None:

@@ -1,0 +1,251 @@
+"""Certificates by a moved clock: which are renewed when, and that the former ones stay valid. No engine calls it here.
+
+Does not prove that OpenVPN accepts both certificates: its server looks at the authority, the end and the revocations.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import boto3
+import pulumi
+import pytest
+from moto import mock_aws
+
+import contract
+from components import authority_provider, register
+from components.authority_provider import Issuer
+from openvpn import bundle as bundles
+from pki.authority import Certificate
+from tests.support.issuing import create_certificates, order_certificates, update_certificates
+
+NAMES = contract.Names("dev")
+PROPS = order_certificates(dict.fromkeys(("alice", "bob"), "client\nremote 192.0.2.1\n"))
+
+
+class Clock:
+    """The provider's clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.start = authority_provider._now().replace(microsecond=0)
+        self.move(0)
+
+    def move(self, days: float) -> datetime:
+        """Set it to a number of days after the start of the test."""
+        now = self.start + timedelta(days=days)
+        self._monkeypatch.setattr(authority_provider, "_now", lambda: now)
+        return now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    texts: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", texts.append)
+    return texts
+
+
+@pytest.fixture
+def ssm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        yield boto3.client("ssm", region_name="eu-west-1")
+
+
+def read(ssm: Any) -> dict[str, str]:
+    pages = ssm.get_paginator("get_parameters_by_path").paginate(Path=NAMES.root, Recursive=True, WithDecryption=True)
+    return {p["Name"]: p["Value"] for page in pages for p in page["Parameters"]}
+
+
+def read_certificate(ssm: Any, client: str) -> Certificate:
+    return Certificate.read(bundles.certificate_of(read(ssm)[NAMES.bundle(client)]))
+
+
+def update(olds: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return update_certificates(NAMES.root, olds, PROPS | changes)
+
+
+def is_planned(olds: dict[str, Any], **changes: Any) -> bool:
+    return bool(Issuer().diff(NAMES.root, olds, PROPS | changes).changes)
+
+
+def test_nothing_is_planned_outside_the_window_and_preview_and_deployment_agree(ssm: Any, clock: Clock) -> None:
+    outs = create_certificates(PROPS)
+    planned = []
+    for day in range(0, 365 * 3, 5):
+        clock.move(day)
+        if is_planned(outs):
+            planned.append(day)
+            outs = update(outs)
+            assert not is_planned(outs)
+    # Clients a month before each year; the server in the last month of its 825 days.
+    assert planned == [335, 670, 795, 1005]
+
+
+def test_a_renewal_leaves_the_former_certificate_valid_until_it_ends(
+    ssm: Any, clock: Clock, warnings: list[str]
+) -> None:
+    outs = create_certificates(PROPS)
+    former = {client: read_certificate(ssm, client) for client in ("alice", "bob")}
+    clock.move(334)
+    assert not is_planned(outs) and warnings == []
+    clock.move(335)
+    assert is_planned(outs)
+    end = f"{former['alice'].not_after:%Y-%m-%d}"
+    assert warnings == [
+        "/drawbridge/dev: certificates that end soon are renewed: "
+        f"alice (until {end}), bob (until {end}); the former ones work until then"
+    ]
+    renewed = update(outs)
+    assert warnings[1:] == [
+        f"/drawbridge/dev/clients: new certificates for clients whose former ones still work: alice (until {end}), bob "
+        f"(until {end}); each needs its new bundle by then: drawbridge client fetch NAME --force --stack dev"
+    ]
+    new = read_certificate(ssm, "alice")
+    assert new.serial != former["alice"].serial and bundles.key_of(read(ssm)[NAMES.bundle("alice")])
+    assert new.not_after - former["alice"].not_after == timedelta(days=335)
+    assert renewed["revoked"] == {} and renewed["caCertificate"] == outs["caCertificate"]
+    assert renewed["clients"]["alice"]["formerNotAfter"] == former["alice"].not_after.isoformat()
+    # Another deployment changes nothing, and still knows both.
+    before = read(ssm)
+    assert update(renewed) == renewed and read(ssm) == before
+    # A deployment in the last month of the former certificate reminds of those who have yet to fetch.
+    warnings.clear()
+    clock.move(350)
+    assert not is_planned(renewed)
+    assert warnings == [
+        f"/drawbridge/dev: the certificates that alice (until {end}), bob (until {end}) had before their renewal end "
+        "soon: a client that has not fetched its bundle since then needs it"
+    ]
+    warnings.clear()
+    clock.move(366)
+    assert not is_planned(renewed) and warnings == []
+
+
+@pytest.mark.parametrize("end", ["removed", "rotated"])
+def test_a_client_that_is_removed_or_rotated_loses_its_former_certificate_too(ssm: Any, clock: Clock, end: str) -> None:
+    outs = create_certificates(PROPS)
+    clock.move(340)
+    renewed = update(outs)
+    if end == "removed":
+        changes: dict[str, Any] = {"profiles": {"bob": PROPS["profiles"]["bob"]}}
+    else:
+        changes = {"rotations": {"clients": {"alice": "2020-01-01T00:00:00Z"}}}
+    revoked = update(renewed, **changes)["revoked"]
+    assert revoked.keys() == {outs["clients"]["alice"]["serial"], renewed["clients"]["alice"]["serial"]}
+
+
+class CutOffError(Exception):
+    pass
+
+
+def test_a_renewal_cut_off_anywhere_revokes_no_certificate_that_a_client_has(
+    ssm: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outs = create_certificates(PROPS)
+    clock.move(340)
+    put, allowed, count = register.ParameterStore.put, 0, 0
+    handed_out = {outs["clients"][client]["serial"] for client in ("alice", "bob")}
+
+    def cut(self: register.ParameterStore, name: str, value: str, *, secret: bool) -> None:
+        nonlocal count
+        if not self.has(name, value, secret=secret):
+            count += 1
+            if count > allowed:
+                raise CutOffError
+        put(self, name, value, secret=secret)
+
+    while True:
+        count = 0
+        with monkeypatch.context() as patch, suppress(CutOffError):
+            patch.setattr(register.ParameterStore, "put", cut)
+            outs = update(outs)
+            break
+        allowed += 1
+        # An operator may have fetched whatever bundle is there.
+        handed_out |= {str(read_certificate(ssm, client).serial) for client in ("alice", "bob")}
+    assert allowed > 2
+    assert handed_out & outs["revoked"].keys() == set()
+    assert not is_planned(outs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends"),
+    [
+        ({"days": {"alice": 7.0}}, {"alice": 7, "bob": 365}),
+        ({"lifetimes": {"ca": 3650.0, "server": 825.0, "client": 30.0}}, {"alice": 30, "bob": 30}),
+        (
+            {"lifetimes": {"ca": 3650.0, "server": 825.0, "client": 400.0}, "days": {"bob": 5.0}},
+            {"alice": 400, "bob": 5},
+        ),
+    ],
+)
+def test_a_changed_lifetime_is_applied_and_said(
+    ssm: Any, clock: Clock, warnings: list[str], changes: dict[str, Any], ends: dict[str, int]
+) -> None:
+    outs = create_certificates(PROPS)
+    clock.move(3)
+    assert is_planned(outs, **changes)
+    changed = {client: days for client, days in ends.items() if days != 365}
+    listed = ", ".join(f"{client} ({days} days)" for client, days in changed.items())
+    assert warnings == [
+        f"/drawbridge/dev: another lifetime is ordered for {listed}: they get new certificates, and the former ones "
+        "work until they end"
+    ]
+    again = update(outs, **changes)
+    for client, days in ends.items():
+        end = read_certificate(ssm, client).not_after
+        assert end - clock.start == timedelta(days=days + (3 if client in changed else 0))
+    assert again["revoked"] == {}
+    shorter = [client for client in changed if changed[client] < 365]
+    assert ("drawbridge client rotate NAME --stack dev" in warnings[-1]) is bool(shorter)
+    assert not is_planned(again, **changes)
+    assert update(again, **changes) == again
+
+
+def test_short_certificates_are_renewed_in_the_last_third_only(ssm: Any, clock: Clock) -> None:
+    outs = create_certificates(PROPS | {"days": {"alice": 6.0}})
+    days = {"days": {"alice": 6.0}}
+    clock.move(3.9)
+    assert not is_planned(outs, **days)
+    clock.move(4.1)
+    assert is_planned(outs, **days)
+    again = update(outs, **days)
+    assert again["clients"]["bob"] == outs["clients"]["bob"]
+    assert not is_planned(again, **days)
+
+
+def test_the_window_is_the_stack_s_own(ssm: Any, clock: Clock) -> None:
+    lifetimes = {"lifetimes": {**PROPS["lifetimes"], "renewal": 60.0}}
+    outs = create_certificates(PROPS)
+    clock.move(310)
+    assert not is_planned(outs)
+    assert is_planned(outs, **lifetimes)
+    again = update(outs, **lifetimes)
+    assert again["clients"]["alice"]["serial"] != outs["clients"]["alice"]["serial"]
+    assert not is_planned(again, **lifetimes)
+
+
+def test_a_changed_lifetime_of_server_and_authority_is_applied_or_said(
+    ssm: Any, clock: Clock, warnings: list[str]
+) -> None:
+    outs = create_certificates(PROPS)
+    changes = {"lifetimes": {"ca": 7300.0, "server": 100.0, "client": 365.0}}
+    assert is_planned(outs, **changes)
+    assert warnings == [
+        "/drawbridge/dev: drawbridge:lifetimes.ca is 7300 now, for the next authority; the present one stays",
+        "/drawbridge/dev: drawbridge:lifetimes.server is 100 now: the gateway gets a new certificate, for which "
+        "OpenVPN restarts once",
+    ]
+    again = update(outs, **changes)
+    server = Certificate.read(read(ssm)[NAMES.secret("server.crt")])
+    assert server.not_after - server.issued == timedelta(days=100)
+    assert (again["caCertificate"], again["clients"]) == (outs["caCertificate"], outs["clients"])
+    assert not is_planned(again, **changes)
