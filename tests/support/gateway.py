@@ -86,6 +86,8 @@ def gateway_secrets() -> dict[str, str]:
     }
 
 
+#: A client's line in the answer to `status 3`.
+SESSION = "CLIENT_LIST\t{name}\t1.2.3.4:5\t10.8.0.2\t\t1\t2\tnow\t0\tUNDEF\t{cid}\t0\tAES-256-GCM"
 #: Where the configurations of each kind of process are.
 CONFIGS = {"openvpn-server": "etc/openvpn/server", "drawbridge-link": "etc/drawbridge/links"}
 
@@ -112,6 +114,12 @@ class ServicesStub:
     """What a new agent's dry run prints; None for what one prints that gets to its end."""
     silent: bool = False
     """OpenVPN does not answer at its management socket."""
+    releases_socket: bool = False
+    """OpenVPN answers again once it was restarted: whoever held the socket does not come back."""
+    sessions: dict[int, str] = field(default_factory=dict)
+    """Connected clients' names by the ids that OpenVPN gives them; OpenVPN's end ends them."""
+    asked: list[str] = field(default_factory=list)
+    """Commands that OpenVPN has answered at its management socket."""
     starts: int = 0
 
     def __call__(self, argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
@@ -157,7 +165,13 @@ class ServicesStub:
         assert str(path).startswith(str(self.root))
         if self.silent:
             raise TimeoutError("timed out")
-        return [f"SUCCESS: {command}" for command in commands]
+        answer = []
+        for command in commands:
+            self.asked.append(command)
+            if command == "status 3":
+                answer += [SESSION.format(name=name, cid=cid) for cid, name in self.sessions.items()]
+            answer.append(f"SUCCESS: {command}")
+        return answer
 
     def set_device(self, name: str, *, up: bool = True) -> None:
         """Create a network device, or change it."""
@@ -238,6 +252,8 @@ class ServicesStub:
         template, _, instance = unit.removesuffix(".service").partition("@")
         if template in CONFIGS:
             self.starts += 1
+            self.sessions.clear()
+            self.silent = self.silent and not self.releases_socket
             current = self.root / "opt/drawbridge/current"
             config = (current / f"root/{CONFIGS[template]}/{instance}.conf").read_text()
             if self.refuses and self.refuses in config:

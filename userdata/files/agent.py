@@ -78,6 +78,11 @@ INCOMPLETE = "incomplete:"
 #: their connection.
 RETRY_PAUSES = (60.0, 300.0, 1800.0, 7200.0)
 MANAGEMENT_TIMEOUT = 5.0
+#: Time without an answer at its management socket after which a process is restarted, and then again; the last one
+#: repeats. Whoever holds the socket may come back, and each restart costs the clients their connection.
+SILENCE_PAUSES = (600.0, 3600.0, 21600.0)
+#: The same for a process that does not end the session of a revoked client.
+UNENDED_PAUSE = 60.0
 
 
 class AgentError(Exception):
@@ -685,6 +690,21 @@ class GatewayMachine:
         """Return the runtime directory of an OpenVPN process."""
         return self.root / f"run/openvpn-{instance}"
 
+    def answered_file(self, instance: str) -> Path:
+        """Return the file whose time is that of the last answer at a process's management socket."""
+        return self.runtime_directory(instance) / "answered"
+
+    def silence_file(self, instance: str) -> Path:
+        """Return the file of `load_silence`, which outlives a restart of the process."""
+        return self.root / f"run/drawbridge/silent-{instance}"
+
+    def unended_file(self, instance: str) -> Path:
+        """Return the file that exists while a process has sessions to end.
+
+        It has the names of clients whose certificate was replaced, as JSON. Only root writes in its directory.
+        """
+        return self.root / f"run/drawbridge/unended-{instance}"
+
     def started_generation(self, instance: str) -> Generation | None:
         """Return the generation that a running OpenVPN was started with, which its unit records."""
         try:
@@ -762,9 +782,15 @@ class GatewayMachine:
                 text = f"no route to {', '.join(map(str, networks))}"
                 deviations.append(Deviation(text, functools.partial(self.add_routes, device, networks)))
         for instance, unit in self.processes(release):
-            config = self.instance_config(release, instance)
-            if fault := self.find_management_fault(config, self.runtime_directory(instance) / "answered"):
-                deviations.append(Deviation(f"{unit} does not answer at its management socket: {fault}"))
+            if self.unended_file(instance).exists():
+                text = f"{unit} still serves revoked clients"
+                put_back = functools.partial(self.end_sessions_or_restart, generation, instance, unit)
+                deviations.append(Deviation(text, put_back))
+            elif fault := self.find_management_fault(release, instance):
+                restart = functools.partial(self.restart_silent, generation, instance, unit)
+                is_due = self.must_restart_silent(instance)
+                text = f"{unit} does not answer at its management socket: {fault}"
+                deviations.append(Deviation(text, restart if is_due else None))
         return deviations
 
     def repair(self, generation: Generation) -> tuple[list[str], list[str]]:
@@ -866,23 +892,71 @@ class GatewayMachine:
         for network in networks:
             self.run_checked("ip", "route", "replace", str(network), "dev", device)
 
-    def find_management_fault(self, config: str, answered: Path) -> str:
+    def find_management_fault(self, release: str, instance: str) -> str:
         """Return why OpenVPN does not answer at its management socket; empty if it does, or has none.
 
-        OpenVPN logs each question, so it is asked no more for `HEARTBEAT` seconds after an answer, the time of which
-        is that of the file `answered`.
+        OpenVPN logs each question, so it is asked no more for `HEARTBEAT` seconds after an answer.
         """
         with contextlib.suppress(OSError):
-            if abs(time.time() - answered.stat().st_mtime) < HEARTBEAT:
+            if abs(time.time() - self.answered_file(instance).stat().st_mtime) < HEARTBEAT:
                 return ""
-        for path, *_ in read_options(config, "management"):
+        for path, *_ in read_options(self.instance_config(release, instance), "management"):
             try:
-                send_management_commands(self.root / path.lstrip("/"), ["pid"])
+                self.send_commands(instance, self.root / path.lstrip("/"), ["pid"])
             except OSError as error:
                 return describe_error(error)
-            with contextlib.suppress(OSError):
-                answered.touch()
         return ""
+
+    def send_commands(self, instance: str, path: Path, commands: Iterable[str]) -> list[str]:
+        """Send commands to a process's management socket and return the answer; raises OSError.
+
+        Note when it answered, or since when it has not.
+        """
+        answered, silence = self.answered_file(instance), self.load_silence(instance)
+        try:
+            answer = send_management_commands(path, commands)
+        except OSError:
+            with contextlib.suppress(OSError):
+                answered.unlink(missing_ok=True)
+                if silence is None:
+                    self.save_silence(instance, 0)
+            raise
+        with contextlib.suppress(OSError):
+            answered.touch()
+            self.silence_file(instance).unlink(missing_ok=True)
+        return answer
+
+    def load_silence(self, instance: str) -> tuple[int, float] | None:
+        """Return how often a silent process was restarted, and since when it has been silent, by the steady clock.
+
+        None if it has answered the last question.
+        """
+        with contextlib.suppress(ValueError):
+            restarts, since = read_or_empty(self.silence_file(instance)).split()
+            return int(restarts), float(since)
+        return None
+
+    def save_silence(self, instance: str, restarts: int) -> None:
+        """Note that a process is silent from now on."""
+        path = self.silence_file(instance)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, f"{restarts} {time.monotonic()}".encode())
+
+    def must_restart_silent(self, instance: str, pause: float | None = None) -> bool:
+        """Return whether a process has been silent for `pause` seconds, or for the pause after its last restart."""
+        restarts, since = self.load_silence(instance) or (0, time.monotonic())
+        if pause is None:
+            pause = SILENCE_PAUSES[min(restarts, len(SILENCE_PAUSES) - 1)]
+        return time.monotonic() - since >= pause
+
+    def restart_silent(self, generation: Generation, instance: str, unit: str) -> None:
+        """Restart a process that does not answer at its management socket, which ends every connection to it."""
+        restarts, _ = self.load_silence(instance) or (0, 0.0)
+        self.save_silence(instance, restarts + 1)
+        self.run_checked("systemctl", "restart", unit)
+        if fault := self.find_fault(generation, START_TIMEOUT):
+            raise FailedError(fault)
+        self.unended_file(instance).unlink(missing_ok=True)  # The sessions ended with the process.
 
     # Adding files beside those in use
 
@@ -999,24 +1073,47 @@ class GatewayMachine:
     def end_revoked_sessions(self, applied: str, new: Revocations) -> None:
         """End the sessions of certificates that `new` revokes and the release `applied` did not; no others.
 
-        Raises `FailedError` if a process does not answer, after all others have.
+        Raises `FailedError` if a process does not answer, after all others have; `repair` then tries again.
         """
         previous = self.revocations(applied)
-        rekeyed = {name for serial, name in new.serials.items() if name and serial not in previous}
+        revoked = {serial: name for serial, name in new.serials.items() if serial not in previous}
         failures = []
-        for instance in self.load_manifest(applied).instances:
-            path = self.runtime_directory(instance) / "mgmt.sock"
-            if not path.exists():
+        for instance in self.load_manifest(applied).instances if revoked else ():
+            socket_path = self.runtime_directory(instance) / "mgmt.sock"
+            if not socket_path.exists():
                 continue
+            # Noted first: a run that is killed leaves it to the next one.
+            rekeyed = self.load_unended(instance) | set(filter(None, revoked.values()))
+            self.unended_file(instance).parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self.unended_file(instance), json.dumps(sorted(rekeyed)).encode())
             try:
-                if commands := kill_commands(
-                    read_sessions(send_management_commands(path, ["status 3"])), new.allowed, rekeyed
-                ):
-                    send_management_commands(path, commands)
+                self.end_sessions(instance, new.allowed)
             except OSError as error:
-                failures.append(f"{path}: {describe_error(error)}")
+                failures.append(f"{socket_path}: {describe_error(error)}")
         if failures:
             raise FailedError("; ".join(failures))
+
+    def load_unended(self, instance: str) -> set[str]:
+        """Return the clients of `unended_file`; none if it does not exist."""
+        with contextlib.suppress(ValueError):
+            return set(json.loads(read_or_empty(self.unended_file(instance))))
+        return set()
+
+    def end_sessions(self, instance: str, allowed: set[str] | None) -> None:
+        """End a process's sessions of clients that are not `allowed` or are noted; raises OSError without an answer."""
+        path = self.runtime_directory(instance) / "mgmt.sock"
+        sessions = read_sessions(self.send_commands(instance, path, ["status 3"]))
+        if commands := kill_commands(sessions, allowed, self.load_unended(instance)):
+            self.send_commands(instance, path, commands)
+        self.unended_file(instance).unlink(missing_ok=True)
+
+    def end_sessions_or_restart(self, generation: Generation, instance: str, unit: str) -> None:
+        """End the sessions of revoked clients, by a restart if a process has not answered for `UNENDED_PAUSE`."""
+        try:
+            self.end_sessions(instance, self.read_release_revocations(generation.release).allowed)
+        except OSError:
+            if self.must_restart_silent(instance, UNENDED_PAUSE):
+                self.restart_silent(generation, instance, unit)
 
     def activate(self, generation: Generation) -> list[str]:
         """Make the machine run a generation that is on its disk; raises `AgentError` if it does not come up.
@@ -1283,9 +1380,6 @@ def converge(machine: GatewayMachine, cloud: Cloud, agent: str) -> Report:
         return keep_last_good(machine, applied, report)
     report = replace(report, running=staged.release, units=machine.load_manifest(staged.release).units)
     try:
-        if failures:
-            # The release runs, but it is not noted as applied: the next run tries the revocations again.
-            raise FailedError("; ".join(failures))
         if applied:
             machine.drop_ended(applied.release, staged.release, datetime.now(UTC))
         machine.save_state(
@@ -1294,6 +1388,9 @@ def converge(machine: GatewayMachine, cloud: Cloud, agent: str) -> Report:
         machine.delete_unused(staged)
     except (AgentError, OSError) as error:
         return replace(failed_report(report, error), state="degraded")
+    if failures:
+        # The release runs, and holds the revocations; the next run tries again to end the sessions.
+        return replace(report, state="degraded", reason=join_reasons(*failures))
     return report
 
 

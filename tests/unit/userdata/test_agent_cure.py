@@ -6,7 +6,6 @@ Does not prove that the programs fail as `gateway.ServicesStub`, their stand-in,
 import errno
 import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,12 @@ import pytest
 from openvpn.listener import Listener
 from openvpn.model import Tunnel
 from tests.support import gateway
-from tests.unit.userdata.test_agent_machine import OPENVPN, World, world  # noqa: F401  # a fixture
+from tests.unit.userdata.test_agent_machine import OPENVPN, Clock, World, world  # noqa: F401  # a fixture
 from userdata import release
 from userdata.files import agent
 
 #: A release that OpenVPN must be restarted for.
 MOVED = Tunnel(pool=gateway.TUNNEL.pool, listener=Listener("udp", (1195,)), clients=gateway.TUNNEL.clients)
-
-
-class Clock:
-    """The agent's clock, which tests set."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = time.time()
-        monkeypatch.setattr(agent, "time", self)
-        monkeypatch.setattr(agent.GatewayMachine, "is_fresh", lambda *_: True)
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.mark.fault("1.2", "2.6")
@@ -174,23 +158,71 @@ def test_a_revocation_holds_though_the_disk_has_no_room_for_its_release(
     assert world.serials() == {"5"}
 
 
-@pytest.mark.fault("1.7")
-def test_a_session_that_cannot_be_ended_does_not_stop_the_release(world: World) -> None:  # noqa: F811
-    """It is tried again by each run until OpenVPN answers."""
+UNENDED = f"{OPENVPN} still serves revoked clients"
+
+
+def publish_revocation_at_silent_process(world: World) -> str:  # noqa: F811
+    """Publish a release without bob, who is connected, while OpenVPN does not answer; return its digest."""
     world.publish(gateway.build_release())
     world.run()
     sha = world.publish(gateway.build_release(gateway.tunnel_without(("bob",)), revoked={5: "bob"}))
     (world.root / "run/openvpn-server/mgmt.sock").touch()
+    world.services.sessions = {7: "alice", 8: "bob"}
     world.services.silent = True
+    return sha
+
+
+@pytest.mark.fault("1.7")
+def test_a_session_that_cannot_be_ended_does_not_stop_the_release(world: World) -> None:  # noqa: F811
+    """The release is in force, and each run tries again until OpenVPN answers."""
+    sha = publish_revocation_at_silent_process(world)
     report = world.run()
     assert (report.state, report.running) == ("degraded", sha)
     assert "mgmt.sock: timed out" in report.reason
     assert not (world.machine.current / "ccd/bob").exists()
     assert world.serials() == {"5"}
-    assert world.run() == report
+    state, commands = world.machine.load_state(), len(world.services.commands)
+    assert state.applied is not None
+    assert state.applied.release == sha
+    report = world.run()
+    assert (report.state, report.reason) == ("degraded", UNENDED)
+    assert [c for c in world.services.commands[commands:] if "start" in c or "openvpn --config" in c] == []
     world.services.silent = False
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,), (UNENDED,))
+    assert world.services.asked[-1] == "client-kill 8 HALT"
     assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
     assert world.services.starts == 1
+
+
+@pytest.mark.fault("1.7")
+def test_a_session_that_cannot_be_ended_is_ended_by_a_restart_after_a_minute(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    sha = publish_revocation_at_silent_process(world)
+    restarts = []
+    for seconds in range(0, 600, 30):
+        clock.now += 30
+        starts = world.services.starts
+        report = world.run()
+        if world.services.starts != starts:
+            restarts.append(seconds)
+            assert report.repaired == (UNENDED,)
+    assert restarts == [60]
+    # The socket is still silent, but nobody who was revoked is connected.
+    assert report.reason == f"{OPENVPN} does not answer at its management socket: timed out"
+    assert (report.state, report.running) == ("degraded", sha)
+
+
+def test_a_release_that_revokes_nobody_asks_openvpn_for_no_sessions(world: World) -> None:  # noqa: F811
+    world.publish(gateway.build_release(revoked={5: "bob"}))
+    world.run()
+    (world.root / "run/openvpn-server/mgmt.sock").touch()
+    world.publish(gateway.build_release(Tunnel(pool=gateway.TUNNEL.pool), revoked={5: "bob"}))
+    world.services.silent = True
+    assert world.run().state == "ready"
+    assert world.services.asked == []
 
 
 def machine_files(world: World) -> dict[str, object]:  # noqa: F811

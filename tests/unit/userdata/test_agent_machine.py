@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network
@@ -73,6 +74,21 @@ class World:
 
     def serials(self) -> set[str]:
         return {path.name for path in (self.root / "etc/openvpn/server/revoked").iterdir()}
+
+
+class Clock:
+    """The agent's clock, which tests set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.time()
+        monkeypatch.setattr(agent, "time", self)
+        monkeypatch.setattr(agent.GatewayMachine, "is_fresh", lambda *_: True)
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 @pytest.fixture

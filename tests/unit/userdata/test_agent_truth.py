@@ -14,7 +14,7 @@ import pytest
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.topology import Segment
 from tests.support import gateway
-from tests.unit.userdata.test_agent_machine import OPENVPN, World, world  # noqa: F401  # a fixture
+from tests.unit.userdata.test_agent_machine import OPENVPN, Clock, World, world  # noqa: F401  # a fixture
 from userdata.files import agent
 
 LAN = IPv4Network("192.168.7.0/24")
@@ -105,6 +105,37 @@ def test_a_silent_management_socket_degrades_and_restarts_nothing(world: World) 
     assert report.reason == f"{OPENVPN} does not answer at its management socket: timed out"
     world.services.silent = False
     assert world.run().state == "ready"
+
+
+@pytest.mark.fault("1.6")
+def test_a_process_that_stays_silent_is_restarted_after_growing_pauses(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever holds the socket comes back at once."""
+    sha = world.publish(gateway.build_release())
+    world.run()
+    clock = Clock(monkeypatch)
+    world.services.silent = True
+    silence = f"{OPENVPN} does not answer at its management socket: timed out"
+    start, restarts = clock.now, []
+    for seconds in range(0, 14 * 3600, 600):
+        clock.now = start + seconds
+        starts = world.services.starts
+        report = world.run()
+        assert (report.state, report.running, report.reason) == ("degraded", sha, silence)
+        if world.services.starts != starts:
+            restarts.append(seconds)
+    assert restarts == [600, 4200, 25800, 47400]
+    world.services.silent = False
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
+    world.services.silent = True
+    clock.now += agent.HEARTBEAT
+    world.run()
+    clock.now += agent.SILENCE_PAUSES[0]
+    world.services.releases_socket = True
+    assert world.run().repaired == (silence,), "it has answered in between: the first pause again"
+    assert world.run() == agent.Report("ready", sha, sha, "", "i-1", (OPENVPN,))
 
 
 def test_a_process_that_has_answered_is_not_asked_again_at_once(

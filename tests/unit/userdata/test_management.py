@@ -10,8 +10,6 @@ import pytest
 from tests.support import gateway
 from userdata.files import agent
 
-ROW = "CLIENT_LIST\t{name}\t1.2.3.4:5\t10.8.0.2\t\t1\t2\tnow\t0\tUNDEF\t{cid}\t0\tAES-256-GCM"
-
 
 class Management:
     """Stand-in for OpenVPN's management interface: greets, answers `status 3` and `client-kill`, notes the latter."""
@@ -48,7 +46,7 @@ class Management:
         if command == "status 3":
             yield "TITLE\tOpenVPN"
             yield ">CLIENT:ADDRESS,1,10.8.0.2,1"
-            yield from (ROW.format(name=name, cid=cid) for cid, name in self.sessions.items())
+            yield from (gateway.SESSION.format(name=name, cid=cid) for cid, name in self.sessions.items())
             yield "END"
         elif self.sessions.pop(int(command.split()[1]), None):
             self.kills.append(command)
