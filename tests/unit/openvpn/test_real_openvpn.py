@@ -37,7 +37,7 @@ from pki import tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
 from tests.support.debian_packages import unpack
 from tests.support.network_namespace import NetworkNamespace, network_namespace
-from tests.support.waiting import Lateness
+from tests.support.waiting import Lateness, until
 from userdata.cloud_config import FILES
 from userdata.files import agent
 
@@ -322,6 +322,28 @@ def test_address_is_clear_of_fixed_ones_and_networks_of_others_are_routed(site: 
     site.client(site.leaf("bob")).wait_for(UP)
     assert "10.8.0.128/24" in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
     assert "192.168.1.0/24 via 10.8.0.1" in site.on_client("ip", "route")
+
+
+@pytest.mark.fault("6.5")
+def test_a_hundred_clients_that_connect_at_once_all_get_in(site: Site) -> None:
+    site.server()
+    names = {f"client{number}" for number in range(100)}
+    clients = []
+    for name in names:
+        site.write(f"ccd/{name}", "")
+        # They are all on one machine, which would send to the first one what is for any of them.
+        clients.append(site.client(site.leaf(name), options=("--ifconfig-noexec", "--route-noexec")))
+
+    def all_are_in() -> bool:
+        answer = agent.send_management_commands(site.directory / "mgmt.sock", ["status 3"])
+        rows = [line.split("\t") for line in answer if line.startswith("CLIENT_LIST")]
+        # The fourth column is a client's address in the tunnel, which it gets last.
+        addresses = {row[1]: row[3] for row in rows if row[3]}
+        return addresses.keys() == names and len(set(addresses.values())) == len(names)
+
+    until(all_are_in, 120)
+    for client in clients:
+        client.wait_for(UP)
 
 
 UNIT = FILES / "root/etc/systemd/system/openvpn-server@.service.d/drawbridge.conf"

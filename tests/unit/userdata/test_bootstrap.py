@@ -116,6 +116,7 @@ def test_a_broken_current_agent_is_replaced(aws: Any, machine: Path, capsys: Any
     assert "ModuleNotFoundError" in capsys.readouterr().out
 
 
+@pytest.mark.fault("2.15")
 @pytest.mark.parametrize("fault", [ENDS, RAISES, CRASHES])
 def test_an_agent_that_leaves_no_report_gives_way_to_the_last_one_that_did(
     machine: Path, capsys: Any, fault: str
