@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -469,8 +470,9 @@ def test_a_second_deployment_changes_nothing(deployed: Deployment) -> None:
 
 @pytest.mark.seed("2.13")
 def test_over_tcp_on_port_443(deployed: Deployment, alice: Host) -> None:
-    """The stack is then another: what follows only takes it down."""
+    """The stack is then another, and has alarms: what follows is for it."""
     raw = stacks.world_config("lab")
+    raw["drawbridge:alerts"] = {"email": "operator@example.com"}
     raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "protocol": "tcp", "port": 443}
     old = bundle_of(alice)
     changed = stacks.wait_current(deploy(deployed.region, "lab", raw, lambda _: None))
@@ -548,6 +550,81 @@ def test_a_stranger_s_connections_keep_no_client_out(deployed: Deployment, alice
                 assert places > 300
         finally:
             run_checked(gateway, "systemctl", "reload", "drawbridge-nftables")
+
+
+@dataclass
+class Operator:
+    """Who gets a stack's alarms, and lets CloudWatch's time pass."""
+
+    deployed: Deployment
+    mails: list[tuple[str, str]] = field(default_factory=list)
+    """Alarm and state of each message since the last `forget`."""
+
+    def __post_init__(self) -> None:
+        sqs, sns = self.deployed.client("sqs"), self.deployed.client("sns")
+        self.queue = sqs.create_queue(QueueName="mail")["QueueUrl"]
+        attributes = sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])["Attributes"]
+        (topic,) = (topic["TopicArn"] for topic in sns.list_topics()["Topics"])
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["QueueArn"])
+
+    def has_mail(self, alarm: str, state: str) -> bool:
+        """Return whether a message has come."""
+        sqs = self.deployed.client("sqs")
+        while batch := sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in batch:
+                published = json.loads(json.loads(message["Body"])["Message"])
+                self.mails.append((published["AlarmName"].partition("-alarm-")[2], published["NewStateValue"]))
+                sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+        return (alarm, state) in self.mails
+
+    def forget(self) -> None:
+        """Read all messages and forget them."""
+        self.has_mail("", "")
+        self.mails.clear()
+
+    def wait_mail(self, alarm: str, state: str, *, minutes: int, sends: bool) -> None:
+        """Let time pass until a message has come, with the gateway's own metrics every five minutes if it `sends`."""
+        for _ in range(0, minutes, 5):
+            if sends:
+                run_checked(self.deployed.gateway, "systemctl", "start", "drawbridge-metrics")
+            self.deployed.region.set_clock_forward(300)
+            if self.has_mail(alarm, state):
+                return
+        raise AssertionError(f"no message within {minutes} minutes, but {self.mails}")
+
+
+@pytest.fixture(scope="module")
+def operator(deployed: Deployment) -> Operator:
+    """For tests that run after the stack has got alarms."""
+    return Operator(deployed)
+
+
+@pytest.mark.fault("4.7")
+def test_a_gateway_that_is_not_ready_or_silent_sends_its_operator_mail(
+    deployed: Deployment, alice: Host, operator: Operator
+) -> None:
+    ssm, gateway, parameter = deployed.client("ssm"), deployed.gateway, deployed.names.release
+    pointer = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+    operator.wait_mail("heartbeat", "OK", minutes=30, sends=True)
+    operator.forget()
+
+    ssm.put_parameter(Name=parameter, Value="no pointer to a release", Overwrite=True)
+    try:
+        gateway.run(["systemctl", "start", "drawbridge-agent.service"])
+        operator.wait_mail("not-ready", "ALARM", minutes=30, sends=True)
+        assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None, "the last good release runs"
+    finally:
+        ssm.put_parameter(Name=parameter, Value=pointer, Overwrite=True)
+    stacks.wait_current(deployed)
+    operator.wait_mail("not-ready", "OK", minutes=30, sends=True)
+    assert not operator.has_mail("heartbeat", "ALARM"), "the control"
+
+    run_checked(gateway, "systemctl", "stop", "drawbridge-metrics.timer")
+    try:
+        operator.wait_mail("heartbeat", "ALARM", minutes=30, sends=False)
+    finally:
+        run_checked(gateway, "systemctl", "start", "drawbridge-metrics.timer")
+    operator.wait_mail("heartbeat", "OK", minutes=30, sends=True)
 
 
 def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:
