@@ -12,6 +12,9 @@ from lab.namespaces import delete_namespace
 from lab.network.fabric import RESOLVER, Fabric
 from lab.network.sites import InternetHost, Site
 
+#: The image has no SSH host keys, which cloud-init makes on an instance: a host would start sshd again and again.
+_SKIPPED_UNITS = {"/etc/systemd/system/ssh.service": ""}
+
 
 @dataclass(frozen=True, slots=True)
 class HostRecord:
@@ -101,7 +104,8 @@ class Hosts:
         machine = self._factory.create_host(name, namespace, own_kernel=own_kernel)
         self.hosts[name] = HostRecord(machine, site, str(address))
         if self._boots:
-            machine.prepare({**self._factory.shared_files(machine, RESOLVER), **files}, hostname=name.replace("_", "-"))
+            files = {**self._factory.shared_files(machine, RESOLVER), **_SKIPPED_UNITS, **files}
+            machine.prepare(files, hostname=name.replace("_", "-"))
             machine.start()
 
     def remove_host(self, name: str) -> None:

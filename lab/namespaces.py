@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.linux import NETNS, run
-from lab.paths import NOTE_SUFFIX, PATHS, create_private
+from lab.paths import NOTE_SUFFIX, PATHS, create_in_private
 
 #: Environment variable with the region's directory, in all processes that a region starts.
 REGION_VARIABLE = "LAB_REGION"
@@ -30,8 +30,7 @@ def add_namespace(name: str) -> None:
         if not _is_noted(name, region):
             raise LabError(f"the network namespace {name} is not this lab's; delete it: ip netns delete {name}")
         return
-    create_private(PATHS.run)
-    _write(note, region, None)
+    create_in_private(PATHS.run, lambda: _write(note, region, None))
     run("ip", "netns", "add", name)
     _write(note, region, (NETNS / name).stat().st_ino)
     run("ip", "-n", name, "link", "set", "lo", "up")

@@ -3,10 +3,14 @@
 import contextlib
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lab.errors import LabError
+
+_T = TypeVar("_T")
 
 _NAME = "aws-lab"
 NOTE_SUFFIX = ".netns"
@@ -69,3 +73,15 @@ def create_private(directory: Path) -> None:
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
     check_private(directory)
+
+
+def create_in_private(directory: Path, create: Callable[[], _T]) -> _T:
+    """Create a directory as `create_private` does and something in it; return what `create` returns.
+
+    Again, as long as `create` raises FileNotFoundError: a lab that ends removes a directory that it finds empty, and
+    it may do so between the two.
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            create_private(directory)
+            return create()

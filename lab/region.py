@@ -37,7 +37,7 @@ from lab.machines.container import execute, execute_in, is_up, remove_nspawn_lef
 from lab.machines.control_groups import remove_groups
 from lab.machines.factory import Kernel
 from lab.namespaces import REGION_VARIABLE, delete_namespace, list_namespaces, remove_notes
-from lab.paths import CACHE_VARIABLE, PATHS, check_private, create_private
+from lab.paths import CACHE_VARIABLE, PATHS, check_private, create_in_private, create_private
 from lab.verbs import Verb
 
 DEFAULT = "lab"
@@ -345,8 +345,7 @@ def start(
         chosen = _claim_port(port or (DEFAULT_PORT if name == DEFAULT else 0))
         image.ensure(progress)
         directory = PATHS.directory(name)
-        create_private(PATHS.root)
-        create_private(directory)
+        create_in_private(PATHS.root, lambda: create_private(directory))
         owner = Process.of(os.getpid()) if disposable else None
         settings = {
             "name": name,
@@ -496,10 +495,8 @@ def _locked(name: str) -> Iterator[None]:
 
 def _open_lock(path: Path) -> int:
     """Return the descriptor of a lock file, created if missing in a directory that only root can write."""
-    while True:
-        create_private(path.parent)
-        with contextlib.suppress(FileNotFoundError):  # another command that ended has just removed the directory
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return create_in_private(path.parent, lambda: os.open(path, flags, 0o600))
 
 
 def _check_directories(directory: Path) -> None:

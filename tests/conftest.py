@@ -23,6 +23,9 @@ pytest_plugins = ["tests.support.ledgers"]
 
 TESTS = Path(__file__).parent
 
+# moto reads it when it is imported. It makes its own 1,300 images anew for each empty AWS, which takes a second.
+os.environ["MOTO_AMIS_PATH"] = str(TESTS / "support" / "amazon_images.json")
+
 PROCESS_EVENTS = frozenset(
     {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
 )

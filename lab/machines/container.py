@@ -145,7 +145,7 @@ class LabMachine:
 
     def _watch(self, process: "subprocess.Popen[bytes]", went_down: Callable[[], None]) -> None:
         while True:
-            again = self._asks_to_boot_again(process.wait())
+            again = self._asks_to_boot_again(self._wait_down(process))
             with self._changing:
                 if self.process is not process:
                     return  # it was stopped
@@ -154,6 +154,10 @@ class LabMachine:
                     break
                 process = self._boot()
         went_down()
+
+    def _wait_down(self, process: "subprocess.Popen[bytes]") -> int:
+        """Wait until the machine is down, and return its exit code."""
+        return process.wait()
 
     def _asks_to_boot_again(self, code: int) -> bool:
         """Return whether a machine that ended with this exit code is to boot again."""

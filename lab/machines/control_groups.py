@@ -27,7 +27,10 @@ def create_groups(lab: str, machine: str, mebibytes: int | None) -> list[Path]:
     """Create a machine's groups unless they exist, and return them; `mebibytes` limits its memory, None does not."""
     groups = _find_groups(lab, machine)
     for group in groups:
-        group.mkdir(parents=True, exist_ok=True)
+        # Again while a lab that ends removes the group of all labs, which it finds empty.
+        while not group.is_dir():
+            with contextlib.suppress(FileNotFoundError):
+                group.mkdir(parents=True, exist_ok=True)
     if mebibytes is not None:
         _limit_memory(_MEMORY_HIERARCHY / _NAME / lab / machine, mebibytes)
     return groups

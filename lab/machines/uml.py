@@ -49,6 +49,9 @@ _HOST_MEMORY, _MOST_MEMORY = 256, 512
 _HOST_END = f"{CHECKER[0]}/30"
 CONTROL = "lab0"
 _GONE_SECONDS = 5.0
+#: What a kernel prints last (kernel/reboot.c), and the seconds that it may then take to end.
+_LAST_WORDS = rb"reboot: (Restarting system|Power down|System halted)"
+_LAST_LOOP_SECONDS = 3.0
 #: A kernel that is gone ends no connection: after 10 s without an answer it counts as gone (tcp(7)).
 _KEEPALIVE = {
     socket.TCP_KEEPIDLE: 2,
@@ -88,6 +91,26 @@ _FILES = {
         (
             "/etc/systemd/system/systemd-networkd-wait-online.service",
             "/etc/systemd/system/systemd-resolved.service",
+        ),
+        "",
+    ),
+    # It has no terminal, no clock to set, no program of another architecture, and no use for message queues. Each of
+    # these starts takes such a kernel up to a second.
+    **dict.fromkeys(
+        (
+            f"/etc/systemd/system/{unit}"
+            for unit in (
+                "dev-mqueue.mount",
+                "getty.target",
+                "proc-sys-fs-binfmt_misc.automount",
+                "systemd-ask-password-console.path",
+                "systemd-ask-password-wall.path",
+                "systemd-binfmt.service",
+                "systemd-random-seed.service",
+                "systemd-timesyncd.service",
+                "systemd-udev-load-credentials.service",
+                "systemd-user-sessions.service",
+            )
         ),
         "",
     ),
@@ -205,6 +228,17 @@ class UmlMachine(OwnKernelMachine):
         super().prepare(mine)
         self._stand_in()
         self.checker = self.checker or RulesetChecker.open(self.namespace)
+
+    def _wait_down(self, process: "subprocess.Popen[bytes]") -> int:
+        # Now and then a kernel says that it restarts, and then turns in its last loop for ever.
+        start = self.console.stat().st_size
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(_LAST_LOOP_SECONDS)
+            if re.search(_LAST_WORDS, self.console.read_bytes()[start:]):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(_LAST_LOOP_SECONDS)
+                process.kill()
 
     def _asks_to_boot_again(self, code: int) -> bool:
         # The kernel's own way starts it again while it still holds its taps.

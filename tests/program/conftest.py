@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"
 
 #: Seconds; a resource whose creation failed can leave others waiting for ever.
-TIMEOUT = 60
+TIMEOUT = 300
 
 
 @dataclass

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-import pytest
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 from moto import mock_aws
@@ -94,7 +93,5 @@ def every_call_judged(validator: Validator) -> Iterator[None]:
 @contextlib.contextmanager
 def judged_aws(validator: Validator | None = None, region: str = REGION) -> Iterator[JudgedAws]:
     """An empty AWS; the first client of EC2 finds the public images."""
-    with pytest.MonkeyPatch.context() as environment, mock_aws(), patched():
-        # Amazon's own images take moto a second to make.
-        environment.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+    with mock_aws(), patched():
         yield JudgedAws(validator or Validator(), region)
