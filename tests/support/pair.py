@@ -27,8 +27,8 @@ NAMES = ("left", "right")
 PORT = 1194
 RATE = "8mbit"
 _DAYS = timedelta(days=30)
-BOOT = 90.0
-BONDED = 60.0
+BOOT = 300.0
+BONDED = 120.0
 
 
 @dataclass(frozen=True)
