@@ -117,13 +117,17 @@ def earliest_end(certificates: Sequence[Mapping[str, Any]]) -> list[dict[str, An
 
 
 def certificate_metrics(now: datetime) -> list[dict[str, Any]]:
-    """Return the days left on the certificates of this machine."""
+    """Return the days left on the certificates of this machine; nothing if one takes too long to read."""
     metrics = []
     for name in ("server", "ca"):
         command = ["openssl", "x509", "-noout", "-enddate", "-in", str(SECRETS / f"{name}.crt")]
-        result = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
-        )
+        try:
+            result = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            print(f"the certificates could not be read: {error}", file=sys.stderr)
+            return []
         if result.returncode == 0:
             dimension = [{"Name": "Certificate", "Value": name}]
             days = days_left(result.stdout, now)
@@ -251,8 +255,9 @@ def main() -> int:
         else:
             metrics += processes if level == "full" else []
     today, until = str(now.date()), int(now.timestamp())
-    after: dict[str, Any] = {**loads, "day": today, "until": until}
     certificates = certificate_metrics(now)
+    # Certificates that could not be read are read by the next run, not on the next day.
+    after: dict[str, Any] = {**loads, **({"day": today} if certificates else {}), "until": until}
     alarms = json.loads(ALARMS.read_text()) if ALARMS.exists() else None
     if alarms is not None:
         certificates = [*certificates, *client_metrics(alarms["clientsEnd"], now)]

@@ -99,6 +99,28 @@ def test_the_basic_level_sends_the_days_left_once_a_day(sent: Callable[[str], li
     ]
 
 
+def test_certificates_that_take_too_long_cost_nothing_else(
+    metrics: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(command: list[str], *, timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(metrics.subprocess, "run", run)
+    assert metrics.certificate_metrics(datetime(2030, 1, 1, tzinfo=UTC)) == []
+    assert "the certificates could not be read: " in capsys.readouterr().err
+
+
+def test_certificates_that_could_not_be_read_are_read_by_the_next_run(
+    metrics: ModuleType, sent: Callable[[str], list[list[tuple[str, float]]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [[], metrics.certificate_metrics(datetime(2030, 1, 1, tzinfo=UTC))]
+    monkeypatch.setattr(metrics, "certificate_metrics", lambda _: answers.pop(0))
+    assert sent("basic") == [
+        [("ConnectedClients", 2), ("Bytes", 40)],
+        [("ConnectedClients", 2), ("Bytes", 0), ("DaysLeft", 825.0)],
+    ]
+
+
 def test_the_full_level_sends_everything_each_time(sent: Callable[[str], list[list[tuple[str, float]]]]) -> None:
     days = [("DaysLeft", 825.0), ("DaysLeft", 3650.0)]
     assert sent("full") == [
