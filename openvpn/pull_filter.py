@@ -9,8 +9,9 @@ two filters. OpenVPN 2 compares texts, so `route` alone would not find an option
 for an empty word: that finds every option, and the last line is never reached, which old versions cannot read.
 """
 
+import re
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from openvpn.addressing import fixed_addresses6, segment_addresses
 from openvpn.model import Tunnel
@@ -54,6 +55,22 @@ def render_filter(tunnel: Tunnel, client: str = "", *, lists_routes: bool = True
 def accept(option: str) -> str:
     """Return the line that accepts options which begin so."""
     return f'pull-filter accept "{option}"'
+
+
+_OWN_ADDRESS = re.compile(r'^pull-filter accept "ifconfig (\d+\.\d+\.\d+\.\d+) ', re.MULTILINE)
+
+
+def own_address(profile: str) -> IPv4Address | None:
+    """Return the tunnel address that a profile accepts alone; None if it accepts any, or gets none.
+
+    >>> own_address('pull-filter accept "ifconfig 10.8.0.20 255.255.255.0"')
+    IPv4Address('10.8.0.20')
+    """
+    match = _OWN_ADDRESS.search(profile)
+    try:
+        return IPv4Address(match[1]) if match else None
+    except ValueError:
+        return None
 
 
 def _addresses(tunnel: Tunnel, client: str) -> Iterator[str]:

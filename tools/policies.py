@@ -342,13 +342,16 @@ OPERATOR = (
         condition=TAGGED,
     ),
     Statement(sid="Identities", patterns=("iam:List*Tags",), resources=IAM_NAMES),
-    # Neither the authority's keys nor the gateway's.
+    # Neither the authority's keys nor the gateway's, but the register of certificates.
     Statement(
         sid="Parameters",
         patterns=("ssm:Get*",),
         resources=tuple(
             f"arn:aws:ssm:*:*:parameter/drawbridge/*/{name}"
-            for name in ("clients", "clients/*", "kits/*", "release", "report", "ssh-host-key")
+            for name in (
+                *("authority/issued", "authority/issued/*", "clients", "clients/*"),
+                *("kits/*", "release", "report", "ssh-host-key"),
+            )
         ),
     ),
     Statement(sid="Bucket", patterns=("s3:ListBucket",), resources=("arn:aws:s3:::drawbridge-*",)),

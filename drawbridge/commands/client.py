@@ -5,10 +5,13 @@ from pathlib import Path
 
 import click
 
-from drawbridge.commands import options, output, rotation
-from drawbridge.operate import bundles, connection_log, rotations
-from drawbridge.operate.connection_log import ConnectionEvent
+from drawbridge import errors
+from drawbridge.commands import client_tables, options, output, rotation
+from drawbridge.operate import bundles, client_states, connection_log, gateway_status, rotations
+from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import connect
+from drawbridge.operate.revoked_certificates import RevokedCertificate, list_revoked
+from drawbridge.operate.ssh_login import SshTarget
 from openvpn import windows
 from openvpn.model import System
 
@@ -35,29 +38,99 @@ def client() -> None:
 
 
 @client.command("list")
+@click.option("--revoked", is_flag=True, help="Also those whose certificates are revoked and have not ended.")
+@click.option(
+    "--since", default="7d", show_default=True, callback=options.period, help="How far back the connection log is read."
+)
+@click.option("--no-login", is_flag=True, help="Do not log in to the gateway: sessions are from the connection log.")
+@options.login
 @options.of_account
 @options.json
-def list_(stack: str, region: str | None, wants_json: bool) -> None:
-    """List the clients that may connect; of a pair, those of both gateways."""
-    clients = bundles.list_clients(connect(stack, region=region))
-    if wants_json:
-        output.print_line(output.as_json(clients))
-        return
-    now = datetime.now(UTC)
-    output.table(
-        ("client", "gateway", "certificate until", "days left", "serial", "SHA-256 fingerprint"),
-        [
-            (
-                client.name,
-                client.gateway,
-                f"{client.not_after:%Y-%m-%d}",
-                str(client.days_left(now)),
-                str(client.serial),
-                client.fingerprint[:16] + "…",
-            )
-            for client in clients
-        ],
+def list_(
+    stack: str,
+    region: str | None,
+    user: str,
+    identity: Path | None,
+    revoked: bool,
+    since: timedelta,
+    no_login: bool,
+    wants_json: bool,
+) -> None:
+    """List the clients that may connect, who is connected, and from where; of a pair, those of both gateways.
+
+    Sessions are the gateway's own, over SSH. Where it cannot be asked, they are from the connection log.
+    """
+    account = connect(stack, region=region)
+    clients = client_states.list_client_states(
+        account, _read_sources(account, since, None if no_login else user, identity)
     )
+    certificates = list_revoked(account) if revoked else []
+    if wants_json:
+        output.print_line(output.as_json([*clients, *certificates]))
+    else:
+        client_tables.print_clients(clients, certificates, datetime.now(UTC))
+
+
+@client.command()
+@click.argument("name")
+@click.option(
+    "--since", default="7d", show_default=True, callback=options.period, help="How far back the connection log is read."
+)
+@click.option("--no-login", is_flag=True, help="Do not log in to the gateway: the session is from the connection log.")
+@options.login
+@options.of_account
+@options.json
+def show(
+    name: str,
+    stack: str,
+    region: str | None,
+    user: str,
+    identity: Path | None,
+    since: timedelta,
+    no_login: bool,
+    wants_json: bool,
+) -> None:
+    """Show everything about a client: its certificate, address, session, last events, bundle, and how to import it."""
+    account = connect(stack, region=region)
+    enrolled = bundles.read_client(account, name)
+    sources = _read_sources(account, since, None if no_login else user, identity, name)
+    (state,) = client_states.describe_clients(account, [enrolled], sources)
+    details = client_tables.ClientDetails(
+        client=state,
+        has_kit=bundles.has_kit(account, name),
+        import_step=_IMPORT[state.system].format(file=f"{name}.ovpn", client=name),
+        revoked=_list_former(account, name),
+        events=[event for event in sources.events or () if event.client == name][-client_tables.LAST_EVENTS :],
+    )
+    if wants_json:
+        output.print_line(output.as_json(details))
+    else:
+        client_tables.print_details(details, datetime.now(UTC))
+
+
+def _read_sources(
+    account: Account, since: timedelta, user: str | None, identity: Path | None, name: str | None = None
+) -> client_states.SessionSources:
+    """Return what is known of sessions, and print why something is not; without a user, nobody logs in."""
+
+    def find_target() -> SshTarget:
+        return gateway_status.ssh_target(account, user=user or "", identity=identity)
+
+    sources = client_states.read_sources(account, since, find_target if user else None, name)
+    for note in sources.notes:
+        output.print_line(f"note: {note}", err=True)
+    return sources
+
+
+def _list_former(account: Account, name: str) -> list[RevokedCertificate]:
+    """Return a client's revoked certificates; none if the operator may not read the register."""
+    try:
+        return [entry for entry in list_revoked(account) if entry.name == name]
+    except errors.CredentialsError:
+        raise
+    except errors.AwsError as error:
+        output.print_line(f"note: revoked certificates are not read: {error}; {error.remedy}", err=True)
+        return []
 
 
 @client.command()
@@ -107,28 +180,8 @@ def history(name: str, since: timedelta, stack: str, region: str | None, wants_j
     elif not events:
         output.print_line(f"{name} has not connected within this time")
     else:
-        output.table(
-            ("time (UTC)", "from", "event", "lasted", "in", "out"),
-            [
-                (
-                    f"{event.time:%Y-%m-%d %H:%M}",
-                    f"{event.address}:{event.port}",
-                    _describe_event(event),
-                    "" if event.seconds is None else output.show_duration(event.seconds),
-                    "" if event.received is None else output.show_bytes(event.received),
-                    "" if event.sent is None else output.show_bytes(event.sent),
-                )
-                for event in events
-            ],
-        )
-
-
-def _describe_event(event: ConnectionEvent) -> str:
-    """Return what happened in a few words."""
-    if event.event == "displaced":
-        return f"displaced by {event.by_address}:{event.by_port}"
-    times = f" {event.count} times" if event.count and event.count > 1 else ""
-    return f"{event.event}{times}{f': {event.reason}' if event.reason else ''}"
+        client_tables.print_events(events)
+        client_tables.warn_of_alternation(events)
 
 
 @client.command()

@@ -16,25 +16,14 @@ from drawbridge.operate.account import Account
 from drawbridge.operate.gateway_status import SoftwareReport
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.ssh_login import SshTarget
-from images import DEFAULT_IMAGE, IMAGES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _login(command: F) -> F:
     """Add the options of every command that logs in to the gateway."""
-    for option in (
-        click.option(
-            "-i",
-            "--identity",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Private SSH key; otherwise the lab's own, the SSH agent's or the usual files.",
-        ),
-        click.option("--user", default=IMAGES[DEFAULT_IMAGE].login_user, show_default=True, help="User to log in as."),
-        click.option("--second", is_flag=True, help="The second gateway of a pair."),
-    ):
-        command = option(command)
-    return options.of_account(command)
+    second = click.option("--second", is_flag=True, help="The second gateway of a pair.")
+    return options.of_account(second(options.login(command)))
 
 
 def _find_target(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from drawbridge.operate.stack_files import LAB, find_stack_file, list_stacks
+from images import DEFAULT_IMAGE, IMAGES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +22,20 @@ json = click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
 def of_account(command: F) -> F:
     """Add --stack and --region to a command."""
     return stack(region(command))
+
+
+def login(command: F) -> F:
+    """Add the options by which a command logs in to a gateway."""
+    identity = click.option(
+        "-i",
+        "--identity",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Private SSH key; otherwise the lab's own, the SSH agent's or the usual files.",
+    )
+    user = click.option(
+        "--user", default=IMAGES[DEFAULT_IMAGE].login_user, show_default=True, help="User to log in as."
+    )
+    return identity(user(command))
 
 
 #: Units of a period, by their letter.

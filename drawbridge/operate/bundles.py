@@ -7,7 +7,7 @@ and nowhere else.
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from botocore.config import Config
@@ -16,10 +16,13 @@ from contract import Names
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.private_files import write_private_file
-from drawbridge.operate.stored_bundles import list_bundles, read_stored_bundle
+from drawbridge.operate.revoked_certificates import list_revoked
+from drawbridge.operate.stack_files import LAB, configured_clients, find_stack_file
+from drawbridge.operate.stored_bundles import find_stored_bundle, list_bundles
 from kits import windows as kit
 from openvpn.bundle import BundleError, certificate_of, system_of
 from openvpn.model import System
+from openvpn.pull_filter import own_address
 from pki.authority import Certificate, PkiError
 
 #: Where a kit is unpacked on a client's machine.
@@ -41,6 +44,10 @@ class EnrolledClient:
     """When its certificate ends."""
     parameter: str
     """SSM parameter that holds its bundle, or the S3 URI of the object that does."""
+    system: System
+    """What it runs."""
+    address: str
+    """Its address in the tunnel, if that is always the same; else empty."""
 
     def days_left(self, now: datetime) -> int:
         """Whole days until its certificate ends; negative after."""
@@ -60,21 +67,32 @@ def list_clients(account: Account) -> list[EnrolledClient]:
 def _clients_of(account: Account, names: Names) -> Iterator[EnrolledClient]:
     """Yield the clients of one gateway."""
     for name, parameter, bundle in list_bundles(account, names):
-        try:
-            certificate = Certificate.read(certificate_of(bundle))
-        except (BundleError, PkiError):
-            # Without the cause, which has read secrets.
-            raise errors.BundleFileError(
-                f"the bundle of {name} ({parameter}) is damaged", f"deploy again: pulumi up --stack {account.stack}"
-            ) from None
-        yield EnrolledClient(
-            name=name,
-            gateway=names.gateway,
-            serial=certificate.serial,
-            fingerprint=certificate.fingerprint,
-            not_after=certificate.not_after,
-            parameter=parameter,
-        )
+        yield _describe_bundle(account, names, name, parameter, bundle)
+
+
+def read_client(account: Account, name: str) -> EnrolledClient:
+    """Return a client that has a bundle; raises as `list_clients`, and `NotDeployedError` if there is none."""
+    return _describe_bundle(account, *_find_bundle(account, name))
+
+
+def _describe_bundle(account: Account, names: Names, name: str, parameter: str, bundle: str) -> EnrolledClient:
+    try:
+        certificate = Certificate.read(certificate_of(bundle))
+    except (BundleError, PkiError):
+        # Without the cause, which has read secrets.
+        raise errors.BundleFileError(
+            f"the bundle of {name} ({parameter}) is damaged", f"deploy again: pulumi up --stack {account.stack}"
+        ) from None
+    return EnrolledClient(
+        name=name,
+        gateway=names.gateway,
+        serial=certificate.serial,
+        fingerprint=certificate.fingerprint,
+        not_after=certificate.not_after,
+        parameter=parameter,
+        system=system_of(bundle),
+        address=str(own_address(bundle) or ""),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +115,7 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
     # Before the secret is read: a request that cannot succeed must not read it.
     if not replace and target.exists():
         raise _already_exists(target)
-    bundle = _bundle(account, name)
+    bundle = read_bundle(account, name)
     system = system_of(bundle)
     files = {target: bundle}
     if system == "windows":
@@ -108,6 +126,22 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
     for path, text in files.items():
         _write_bundle(path, text, replace=replace)
     return SavedBundle(system, tuple(files))
+
+
+def read_bundle(account: Account, name: str) -> str:
+    """Return a client's bundle, of whichever gateway it connects to.
+
+    Raises `NotDeployedError` if the stack has no such client, and `BundleFileError` for a bundle that is damaged, or
+    whose certificate has ended.
+    """
+    names, _, parameter, bundle = _find_bundle(account, name)
+    client = _describe_bundle(account, names, name, parameter, bundle)
+    if client.not_after <= datetime.now(UTC):
+        raise errors.BundleFileError(
+            f"the certificate of {name} ended on {client.not_after:%Y-%m-%d}, and no gateway accepts it",
+            f"have a new one issued: pulumi up --stack {account.stack}",
+        )
+    return bundle
 
 
 def _write_bundle(target: Path, text: str, *, replace: bool) -> None:
@@ -162,12 +196,39 @@ def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
     return f"({' && '.join(steps)})"
 
 
-def _bundle(account: Account, name: str) -> str:
-    """Return a client's bundle, of whichever gateway it connects to."""
+def has_kit(account: Account, name: str) -> bool:
+    """Return whether a kit sets up a client's machine; raises `AwsError`."""
+    try:
+        account.parameter(account.names.kit_digest(name))
+    except errors.NotDeployedError:
+        return False
+    return True
+
+
+def _find_bundle(account: Account, name: str) -> tuple[Names, str, str, str]:
+    """Return a client's gateway, its name, and where its bundle is before the bundle; raises `NotDeployedError`."""
     for names in account.all_names:
         with suppress(errors.NotDeployedError):
-            return read_stored_bundle(account, names, name)
-    raise errors.NotDeployedError(
+            return names, name, *find_stored_bundle(account, names, name)
+    raise _missing_client(account, name)
+
+
+def _missing_client(account: Account, name: str) -> errors.NotDeployedError:
+    """Return why a client has no bundle: it waits for a deployment, it was revoked, or it does not exist."""
+    deploy = "drawbridge lab up" if account.stack == LAB else f"pulumi up --stack {account.stack}"
+    if name in configured_clients(account.stack):
+        return errors.NotDeployedError(
+            f"client {name} is in {find_stack_file(account.stack).name}, but stack {account.stack} has no bundle of it",
+            f"deploy it: {deploy}",
+        )
+    # Who may not read the register still learns that there is no such client.
+    with suppress(errors.AwsError, errors.MalformedError):
+        if revoked := [entry.revoked for entry in list_revoked(account) if entry.name == name]:
+            return errors.NotDeployedError(
+                f"client {name} of stack {account.stack} was revoked on {max(revoked):%Y-%m-%d %H:%M} UTC",
+                f"add it to drawbridge:clients again for a new bundle, then: {deploy}",
+            )
+    return errors.NotDeployedError(
         f"stack {account.stack} has no client {name}",
         f"list its clients: drawbridge client list --stack {account.stack}",
     )

@@ -1,7 +1,7 @@
 """Read a stack's connection log from CloudWatch Logs."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +10,10 @@ import contract
 from drawbridge import errors
 from drawbridge.operate import bundles
 from drawbridge.operate.account import Account, translate_aws_errors
+
+#: Two machines with one bundle displace each other every few seconds. A person who comes home and leaves again takes
+#: longer.
+ALTERNATION = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +54,20 @@ def read_history(account: Account, client: str, since: timedelta) -> list[Connec
         NotDeployedError: the stack has no connection log, or neither events nor a bundle of such a client.
         AwsError: AWS refused, or cannot be reached.
     """
+    history = read_events(account, since, client)
+    if not history and client not in {enrolled.name for enrolled in bundles.list_clients(account)}:
+        raise errors.NotDeployedError(
+            f"stack {account.stack} has no client {client}, and its connection log of this time has none either",
+            f"list its clients: drawbridge client list --stack {account.stack}; or look further back: --since 90d",
+        )
+    return history
+
+
+def read_events(account: Account, since: timedelta, client: str | None = None) -> list[ConnectionEvent]:
+    """Return the events within `since`, the oldest first, of every gateway of the stack: a client's, or all clients'.
+
+    Raises `NotDeployedError` if the stack has no connection log, else `AwsError`.
+    """
     start = datetime.now(UTC) - since
     groups = (_read_group(account, names, client, start) for names in account.all_names)
     logs = [events for events in groups if events is not None]
@@ -61,31 +79,44 @@ def read_history(account: Account, client: str, since: timedelta) -> list[Connec
             f"then: pulumi up --stack {account.stack}",
         )
     # An event that was sent twice has one id.
-    history = {id: event for log in logs for id, event in log}
-    if not history and client not in {enrolled.name for enrolled in bundles.list_clients(account)}:
-        raise errors.NotDeployedError(
-            f"stack {account.stack} has no client {client}, and its connection log of this time has none either",
-            f"list its clients: drawbridge client list --stack {account.stack}; or look further back: --since 90d",
-        )
-    return sorted(history.values(), key=lambda event: event.time)
+    events = {id: event for log in logs for id, event in log}
+    return sorted(events.values(), key=lambda event: event.time)
+
+
+def find_alternation(events: Iterable[ConnectionEvent]) -> tuple[str, ...]:
+    """Return two public addresses whose sessions of one client displaced each other; none if that did not happen.
+
+    `events` are one client's, the oldest first. A client that has moved displaces its former session once. Two
+    machines with one bundle displace each other again and again.
+    """
+    former: dict[tuple[str, str], ConnectionEvent] = {}
+    for event in events:
+        if event.event != "displaced":
+            continue
+        process = event.gateway, event.process
+        last = former.get(process)
+        former[process] = event
+        has_returned = last is not None and (last.address, last.by_address) == (event.by_address, event.address)
+        if last and has_returned and last.address != event.address and event.time - last.time <= ALTERNATION:
+            return tuple(sorted((last.address, event.address)))
+    return ()
 
 
 def _read_group(
-    account: Account, names: contract.Names, client: str, start: datetime
+    account: Account, names: contract.Names, client: str | None, start: datetime
 ) -> list[tuple[str, ConnectionEvent]] | None:
-    """Return a client's events with their ids from one gateway's log; None if there is no such log."""
+    """Return a client's events, or all, with their ids from one gateway's log; None if there is no such log."""
     logs = account.client("logs")
+    pattern = {} if client is None else {"filterPattern": f"{{ $.client = {json.dumps(client)} }}"}
     pages = logs.get_paginator("filter_log_events").paginate(
-        logGroupName=names.connections,
-        startTime=int(start.timestamp() * 1000),
-        filterPattern=f"{{ $.client = {json.dumps(client)} }}",
+        logGroupName=names.connections, startTime=int(start.timestamp() * 1000), **pattern
     )
     with translate_aws_errors(account.stack):
         try:
             messages = [event["message"] for page in pages for event in page["events"]]
         except logs.exceptions.ResourceNotFoundException:
             return None
-    return [(id, event) for id, event in parse_events(messages) if event.client == client]
+    return [(id, event) for id, event in parse_events(messages) if client in (None, event.client)]
 
 
 def parse_events(messages: list[str]) -> Iterator[tuple[str, ConnectionEvent]]:

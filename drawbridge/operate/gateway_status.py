@@ -247,14 +247,30 @@ def read_status(account: Account, target: SshTarget) -> GatewayStatus:
         return replace(status, login_error="; ".join(filter(None, (str(error), error.remedy))))
 
 
+def read_sessions(account: Account, target: SshTarget) -> tuple[ClientSession, ...]:
+    """Return the clients that are connected to any of the gateway's OpenVPN processes; raises `AwsError`, and
+    `GatewayError`.
+    """
+    try:
+        units = parse_report(account.json_parameter(account.names.report)).units
+    except errors.NotDeployedError:
+        units = ()
+    with ssh_login.connect(target) as shell:
+        return _read_status_files(shell, units or _configured_units(account))
+
+
+def _read_status_files(shell: ssh_login.Shell, units: Iterable[str]) -> tuple[ClientSession, ...]:
+    files = [Paths(unit.partition("@")[2].removesuffix(".service")).status for unit in units]
+    # Only root and OpenVPN may read the directory, because the management socket in it obeys everybody.
+    return parse_sessions(shell.run(shlex.join(["sudo", "-n", "sh", "-c", _PRINT_FILES, "sh", *files])))
+
+
 def _read_services(account: Account, target: SshTarget, status: GatewayStatus) -> GatewayStatus:
     """Return the status with what the gateway itself says over SSH; raises `GatewayError`."""
     units = status.report.units or _configured_units(account)
-    status_files = [Paths(unit.partition("@")[2].removesuffix(".service")).status for unit in units]
     with ssh_login.connect(target) as shell:
         properties = shell.run(shlex.join(["systemctl", "show", f"--property={','.join(UNIT_PROPERTIES)}", *units]))
-        # Only root and OpenVPN may read the directory, because the management socket in it obeys everybody.
-        sessions = shell.run(shlex.join(["sudo", "-n", "sh", "-c", _PRINT_FILES, "sh", *status_files]))
+        sessions = _read_status_files(shell, units)
         has_links = any(unit.startswith("drawbridge-link@") for unit in units)
         links = shell.run("cat /proc/net/bonding/bond0") if has_links else ""
         journals = [f"--unit={unit}" for unit in units]
@@ -262,7 +278,7 @@ def _read_services(account: Account, target: SshTarget, status: GatewayStatus) -
     return replace(
         status,
         services=parse_services(properties),
-        sessions=parse_sessions(sessions),
+        sessions=sessions,
         links=parse_links(links),
         displaced=find_displaced(connections),
     )

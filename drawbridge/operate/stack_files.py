@@ -1,11 +1,13 @@
 """Find stack files: by path, in the Pulumi project of the working directory, or in this checkout."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from drawbridge import errors
+from endpoint import decode
 from settings.problems import SettingsError
 from settings.stack_file import read_stack_file
 
@@ -46,6 +48,16 @@ def configured_links(stack: str) -> int:
     """
     tunnel = _read_configuration(stack).get("drawbridge:tunnel")
     return int(tunnel.get("links", 1)) if isinstance(tunnel, dict) else 1
+
+
+def configured_clients(stack: str) -> dict[str, Mapping[str, Any]]:
+    """Return the clients in a stack's file by their names, as they are written there; none where there is no file.
+
+    Raises `StackError` for a file that is wrong.
+    """
+    entries = decode(_read_configuration(stack).get("drawbridge:clients"))
+    clients = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return {str(client.get("name")): client for client in clients}
 
 
 def _read_configuration(stack: str) -> dict[str, Any]:

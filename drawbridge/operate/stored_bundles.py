@@ -12,10 +12,17 @@ from drawbridge.operate.account import Account, translate_aws_errors
 
 def read_stored_bundle(account: Account, names: Names, client: str) -> str:
     """Return a client's bundle; raises `NotDeployedError` if the gateway has no such client, else `AwsError`."""
+    return find_stored_bundle(account, names, client)[1]
+
+
+def find_stored_bundle(account: Account, names: Names, client: str) -> tuple[str, str]:
+    """Return where a client's bundle is, and the bundle; raises as `read_stored_bundle`."""
     with suppress(errors.NotDeployedError):
-        return account.parameter(names.bundle(client), secret=True)
+        return names.bundle(client), account.parameter(names.bundle(client), secret=True)
+    bucket = _find_bucket(account, names)
     with translate_aws_errors(account.stack, f"client {client}"):
-        return _read_object(account.client("s3"), _find_bucket(account, names), names.bundle_key(client))
+        text = _read_object(account.client("s3"), bucket, names.bundle_key(client))
+    return names.bundle_address(client, bucket["Bucket"]), text
 
 
 def list_bundles(account: Account, names: Names) -> Iterator[tuple[str, str, str]]:

@@ -1,9 +1,11 @@
 """A stack's AWS, in this process, and a gateway's SSH server, on loopback."""
 
 import io
+import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +16,7 @@ from moto import mock_aws
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 import contract
+from contract import Names
 from drawbridge.operate.account import Account
 from openvpn.bundle import render_bundle
 from pki import ssh as ssh_keys
@@ -22,6 +25,8 @@ from pki.authority import CertificateAuthority, Leaf
 STACK = "team"
 REGION = "eu-west-1"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+Write = Callable[..., None]
 
 
 @pytest.fixture
@@ -171,3 +176,39 @@ def elastic_ip(account: Account) -> str:
         )
         addresses[stack] = made["PublicIp"]
     return str(addresses[STACK])
+
+
+SESSION = {"client": "alice", "gateway": STACK, "process": "server", "address": "203.0.113.7", "port": 40001}
+
+
+def entry(event: str, minutes_ago: float, **fields: object) -> dict[str, object]:
+    """Return an event of the connection log, as the gateway writes it."""
+    moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    id = f"{event}-{minutes_ago}"
+    return {"event": event, "time": moment.isoformat(), "id": id, **SESSION, **fields}
+
+
+@pytest.fixture
+def deployed(account: Account) -> Account:
+    """A stack that is deployed, without a log."""
+    account.client("ssm").put_parameter(Name=account.names.release, Value="{}", Type="String")
+    return account
+
+
+@pytest.fixture
+def write(deployed: Account) -> Write:
+    """A function that writes entries, or texts, to a gateway's log."""
+    logs = deployed.client("logs")
+
+    def write(*entries: object, names: Names = deployed.names) -> None:
+        if not logs.describe_log_groups(logGroupNamePrefix=names.connections)["logGroups"]:
+            logs.create_log_group(logGroupName=names.connections)
+            logs.create_log_stream(logGroupName=names.connections, logStreamName="i-1")
+        now = int(time.time() * 1000)
+        events = [
+            {"timestamp": now, "message": text if isinstance(text, str) else json.dumps(text)} for text in entries
+        ]
+        if events:
+            logs.put_log_events(logGroupName=names.connections, logStreamName="i-1", logEvents=events)
+
+    return write

@@ -155,6 +155,18 @@ def test_the_command_prints_no_secret(enrol: Enrol, tmp_path: Path) -> None:
             "fingerprint": alice.leaf.fingerprint,
             "not_after": alice.leaf.not_after.isoformat(),
             "parameter": f"/drawbridge/{STACK}/clients/alice/bundle",
+            "system": "linux",
+            "address": "",
+            "session": {
+                "state": "unknown",
+                "connected_since": None,
+                "last_seen": None,
+                "origins": [],
+                "received": None,
+                "sent": None,
+                "alternates": [],
+            },
+            "kind": "linux",
         }
     ]
 

@@ -2,8 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,42 +13,7 @@ from drawbridge.commands.root import cli
 from drawbridge.operate import connection_log
 from drawbridge.operate.account import Account
 
-from .conftest import STACK, Enrol
-
-Write = Callable[..., None]
-
-SESSION = {"client": "alice", "gateway": STACK, "process": "server", "address": "203.0.113.7", "port": 40001}
-
-
-def entry(event: str, minutes_ago: float, **fields: object) -> dict[str, object]:
-    moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
-    id = f"{event}-{minutes_ago}"
-    return {"event": event, "time": moment.isoformat(), "id": id, **SESSION, **fields}
-
-
-@pytest.fixture
-def deployed(account: Account) -> Account:
-    """A stack that is deployed, without a log."""
-    account.client("ssm").put_parameter(Name=account.names.release, Value="{}", Type="String")
-    return account
-
-
-@pytest.fixture
-def write(deployed: Account) -> Write:
-    """A function that writes entries, or texts, to a gateway's log."""
-    logs = deployed.client("logs")
-
-    def write(*entries: object, names: Names = deployed.names) -> None:
-        if not logs.describe_log_groups(logGroupNamePrefix=names.connections)["logGroups"]:
-            logs.create_log_group(logGroupName=names.connections)
-            logs.create_log_stream(logGroupName=names.connections, logStreamName="i-1")
-        now = int(time.time() * 1000)
-        events = [
-            {"timestamp": now, "message": text if isinstance(text, str) else json.dumps(text)} for text in entries
-        ]
-        logs.put_log_events(logGroupName=names.connections, logStreamName="i-1", logEvents=events)
-
-    return write
+from .conftest import STACK, Enrol, Write, entry
 
 
 def run(*arguments: str) -> Any:
