@@ -7,7 +7,7 @@ import click
 
 from drawbridge import errors
 from drawbridge.commands import client_tables, options, output, rotation
-from drawbridge.operate import bundles, client_states, connection_log, gateway_status, rotations
+from drawbridge.operate import bundle_links, bundles, client_states, connection_log, gateway_status, rotations
 from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.revoked_certificates import RevokedCertificate, list_revoked
@@ -27,6 +27,20 @@ _IMPORT: dict[System, str] = {
     "android": "on {client}, open it with OpenVPN for Android or OpenVPN Connect",
     "ios": "on {client}, open it with OpenVPN Connect",
 }
+
+
+#: The file name that stands for standard output.
+_STANDARD_OUTPUT = Path("-")
+
+
+def _lifetime(ctx: click.Context, parameter: click.Parameter, value: str) -> timedelta:
+    """Return a link's lifetime, which S3 limits."""
+    lifetime = options.period(ctx, parameter, value)
+    if lifetime > bundle_links.MAX_LIFETIME:
+        raise click.BadParameter(
+            f"{value} is too long; S3 takes at most {bundle_links.MAX_LIFETIME.days}d", ctx, parameter
+        )
+    return lifetime
 
 
 @click.group()
@@ -139,17 +153,41 @@ def _list_former(account: Account, name: str) -> list[RevokedCertificate]:
     "-o",
     "--output",
     "target",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write (NAME.ovpn).",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    help="File to write (NAME.ovpn); - prints the bundle, and nothing else, to standard output.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @options.of_account
 def fetch(name: str, target: Path | None, force: bool, stack: str, region: str | None) -> None:
     """Fetch a client's bundle into a file that only you can read."""
+    account = connect(stack, region=region)
+    if target == _STANDARD_OUTPUT:
+        _, bundle = bundles.read_single_file(account, name)
+        # Unchanged: what reads it is a program.
+        click.echo(bundle, nl=False)
+        return
     target = target or Path(f"{name}.ovpn")
-    saved = bundles.save_bundle(connect(stack, region=region), name, target, replace=force)
+    saved = bundles.save_bundle(account, name, target, replace=force)
     step = _IMPORT[saved.system].format(file=target, client=name)
     output.print_line(f"{', '.join(map(str, saved.files))}: {step}")
+
+
+@client.command()
+@click.argument("name")
+@click.option("--expires", default="1h", show_default=True, callback=_lifetime, help="How long it works: 30m, 12h, 7d.")
+@options.of_account
+def link(name: str, expires: timedelta, stack: str, region: str | None) -> None:
+    """Print a link to a client's bundle in S3, and the form of it that OpenVPN's apps import.
+
+    Whoever has the link has the bundle: send it as you would a password.
+    """
+    bundle_link = bundle_links.link_to_bundle(connect(stack, region=region), name, expires)
+    output.print_line(bundle_link.url)
+    output.print_line(bundle_link.import_url)
+    end = f"it works until {bundle_link.expires:%Y-%m-%d %H:%M} UTC, as often as somebody opens it"
+    if bundle_link.is_temporary:
+        end += "; your AWS credentials are temporary, and it ends with them"
+    output.print_line(f"note: {end}", err=True)
 
 
 @client.command()

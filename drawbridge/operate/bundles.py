@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from botocore.config import Config
-
 from contract import Names
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.presigned_links import presign
 from drawbridge.operate.private_files import write_private_file
 from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import LAB, configured_clients, find_stack_file
@@ -115,7 +114,7 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
     # Before the secret is read: a request that cannot succeed must not read it.
     if not replace and target.exists():
         raise _already_exists(target)
-    bundle = read_bundle(account, name)
+    _, bundle = read_bundle(account, name)
     system = system_of(bundle)
     files = {target: bundle}
     if system == "windows":
@@ -128,8 +127,8 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
     return SavedBundle(system, tuple(files))
 
 
-def read_bundle(account: Account, name: str) -> str:
-    """Return a client's bundle, of whichever gateway it connects to.
+def read_bundle(account: Account, name: str) -> tuple[str, str]:
+    """Return where a client's bundle is, and the bundle, of whichever gateway the client connects to.
 
     Raises `NotDeployedError` if the stack has no such client, and `BundleFileError` for a bundle that is damaged, or
     whose certificate has ended.
@@ -141,7 +140,21 @@ def read_bundle(account: Account, name: str) -> str:
             f"the certificate of {name} ended on {client.not_after:%Y-%m-%d}, and no gateway accepts it",
             f"have a new one issued: pulumi up --stack {account.stack}",
         )
-    return bundle
+    return parameter, bundle
+
+
+def read_single_file(account: Account, name: str) -> tuple[str, str]:
+    """Return where a client's bundle is, and the bundle, if that is all that the client needs.
+
+    Raises as `read_bundle`, and `BundleFileError` for a client on Windows, which needs two scripts besides.
+    """
+    parameter, bundle = read_bundle(account, name)
+    if system_of(bundle) == "windows":
+        raise errors.BundleFileError(
+            f"{name} runs Windows, and needs two scripts besides its bundle",
+            f"have the three files written: drawbridge client fetch {name} --stack {account.stack}",
+        )
+    return parameter, bundle
 
 
 def _write_bundle(target: Path, text: str, *, replace: bool) -> None:
@@ -165,23 +178,17 @@ def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
     first. The kit holds no secret; the machine fetches its bundle with AWS credentials of its own. Raises
     `NotDeployedError` if the stack has no such kit.
     """
-    region = account.session.region_name
-    # The link is used on the client's machine, which does not reach a lab's API at this machine's loopback address.
-    endpoint = f"https://s3.{region}.amazonaws.com" if account.endpoint else None
     bucket = str(account.json_parameter(account.names.release).get("bucket", ""))
-    kit_object = {"Bucket": bucket, "Key": account.names.kit_key(name)}
+    key = account.names.kit_key(name)
     with translate_aws_errors(account.stack, f"kit for {name}"):
-        if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=kit_object["Key"]).get("KeyCount"):
+        if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=key).get("KeyCount"):
             raise errors.NotDeployedError(
                 f"stack {account.stack} has no kit for {name}",
                 "kits are for Linux clients with `lan`, `at` or `bridge`, and for all of them if `tunnel.links` is 2; "
                 f"any other client needs its bundle alone: drawbridge client fetch {name} --stack {account.stack}",
             )
     digest = account.parameter(account.names.kit_digest(name))
-    with translate_aws_errors(account.stack, f"kit for {name}"):
-        signed = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
-        s3 = account.session.client("s3", endpoint_url=endpoint, config=signed)
-        link = s3.generate_presigned_url("get_object", Params=kit_object, ExpiresIn=seconds)
+    link = presign(account, bucket, key, seconds)
     steps = (
         "kit=$(mktemp)",
         # In the subshell, so that nothing stays of a kit that was refused or interrupted.

@@ -7,6 +7,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from botocore.exceptions import ClientError
 
 from components.access import EC2_TRUST
 from drawbridge import errors
-from drawbridge.operate import bundle_probe, bundles, gateway_status, ingress_rules, leftovers
+from drawbridge.operate import bundle_probe, bundles, client_states, gateway_status, ingress_rules, leftovers
 from drawbridge.operate.account import Account
+from drawbridge.operate.revoked_certificates import list_revoked
 from engine.engine import Engine, Result
 from lab.api.moto_patches import patched
 from lab.api.moto_state import ADMINISTRATOR_POLICY
@@ -141,6 +143,9 @@ def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api,
     become("operator", OPERATOR)
     account = Account(stack="home-lan", session=boto3.Session(region_name=REGION), endpoint=api.endpoint)
     assert [client.name for client in bundles.list_clients(account)] == ["home"]
+    sources = client_states.read_sources(account, timedelta(days=1), None)
+    assert [client.session.state for client in client_states.list_client_states(account, sources)] == ["unknown"]
+    assert (sources.events, sources.notes, list_revoked(account)) == ((), (), [])
     (bundle,) = bundles.save_bundle(account, "home", tmp_path / "home.ovpn").files
     assert "install" in bundles.kit_command(account, "home")
     bucket = json.loads(account.parameter(account.names.release))["bucket"]
