@@ -70,8 +70,8 @@ def restore(file: Path, passphrase_file: Path | None, stack: str, region: str | 
     command = "drawbridge lab up" if stack == LAB else f"pulumi up --stack {stack}"
     output.print_line(f"1. {command}, with aws:region: {target} in the stack file")
     output.print_line(
-        "2. clients connect with the bundles that they have, once the name in them leads to the new gateway; clients "
-        "whose bundles have an address need them again: drawbridge client fetch"
+        "2. certificates and keys of clients stay valid, but `remote` in bundles is the former address: fetch "
+        "them again, or change it"
     )
 
 

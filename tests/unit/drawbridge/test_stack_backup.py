@@ -1,6 +1,6 @@
 """Back up an authority and restore it elsewhere, with the program's own provider on moto's SSM and S3.
 
-Does not prove that packets reach the new gateway: program/test_move.py deploys it, and other tests boot one.
+Does not prove that packets reach the new gateway: other tests boot one.
 """
 
 import json
