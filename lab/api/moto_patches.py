@@ -28,6 +28,7 @@ from moto.core.types import Base64EncodedString
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError, InvalidParameterValueError
 from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
+from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instance_types import INSTANCE_TYPES
@@ -794,6 +795,19 @@ def serve_console_output(read: Callable[[str, int], bytes]) -> Patch:
     return serve
 
 
+def tag_snapshots_of_images(patches: Patches) -> None:
+    """Have CreateImage take tags for the snapshot too, which moto refuses (EC2 API Reference, "CreateImage")."""
+
+    @patches.wrap(AmiBackend, "create_image")
+    def create(original: Any, self: Any, *args: Any, tag_specifications: list[dict[str, Any]]) -> Any:
+        others = [entry for entry in tag_specifications if entry["ResourceType"] != "snapshot"]
+        image = original(self, *args, tag_specifications=others)
+        for entry in tag_specifications:
+            if entry["ResourceType"] == "snapshot":
+                image.ebs_snapshot.add_tags({tag["Key"]: tag["Value"] for tag in entry["Tags"]})
+        return image
+
+
 def add_root_volume_replacement(patches: Patches) -> None:
     """Add CreateReplaceRootVolumeTask and its Describe; the lab's reconciler replaces the disk."""
 
@@ -995,6 +1009,7 @@ PATCHES: tuple[Patch, ...] = (
     keep_metadata_options,
     keep_credit_specifications,
     write_check_to_interface,
+    tag_snapshots_of_images,
     add_root_volume_replacement,
     make_zones_of_vpcs_private,
     add_quota_increases,

@@ -48,7 +48,10 @@ class Api:
 def serve_lab_api(validator: Validator) -> Iterator[Api]:
     """Serve an empty API on a free port of loopback."""
     services = SimpleNamespace(forget_launch_data=lambda: None)
-    instances = SimpleNamespace(is_running=lambda _: False)
+    instances = SimpleNamespace(
+        is_running=lambda _: False,
+        save_image=lambda region, _, image: moto_state.finish_image(region, image, saved=True),
+    )
     bound = listen(None, "127.0.0.1", 0)
     running = Api(f"http://127.0.0.1:{bound.getsockname()[1]}", moto_state.AccessKeys())
     application: Any = AwsApi(
