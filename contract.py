@@ -237,6 +237,12 @@ GATEWAY_SECRETS = ("ca.crt", "server.crt", "server.key", "tls-crypt-v2.key", "ss
 FOLLOWS_TAG = "DrawbridgeFollows"
 
 
+#: Tag of a prepared image and of its snapshot; its value is the name in `images.IMAGES` of the image that it came from.
+IMAGE_TAG = "DrawbridgeImage"
+#: Tag of all that the build of a prepared image creates; its value is the build's ID.
+BUILD_TAG = "DrawbridgeBuild"
+
+
 def rule_for(client: str | None) -> str:
     """Return the value of `FOLLOWS_TAG` of the rule that lets a client reach the tunnel, or an admin reach SSH.
 

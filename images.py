@@ -1,11 +1,15 @@
 """Machine images that gateways run on, by the names that stack files use."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 #: Architectures, as Debian names them.
 Architecture = Literal["arm64", "amd64"]
+
+#: Architectures as EC2 names them.
+EC2_ARCHITECTURES: Mapping[Architecture, str] = {"arm64": "arm64", "amd64": "x86_64"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,14 +38,30 @@ IMAGES: Mapping[str, MachineImage] = {
 
 DEFAULT_IMAGE = "debian-13"
 
-#: Regular expression of what a stack file may name: an image, or the ID of an AMI.
-IMAGE_PATTERN = rf"^({'|'.join(IMAGES)}|ami-[0-9a-f]+)$"
+#: Name of the newest image that `drawbridge image build` has made in the account, of the default image's system.
+PREPARED = "ours"
+
+#: Regular expression of what a stack file may name: an image, a prepared one, or the ID of an AMI.
+IMAGE_PATTERN = rf"^({'|'.join(IMAGES)}|{PREPARED}|ami-[0-9a-f]+)$"
 
 
 def find_image(name: str) -> MachineImage:
-    """Return the image of a name; an AMI that is named by its ID must be one of the default image's system.
+    """Return the image of a name; a prepared one, or an AMI's ID, must be one of the default image's system.
 
     >>> find_image("ami-0123").login_user
     'admin'
     """
     return IMAGES.get(name, IMAGES[DEFAULT_IMAGE])
+
+
+def find_architecture(instance_type: str) -> Architecture:
+    """Return the architecture of an instance type's processor, as Debian names it.
+
+    Graviton families have a `g` after their generation, x86 families have none (Amazon EC2 Instance Types, "Naming
+    conventions"); `a1` is older than that.
+
+    >>> find_architecture("t4g.nano"), find_architecture("c7gn.medium"), find_architecture("g4dn.xlarge")
+    ('arm64', 'arm64', 'amd64')
+    """
+    family = instance_type.partition(".")[0]
+    return "arm64" if re.fullmatch(r"a1|[a-z]+\d+g[a-z]*", family) else "amd64"

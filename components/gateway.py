@@ -1,6 +1,5 @@
 """The EC2 instance that runs OpenVPN."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,20 +9,7 @@ import pulumi_aws as aws
 import contract
 from components.default_tags import read_default_tags
 from components.image_provider import PinnedImage
-from images import IMAGES, Architecture
-
-
-def architecture(instance_type: str) -> Architecture:
-    """Return the architecture of an instance type's processor, as Debian names it.
-
-    Graviton families have a `g` after their generation, x86 families have none (Amazon EC2 Instance Types, "Naming
-    conventions"); `a1` is older than that.
-
-    >>> architecture("t4g.nano"), architecture("c7gn.medium"), architecture("g4dn.xlarge")
-    ('arm64', 'arm64', 'amd64')
-    """
-    family = instance_type.partition(".")[0]
-    return "arm64" if re.fullmatch(r"a1|[a-z]+\d+g[a-z]*", family) else "amd64"
+from images import IMAGES, PREPARED, find_architecture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +23,7 @@ class GatewayArgs:
     """Name of the instance profile."""
     instance_type: str
     image: str
-    """A name in `images.IMAGES`, for its newest image when the gateway is first created; or the ID of an AMI."""
+    """A name in `images.IMAGES`, or `images.PREPARED`, for the newest when the gateway is created; or an AMI's ID."""
     disk_size: int
     """GiB."""
     credits: str | None
@@ -57,16 +43,15 @@ class Gateway(pulumi.ComponentResource):
         super().__init__("drawbridge:index:Gateway", name, {}, opts)
         tags = args.names.tags("gateway")
         ami: pulumi.Input[str] = args.image
-        if image := IMAGES.get(args.image):
-            # A new image comes out every few weeks; it must not replace a running gateway. The resource's name has the
-            # processor's architecture, so another architecture gets another image.
-            processor = architecture(args.instance_type)
-            ami = PinnedImage(
-                f"{name}-image-{processor}",
-                parameter=image.parameters[processor],
-                region=args.region,
-                opts=pulumi.ResourceOptions(parent=self),
-            ).image
+        # A new image comes out every few weeks; it must not replace a running gateway. The resource's name has the
+        # processor's architecture, so another architecture gets another image.
+        processor = find_architecture(args.instance_type)
+        image_name, child = f"{name}-image-{processor}", pulumi.ResourceOptions(parent=self)
+        if args.image == PREPARED:
+            ami = PinnedImage(image_name, prepared=processor, region=args.region, opts=child).image
+        elif image := IMAGES.get(args.image):
+            parameter = image.parameters[processor]
+            ami = PinnedImage(image_name, parameter=parameter, region=args.region, opts=child).image
         instance = aws.ec2.Instance(
             f"{name}-instance",
             ami=ami,

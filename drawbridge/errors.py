@@ -6,6 +6,7 @@ DrawbridgeError
 ├── AwsError                AWS refused, or could not be reached
 │   ├── CredentialsError    no credentials, or expired ones
 │   └── NotDeployedError    the stack, or a part of it, is not deployed
+├── ImageBuildError         a prepared image could not be built
 ├── BundleFileError         a bundle's file cannot be read or written, or is damaged
 ├── BackupError             a backup cannot be taken, read or restored
 └── GatewayError            something between here and the gateway
@@ -43,6 +44,10 @@ class CredentialsError(AwsError):
 
 class NotDeployedError(AwsError):
     """The stack, or a part of it, is not deployed."""
+
+
+class ImageBuildError(DrawbridgeError):
+    """A prepared image could not be built."""
 
 
 class BundleFileError(DrawbridgeError):

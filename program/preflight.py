@@ -8,8 +8,10 @@ from components.authority_provider import BATCH
 from components.existing_vpc import ExistingVpc, ExistingVpcArgs, find_existing_vpc
 from components.own_account import check_own_account
 from components.parameter_quotas import check_parameters, count_needed
+from components.prepared_image import check_prepared_image
 from components.zones import choose_zones
 from contract import GATEWAYS, Names
+from images import PREPARED
 from settings.model import Settings, Vpc
 
 #: Section of the settings of each gateway's VPC.
@@ -28,11 +30,13 @@ Placement = ExistingVpc | NewVpc
 
 
 def check_account(settings: Settings) -> None:
-    """Raise `pulumi.RunError` if IAM resources that must be in the stack's account are in another one."""
+    """Raise `pulumi.RunError` if the account lacks IAM resources or the prepared image that the settings name."""
     check_own_account("secrets.users", settings.secrets.users, "use users and roles of that account")
     boundary = settings.iam.permissions_boundary
     remedy = "use a policy of that account, or one of AWS's (arn:aws:iam::aws:policy/…)"
     check_own_account("iam.permissionsBoundary", [boundary] if boundary else [], remedy)
+    if settings.gateway.image == PREPARED:
+        check_prepared_image(settings.region, settings.stack, settings.gateway.instance_type)
 
 
 def find_placements(settings: Settings) -> dict[str, Placement]:

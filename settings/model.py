@@ -153,7 +153,7 @@ class Gateway(Section):
 
     instance_type: str = Field(default="t4g.nano", pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")
     image: str = Field(default=DEFAULT_IMAGE, pattern=IMAGE_PATTERN)
-    """A name in `images.IMAGES`, for its newest image when the gateway is first created; or the ID of an AMI."""
+    """A name in `images.IMAGES`, or `images.PREPARED`, for the newest when the gateway is created; or an AMI's ID."""
     admin_from: tuple[Range4, ...] = ()
     """Ranges that may use SSH."""
     admin_from_anywhere: bool = False

@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from images import IMAGES
+from images import IMAGES, PREPARED
 from settings.model import Section
 
 NAMESPACE = "drawbridge"
@@ -59,7 +59,7 @@ FORMATS = {
     "ipv6": Format("IPv6 setting", "use none, delegated, advertised, or a range such as 2001:db8:1:2:3::/80"),
     "mac": Format("unicast hardware address", "use one such as 02:00:5e:00:53:01"),
     "instanceType": Format("EC2 instance type", "use one such as t4g.nano"),
-    "image": Format("image", f"use {' or '.join(IMAGES)} or the ID of an AMI (ami-…)"),
+    "image": Format("image", f"use {', '.join([*IMAGES, PREPARED])} or the ID of an AMI (ami-…)"),
     "maintenanceWindow": Format(
         "maintenance window", "use one such as sun:03:00-sun:04:00, or 03:00-04:00 for every day, in UTC"
     ),

@@ -1,4 +1,4 @@
-"""Render the IAM policies of the deployer and the operator from the calls that the program and the command make.
+"""Render IAM policies from the calls that program and command make: for who deploys, operates, and builds images.
 
 Run it with .venv/bin/python after a call of AWS's API is new. It fails if no statement covers the call's action. The
 calls are those of Pulumi's AWS provider in tests/unit/engine/provider_calls.toml, those that our code makes with boto3,
@@ -134,6 +134,19 @@ CREATED = (
     "vpc",
     "vpc-endpoint",
 )
+#: Types of EC2's resources that a build of an image creates with tags, beside `IMAGES`.
+BUILT = (
+    "instance",
+    "internet-gateway",
+    "network-interface",
+    "route-table",
+    "security-group",
+    "subnet",
+    "volume",
+    "vpc",
+)
+#: Images and snapshots belong to no account.
+IMAGES = ("arn:aws:ec2:*::image/*", "arn:aws:ec2:*::snapshot/*")
 IAM_NAMES = tuple(f"arn:aws:iam::*:{kind}/drawbridge-*" for kind in ("role", "user", "instance-profile"))
 
 
@@ -246,7 +259,7 @@ DEPLOYER = (
     Statement(
         sid="LaunchImage",
         patterns=("ec2:RunInstances",),
-        resources=("arn:aws:ec2:*::image/*", "arn:aws:ec2:*::snapshot/*"),
+        resources=IMAGES,
     ),
     Statement(
         sid="Identities",
@@ -377,6 +390,38 @@ OPERATOR = (
     ),
 )
 
+IMAGE_BUILDER = (
+    LOOK[0],
+    # What is created gets the tag in the same call.
+    Statement(
+        sid="Create",
+        patterns=("ec2:Create*", "ec2:RunInstances"),
+        excluded=("ec2:CreateRoute", "ec2:CreateTags"),
+        resources=(*ec2_arns(*BUILT), *IMAGES),
+        condition=TAGGED_ANEW,
+    ),
+    Statement(
+        sid="TagWhatIsNew",
+        patterns=("ec2:CreateTags",),
+        condition={**TAGGED_ANEW, "Null": {"ec2:CreateAction": "false"}},
+    ),
+    Statement(
+        sid="UseWhatHasTheTag",
+        patterns=("ec2:*",),
+        excluded=("ec2:CreateInternetGateway", "ec2:CreateTags", "ec2:CreateVpc", "ec2:Describe*"),
+        condition=TAGGED,
+    ),
+    Statement(sid="LaunchImage", patterns=("ec2:RunInstances",), resources=IMAGES),
+    Statement(
+        sid="DebianImages",
+        patterns=("ssm:GetParameter",),
+        resources=("arn:aws:ssm:*::parameter/aws/service/debian/*",),
+    ),
+)
+
+#: Tags are given in the calls that create.
+IMAGE_BUILDER_EXTRAS = ("ec2:CreateTags",)
+
 #: Links to kits are signed, not called: whoever opens one has the operator's permission.
 OPERATOR_EXTRAS = ("s3:GetObject",)
 
@@ -436,11 +481,15 @@ def files() -> dict[str, str]:
     operate = ROOT / "drawbridge" / "operate"
     # Whoever backs up or restores an authority has its keys, as the deployer has.
     backup = operate / "stack_backup.py"
+    images = {operate / "image_build.py", operate / "prepared_images.py"}
     program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py", backup]
-    operated = {*boto3_calls(path for path in operate.glob("*.py") if path != backup)} - MISTAKEN
+    operated = {*boto3_calls({*operate.glob("*.py")} - images - {backup})} - MISTAKEN
     deployer = actions([*provider_calls(), *({*boto3_calls(program)} - MISTAKEN), *PROVIDER_EXTRAS])
-    operator = actions([*OPERATOR_EXTRAS, *operated])
-    return {"deployer.json": policy(DEPLOYER, deployer), "operator.json": policy(OPERATOR, operator)}
+    return {
+        "deployer.json": policy(DEPLOYER, deployer),
+        "operator.json": policy(OPERATOR, actions([*OPERATOR_EXTRAS, *operated])),
+        "image-builder.json": policy(IMAGE_BUILDER, actions([*IMAGE_BUILDER_EXTRAS, *boto3_calls(images)])),
+    }
 
 
 def main() -> int:

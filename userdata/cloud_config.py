@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from contract import Names
-from images import DEFAULT_IMAGE, find_image
+from images import DEFAULT_IMAGE, PREPARED, find_image
 
 FILES = Path(__file__).with_name("files")
 
@@ -30,8 +30,11 @@ def render(*, names: Names, region: str, ssh_key: str | None, image: str = DEFAU
     if the text is larger than EC2 takes. It holds nothing that changes with a release, so it hardly ever replaces an
     instance.
     """
+    packages = list(find_image(image).packages)
     config: dict[str, object] = {
-        "packages": list(find_image(image).packages),
+        # A prepared image has them, and cloud-init would fetch the mirror's lists to find that out. If it lacks any,
+        # the bootstrap installs them.
+        **({} if image == PREPARED else {"packages": packages}),
         # Just a placeholder until the agent brings the key that the operator knows; the console should not show it.
         "ssh_genkeytypes": ["ed25519"],
         "no_ssh_fingerprints": True,

@@ -41,6 +41,7 @@ COMMANDS = {
     "access": LazyCommand("drawbridge.commands.access", "access", "Let in an address that changes."),
     "client": LazyCommand("drawbridge.commands.client", "client", "Clients of a stack, and their bundles."),
     "gateway": LazyCommand("drawbridge.commands.gateway", "gateway", "Look at a gateway: status, logs, reachability."),
+    "image": LazyCommand("drawbridge.commands.image", "image", "Prepared images: Debian with a gateway's packages."),
     "lab": LazyCommand("drawbridge.commands.lab", "lab", "An AWS region on this machine, with real packets."),
     "peer": LazyCommand("drawbridge.commands.peer", "peer", "Two hosts with a tunnel between them, without AWS."),
     "stack": LazyCommand("drawbridge.commands.stack", "stacks", "A stack as a whole: its cost, backup and leftovers."),

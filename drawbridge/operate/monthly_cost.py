@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drawbridge import errors
+from images import PREPARED
 from settings.model import Settings
 
 PRICES = Path(__file__).with_name("prices.toml")
@@ -23,6 +24,9 @@ ALARMS = 9
 
 #: Standard parameters of Systems Manager that an account may have in a region; they are free.
 STANDARD_PARAMETERS = 10_000
+
+#: GB of a prepared image's snapshot, an estimate: AWS bills the blocks that are written.
+SNAPSHOT_SIZE = 2
 
 #: Clients that share a parameter of the register (ADR 16).
 CLIENTS_PER_PAGE = 25
@@ -99,6 +103,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 Item(f"{two}instance {machine}", gateways * HOURS_PER_MONTH * hour["instance"][machine]),
                 Item(f"{two}public address", gateways * HOURS_PER_MONTH * hour["public_address"]),
                 Item(f"{two}disk, {disk} GiB", gateways * disk * month["disk"]),
+                *_prepared_image(settings),
                 *_metrics(settings),
                 *_alarms(settings),
                 *_connection_log(settings, hours),
@@ -126,6 +131,13 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
             ),
         ),
     )
+
+
+def _prepared_image(settings: Settings) -> list[Item]:
+    """Return the cost of one prepared image's snapshot, which all stacks of the region may share."""
+    if settings.gateway.image != PREPARED:
+        return []
+    return [Item(f"image, {SNAPSHOT_SIZE} GB", SNAPSHOT_SIZE * read_prices()["month"]["snapshot"])]
 
 
 def _advanced_parameters(settings: Settings) -> list[Item]:

@@ -8,6 +8,8 @@ import yaml
 
 from drawbridge import errors
 from endpoint import decode
+from images import Architecture, find_architecture
+from settings.model import Gateway
 from settings.problems import SettingsError
 from settings.stack_file import read_stack_file
 
@@ -58,6 +60,16 @@ def configured_clients(stack: str) -> dict[str, Mapping[str, Any]]:
     entries = decode(_read_configuration(stack).get("drawbridge:clients"))
     clients = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     return {str(client.get("name")): client for client in clients}
+
+
+def configured_architecture(stack: str) -> Architecture:
+    """Return the processor architecture of a stack's gateway by its file, the default type's where it names none.
+
+    Raises `StackError` for a file that is wrong.
+    """
+    gateway = _read_configuration(stack).get("drawbridge:gateway")
+    configured = gateway.get("instanceType") if isinstance(gateway, dict) else None
+    return find_architecture(str(configured or Gateway().instance_type))
 
 
 def _read_configuration(stack: str) -> dict[str, Any]:

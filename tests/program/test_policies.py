@@ -7,6 +7,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,13 +17,23 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+import contract
 from components.access import EC2_TRUST
 from drawbridge import errors
-from drawbridge.operate import bundle_probe, bundles, client_states, gateway_status, ingress_rules, leftovers
+from drawbridge.operate import (
+    bundle_probe,
+    bundles,
+    client_states,
+    gateway_status,
+    image_build,
+    ingress_rules,
+    leftovers,
+    prepared_images,
+)
 from drawbridge.operate.account import Account
 from drawbridge.operate.revoked_certificates import list_revoked
 from engine.engine import Engine, Result
-from lab.api.moto_patches import patched
+from lab.api.moto_patches import patched, serve_console_output
 from lab.api.moto_state import ADMINISTRATOR_POLICY
 from lab.api.rules import Rules
 from lab.api.validation.validator import Validator
@@ -34,6 +45,7 @@ from tools import policies
 STACKS = {path.suffixes[0].removeprefix("."): path for path in sorted(ROOT.glob("stacks/Pulumi.*.yaml"))}
 DEPLOYER = (policies.POLICIES / "deployer.json").read_text()
 OPERATOR = (policies.POLICIES / "operator.json").read_text()
+IMAGE_BUILDER = (policies.POLICIES / "image-builder.json").read_text()
 
 
 TRUST = json.dumps(EC2_TRUST)
@@ -197,10 +209,66 @@ def operations(result: Result) -> set[str]:
     return {step.operation for step in result.steps}
 
 
+@pytest.fixture
+def account(api: Api, become: Become, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """Who may build images; the machine of a build is done at once."""
+    monkeypatch.setattr(image_build, "REMOVAL_TIMEOUT", 0.0)
+    become("image-builder", IMAGE_BUILDER)
+    ec2 = api.client("ec2")
+
+    def read_console(instance: str, size: int) -> bytes:
+        (described,) = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"]
+        (build,) = (tag["Value"] for tag in described["Tags"] if tag["Key"] == contract.BUILD_TAG)
+        return f"drawbridge-image {build}: ready debian=13.2 openvpn=2.6.14 packages=ab\n".encode()
+
+    with patched(serve_console_output(read_console)):
+        yield Account(stack="prod", session=boto3.Session(region_name=REGION), endpoint=api.endpoint)
+
+
+def test_an_image_builder_builds_lists_and_removes(account: Account, api: Api) -> None:
+    built = image_build.build_image(account, "arm64", lambda _: None, poll=0.0)
+    assert [image.id for image in prepared_images.list_images(account)] == [built.id]
+    assert api.client("ec2").describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []
+    prepared_images.remove_image(account, built.id)
+    assert prepared_images.list_images(account) == []
+
+
+@pytest.mark.parametrize("action", ["ec2:CreateRouteTable", "ec2:GetConsoleOutput", "ec2:CreateImage"])
+def test_without_an_action_no_image_is_built_and_nothing_is_left(
+    action: str, account: Account, api: Api, become: Become
+) -> None:
+    """The control of the test above."""
+    become("hindered", without(IMAGE_BUILDER, action))
+    hindered = replace(account, session=boto3.Session(region_name=REGION))
+    with pytest.raises(errors.AwsError, match=f"not authorized to perform: {action} "):
+        image_build.build_image(hindered, "arm64", lambda _: None, poll=0.0)
+    assert api.client("ec2").describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []
+
+
+def test_an_image_builder_reaches_nothing_else(account: Account, api: Api) -> None:
+    ec2 = api.client("ec2")
+    instance = ec2.run_instances(ImageId="ami-0debian13amd64", InstanceType="t3.nano", MinCount=1, MaxCount=1)
+    identity = instance["Instances"][0]["InstanceId"]
+    builder = account.client("ec2")
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: builder.terminate_instances(InstanceIds=[identity]),
+        lambda: builder.create_image(InstanceId=identity, Name="stolen"),
+        lambda: builder.get_console_output(InstanceId=identity),
+        lambda: builder.deregister_image(ImageId="ami-0debian13amd64"),
+    )
+    for refused in calls:
+        with pytest.raises(ClientError, match="not authorized"):
+            refused()
+
+
 def test_the_policies_are_up_to_date() -> None:
-    assert policies.files() == {"deployer.json": DEPLOYER, "operator.json": OPERATOR}
+    assert policies.files() == {
+        "deployer.json": DEPLOYER,
+        "operator.json": OPERATOR,
+        "image-builder.json": IMAGE_BUILDER,
+    }
 
 
-@pytest.mark.parametrize("document", [DEPLOYER, OPERATOR])
+@pytest.mark.parametrize("document", [DEPLOYER, OPERATOR, IMAGE_BUILDER])
 def test_iam_takes_a_policy_of_this_length(document: str) -> None:
     assert len(re.sub(r"\s", "", document)) <= 6144

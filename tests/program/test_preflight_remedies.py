@@ -158,6 +158,19 @@ def request_more(message: str) -> None:
     quotas.request_service_quota_increase(ServiceCode=service, QuotaCode=code, DesiredValue=float(value))
 
 
+def prepare_image(architecture: str) -> None:
+    """Create what `drawbridge image build` creates."""
+    ec2 = Deployment({}, []).ec2
+    tags = tagged("image", {contract.IMAGE_TAG: "debian-13"})
+    image = ec2.register_image(Name=f"prepared {architecture}", Architecture=architecture, TagSpecifications=tags)
+    assert image["ImageId"]
+
+
+def only_for_amd64(_: World) -> Sections:
+    prepare_image("x86_64")
+    return OURS
+
+
 def in_existing_vpc(name: str) -> Callable[[World, str], Sections]:
     return lambda world, _: {**world.network(), "gateway": {"instanceType": name}}
 
@@ -179,6 +192,7 @@ class Refusal:
     """Apply the remedy, which is in the refusal; return the stack's sections then, None for those before."""
 
 
+NO_IMAGE = "drawbridge:gateway.image: ours needs a prepared image for *, the architecture of *, but * has *; *"
 NO_TYPE = "drawbridge:gateway.instanceType: * is not offered in *"
 FIRST_SUBNET = "*, where the stack's subnets are; *, or destroy the stack and deploy it again, in *"
 TOO_MANY = "drawbridge:network: needs * new *, but * has * and the account's quota is *; *, or ask for more: *"
@@ -197,6 +211,9 @@ NO_DNS = (
 )
 FOREIGN = "drawbridge:*: * is in another account than the stack, *; *"
 FOREIGN_BOUNDARY = {"iam": {"permissionsBoundary": "arn:aws:iam::999999999999:policy/bound"}}
+
+
+OURS = {"gateway": {"image": "ours"}}
 
 
 def in_network(**keys: Any) -> Callable[[World], Sections]:
@@ -283,6 +300,12 @@ IN_THE_FILE = [
         "use users and roles of that account",
         lambda *_: {"secrets": {"users": ["arn:aws:iam::123456789012:role/operator"]}},
     ),
+    Refusal(
+        lambda _: OURS,
+        NO_IMAGE,
+        "or write image: debian-13",
+        lambda *_: {"gateway": {"image": "debian-13"}},
+    ),
     *(
         Refusal(lambda _: FOREIGN_BOUNDARY, FOREIGN, way, with_boundary(arn))
         for way, arn in (
@@ -319,6 +342,12 @@ IN_THE_FILE = [
 IN_THE_ACCOUNT = [
     Refusal(deployed_in_zone_a, NO_TYPE + FIRST_SUBNET, "t4g.nano", in_type("t4g.nano")),
     Refusal(deployed_in_zone_a, NO_TYPE + FIRST_SUBNET, "destroy the stack", lambda world, _: world.destroy_subnet()),
+    Refusal(
+        only_for_amd64,
+        NO_IMAGE,
+        "build one (drawbridge image build --stack dev --architecture arm64)",
+        lambda *_: prepare_image("arm64"),
+    ),
     Refusal(full_of_vpcs(), TOO_MANY, "delete 1", lambda world, _: world.delete_vpcs(1)),
     Refusal(full_of_vpcs(pair={}), TOO_MANY, "delete 2", lambda world, _: world.delete_vpcs(2)),
     Refusal(full_of_vpcs(), TOO_MANY, "drawbridge:network.vpcId", lambda world, _: world.network()),

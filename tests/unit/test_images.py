@@ -15,7 +15,7 @@ def test_examples() -> None:
 
 def test_every_image_may_be_named_in_a_stack_file() -> None:
     assert DEFAULT_IMAGE in IMAGES
-    assert all(re.search(IMAGE_PATTERN, name) for name in (*IMAGES, "ami-0123abcd"))
+    assert all(re.search(IMAGE_PATTERN, name) for name in (*IMAGES, "ours", "ami-0123abcd"))
 
 
 @pytest.mark.parametrize("name", ["debian-9", "xdebian-13", "debian-13x", "ami-", "ami-xyz", ""])

@@ -18,12 +18,12 @@ from components.authority import Authority, AuthorityArgs
 from components.connection_log import ConnectionLog, ConnectionLogArgs
 from components.existing_vpc import ExistingVpc
 from components.firewall import Firewall, FirewallArgs
-from components.gateway import Gateway, GatewayArgs, architecture
+from components.gateway import Gateway, GatewayArgs
 from components.grants import Grant, render_policy
 from components.network import Network, NetworkArgs, plan
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
-from images import IMAGES
+from images import IMAGES, find_architecture
 from openvpn.listener import Listener
 from settings import model
 from settings.checks import quotas
@@ -319,7 +319,7 @@ def test_an_image_named_by_its_id_is_followed(declare: Declare) -> None:
     ],
 )
 def test_architecture(expected: str, kinds: tuple[str, ...]) -> None:
-    assert {architecture(kind) for kind in kinds} == {expected}
+    assert {find_architecture(kind) for kind in kinds} == {expected}
 
 
 def test_vault(declare: Declare) -> None:

@@ -1,15 +1,19 @@
 """The dynamic providers of an image and of an IPv6 prefix, on in-process moto."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
+import pulumi
 import pytest
 from moto import mock_aws
+from moto.ec2.models import ec2_backends
 from moto.ssm.models import ssm_backends
 
 from components.image_provider import ImageError, NewestImage
 from components.prefix_provider import PrefixDelegation, PrefixError
+from components.prepared_image import check_prepared_image
 from images import IMAGES
 from lab.api.iam import ACCOUNT
 from lab.api.moto_patches import patched
@@ -27,6 +31,55 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with mock_aws(), patched():
         publish_images(REGION)
         yield
+
+
+def prepare_image(name: str, architecture: str, created: str, **tags: str) -> str:
+    """Return the ID of an image of the account."""
+    ec2 = boto3.client("ec2", region_name=REGION)
+    tag_specifications = [{"ResourceType": "image", "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}]
+    image = ec2.register_image(Name=name, Architecture=architecture, TagSpecifications=tag_specifications)["ImageId"]
+    ec2_backends[ACCOUNT][REGION].amis[image].creation_date = datetime.fromisoformat(created)
+    return str(image)
+
+
+def test_the_newest_prepared_image_of_the_architecture_stays_until_its_resource_is_replaced() -> None:
+    provider, inputs = NewestImage(), {"prepared": "arm64", "region": REGION}
+    with pytest.raises(ImageError, match="eu-west-1 has no prepared image for arm64; build one: drawbridge image"):
+        provider.create(inputs)
+    prepare_image("not prepared", "arm64", "2026-11-20T10:00:00+00:00")
+    prepare_image("another system", "arm64", "2026-11-20T10:00:00+00:00", DrawbridgeImage="debian-14")
+    prepare_image("another architecture", "x86_64", "2026-11-20T10:00:00+00:00", DrawbridgeImage="debian-13")
+    new = prepare_image("new", "arm64", "2026-11-03T10:00:00+00:00", DrawbridgeImage="debian-13")
+    prepare_image("old", "arm64", "2026-11-02T10:00:00+00:00", DrawbridgeImage="debian-13")
+    outputs = provider.create(inputs).outs
+    assert outputs is not None
+    assert outputs["image"] == new
+    newer = prepare_image("newer", "arm64", "2026-11-04T10:00:00+00:00", DrawbridgeImage="debian-13")
+    assert provider.diff("id", outputs, inputs).changes is False
+    replaced = provider.create(inputs).outs
+    assert replaced is not None
+    assert replaced["image"] == newer
+    public = {"parameter": PARAMETER, "region": REGION}
+    assert provider.diff("id", {**public, "image": "ami-1"}, public).changes is False
+    assert provider.diff("id", {**public, "image": "ami-1"}, inputs).replaces == ["parameter", "prepared"]
+
+
+def test_an_image_that_somebody_else_has_published_is_not_taken() -> None:
+    image = prepare_image("published", "arm64", "2026-11-03T10:00:00+00:00", DrawbridgeImage="debian-13")
+    ec2_backends[ACCOUNT][REGION].amis[image].owner_id = "999999999999"
+    with pytest.raises(ImageError, match="has no prepared image"):
+        NewestImage().create({"prepared": "arm64", "region": REGION})
+
+
+@pytest.mark.parametrize(("days", "warnings"), [(59, 0), (61, 1)])
+def test_an_old_prepared_image_is_warned_of(days: int, warnings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    created = datetime.now(UTC) - timedelta(days=days, hours=1)
+    image = prepare_image("old", "arm64", created.isoformat(), DrawbridgeImage="debian-13")
+    logged: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", logged.append)
+    check_prepared_image(REGION, "prod", "t4g.nano")
+    assert len(logged) == warnings
+    assert all(f"{image}, the newest prepared image for arm64, is {days} days old" in text for text in logged)
 
 
 @pytest.fixture

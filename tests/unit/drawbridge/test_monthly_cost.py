@@ -66,7 +66,7 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
-    assert len(priced) == 15
+    assert len(priced) == 16
     for says in priced:  # what they are for, where they were read, and where AWS itself has them
         assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses|Pricing)", says, re.DOTALL), says
         assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
@@ -98,6 +98,13 @@ def test_a_connection_log_costs_by_its_retention() -> None:
     assert log("none") is None
     short, long = log(1), log(3653)
     assert short and long and long > short
+
+
+def test_a_prepared_image_costs_its_snapshot() -> None:
+    usage = monthly_cost.Usage(connected=0, out=0)
+    plain, *_ = monthly_cost.compare_costs(site(), usage)
+    prepared, *_ = monthly_cost.compare_costs(site(image="ours"), usage)
+    assert {item.name: item.dollars for item in prepared.items if item not in plain.items} == {"image, 2 GB": 0.1}
 
 
 def test_metrics_cost_by_their_level() -> None:

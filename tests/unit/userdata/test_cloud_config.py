@@ -74,6 +74,14 @@ def test_everything_it_sets() -> None:
     assert "ssh_authorized_keys" not in parsed(None)
 
 
+def test_a_prepared_image_gets_no_packages_from_cloud_init() -> None:
+    """The bootstrap installs what such an image lacks after all."""
+    prepared = yaml.safe_load(cloud_config.render(names=Names("lab"), region="eu-west-1", ssh_key=KEY, image="ours"))
+    assert {**prepared, "packages": parsed()["packages"]} == parsed()
+    files = {file["path"]: file["content"] for file in prepared["write_files"]}
+    assert "PACKAGES=openvpn nftables python3-boto3 ca-certificates\n" in files["/etc/drawbridge/env"]
+
+
 def test_files_and_their_modes() -> None:
     assert {file["path"]: file["permissions"] for file in parsed()["write_files"]} == dict.fromkeys(
         (
