@@ -1,5 +1,7 @@
 """Measure how long a client has no answer while its gateway's OpenVPN is killed or restarted, or its machine replaced.
 
+A machine is replaced by one of Debian's image, which installs its packages, and by one of a prepared image.
+
 The stacks are shipped ones, one routed and one a segment; each client runs the bundle that it fetched.
 """
 
@@ -9,11 +11,13 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from drawbridge.operate import image_build
 from drawbridge.trial import run
 from drawbridge.trial.bond_measure import measure_loss
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import fetch_bundle, run_checked
 from drawbridge.trial.measure import ping
+from images import DEFAULT_IMAGE, PREPARED, find_architecture
 from tests.support.stacks import deploy_world, wait_current, world_config
 
 TIMES = 5
@@ -23,7 +27,7 @@ STACKS = (("routed", "lab", "alice"), ("segment", "ros2", "ros_desktop"))
 PROTOCOLS = ("udp", "tcp")
 
 #: Seconds that may pass until a client has an answer again, by fault.
-GOALS = {"killed": 10, "restarted": 3, "replaced": 15}
+GOALS = {"killed": 10, "restarted": 3, "replaced": 15, "replaced, prepared image": 15}
 
 _UNIT = "openvpn-server@server"
 _KILL = f"kill -KILL $(systemctl show --property MainPID --value {_UNIT})"
@@ -61,13 +65,17 @@ def _faults(deployed: Deployment, raw: Mapping[str, Any]) -> Iterator[tuple[str,
     yield "restarted", 15, lambda: run_checked(gateway, "systemctl", "restart", _UNIT)
     keys = itertools.cycle(_KEYS)
 
-    def replace() -> None:
-        section = {**raw["drawbridge:gateway"], "sshKey": next(keys)}
+    def replace(image: str) -> None:
+        section = {**raw["drawbridge:gateway"], "sshKey": next(keys), "image": image}
         wait_current(
             deploy(deployed.region, deployed.settings.stack, {**raw, "drawbridge:gateway": section}, lambda _: None)
         )
 
-    yield "replaced", 120, replace
+    yield "replaced", 120, lambda: replace(DEFAULT_IMAGE)
+    image_build.build_image(
+        deployed.account, find_architecture(deployed.settings.gateway.instance_type), lambda _: None
+    )
+    yield "replaced, prepared image", 120, lambda: replace(PREPARED)
 
 
 def _measure_gap(deployed: Deployment, client: str, seconds: float, cause: Callable[[], object]) -> float:

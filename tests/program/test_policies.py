@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from moto.ec2.models import ec2_backends
 
 import contract
 from components.access import EC2_TRUST
@@ -33,6 +34,7 @@ from drawbridge.operate import (
 from drawbridge.operate.account import Account
 from drawbridge.operate.revoked_certificates import list_revoked
 from engine.engine import Engine, Result
+from lab.api.iam import ACCOUNT
 from lab.api.moto_patches import patched, serve_console_output
 from lab.api.moto_state import ADMINISTRATOR_POLICY
 from lab.api.rules import Rules
@@ -214,11 +216,10 @@ def account(api: Api, become: Become, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """Who may build images; the machine of a build is done at once."""
     monkeypatch.setattr(image_build, "REMOVAL_TIMEOUT", 0.0)
     become("image-builder", IMAGE_BUILDER)
-    ec2 = api.client("ec2")
 
     def read_console(instance: str, size: int) -> bytes:
-        (described,) = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"]
-        (build,) = (tag["Value"] for tag in described["Tags"] if tag["Key"] == contract.BUILD_TAG)
+        tags = ec2_backends[ACCOUNT][REGION].get_instance(instance).get_tags()
+        (build,) = (tag["value"] for tag in tags if tag["key"] == contract.BUILD_TAG)
         return f"drawbridge-image {build}: ready debian=13.2 openvpn=2.6.14 packages=ab\n".encode()
 
     with patched(serve_console_output(read_console)):

@@ -293,6 +293,24 @@ def test_gateway(declare: Declare) -> None:
     assert seen.outputs == {"instanceId": "gateway-instance-id"}
 
 
+def test_a_prepared_image_is_pinned_by_the_architecture(declare: Declare) -> None:
+    args = GatewayArgs(
+        names=NAMES,
+        interface_id="eni-1",
+        profile="profile",
+        instance_type="t3.nano",
+        region="eu-west-1",
+        image="ours",
+        disk_size=8,
+        credits="standard",
+        user_data="",
+    )
+    seen = declare(lambda: Gateway("gateway", args))
+    assert seen.inputs("Instance", "gateway-instance")["ami"] == "ami-1"
+    inputs = seen.inputs("PinnedImage", "gateway-image-amd64")
+    assert inputs["prepared"] == "amd64" and "parameter" not in inputs
+
+
 def test_an_image_named_by_its_id_is_followed(declare: Declare) -> None:
     args = GatewayArgs(
         names=NAMES,
