@@ -37,8 +37,9 @@ def prepare_image(name: str, architecture: str, created: str, **tags: str) -> st
     """Return the ID of an image of the account."""
     ec2 = boto3.client("ec2", region_name=REGION)
     tag_specifications = [{"ResourceType": "image", "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}]
-    image = ec2.register_image(Name=name, Architecture=architecture, TagSpecifications=tag_specifications)["ImageId"]
-    ec2_backends[ACCOUNT][REGION].amis[image].creation_date = datetime.fromisoformat(created)
+    image = ec2.register_image(Name=name, TagSpecifications=tag_specifications)["ImageId"]
+    entry = ec2_backends[ACCOUNT][REGION].amis[image]
+    entry.architecture, entry.creation_date = architecture, datetime.fromisoformat(created)
     return str(image)
 
 
