@@ -163,8 +163,8 @@ def request_more(message: str) -> None:
 def prepare_image(architecture: str) -> None:
     """Create what `drawbridge image build` creates."""
     ec2 = Deployment({}, []).ec2
-    tags = tagged("image", {contract.IMAGE_TAG: "debian-13"})
-    image = ec2.register_image(Name=f"prepared {architecture}", TagSpecifications=tags)["ImageId"]
+    image = ec2.register_image(Name=f"prepared {architecture}")["ImageId"]
+    ec2.create_tags(Resources=[image], Tags=[{"Key": contract.IMAGE_TAG, "Value": "debian-13"}])
     ec2_backends[ACCOUNT][REGION].amis[image].architecture = architecture
 
 

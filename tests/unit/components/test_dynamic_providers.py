@@ -36,8 +36,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def prepare_image(name: str, architecture: str, created: str, **tags: str) -> str:
     """Return the ID of an image of the account."""
     ec2 = boto3.client("ec2", region_name=REGION)
-    tag_specifications = [{"ResourceType": "image", "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}]
-    image = ec2.register_image(Name=name, TagSpecifications=tag_specifications)["ImageId"]
+    image = ec2.register_image(Name=name)["ImageId"]
+    if tags:
+        ec2.create_tags(Resources=[image], Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
     entry = ec2_backends[ACCOUNT][REGION].amis[image]
     entry.architecture, entry.creation_date = architecture, datetime.fromisoformat(created)
     return str(image)

@@ -98,13 +98,11 @@ def list_own_snapshots(account: Account) -> list[str]:
 
 
 def launch(account: Account, image: str, tags: dict[str, str]) -> str:
-    launched = account.client("ec2").run_instances(
-        ImageId=image,
-        MinCount=1,
-        MaxCount=1,
-        TagSpecifications=[{"ResourceType": "instance", "Tags": tag_list(tags)}],
-    )
-    return str(launched["Instances"][0]["InstanceId"])
+    ec2 = account.client("ec2")
+    launched = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    if tags:
+        ec2.create_tags(Resources=[launched], Tags=tag_list(tags))
+    return str(launched)
 
 
 def run(*arguments: str) -> Result:
