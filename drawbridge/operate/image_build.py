@@ -52,7 +52,7 @@ _GONE_CODES = frozenset({"InvalidAMIID.Unavailable", "Gateway.NotAttached"})
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What the machine of a build reports of itself."""
+    """Facts that the machine of a build reports of itself."""
 
     debian: str
     openvpn: str
@@ -351,7 +351,7 @@ def _remove_network(ec2: Any, filters: list[dict[str, Any]], poll: float) -> Non
 
 
 def _delete(call: Callable[..., object], poll: float, **identity: str) -> None:
-    """Delete a resource once EC2 notices that nothing uses it any more; one that is gone is no error."""
+    """Delete a resource once EC2 notices that nothing uses it any more; one that is gone already counts as deleted."""
     end = time.monotonic() + REMOVAL_TIMEOUT
     while True:
         try:
