@@ -5,7 +5,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 
-from openvpn.model import Tunnel
+from openvpn.model import Tunnel, derive_once
 from openvpn.topology import BondedSegment
 
 #: Offset of the first IPv6 address that OpenVPN hands out by itself: behind a /16 of IPv4 addresses, the largest pool.
@@ -28,6 +28,7 @@ def dynamic_range(tunnel: Tunnel) -> tuple[IPv4Address, IPv4Address] | None:
     return max(runs, key=lambda run: int(run[1]) - int(run[0]), default=None)
 
 
+@derive_once
 def segment_addresses(tunnel: Tunnel) -> Mapping[str, IPv4Address]:
     """Return the address of each client of a segment by its name: all are fixed, since the filter names them.
 
@@ -45,6 +46,7 @@ def segment_addresses(tunnel: Tunnel) -> Mapping[str, IPv4Address]:
     return addresses
 
 
+@derive_once
 def fixed_addresses6(tunnel: Tunnel) -> Mapping[str, IPv6Address]:
     """Return the IPv6 address of each client that always has the same, by its name."""
     if tunnel.ipv6 is None:
@@ -55,7 +57,8 @@ def fixed_addresses6(tunnel: Tunnel) -> Mapping[str, IPv6Address]:
     offsets = {name: int(address) - int(tunnel.pool.network_address) for name, address in fixed.items()}
     chosen = {c.name: int(c.address6) & int(pool.hostmask) for c in tunnel.clients if c.address6}
     # Where a client has chosen what another client's IPv4 address leads to, the other one moves out of the way.
-    offsets = {name: offset + 2 * DYNAMIC6 if offset in chosen.values() else offset for name, offset in offsets.items()}
+    occupied = set(chosen.values())
+    offsets = {name: offset + 2 * DYNAMIC6 if offset in occupied else offset for name, offset in offsets.items()}
     return {name: pool[offset] for name, offset in (offsets | chosen).items()}
 
 
@@ -69,11 +72,13 @@ def gateway_mac(tunnel: Tunnel) -> str:
     return derive_mac(f"{tunnel.pool}")
 
 
+@derive_once
 def client_macs(tunnel: Tunnel) -> Mapping[str, str]:
     """Return the hardware address of each client of a segment by its name: declared, or derived from the name."""
     return {client.name: client.mac or derive_mac(f"{tunnel.pool} {client.name}") for client in tunnel.members}
 
 
+@derive_once
 def source_macs(tunnel: Tunnel) -> Mapping[str, tuple[str, ...]]:
     """Return all hardware addresses that frames of each client of a segment may come from, by the client's name."""
     macs = client_macs(tunnel)

@@ -4,12 +4,16 @@ A `Tunnel` says what the gateway offers, a `TunnelClient` who may use it. Both o
 the settings, where they come from, check that they make sense together (overlaps, names, ranges).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, wraps
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 from openvpn.listener import Listener
 from openvpn.topology import BridgedSegment, Layout, PairLink, Routed, Topology, lay_out
+
+T = TypeVar("T")
 
 #: What a client runs, or the program there that imports its bundle.
 System = Literal["linux", "networkmanager", "windows", "macos", "android", "ios"]
@@ -82,9 +86,12 @@ class ServerProcess:
     port: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Tunnel:
-    """A gateway's offer, and the clients who may connect to it."""
+    """A gateway's offer, and the clients who may connect to it.
+
+    It has no slots: values that every client's file needs are derived once and kept in its `__dict__`.
+    """
 
     topology: Topology = field(default_factory=Routed)
     """What the tunnel is: a routed network, a segment, or the link of a pair."""
@@ -123,7 +130,7 @@ class Tunnel:
     path_mtu: int = 1400
     """Smallest path, in bytes, over which TCP in the tunnel passes without a fragment."""
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """The device, interface and addresses that follow from the topology."""
         return lay_out(self.topology, self.pool)
@@ -165,7 +172,12 @@ class Tunnel:
         """Name of the client that is a bridge to its LAN."""
         return self.topology.bridge if isinstance(self.topology, BridgedSegment) else None
 
-    @property
+    @cached_property
+    def clients_by_name(self) -> Mapping[str, TunnelClient]:
+        """The clients by their names."""
+        return {client.name: client for client in self.clients}
+
+    @cached_property
     def members(self) -> tuple[TunnelClient, ...]:
         """Clients that are hosts of a segment by themselves: all but a bridge."""
         return tuple(client for client in self.clients if client.name != self.bridge)
@@ -192,3 +204,20 @@ class Tunnel:
         The gateway forwards their packets, so AWS must not check source and destination on that interface.
         """
         return self.reachable if self.nat else self.sources
+
+
+def derive_once(derive: Callable[[Tunnel], T]) -> Callable[[Tunnel], T]:
+    """Decorate a function of a tunnel so that it runs once for each tunnel, whose values do not change.
+
+    A file is rendered for each client, so a function that looks at all clients would cost the square of their number.
+    """
+    key = f"{derive.__module__}.{derive.__qualname__}"
+
+    @wraps(derive)
+    def look_up(tunnel: Tunnel) -> T:
+        derived = vars(tunnel)
+        if key not in derived:
+            derived[key] = derive(tunnel)
+        return cast(T, derived[key])
+
+    return look_up

@@ -9,7 +9,7 @@ from openvpn import windows
 from openvpn.addressing import client_macs
 from openvpn.bundle import profile_title
 from openvpn.model import System, Tunnel
-from openvpn.pull_filter import render_filter
+from openvpn.pull_filter import may_fit, render_filter
 from openvpn.syntax import render_lines
 
 #: Characters of a profile that leave room for keys and certificates with the longest names in a parameter of 4,096.
@@ -23,11 +23,12 @@ def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = 
     its scripts. Where its routes do not fit a parameter, it accepts every IPv4 route. `remote` is the server's public
     address or name; `server_name` the common name of its certificate, and no other is accepted.
     """
-    system: System = next((member.system for member in tunnel.clients if member.name == client), "linux")
+    declared = tunnel.clients_by_name.get(client)
+    system: System = declared.system if declared else "linux"
     title = profile_title(server_name, system)
     options = [*_profile_options(tunnel, remote, server_name, client)]
     windows_options = tuple(windows.render_options(tunnel, client)) if system == "windows" else ()
-    for routes_fit in (True, False):
+    for routes_fit in (True, False) if may_fit(tunnel, client, PROFILE_LIMIT) else (False,):
         pulled = render_filter(tunnel, client, lists_routes=routes_fit)
         profile = render_lines(title, (*options, *pulled, *windows_options))
         if len(profile) <= PROFILE_LIMIT:
@@ -40,8 +41,8 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
     # with its `mtu` argument.
     yield "client"
     yield f"dev {tunnel.layout.device}"
-    own_mac = any(member.mac for member in tunnel.members if member.name == client)
-    if tunnel.layout.is_segment and client != tunnel.bridge and not own_mac:
+    declared = tunnel.clients_by_name.get(client)
+    if tunnel.layout.is_segment and client != tunnel.bridge and not (declared and declared.mac):
         mac = client_macs(tunnel)[client]
         yield f"lladdr {mac}"
         # udev (`MACAddressPolicy=persistent`, systemd.link(5)) may replace it when it handles the new device late; the
@@ -57,7 +58,7 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
     # maximum also bounds the pause of 10 s that `auth-retry nointeract` brings.
     yield "server-poll-timeout 10"
     yield "connect-retry 2 2"
-    if any(member.lan for member in tunnel.clients if member.name == client):
+    if declared and declared.lan:
         # Sites run Debian's 2.6; 2.7 keeps its keys without the option, and warns of it.
         yield "persist-key"
     yield "persist-tun"

@@ -10,11 +10,11 @@ for an empty word: that finds every option, and the last line is never reached, 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from ipaddress import IPv4Address, IPv4Network
 
 from openvpn.addressing import fixed_addresses6, segment_addresses
-from openvpn.model import Tunnel
+from openvpn.model import Tunnel, derive_once
 from openvpn.server import redirect_options, resolver_options
 from openvpn.syntax import spell_network
 
@@ -80,8 +80,11 @@ def _addresses(tunnel: Tunnel, client: str) -> Iterator[str]:
     yield f"route-gateway {tunnel.layout.address}"
     if client == tunnel.bridge:
         return  # Its host has addresses of the LAN.
-    fixed = segment_addresses(tunnel) if tunnel.layout.is_segment else {c.name: c.address for c in tunnel.clients}
-    address = fixed.get(client)
+    if tunnel.layout.is_segment:
+        address = segment_addresses(tunnel).get(client)
+    else:
+        declared = tunnel.clients_by_name.get(client)
+        address = declared.address if declared else None
     yield f"ifconfig {address} {tunnel.layout.network.netmask}" if address else "ifconfig "
     if ipv6 := tunnel.ipv6:
         address6 = fixed_addresses6(tunnel).get(client)
@@ -94,3 +97,24 @@ def _routes(tunnel: Tunnel, client: str) -> Iterator[str]:
     if tunnel.client_to_client:
         networks += [lan for member in tunnel.members if member.name != client for lan in member.lan]
     yield from (f"route {spell_network(network)}" for network in dict.fromkeys(networks))
+
+
+def may_fit(tunnel: Tunnel, client: str, limit: int) -> bool:
+    """Return False if a client's routes alone need more than `limit` characters, which rendering them would show too.
+
+    With networks behind many clients, rendering them all for each client would take most of a deployment's time.
+    """
+    declared = tunnel.clients_by_name.get(client)
+    routes = len(_pushed_networks(tunnel)) - (len(declared.lan) if declared else 0)
+    return routes * len(accept(f"route {spell_network(_SHORTEST)}")) <= limit
+
+
+#: A network that needs no more characters than any other one.
+_SHORTEST = IPv4Network("0.0.0.0/1")
+
+
+@derive_once
+def _pushed_networks(tunnel: Tunnel) -> Set[IPv4Network]:
+    """Return the networks that clients are pushed routes to."""
+    lans = (lan for member in tunnel.members for lan in member.lan) if tunnel.client_to_client else ()
+    return {*tunnel.routes, *lans}

@@ -41,7 +41,7 @@ class KitValues:
     @property
     def tunnel_client(self) -> TunnelClient:
         """The client as the tunnel knows it."""
-        return next(client for client in self.tunnel.clients if client.name == self.client.name)
+        return self.tunnel.clients_by_name[self.client.name]
 
 
 def _render_bonded(values: KitValues) -> bytes:
