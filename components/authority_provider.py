@@ -281,15 +281,15 @@ def converge(
     _register_unknown_bundles(stored_bundles, register, now)
     texts = stored_bundles.texts
     good = _find_good_bundles(texts, order, register, keys, now)
-    if stale := _find_stale_bundles(texts, order, keys, good):
+    if stale := _find_stale_bundles(texts, order, good):
         pulumi.log.warn(
             f"{order.names.clients}: the former bundles of {', '.join(stale)} do not connect any more; each of these "
             "clients needs its new bundle"
         )
-    register.revoke_all_but({certificate.serial for certificate in good.values()}, now)
+    register.revoke_all_but({bundle.certificate.serial for bundle in good.values()}, now)
     stored_bundles.delete_all_but(good.keys())
-    due = _find_due_certificates(order, keys, good, now)
-    current = {client: certificate for client, certificate in good.items() if client not in due}
+    due = _find_due_certificates(order, keys, _certificates(good), now)
+    current = {client: bundle for client, bundle in good.items() if client not in due}
     changed = _render_changed_bundles(stored_bundles, order, keys, current)
     subject = f"bundles of clients under {order.names.clients}"
     progress = Progress(subject, len(order.profiles), done=len(current) - len(changed))
@@ -302,28 +302,43 @@ def converge(
         issued |= _issue(stored_bundles, order, keys, register, clients, due, now, progress)
     stored_bundles.leave_former_places()
     warn_of_renewals(order.names, due, issued)
-    return public_outputs(register, keys, current | issued)
+    return public_outputs(register, keys, _certificates(current) | issued)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GoodBundle:
+    """A stored bundle whose certificate is valid."""
+
+    text: str
+    certificate: Certificate
+    connects: bool
+    """Whether the gateway's present key opens its tls-crypt-v2 key."""
+
+
+def _certificates(good: Mapping[str, GoodBundle]) -> dict[str, Certificate]:
+    return {client: bundle.certificate for client, bundle in good.items()}
 
 
 def _find_good_bundles(
-    texts: Mapping[str, str], order: Order, register: Register, keys: Keys, now: datetime
-) -> dict[str, Certificate]:
-    """Return the certificates of ordered clients that have a bundle which still works."""
+    texts: Mapping[str, Sequence[str]], order: Order, register: Register, keys: Keys, now: datetime
+) -> dict[str, GoodBundle]:
+    """Return the bundles of ordered clients that have one which still works: of several, the newest that connects."""
     good = {}
     rotations = register.valid
     for client in order.profiles:
-        bundle = texts.get(client)
-        if bundle is None:
-            continue
-        try:
-            certificate = Certificate.read(bundles.certificate_of(bundle))
-            signed = bundles.ca_of(bundle).strip() == keys.ca.certificate.strip()
-            complete = bool(bundles.key_of(bundle) and bundles.tls_crypt_of(bundle))
-        except (PkiError, bundles.BundleError):
-            continue
-        usable = signed and complete and certificate.not_after > now and certificate.serial in rotations
-        if usable and rotations[certificate.serial] >= order.client_rotations.get(client, ""):
-            good[client] = certificate
+        usable = []
+        for text in texts.get(client, ()):
+            try:
+                certificate = Certificate.read(bundles.certificate_of(text))
+                signed = bundles.ca_of(text).strip() == keys.ca.certificate.strip()
+                complete = bool(bundles.key_of(text) and bundles.tls_crypt_of(text))
+            except (PkiError, bundles.BundleError):
+                continue
+            valid = signed and complete and certificate.not_after > now and certificate.serial in rotations
+            if valid and rotations[certificate.serial] >= order.client_rotations.get(client, ""):
+                usable.append(GoodBundle(text, certificate, _opens(keys, bundles.tls_crypt_of(text))))
+        if usable:
+            good[client] = max(usable, key=lambda bundle: (bundle.connects, bundle.certificate.issued))
     return good
 
 
@@ -340,43 +355,40 @@ def _find_due_certificates(
     }
 
 
-def _find_stale_bundles(
-    texts: Mapping[str, str], order: Order, keys: Keys, good: Mapping[str, Certificate]
-) -> list[str]:
+def _opens(keys: Keys, key: str) -> bool:
+    """Return whether the gateway's key opens a client's tls-crypt-v2 key, which says whose it is."""
+    with suppress(PkiError):
+        return tls_crypt.read_metadata(keys.tls_crypt, key) is not None
+    return False
+
+
+def _find_stale_bundles(texts: Mapping[str, Sequence[str]], order: Order, good: Mapping[str, GoodBundle]) -> list[str]:
     """Return the ordered clients whose stored bundle, which they have, the gateway will refuse from now on."""
-    stale = []
-    for client in order.profiles:
-        bundle = texts.get(client)
-        if bundle is None:
-            continue
-        with suppress(PkiError):
-            if client in good and tls_crypt.read_metadata(keys.tls_crypt, bundles.tls_crypt_of(bundle)) is not None:
-                continue
-        stale.append(client)
-    return stale
+    return [client for client in order.profiles if client in texts and not (client in good and good[client].connects)]
 
 
 def _register_unknown_bundles(stored_bundles: Bundles, register: Register, now: datetime) -> None:
     """Register certificates of bundles without an entry, which somebody removed: they could never be revoked."""
     registered, unknown = register.entries, {}
-    for client, bundle in stored_bundles.list_all():
-        try:
-            certificate = Certificate.read(bundles.certificate_of(bundle))
-        except (PkiError, bundles.BundleError):
-            continue
-        if certificate.serial not in registered and certificate.not_after > now:
-            unknown[client] = certificate
+    for client, texts in stored_bundles.texts.items():
+        for text in texts:
+            try:
+                certificate = Certificate.read(bundles.certificate_of(text))
+            except (PkiError, bundles.BundleError):
+                continue
+            if certificate.serial not in registered and certificate.not_after > now:
+                unknown[client] = certificate
     register.add(unknown)
 
 
 def _render_changed_bundles(
-    stored_bundles: Bundles, order: Order, keys: Keys, good: Mapping[str, Certificate]
+    stored_bundles: Bundles, order: Order, keys: Keys, good: Mapping[str, GoodBundle]
 ) -> dict[str, str]:
     """Return, by client, the bundles that have another profile, or are under another KMS key or in another place."""
-    changed, texts = {}, stored_bundles.texts
-    for client, certificate in good.items():
-        stored = texts[client]
-        tls = _key_with_metadata(keys, bundles.tls_crypt_of(stored), certificate.serial)
+    changed = {}
+    for client, usable in good.items():
+        stored = usable.text
+        tls = _key_with_metadata(keys, bundles.tls_crypt_of(stored), usable.certificate.serial)
         parts = bundles.ca_of(stored), bundles.certificate_of(stored), bundles.key_of(stored), tls
         bundle = bundles.render_bundle(order.profiles[client], *parts)
         if not stored_bundles.has(client, bundle):
@@ -509,7 +521,7 @@ class Issuer(ResourceProvider):
         register = Register(store, order.names)
         texts = _open_bundles(store, order).texts
         good = _find_good_bundles(texts, order, register, keys, _now())
-        return ReadResult(id_, {**_inputs(props), **public_outputs(register, keys, good)})
+        return ReadResult(id_, {**_inputs(props), **public_outputs(register, keys, _certificates(good))})
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         order = Order.from_props(_props)

@@ -1,7 +1,7 @@
 """Keep clients' bundles: in SSM parameters or, of many clients, in S3 objects under the stack's KMS key."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -179,14 +179,16 @@ class Bundles:
         self._place, self._former = place, former
 
     @property
-    def texts(self) -> Mapping[str, str]:
-        """Return each client's bundle by the client's name; that in the ordered place counts."""
-        return {client: text for place in (*self._former, self._place) for client, text in place.bundles.items()}
+    def texts(self) -> Mapping[str, Sequence[str]]:
+        """Return each client's bundles by the client's name, that in the ordered place first.
 
-    def list_all(self) -> Iterator[tuple[str, str]]:
-        """Yield name and bundle of each client, of each place."""
+        After a move that was given up, a former place may have a newer one.
+        """
+        texts: dict[str, list[str]] = {}
         for place in (self._place, *self._former):
-            yield from place.bundles.items()
+            for client, text in place.bundles.items():
+                texts.setdefault(client, []).append(text)
+        return texts
 
     def has(self, client: str, bundle: str) -> bool:
         """Return whether the ordered place has a bundle."""

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import boto3
+import pulumi
 import pytest
 from botocore.client import BaseClient
 from moto import mock_aws
@@ -24,6 +25,7 @@ KEY = f"arn:aws:kms:{REGION}:123456789012:key/1"
 CLIENTS = ("alice", "bob", "carol")
 PROPS = {**order_certificates(dict.fromkeys(CLIENTS, "client\nremote 192.0.2.1\n")), "key": KEY}
 IN_S3 = {"bucket": BUCKET}
+MOMENT = "2026-01-01T00:00:00Z"
 
 
 class World:
@@ -120,7 +122,7 @@ def test_another_kms_key_encrypts_the_same_bundles_again(world: World) -> None:
 def test_a_rotated_or_removed_bundle_has_no_older_version(world: World) -> None:
     outs = create(**IN_S3)
     before = world.objects
-    rotated = {"rotations": {"clients": {"alice": "2026-01-01T00:00:00Z"}}}
+    rotated = {"rotations": {"clients": {"alice": MOMENT}}}
     profiles = {client: PROPS["profiles"][client] for client in ("alice", "bob")}
     outs = update(outs, **IN_S3, **rotated, profiles=profiles)
     assert world.objects.keys() == {"alice", "bob"}
@@ -185,6 +187,33 @@ def test_a_move_that_is_given_up_leaves_the_bundles_where_they_were(
     # The bucket goes with what is in it; the same bundles are still in SSM.
     assert update(outs)["revoked"] == {}
     assert world.parameters.items() >= world.objects.items()
+
+
+@pytest.mark.parametrize("rotated", [{"clients": {"alice": MOMENT}}, {"gateway": MOMENT}], ids=["client", "gateway"])
+@pytest.mark.parametrize(("first", "then"), [({}, IN_S3), (IN_S3, {})], ids=["to S3", "to SSM"])
+def test_a_move_after_one_that_was_given_up_keeps_the_keys_that_were_rotated_meanwhile(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    first: dict[str, str],
+    then: dict[str, str],
+    rotated: dict[str, Any],
+) -> None:
+    """The new place still has bundles of the first attempt, which no longer connect."""
+    outs = create(**first)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        record_writes(patch, most=2)
+        update(outs, **then)
+    rotation = {"rotations": rotated}
+    with monkeypatch.context() as patch:
+        # As if the run ended just before: what the first attempt has written stays.
+        patch.setattr(bundle_store.Bundles, "leave_former_places", lambda _: None)
+        outs = update(outs, **first, **rotation)
+    before, revoked = (world.objects if first else world.parameters), outs["revoked"]
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", warnings.append)
+    outs = update(outs, **then, **rotation)
+    assert (world.objects if then else world.parameters) == before
+    assert (outs["revoked"], warnings) == (revoked, [])
 
 
 def test_a_bundle_that_somebody_deleted_is_issued_anew_and_the_former_one_revoked(world: World) -> None:
