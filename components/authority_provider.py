@@ -81,7 +81,7 @@ class Order:
     tier: str | None = None
     """Tier of parameters; None for the account's default."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Tags of parameters, in addition to the stack's own."""
+    """Tags of parameters and objects, in addition to the stack's own."""
     bucket: str | None = None
     """Bucket of the clients' bundles; None if they are in SSM."""
 
@@ -508,6 +508,8 @@ class Issuer(ResourceProvider):
         check_update(store, order, _olds.get("owner"))
         if (former := _olds.get("tags") or {}) != order.tags:
             store.tag(_list_parameters(store, order), former)
+            if order.bucket:
+                _open_objects(order, order.bucket, decrypt=False).tag()
         outputs = converge(store, order, _now(), _open_bundles(store, order, _olds.get("bucket")))
         return UpdateResult({**_inputs(_news), **outputs})
 
@@ -585,7 +587,7 @@ def _open_bundles(store: ParameterStore, order: Order, former_bucket: str | None
 
 def _open_objects(order: Order, bucket: str, *, decrypt: bool = True) -> ObjectBundles:
     s3 = boto3.Session(region_name=order.region).client("s3", config=S3_CONFIG)
-    return ObjectBundles(s3, order.names, bucket, order.account, order.key, decrypt=decrypt)
+    return ObjectBundles(s3, order.names, bucket, order.account, order.key, tags=order.tags, decrypt=decrypt)
 
 
 def _now() -> datetime:

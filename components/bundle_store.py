@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, urlencode
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -79,13 +81,24 @@ class ObjectBundles:
         bucket: name of the bucket.
         account: account that owns the bucket: another's bucket of that name is neither read nor written.
         key: ARN of the KMS key that objects are encrypted with; None if nothing is written.
+        tags: tags of new objects, in addition to the stack's own.
         decrypt: whether `bundles` has the texts.
     """
 
     def __init__(
-        self, s3: Any, names: contract.Names, bucket: str, account: str, key: str | None, *, decrypt: bool = True
+        self,
+        s3: Any,
+        names: contract.Names,
+        bucket: str,
+        account: str,
+        key: str | None,
+        *,
+        tags: Mapping[str, str] = MappingProxyType({}),
+        decrypt: bool = True,
     ) -> None:
         self._s3, self._names, self._key = s3, names, key
+        # The stack's own replace others of the same key, as they do on the provider's resources.
+        self._tags = {**tags, **contract.tags(names.stack)}
         self._place = {"Bucket": bucket, "ExpectedBucketOwner": account}
         self._uri = f"s3://{bucket}/{names.bundle_keys}"
         with translate_errors("read", self._uri):
@@ -125,6 +138,15 @@ class ObjectBundles:
             for key in batch:
                 del self._stored[key]
 
+    def tag(self) -> None:
+        """Give existing objects the place's tags instead of those that they have; raises `IssuerError`."""
+        tags = {"TagSet": [{"Key": key, "Value": value} for key, value in self._tags.items()]}
+        with translate_errors("tag", self._uri):
+            for _ in self._map(
+                lambda key: self._s3.put_object_tagging(**self._place, Key=key, Tagging=tags), [*self._stored]
+            ):
+                pass
+
     def _list(self) -> Iterator[str]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(**self._place, Prefix=f"{self._names.bundle_keys}/")
         try:
@@ -142,8 +164,12 @@ class ObjectBundles:
     def _put(self, client: str, bundle: str) -> str:
         key = self._names.bundle_key(client)
         # Named also though the bucket's default is the same: its policy refuses an object that does not name it.
-        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._key}
-        self._repeat(lambda: self._s3.put_object(**self._place, Key=key, Body=bundle.encode(), **encryption))
+        options = {
+            "ServerSideEncryption": "aws:kms",
+            "SSEKMSKeyId": self._key,
+            "Tagging": urlencode(self._tags, quote_via=quote),
+        }
+        self._repeat(lambda: self._s3.put_object(**self._place, Key=key, Body=bundle.encode(), **options))
         return client
 
     def _repeat(self, call: Callable[[], T]) -> T:

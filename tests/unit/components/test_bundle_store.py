@@ -54,6 +54,12 @@ class World:
     def everywhere(self) -> dict[str, str]:
         return self.parameters | self.objects
 
+    @property
+    def tags(self) -> dict[str, dict[str, str]]:
+        keys = {client: NAMES.bundle_key(client) for client in self.objects}
+        sets = {c: self.s3.get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"] for c, key in keys.items()}
+        return {client: {tag["Key"]: tag["Value"] for tag in tags} for client, tags in sets.items()}
+
     def delete_objects(self) -> None:
         for client in self.objects:
             self.s3.delete_object(Bucket=BUCKET, Key=NAMES.bundle_key(client))
@@ -96,6 +102,18 @@ def test_bundles_are_objects_under_the_stacks_key_and_no_parameters(world: World
         assert (stored["ServerSideEncryption"], stored["SSEKMSKeyId"]) == ("aws:kms", KEY)
     assert outs["bucket"] == BUCKET
     assert "PRIVATE" not in str(outs)
+
+
+def test_every_object_has_the_default_tags_also_after_they_change(world: World) -> None:
+    own = contract.tags("dev")
+    # S3 takes 10 tags of an object; the settings allow 8 that are not the stack's.
+    most = {f"Tag {number}": "a b+c=d/@" for number in range(7)}
+    outs = create(**IN_S3, tags={"Stack": "other", **most})
+    assert world.tags == {client: {**most, **own} for client in CLIENTS}
+    outs = update(outs, **IN_S3, tags={"Team": "home"}, profiles={**PROPS["profiles"], "dave": "client\n"})
+    assert world.tags == {client: {"Team": "home", **own} for client in (*CLIENTS, "dave")}
+    update(outs, **IN_S3)
+    assert world.tags == dict.fromkeys(CLIENTS, own)
 
 
 def test_a_bundle_in_s3_may_be_longer_than_a_parameter(world: World) -> None:
