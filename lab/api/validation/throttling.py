@@ -1,7 +1,8 @@
 """Throttle calls by token buckets, as AWS does per account, region and action.
 
 Sources: Amazon EC2 Developer Guide, "Request throttling for the Amazon EC2 API"; AWS General Reference, "AWS Systems
-Manager endpoints and quotas" (transactions per second of Parameter Store; the burst of PutParameter is an estimate).
+Manager endpoints and quotas" (transactions per second of Parameter Store; the burst of PutParameter is an estimate);
+Amazon CloudWatch Logs User Guide, "CloudWatch Logs quotas" (a second's transactions are taken as the burst).
 """
 
 import time
@@ -26,7 +27,7 @@ class _Bucket:
     filled: float
 
 
-_READ_ONLY = ("Describe", "Get", "List", "Search")
+_READ_ONLY = ("Describe", "Filter", "Get", "List", "Search")
 _PUT_PARAMETER, _GET_PARAMETER = Rate(burst=10, per_second=3), Rate(burst=40, per_second=40)
 #: Actions with a bucket, by service; actions of one name in the third column share one. Add a row for another.
 RATES: dict[tuple[str, str], tuple[Rate, str]] = {
@@ -34,6 +35,11 @@ RATES: dict[tuple[str, str], tuple[Rate, str]] = {
     ("ssm", "GetParameter"): (_GET_PARAMETER, "Get"),
     ("ssm", "GetParameters"): (_GET_PARAMETER, "Get"),
     ("ssm", "GetParametersByPath"): (_GET_PARAMETER, "Get"),
+    ("logs", "CreateLogGroup"): (Rate(burst=10, per_second=10), "CreateLogGroup"),
+    ("logs", "DeleteLogGroup"): (Rate(burst=10, per_second=10), "DeleteLogGroup"),
+    ("logs", "PutRetentionPolicy"): (Rate(burst=10, per_second=10), "PutRetentionPolicy"),
+    ("logs", "CreateLogStream"): (Rate(burst=50, per_second=50), "CreateLogStream"),
+    ("logs", "FilterLogEvents"): (Rate(burst=5, per_second=5), "FilterLogEvents"),
     ("ec2", "RunInstances"): (Rate(burst=5, per_second=2), "RunInstances"),
     ("ec2", "StartInstances"): (Rate(burst=5, per_second=2), "StartInstances"),
     ("ec2", "CreateVpcEndpoint"): (Rate(burst=4, per_second=0.3), "CreateVpcEndpoint"),

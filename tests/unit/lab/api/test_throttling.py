@@ -58,3 +58,26 @@ def test_each_of_ec2s_actions_has_a_bucket_of_its_own(action: str, burst: int) -
     answers = [call(throttle, action, "ec2") for _ in range(burst + 1)]
     assert answers == [None] * burst + ["RequestLimitExceeded"]
     assert call(throttle, "CreateVpc", "ec2") is None
+
+
+@pytest.mark.parametrize(("action", "rate"), [("CreateLogStream", 50), ("CreateLogGroup", 10), ("FilterLogEvents", 5)])
+def test_logs_takes_as_many_calls_of_an_action_in_each_second(action: str, rate: int) -> None:
+    clock = Clock()
+    throttle = Throttle(clock)
+    for clock.now in (0.0, 1.0):
+        answers = [call(throttle, action, "logs") for _ in range(rate + 1)]
+        assert answers == [None] * rate + ["ThrottlingException"]
+    assert call(throttle, "PutLogEvents", "logs") is None
+
+
+def test_a_search_of_logs_is_a_read_and_throttled_once_that_is_switched_on() -> None:
+    for throttled in (False, True):
+        validator = Validator(Rules(throttle_reads=throttled), Clock())
+        search = ApiRequest("logs", "FilterLogEvents", "eu-west-1", {"logGroupName": "/a"})
+        refused = 0
+        for _ in range(20):
+            try:
+                validator.check(search)
+            except ApiError:
+                refused += 1
+        assert refused == (15 if throttled else 0)
