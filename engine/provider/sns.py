@@ -37,6 +37,12 @@ class _Sns(ResourceType):
         self.sns.set_topic_attributes(TopicArn=arn, AttributeName=name, AttributeValue=value)
 
 
+#: Attributes that Pulumi's provider sets to 0 on every new topic whose inputs do not have them.
+_SAMPLE_RATES = tuple(
+    f"{endpoint}SuccessFeedbackSampleRate" for endpoint in ("Application", "Firehose", "HTTP", "Lambda", "SQS")
+)
+
+
 @register
 class Topic(_Sns):
     token = "aws:sns/topic:Topic"
@@ -49,6 +55,8 @@ class Topic(_Sns):
         arn = str(self.sns.create_topic(Name=inputs["name"], Tags=tag_list(inputs.get("tags")))["TopicArn"])
         if inputs.get("displayName"):
             self.set_topic_attribute(arn, "DisplayName", inputs["displayName"])
+        for rate in _SAMPLE_RATES:
+            self.set_topic_attribute(arn, rate, "0")
         return arn
 
     def read(self, id: str, inputs: Props) -> Props | None:

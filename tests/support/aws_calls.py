@@ -25,6 +25,13 @@ SAME_PATH = ("CopyObject", "UploadPartCopy")
 """Operations that only a header tells from another one of the same method and path; the provider uses neither."""
 
 
+SIGNED_AS = {"monitoring": "cloudwatch"}
+"""Services whose requests are signed for another name than their own."""
+
+QUERY_SERVICES = ("cloudwatch", "ec2", "iam", "sns", "sts")
+"""Services that the provider calls with AWS's query protocol."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call: its action, and the names of its parameters with list positions written N, sorted."""
@@ -42,9 +49,10 @@ def is_read(action: str) -> bool:
 
 
 def query_call(body: str | Iterable[tuple[str, str]]) -> Call:
-    """Return a call of EC2 or IAM (AWS's query protocol) from its form, encoded or as pairs."""
+    """Return a call of AWS's query protocol from its form, encoded or as pairs."""
     pairs = dict(parse_qsl(body, keep_blank_values=True) if isinstance(body, str) else body)
-    names = {_numbered(key) for key in pairs if key not in ("Action", "Version")}
+    # A list is one parameter: some clients send it to the same service in another of AWS's protocols.
+    names = {_numbered(key).partition(".member.")[0] for key in pairs if key not in ("Action", "Version")}
     # botocore fills idempotency tokens in; the provider sends some of its own.
     names = {name for name in names if not TAGS.match(name) and name != "ClientToken"}
     return Call(pairs["Action"], tuple(sorted(names)))
@@ -114,12 +122,13 @@ class Recorder:
         scope = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
         if not scope:
             return "", None
+        service = SIGNED_AS.get(scope[1], scope[1])
         if target := environ.get("HTTP_X_AMZ_TARGET"):
-            return scope[1], json_call(target.rpartition(".")[2], body)
-        if scope[1] in ("ec2", "iam", "sns", "sts"):
-            return scope[1], query_call(body.decode())
+            return service, json_call(target.rpartition(".")[2], body)
+        if service in QUERY_SERVICES:
+            return service, query_call(body.decode())
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        return scope[1], rest_call(scope[1], method, path, environ.get("QUERY_STRING", ""))
+        return service, rest_call(service, method, path, environ.get("QUERY_STRING", ""))
 
 
 class _Body:

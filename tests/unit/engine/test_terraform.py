@@ -48,6 +48,15 @@ pytestmark = [
 BLOCKS = {"rules": "rule", "networkInterfaces": "network_interface"}
 """Inputs whose Terraform name is a block's singular."""
 
+RENAMED = {
+    "cloudwatch/metricAlarm:MetricAlarm": {"name": "alarm_name"},
+    "sns/topicSubscription:TopicSubscription": {"topic": "topic_arn"},
+}
+"""Inputs to which Pulumi gives another name, by type."""
+
+MAPS = ("tags", "dimensions")
+"""Inputs that are maps, where other objects are blocks."""
+
 
 def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
@@ -67,7 +76,7 @@ def terraform_type(token: str) -> str:
 def terraform_value(value: Any, name: str = "") -> Any:
     """Return an input as Terraform's JSON syntax has it: a nested object is a block, a list of one."""
     if isinstance(value, dict):
-        if name == "tags":
+        if name in MAPS:
             return value
         return [terraform_block(value)]
     if isinstance(value, list):
@@ -78,15 +87,18 @@ def terraform_value(value: Any, name: str = "") -> Any:
     return value.replace("${", "$${") if isinstance(value, str) else value
 
 
-def terraform_block(inputs: Props) -> Props:
-    return {BLOCKS.get(key, snake(key)): terraform_value(value, key) for key, value in inputs.items()}
+def terraform_block(inputs: Props, token: str = "") -> Props:
+    names = BLOCKS | RENAMED.get(token, {})
+    return {names.get(key, snake(key)): terraform_value(value, key) for key, value in inputs.items()}
 
 
 def configuration(changes: dict[str, Props]) -> Props:
     """Return the stack's resources as a Terraform configuration in JSON."""
     resources: dict[str, dict[str, Props]] = {}
     for name, (token, inputs) in RESOURCES.items():
-        resources.setdefault(terraform_type(token), {})[name] = terraform_block({**inputs, **changes.get(name, {})})
+        resources.setdefault(terraform_type(token), {})[name] = terraform_block(
+            {**inputs, **changes.get(name, {})}, token
+        )
     provider = {"region": REGION, "access_key": "testing", "secret_key": "testing", "s3_use_path_style": True}
     return {
         "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws"}}},
