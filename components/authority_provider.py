@@ -33,7 +33,7 @@ import contract
 from components.bundle_store import S3_CONFIG, BundlePlace, Bundles, ObjectBundles, ParameterBundles
 from components.progress import Progress
 from components.register import Entry, IssuerError, ParameterStore, Register, format_time, translate_errors
-from components.renewals import find_due, find_ending_former, find_reordered, warn_of_renewals
+from components.renewals import find_due, find_ending_former, find_ordered, find_reordered, warn_of_renewals
 from components.schedule import Schedule
 from openvpn import bundle as bundles
 from pki import ssh, tls_crypt
@@ -74,6 +74,8 @@ class Order:
     """When the gateway's own keys were last rotated."""
     client_rotations: Mapping[str, str] = field(default_factory=dict)
     """When each client's key was last rotated; clients whose key never was may be missing."""
+    client_renewals: Mapping[str, str] = field(default_factory=dict)
+    """When each client's certificate was last renewed before its time; those that never were may be missing."""
     owner: str | None = None
     """Identifier of the deployment; None in states that were deployed before it existed."""
     key: str | None = None
@@ -88,9 +90,15 @@ class Order:
     def check_rotations(self, now: datetime) -> None:
         """Raise `IssuerError` for a rotation that is in the future."""
         latest = f"{now + CLOCK_TOLERANCE:%Y-%m-%dT%H:%M:%SZ}"
-        for moment in (self.stack_rotation, self.gateway_rotation, *self.client_rotations.values()):
+        of_clients = (*self.client_rotations.values(), *self.client_renewals.values())
+        for moment in (self.stack_rotation, self.gateway_rotation, *of_clients):
             if moment > latest:
                 raise IssuerError(f"drawbridge:rotations has {moment}, which is in the future; use the time of now")
+
+    def renewal_of(self, client: str) -> datetime:
+        """Return when a client's certificate was last renewed before its time, or a moment before all certificates."""
+        moment = self.client_renewals.get(client)
+        return datetime.fromisoformat(moment) if moment else datetime.min.replace(tzinfo=UTC)
 
     @classmethod
     def from_props(cls, props: Mapping[str, Any]) -> "Order":
@@ -108,6 +116,7 @@ class Order:
             stack_rotation=rotations.get("stack", ""),
             gateway_rotation=rotations.get("gateway", ""),
             client_rotations=rotations.get("clients", {}),
+            client_renewals=rotations.get("renewals", {}),
             owner=props.get("owner"),
             key=props.get("key"),
             tier=props.get("tier"),
@@ -345,13 +354,14 @@ def _find_good_bundles(
 def _find_due_certificates(
     order: Order, keys: Keys, good: Mapping[str, Certificate], now: datetime
 ) -> dict[str, Certificate]:
-    """Return the certificates that have to be renewed: they end soon, or another lifetime is ordered for them."""
+    """Return the certificates that have to be renewed: by their end, another lifetime, or an order to renew them."""
     authority, schedule = Certificate.read(keys.ca.certificate), order.schedule
     return {
         client: certificate
         for client, certificate in good.items()
         if certificate.not_after != schedule.client_end(client, certificate.issued, authority)
         or schedule.is_client_due(client, certificate.not_after, authority, now)
+        or certificate.issued < order.renewal_of(client)
     }
 
 
@@ -415,8 +425,10 @@ def _issue(
     authority = Certificate.read(keys.ca.certificate)
     for client in clients:
         try:
-            lifetime = order.schedule.client_end(client, now, authority) - now
-            leaf = leaves[client] = keys.ca.issue_client(client, lifetime, now)
+            # Not before the order to renew it, whose clock may be ahead: it would be carried out again and again.
+            issued = max(now, order.renewal_of(client))
+            lifetime = order.schedule.client_end(client, issued, authority) - issued
+            leaf = leaves[client] = keys.ca.issue_client(client, lifetime, issued)
             tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
         except PkiError as error:
             raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
@@ -488,7 +500,7 @@ class Issuer(ResourceProvider):
         changed = any(_olds.get(key) != _news.get(key) for key in INPUTS)
         order, now = Order.from_props(_news), _now()
         due = [*find_due(_olds, order.schedule, now)]
-        for text in _describe_dates(_olds, order.schedule, due, now):
+        for text in _describe_dates(_olds, order, due, now):
             pulumi.log.warn(f"{order.names.root}: {text}")
         is_due = bool(due) or _is_incomplete(_olds)
         return DiffResult(changes=changed or is_due, replaces=replaces, delete_before_replace=True)
@@ -555,12 +567,15 @@ def _is_incomplete(olds: Mapping[str, Any]) -> bool:
     return missing or any(isinstance(entry, str) for entry in olds["revoked"].values())
 
 
-def _describe_dates(olds: Mapping[str, Any], schedule: Schedule, due: Sequence[str], now: datetime) -> Iterator[str]:
+def _describe_dates(olds: Mapping[str, Any], order: Order, due: Sequence[str], now: datetime) -> Iterator[str]:
     """Yield what a preview says of the dates of certificates; `due` are those that are renewed."""
     if due:
         yield f"certificates that end soon are renewed: {'; '.join(due)}"
-    yield from find_reordered(Order.from_props(olds).schedule, schedule, olds["clients"])
-    yield from find_ending_former(olds, schedule, now)
+    former = Order.from_props(olds)
+    yield from find_reordered(former.schedule, order.schedule, olds["clients"])
+    renewed = [client for client in olds["clients"] if former.renewal_of(client) < order.renewal_of(client)]
+    yield from find_ordered(renewed)
+    yield from find_ending_former(olds, order.schedule, now)
 
 
 def _open_store(order: Order, *, decrypt: bool = True) -> ParameterStore:

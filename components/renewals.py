@@ -1,6 +1,6 @@
 """Find which certificates a deployment renews, and say so in the preview and after it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,14 @@ def find_reordered(former: Schedule, schedule: Schedule, clients: Mapping[str, A
         yield (
             f"another lifetime is ordered for {_list_clients(changed)}: they get new certificates, and the former ones "
             "work until they end"
+        )
+
+
+def find_ordered(clients: Sequence[str]) -> Iterator[str]:
+    """Yield the clients whose renewal was ordered since the last deployment, in words."""
+    if clients:
+        yield (
+            f"renewals are ordered: {list_some(clients)} get new certificates, and the former ones work until they end"
         )
 
 
@@ -100,6 +108,10 @@ def _describe_end(end: datetime, now: datetime) -> str:
 
 def _list_clients(remarks: Mapping[str, str]) -> str:
     """Return clients with a remark on each; of many, some and the number of the others."""
-    listed = [f"{client} ({remark})" for client, remark in [*remarks.items()][:NAMED_CLIENTS]]
-    more = len(remarks) - len(listed)
-    return ", ".join(listed) + (f" and {more} more" if more else "")
+    return list_some([f"{client} ({remark})" for client, remark in remarks.items()])
+
+
+def list_some(texts: Sequence[str]) -> str:
+    """Return a list of texts; of many, some and the number of the others."""
+    more = len(texts) - NAMED_CLIENTS
+    return ", ".join(texts[:NAMED_CLIENTS]) + (f" and {more} more" if more > 0 else "")

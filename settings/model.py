@@ -318,6 +318,8 @@ class Rotations(Section):
     """Of the gateway's keys: server, tls-crypt-v2, SSH host key; in a pair, of both gateways."""
     clients: Mapping[Annotated[str, BeforeValidator(_write_number)], Moment] = Field(default_factory=dict)
     """Of each client's key, by the client's name."""
+    renewals: Mapping[Annotated[str, BeforeValidator(_write_number)], Moment] = Field(default_factory=dict)
+    """When certificates were last renewed before their time, by the client's name; former ones stay valid."""
 
 
 class Iam(Section):

@@ -7,7 +7,7 @@ import click
 
 from drawbridge import errors
 from drawbridge.commands import client_tables, options, output, rotation
-from drawbridge.operate import bundle_links, bundles, client_states, connection_log, gateway_status, rotations
+from drawbridge.operate import bundle_links, bundles, client_states, connection_log, gateway_status, renewals, rotations
 from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.revoked_certificates import RevokedCertificate, list_revoked
@@ -56,6 +56,12 @@ def client() -> None:
 @click.option(
     "--since", default="7d", show_default=True, callback=options.period, help="How far back the connection log is read."
 )
+@click.option(
+    "--expires-in",
+    "within",
+    callback=options.optional_period,
+    help="Only clients whose certificates end within this time: 12h, 30d, 8w.",
+)
 @click.option("--no-login", is_flag=True, help="Do not log in to the gateway: sessions are from the connection log.")
 @options.login
 @options.of_account
@@ -66,6 +72,7 @@ def list_(
     user: str,
     identity: Path | None,
     revoked: bool,
+    within: timedelta | None,
     since: timedelta,
     no_login: bool,
     wants_json: bool,
@@ -74,15 +81,19 @@ def list_(
 
     Sessions are the gateway's own, over SSH. Where it cannot be asked, they are from the connection log.
     """
-    account = connect(stack, region=region)
+    account, now = connect(stack, region=region), datetime.now(UTC)
     clients = client_states.list_client_states(
         account, _read_sources(account, since, None if no_login else user, identity)
     )
+    if within is not None:
+        clients = renewals.select_ending(clients, within, now)
     certificates = list_revoked(account) if revoked else []
     if wants_json:
         output.print_line(output.as_json([*clients, *certificates]))
+    elif within is not None and not clients and not certificates:
+        output.print_line("no client's certificate ends within this time")
     else:
-        client_tables.print_clients(clients, certificates, datetime.now(UTC))
+        client_tables.print_clients(clients, certificates, now)
 
 
 @client.command()
@@ -232,3 +243,36 @@ def rotate(name: str, stack: str, preview: bool) -> None:
     The former certificate is revoked; no other client notices. Run it when a bundle was lost or stolen.
     """
     rotation.order(rotations.plan_client_rotation(stack, name, datetime.now(UTC)), stack, preview=preview)
+
+
+@client.command()
+@click.argument("names", nargs=-1, metavar="NAME…")
+@click.option("--all", "wants_all", is_flag=True, help="All clients of the stack.")
+@click.option(
+    "--within",
+    callback=options.optional_period,
+    help="Only those whose certificates end within this time: 12h, 30d, 8w.",
+)
+@options.of_account
+@options.preview
+def renew(
+    names: tuple[str, ...],
+    wants_all: bool,
+    within: timedelta | None,
+    stack: str,
+    region: str | None,
+    preview: bool,
+) -> None:
+    """Have the next `pulumi up` issue new certificates, and print the steps.
+
+    The former certificates stay valid until they end, so no client is cut. Each `pulumi up` renews by itself what ends
+    within `lifetimes.renewal`; run this to renew earlier.
+    """
+    if bool(names) == wants_all:
+        raise click.UsageError("name the clients, or use --all")
+    now = datetime.now(UTC)
+    renewal = renewals.plan_renewal(connect(stack, region=region), names, within, now)
+    if renewal is None:
+        output.print_line("no client's certificate ends within this time" if within else f"{stack} has no clients")
+        return
+    rotation.order_renewal(renewal, stack, now, preview=preview)

@@ -50,6 +50,11 @@ def period(ctx: click.Context, parameter: click.Parameter, value: str) -> timede
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
+def optional_period(ctx: click.Context, parameter: click.Parameter, value: str | None) -> timedelta | None:
+    """Return the time that a text such as `7d` stands for; None without a text."""
+    return None if value is None else period(ctx, parameter, value)
+
+
 def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Path:
     """Return the path of the stack file that STACK names: a path as it is, or the file of a stack of that name."""
     path = Path(value)

@@ -1,7 +1,10 @@
-"""Carry out and print a rotation, for each `drawbridge … rotate`."""
+"""Carry out and print a rotation, for each `drawbridge … rotate`, or a renewal."""
+
+from datetime import datetime
 
 from drawbridge.commands import output
-from drawbridge.operate.rotations import SECTION, Rotation
+from drawbridge.operate.renewals import KEY, Renewal
+from drawbridge.operate.rotations import SECTION, Rotation, deploy_command
 
 
 def order(rotation: Rotation, stack: str, *, preview: bool) -> None:
@@ -24,6 +27,28 @@ def order(rotation: Rotation, stack: str, *, preview: bool) -> None:
         output.table(("client", "how it gets the new bundle"), deliveries)
         last += 1
     output.print_line(f"{last}. drawbridge gateway status --stack {stack}: who is connected again")
+
+
+def order_renewal(renewal: Renewal, stack: str, now: datetime, *, preview: bool) -> None:
+    """Write a renewal into the stack file unless this is a preview, and print the steps that follow."""
+    if not preview:
+        renewal.write()
+    verb = "would get" if preview else "has"
+    moment = renewal.moments[renewal.clients[0].name]
+    count = f"{len(renewal.clients)} client" + ("s" if len(renewal.clients) > 1 else "")
+    output.print_line(f"{renewal.stack_file} {verb} {SECTION}, {KEY}, for {count}: {moment}")
+    output.print_line("nothing changes before the next deployment; the steps, in this order:")
+    output.print_line(f"1. {deploy_command(stack)}: no session ends, and no certificate is revoked")
+    output.print_line("2. each client needs its new bundle before its former certificate ends:")
+    rows = [
+        (
+            client.name,
+            f"{client.not_after:%Y-%m-%d}" + (" (ended)" if client.not_after <= now else ""),
+            _describe_delivery(client.name, stack, has_kit=client.name in renewal.kits),
+        )
+        for client in renewal.clients
+    ]
+    output.table(("client", "former one ends", "how it gets the new bundle"), rows)
 
 
 def _describe_delivery(client: str, stack: str, *, has_kit: bool) -> str:

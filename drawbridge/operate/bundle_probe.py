@@ -103,7 +103,7 @@ def probe_bundle(bundle: str) -> Verdict:
         return Verdict(state=state, remote=where, finding=finding, remedy=remedy, seconds=seconds)
 
     if certificate.not_after <= datetime.now(UTC):
-        finding = f"the certificate ended on {certificate.not_after:%Y-%m-%d}"
+        finding = f"the certificate of {certificate.common_name} ended on {certificate.not_after:%Y-%m-%d}"
         return verdict("configuration", finding, _RENEW)
     # Not a `with`, which would wait for a look-up that hangs.
     pool = ThreadPoolExecutor(max_workers=2)
@@ -122,7 +122,7 @@ def probe_bundle(bundle: str) -> Verdict:
 
 _WHERE = "compare `remote` in the bundle with the address that drawbridge gateway status shows; fetch the bundle again"
 _FETCH = "fetch the bundle again: drawbridge client fetch NAME"
-_RENEW = "renew the client's certificate, and fetch its bundle again: docs/clients.md"
+_RENEW = "fetch its bundle again, after a pulumi up if that has ended as well: drawbridge client fetch NAME --force"
 _START = "check that the gateway and its OpenVPN run: drawbridge gateway status"
 _ASK = "have AWS asked as well: --stack NAME; or try from another network"
 
@@ -319,6 +319,11 @@ def _find_differences(account: Account, bundle: str) -> Iterator[tuple[ProbeStat
         return
     expected = remote_of(current)
     fetch = f"drawbridge client fetch {name} --stack {account.stack} --force"
+    if certificate.not_after <= (now := datetime.now(UTC)):
+        finding, latest = f"the certificate of {name} ended on {certificate.not_after:%Y-%m-%d}", _read_end(current)
+        if latest > now:
+            yield "configuration", f"{finding}; its new one is valid until {latest:%Y-%m-%d}", fetch
+        yield "configuration", f"{finding} and has not been renewed", f"pulumi up --stack {account.stack}, then {fetch}"
     if remote != expected:
         finding = f"the bundle leads to {remote.host} {remote.protocol} {remote.port}, the stack's gateway is at "
         finding += f"{expected.host} {expected.protocol} {expected.port}"
@@ -327,6 +332,10 @@ def _find_differences(account: Account, bundle: str) -> Iterator[tuple[ProbeStat
         yield "configuration", f"the bundle is not the one that {name} has now", fetch
     yield from _find_gateway_fault(account)
     yield from _find_closed_port(account, expected, address)
+
+
+def _read_end(bundle: str) -> datetime:
+    return Certificate.read(certificate_of(bundle)).not_after
 
 
 def _find_gateway_fault(account: Account) -> Iterator[tuple[ProbeState, str, str]]:

@@ -20,6 +20,9 @@ from settings.stack_file import read_stack_file
 
 SECTION = f"{NAMESPACE}:rotations"
 
+#: A value below the section: a moment, or moments by the clients' names.
+Value = str | dict[str, str]
+
 #: How a moment is written in a stack file.
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -46,32 +49,35 @@ class Rotation:
     """Those of them whose kit fetches it."""
 
     def write(self) -> None:
-        """Write the rotation into the stack file, and leave everything else in it as it is.
+        """Write the rotation into the stack file; raises `StackError` as `write_value`."""
+        write_value(self.stack_file, self.keys, self.moment)
 
-        Raises `StackError` if the file cannot be read or written, or has something else there.
-        """
-        path = ("config", SECTION, *self.keys)
-        try:
-            text = self.stack_file.read_bytes().decode()
-            edited = set_value(text, path, self.moment)
-            _replace_file(self.stack_file, edited)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise errors.StackError(
-                f"{self.stack_file} cannot be changed: {reason}",
-                f"write it by hand: {SECTION}, {', '.join(self.keys)}: {json.dumps(self.moment)}",
-            ) from error
+
+def write_value(stack_file: Path, keys: tuple[str, ...], value: Value) -> None:
+    """Write a value below `drawbridge:rotations` into a stack file, and leave everything else in it as it is.
+
+    Raises `StackError` if the file cannot be read or written, or has something else there.
+    """
+    try:
+        text = stack_file.read_bytes().decode()
+        _replace_file(stack_file, set_value(text, ("config", SECTION, *keys), value))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise errors.StackError(
+            f"{stack_file} cannot be changed: {reason}",
+            f"write it by hand: {SECTION}, {', '.join(keys)}: {json.dumps(value)}",
+        ) from error
 
 
 def plan_client_rotation(stack: str, name: str, now: datetime) -> Rotation:
     """Return the rotation of a client's key; raises `StackError`."""
-    settings = _read_settings(stack)
+    settings = read_settings(stack)
     client = next((client for client in settings.clients if client.name == name), None)
     if client is None:
         names = ", ".join(client.name for client in settings.clients) or "none"
         raise errors.StackError(f"{find_stack_file(stack)} has no client {name}", f"its clients: {names}")
     steps = (
-        f"{_deploy_command(stack)}: within a minute, the gateway ends the session of {name} and refuses the former "
+        f"{deploy_command(stack)}: within a minute, the gateway ends the session of {name} and refuses the former "
         "bundle; no other client notices",
     )
     return _plan(settings, ("clients", name), now, steps, (client,))
@@ -79,15 +85,15 @@ def plan_client_rotation(stack: str, name: str, now: datetime) -> Rotation:
 
 def plan_gateway_rotation(stack: str, now: datetime) -> Rotation:
     """Return the rotation of a gateway's keys; raises `StackError`."""
-    settings = _read_settings(stack)
-    steps = (_END_MACHINE, f"{_deploy_command(stack)}: {_restart_step(settings)}")
+    settings = read_settings(stack)
+    steps = (_END_MACHINE, f"{deploy_command(stack)}: {_restart_step(settings)}")
     return _plan(settings, ("gateway",), now, steps, settings.clients)
 
 
 def plan_stack_rotation(stack: str, now: datetime) -> Rotation:
     """Return the rotation of the authority and all that it signs; raises `StackError`."""
-    settings = _read_settings(stack)
-    steps = (_END_MACHINE, f"{_deploy_command(stack)}: {_restart_step(settings)}; every former certificate is revoked")
+    settings = read_settings(stack)
+    steps = (_END_MACHINE, f"{deploy_command(stack)}: {_restart_step(settings)}; every former certificate is revoked")
     return _plan(settings, ("stack",), now, steps, settings.clients)
 
 
@@ -98,10 +104,10 @@ def _plan(
     for key in keys:
         former = former.get(key, "")
     kits = tuple(client for client in clients if client.needs_kit(settings.tunnel))
-    return Rotation(find_stack_file(settings.stack), keys, _next_moment(former, now), steps, clients, kits)
+    return Rotation(find_stack_file(settings.stack), keys, next_moment(former, now), steps, clients, kits)
 
 
-def _next_moment(former: str, now: datetime) -> str:
+def next_moment(former: str, now: datetime) -> str:
     """Return the moment of a rotation: now, or one after the former rotation's, whose clock was ahead."""
     moment = now.astimezone(UTC)
     if former:
@@ -109,7 +115,8 @@ def _next_moment(former: str, now: datetime) -> str:
     return moment.strftime(_MOMENT)
 
 
-def _read_settings(stack: str) -> Settings:
+def read_settings(stack: str) -> Settings:
+    """Return the settings in a stack's file; raises `StackError`."""
     path = find_stack_file(stack)
     try:
         return parse(read_stack_file(path), stack=stack, endpoint="http://127.0.0.1")
@@ -119,7 +126,8 @@ def _read_settings(stack: str) -> Settings:
         raise errors.StackError(str(error), f"correct {path}") from error
 
 
-def _deploy_command(stack: str) -> str:
+def deploy_command(stack: str) -> str:
+    """Return the command that deploys a stack."""
     return "drawbridge lab up" if stack == LAB else f"pulumi up --stack {stack}"
 
 
@@ -129,7 +137,7 @@ def _restart_step(settings: Settings) -> str:
     return "within a minute OpenVPN restarts, which cuts all clients, and no former bundle connects"
 
 
-def set_value(text: str, path: Sequence[str], value: str) -> str:
+def set_value(text: str, path: Sequence[str], value: Value) -> str:
     """Return a YAML document with a value at a path of keys; comments and layout stay.
 
     Keys that are not there are added. Raises ValueError and `yaml.YAMLError` if the document has something else on the
@@ -143,7 +151,7 @@ def set_value(text: str, path: Sequence[str], value: str) -> str:
     return edited
 
 
-def _with_value(document: Any, path: Sequence[str], value: str) -> Any:
+def _with_value(document: Any, path: Sequence[str], value: Value) -> Any:
     """Return a document with a value at a path; raises ValueError for keys of what is not a mapping."""
     key, *rest = path
     if not isinstance(document, dict):
@@ -151,7 +159,7 @@ def _with_value(document: Any, path: Sequence[str], value: str) -> Any:
     return {**document, key: _with_value(document.get(key, {}), rest, value) if rest else value}
 
 
-def _edit(text: str, path: Sequence[str], value: str) -> str:
+def _edit(text: str, path: Sequence[str], value: Value) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
     node = yaml.compose(text, yaml.SafeLoader)
     if node is None:
@@ -169,10 +177,12 @@ def _edit(text: str, path: Sequence[str], value: str) -> str:
         name, node = entry
         # The line behind the key: the first one of its block.
         start = text.find("\n", name.end_mark.index) + 1
-    return f"{text[: node.start_mark.index]}{json.dumps(value)}{text[node.end_mark.index :]}"
+    # A block ends where the next one begins; the line break before that stays.
+    end = node.start_mark.index + len(text[node.start_mark.index : node.end_mark.index].rstrip())
+    return f"{text[: node.start_mark.index]}{json.dumps(value)}{text[end:]}"
 
 
-def _insert_in_braces(text: str, mapping: yaml.MappingNode, keys: Sequence[str], value: str) -> str:
+def _insert_in_braces(text: str, mapping: yaml.MappingNode, keys: Sequence[str], value: Value) -> str:
     """Return the text with a value in a mapping that is in braces."""
     entry = json.dumps(value)
     for key in reversed(keys[1:]):
@@ -182,7 +192,7 @@ def _insert_in_braces(text: str, mapping: yaml.MappingNode, keys: Sequence[str],
     return f"{text[:start]}{_spell(keys[0])}: {entry}{separator}{text[start:]}"
 
 
-def _render_lines(keys: Sequence[str], value: str, indent: int) -> list[str]:
+def _render_lines(keys: Sequence[str], value: Value, indent: int) -> list[str]:
     """Return lines that hold a value below keys, each two columns further right."""
     *parents, last = keys
     lines = [f"{' ' * (indent + 2 * level)}{_spell(key)}:" for level, key in enumerate(parents)]

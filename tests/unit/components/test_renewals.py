@@ -249,3 +249,21 @@ def test_a_changed_lifetime_of_server_and_authority_is_applied_or_said(
     assert server.not_after - server.issued == timedelta(days=100)
     assert (again["caCertificate"], again["clients"]) == (outs["caCertificate"], outs["clients"])
     assert not is_planned(again, **changes)
+
+
+def test_an_ordered_renewal_is_carried_out_once_also_by_a_clock_that_is_behind(
+    ssm: Any, clock: Clock, warnings: list[str]
+) -> None:
+    outs = create_certificates(PROPS)
+    now = clock.move(100)
+    moment = f"{now + timedelta(minutes=30):%Y-%m-%dT%H:%M:%SZ}"
+    changes = {"rotations": {"renewals": {"alice": moment}}}
+    assert is_planned(outs, **changes)
+    assert warnings == [
+        "/drawbridge/dev: renewals are ordered: alice get new certificates, and the former ones work until they end"
+    ]
+    again = update(outs, **changes)
+    assert again["clients"]["bob"] == outs["clients"]["bob"] and again["revoked"] == {}
+    assert again["clients"]["alice"]["formerNotAfter"] == outs["clients"]["alice"]["notAfter"]
+    assert not is_planned(again, **changes)
+    assert update(again, **changes) == again
