@@ -18,7 +18,7 @@ import pytest
 
 from drawbridge.operate import bundle_probe, connection_log, gateway_status
 from drawbridge.operate.connection_log import ConnectionEvent
-from drawbridge.operate.gateway_status import parse_sessions
+from drawbridge.operate.gateway_status import ClientSession, parse_sessions
 from drawbridge.operate.stack_files import CHECKOUT
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import fetch_bundle, run_checked
@@ -361,17 +361,34 @@ def test_the_connection_log_has_who_came_and_went_and_who_was_refused(deployed: 
         matching = (entry for entry in events if entry.event == event)
         return next((e for e in matching if all(getattr(e, key) == value for key, value in expected.items())), None)
 
-    assert ask_echo(alice, deployed.region.host("private-host").address, send=size) is not None
-    session = waiting.until(
-        lambda: next((s for s in parse_sessions(run_checked(gateway, "cat", status)) if s.received > size), None), 30
-    )
-    second = ("openvpn", "--config", "/etc/openvpn/client/alice.conf", "--dev", "tun9", "--route-nopull")
-    run_checked(alice, "systemd-run", "--quiet", "--unit=second", *second)
-    address, _, port = session.real.rpartition(":")
-    displaced = waiting.until(lambda: history("displaced", address=address, port=int(port)), 120)
+    def displace_session() -> tuple[ClientSession, ConnectionEvent]:
+        """Transfer, connect again with the same bundle, and return the first session and how it ended."""
+        private = deployed.region.host("private-host").address
+        waiting.until(lambda: ask_echo(alice, private, send=size) is not None, 60)
+        session = waiting.until(
+            lambda: next((s for s in parse_sessions(run_checked(gateway, "cat", status)) if s.received > size), None),
+            30,
+        )
+        second = ("openvpn", "--config", "/etc/openvpn/client/alice.conf", "--dev", "tun9", "--route-nopull")
+        run_checked(alice, "systemd-run", "--quiet", "--unit=second", *second)
+        address, _, port = session.real.rpartition(":")
+        place = {"address": address, "port": int(port)}
+        return session, waiting.until(lambda: history("displaced", **place) or history("disconnected", **place), 120)
+
+    try:
+        for _ in range(3):
+            session, displaced = displace_session()
+            if displaced.event == "displaced":
+                break
+            # On a busy machine the first session may have ended by itself, after seven seconds without a packet.
+            run_checked(alice, "systemctl", "stop", "second")
+    finally:
+        alice.run(["systemctl", "stop", "second"])
+    assert displaced.event == "displaced"
+    address = displaced.address
     assert displaced.received is not None and displaced.received >= session.received > size > (displaced.sent or 0) > 0
     assert displaced.since is not None and abs((displaced.since - session.since).total_seconds()) < 2
-    run_checked(alice, "systemctl", "stop", "second", "openvpn-client@alice")
+    run_checked(alice, "systemctl", "stop", "openvpn-client@alice")
     try:
         run_checked(gateway, "sh", "-c", f"echo alice > {revoked}/{serial}")
         run_checked(alice, "systemctl", "start", "openvpn-client@alice")
