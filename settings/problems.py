@@ -119,7 +119,7 @@ SECTION_EXAMPLES = {
 }
 
 #: An example of each key that has keys of its own.
-MAPPING_EXAMPLES = {"clients": "{alice: 2026-11-28T08:10:00Z}"}
+MAPPING_EXAMPLES = dict.fromkeys(("clients", "renewals"), "{alice: 2026-11-28T08:10:00Z}")
 
 
 def problem_at(key: str, value: object, reason: str, remedy: str) -> Problem:

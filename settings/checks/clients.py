@@ -55,14 +55,15 @@ def check_reachable(draft: Draft) -> Iterator[Problem]:
 
 
 def check_rotations(draft: Draft) -> Iterator[Problem]:
-    """Check that clients whose keys are rotated exist: a mistyped name would leave a stolen key in use."""
+    """Check that clients whose keys are rotated or renewed exist: a mistyped name would leave a stolen key in use."""
     names = {client.name for client in draft.clients.values()}
     # Without a client that has problems of its own, its name is not known.
     if draft.rotations and len(draft.clients) == draft.entries:
-        for name, moment in draft.rotations.clients.items():
-            if name not in names:
+        for key, moments in (("clients", draft.rotations.clients), ("renewals", draft.rotations.renewals)):
+            for name in sorted(moments.keys() - names):
                 remedy = f"use a name of {NAMESPACE}:clients, or leave it out"
-                yield problem_at(f"rotations.clients.{name}", moment, "is for a client that does not exist", remedy)
+                path = f"rotations.{key}.{name}"
+                yield problem_at(path, moments[name], "is for a client that does not exist", remedy)
 
 
 CHECKS = (check_routing, check_unique, check_reachable, check_rotations)

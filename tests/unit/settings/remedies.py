@@ -563,6 +563,12 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"rotations": {"clients": {"a": MOMENT}}, **client()},
     ),
     ({"rotations": {"clients": {"b": MOMENT}}, **client()}, "leave it out", client()),
+    (
+        {"rotations": {"renewals": {"b": MOMENT}}, **client()},
+        "use a name of drawbridge:clients",
+        {"rotations": {"renewals": {"a": MOMENT}}, **client()},
+    ),
+    ({"rotations": {"renewals": {"b": MOMENT}}, **client()}, "leave it out", client()),
     # Secrets
     ({"secrets": {"key": "x"}}, "use stack", {"secrets": {"key": "stack"}}),
     ({"secrets": {"key": "x"}}, "aws/ssm", {"secrets": {"key": "aws/ssm"}}),

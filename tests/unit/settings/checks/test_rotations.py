@@ -25,6 +25,15 @@ REMEDY = "use one such as 2026-11-28T08:10:00Z"
             ".clients.alcie: 2026-11-28T08:10:00Z is for a client that does not exist; "
             "use a name of drawbridge:clients, or leave it out",
         ),
+        (
+            {"renewals": ["alice"]},
+            ".renewals: [alice] must be keys with values; write them like {alice: 2026-11-28T08:10:00Z}",
+        ),
+        (
+            {"renewals": {"alcie": "2026-11-28T08:10:00Z"}},
+            ".renewals.alcie: 2026-11-28T08:10:00Z is for a client that does not exist; "
+            "use a name of drawbridge:clients, or leave it out",
+        ),
         ({"gatway": "2026-11-28"}, ".gatway: 2026-11-28 has an unknown key; did you mean gateway?"),
     ],
 )
