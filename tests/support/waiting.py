@@ -28,6 +28,12 @@ def until(condition: Callable[[], T | None], seconds: float) -> T:
     raise AssertionError(f"not within {seconds:.0f} s: {getattr(condition, '__name__', condition)}")
 
 
+def wait_lossless(host: Host, address: str, count: int) -> None:
+    """Wait until `count` pings in a row all come back: a machine that is kept from running may lose one by itself."""
+    ping = ["ping", "-n", "-q", "-i", "0.05", "-c", str(count), address]
+    until(lambda: f"{count} packets transmitted, {count} received" in host.run(ping, timeout=60).stdout, 60)
+
+
 def take_down(host: Host, verb: Literal["poweroff", "reboot"]) -> None:
     """Have a machine's own systemd take it down; it may be down before the command has ended."""
     with contextlib.suppress(MachineDown):

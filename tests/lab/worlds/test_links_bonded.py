@@ -20,7 +20,7 @@ from drawbridge.trial.routed import wait_report
 from drawbridge.trial.run import disposable_region
 from lab.region import Host
 from settings.stack_file import read_stack_file
-from tests.support.waiting import Lateness, until
+from tests.support.waiting import Lateness, until, wait_lossless
 
 LEFT, RIGHT, GATEWAY = "10.0.0.1", "10.0.0.2", "10.0.0.254"
 #: Seconds of silence after which a link leaves the bond; 1 more is the goal, the rest the driver and measuring add.
@@ -54,8 +54,7 @@ def test_no_ping_is_lost_with_balance_alb_through_the_gateways_bridge(hosts: tup
     for host, other in zip(hosts, (RIGHT, LEFT), strict=True):
         assert "balance-alb" in run_checked(host, "cat", "/sys/class/net/bond0/bonding/mode")
         for _ in range(3):
-            done = run_checked(host, "ping", "-n", "-q", "-i", "0.05", "-c", "100", other)
-            assert "100 packets transmitted, 100 received" in done
+            wait_lossless(host, other, 100)
         with Lateness() as late:
             steady = measure_loss(host, GATEWAY, 2)
         assert steady.gap <= 0.5 + late.seconds, (steady, late.seconds)

@@ -20,7 +20,7 @@ from lab.region import Host
 from openvpn.topology import BondMode
 from tests.support import pair as pairs
 from tests.support.pair import Pair, read_boot_id, wait_bonded, wait_links
-from tests.support.waiting import Lateness, until
+from tests.support.waiting import Lateness, until, wait_lossless
 
 LEFT, RIGHT = "10.0.0.1", "10.0.0.2"
 #: Seconds of silence after which a link leaves the bond (`Bond.keepalive`). The goal is 1 more, the rest is measuring;
@@ -94,8 +94,7 @@ def test_hardware_addresses_are_the_pinned_ones_and_survive_a_restart(pair: Pair
 def test_with_both_links_up_no_ping_is_lost_either_way(pair: Pair) -> None:
     for host, other in ((pair.left, RIGHT), (pair.right, LEFT)):
         assert set(link_states(host)) == {"ovn0", "ovn1"}
-        done = run_checked(host, "ping", "-n", "-q", "-i", "0.05", "-c", "100", other)
-        assert "100 packets transmitted, 100 received" in done
+        wait_lossless(host, other, 100)
         assert measure_loss(host, other, 4).lost == 0
 
 

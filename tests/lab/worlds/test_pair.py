@@ -20,6 +20,7 @@ from drawbridge.trial.routed import wait_report
 from drawbridge.trial.run import disposable_region
 from lab.region import Host
 from settings.stack_file import read_stack_file
+from tests.support.waiting import wait_lossless
 
 A, B = "10.0.0.1", "10.0.0.2"
 #: Seconds; booted with a kernel of its own on a machine that has other things to do.
@@ -57,8 +58,7 @@ def test_both_links_are_in_the_bond_and_no_ping_is_lost(hosts: tuple[Host, Host]
         state = run_checked(host, "cat", "/proc/net/bonding/bond0")
         assert "load balancing (xor)" in state and link_states(host) == dict.fromkeys(TAPS, "up")
         for _ in range(4):  # of which each may take another link
-            done = run_checked(host, "ping", "-n", "-q", "-i", "0.05", "-c", "25", other)
-            assert "25 packets transmitted, 25 received" in done
+            wait_lossless(host, other, 25)
 
 
 def test_either_listens_on_its_own_links_port_alone(hosts: tuple[Host, Host]) -> None:
