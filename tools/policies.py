@@ -195,6 +195,14 @@ class Statement:
         }
 
 
+#: Lets tags be written by the calls that create something, and by no other.
+TAG_WHAT_IS_NEW = Statement(
+    sid="TagWhatIsNew",
+    patterns=("ec2:CreateTags",),
+    condition={**TAGGED_ANEW, "Null": {"ec2:CreateAction": "false"}},
+)
+
+
 #: Lists and look-ups whose actions AWS does not restrict to resources.
 UNRESTRICTED = (
     "cloudwatch:DescribeAlarms",
@@ -230,11 +238,7 @@ DEPLOYER = (
         resources=ec2_arns(*CREATED),
         condition=TAGGED_ANEW,
     ),
-    Statement(
-        sid="TagWhatIsNew",
-        patterns=("ec2:CreateTags",),
-        condition={**TAGGED_ANEW, "Null": {"ec2:CreateAction": "false"}},
-    ),
+    TAG_WHAT_IS_NEW,
     # What exists must have the tag already: also the VPC in which a subnet is created.
     Statement(
         sid="UseWhatHasTheTag",
@@ -400,11 +404,7 @@ IMAGE_BUILDER = (
         resources=(*ec2_arns(*BUILT), *IMAGES),
         condition=TAGGED_ANEW,
     ),
-    Statement(
-        sid="TagWhatIsNew",
-        patterns=("ec2:CreateTags",),
-        condition={**TAGGED_ANEW, "Null": {"ec2:CreateAction": "false"}},
-    ),
+    TAG_WHAT_IS_NEW,
     Statement(
         sid="UseWhatHasTheTag",
         patterns=("ec2:*",),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import contract
 from components.authority_provider import Issuer
 
 
@@ -32,3 +33,9 @@ def update_certificates(root: str, olds: dict[str, Any], inputs: dict[str, Any])
     outs = Issuer().update(root, olds, inputs).outs
     assert outs is not None
     return outs
+
+
+def read_parameters(ssm: Any, names: contract.Names) -> dict[str, str]:
+    """Return a stack's parameters by name, decrypted."""
+    pages = ssm.get_paginator("get_parameters_by_path").paginate(Path=names.root, Recursive=True, WithDecryption=True)
+    return {p["Name"]: p["Value"] for page in pages for p in page["Parameters"]}

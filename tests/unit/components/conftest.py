@@ -1,12 +1,14 @@
 """Components declared against a monitor that keeps every registration whole."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import boto3
 import pulumi
 import pytest
+from moto import mock_aws
 from pulumi.runtime import mocks, rpc, set_mocks
 from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import wait_for_rpcs
@@ -120,3 +122,18 @@ def declare() -> Declare:
         return recorded
 
     return run
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty AWS in this process."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def ssm(aws: None) -> Any:
+    """A client of SSM in an empty AWS."""
+    return boto3.client("ssm", region_name="eu-west-1")

@@ -259,19 +259,21 @@ def test_routes(declare: Declare) -> None:
     }
 
 
+GATEWAY = GatewayArgs(
+    names=NAMES,
+    interface_id="eni-1",
+    profile="profile",
+    instance_type="t4g.nano",
+    region="eu-west-1",
+    image="debian-13",
+    disk_size=9,
+    credits="standard",
+    user_data="#cloud-config\n",
+)
+
+
 def test_gateway(declare: Declare) -> None:
-    args = GatewayArgs(
-        names=NAMES,
-        interface_id="eni-1",
-        profile="profile",
-        instance_type="t4g.nano",
-        region="eu-west-1",
-        image="debian-13",
-        disk_size=9,
-        credits="standard",
-        user_data="#cloud-config\n",
-    )
-    seen = declare(lambda: Gateway("gateway", args))
+    seen = declare(lambda: Gateway("gateway", GATEWAY))
     assert seen.inputs("Instance", "gateway-instance") == {
         "ami": "ami-1",
         "instanceType": "t4g.nano",
@@ -294,17 +296,7 @@ def test_gateway(declare: Declare) -> None:
 
 
 def test_a_prepared_image_is_pinned_by_the_architecture(declare: Declare) -> None:
-    args = GatewayArgs(
-        names=NAMES,
-        interface_id="eni-1",
-        profile="profile",
-        instance_type="t3.nano",
-        region="eu-west-1",
-        image="ours",
-        disk_size=8,
-        credits="standard",
-        user_data="",
-    )
+    args = replace(GATEWAY, instance_type="t3.nano", image="ours")
     seen = declare(lambda: Gateway("gateway", args))
     assert seen.inputs("Instance", "gateway-instance")["ami"] == "ami-1"
     inputs = seen.inputs("PinnedImage", "gateway-image-amd64")
@@ -312,17 +304,7 @@ def test_a_prepared_image_is_pinned_by_the_architecture(declare: Declare) -> Non
 
 
 def test_an_image_named_by_its_id_is_followed(declare: Declare) -> None:
-    args = GatewayArgs(
-        names=NAMES,
-        interface_id="eni-1",
-        profile="profile",
-        instance_type="c7g.medium",
-        region="eu-west-1",
-        image="ami-0123",
-        disk_size=8,
-        credits=None,
-        user_data="",
-    )
+    args = replace(GATEWAY, instance_type="c7g.medium", image="ami-0123", credits=None)
     seen = declare(lambda: Gateway("gateway", args))
     assert seen.inputs("Instance", "gateway-instance")["ami"] == "ami-0123"
     assert "creditSpecification" not in seen.inputs("Instance", "gateway-instance")

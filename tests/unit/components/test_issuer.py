@@ -2,17 +2,14 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-import boto3
 import dill  # type: ignore[import-untyped]
 import pulumi
 import pytest
 from botocore.client import BaseClient
-from moto import mock_aws
 from pulumi.dynamic.dynamic import serialize_provider
 
 import contract
@@ -23,23 +20,10 @@ from components.register import IssuerError
 from openvpn import bundle as bundles
 from pki import tls_crypt
 from pki.authority import Certificate
-from tests.support.issuing import create_certificates, order_certificates, update_certificates
+from tests.support.issuing import create_certificates, order_certificates, read_parameters, update_certificates
 
 NAMES = contract.Names("dev")
 PROPS = order_certificates(dict.fromkeys(("alice", "bob"), "client\nremote 192.0.2.1\n"))
-
-
-@pytest.fixture
-def ssm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    with mock_aws():
-        yield boto3.client("ssm", region_name="eu-west-1")
-
-
-def kept(ssm: Any) -> dict[str, str]:
-    pages = ssm.get_paginator("get_parameters_by_path").paginate(Path=NAMES.root, Recursive=True, WithDecryption=True)
-    return {p["Name"]: p["Value"] for page in pages for p in page["Parameters"]}
 
 
 def create(**changes: Any) -> dict[str, Any]:
@@ -62,14 +46,14 @@ def only(*names: str) -> dict[str, str]:
 def test_parameters_and_where_they_are(ssm: Any) -> None:
     outs = create()
     serials = {client["serial"] for client in outs["clients"].values()}
-    assert kept(ssm).keys() == {
+    assert read_parameters(ssm, NAMES).keys() == {
         NAMES.owner,
         NAMES.keys,
         *(NAMES.secret(name) for name in contract.GATEWAY_SECRETS),
         *(NAMES.bundle(name) for name in ("alice", "bob")),
         f"{NAMES.issued}/page-1",
     }
-    assert set(json.loads(kept(ssm)[f"{NAMES.issued}/page-1"])) == serials
+    assert set(json.loads(read_parameters(ssm, NAMES)[f"{NAMES.issued}/page-1"])) == serials
     kinds = ssm.get_parameters_by_path(Path=NAMES.secrets)["Parameters"]
     assert {p["Type"] for p in kinds} == {"SecureString"}
     secrets = {
@@ -80,13 +64,13 @@ def test_parameters_and_where_they_are(ssm: Any) -> None:
     assert Certificate.read(secrets["server.crt"]).common_name == "dev.drawbridge"
     assert Certificate.read(secrets["server.crt"]).fingerprint == outs["serverFingerprint"]
     assert outs["sshHostKey"].startswith("ssh-ed25519 ")
-    assert all(len(value) <= register.PARAMETER_LIMIT for value in kept(ssm).values())
+    assert all(len(value) <= register.PARAMETER_LIMIT for value in read_parameters(ssm, NAMES).values())
 
 
 def test_bundles_are_whole_and_belong_to_their_certificates(ssm: Any) -> None:
     outs = create()
     for name, client in outs["clients"].items():
-        bundle = kept(ssm)[NAMES.bundle(name)]
+        bundle = read_parameters(ssm, NAMES)[NAMES.bundle(name)]
         certificate = Certificate.read(bundles.certificate_of(bundle))
         assert bundle.startswith(PROPS["profiles"][name])
         assert bundles.ca_of(bundle) == outs["caCertificate"]
@@ -98,22 +82,22 @@ def test_outputs_hold_no_key(ssm: Any) -> None:
     text = json.dumps(create())
     assert "PRIVATE" not in text
     assert "BEGIN OpenVPN" not in text
-    assert "PRIVATE" in "".join(kept(ssm).values())
+    assert "PRIVATE" in "".join(read_parameters(ssm, NAMES).values())
 
 
 def test_again_changes_nothing(ssm: Any) -> None:
     outs = create()
-    before = kept(ssm)
+    before = read_parameters(ssm, NAMES)
     assert update(outs) == create() == outs
-    assert kept(ssm) == before
+    assert read_parameters(ssm, NAMES) == before
     assert {p["Version"] for p in ssm.get_parameters_by_path(Path=NAMES.root, Recursive=True)["Parameters"]} == {1}
 
 
 def test_a_new_profile_keeps_the_keys(ssm: Any) -> None:
     outs = create()
-    before = kept(ssm)[NAMES.bundle("alice")]
+    before = read_parameters(ssm, NAMES)[NAMES.bundle("alice")]
     again = update(outs, profiles={**PROPS["profiles"], "alice": "client\nremote 192.0.2.2\n"})
-    after = kept(ssm)[NAMES.bundle("alice")]
+    after = read_parameters(ssm, NAMES)[NAMES.bundle("alice")]
     assert again["clients"] == outs["clients"]
     assert after.startswith("client\nremote 192.0.2.2\n<ca>")
     assert bundles.key_of(after) == bundles.key_of(before)
@@ -123,7 +107,7 @@ def test_a_new_profile_keeps_the_keys(ssm: Any) -> None:
 def test_a_tls_crypt_key_names_its_certificate(ssm: Any) -> None:
     """So the gateway need not answer it once the certificate is revoked."""
     outs = create()
-    stored = kept(ssm)
+    stored = read_parameters(ssm, NAMES)
     server = stored[NAMES.secret("tls-crypt-v2.key")]
     for name, client in outs["clients"].items():
         key = bundles.tls_crypt_of(stored[NAMES.bundle(name)])
@@ -133,14 +117,14 @@ def test_a_tls_crypt_key_names_its_certificate(ssm: Any) -> None:
 @pytest.mark.parametrize("former", ["without metadata", "damaged"])
 def test_a_former_tls_crypt_key_is_replaced_and_the_certificate_stays(ssm: Any, former: str) -> None:
     outs = create()
-    stored = kept(ssm)
+    stored = read_parameters(ssm, NAMES)
     server, name = stored[NAMES.secret("tls-crypt-v2.key")], NAMES.bundle("alice")
     key = bundles.tls_crypt_of(stored[name])
     old = tls_crypt.client_key(server) if former == "without metadata" else key.replace("\n", "\n!", 1)
     text = stored[name].replace(key, old)
     ssm.put_parameter(Name=name, Value=text, Type="SecureString", Overwrite=True)
     assert update(outs) == outs
-    after = kept(ssm)[name]
+    after = read_parameters(ssm, NAMES)[name]
     serial = outs["clients"]["alice"]["serial"].encode()
     assert tls_crypt.read_metadata(server, bundles.tls_crypt_of(after)) == serial
     assert bundles.certificate_of(after) == bundles.certificate_of(text)
@@ -153,7 +137,7 @@ def test_removing_a_client_revokes_it_for_ever(ssm: Any) -> None:
     second = update(first, profiles=only("alice"))
     assert second["clients"] == {"alice": first["clients"]["alice"]}
     assert revoked(second) == {serial: "bob"}
-    assert NAMES.bundle("bob") not in kept(ssm)
+    assert NAMES.bundle("bob") not in read_parameters(ssm, NAMES)
     third = update(second)
     assert revoked(third) == {serial: "bob"}
     assert third["clients"]["bob"]["serial"] != serial
@@ -184,7 +168,7 @@ def test_a_bundle_that_was_scribbled_on_is_made_anew(ssm: Any) -> None:
     ssm.put_parameter(Name=NAMES.bundle("alice"), Value="nonsense", Type="SecureString", Overwrite=True)
     again = update(outs)
     assert revoked(again) == {outs["clients"]["alice"]["serial"]: "alice"}
-    assert bundles.key_of(kept(ssm)[NAMES.bundle("alice")])
+    assert bundles.key_of(read_parameters(ssm, NAMES)[NAMES.bundle("alice")])
 
 
 class CutOffError(Exception):
@@ -211,10 +195,10 @@ def test_a_creation_cut_off_anywhere_is_finished_by_the_next(
     with monkeypatch.context() as patch, pytest.raises(CutOffError):
         patch.setattr(register.ParameterStore, "put", cut)
         Issuer().create(PROPS)
-    left = kept(ssm)
+    left = read_parameters(ssm, NAMES)
     assert len(left) == allowed
     outs = create()
-    after = kept(ssm)
+    after = read_parameters(ssm, NAMES)
     assert {name: after[name] for name in left if "/issued/" not in name} == {
         name: value for name, value in left.items() if "/issued/" not in name
     }
@@ -237,9 +221,9 @@ def test_a_revocation_cut_off_is_finished_by_the_next(ssm: Any, monkeypatch: pyt
         if step == "put":
             patch.setattr(register.Register, "revoke_all_but", cut)
         Issuer().update(NAMES.root, outs, PROPS | {"profiles": only("alice")})
-    assert NAMES.bundle("bob") in kept(ssm)
+    assert NAMES.bundle("bob") in read_parameters(ssm, NAMES)
     assert revoked(update(outs, profiles=only("alice"))) == {outs["clients"]["bob"]["serial"]: "bob"}
-    assert NAMES.bundle("bob") not in kept(ssm)
+    assert NAMES.bundle("bob") not in read_parameters(ssm, NAMES)
 
 
 def test_a_revoked_name_taken_up_again_after_a_cut_gets_new_keys(ssm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +248,10 @@ def test_the_server_is_renewed_in_time_and_the_clients_stay(ssm: Any, monkeypatc
         assert Issuer().diff("", outs, outs).changes is due
     again = update(outs)
     assert again["serverFingerprint"] != outs["serverFingerprint"]
-    assert Certificate.read(kept(ssm)[NAMES.secret("server.crt")]).fingerprint == again["serverFingerprint"]
+    assert (
+        Certificate.read(read_parameters(ssm, NAMES)[NAMES.secret("server.crt")]).fingerprint
+        == again["serverFingerprint"]
+    )
     assert (again["clients"], again["caCertificate"]) == (outs["clients"], outs["caCertificate"])
 
 
@@ -278,7 +265,7 @@ def test_an_expired_client_gets_a_new_bundle(ssm: Any, monkeypatch: pytest.Monke
 
 def test_another_server_name_makes_a_new_certificate(ssm: Any) -> None:
     create(serverName="other")
-    assert Certificate.read(kept(ssm)[NAMES.secret("server.crt")]).common_name == "other"
+    assert Certificate.read(read_parameters(ssm, NAMES)[NAMES.secret("server.crt")]).common_name == "other"
 
 
 @pytest.mark.parametrize(
@@ -313,13 +300,16 @@ def test_delete_leaves_nothing_and_nobody_elses(ssm: Any) -> None:
     ssm.put_parameter(Name="/drawbridge/dev2/gateway/ca.crt", Value="x", Type="String")
     Issuer().delete(NAMES.root, outs)
     Issuer().delete(NAMES.root, outs)
-    assert kept(ssm).keys() == {NAMES.release}
+    assert read_parameters(ssm, NAMES).keys() == {NAMES.release}
     assert ssm.get_parameter(Name="/drawbridge/dev2/gateway/ca.crt")
 
 
 def read_tags(ssm: Any) -> list[dict[str, str]]:
     """Return the tags of each parameter."""
-    lists = [ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name)["TagList"] for name in kept(ssm)]
+    lists = [
+        ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name)["TagList"]
+        for name in read_parameters(ssm, NAMES)
+    ]
     return [{tag["Key"]: tag["Value"] for tag in tags} for tags in lists]
 
 
@@ -366,13 +356,13 @@ def test_a_deletion_decrypts_nothing(ssm: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(BaseClient, "_make_api_call", record)
     Issuer().delete(NAMES.root, outs)
     assert decrypted and not any(decrypted)
-    assert kept(ssm) == {}
+    assert read_parameters(ssm, NAMES) == {}
 
 
 def test_credentials_of_another_account_are_refused(ssm: Any) -> None:
     with pytest.raises(IssuerError, match=r"^the environment's AWS credentials are for account 123456789012, .*111"):
         create(account="111111111111")
-    assert kept(ssm) == {}
+    assert read_parameters(ssm, NAMES) == {}
 
 
 def test_a_bundle_that_is_too_long_is_refused_by_name(ssm: Any) -> None:
@@ -412,7 +402,7 @@ def test_keys_that_cannot_be_used_are_not_overwritten(ssm: Any) -> None:
     ) as e:
         create()
     assert "SECRET" not in str(e.value)
-    assert kept(ssm) == {NAMES.keys: '{"ca": "SECRET"}'}
+    assert read_parameters(ssm, NAMES) == {NAMES.keys: '{"ca": "SECRET"}'}
 
 
 def test_a_new_state_names_the_provider_by_its_module_and_class() -> None:
@@ -431,7 +421,7 @@ def test_a_state_deployed_before_the_provider_moved_still_loads_it() -> None:
 
 def test_repr_of_keys_holds_none(ssm: Any) -> None:
     create()
-    keys = authority_provider.Keys.load(kept(ssm)[NAMES.keys])
+    keys = authority_provider.Keys.load(read_parameters(ssm, NAMES)[NAMES.keys])
     assert "PRIVATE" not in repr(keys)
 
 
@@ -444,7 +434,7 @@ REFUSAL = (
 
 def remove_under(ssm: Any, path: str) -> None:
     """Do what the refusal names as its remedy."""
-    for name in kept(ssm):
+    for name in read_parameters(ssm, NAMES):
         if name.startswith(f"{path}/"):
             ssm.delete_parameter(Name=name)
 
@@ -463,11 +453,11 @@ def test_another_deployment_cannot_create_over_an_authority(ssm: Any, has_owner:
         create()
     else:
         without_owner()
-    before = kept(ssm)
+    before = read_parameters(ssm, NAMES)
     with pytest.raises(IssuerError) as refusal:
         create(owner="another deployment", profiles={"carol": "client\n"})
     assert str(refusal.value) == REFUSAL
-    assert kept(ssm) == before
+    assert read_parameters(ssm, NAMES) == before
 
 
 def test_the_remedy_of_a_refused_creation_is_accepted(ssm: Any) -> None:
@@ -476,7 +466,7 @@ def test_the_remedy_of_a_refused_creation_is_accepted(ssm: Any) -> None:
     second = create(owner="another deployment", profiles=only("alice"))
     assert second["caCertificate"] != first["caCertificate"]
     assert set(revoked(second).values()) == {"alice", "bob"}
-    assert NAMES.bundle("bob") not in kept(ssm)
+    assert NAMES.bundle("bob") not in read_parameters(ssm, NAMES)
 
 
 def test_a_deployment_neither_changes_nor_deletes_what_became_anothers(
@@ -485,7 +475,7 @@ def test_a_deployment_neither_changes_nor_deletes_what_became_anothers(
     outs = create()
     remove_under(ssm, NAMES.authority)
     create(owner="another deployment")
-    before = kept(ssm)
+    before = read_parameters(ssm, NAMES)
     with pytest.raises(IssuerError) as refusal:
         update(outs, profiles=only("alice"))
     assert str(refusal.value) == REFUSAL
@@ -494,7 +484,7 @@ def test_a_deployment_neither_changes_nor_deletes_what_became_anothers(
     monkeypatch.setattr(pulumi.log, "warn", warnings.append)
     Issuer().delete(NAMES.root, outs)
     assert warnings == ["/drawbridge/dev/authority belongs to another deployment and is not deleted"]
-    assert kept(ssm) == before
+    assert read_parameters(ssm, NAMES) == before
 
 
 def test_an_authority_without_an_owner_gets_one_at_the_next_update(ssm: Any) -> None:
@@ -502,7 +492,7 @@ def test_an_authority_without_an_owner_gets_one_at_the_next_update(ssm: Any) -> 
     assert Issuer().diff(NAMES.root, outs, PROPS).changes is True
     assert Issuer().diff(NAMES.root, outs, PROPS).replaces == []
     assert update(outs) == {**outs, "owner": "one deployment"}
-    assert kept(ssm)[NAMES.owner] == "one deployment"
+    assert read_parameters(ssm, NAMES)[NAMES.owner] == "one deployment"
     # The state of an update that was cut off has no owner yet.
     assert update(outs)["clients"] == outs["clients"]
 
@@ -510,12 +500,12 @@ def test_an_authority_without_an_owner_gets_one_at_the_next_update(ssm: Any) -> 
 def test_an_authority_follows_its_state_to_a_new_owner(ssm: Any) -> None:
     outs = create()
     assert update(outs, owner="the same deployment")["clients"] == outs["clients"]
-    assert kept(ssm)[NAMES.owner] == "the same deployment"
+    assert read_parameters(ssm, NAMES)[NAMES.owner] == "the same deployment"
 
 
 def test_a_state_without_an_owner_deletes_its_authority(ssm: Any) -> None:
     Issuer().delete(NAMES.root, without_owner())
-    assert kept(ssm) == {}
+    assert read_parameters(ssm, NAMES) == {}
 
 
 def test_each_owner_is_another() -> None:
@@ -536,7 +526,7 @@ FIRST, SECOND = "2020-01-01T00:00:00Z", "2020-01-01T00:00:01Z"
 
 def material(ssm: Any) -> dict[str, str]:
     """Everything that is secret, by what it is; of bob, who is never rotated alone, the parts of his bundle."""
-    stored = kept(ssm)
+    stored = read_parameters(ssm, NAMES)
     names = {name: NAMES.secret(name) for name in contract.GATEWAY_SECRETS}
     parts = {"certificate": bundles.certificate_of, "key": bundles.key_of, "tls-crypt": bundles.tls_crypt_of}
     return {
@@ -571,12 +561,12 @@ def test_a_rotation_replaces_its_keys_once_and_no_others(ssm: Any, rotation: str
     again = update(outs, rotations=rotations)
     after = material(ssm)
     assert {name for name in before if before[name] != after[name]} == replaced
-    assert all(len(value) <= register.PARAMETER_LIMIT for value in kept(ssm).values())
+    assert all(len(value) <= register.PARAMETER_LIMIT for value in read_parameters(ssm, NAMES).values())
     # A second deployment has nothing to change, and changes nothing if it runs all the same.
     assert Issuer().diff("", again, PROPS | {"rotations": rotations}).changes is False
-    stored = kept(ssm)
+    stored = read_parameters(ssm, NAMES)
     assert update(again, rotations=rotations) == again
-    assert kept(ssm) == stored
+    assert read_parameters(ssm, NAMES) == stored
 
 
 def test_a_rotation_of_a_client_revokes_its_former_certificate(ssm: Any) -> None:
@@ -605,7 +595,11 @@ def test_after_a_rotation_of_the_stack_all_former_certificates_are_revoked(ssm: 
     again = update(outs, rotations={"stack": FIRST})
     assert revoked(again) == {client["serial"]: name for name, client in outs["clients"].items()}
     for name in ("alice", "bob"):
-        assert bundles.ca_of(kept(ssm)[NAMES.bundle(name)]) == again["caCertificate"] != outs["caCertificate"]
+        assert (
+            bundles.ca_of(read_parameters(ssm, NAMES)[NAMES.bundle(name)])
+            == again["caCertificate"]
+            != outs["caCertificate"]
+        )
 
 
 @pytest.mark.parametrize("earlier", [{}, {"stack": FIRST, "gateway": FIRST, "clients": {"alice": FIRST}}])
@@ -613,21 +607,21 @@ def test_an_old_stack_file_brings_no_key_back_and_keeps_no_later_rotation_away(
     ssm: Any, earlier: dict[str, Any]
 ) -> None:
     outs = update(create(), rotations={"stack": SECOND, "gateway": SECOND, "clients": {"alice": SECOND}})
-    before = kept(ssm)
+    before = read_parameters(ssm, NAMES)
     old = update(outs, rotations=earlier)
-    assert kept(ssm) == before
+    assert read_parameters(ssm, NAMES) == before
     later = "2020-01-01T00:00:02Z"
     for rotation in ({"stack": later}, {"gateway": later}, {"clients": {"alice": later}}):
-        before = kept(ssm)
+        before = read_parameters(ssm, NAMES)
         old = update(old, rotations=rotation)
-        assert kept(ssm) != before
+        assert read_parameters(ssm, NAMES) != before
 
 
 def test_a_new_authority_is_not_rotated_again(ssm: Any) -> None:
     rotations = {"stack": FIRST, "gateway": FIRST, "clients": {"alice": FIRST}}
-    outs, before = create(rotations=rotations), kept(ssm)
+    outs, before = create(rotations=rotations), read_parameters(ssm, NAMES)
     assert update(outs, rotations=rotations) == outs
-    assert kept(ssm) == before
+    assert read_parameters(ssm, NAMES) == before
 
 
 @pytest.mark.fault("7.9")
@@ -668,7 +662,7 @@ def test_a_rotation_cut_off_anywhere_is_finished_by_the_next(
     after = material(ssm)
     assert {name for name in before if before[name] != after[name]} == replaced
     for name, client in again["clients"].items():
-        key = bundles.tls_crypt_of(kept(ssm)[NAMES.bundle(name)])
+        key = bundles.tls_crypt_of(read_parameters(ssm, NAMES)[NAMES.bundle(name)])
         assert tls_crypt.read_metadata(after["tls-crypt-v2.key"], key) == client["serial"].encode()
         assert client["serial"] not in again["revoked"]
     former = {client["serial"] for name, client in outs["clients"].items() if f"{name} certificate" in replaced}
@@ -694,11 +688,11 @@ def test_a_deployment_says_whose_bundles_end(
 
 
 def test_a_rotation_in_the_future_is_refused(ssm: Any) -> None:
-    outs, before = create(), kept(ssm)
+    outs, before = create(), read_parameters(ssm, NAMES)
     for rotations in ({"stack": "2999-01-01T00:00:00Z"}, {"clients": {"alice": "2999-01-01T00:00:00Z"}}):
         with pytest.raises(
             IssuerError,
             match=r"^drawbridge:rotations has 2999-01-01T00:00:00Z, which is in the future; use the time of now$",
         ):
             update(outs, rotations=rotations)
-    assert kept(ssm) == before
+    assert read_parameters(ssm, NAMES) == before

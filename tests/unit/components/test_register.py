@@ -1,13 +1,11 @@
 """The register of certificates on moto's SSM: its pages, what leaves it, and what moves into it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 import contract
 from components import authority_provider
@@ -20,14 +18,6 @@ NAMES = contract.Names("dev")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LAST = "9" * 48
 """The largest serials have about as many digits."""
-
-
-@pytest.fixture
-def ssm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    with mock_aws():
-        yield boto3.client("ssm", region_name="eu-west-1")
 
 
 def open_register(ssm: Any) -> Register:

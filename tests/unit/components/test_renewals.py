@@ -3,22 +3,19 @@
 Does not prove that OpenVPN accepts both certificates: its server looks at the authority, the end and the revocations.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-import boto3
 import pulumi
 import pytest
-from moto import mock_aws
 
 import contract
 from components import authority_provider, register
 from components.authority_provider import Issuer
 from openvpn import bundle as bundles
 from pki.authority import Certificate
-from tests.support.issuing import create_certificates, order_certificates, update_certificates
+from tests.support.issuing import create_certificates, order_certificates, read_parameters, update_certificates
 
 NAMES = contract.Names("dev")
 PROPS = order_certificates(dict.fromkeys(("alice", "bob"), "client\nremote 192.0.2.1\n"))
@@ -51,21 +48,8 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-@pytest.fixture
-def ssm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    with mock_aws():
-        yield boto3.client("ssm", region_name="eu-west-1")
-
-
-def read(ssm: Any) -> dict[str, str]:
-    pages = ssm.get_paginator("get_parameters_by_path").paginate(Path=NAMES.root, Recursive=True, WithDecryption=True)
-    return {p["Name"]: p["Value"] for page in pages for p in page["Parameters"]}
-
-
 def read_certificate(ssm: Any, client: str) -> Certificate:
-    return Certificate.read(bundles.certificate_of(read(ssm)[NAMES.bundle(client)]))
+    return Certificate.read(bundles.certificate_of(read_parameters(ssm, NAMES)[NAMES.bundle(client)]))
 
 
 def update(olds: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -109,13 +93,13 @@ def test_a_renewal_leaves_the_former_certificate_valid_until_it_ends(
         f"(until {end}); each needs its new bundle by then: drawbridge client fetch NAME --force --stack dev"
     ]
     new = read_certificate(ssm, "alice")
-    assert new.serial != former["alice"].serial and bundles.key_of(read(ssm)[NAMES.bundle("alice")])
+    assert new.serial != former["alice"].serial and bundles.key_of(read_parameters(ssm, NAMES)[NAMES.bundle("alice")])
     assert new.not_after - former["alice"].not_after == timedelta(days=335)
     assert renewed["revoked"] == {} and renewed["caCertificate"] == outs["caCertificate"]
     assert renewed["clients"]["alice"]["formerNotAfter"] == former["alice"].not_after.isoformat()
     # Another deployment changes nothing, and still knows both.
-    before = read(ssm)
-    assert update(renewed) == renewed and read(ssm) == before
+    before = read_parameters(ssm, NAMES)
+    assert update(renewed) == renewed and read_parameters(ssm, NAMES) == before
     # A deployment in the last month of the former certificate reminds of those who have yet to fetch.
     warnings.clear()
     clock.move(350)
@@ -245,7 +229,7 @@ def test_a_changed_lifetime_of_server_and_authority_is_applied_or_said(
         "OpenVPN restarts once",
     ]
     again = update(outs, **changes)
-    server = Certificate.read(read(ssm)[NAMES.secret("server.crt")])
+    server = Certificate.read(read_parameters(ssm, NAMES)[NAMES.secret("server.crt")])
     assert server.not_after - server.issued == timedelta(days=100)
     assert (again["caCertificate"], again["clients"]) == (outs["caCertificate"], outs["clients"])
     assert not is_planned(again, **changes)
