@@ -14,7 +14,7 @@
 BIN := .venv/bin
 ARGS ?=
 # Each file runs whole on one process: a lab serves all tests of a file. More processes than processors, because tests
-# of machines mostly wait; in the order of collection, so that the long files of labs do not come last.
+# of machines mostly wait; in the order of tests/conftest.py, so that the long files of labs do not come last.
 PYTEST := $(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 SHELL_SCRIPTS = git grep --untracked -lE '^\#!/(usr/)?bin/(env )?(ba)?sh( |$$)' -- ':!*.md' ':!*.py'
 

@@ -38,6 +38,6 @@ for conf in /etc/drawbridge/links/*.conf; do
     { cat "$conf" && sed -n '/^<ca>$/,$p' "$keys"; } >"$full.new"
     mv "$full.new" "$full"
 done
-systemctl enable --quiet systemd-networkd.service
+systemctl enable --no-reload --quiet systemd-networkd.service
 sh /etc/drawbridge/make-bond
 """

@@ -17,14 +17,15 @@ _STEP = 0.05
 def until(condition: Callable[[], T | None], seconds: float) -> T:
     """Return the first true value of `condition`; raise AssertionError if there is none within `seconds`.
 
-    A machine of the lab that goes down while it is asked is asked again in its next boot.
+    A machine of the lab that goes down while it is asked is asked again in its next boot. Each pause is as long as the
+    question took: what is waited for may need the processor that the question takes.
     """
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while (begin := time.monotonic()) < deadline:
         with contextlib.suppress(MachineDown):
             if result := condition():
                 return result
-        time.sleep(0.1)
+        time.sleep(max(0.1, time.monotonic() - begin))
     raise AssertionError(f"not within {seconds:.0f} s: {getattr(condition, '__name__', condition)}")
 
 

@@ -92,19 +92,19 @@ class Clock:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(agent, "wait_until", gateway.check_once)
-    (tmp_path / "etc/ssh").mkdir(parents=True)
-    instance = tmp_path / "var/lib/cloud/data/instance-id"
+    (disk / "etc/ssh").mkdir(parents=True)
+    instance = disk / "var/lib/cloud/data/instance-id"
     instance.parent.mkdir(parents=True)
     instance.write_text("i-1\n")
-    services = gateway.ServicesStub(tmp_path)
+    services = gateway.ServicesStub(disk)
     monkeypatch.setattr(agent, "send_management_commands", services.answer)
-    machine = agent.GatewayMachine(tmp_path, services, gateway.USER)
+    machine = agent.GatewayMachine(disk, services, gateway.USER)
     with mock_aws():
         ssm, s3 = (boto3.client(name, region_name="eu-west-1") for name in ("ssm", "s3"))
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-        world = World(tmp_path, services, machine, ssm, s3, agent.Cloud(ENV))
+        world = World(disk, services, machine, ssm, s3, agent.Cloud(ENV))
         world.put_secrets(gateway.gateway_secrets())
         yield world
 
