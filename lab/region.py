@@ -45,6 +45,8 @@ DEFAULT_PORT = 4700
 #: File in a region's directory that lists its processes.
 PROCESSES = "processes.json"
 _START_SECONDS = 60.0
+#: Seconds that a region's process may take to stop its machines before it is killed, and a killed process to be gone.
+_STOP_SECONDS, _KILL_SECONDS = 40.0, 60.0
 #: Regions this process started, to reap them when they end.
 _CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -397,7 +399,9 @@ def down(name: str = DEFAULT) -> bool:
     _check_directories(PATHS.directory(name))
     with _locked(name):
         for server in _read_processes(PATHS.directory(name))[:1]:
-            server.end(signal.SIGTERM, 40)
+            # One that does not end by itself, as on a busy machine, is killed, which leaves no less to clean up.
+            with contextlib.suppress(LabError):
+                server.end(signal.SIGTERM, _STOP_SECONDS)
         return _clean_up(name)
 
 
@@ -412,19 +416,19 @@ def _clean_up(name: str) -> bool:
     removed = directory.exists()
     if child := _CHILDREN.pop(name, None):
         child.kill()
-        child.wait(10)
+        child.wait(_KILL_SECONDS)
     for server in _read_processes(directory)[:1]:
-        server.end(signal.SIGKILL, 10)
+        server.end(signal.SIGKILL, _KILL_SECONDS)
     for init in _read_processes(directory)[1:]:
-        init.end_namespace(20)
+        init.end_namespace(_KILL_SECONDS)
     # Again until none is left: one that is killed may just have started another.
     while marked := processes_with(REGION_VARIABLE, str(directory)):
         removed = True
         for process in marked:
-            process.end(signal.SIGKILL, 10)
+            process.end(signal.SIGKILL, _KILL_SECONDS)
     created = list_namespaces(directory)
     for process in [process for namespace in created for process in processes_in(namespace)]:
-        process.end(signal.SIGKILL, 10)  # what somebody left running in a machine's network
+        process.end(signal.SIGKILL, _KILL_SECONDS)  # what somebody left running in a machine's network
     machines = _machine_names(name, directory)
     if directory.exists():
         unmount_below(directory)

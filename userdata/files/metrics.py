@@ -5,8 +5,9 @@ It runs by a timer with the instance's role, which may write to the stack's own 
 has the level beside this script: `full` sends each process's metrics, `basic` the gateway's, and once a day the days
 left and the days that a fix has waited; both send how many sessions were displaced, if any were. `off` sends nothing.
 In a stack with alarms the release also has `alarms.json`, and this script sends what these are for. The last counter
-values are in its state directory; after a restart of OpenVPN, counting starts at zero. Only Python's standard library
-and boto3.
+values are in its state directory; after a restart of OpenVPN, counting starts at zero. A metric that cannot be read is
+missing, as while the machine boots, and what cannot be sent is sent by the next run. Neither is a failure of the unit:
+an alarm on a missing `Ready` says that nothing comes. Only Python's standard library and boto3.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -125,12 +126,12 @@ def certificate_metrics(now: datetime) -> list[dict[str, Any]]:
             result = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+            days = days_left(result.stdout, now) if result.returncode == 0 else None
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             print(f"the certificates could not be read: {error}", file=sys.stderr)
             return []
-        if result.returncode == 0:
+        if days is not None:
             dimension = [{"Name": "Certificate", "Value": name}]
-            days = days_left(result.stdout, now)
             metrics.append({"MetricName": "DaysLeft", "Dimensions": dimension, "Value": days, "Unit": "None"})
     return metrics
 
@@ -195,21 +196,42 @@ def drop_metrics(drops: int, before: int, seconds: int) -> list[dict[str, Any]]:
 
 def alarm_metrics(now: datetime, before: Mapping[str, Any], memory: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the metrics that alarms are for; what the next run needs is added to `memory`."""
-    report = REPORT.read_text() if REPORT.exists() else ""
-    metrics: list[dict[str, Any]] = [{"MetricName": "Ready", "Value": int(is_ready(report, now)), "Unit": "None"}]
-    try:
-        metrics += table_metrics(*((CONNTRACK / f"nf_conntrack_{name}").read_text() for name in ("count", "max")))
-        command = ["nft", "--json", "list", "counters"]
+    report = ""
+    with contextlib.suppress(OSError, ValueError):
+        report = REPORT.read_text()
+
+    def read_table() -> list[dict[str, Any]]:
+        return table_metrics(*((CONNTRACK / f"nf_conntrack_{name}").read_text() for name in ("count", "max")))
+
+    def count_drops() -> list[dict[str, Any]]:
         listing = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
+            ["nft", "--json", "list", "counters"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
         memory["drops"] = read_drops(listing.stdout)
         # The first run has nothing to compare with.
-        if "drops" in before:
-            metrics += drop_metrics(memory["drops"], before["drops"], memory["until"] - before["until"])
-    except (OSError, ValueError, KeyError, ZeroDivisionError, subprocess.SubprocessError) as error:
-        print(f"the kernel's counters could not be read: {error!r}", file=sys.stderr)
-    return metrics
+        if "drops" not in before:
+            return []
+        return drop_metrics(memory["drops"], before["drops"], memory["until"] - before["until"])
+
+    return [
+        {"MetricName": "Ready", "Value": int(is_ready(report, now)), "Unit": "None"},
+        *read_or_omit("the connection table", read_table),
+        *read_or_omit("the packet filter's counters", count_drops),
+    ]
+
+
+def read_or_omit(source: str, read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the metrics of a source; nothing, and a line in the journal, if it cannot be read or makes no sense."""
+    try:
+        return read()
+    except (OSError, ArithmeticError, LookupError, TypeError, ValueError, subprocess.SubprocessError) as error:
+        print(f"{source} could not be read: {error!r}", file=sys.stderr)
+        return []
 
 
 def displaced_sessions(since: int, until: int) -> list[dict[str, Any]]:
@@ -231,34 +253,64 @@ def displaced_sessions(since: int, until: int) -> list[dict[str, Any]]:
     return [{"MetricName": "DisplacedSessions", "Value": count, "Unit": "Count"}] if count else []
 
 
+def read_memory(path: Path) -> dict[str, Any]:
+    """Return what the last run has kept; nothing if there was none, or a power cut damaged it."""
+    try:
+        memory: dict[str, Any] = json.loads(path.read_text())
+        loads = [value for key, value in memory.items() if key not in ("day", "until", "drops")]
+        counts = [*(count for load in loads for count in load.values()), memory.get("until", 0), memory.get("drops", 0)]
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return memory if all(isinstance(count, int) for count in counts) else {}
+
+
+def send(region: str, namespace: str, metrics: Sequence[Mapping[str, Any]]) -> bool:
+    """Send metrics to CloudWatch; return whether it has taken them, and write a line to the journal if not."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+        cloudwatch = boto3.client("cloudwatch", region_name=region, config=config)
+        cloudwatch.put_metric_data(Namespace=namespace, MetricData=metrics)
+    except (BotoCoreError, ClientError, OSError) as error:
+        print(f"the metrics could not be sent to CloudWatch: {error}", file=sys.stderr)
+        return False
+    return True
+
+
 def main() -> int:
     """Send the level's metrics once and return the exit status."""
-    level = LEVEL.read_text().strip()
+    try:
+        level = LEVEL.read_text().strip()
+        env = {key: value for key, _, value in (row.partition("=") for row in ENVIRONMENT.read_text().splitlines())}
+        region, namespace = env["REGION"], f"Drawbridge/{env['STACK']}"
+    except (OSError, KeyError) as error:
+        print(f"nothing says which metrics to send, and where to: {error!r}", file=sys.stderr)
+        return 0
     if level == "off":
         return 0
-    lines = (line.partition("=") for line in ENVIRONMENT.read_text().splitlines())
-    env = {key: value for key, _, value in lines}
     memory = Path(os.environ.get("STATE_DIRECTORY", "/var/lib/drawbridge-metrics")) / "load.json"
-    before: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        before = json.loads(memory.read_text())
-    now, metrics = datetime.now(UTC), []
+    before, now, metrics = read_memory(memory), datetime.now(UTC), []
     loads: dict[str, dict[str, int]] = {}
     for path in find_sockets():
         instance = path.parent.name.removeprefix("openvpn-")
         try:
-            loads[instance] = query_load(path)
-            processes = process_metrics(instance, loads[instance], before.get(instance, {}))
-        except (OSError, KeyError) as error:
-            loads.pop(instance, None)
+            load = query_load(path)
+            processes = process_metrics(instance, load, before.get(instance, {}))
+        except (OSError, KeyError, ValueError) as error:
             print(f"{instance}: {error!r}", file=sys.stderr)
         else:
+            loads[instance] = load
             metrics += processes if level == "full" else []
     today, until = str(now.date()), int(now.timestamp())
     certificates = certificate_metrics(now)
     # Certificates that could not be read are read by the next run, not on the next day.
     after: dict[str, Any] = {**loads, **({"day": today} if certificates else {}), "until": until}
-    alarms = json.loads(ALARMS.read_text()) if ALARMS.exists() else None
+    alarms = None
+    with contextlib.suppress(OSError, ValueError):
+        alarms = json.loads(ALARMS.read_text())
     if alarms is not None:
         certificates = [*certificates, *client_metrics(alarms["clientsEnd"], now)]
         metrics += alarm_metrics(now, before, after)
@@ -268,18 +320,11 @@ def main() -> int:
         metrics += waiting_fixes(now) if level != "full" else []
         metrics += earliest_end(certificates) if level != "full" or alarms is not None else []
     metrics += displaced_sessions(before.get("until", until - FIRST_PERIOD), until)
-    if not metrics:
-        return 0
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        cloudwatch = boto3.client("cloudwatch", region_name=env["REGION"])
-        cloudwatch.put_metric_data(Namespace=f"Drawbridge/{env['STACK']}", MetricData=metrics)
-        memory.write_text(json.dumps(after))
-    except (BotoCoreError, ClientError, OSError) as error:
-        print(f"the metrics could not be sent to CloudWatch: {error}", file=sys.stderr)
-        return 1
+    if metrics and send(region, namespace, metrics):
+        try:
+            memory.write_text(json.dumps(after))
+        except OSError as error:
+            print(f"the next run will count from an earlier one: {error}", file=sys.stderr)
     return 0
 
 

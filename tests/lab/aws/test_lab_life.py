@@ -111,9 +111,19 @@ def test_a_region_killed_while_a_machine_starts_is_cleaned_up_too() -> None:
     assert Process.of(guest.leader) is None
 
 
-def _kill_server() -> None:
+@pytest.mark.fault("9.1")
+def test_a_region_that_does_not_end_by_itself_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region, "_STOP_SECONDS", 1)
+    region.start(NAME)
+    _kill_server(signal.SIGSTOP)
+
+    assert region.down(NAME)
+    assert traces(NAME) == []
+
+
+def _kill_server(number: signal.Signals = signal.SIGKILL) -> None:
     [server] = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if _is_server(p)]
-    os.kill(server, signal.SIGKILL)
+    os.kill(server, number)
 
 
 def _is_server(cmdline: Path) -> bool:

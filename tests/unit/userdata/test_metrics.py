@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from userdata.cloud_config import FILES
 
@@ -320,3 +321,95 @@ def test_the_management_socket_is_asked(metrics: ModuleType, tmp_path: Path) -> 
         thread.start()
         assert metrics.query_load(path) == {"nclients": 1, "bytesin": 10, "bytesout": 20}
         thread.join()
+
+
+@pytest.mark.parametrize("missing", ["metrics-level", "env"])
+def test_a_run_before_there_is_a_release_ends_well(
+    metrics: ModuleType, tmp_path: Path, sent: Sent, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    sent("off")
+    (tmp_path / "metrics-level").write_text("full\n")
+    (tmp_path / missing).unlink()
+    assert metrics.main() == 0
+    assert "nothing says which metrics to send" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionRefusedError(), FileNotFoundError(), TimeoutError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")],
+    ids=repr,
+)
+def test_a_process_that_does_not_answer_yet_costs_only_its_own_metrics(
+    metrics: ModuleType, sent: Sent, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def query(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(metrics, "query_load", query)
+    days = [("DaysLeft", 825.0), ("DaysLeft", 3650.0)]
+    assert sent("full") == [days, days]
+
+
+def test_a_process_that_has_no_figures_yet_costs_only_its_own_metrics(
+    metrics: ModuleType, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "query_load", lambda _: {})
+    assert sent("basic") == [[("DaysLeft", 825.0)]]
+
+
+def test_a_machine_whose_kernel_tracks_nothing_yet_sends_the_rest(
+    metrics: ModuleType, tmp_path: Path, sent: Sent, kernel: Callable[..., None]
+) -> None:
+    """The keys of the connection table come with its module, and the agent's report with its first run."""
+    for name in ("nf_conntrack_count", "nf_conntrack_max", "report.json"):
+        (tmp_path / name).unlink()
+    assert [dict(request)["Ready"] for request in sent("basic")] == [0, 0]
+    assert "drops" in json.loads((tmp_path / "load.json").read_text()), "the filter's counters are there"
+
+
+def test_a_certificate_whose_end_cannot_be_read_costs_nothing_else(
+    metrics: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "", ""))
+    assert metrics.certificate_metrics(datetime(2030, 1, 1, tzinfo=UTC)) == []
+
+
+@pytest.mark.parametrize("text", ["", "\0\0\0", "[]", "null", '{"server": 7}', '{"until": "today"}', '{"drops": null}'])
+def test_a_memory_that_a_power_cut_has_damaged_is_forgotten(
+    metrics: ModuleType, tmp_path: Path, sent: Sent, text: str
+) -> None:
+    (tmp_path / "load.json").write_text(text)
+    assert sent("basic")[0] == [("ConnectedClients", 2), ("Bytes", 40), ("DaysLeft", 825.0)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoCredentialsError(),
+        EndpointConnectionError(endpoint_url="https://monitoring.eu-west-1.amazonaws.com"),
+        ClientError({"Error": {"Code": "SignatureDoesNotMatch", "Message": "not yet current"}}, "PutMetricData"),
+    ],
+    ids=["metadata service", "network", "clock"],
+)
+def test_what_cannot_be_sent_yet_is_sent_by_the_next_run(
+    metrics: ModuleType,
+    sent: Sent,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    create = boto3.client
+
+    class Unreachable:
+        def put_metric_data(self, **_: object) -> None:
+            monkeypatch.setattr(boto3, "client", create)
+            raise error
+
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: Unreachable())
+    assert sent("basic") == [[("ConnectedClients", 2), ("Bytes", 40), ("DaysLeft", 825.0)]]
+    assert "the metrics could not be sent to CloudWatch: " in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_does_not_fail_the_run(metrics: ModuleType, tmp_path: Path, sent: Sent) -> None:
+    (tmp_path / "load.json").mkdir()
+    assert [("ConnectedClients", 2), ("Bytes", 40), ("DaysLeft", 825.0)] in sent("basic")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kits import kit
 from userdata.cloud_config import FILES
 from userdata.files import agent
 
@@ -113,3 +114,10 @@ def test_a_unit_has_time_on_an_instance_without_cpu_credits(file: str, seconds: 
     lines = (FILES / "root" / UNITS / file).read_text().splitlines()
     (timeout,) = (line.partition("=")[2] for line in lines if line.startswith("TimeoutStartSec="))
     assert float(timeout) >= seconds
+
+
+def test_a_link_has_time_to_stop_on_a_busy_machine() -> None:
+    """Else systemd kills OpenVPN before it has said goodbye, and calls the link failed."""
+    lines = (kit.FILES / "links" / UNITS / "drawbridge-link@.service").read_text().splitlines()
+    (timeout,) = (line.partition("=")[2] for line in lines if line.startswith("TimeoutStopSec="))
+    assert float(timeout) >= 20
