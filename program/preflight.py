@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 from components.account_quotas import check_addresses, check_vpcs
 from components.authority_provider import BATCH
 from components.existing_vpc import ExistingVpc, ExistingVpcArgs, find_existing_vpc
+from components.foreign_names import check_log_groups, check_topic
 from components.own_account import check_own_account
 from components.parameter_quotas import check_parameters, count_needed
 from components.prepared_image import check_prepared_image
@@ -30,13 +31,18 @@ Placement = ExistingVpc | NewVpc
 
 
 def check_account(settings: Settings) -> None:
-    """Raise `pulumi.RunError` if the account lacks IAM resources or the prepared image that the settings name."""
+    """Raise `pulumi.RunError` if the account lacks what the settings name, or has names that the stack needs."""
     check_own_account("secrets.users", settings.secrets.users, "use users and roles of that account")
     boundary = settings.iam.permissions_boundary
     remedy = "use a policy of that account, or one of AWS's (arn:aws:iam::aws:policy/…)"
     check_own_account("iam.permissionsBoundary", [boundary] if boundary else [], remedy)
     if settings.gateway.image == PREPARED:
         check_prepared_image(settings.region, settings.stack, settings.gateway.instance_type)
+    if settings.log.days is not None:
+        gateways = [Names(settings.stack, letter) for letter, _ in zip(GATEWAYS, settings.vpcs, strict=False)]
+        check_log_groups(settings.region, gateways)
+    if settings.alerts:
+        check_topic(settings.region, settings.stack)
 
 
 def find_placements(settings: Settings) -> dict[str, Placement]:

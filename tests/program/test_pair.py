@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -9,6 +10,8 @@ import pulumi
 import pytest
 
 import contract
+from drawbridge.operate import connection_log
+from drawbridge.operate.account import Account
 from lab.api.moto_patches import add_quota_increases, patched
 from openvpn.bundle import ca_of, certificate_of
 from pki.authority import Certificate
@@ -179,6 +182,33 @@ def test_neither_role_reads_what_is_the_others_but_for_its_own_bundle(pair: Depl
             "Metrics": ["*"],
             "ConnectionLog": [f"arn:aws:logs:{REGION}:123456789012:log-group:{names.connections}:*"],
         }
+
+
+def test_each_gateway_has_a_connection_log_and_a_history_has_both(pair: Deployment) -> None:
+    listed = pair.logs.describe_log_groups(logGroupNamePrefix=A.root)["logGroups"]
+    groups = {group["logGroupName"]: group for group in listed}
+    assert {name: group["retentionInDays"] for name, group in groups.items()} == {A.connections: 90, B.connections: 90}
+    for minute, names in enumerate((B, A)):
+        arn = groups[names.connections]["arn"].removesuffix(":*")
+        assert pair.logs.list_tags_for_resource(resourceArn=arn)["tags"] == names.tags("connections")
+        write_event(pair, names, datetime.now(UTC) - timedelta(minutes=2 - minute))
+    account = Account(stack="duo", session=boto3.Session("testing", "testing", region_name=REGION))
+    events = connection_log.read_history(account, "alice", timedelta(hours=1))
+    assert [event.gateway for event in events] == ["duo/b", "duo"]
+
+
+def write_event(pair: Deployment, names: contract.Names, moment: datetime) -> None:
+    """Write an event of client alice to a gateway's log as the gateway does."""
+    gateway = f"{names.stack}{'' if names.gateway == 'a' else f'/{names.gateway}'}"
+    event = {
+        "id": gateway, "time": moment.isoformat(), "event": "connected", "gateway": gateway, "process": "ovn0",
+        "client": "alice", "address": "203.0.113.7", "port": 40001,
+    }  # fmt: skip
+    stream = {"logGroupName": names.connections, "logStreamName": "i-1"}
+    pair.logs.create_log_stream(**stream)
+    pair.logs.put_log_events(
+        **stream, logEvents=[{"timestamp": int(moment.timestamp() * 1000), "message": json.dumps(event)}]
+    )
 
 
 def test_gateways_alone_where_the_vpcs_stay_apart(deploy: Deploy) -> None:

@@ -123,6 +123,25 @@ class World:
         self.ec2.delete_subnet(SubnetId=subnet["SubnetId"])
 
 
+def with_foreign_log(_: World) -> Sections:
+    Deployment({}, []).logs.create_log_group(logGroupName=LOG_GROUP)
+    return {}
+
+
+def delete_log_group() -> None:
+    Deployment({}, []).logs.delete_log_group(logGroupName=LOG_GROUP)
+
+
+def with_foreign_topic(_: World) -> Sections:
+    Deployment({}, []).sns.create_topic(Name=contract.topic_name("dev"))
+    return {"alerts": {"email": "operator@example.com"}}
+
+
+def delete_topic(message: str) -> None:
+    (topic,) = re.findall(r"--topic-arn (\S+)", message)
+    Deployment({}, []).sns.delete_topic(TopicArn=topic)
+
+
 def deployed_in_zone_a(world: World) -> Sections:
     world.deploy_subnet()
     return {"gateway": NOT_IN_A}
@@ -195,6 +214,9 @@ class Refusal:
 
 
 NO_IMAGE = "drawbridge:gateway.image: ours needs a prepared image for *, the architecture of *, but * has *; *"
+LOG_GROUP = contract.Names("dev").connections
+FOREIGN_LOG = "drawbridge:log: log group * exists in * and is not stack *'s; *"
+FOREIGN_TOPIC = "drawbridge:alerts: topic * exists in * and is not stack *'s; *"
 NO_TYPE = "drawbridge:gateway.instanceType: * is not offered in *"
 FIRST_SUBNET = "*, where the stack's subnets are; *, or destroy the stack and deploy it again, in *"
 TOO_MANY = "drawbridge:network: needs * new *, but * has * and the account's quota is *; *, or ask for more: *"
@@ -350,6 +372,20 @@ IN_THE_ACCOUNT = [
         "build one (drawbridge image build --stack dev --architecture arm64)",
         lambda *_: prepare_image("arm64"),
     ),
+    Refusal(
+        with_foreign_log,
+        FOREIGN_LOG,
+        f"aws logs delete-log-group --log-group-name {LOG_GROUP}",
+        lambda *_: delete_log_group(),
+    ),
+    Refusal(
+        with_foreign_log,
+        FOREIGN_LOG,
+        "drawbridge:log.retention: none",
+        lambda *_: {"log": {"retention": "none"}},
+    ),
+    Refusal(with_foreign_topic, FOREIGN_TOPIC, "delete it", lambda _, message: delete_topic(message)),
+    Refusal(with_foreign_topic, FOREIGN_TOPIC, "or leave drawbridge:alerts out", lambda *_: {}),
     Refusal(full_of_vpcs(), TOO_MANY, "delete 1", lambda world, _: world.delete_vpcs(1)),
     Refusal(full_of_vpcs(pair={}), TOO_MANY, "delete 2", lambda world, _: world.delete_vpcs(2)),
     Refusal(full_of_vpcs(), TOO_MANY, "drawbridge:network.vpcId", lambda world, _: world.network()),
