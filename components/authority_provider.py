@@ -8,7 +8,10 @@ missing and writes that, so a run that was cut off is finished by the next one:
 - all keys of the authority and the server are one parameter, so they are there together or not at all;
 - a certificate's serial is registered before its bundle is written, so none is ever out of reach of a revocation;
 - a serial is marked as revoked before its bundle goes, and stays so until its certificate has ended;
-- a certificate that is renewed names the one that it renews, which thus stays valid until it ends, also after a cut;
+- the authority's certificate is renewed for the same key, so bundles with the former one stay as they are: in each of
+  them, the client's certificate ends first;
+- a client's certificate that is renewed names the one that it renews, which thus stays valid until it ends, also after
+  a cut;
 - bundles that move between SSM and S3 are all written in the new place before they go in the former one;
 - with keys and serials is stored which rotation made them, so each rotation is carried out once;
 - an authority that was restored from a backup belongs to the deployment that comes first, once it is complete.
@@ -37,7 +40,7 @@ from components.renewals import find_due, find_ending_former, find_ordered, find
 from components.schedule import Schedule
 from openvpn import bundle as bundles
 from pki import ssh, tls_crypt
-from pki.authority import Certificate, CertificateAuthority, Leaf, PkiError
+from pki.authority import Certificate, CertificateAuthority, Leaf, PkiError, is_same_authority
 
 #: SSM takes 3 PutParameter calls per second from an account and region ("AWS Systems Manager endpoints and quotas" in
 #: the AWS General Reference), and each new client needs one. The adaptive mode lowers the rate of calls to what SSM
@@ -164,13 +167,19 @@ class Keys:
             )
         return self
 
+    def renew(self, order: Order, now: datetime) -> "Keys":
+        """Return the keys with certificates of authority and server as they are ordered, new ones if necessary."""
+        if order.schedule.is_authority_due(Certificate.read(self.ca.certificate), now):
+            return replace(self, ca=self.ca.renew(order.schedule.ca, now)).with_server(order, now)
+        return self.with_server(order, now)
+
     def with_server(self, order: Order, now: datetime) -> "Keys":
         """Return the keys with a server certificate as it is ordered, a new one if necessary."""
         if self.server_certificate:
             server, schedule = Certificate.read(self.server_certificate), order.schedule
-            authority = Certificate.read(self.ca.certificate)
-            is_as_ordered = server.not_after == schedule.server_end(server.issued, authority)
-            is_due = schedule.is_server_due(server.not_after, authority, now)
+            authority_end = Certificate.read(self.ca.certificate).not_after
+            is_as_ordered = server.not_after == schedule.server_end(server.issued, authority_end)
+            is_due = schedule.is_server_due(server.not_after, authority_end, now)
             if server.common_name == order.server_name and is_as_ordered and not is_due:
                 return self
         leaf = self.ca.issue_server(order.server_name, order.schedule.server, now)
@@ -275,7 +284,7 @@ def converge(
     now = now.replace(microsecond=0)
     stored = store.values.get(order.names.keys)
     try:
-        keys = Keys.load(stored).rotate(order, now).with_server(order, now) if stored else Keys.create(order, now)
+        keys = Keys.load(stored).rotate(order, now).renew(order, now) if stored else Keys.create(order, now)
     except (PkiError, ValueError, KeyError, TypeError) as error:
         reason = str(error) if isinstance(error, PkiError) else type(error).__name__
         raise IssuerError(f"the authority's keys in {order.names.keys} cannot be used: {reason}") from None
@@ -297,7 +306,7 @@ def converge(
         )
     register.revoke_all_but({bundle.certificate.serial for bundle in good.values()}, now)
     stored_bundles.delete_all_but(good.keys())
-    due = _find_due_certificates(order, keys, _certificates(good), now)
+    due = _find_due_certificates(order, keys, good, now)
     current = {client: bundle for client, bundle in good.items() if client not in due}
     changed = _render_changed_bundles(stored_bundles, order, keys, current)
     subject = f"bundles of clients under {order.names.clients}"
@@ -320,6 +329,8 @@ class GoodBundle:
 
     text: str
     certificate: Certificate
+    authority: Certificate
+    """The authority's certificate in the bundle, which may be a former one."""
     connects: bool
     """Whether the gateway's present key opens its tls-crypt-v2 key."""
 
@@ -339,29 +350,31 @@ def _find_good_bundles(
         for text in texts.get(client, ()):
             try:
                 certificate = Certificate.read(bundles.certificate_of(text))
-                signed = bundles.ca_of(text).strip() == keys.ca.certificate.strip()
+                authority = Certificate.read(bundles.ca_of(text))
+                signed = is_same_authority(authority.certificate, keys.ca.certificate)
                 complete = bool(bundles.key_of(text) and bundles.tls_crypt_of(text))
             except (PkiError, bundles.BundleError):
                 continue
             valid = signed and complete and certificate.not_after > now and certificate.serial in rotations
             if valid and rotations[certificate.serial] >= order.client_rotations.get(client, ""):
-                usable.append(GoodBundle(text, certificate, _opens(keys, bundles.tls_crypt_of(text))))
+                usable.append(GoodBundle(text, certificate, authority, _opens(keys, bundles.tls_crypt_of(text))))
         if usable:
             good[client] = max(usable, key=lambda bundle: (bundle.connects, bundle.certificate.issued))
     return good
 
 
 def _find_due_certificates(
-    order: Order, keys: Keys, good: Mapping[str, Certificate], now: datetime
+    order: Order, keys: Keys, good: Mapping[str, GoodBundle], now: datetime
 ) -> dict[str, Certificate]:
     """Return the certificates that have to be renewed: by their end, another lifetime, or an order to renew them."""
-    authority, schedule = Certificate.read(keys.ca.certificate), order.schedule
+    authority_end, schedule = Certificate.read(keys.ca.certificate).not_after, order.schedule
     return {
-        client: certificate
-        for client, certificate in good.items()
-        if certificate.not_after != schedule.client_end(client, certificate.issued, authority)
-        or schedule.is_client_due(client, certificate.not_after, authority, now)
-        or certificate.issued < order.renewal_of(client)
+        client: bundle.certificate
+        for client, bundle in good.items()
+        if bundle.certificate.not_after
+        != schedule.client_end(client, bundle.certificate.issued, bundle.authority.not_after)
+        or schedule.is_client_due(client, bundle.certificate.not_after, authority_end, now)
+        or bundle.certificate.issued < order.renewal_of(client)
     }
 
 
@@ -422,12 +435,12 @@ def _issue(
     revoked by the next run.
     """
     leaves, texts = {}, {}
-    authority = Certificate.read(keys.ca.certificate)
+    authority_end = Certificate.read(keys.ca.certificate).not_after
     for client in clients:
         try:
             # Not before the order to renew it, whose clock may be ahead: it would be carried out again and again.
             issued = max(now, order.renewal_of(client))
-            lifetime = order.schedule.client_end(client, issued, authority) - issued
+            lifetime = order.schedule.client_end(client, issued, authority_end) - issued
             leaf = leaves[client] = keys.ca.issue_client(client, lifetime, issued)
             tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
         except PkiError as error:

@@ -20,11 +20,17 @@ def find_due(outputs: Mapping[str, Any], schedule: Schedule, now: datetime) -> I
     `outputs` are those of the last deployment, by which a preview decides as the deployment after it does.
     """
     authority = Certificate.read(outputs["caCertificate"])
+    authority_end = schedule.authority_end(authority, now)
+    if schedule.is_authority_due(authority, now):
+        yield (
+            f"the authority's certificate ({_describe_end(authority.not_after, now)}), for which OpenVPN restarts "
+            "once; its key stays, so no client needs another bundle for it"
+        )
     server = datetime.fromisoformat(outputs["serverNotAfter"])
-    if schedule.is_server_due(server, authority, now):
+    if schedule.is_server_due(server, authority_end, now):
         yield f"the gateway's certificate ({_describe_end(server, now)}), for which OpenVPN restarts once"
     ends = {client: datetime.fromisoformat(entry["notAfter"]) for client, entry in outputs["clients"].items()}
-    due = {client: end for client, end in ends.items() if schedule.is_client_due(client, end, authority, now)}
+    due = {client: end for client, end in ends.items() if schedule.is_client_due(client, end, authority_end, now)}
     if due:
         ends_of_due = {client: _describe_end(end, now) for client, end in sorted(due.items())}
         yield f"{_list_clients(ends_of_due)}; the former ones work until then"
@@ -33,7 +39,10 @@ def find_due(outputs: Mapping[str, Any], schedule: Schedule, now: datetime) -> I
 def find_reordered(former: Schedule, schedule: Schedule, clients: Mapping[str, Any]) -> Iterator[str]:
     """Yield how the lifetimes that are ordered differ from the former ones, and what follows, in words."""
     if former.ca != schedule.ca:
-        yield f"drawbridge:lifetimes.ca is {schedule.ca.days} now, for the next authority; the present one stays"
+        yield (
+            f"drawbridge:lifetimes.ca is {schedule.ca.days} now, for the authority's next certificate; the present one "
+            "stays"
+        )
     if former.server != schedule.server:
         yield (
             f"drawbridge:lifetimes.server is {schedule.server.days} now: the gateway gets a new certificate, for which "

@@ -33,22 +33,33 @@ class Schedule:
         """
         return min(self.renewal, lifetime / 3)
 
-    def client_end(self, client: str, issued: datetime, authority: Certificate) -> datetime:
-        """Return when a client's certificate ends that the authority issued at a moment.
+    def is_authority_due(self, authority: Certificate, now: datetime) -> bool:
+        """Return whether the authority's certificate is in its window.
 
-        It ends before the authority's own window, in which the server's certificate moves to the next authority.
+        The window has room for the longest validity of a client's certificate, which must not end after the authority's
+        certificate in the same bundle: so no client's validity is cut short, and none needs a bundle because of it.
         """
-        return min(issued + self.lifetime_of(client), authority.not_after - self.window(self.ca))
+        longest = max((self.client, *self.clients.values()))
+        validity = authority.not_after - authority.issued
+        return authority.not_after - now <= min(longest + self.renewal, validity / 3)
 
-    def is_client_due(self, client: str, not_after: datetime, authority: Certificate, now: datetime) -> bool:
-        """Return whether a client's certificate is in its window; `authority` would issue the next one."""
+    def authority_end(self, authority: Certificate, now: datetime) -> datetime:
+        """Return when the authority's certificate ends once a deployment has renewed it if it is due."""
+        return now + self.ca if self.is_authority_due(authority, now) else authority.not_after
+
+    def client_end(self, client: str, issued: datetime, authority_end: datetime) -> datetime:
+        """Return when a client's certificate ends that was issued at a moment, under an authority with this end."""
+        return min(issued + self.lifetime_of(client), authority_end)
+
+    def is_client_due(self, client: str, not_after: datetime, authority_end: datetime, now: datetime) -> bool:
+        """Return whether a client's certificate is in its window; `authority_end` would bound the next one."""
         in_window = not_after - now <= self.window(self.lifetime_of(client))
-        return in_window and self.client_end(client, now, authority) > not_after
+        return in_window and self.client_end(client, now, authority_end) > not_after
 
-    def server_end(self, issued: datetime, authority: Certificate) -> datetime:
-        """Return when a server's certificate ends that the authority issued at a moment."""
-        return min(issued + self.server, authority.not_after)
+    def server_end(self, issued: datetime, authority_end: datetime) -> datetime:
+        """Return when a server's certificate ends that was issued at a moment, under an authority with this end."""
+        return min(issued + self.server, authority_end)
 
-    def is_server_due(self, not_after: datetime, authority: Certificate, now: datetime) -> bool:
-        """Return whether the server's certificate is in its window; `authority` would issue the next one."""
-        return not_after - now <= self.window(self.server) and self.server_end(now, authority) > not_after
+    def is_server_due(self, not_after: datetime, authority_end: datetime, now: datetime) -> bool:
+        """Return whether the server's certificate is in its window; `authority_end` would bound the next one."""
+        return not_after - now <= self.window(self.server) and self.server_end(now, authority_end) > not_after

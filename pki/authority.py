@@ -5,7 +5,7 @@ Keys are left out of every repr and error.
 """
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self, TypeGuard
 
@@ -74,13 +74,17 @@ class CertificateAuthority:
         if not 1 <= len(common_name) <= 64:
             raise PkiError(f"the authority's common name has {len(common_name)} characters; give it 1 to 64")
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name(common_name)
-        builder = (
-            _builder(name, name, key.public_key(), _validity(lifetime, now))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(sign=False), critical=True)
-        )
-        return cls(certificate=_pem(builder.sign(key, hashes.SHA256())), key=_key_pem(key))
+        return cls(certificate=_certify_authority(_name(common_name), key, lifetime, now), key=_key_pem(key))
+
+    def renew(self, lifetime: timedelta, now: datetime) -> Self:
+        """Return the authority with another certificate, valid until `now + lifetime`, for the same name and key.
+
+        Either certificate verifies all that the authority has signed and will sign, until it ends itself: a chain is
+        built by the name of the issuer and the identifier of its key (RFC 5280, 4.2.1.1). `now` must know its time
+        zone. Raises `PkiError` for a lifetime that cannot be and for a key that is not the certificate's.
+        """
+        name, key = _load_certificate(self.certificate).subject, self._signing_key()
+        return replace(self, certificate=_certify_authority(name, key, lifetime, now))
 
     def issue_server(self, common_name: str, lifetime: timedelta, now: datetime) -> Leaf:
         """Return a new key and a certificate for it that clients accept of a server; otherwise as `issue_client`."""
@@ -158,6 +162,12 @@ class CertificateAuthority:
         return key
 
 
+def is_same_authority(first: str, second: str) -> bool:
+    """Return whether two certificates (PEM) are of one authority: for the same name and key; raises `PkiError`."""
+    former, latter = _load_certificate(first), _load_certificate(second)
+    return former.subject == latter.subject and former.public_key() == latter.public_key()
+
+
 def self_signed(common_name: str, lifetime: timedelta, now: datetime) -> Leaf:
     """Return a key and a certificate that nobody vouches for, to be known by its fingerprint; raises `PkiError`."""
     _check_common_name(common_name)
@@ -183,6 +193,15 @@ def _acceptable(key: object) -> TypeGuard[_PublicKey]:
             return key.key_size >= 2048
         case _:
             return isinstance(key, ed25519.Ed25519PublicKey)
+
+
+def _certify_authority(name: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta, now: datetime) -> str:
+    builder = (
+        _builder(name, name, key.public_key(), _validity(lifetime, now))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign=False), critical=True)
+    )
+    return _pem(builder.sign(key, hashes.SHA256()))
 
 
 def _builder(

@@ -7,7 +7,7 @@ secrets, and the clients' bundles, from wherever they are. It holds every secret
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from drawbridge.operate.private_files import write_private_file
 from drawbridge.operate.stored_bundles import list_bundles
 from openvpn.bundle import BundleError, ca_of, certificate_of
 from pki import age
-from pki.authority import Certificate, PkiError
+from pki.authority import Certificate, PkiError, is_same_authority
 
 #: Version of a backup's content. Others are refused.
 VERSION = 1
@@ -146,7 +146,8 @@ def _find_mismatch(
         return f"{names.keys} cannot be read"
     for client, bundle in bundles.items():
         try:
-            fits = ca_of(bundle).strip() == ca and str(Certificate.read(certificate_of(bundle)).serial) in serials
+            is_registered = str(Certificate.read(certificate_of(bundle)).serial) in serials
+            fits = is_registered and is_same_authority(ca_of(bundle), ca)
         except (BundleError, PkiError):
             fits = False
         if not fits:
@@ -160,6 +161,14 @@ def _ca_of(keys: str) -> str | None:
         return str(json.loads(keys)["ca"]["certificate"]).strip()
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _is_same_authority(stored: str, saved: str) -> bool:
+    """Return whether two values of `Names.keys` are one authority's, also if its certificate was renewed between."""
+    first, second = _ca_of(stored), _ca_of(saved)
+    with suppress(PkiError):
+        return first is not None and second is not None and is_same_authority(first, second)
+    return False
 
 
 def _list_serials(register: Mapping[str, str]) -> set[str]:
@@ -255,7 +264,7 @@ def _check_restorable(account: Account, names: Names, parameters: Mapping[str, S
         return
     if names.keys not in stored:
         return
-    if _ca_of(stored[names.keys]) == _ca_of(parameters["authority/keys"].value):
+    if _is_same_authority(stored[names.keys], parameters["authority/keys"].value):
         raise errors.BackupError(
             f"{where} has this authority: a restore would take back what it revoked since the backup",
             "nothing is to be done; to go back to the backup nevertheless, remove the parameters under "

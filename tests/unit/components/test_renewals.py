@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+import boto3
 import pulumi
 import pytest
 
@@ -14,7 +15,7 @@ import contract
 from components import authority_provider, register
 from components.authority_provider import Issuer
 from openvpn import bundle as bundles
-from pki.authority import Certificate
+from pki.authority import Certificate, is_same_authority
 from tests.support.issuing import create_certificates, order_certificates, read_parameters, update_certificates
 
 NAMES = contract.Names("dev")
@@ -36,6 +37,13 @@ class Clock:
         return now
 
 
+@pytest.fixture(autouse=True)
+def shared_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use one session: each loads the models of AWS's services, which takes most of a deployment's time."""
+    session = boto3.Session(region_name=PROPS["region"])
+    monkeypatch.setattr(boto3, "Session", lambda **_: session)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
@@ -48,8 +56,14 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
+def read_certificates(ssm: Any, client: str) -> tuple[Certificate, Certificate]:
+    """Return the client's certificate in a bundle, and the authority's there."""
+    bundle = read_parameters(ssm, NAMES)[NAMES.bundle(client)]
+    return Certificate.read(bundles.certificate_of(bundle)), Certificate.read(bundles.ca_of(bundle))
+
+
 def read_certificate(ssm: Any, client: str) -> Certificate:
-    return Certificate.read(bundles.certificate_of(read_parameters(ssm, NAMES)[NAMES.bundle(client)]))
+    return read_certificates(ssm, client)[0]
 
 
 def update(olds: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -60,17 +74,115 @@ def is_planned(olds: dict[str, Any], **changes: Any) -> bool:
     return bool(Issuer().diff(NAMES.root, olds, PROPS | changes).changes)
 
 
+def list_renewed(former: dict[str, Any], renewed: dict[str, Any]) -> set[str]:
+    """Return whose certificates a deployment has replaced."""
+    before, after = (
+        {
+            "authority": outs["caCertificate"],
+            "server": outs["serverFingerprint"],
+            "clients": [client["serial"] for client in outs["clients"].values()],
+        }
+        for outs in (former, renewed)
+    )
+    return {name for name in before if before[name] != after[name]}
+
+
 def test_nothing_is_planned_outside_the_window_and_preview_and_deployment_agree(ssm: Any, clock: Clock) -> None:
     outs = create_certificates(PROPS)
-    planned = []
-    for day in range(0, 365 * 3, 5):
-        clock.move(day)
+    client, authority = read_certificates(ssm, "alice")
+    planned = {}
+    for day in range(0, 365 * 12, 5):
+        now = clock.move(day)
         if is_planned(outs):
-            planned.append(day)
-            outs = update(outs)
-            assert not is_planned(outs)
-    # Clients a month before each year; the server in the last month of its 825 days.
-    assert planned == [335, 670, 795, 1005]
+            former, outs = outs, update(outs)
+            planned[day] = list_renewed(former, outs)
+            assert not is_planned(outs) and outs["revoked"] == {}
+            client, authority = read_certificates(ssm, "alice")
+        assert now < client.not_after <= authority.not_after
+        assert client.not_after - client.issued == timedelta(days=365)
+    # Clients a month before each year; the server in the last month of its 825 days; the authority a year and a month
+    # before its ten years are over, together with the server, whose certificate its end had cut short.
+    assert planned.pop(3255) == {"authority", "server"}
+    assert [day for day, renewed in planned.items() if renewed == {"server"}] == [795, 1590, 2385, 3180, 4050]
+    assert [day for day, renewed in planned.items() if renewed == {"clients"}] == [*range(335, 365 * 12, 335)]
+    assert len(planned) == 5 + 13
+
+
+def test_a_renewed_authority_keeps_its_key_and_changes_no_bundle(ssm: Any, clock: Clock, warnings: list[str]) -> None:
+    outs = create_certificates(PROPS)
+    clock.move(3200)
+    outs, before = update(outs), read_parameters(ssm, NAMES)
+    clock.move(3254)
+    warnings.clear()
+    assert not is_planned(outs) and warnings == []
+    now = clock.move(3255)
+    assert is_planned(outs)
+    end = f"{Certificate.read(outs['caCertificate']).not_after:%Y-%m-%d}"
+    assert warnings == [
+        f"/drawbridge/dev: certificates that end soon are renewed: the authority's certificate (until {end}), for "
+        "which OpenVPN restarts once; its key stays, so no client needs another bundle for it"
+    ]
+    renewed, after = update(outs), read_parameters(ssm, NAMES)
+    assert warnings[1:] == []
+    assert list_renewed(outs, renewed) == {"authority", "server"}
+    assert is_same_authority(outs["caCertificate"], renewed["caCertificate"])
+    assert Certificate.read(renewed["caCertificate"]).not_after == now + timedelta(days=3650)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {NAMES.keys, *(NAMES.secret(name) for name in ("ca.crt", "server.crt", "server.key"))}
+    # Whoever comes now gets a bundle with the new certificate.
+    profiles = {"profiles": PROPS["profiles"] | {"carol": "client\nremote 192.0.2.1\n"}}
+    assert update(renewed, **profiles)["clients"]["alice"] == outs["clients"]["alice"]
+    authorities = {name: bundles.ca_of(read_parameters(ssm, NAMES)[NAMES.bundle(name)]) for name in ("alice", "carol")}
+    assert authorities == {"alice": outs["caCertificate"], "carol": renewed["caCertificate"]}
+
+
+@pytest.mark.parametrize(
+    ("days", "ended", "renewed"),
+    [
+        (366, "alice (ended {client}), bob (ended {client})", {"clients"}),
+        (826, "the gateway's certificate (ended {server})", {"server", "clients"}),
+        (3651, "the authority's certificate (ended {authority})", {"authority", "server", "clients"}),
+    ],
+)
+def test_one_day_after_an_end_a_deployment_makes_all_work_again(
+    ssm: Any, clock: Clock, warnings: list[str], days: int, ended: str, renewed: set[str]
+) -> None:
+    outs = create_certificates(PROPS)
+    ends = {
+        "client": datetime.fromisoformat(outs["clients"]["alice"]["notAfter"]),
+        "server": datetime.fromisoformat(outs["serverNotAfter"]),
+        "authority": Certificate.read(outs["caCertificate"]).not_after,
+    }
+    now = clock.move(days)
+    assert is_planned(outs)
+    assert ended.format(**{name: f"{end:%Y-%m-%d}" for name, end in ends.items()}) in warnings[0]
+    again = update(outs)
+    assert list_renewed(outs, again) == renewed and not is_planned(again)
+    assert is_same_authority(outs["caCertificate"], again["caCertificate"])
+    assert read_certificate(ssm, "alice").not_after == now + timedelta(days=365)
+
+
+def test_certificates_that_the_authority_s_end_cut_short_are_renewed_in_their_own_window(
+    ssm: Any, clock: Clock
+) -> None:
+    """A validity of more than a third of the authority's has no room in its window."""
+    lifetimes = {"lifetimes": {"ca": 600.0, "server": 500.0, "client": 500.0}}
+    outs, planned = create_certificates(PROPS | lifetimes), {}
+    client, authority = read_certificates(ssm, "alice")
+    for day in range(0, 1200, 5):
+        now = clock.move(day)
+        if is_planned(outs, **lifetimes):
+            former, outs = outs, update(outs, **lifetimes)
+            planned[day] = list_renewed(former, outs)
+            assert not is_planned(outs, **lifetimes)
+            client, authority = read_certificates(ssm, "alice")
+        assert now < client.not_after <= authority.not_after
+    assert planned == {
+        400: {"authority"},
+        470: {"server", "clients"},
+        800: {"authority"},
+        940: {"server", "clients"},
+    }
 
 
 def test_a_renewal_leaves_the_former_certificate_valid_until_it_ends(
@@ -224,7 +336,8 @@ def test_a_changed_lifetime_of_server_and_authority_is_applied_or_said(
     changes = {"lifetimes": {"ca": 7300.0, "server": 100.0, "client": 365.0}}
     assert is_planned(outs, **changes)
     assert warnings == [
-        "/drawbridge/dev: drawbridge:lifetimes.ca is 7300 now, for the next authority; the present one stays",
+        "/drawbridge/dev: drawbridge:lifetimes.ca is 7300 now, for the authority's next certificate; the present one "
+        "stays",
         "/drawbridge/dev: drawbridge:lifetimes.server is 100 now: the gateway gets a new certificate, for which "
         "OpenVPN restarts once",
     ]

@@ -6,7 +6,7 @@ Does not prove that packets reach the new gateway: other tests boot one.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from moto import mock_aws
 
 import contract
+from components import authority_provider
 from components.register import IssuerError
 from drawbridge import errors
 from drawbridge.commands.root import cli
@@ -217,6 +218,18 @@ def test_a_stack_that_has_an_authority_is_refused_and_stays_as_it_is(same: bool)
     with pytest.raises(errors.BackupError, match=f"stack dev in {region} {reason}"):
         restore(backup, region)
     assert parameters(region) == before
+
+
+def test_an_authority_that_was_renewed_since_the_backup_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    outs, later = deploy(), datetime.now(UTC) + timedelta(days=3300)
+    old = take_backup(account(), NOW)
+    monkeypatch.setattr(authority_provider, "_now", lambda: later)
+    update_certificates(NAMES.root, outs, order())
+    update_certificates(NAMES.root, outs, order(FIRST, "alice", "bob", "carol"))
+    with pytest.raises(errors.BackupError, match="has this authority: a restore would take back"):
+        restore(old, FIRST)
+    # Bundles with either of its certificates are in one backup.
+    assert take_backup(account(), later).created > old.created
 
 
 def test_another_backup_does_not_continue_a_restore(saved: Saved) -> None:

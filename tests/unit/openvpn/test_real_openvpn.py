@@ -28,7 +28,7 @@ from components.register import ParameterStore
 from components.schedule import Schedule
 from drawbridge.operate.gateway_status import DisplacedClient, find_displaced
 from openvpn import peer, windows
-from openvpn.bundle import render_bundle
+from openvpn.bundle import ca_of, render_bundle
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.paths import Paths
 from openvpn.profile import render_profile
@@ -252,11 +252,10 @@ class Site:
         path.write_text(text)
         return str(path)
 
-    def start_client(self, bundle: str) -> Process:
+    def start_client(self, bundle: str, *options: str) -> Process:
         """Start a client on the text of a bundle."""
-        return self._start(
-            self.namespaces[1], "--config", self.write(f"{len(list(self.directory.iterdir()))}.ovpn", bundle)
-        )
+        config = self.write(f"{len(list(self.directory.iterdir()))}.ovpn", bundle)
+        return self._start(self.namespaces[1], "--config", config, *options)
 
     def on_client(self, *argv: str) -> str:
         return run(*self.namespaces[1].enter(*argv))
@@ -660,6 +659,9 @@ class MemoryStore(ParameterStore):
     def __init__(self) -> None:
         self.values = {}
 
+    def has(self, name: str, value: str, *, secret: bool) -> bool:
+        return self.values.get(name) == value
+
     def put(self, name: str, value: str, *, secret: bool) -> None:
         self.values[name] = value
 
@@ -743,6 +745,80 @@ def test_after_a_rotation_of_the_stack_a_thief_with_the_new_tls_crypt_key_is_ref
     client = site.start_client(after.bundle)
     client.wait_for("VERIFY ERROR")
     assert UP not in client.log
+
+
+# While the authority is renewed
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Keys of a gateway before and after its authority was renewed; alice's bundle is from before, bob's from after."""
+
+    former: Keys
+    keys: Keys
+    alice: str
+    bob: str
+
+
+@pytest.fixture(scope="module")
+def renewal() -> Renewal:
+    day, store, now = timedelta(days=1), MemoryStore(), datetime.now(UTC)
+
+    def deploy(when: datetime, *clients: str) -> Keys:
+        profiles = {client: render_profile(TUNNEL, "192.0.2.1", SERVER_NAME, client) for client in clients}
+        order = Order(
+            names=NAMES,
+            region="eu-west-1",
+            account="123456789012",
+            server_name=SERVER_NAME,
+            profiles=profiles,
+            # The authority is renewed 40 days before its end, and then the server, which its end had cut short.
+            schedule=Schedule(ca=300 * day, server=400 * day, client=30 * day, renewal=10 * day),
+        )
+        converge(store, order, when)
+        return Keys.load(store.values[NAMES.keys])
+
+    deploy(now - 261 * day)
+    former = deploy(now - 5 * day, "alice")
+    return Renewal(
+        former, deploy(now, "alice", "bob"), store.values[NAMES.bundle("alice")], store.values[NAMES.bundle("bob")]
+    )
+
+
+def test_a_renewal_of_the_authority_cuts_no_client(site: Site, renewal: Renewal) -> None:
+    """A client with a bundle from before it and one from after it connect to a gateway from before it and after it."""
+    former, keys = renewal.former, renewal.keys
+    assert (ca_of(renewal.alice), ca_of(renewal.bob)) == (former.ca.certificate, keys.ca.certificate)
+    assert former.ca.certificate != keys.ca.certificate and former.server_certificate != keys.server_certificate
+    site.authority, site.tls_crypt_key = former.ca, former.tls_crypt
+    server = site.server(Leaf(**asdict(Certificate.read(former.server_certificate)), key=former.server_key))
+    alice = site.start_client(renewal.alice)
+    bob = site.start_client(renewal.bob, "--dev", "tun9", "--ifconfig-noexec", "--route-noexec")
+    for client in (alice, bob):
+        client.wait_for(UP)
+    # As the agent does with new secrets: OpenVPN restarts, and its clients come back by themselves.
+    for name, text in keys.for_gateway().items():
+        site.write(f"secrets/{name}", text)
+    server.end(signal.SIGTERM)
+    server = site.restart_server()
+    for client in (alice, bob):
+        client.wait_for_lines(UP, 2, timeout=60)
+        assert "VERIFY ERROR" not in client.log
+    assert "VERIFY ERROR" not in server.log
+
+
+def test_a_client_refuses_the_gateway_once_the_authority_in_its_bundle_has_ended(site: Site) -> None:
+    """So a client's certificate must not end after the authority's in its bundle."""
+    now, days = datetime.now(UTC), timedelta(days=10)
+    former = CertificateAuthority.create("Test CA", days, now - days - timedelta(hours=1))
+    site.authority = former.renew(days, now)
+    site.server()
+    bundle = Path(site.bundle(site.leaf())).read_text()
+    client = site.start_client(bundle.replace(site.authority.certificate.strip(), former.certificate.strip()))
+    client.wait_for("VERIFY ERROR: depth=1, error=certificate has expired: CN=Test CA")
+    assert UP not in client.log
+    client.stop()
+    site.start_client(bundle).wait_for(UP)
 
 
 @pytest.mark.attack("5.7")

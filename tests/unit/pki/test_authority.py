@@ -15,7 +15,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.authority import BACKDATE, SAFE_NAME, Certificate, CertificateAuthority, Leaf, PkiError
+from pki.authority import (
+    BACKDATE,
+    SAFE_NAME,
+    Certificate,
+    CertificateAuthority,
+    Leaf,
+    PkiError,
+    is_same_authority,
+)
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 YEAR = timedelta(days=365)
@@ -137,6 +145,72 @@ def test_leaf_never_outlives_its_authority(authority: CertificateAuthority) -> N
     assert authority.issue_client("alice", YEAR, NOW + 10 * YEAR - BACKDATE).not_after == NOW + 10 * YEAR
     with pytest.raises(PkiError, match="expired on 2039-12-31; make a new one"):
         authority.issue_client("alice", YEAR, NOW + 10 * YEAR)
+
+
+def verify(directory: Path, authority: str, leaf: str, when: datetime, chain: str = "") -> str:
+    """Return why OpenSSL does not verify a server's certificate at a moment; nothing if it does."""
+    for name, text in (("ca", authority), ("leaf", leaf), ("chain", chain)):
+        (directory / name).write_text(text)
+    untrusted = ["-untrusted", "chain"] if chain else []
+    argv = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-attime", str(int(when.timestamp()))]
+    done = subprocess.run(
+        [*argv, *untrusted, "-CAfile", "ca", "leaf"], cwd=directory, capture_output=True, text=True, timeout=20
+    )
+    return "" if done.returncode == 0 else done.stderr
+
+
+@pytest.mark.allow_subprocess
+def test_a_renewed_authority_verifies_what_it_has_signed_and_the_former_one_what_it_will(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    renewal, end = NOW + 9 * YEAR, NOW + 10 * YEAR
+    renewed = authority.renew(10 * YEAR, renewal)
+    former_leaf, leaf = (ca.issue_server("gateway", 2 * YEAR, renewal) for ca in (authority, renewed))
+    certificates = authority.certificate, renewed.certificate
+    assert load(certificates[0]).serial_number != load(certificates[1]).serial_number
+    assert Certificate.read(renewed.certificate).not_after == renewal + 10 * YEAR
+    for certificate in certificates:
+        for issued in (former_leaf, leaf):
+            assert verify(tmp_path, certificate, issued.certificate, end - timedelta(days=1)) == ""
+    assert verify(tmp_path, renewed.certificate, leaf.certificate, end + timedelta(days=1)) == ""
+    refusal = verify(tmp_path, authority.certificate, leaf.certificate, end + timedelta(days=1))
+    assert "certificate has expired" in refusal
+
+
+@pytest.mark.allow_subprocess
+def test_an_authority_with_another_key_verifies_neither_and_cannot_be_cross_signed(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    """Decision 19: so the authority is renewed for the same key."""
+    other = CertificateAuthority.create("Test CA", 10 * YEAR, NOW)
+    leaf = other.issue_server("gateway", YEAR, NOW)
+    assert "unable to get local issuer certificate" in verify(tmp_path, authority.certificate, leaf.certificate, NOW)
+    # A certificate for the other authority that this one has signed; its path length allows only leaves.
+    subject = load(other.certificate)
+    other_key, signing_key = (
+        serialization.load_pem_private_key(key.encode(), password=None) for key in (other.key, authority.key)
+    )
+    assert isinstance(other_key, ec.EllipticCurvePrivateKey) and isinstance(signing_key, ec.EllipticCurvePrivateKey)
+    cross = x509.CertificateBuilder().subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Cross")]))
+    cross = cross.issuer_name(load(authority.certificate).subject).public_key(other_key.public_key())
+    cross = cross.serial_number(1).not_valid_before(NOW).not_valid_after(NOW + YEAR)
+    for extension in subject.extensions:
+        cross = cross.add_extension(extension.value, extension.critical)
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key())
+    cross = cross.add_extension(identifier, critical=False)
+    chain = cross.sign(signing_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    crossed = CertificateAuthority(certificate=chain, key=other.key).issue_server("gateway", YEAR, NOW)
+    refusal = verify(tmp_path, authority.certificate, crossed.certificate, NOW, chain)
+    assert "path length constraint exceeded" in refusal
+
+
+def test_only_certificates_for_one_name_and_key_are_of_one_authority(authority: CertificateAuthority) -> None:
+    renewed = authority.renew(YEAR, NOW)
+    assert is_same_authority(authority.certificate, renewed.certificate)
+    other = CertificateAuthority.create("Test CA", YEAR, NOW)
+    assert not is_same_authority(authority.certificate, other.certificate)
+    with pytest.raises(PkiError, match="must be PEM"):
+        is_same_authority(authority.certificate, "nonsense")
 
 
 @pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(days=-1)])
