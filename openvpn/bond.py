@@ -74,6 +74,8 @@ class Bond:
     """Networks behind `gateway`, or, without one, behind `peer`."""
     peer: IPv4Address | None = None
     """The other host's address, if networks are behind that host."""
+    path_mtu: int = 1400
+    """Smallest path, in bytes, over which TCP passes without a fragment."""
     verb: int = 3
     """How much OpenVPN logs."""
     keepalive: tuple[int, int] = (1, 5)
@@ -124,6 +126,7 @@ def create_segment_bond(
         gateway=f"{tunnel.layout.address}",
         routes=tunnel.routes,
         keepalive=tunnel.keepalive,
+        path_mtu=tunnel.path_mtu,
         verb=tunnel.verb,
     )
 
@@ -250,7 +253,9 @@ def _link_options(bond: Bond, link: BondLink) -> Iterator[str]:
     yield "up-delay"
     yield "persist-key"
     yield f"tun-mtu {MTU}"
-    yield "mssfix 1400 mtu"
+    yield f"mssfix {bond.path_mtu} mtu"
+    # Full frames do not fit an Internet packet, nor a narrow path: routers fragment them instead of dropping them.
+    yield "mtu-disc no"
     yield "auth-nocache"
     yield "auth-retry nointeract"
     yield f"verb {bond.verb}"

@@ -17,10 +17,11 @@ from openvpn.nft import render_set, render_table
 
 TABLE = "inet drawbridge"
 
-#: Bytes around a packet in the tunnel (IPv4, UDP, OpenVPN's header and tag), and of IPv4 and TCP headers inside.
-OVERHEAD = 20 + 8 + 24 + 20 + 20
 #: Bytes by which an IPv6 header is longer than one of IPv4.
 _IPV6_EXTRA = 20
+
+#: Bytes that every path takes which has IPv6 (RFC 8200, section 5); segments of a tunnel over TCP fit it.
+_SMALLEST_PATH = 1280
 
 _EVERYTHING = IPv4Network("0.0.0.0/0")
 
@@ -60,15 +61,17 @@ def render_nftables(
         "opened6": ipv6.open_to if ipv6 else (),
         "peers6": pool6 if tunnel.client_to_client else (),
     }
-    mss = tunnel.path_mtu - OVERHEAD - tunnel.layout.frame_header
     protocol = tunnel.listener.protocol
     new_sessions = _FIRST_PACKETS[protocol] * tunnel.clients_per_address * len(tunnel.listener.ports)
     values = {
         "TUNNEL": tunnel.layout.interface,
         "PROTOCOL": protocol,
         "PORT": "-".join(map(str, dict.fromkeys(tunnel.listener.port_range))),
-        "MSS": mss,
-        "MSS6": mss - _IPV6_EXTRA,
+        "MSS": tunnel.segment_size,
+        "MSS6": tunnel.segment_size - _IPV6_EXTRA,
+        "CLIENT_MSS": tunnel.client_segment_size,
+        "CLIENT_MSS6": tunnel.client_segment_size - _IPV6_EXTRA,
+        "OUTER_MSS": _SMALLEST_PATH - 20 - 20,
         # On a segment hosts have link-local addresses, and need them to find each other.
         "METADATA6": "fd00:ec2::/32" if segment else "{ fe80::/10, fd00:ec2::/32 }",
         "NEW_SESSION": _NEW_SESSION[protocol],
@@ -82,6 +85,7 @@ def render_nftables(
         _METERS,
         _SPOOFING,
         _UNTRACKED,
+        *([_TCP_SEGMENTS] if protocol == "tcp" else []),
         _FLOWS,
         _INPUT.replace("$GROUPS\n", groups),
         _FORWARD,
@@ -201,6 +205,18 @@ chain untracked_replies {
 }
 """
 
+# A TCP sender whose segments are too big for the path learns of it by an error that many networks drop.
+_TCP_SEGMENTS = """\
+chain segments_from_clients {
+    type filter hook prerouting priority mangle; policy accept;
+    iifname != "$TUNNEL" tcp dport $PORT tcp flags syn / syn,rst tcp option maxseg size set $OUTER_MSS
+}
+chain segments_to_clients {
+    type filter hook output priority mangle; policy accept;
+    oifname != "$TUNNEL" tcp sport $PORT tcp flags syn / syn,rst tcp option maxseg size set $OUTER_MSS
+}
+"""
+
 # No source fills the connection table, and all together leave room for the gateway's calls to AWS.
 _FLOWS = """\
 chain flows {
@@ -210,15 +226,18 @@ chain flows {
 }
 """
 
+# Errors come first: one that is about the tunnel's own packets belongs to no tracked connection, so it is invalid. Of a
+# path that takes smaller packets the gateway learns by such an error alone.
 _INPUT = """\
 chain input {
     type filter hook input priority filter; policy drop;
+    icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
+    icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
     ct state vmap { established : accept, related : accept, invalid : drop }
     iifname "lo" accept
     ct state new jump flows
-    icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept
-    icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
-    icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query } accept
+    icmp type echo-request accept
+    icmpv6 type { echo-request, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query } accept
     iifname != "$TUNNEL" udp sport 67 udp dport 68 accept
     iifname != "$TUNNEL" ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
     iifname != "$TUNNEL" ip saddr @allowed $PROTOCOL dport $PORT accept
@@ -235,12 +254,19 @@ _GROUPS = """\
     iifname "$TUNNEL" ip6 daddr ff00::/8 accept
 """
 
-# The maximum segment size comes first: the answer to a SYN already belongs to an established connection.
+# The maximum segment size comes first: the answer to a SYN already belongs to an established connection. It says what
+# the one who reads it may send.
 _FORWARD = """\
+chain segments {
+    tcp option maxseg size set $MSS
+    meta nfproto ipv6 tcp option maxseg size set $MSS6
+    oifname != "$TUNNEL" return
+    tcp option maxseg size set $CLIENT_MSS
+    meta nfproto ipv6 tcp option maxseg size set $CLIENT_MSS6
+}
 chain forward {
     type filter hook forward priority filter; policy drop;
-    tcp flags syn / syn,rst tcp option maxseg size set $MSS
-    meta nfproto ipv6 tcp flags syn / syn,rst tcp option maxseg size set $MSS6
+    tcp flags syn / syn,rst jump segments
     ct state vmap { established : accept, related : accept, invalid : drop }
     ct state new jump flows
     iifname "$TUNNEL" ip daddr @resolvers counter name refused_forward drop
@@ -259,6 +285,7 @@ chain forward {
 _OUTPUT = """\
 chain output {
     type filter hook output priority filter; policy accept;
+    oifname "$TUNNEL" tcp flags syn / syn,rst jump segments
     meta skuid != 0 ip daddr 169.254.169.254 counter name metadata reject
     meta skuid != 0 ip6 daddr fd00:ec2::254 counter name metadata reject
 }

@@ -28,6 +28,11 @@ BLOCKED6 = IPv6Network("fd5b:9c1e:40d2::/64")
 GLOBAL6 = IPv6Network("2000::/3")
 
 
+#: Bytes of IPv4's and TCP's headers; and of what is around a packet in the tunnel: IPv4, UDP, OpenVPN's header and tag.
+_IPV4_AND_TCP = 20 + 20
+_ENVELOPE = 20 + 8 + 24
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TunnelClient:
     """One client; its name is the common name of its certificate and the name of its file in the server's `ccd`."""
@@ -128,12 +133,27 @@ class Tunnel:
     mtu: int = 1420
     """Largest packet inside the tunnel, bytes: with all headers (at most 72) it still fits a PPPoE line (1,492)."""
     path_mtu: int = 1400
-    """Smallest path, in bytes, over which TCP in the tunnel passes without a fragment."""
+    """Smallest path, in bytes, over which TCP from clients passes without a fragment."""
 
     @cached_property
     def layout(self) -> Layout:
         """The device, interface and addresses that follow from the topology."""
         return lay_out(self.topology, self.pool)
+
+    @property
+    def segment_size(self) -> int:
+        """Largest TCP segment over IPv4 that fits the tunnel's device, bytes."""
+        return self.mtu - _IPV4_AND_TCP
+
+    @property
+    def client_segment_size(self) -> int:
+        """Largest TCP segment over IPv4 that clients send, bytes: in the tunnel's packets it fits the smallest path.
+
+        Clients' systems forbid routers to fragment, which the gateway does not. In a tunnel over TCP each packet fits.
+        """
+        if self.listener.protocol == "tcp":
+            return self.segment_size
+        return min(self.segment_size, self.path_mtu - _ENVELOPE - self.layout.frame_header - _IPV4_AND_TCP)
 
     @property
     def processes(self) -> tuple[ServerProcess, ...]:

@@ -28,6 +28,7 @@ def create_bond(
     servers: Sequence[str],
     remote: str,
     networks: tuple[IPv4Network, ...] = (),
+    path_mtu: int = 1400,
     verb: int = 3,
 ) -> Bond:
     """Return the bond of a gateway, 0 or 1; it has the first or the second address of the pool.
@@ -54,6 +55,7 @@ def create_bond(
         links=links,
         routes=networks,
         peer=pool.network_address + 1 + peer,
+        path_mtu=path_mtu,
         verb=verb,
     )
 

@@ -9,7 +9,6 @@ from openvpn.addressing import dynamic_range, first_dynamic6, fixed_addresses6, 
 from openvpn.model import BLOCKED6, ServerProcess, Tunnel, TunnelClient
 from openvpn.paths import Paths
 from openvpn.syntax import render_lines, spell_network
-from openvpn.topology import BridgedSegment
 
 #: Hardware addresses that nobody has and that OpenVPN learns from one client of a segment: so a client that sends from
 #: some of them before its own, such as one with a bridge, is still reached.
@@ -80,7 +79,14 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
         # Small packets do not wait until a TCP segment is full; the server pushes the same to clients.
         yield "tcp-nodelay"
     yield f"tun-mtu {tunnel.mtu}"
-    yield f"mssfix {tunnel.path_mtu} mtu"
+    if tunnel.layout.is_segment:
+        # Frames between clients do not pass the firewall, which sets the segment size of all other connections.
+        yield f"mssfix {tunnel.path_mtu} mtu"
+    else:
+        yield "mssfix 0"
+    if protocol == "udp":
+        # Routers fragment what is too big for the path. They would drop it, and many networks drop the error, too.
+        yield "mtu-disc no"
     # The user that the process runs as cannot open keys and device again.
     yield "persist-key"
     yield "persist-tun"
@@ -109,9 +115,6 @@ def _segment_options(tunnel: Tunnel, paths: Paths) -> Iterator[str]:
     yield "tls-server"
     if tunnel.layout.pushes_addresses:
         yield f'push "route-gateway {tunnel.layout.address}"'
-    if isinstance(tunnel.topology, BridgedSegment) and tunnel.listener.protocol == "udp":
-        # The LAN's largest frames do not fit an Internet packet: let routers fragment them instead of dropping them.
-        yield "mtu-disc no"
     # OpenVPN identifies clients by certificate, so OpenVPN must hold each client to its own hardware address.
     yield f'learn-address "/bin/sh {Paths.learn} {paths.runtime}"'
     yield f'tls-verify "/bin/sh {Paths.verify_member} {paths.runtime}"'

@@ -7,7 +7,7 @@ other traffic as it likes. Source: nft(8).
 from ipaddress import IPv4Network, collapse_addresses
 from string import Template
 
-from openvpn.firewall import OVERHEAD, TABLE
+from openvpn.firewall import TABLE
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.nft import render_set, render_table
 
@@ -29,11 +29,14 @@ def render_nftables(client: TunnelClient, tunnel: Tunnel, *, interface: str) -> 
         render_set("far", "ipv4_addr", remote_networks(client, tunnel), "interval"),
         render_set("reachable", "ipv4_addr", collapse_addresses(client.reachable), "interval"),
     )
-    rules = Template(_RULES).substitute(TUNNEL=interface, MSS=tunnel.path_mtu - OVERHEAD)
+    rules = Template(_RULES).substitute(
+        TUNNEL=interface, MSS=tunnel.segment_size, CLIENT_MSS=tunnel.client_segment_size
+    )
     return render_table("What the tunnel may bring", TABLE, "".join(sets) + rules)
 
 
-# The maximum segment size comes first: the answer to a SYN already belongs to an established connection.
+# The maximum segment size comes first: the answer to a SYN already belongs to an established connection. It says what
+# the one who reads it may send.
 _RULES = """\
 counter refused_input {
 }
@@ -52,6 +55,7 @@ chain forward {
     type filter hook forward priority filter; policy accept;
     iifname != "$TUNNEL" oifname != "$TUNNEL" accept
     tcp flags syn / syn,rst tcp option maxseg size set $MSS
+    iifname "$TUNNEL" tcp flags syn / syn,rst tcp option maxseg size set $CLIENT_MSS
     iifname != "$TUNNEL" accept
     ct state vmap { established : accept, related : accept, invalid : drop }
     oifname != "$TUNNEL" ip saddr @far ip daddr @reachable accept

@@ -170,6 +170,7 @@ def create_bond(settings: Settings, gateway: str, locations: Mapping[str, Locati
         servers=tuple(location.names.server for location in locations.values()),
         remote=remote,
         networks=reachable_vpc(settings, peer_of(gateway, locations).network.cidrs),
+        path_mtu=tunnel.path_mtu,
         verb=tunnel.verb,
     )
 

@@ -31,6 +31,7 @@ def tunnel_from_settings(settings: Settings) -> Tunnel:
         redirect=section.redirect == "all",
         clients=tuple(client_from_settings(client) for client in settings.clients),
         keepalive=section.keepalive,
+        path_mtu=section.path_mtu,
         verb=section.verb,
     )
     match tunnel.topology:

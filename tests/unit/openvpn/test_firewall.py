@@ -88,6 +88,23 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
     sender.sendto(b"?", (address, 5001))
 """
 
+#: Sends one datagram from a given port, and shows whether the error of a closed port comes back.
+REFUSED = """
+import socket, sys
+source, port, address = sys.argv[1:]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    sender.settimeout(2)
+    sender.bind((source, int(port)))
+    sender.connect((address, 5001))
+    sender.send(b"?")
+    try:
+        sender.recv(1)
+    except ConnectionRefusedError:
+        print("refused")
+    except TimeoutError:
+        print("no error")
+"""
+
 #: Sends datagrams, each from a port of its own, that begin with the same byte.
 DATAGRAMS = """
 import socket, sys
@@ -175,13 +192,17 @@ class Network:
     def probe(self, namespace: NetworkNamespace, kind: str, source: str, address: str, port: int) -> str:
         return self.at(namespace, sys.executable, "-c", PROBE, kind, source, address, str(port)).stdout.strip()
 
-    def meet(self, source: str, address: str) -> tuple[str, int]:
-        """The peer's address and segment size as seen at `address` when the far end connects to it from `source`."""
-        argv = self.vpc.enter(sys.executable, "-c", LISTENER, address)
+    def meet(self, source: str, address: str, *, at: NetworkNamespace | None = None) -> tuple[str, int]:
+        """The peer's address and the size of segments to it, as seen at `address` in the VPC, or at the far end.
+
+        The other one of the two connects from `source`.
+        """
+        listener_at, prober = (self.far, self.vpc) if at is self.far else (self.vpc, self.far)
+        argv = listener_at.enter(sys.executable, "-c", LISTENER, address)
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener:
             assert listener.stdout
             assert listener.stdout.readline() == "ready\n"
-            assert self.probe(self.far, "tcp", source, address, 5000) == "answered"
+            assert self.probe(prober, "tcp", source, address, 5000) == "answered"
             peer, segment = listener.stdout.readline().split()
         return peer, int(segment)
 
@@ -304,12 +325,26 @@ def test_translated_packets_leave_from_ports_to_which_the_network_acl_lets_repli
     assert network.source_port(123) == 123
 
 
-def test_segments_fit_the_smallest_path(network: Network) -> None:
-    network.load(render())
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_segments_to_clients_fit_the_device_and_those_from_clients_the_smallest_path(
+    network: Network, protocol: Literal["udp", "tcp"]
+) -> None:
+    network.load(render(replace(TUNNEL, listener=Listener(protocol, (1194,)))))
     # What the socket reports is less the 12 bytes of the time stamp option, which are inside the segment.
-    assert network.meet(CLIENT, HOST)[1] == TUNNEL.path_mtu - (20 + 8 + 24) - (20 + 20) - 12
+    assert network.meet(CLIENT, HOST)[1] == TUNNEL.mtu - (20 + 20) - 12
+    path = {"udp": TUNNEL.path_mtu - (20 + 8 + 24), "tcp": TUNNEL.mtu}[protocol]
+    assert network.meet(HOST, REACHABLE, at=network.far)[1] == path - (20 + 20) - 12
     network.load(f"delete table {TABLE}\n")
-    assert network.meet(CLIENT, HOST)[1] == 1500 - (20 + 20) - 12
+    assert network.meet(CLIENT, HOST)[1] == network.meet(HOST, REACHABLE, at=network.far)[1] == 1500 - (20 + 20) - 12
+
+
+@pytest.mark.parametrize("port", [1194, 40123], ids=["the tunnel's", "another"])
+def test_errors_about_what_the_gateway_sends_arrive_though_the_tunnel_is_not_tracked(
+    network: Network, port: int
+) -> None:
+    """A path that takes smaller packets is such an error."""
+    network.load(render())
+    assert network.at(network.gateway, sys.executable, "-c", REFUSED, GATEWAY, str(port), HOST).stdout == "refused\n"
 
 
 def test_clients_never_reach_the_metadata(network: Network) -> None:

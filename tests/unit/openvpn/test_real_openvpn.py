@@ -173,23 +173,27 @@ class Site:
     processes: ExitStack
 
     def _start(self, namespace: NetworkNamespace, *argv: str, program: tuple[str, ...] = ("openvpn",)) -> Process:
-        process = Process(namespace.enter(*program, "--suppress-timestamps", *argv))
+        return self.start_in(namespace, *program, "--suppress-timestamps", *argv)
+
+    def start_in(self, namespace: NetworkNamespace, *argv: str) -> Process:
+        """Start a program in a namespace; it ends with the test."""
+        process = Process(namespace.enter(*argv))
         self.processes.callback(process.stop)
         return process
 
-    def server(self, identity: Leaf | None = None, *options: str) -> Process:
+    def server(self, identity: Leaf | None = None, *options: str, tunnel: Tunnel = TUNNEL) -> Process:
         """Start the server on what the gateway would have, and return it once it is up."""
         identity = identity or self.authority.issue_server(SERVER_NAME, timedelta(days=1), datetime.now(UTC))
-        paths = Paths(TUNNEL.processes[0].instance)
-        text = render_server(TUNNEL)
+        paths = Paths(tunnel.processes[0].instance)
+        text = render_server(tunnel)
         for place in (paths.root, paths.runtime, str(Path(paths.addresses).parent)):
             text = text.replace(place, str(self.directory))
         verify = (FILES / "root" / Paths.verify_key.lstrip("/")).read_text().replace(paths.root, str(self.directory))
         text = text.replace(Paths.verify_key, self.write("verify-key", verify))
         for name in ("secrets", "revoked", "ccd"):
             (self.directory / name).mkdir()
-        for client in TUNNEL.clients:
-            self.write(f"ccd/{client.name}", render_ccd(client, TUNNEL))
+        for client in tunnel.clients:
+            self.write(f"ccd/{client.name}", render_ccd(client, tunnel))
         self.write("secrets/ca.crt", self.authority.certificate)
         self.write("secrets/server.crt", identity.certificate)
         self.write("secrets/server.key", identity.key)
@@ -218,9 +222,10 @@ class Site:
         client: str = "",
         options: tuple[str, ...] = (),
         program: tuple[str, ...] = ("openvpn",),
+        tunnel: Tunnel = TUNNEL,
     ) -> Process:
         """Start a client on a bundle made for `leaf`; `client` is its name in the tunnel."""
-        profile = render_profile(TUNNEL, "192.0.2.1", expects, client)
+        profile = render_profile(tunnel, "192.0.2.1", expects, client)
         wrapped = tls_crypt.client_key(wrapped_for or self.tls_crypt_key, metadata)
         bundle = render_bundle(profile, self.authority.certificate, leaf.certificate, leaf.key, wrapped)
         config = self.write(f"{leaf.serial}.ovpn", bundle)
@@ -270,18 +275,30 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for namespace, address in ((server, "192.0.2.1/30"), (client, "192.0.2.2/30")):
             run(*namespace.enter("ip", "address", "add", address, "dev", "up0"))
             run(*namespace.enter("ip", "link", "set", "up0", "up"))
-        # As systemd-networkd does on a gateway (openvpn.tun_device).
-        for command in ("tuntap add dev tun0 mode tun", "address add 10.8.0.1/24 dev tun0", "link set tun0 up"):
-            run(*server.enter("ip", *command.split()))
-        now = datetime.now(UTC)
-        authority = CertificateAuthority.create("Test CA", timedelta(days=2), now)
-        yield Site(
-            directory=tmp_path_factory.mktemp("s"),
-            namespaces=namespaces,
-            authority=authority,
-            tls_crypt_key=tls_crypt.server_key(),
-            processes=undo.enter_context(ExitStack()),
-        )
+        add_tunnel_device(server)
+        yield open_site(tmp_path_factory.mktemp("s"), namespaces, undo.enter_context(ExitStack()))
+
+
+def add_tunnel_device(server: NetworkNamespace, mtu: int = TUNNEL.mtu) -> None:
+    """Add the server's device, as systemd-networkd does on a gateway (openvpn.tun_device)."""
+    for command in (
+        "tuntap add dev tun0 mode tun",
+        "address add 10.8.0.1/24 dev tun0",
+        f"link set tun0 mtu {mtu}",
+        "link set tun0 up",
+    ):
+        run(*server.enter("ip", *command.split()))
+
+
+def open_site(directory: Path, namespaces: tuple[NetworkNamespace, NetworkNamespace], processes: ExitStack) -> Site:
+    """Return a site with a new authority in the namespaces of a server and of clients, which reach 192.0.2.1."""
+    return Site(
+        directory=directory,
+        namespaces=namespaces,
+        authority=CertificateAuthority.create("Test CA", timedelta(days=2), datetime.now(UTC)),
+        tls_crypt_key=tls_crypt.server_key(),
+        processes=processes,
+    )
 
 
 @pytest.fixture(scope="module")

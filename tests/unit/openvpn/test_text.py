@@ -78,7 +78,8 @@ connect-freq-initial 100000 10
 keepalive 1 7
 explicit-exit-notify 1
 tun-mtu 1420
-mssfix 1400 mtu
+mssfix 0
+mtu-disc no
 persist-key
 persist-tun
 management /run/openvpn-server/mgmt.sock unix
@@ -115,6 +116,7 @@ def test_over_tcp_the_connection_s_end_is_the_farewell() -> None:
         "port 1194",
         "explicit-exit-notify 1",
         "connect-freq-initial 100000 10",
+        "mtu-disc no",
     }
     assert profile ^ set(options(render_profile(plain, REMOTE, SERVER))) == {
         "proto tcp",

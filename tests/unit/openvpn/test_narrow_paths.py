@@ -1,0 +1,141 @@
+"""Ten megabytes pass each way through a real tunnel whose path takes smaller packets than either end's line.
+
+Two routers stand between client and server, with a narrow line between them; in one half of the cases neither of them
+tells a sender that its packet is too big (RFC 2923). Does not prove that a router of a real provider fragments.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
+
+import pytest
+
+from openvpn.firewall import render_nftables
+from openvpn.listener import Listener
+from tests.support.network_namespace import NetworkNamespace, network_namespace
+from tests.unit.openvpn.test_real_openvpn import TUNNEL, UP, Site, add_tunnel_device, open_site, pytestmark, run
+
+__all__ = ["pytestmark"]
+
+WORLD = (IPv4Network("0.0.0.0/0"),)
+SIZE = 10_000_000
+
+#: Sends or takes bytes over one connection; the end that connects says which end sends.
+TRANSFER = """
+import socket, sys
+way, size, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+def take(connection):
+    total = 0
+    while data := connection.recv(1 << 16):
+        total += len(data)
+    return total
+if way == "listen":
+    with socket.create_server(("10.1.0.20", 5001)) as server:
+        print("ready", flush=True)
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                if connection.recv(1) == b"s":
+                    connection.sendall(bytes(size))
+                else:
+                    connection.sendall(b"%d" % take(connection))
+else:
+    with socket.create_connection(("10.1.0.20", 5001), timeout=patience) as connection:
+        if way == "download":
+            connection.send(b"s")
+            print(take(connection))
+        else:
+            connection.sendall(b"t" + bytes(size))
+            connection.shutdown(socket.SHUT_WR)
+            print(connection.recv(20).decode())
+"""
+
+
+@dataclass(frozen=True)
+class Path:
+    """Client, two routers, server and a host behind it."""
+
+    site: Site
+    routers: tuple[NetworkNamespace, NetworkNamespace]
+    host: NetworkNamespace
+
+    def narrow(self, mtu: int, *, told: bool) -> None:
+        """Have the line between the routers take packets of so many bytes; `told`: they say so to senders."""
+        for router in self.routers:
+            run(*router.enter("ip", "link", "set", "line", "mtu", str(mtu)))
+            rule = f"icmp type destination-unreachable {'accept' if told else 'drop'}"
+            chain = f"chain output {{ type filter hook output priority 0; {rule}; }};"
+            run(*router.enter("nft", f"table ip errors; delete table ip errors; table ip errors {{ {chain} }};"))
+        for end in self.site.namespaces:
+            run(*end.enter("ip", "route", "flush", "cache"))
+
+    def transfer(self, way: str, patience: float = 60) -> str:
+        """Return how many bytes have arrived, or the error: `download` to the client, `upload` from it.
+
+        It gives up after `patience` seconds without a byte.
+        """
+        program = (sys.executable, "-I", "-c", TRANSFER, way, str(SIZE), str(patience))
+        _, client = self.site.namespaces
+        done = subprocess.run(client.enter(*program), capture_output=True, text=True, timeout=150, check=False)
+        return (done.stdout + done.stderr).splitlines()[-1]
+
+
+def join(name: str, one: NetworkNamespace, address: str, far_name: str, other: NetworkNamespace, far: str) -> None:
+    """Join two namespaces by a wire with an address at each end."""
+    ends = ("netns", f"{one.holder}", "type", "veth", "peer", "name", far_name, "netns", f"{other.holder}")
+    run("ip", "link", "add", name, *ends)
+    for namespace, device, own in ((one, name, address), (other, far_name, far)):
+        run(*namespace.enter("ip", "address", "add", own, "dev", device))
+        run(*namespace.enter("ip", "link", "set", device, "up"))
+
+
+@pytest.fixture
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tunnel of the kind that the test names, its server's firewall in force; a host behind it serves transfers."""
+    tunnel = request.param
+    with ExitStack() as undo:
+        client, first, second, server, host = (undo.enter_context(network_namespace()) for _ in range(5))
+        join("up0", client, "192.168.0.2/24", "lan", first, "192.168.0.1/24")
+        join("line", first, "198.51.100.1/30", "line", second, "198.51.100.2/30")
+        join("wan", second, "192.0.2.2/30", "up0", server, "192.0.2.1/30")
+        join("vpc", server, "10.1.0.5/16", "eth0", host, "10.1.0.20/16")
+        routes = ((client, "192.168.0.1"), (first, "198.51.100.2"), (second, "198.51.100.1"), (server, "192.0.2.2"))
+        for namespace, gateway in routes:
+            run(*namespace.enter("ip", "route", "add", "default", "via", gateway))
+        for forwarder in (first, second, server):
+            run(*forwarder.enter("sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
+        add_tunnel_device(server, tunnel.mtu)
+        site = open_site(tmp_path_factory.mktemp("p"), (server, client), undo.enter_context(ExitStack()))
+        rules = render_nftables(tunnel, admin_from=(), allow_from=WORLD, vpc=(IPv4Network("10.1.0.0/16"),))
+        run(*server.enter("nft", "-f", site.write("rules", rules)))
+        listener = site.start_in(host, sys.executable, "-I", "-c", TRANSFER, "listen", str(SIZE), "0")
+        listener.wait_for("ready")
+        site.server(tunnel=tunnel)
+        site.client(site.leaf(), tunnel=tunnel).wait_for(UP)
+        yield Path(site, (first, second), host)
+
+
+UDP, TCP = TUNNEL, replace(TUNNEL, listener=Listener("tcp", (443,)))
+
+
+@pytest.mark.seed("9.5")
+@pytest.mark.parametrize("path", [replace(UDP, path_mtu=1280), TCP], indirect=True, ids=["udp", "tcp"])
+def test_ten_megabytes_pass_every_path(path: Path) -> None:
+    for mtu, told in ((1500, True), (1280, True), (1400, False), (1312, False), (1280, False)):
+        path.narrow(mtu, told=told)
+        for way in ("download", "upload"):
+            assert path.transfer(way) == str(SIZE), (mtu, told, way)
+
+
+@pytest.mark.parametrize("path", [UDP], indirect=True, ids=["udp"])
+def test_by_default_only_what_a_client_sends_over_less_than_1400_bytes_sticks(path: Path) -> None:
+    """It sticks where no router says why; `pathMtu` is the key for that."""
+    for mtu, told in ((1400, False), (1312, True)):
+        path.narrow(mtu, told=told)
+        assert path.transfer("download") == path.transfer("upload") == str(SIZE)
+    path.narrow(1312, told=False)
+    assert path.transfer("download") == str(SIZE)
+    assert "timed out" in path.transfer("upload", patience=10)
