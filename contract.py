@@ -19,7 +19,7 @@ class StackOutput(StrEnum):
     REGION = "region"
     """AWS region the stack lives in."""
     PUBLIC_IP = "publicIp"
-    """Elastic IP, the `remote` of every bundle."""
+    """Elastic IP, a `remote` of every bundle."""
     PRIVATE_IP = "privateIp"
     """The gateway's address inside the VPC."""
     VPC_ID = "vpcId"

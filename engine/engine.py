@@ -29,12 +29,12 @@ import pulumi
 import pulumi.runtime
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime import settings as sdk
-from pulumi.runtime.proto import engine_pb2, resource_pb2
+from pulumi.runtime.proto import engine_pb2, provider_pb2, resource_pb2
 
 from endpoint import endpoint_of, remote_endpoint
 from engine.provider.catalog import Diff, Provider
 from engine.provider.dynamic import PROVIDER_KEY, Dynamic, is_dynamic
-from engine.provider.resource_type import Aws, ProviderError
+from engine.provider.resource_type import Aws, ClientError, ProviderError
 from engine.provider.values import (
     UNKNOWN,
     Props,
@@ -302,7 +302,14 @@ class _Run:
 
     def Invoke(self, request: resource_pb2.ResourceInvokeRequest) -> resource_pb2.ResourceInvokeResponse:
         with self._guarded():
-            answer = self.provider.invoke(request.tok, plain(from_struct(request.args)))
+            try:
+                answer = self.provider.invoke(request.tok, plain(from_struct(request.args)))
+            except ProviderError as error:
+                if not isinstance(error.__cause__, ClientError):
+                    raise
+                # The program may catch what AWS refuses.
+                failure = provider_pb2.CheckFailure(property=request.tok, reason=str(error))
+                return resource_pb2.ResourceInvokeResponse(failures=[failure])
             return resource_pb2.ResourceInvokeResponse(**{"return": to_struct(answer)})
 
     def ReadResource(self, request: resource_pb2.ReadResourceRequest) -> resource_pb2.ReadResourceResponse:

@@ -70,9 +70,9 @@ def tls_crypt_of(bundle: str) -> str:
 
 
 def remote_of(bundle: str) -> Remote:
-    """Return the server that a bundle names; raises `BundleError`."""
+    """Return the server that a bundle names, of several the first; raises `BundleError`."""
     words = [line.split() for line in bundle.partition("\n<ca>")[0].splitlines()]
-    options = {word[0]: word[1:] for word in words if word}
+    options = {word[0]: word[1:] for word in reversed(words) if word}
     match options.get("remote"), options.get("proto"), options.get("verify-x509-name"):
         case [host, port], [protocol], [name, *_] if _PORT.fullmatch(port) and 0 < int(port) < 65536:
             return Remote(host, int(port), "tcp" if protocol.startswith("tcp") else "udp", name)

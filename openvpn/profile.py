@@ -3,7 +3,7 @@
 Source: the reference manual for OpenVPN 2.6, openvpn(8).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from openvpn import windows
 from openvpn.addressing import client_macs
@@ -16,17 +16,21 @@ from openvpn.syntax import render_lines
 PROFILE_LIMIT = 1390
 
 
-def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = "") -> str:
+def render_profile(
+    tunnel: Tunnel, remote: str, server_name: str, client: str = "", *, fallback: str | None = None
+) -> str:
     """Return a profile without keys.
 
     The client accepts its own addresses and routes only; on a segment it gets its own hardware address, and on Windows
     its scripts. Where its routes do not fit a parameter, it accepts every IPv4 route. `remote` is the server's public
-    address or name; `server_name` the common name of its certificate, and no other is accepted.
+    address or name, and `fallback` the address that it tries where the name is not found; `server_name` is the common
+    name of its certificate, and no other is accepted.
     """
     declared = tunnel.clients_by_name.get(client)
     system: System = declared.system if declared else "linux"
     title = profile_title(server_name, system)
-    options = [*_profile_options(tunnel, remote, server_name, client)]
+    remotes = (remote, fallback) if fallback else (remote,)
+    options = [*_profile_options(tunnel, remotes, server_name, client)]
     windows_options = tuple(windows.render_options(tunnel, client)) if system == "windows" else ()
     for routes_fit in (True, False) if may_fit(tunnel, client, PROFILE_LIMIT) else (False,):
         pulled = render_filter(tunnel, client, lists_routes=routes_fit)
@@ -36,7 +40,7 @@ def render_profile(tunnel: Tunnel, remote: str, server_name: str, client: str = 
     return profile
 
 
-def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str) -> Iterator[str]:
+def _profile_options(tunnel: Tunnel, remotes: Sequence[str], server_name: str, client: str) -> Iterator[str]:
     # Without `mssfix`: the server changes the segment size in both directions, and NetworkManager imports no profile
     # with its `mtu` argument.
     yield "client"
@@ -50,7 +54,8 @@ def _profile_options(tunnel: Tunnel, remote: str, server_name: str, client: str)
         yield "script-security 2"
         yield f"route-up \"/bin/sh -c 'udevadm settle --timeout=10; ip link set $dev address {mac} || :'\""
     yield f"proto {tunnel.listener.protocol}"
-    yield f"remote {remote} {tunnel.listener.ports[0]}"
+    # A client whose resolver is behind the tunnel cannot look the name up while the tunnel is down.
+    yield from (f"remote {remote} {tunnel.listener.ports[0]}" for remote in remotes)
     yield "nobind"
     yield "resolv-retry infinite"
     # The default back-off grows to minutes, so clients would return long after the gateway does. A gateway that

@@ -33,12 +33,15 @@ def check_bundle_sizes(settings: Settings, names: contract.Names, vpc: tuple[IPv
     is_intelligent = settings.secrets.tier == "intelligent"
     limit = ADVANCED_LIMIT if is_intelligent else PARAMETER_LIMIT
     for number, client in enumerate(settings.clients):
-        profile = render_profile(tunnel, _ADDRESS, names.server, client.name)
+        hostname = settings.gateway.hostname
+        fallback = _ADDRESS if hostname else None
+        profile = render_profile(tunnel, hostname or _ADDRESS, names.server, client.name, fallback=fallback)
         if len(profile) <= PROFILE_LIMIT:
             continue
         length = len(profile) + _measure_keys(names, client.name)
         if length > limit:
-            remedy = "shorten the client's name or drawbridge:network.domain"
+            also = ", drawbridge:gateway.hostname" if hostname else ""
+            remedy = f"shorten the client's name{also} or drawbridge:network.domain"
             if not is_intelligent:
                 remedy += ", have SSM take longer ones: drawbridge:secrets.tier: intelligent"
             raise pulumi.RunError(

@@ -31,8 +31,8 @@ class KitValues:
     """The tunnel without IPv6."""
     tunnel6: Tunnel
     """The tunnel with IPv6, if it has any."""
-    public_ip: str
-    """The gateway's public address."""
+    remote: str
+    """The gateway's public name, or its address if it has none."""
     dynamic_rule: DynamicRule | None
     """The rule that follows the client's public address, if it has one."""
     bucket: str | None
@@ -49,7 +49,7 @@ def _render_bonded(values: KitValues) -> bytes:
     host = bond.create_segment_bond(
         values.tunnel,
         name,
-        remote=values.public_ip,
+        remote=values.remote,
         server_name=values.names.server,
         uplinks=values.client.lines,
     )
@@ -126,7 +126,7 @@ def render_kit(
             client=client,
             tunnel=tunnel,
             tunnel6=tunnel6,
-            public_ip=public_ip,
+            remote=settings.gateway.hostname or public_ip,
             dynamic_rule=dynamic_rule,
             bucket=bucket,
         )

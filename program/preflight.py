@@ -10,6 +10,7 @@ from components.foreign_names import check_log_groups, check_topic
 from components.own_account import check_own_account
 from components.parameter_quotas import check_parameters, count_needed
 from components.prepared_image import check_prepared_image
+from components.public_name import check_public_name
 from components.zones import choose_zones
 from contract import GATEWAYS, Names
 from images import PREPARED
@@ -43,6 +44,9 @@ def check_account(settings: Settings) -> None:
         check_log_groups(settings.region, gateways)
     if settings.alerts:
         check_topic(settings.region, settings.stack)
+    if settings.gateway.hosted_zone_id and settings.gateway.hostname:
+        names = Names(settings.stack, GATEWAYS[0])
+        check_public_name(names, settings.gateway.hosted_zone_id, settings.gateway.hostname)
 
 
 def find_placements(settings: Settings) -> dict[str, Placement]:

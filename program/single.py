@@ -8,12 +8,14 @@ from components.authority import Authority
 from components.domain import Domain, DomainArgs
 from components.existing_vpc import ExistingVpc
 from components.network import Network
+from components.public_name import PublicName, PublicNameArgs
 from openvpn.firewall import complement
 from openvpn.model import Tunnel
 from openvpn.profile import render_profile
 from program.alerts import create_alarms, create_alerts, first_end
 from program.bundle_sizes import check_bundle_sizes
 from program.gateway import (
+    Location,
     create_authority,
     create_instance,
     create_location,
@@ -66,11 +68,21 @@ def deploy(settings: Settings) -> None:
     create_kit_users(settings, location, authority, vault, kits)
     instance = create_instance(settings, location, authority, vault)
     create_alarms(settings, names, instance, create_alerts(settings))
+    create_public_name(settings, location)
     if settings.domain:
         gateway_ip = location.address.private_ip
         args = DomainArgs(names=names, name=settings.domain, vpc_id=network.vpc_id, gateway_ip=gateway_ip)
         Domain(names.resource("domain"), args)
     export_outputs(settings, vault, gateway_outputs(location, authority, vault, instance))
+
+
+def create_public_name(settings: Settings, location: Location) -> None:
+    """Create the record of the gateway's public name, if the settings name a zone for it."""
+    hostname, zone_id = settings.gateway.hostname, settings.gateway.hosted_zone_id
+    if hostname and zone_id:
+        names, public_ip = location.names, location.address.public_ip
+        args = PublicNameArgs(names=names, hostname=hostname, zone_id=zone_id, public_ip=public_ip)
+        PublicName(names.resource("public-name"), args)
 
 
 def add_ipv6(settings: Settings, tunnel: Tunnel, network: Network, address: Address) -> pulumi.Output[Tunnel]:
@@ -82,11 +94,16 @@ def add_ipv6(settings: Settings, tunnel: Tunnel, network: Network, address: Addr
 def render_profiles(
     settings: Settings, names: contract.Names, tunnel: pulumi.Output[Tunnel], address: Address
 ) -> dict[str, pulumi.Output[str]]:
-    """Return each client's profile by the client's name, with the gateway's public address."""
+    """Return each client's profile by the client's name, with the gateway's public name and address."""
 
     def render(client: str) -> pulumi.Output[str]:
         values = pulumi.Output.all(tunnel, address.public_ip)
-        return values.apply(lambda values: render_profile(values[0], values[1], names.server, client))
+        return values.apply(lambda values: _render(values[0], values[1], client))
+
+    def _render(tunnel: Tunnel, public_ip: str, client: str) -> str:
+        if hostname := settings.gateway.hostname:
+            return render_profile(tunnel, hostname, names.server, client, fallback=public_ip)
+        return render_profile(tunnel, public_ip, names.server, client)
 
     return {client.name: render(client.name) for client in settings.clients}
 

@@ -23,6 +23,9 @@ SAFE_STACK = re.compile(r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?")
 #: At least two labels of letters, digits and hyphens (RFC 1035, 2.3.1); the label `*` stands for the stack's name.
 DOMAIN = r"^(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$"
 
+#: At least two labels of letters, digits and hyphens; the last one, unlike an address, begins with a letter.
+HOSTNAME = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+
 PUBLIC_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+=*( [^\n]*)?$"
 
 #: The default pool of each device.
@@ -166,6 +169,10 @@ class Gateway(Section):
     """The operator's public key, one line of OpenSSH."""
     ipv6_prefix: Range6 | None = None
     """The /80 to delegate to the gateway's network interface; by default AWS chooses one of the subnet's."""
+    hostname: str | None = Field(default=None, pattern=HOSTNAME, max_length=253)
+    """Public DNS name of the gateway, which clients look up when they connect; without it they have its address."""
+    hosted_zone_id: str | None = Field(default=None, pattern=r"^[A-Z0-9]{1,32}$")
+    """Public hosted zone of the account in which the name gets its record; without it, you keep the record yourself."""
     disk_size: int = Field(default=8, ge=8, le=16384)
     """Size of the root volume, GiB."""
     credits: Literal["standard", "unlimited"] = "standard"

@@ -63,6 +63,8 @@ FORMATS = {
     "maintenanceWindow": Format(
         "maintenance window", "use one such as sun:03:00-sun:04:00, or 03:00-04:00 for every day, in UTC"
     ),
+    "hostname": Format("public DNS name", "use one in lower case, such as vpn.example.com"),
+    "hostedZoneId": Format("hosted zone ID", "use the one that `aws route53 list-hosted-zones` shows (Z…)"),
     "vpcId": Format("VPC ID", "use the ID of an existing VPC (vpc-…)"),
     "subnetId": Format("subnet ID", "use the ID of a public subnet of that VPC (subnet-…)"),
     "routeTableIds": Format("route table ID", "use the IDs of that VPC's route tables (rtb-…)"),

@@ -71,6 +71,7 @@ PROVIDER_EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("s3:ListBucketVersions", "s3:DeleteObjectVersion"), "the bucket is emptied"),
     # Look-ups of the program (invokes).
     "ec2:DescribeAvailabilityZones": "network.zones",
+    "route53:ListHostedZones": "gateway.hostedZoneId: versions of the provider differ in how they look a zone up",
     **dict.fromkeys(
         ("servicequotas:GetAWSDefaultServiceQuota", "servicequotas:GetServiceQuota"), "the region has many VPCs"
     ),
@@ -340,6 +341,7 @@ DEPLOYER = (
         patterns=("route53:*",),
         excluded=(*UNRESTRICTED, "route53:CreateHostedZone"),
         resources=("arn:aws:route53:::hostedzone/*", "arn:aws:route53:::change/*"),
+        collapsed=("route53:Change*", "route53:Get*", "route53:List*"),
     ),
 )
 

@@ -109,6 +109,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
                 *_connection_log(settings, hours),
                 *_surplus_credits(settings, usage),
                 *zone,
+                *_name_queries(settings, hours),
                 *key,
                 *_advanced_parameters(settings),
                 *_between_zones(settings, usage),
@@ -197,6 +198,17 @@ def _connection_log(settings: Settings, hours: float) -> list[Item]:
     gigabytes = hours / SESSION_HOURS * SESSION_BYTES / 1e9
     stored = gigabytes * settings.log.days / 30
     return [Item("connection log", gigabytes * gigabyte["log"] + stored * gigabyte["stored_log"])]
+
+
+def _name_queries(settings: Settings, hours: float) -> list[Item]:
+    """Return the cost of looking the gateway's name up, once for each session.
+
+    A record costs nothing itself, and its hosted zone exists without the stack.
+    """
+    if settings.gateway.hosted_zone_id is None:
+        return []
+    queries = hours / SESSION_HOURS
+    return [Item(f"DNS queries: {queries:,.0f}", queries * read_prices()["request"]["dns_query"])]
 
 
 def _surplus_credits(settings: Settings, usage: Usage) -> list[Item]:

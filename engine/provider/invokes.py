@@ -1,6 +1,7 @@
 """Answer the provider's functions, which only look things up."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -340,6 +341,50 @@ def route_table(aws: Aws, arguments: Props) -> Props:
         ],
         "tags": tag_map(item.get("Tags")),
     }
+
+
+@invoke("aws:route53/getZone:getZone", "zoneId")
+def zone(aws: Aws, arguments: Props) -> Props:
+    """Return the hosted zone with an ID."""
+    route53, id = aws.client("route53"), arguments["zoneId"]
+    answer = route53.get_hosted_zone(Id=id)
+    tags = route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id)["ResourceTagSet"]["Tags"]
+    config = answer["HostedZone"]["Config"]
+    return {
+        "id": id,
+        "zoneId": id,
+        "arn": f"arn:aws:route53:::hostedzone/{id}",
+        "name": answer["HostedZone"]["Name"].rstrip("."),
+        "privateZone": bool(config.get("PrivateZone")),
+        "comment": config.get("Comment") or "",
+        "callerReference": answer["HostedZone"]["CallerReference"],
+        "resourceRecordSetCount": answer["HostedZone"].get("ResourceRecordSetCount", 0),
+        "nameServers": answer.get("DelegationSet", {}).get("NameServers", []),
+        "tags": tag_map(tags),
+    }
+
+
+@invoke("aws:route53/getRecords:getRecords", "zoneId", "nameRegex")
+def records(aws: Aws, arguments: Props) -> Props:
+    """Return the records of a hosted zone whose names, with a final dot, match a regular expression."""
+    pages = aws.client("route53").get_paginator("list_resource_record_sets")
+    matching = [
+        record
+        for page in pages.paginate(HostedZoneId=arguments["zoneId"])
+        for record in page["ResourceRecordSets"]
+        if re.search(arguments.get("nameRegex") or "", record["Name"])
+    ]
+    sets = [
+        {
+            "name": record["Name"],
+            "type": record["Type"],
+            "ttl": record.get("TTL", 0),
+            "setIdentifier": record.get("SetIdentifier", ""),
+            "resourceRecords": [{"value": value["Value"]} for value in record.get("ResourceRecords", ())],
+        }
+        for record in matching
+    ]
+    return {**arguments, "resourceRecordSets": sets}
 
 
 def _unwrap_values(value: Any) -> Any:

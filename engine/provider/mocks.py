@@ -7,7 +7,7 @@ from pulumi.runtime import mocks
 
 from engine.provider.catalog import Provider
 from engine.provider.dynamic import PROVIDER_KEY, Dynamic, is_dynamic
-from engine.provider.resource_type import Aws, ProviderError
+from engine.provider.resource_type import Aws, ClientError, ProviderError
 from engine.provider.values import Props, from_sdk, has_secret, is_secret, plain, secret, without_unknown
 
 
@@ -16,8 +16,9 @@ class ProviderMocks(mocks.Mocks):
 
     `pulumi.runtime.set_mocks(ProviderMocks("eu-west-1", project="demo"), project="demo", stack="dev")`
 
-    An unknown type, input or function raises `ProviderError`. Dynamic resources run in-process. `created` lists the
-    resources in order of creation, as (type, name, id, outputs without secret tags).
+    An unknown type, input or function raises `ProviderError`; a look-up that AWS refuses raises in the program. Dynamic
+    resources run in-process. `created` lists the resources in order of creation, as (type, name, id, outputs without
+    secret tags).
 
     Args:
         region: AWS region; None takes it from the environment.
@@ -67,4 +68,10 @@ class ProviderMocks(mocks.Mocks):
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         with self._lock:
-            return self.provider.invoke(args.token, plain(from_sdk(args.args))), []
+            try:
+                return self.provider.invoke(args.token, plain(from_sdk(args.args))), []
+            except ProviderError as error:
+                if not isinstance(error.__cause__, ClientError):
+                    raise
+                # The program may catch what AWS refuses, as it may with Pulumi's engine.
+                return {}, [(args.token, str(error))]

@@ -49,7 +49,11 @@ def already_exists(error: Exception) -> bool:
     """Return whether an AWS error means that the resource already exists."""
     if not isinstance(error, ClientError):
         return False
-    code = str(error.response.get("Error", {}).get("Code", ""))
+    detail = error.response.get("Error", {})
+    code = str(detail.get("Code", ""))
+    # Route 53 has one code for whatever it refuses in a batch of changes.
+    if code == "InvalidChangeBatch":
+        return "already exists" in str(detail.get("Message", ""))
     return any(word in code for word in ("AlreadyExists", "AlreadyOwned", "AlreadyAssociated", "Duplicate"))
 
 

@@ -1,8 +1,13 @@
-"""Manage hosted zones and their records."""
+"""Manage hosted zones and their records.
 
+Sources: Amazon Route 53 API Reference, "ChangeResourceRecordSets" and "GetChange".
+"""
+
+import time
 from typing import Any
 
 from engine.provider.resource_type import (
+    ProviderError,
     ResourceType,
     differs,
     not_found,
@@ -13,6 +18,9 @@ from engine.provider.resource_type import (
     without_none,
 )
 from engine.provider.values import Props
+
+#: Seconds that all of Route 53's name servers may take for a change (60 as a rule), and seconds between two looks.
+SYNC_TIMEOUT, SYNC_INTERVAL = 300.0, 2.0
 
 
 @register
@@ -78,30 +86,65 @@ class Zone(ResourceType):
 
 @register
 class Record(ResourceType):
+    """A record; one of its name and type that exists is not overwritten."""
+
     token = "aws:route53/record:Record"
     replace_on_change = frozenset({"zoneId", "name", "type"})
     updatable = frozenset({"ttl", "records"})
     id_from_inputs = True
 
+    @property
+    def route53(self) -> Any:
+        """The Route 53 client."""
+        return self.aws.client("route53")
+
     def create(self, inputs: Props) -> str:
-        _change_record(self.aws.client("route53"), inputs["zoneId"], "CREATE", _set(inputs))
-        return f"{inputs['zoneId']}_{inputs['name']}_{inputs['type']}"
+        self._change("CREATE", inputs)
+        return _record_id(inputs)
 
     def read(self, id: str, inputs: Props) -> Props | None:
-        response = self.aws.client("route53").list_resource_record_sets(HostedZoneId=inputs["zoneId"])
-        name = inputs["name"].rstrip(".") + "."
-        records = [r for r in response["ResourceRecordSets"] if (r["Name"], r["Type"]) == (name, inputs["type"])]
-        return {"fqdn": inputs["name"]} if records else None
+        record = self._find(inputs)
+        if record is None:
+            return None
+        values = [value["Value"] for value in record.get("ResourceRecords", ())]
+        return {"fqdn": inputs["name"], "ttl": record.get("TTL"), "records": values}
 
     def update(self, id: str, olds: Props, news: Props) -> None:
-        _change_record(self.aws.client("route53"), news["zoneId"], "UPSERT", _set(news))
+        self._change("UPSERT", news)
 
     def delete(self, id: str, outputs: Props) -> None:
-        _change_record(self.aws.client("route53"), outputs["zoneId"], "DELETE", _set(outputs))
+        record = self._find(outputs)
+        if record is not None:
+            _change_record(self.route53, outputs["zoneId"], "DELETE", record)
 
     def find(self, inputs: Props) -> list[str]:
+        # One with other values is somebody else's: AWS refused to create ours beside it.
         outputs = self.read("", inputs)
-        return [f"{inputs['zoneId']}_{inputs['name']}_{inputs['type']}"] if outputs else []
+        ours = outputs is not None and sorted(outputs["records"]) == sorted(inputs["records"])
+        return [_record_id(inputs)] if ours else []
+
+    def _change(self, action: str, inputs: Props) -> None:
+        # The zone first, as Pulumi's provider does: without it, the error names the zone.
+        self.route53.get_hosted_zone(Id=inputs["zoneId"])
+        _change_record(self.route53, inputs["zoneId"], action, _set(inputs))
+
+    def _find(self, inputs: Props) -> dict[str, Any] | None:
+        """Return the record as the zone has it, or None."""
+        name = inputs["name"].rstrip(".").lower() + "."
+        try:
+            response = self.route53.list_resource_record_sets(
+                HostedZoneId=inputs["zoneId"], StartRecordName=name, StartRecordType=inputs["type"], MaxItems="1"
+            )
+        except Exception as error:
+            if not_found(error):
+                return None
+            raise
+        records: list[dict[str, Any]] = response["ResourceRecordSets"]
+        return next((record for record in records if (record["Name"], record["Type"]) == (name, inputs["type"])), None)
+
+
+def _record_id(inputs: Props) -> str:
+    return f"{inputs['zoneId']}_{inputs['name']}_{inputs['type']}"
 
 
 def _set(inputs: Props) -> dict[str, Any]:
@@ -110,6 +153,11 @@ def _set(inputs: Props) -> dict[str, Any]:
 
 
 def _change_record(route53: Any, zone: str, action: str, record: dict[str, Any]) -> None:
-    route53.change_resource_record_sets(
-        HostedZoneId=zone, ChangeBatch={"Changes": [{"Action": action, "ResourceRecordSet": record}]}
-    )
+    """Change a record, and wait until all of Route 53's name servers have it; raises `ProviderError`."""
+    batch = {"Changes": [{"Action": action, "ResourceRecordSet": record}]}
+    change = route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=batch)["ChangeInfo"]
+    end = time.monotonic() + SYNC_TIMEOUT
+    while route53.get_change(Id=change["Id"].rpartition("/")[2])["ChangeInfo"]["Status"] != "INSYNC":
+        if time.monotonic() > end:
+            raise ProviderError(f"{record['Name']} is not on all name servers after {SYNC_TIMEOUT:g} seconds")
+        time.sleep(SYNC_INTERVAL)

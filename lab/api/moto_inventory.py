@@ -48,6 +48,19 @@ class Instance:
     zone: str
 
 
+@dataclass(frozen=True, slots=True)
+class ZoneRecord:
+    """A record of a hosted zone, with its name in lower case and a final dot."""
+
+    name: str
+    type: str
+    identifier: str | None
+    """Set identifier, of a record of several with one name."""
+    ttl: int | None
+    values: tuple[str, ...]
+    """None for an alias."""
+
+
 def find_memory(instance_type: str) -> int | None:
     """Return the memory of an instance type in MiB, or None for an unknown type."""
     size = INSTANCE_TYPES.get(instance_type, {}).get("MemoryInfo", {}).get("SizeInMiB")
@@ -205,6 +218,20 @@ class Inventory:
         """Return the name of a hosted zone, or None."""
         zone = route53_backends[ACCOUNT]["aws"].zones.get(identity.rpartition("/")[2])
         return str(zone.name) if zone is not None else None
+
+    def list_records(self, identity: str) -> tuple[ZoneRecord, ...]:
+        """Return the records of a hosted zone; none if there is no such zone."""
+        zone = route53_backends[ACCOUNT]["aws"].zones.get(identity.rpartition("/")[2])
+        return tuple(
+            ZoneRecord(
+                name=str(record.name).lower(),
+                type=str(record.type),
+                identifier=record.set_identifier,
+                ttl=None if record.ttl is None else int(record.ttl),
+                values=tuple(record.records),
+            )
+            for record in (zone.rrsets if zone is not None else ())
+        )
 
     def find_inline_policies(self, owner: str, name: str) -> Mapping[str, str]:
         """Return the inline policies of a `User`, `Role` or `Group` by their names; none if there is no such owner."""

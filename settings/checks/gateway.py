@@ -52,4 +52,12 @@ def check_maintenance_window(draft: Draft) -> Iterator[Problem]:
         yield problem_at("gateway.maintenanceWindow", text, reason, f"use {minimum} minutes or more")
 
 
-CHECKS = (check_allow_from, check_admin_from, check_credits, check_maintenance_window)
+def check_hostname(draft: Draft) -> Iterator[Problem]:
+    """Check that a hosted zone has a name to get a record for."""
+    gateway = draft.gateway
+    if gateway is not None and gateway.hosted_zone_id and not gateway.hostname:
+        remedy = "add hostname, the name of the record, or leave hostedZoneId out"
+        yield problem_at("gateway.hostedZoneId", gateway.hosted_zone_id, "has no name to get a record for", remedy)
+
+
+CHECKS = (check_allow_from, check_admin_from, check_credits, check_maintenance_window, check_hostname)

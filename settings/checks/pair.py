@@ -51,6 +51,9 @@ def check_pair_gateways(draft: Draft) -> Iterator[Problem]:
         yield problem_at("gateway.adminAt", gateway.admin_at, reason, f"use adminFrom: [{gateway.admin_at}/32]")
     if gateway.ipv6_prefix:
         yield problem_at("gateway.ipv6Prefix", gateway.ipv6_prefix, ONLY_EACH_OTHER, "leave it out")
+    if gateway.hostname:
+        reason = "is not possible in a pair, whose gateways know each other's addresses"
+        yield problem_at("gateway.hostname", gateway.hostname, reason, "leave it out, and hostedZoneId too")
 
 
 def check_pair_tunnel(draft: Draft) -> Iterator[Problem]:

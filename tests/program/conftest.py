@@ -81,7 +81,7 @@ def deploy_into_moto(
     """Run a program for a configuration as a stack file has it; inside `mock_aws`."""
     raw = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
     set_all_config(raw)
-    own = ProviderMocks(REGION, project="drawbridge", config=raw)
+    own = ProviderMocks(str(config["aws:region"]), project="drawbridge", config=raw)
     monitor = Exports(own)
     # Not set_mocks: it makes a root stack of its own, and the program runs in one.
     configure(

@@ -125,6 +125,39 @@ def test_without_an_action_a_run_is_refused_and_names_it(action: str, become: Be
         deploy("lab", read_stack_file(STACKS["lab"]), tmp_path / "state.json").up()
 
 
+def test_a_deployer_keeps_the_record_of_a_public_name(become: Become, tmp_path: Path, api: Api) -> None:
+    created = api.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
+    zone, state = created.rpartition("/")[2], tmp_path / "state.json"
+
+    def config(hostname: str) -> dict[str, Any]:
+        stack = read_stack_file(STACKS["lab"])
+        gateway = {**stack.get("drawbridge:gateway", {}), "hostname": hostname, "hostedZoneId": zone}
+        return stack | {"drawbridge:gateway": gateway}
+
+    def look_up() -> list[tuple[str, list[str]]]:
+        sets = api.client("route53").list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+        return [
+            (record["Name"], [value["Value"] for value in record["ResourceRecords"]])
+            for record in sets
+            if record["Type"] == "A"
+        ]
+
+    become("hindered", without(DEPLOYER, "route53:Get*"))
+    with pytest.raises(
+        Exception, match=rf"hostedZoneId: {zone} cannot be looked up .*; ask for the permissions of docs"
+    ):
+        deploy("lab", config("vpn.example.com"), state).up()
+    become("deployer", DEPLOYER)
+    address = deploy("lab", config("vpn.example.com"), state).up().outputs["publicIp"]
+    assert look_up() == [("vpn.example.com.", [address])]
+    # The stack's own record is not in its way.
+    assert operations(deploy("lab", config("vpn.example.com"), state).up()) == {"same"}
+    deploy("lab", config("gw.example.com"), state).up()
+    assert look_up() == [("gw.example.com.", [address])]
+    deploy("lab", config("gw.example.com"), state).destroy()
+    assert look_up() == []
+
+
 def test_a_deployer_reaches_nothing_else(become: Become, api: Api) -> None:
     vpc = api.client("ec2").create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     api.client("iam").create_role(RoleName="admin", AssumeRolePolicyDocument=TRUST)

@@ -47,6 +47,38 @@ class World:
     def network(self, **keys: Any) -> Sections:
         return {"network": {**self.existing, **keys}}
 
+    def with_zone(self, domain: str, *, private: bool = False) -> Sections:
+        """Return sections with the gateway's name in a new hosted zone."""
+        vpc = {"VPCId": self.existing["vpcId"], "VPCRegion": REGION}
+        zone = Deployment({}, []).route53.create_hosted_zone(
+            Name=domain,
+            CallerReference=f"{domain} {private}",
+            HostedZoneConfig={"PrivateZone": private},
+            **({"VPC": vpc} if private else {}),
+        )
+        id = zone["HostedZone"]["Id"].rpartition("/")[2]
+        return {"gateway": {"hostname": "vpn.example.com", "hostedZoneId": id}}
+
+    def with_record(self, type: str, value: str) -> Sections:
+        """Return sections with the gateway's name in a new hosted zone, which has a record of the name."""
+        sections = self.with_zone("example.com")
+        self.change_record(sections, "CREATE", type, value)
+        return sections
+
+    def change_record(self, sections: Sections, action: str, type: str, value: str) -> None:
+        gateway = sections["gateway"]
+        record = {"Name": gateway["hostname"], "Type": type, "TTL": 60, "ResourceRecords": [{"Value": value}]}
+        Deployment({}, []).route53.change_resource_record_sets(
+            HostedZoneId=gateway["hostedZoneId"],
+            ChangeBatch={"Changes": [{"Action": action, "ResourceRecordSet": record}]},
+        )
+
+    def delete_record(self, type: str, value: str) -> None:
+        """Delete the record from the one hosted zone."""
+        (zone,) = Deployment({}, []).route53.list_hosted_zones()["HostedZones"]
+        gateway = {"hostname": "vpn.example.com", "hostedZoneId": zone["Id"].rpartition("/")[2]}
+        self.change_record({"gateway": gateway}, "DELETE", type, value)
+
     def fill_vpcs(self, sections: Sections) -> Sections:
         for number in range(5 - len(self.ec2.describe_vpcs()["Vpcs"])):
             self.ec2.create_vpc(CidrBlock=f"10.{number + 50}.0.0/16")
@@ -248,6 +280,20 @@ def in_subnet(**sections: Any) -> Callable[[World], Sections]:
     return lambda world: {**world.network(), **sections}
 
 
+NAME_ZONE = "name the public hosted zone of the name's domain: aws route53 list-hosted-zones"
+NOT_IN_ZONE = "is the zone of *, which drawbridge:gateway.hostname * is not in"
+NO_ZONE = {"gateway": {"hostname": "vpn.example.com", "hostedZoneId": "Z0123456789ABCDEFGHIJ"}}
+
+
+def with_foreign_zone(world: World) -> Sections:
+    return world.with_zone("example.org")
+
+
+HAS_RECORD = (
+    "drawbridge:gateway.hostname: * already has a record in *: * *, which does not lead to this stack's gateway; "
+    "delete it, after removing hostedZoneId from the stack that it belongs to, if any, or choose another name"
+)
+
 #: With the limits of `world`, more clients than have room.
 CROWD = {"clients": [{"name": f"client{number}"} for number in range(20)]}
 
@@ -339,6 +385,31 @@ IN_THE_FILE = [
     ),
     *(
         Refusal(
+            sections,
+            f"drawbridge:gateway.hostedZoneId: * {reason}; *",
+            NAME_ZONE,
+            lambda world, _: world.with_zone("example.com"),
+        )
+        for sections, reason in (
+            (lambda _: NO_ZONE, "cannot be looked up (*)"),
+            (lambda world: world.with_zone("example.com", private=True), "is a private zone, which clients do not see"),
+            (with_foreign_zone, NOT_IN_ZONE),
+        )
+    ),
+    Refusal(
+        with_foreign_zone,
+        f"drawbridge:gateway.hostedZoneId: * {NOT_IN_ZONE}; *, or use *",
+        "or use a name such as vpn.example.org",
+        lambda world, _: {"gateway": {**with_foreign_zone(world)["gateway"], "hostname": "vpn.example.org"}},
+    ),
+    Refusal(
+        lambda world: world.with_record("CNAME", "example.net"),
+        HAS_RECORD,
+        "or choose another name",
+        lambda world, _: {"gateway": {**world.with_zone("example.com")["gateway"], "hostname": "vpn2.example.com"}},
+    ),
+    *(
+        Refusal(
             lambda _: CROWD,
             "drawbridge:clients: need * new SSM parameters, but * has * and the account's limit is *; *",
             f"drawbridge:secrets.{key}: {value}",
@@ -364,6 +435,12 @@ IN_THE_FILE = [
 
 #: Refusals and ways that change the account, each in one of its own.
 IN_THE_ACCOUNT = [
+    Refusal(
+        lambda world: world.with_record("A", "192.0.2.1"),
+        HAS_RECORD,
+        "delete it",
+        lambda world, _: world.delete_record("A", "192.0.2.1"),
+    ),
     Refusal(deployed_in_zone_a, NO_TYPE + FIRST_SUBNET, "t4g.nano", in_type("t4g.nano")),
     Refusal(deployed_in_zone_a, NO_TYPE + FIRST_SUBNET, "destroy the stack", lambda world, _: world.destroy_subnet()),
     Refusal(

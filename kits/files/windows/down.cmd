@@ -13,7 +13,7 @@ if defined drawbridge_block_ipv6 (
 if defined drawbridge_redirect (
   route delete 128.0.0.0 mask 128.0.0.0 %route_vpn_gateway%
   route delete 0.0.0.0 mask 128.0.0.0 %route_vpn_gateway%
-  route delete %remote_1% mask 255.255.255.255 %route_net_gateway%
+  route delete %trusted_ip% mask 255.255.255.255 %route_net_gateway%
 )
 for /L %%n in (1,1,99) do (
   if defined route_network_%%n route delete !route_network_%%n! mask !route_netmask_%%n! !route_gateway_%%n!

@@ -22,7 +22,7 @@ for /L %%n in (1,1,99) do (
   )
 )
 if defined drawbridge_redirect (
-  route add %remote_1% mask 255.255.255.255 %route_net_gateway% || exit /b 1
+  route add %trusted_ip% mask 255.255.255.255 %route_net_gateway% || exit /b 1
   route add 0.0.0.0 mask 128.0.0.0 %route_vpn_gateway% || exit /b 1
   route add 128.0.0.0 mask 128.0.0.0 %route_vpn_gateway% || exit /b 1
 )

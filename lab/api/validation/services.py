@@ -1,19 +1,19 @@
 """Refuse calls and tags that moto takes, of services other than EC2: one row of `RULES` a rule.
 
 Sources: AWS Systems Manager API Reference, "PutParameter"; Amazon CloudWatch API Reference, "PutMetricData"; Amazon
-Route 53 API Reference, "CreateHostedZone"; Amazon S3 User Guide, "General purpose bucket naming rules"; AWS General
-Reference, "Tagging your AWS resources".
+Route 53 API Reference, "ChangeResourceRecordSets", "CreateHostedZone"; Amazon S3 User Guide, "General purpose bucket
+naming rules"; AWS General Reference, "Tagging your AWS resources".
 """
 
 import ipaddress
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lab.api.errors import ApiError
-from lab.api.moto_inventory import Inventory
+from lab.api.moto_inventory import Inventory, ZoneRecord
 from lab.api.request import ApiRequest
 from lab.api.validation.logs import check_log_events, check_retention
 from lab.api.validation.policies import check_key_policy, check_managed_policy, check_trust_policy, inline_check
@@ -186,6 +186,61 @@ def check_private_zone(request: ApiRequest, inventory: Inventory) -> ApiError | 
     return None
 
 
+def check_record_changes(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse a batch of changes to records if one of them does not fit the records that the zone has by then."""
+    zone = request.parameters.get("HostedZoneId", "")
+    records = {(record.name, record.type, record.identifier): record for record in inventory.list_records(zone)}
+    for change in request.parameters["ChangeBatch"]["Changes"]:
+        record = _read_record(change["ResourceRecordSet"])
+        key = record.name, record.type, record.identifier
+        refusal = _judge_record_change(change["Action"], record, list(records.values()), inventory.find_zone_name(zone))
+        if refusal:
+            return ApiError("InvalidChangeBatch", f"[{refusal}]")
+        if change["Action"] == "DELETE":
+            del records[key]
+        else:
+            records[key] = record
+    return None
+
+
+def _read_record(record: Mapping[str, Any]) -> ZoneRecord:
+    return ZoneRecord(
+        name=f"{str(record['Name']).lower().rstrip('.')}.",
+        type=str(record["Type"]),
+        identifier=record.get("SetIdentifier"),
+        ttl=None if record.get("TTL") is None else int(record["TTL"]),
+        values=tuple(str(each["Value"]) for each in record.get("ResourceRecords", ())),
+    )
+
+
+def _judge_record_change(action: str, record: ZoneRecord, existing: Sequence[ZoneRecord], zone: str | None) -> str:
+    """Return why Route 53 refuses a change of a record, or an empty string."""
+    key = record.type, record.identifier
+    of_name = {(each.type, each.identifier): each for each in existing if each.name == record.name}
+    change = f"Tried to {action.lower()} resource record set [name='{record.name}', type='{record.type}'] but"
+    if action == "CREATE" and key in of_name:
+        return f"{change} it already exists"
+    if action == "DELETE":
+        if key not in of_name:
+            return f"{change} it was not found"
+        former = of_name[key]
+        if (former.ttl, sorted(former.values)) != (record.ttl, sorted(record.values)):
+            return f"{change} the values provided do not match the current values"
+        return ""
+    types = {type for type, _ in of_name}
+    if record.type != "CNAME" and "CNAME" in types:
+        return (
+            f"RRSet of type {record.type} with DNS name {record.name} is not permitted because a conflicting RRSet of "
+            f"type CNAME with the same DNS name already exists in zone {zone}"
+        )
+    if record.type == "CNAME" and types - {"CNAME"}:
+        return (
+            f"RRSet of type CNAME with DNS name {record.name} is not permitted as it conflicts with other records with "
+            f"the same DNS name in zone {zone}"
+        )
+    return ""
+
+
 #: Add a rule here: service, actions, check.
 RULES = (
     ServiceRule("ssm", ("PutParameter",), check_parameter_name),
@@ -205,6 +260,7 @@ RULES = (
     ServiceRule("kms", ("CreateKey", "PutKeyPolicy"), check_key_policy),
     ServiceRule("route53", ("CreateHostedZone",), check_zone_name),
     ServiceRule("route53", ("CreateHostedZone", "AssociateVPCWithHostedZone"), check_private_zone),
+    ServiceRule("route53", ("ChangeResourceRecordSets",), check_record_changes),
 )
 
 

@@ -66,10 +66,22 @@ def test_prices_have_a_date_a_region_and_sources() -> None:
     priced = {
         says: rest for says, rest in zip(groups[::2], groups[1::2], strict=True) if re.search(r" = [\d.]+$", rest, re.M)
     }
-    assert len(priced) == 16
+    assert len(priced) == 17
     for says in priced:  # what they are for, where they were read, and where AWS itself has them
         assert re.match(r"# .+: .*(tables?|pages?|notes|costs|Addresses|Pricing)", says, re.DOTALL), says
         assert re.search(r"aws\.amazon\.com/\S+pricing", says), says
+
+
+def test_a_name_in_a_hosted_zone_costs_its_queries_alone() -> None:
+    def costs(**gateway: str) -> tuple[set[str], float]:
+        stack, *_ = monthly_cost.compare_costs(site(**gateway), monthly_cost.Usage(connected=100, out=0))
+        return {item.name for item in stack.items}, stack.dollars
+
+    items, dollars = costs()
+    assert costs(hostname="vpn.example.com") == (items, dollars)
+    named, with_record = costs(hostname="vpn.example.com", hostedZoneId="Z0123456789ABCDEFGHIJ")
+    assert named - items == {"DNS queries: 830"}
+    assert with_record - dollars == pytest.approx(830 * 0.40 / 1e6)
 
 
 def test_a_domain_and_a_second_process_cost_what_they_are() -> None:

@@ -286,6 +286,11 @@ RESOURCES: dict[str, tuple[str, Props]] = {
             "tags": {"Name": "m"},
         },
     ),
+    "zone": ("route53/zone:Zone", {"name": "example.internal", "comment": "c", "vpcs": [{"vpcId": "=vpc"}]}),
+    "record": (
+        "route53/record:Record",
+        {"zoneId": "=zone", "name": "vpn.example.internal", "type": "A", "ttl": 60, "records": ["192.0.2.1"]},
+    ),
 }
 
 #: (resource, inputs that change), one update after another.
@@ -303,6 +308,7 @@ CHANGES: list[tuple[str, Props]] = [
     ("topic", {"displayName": "Alarms"}),
     ("alarm", {"threshold": 2}),
     ("check_alarm", {"dimensions": {"InstanceId": "i-0123456789abcdef1"}}),
+    ("record", {"records": ["192.0.2.2"]}),
     ("release", {"contentBase64": "AAED"}),
     ("interface", {"sourceDestCheck": True}),
     ("instance", {"instanceType": "t4g.micro", "creditSpecification": {"cpuCredits": "unlimited"}}),

@@ -578,8 +578,10 @@ def test_an_error_holds_no_value_that_was_sent(provider: Provider) -> None:
 
 
 def test_functions_answer_and_unknown_ones_raise(world: World) -> None:
-    world.make("vpc", "subnet", "table", "member", "parameter")
+    world.make("vpc", "subnet", "table", "member", "parameter", "zone")
     call = world.provider.invoke
+    zone = call("aws:route53/getZone:getZone", {"zoneId": world.ids["zone"]})
+    assert (zone["name"], zone["privateZone"], zone["tags"]) == ("x.internal", True, {"a": "b"})
     assert call("aws:index/getCallerIdentity:getCallerIdentity", {})["accountId"] == "123456789012"
     assert call("aws:index/getRegion:getRegion", {})["region"] == REGION
     zones = call("aws:index/getAvailabilityZones:getAvailabilityZones", {"state": "available"})["names"]
@@ -596,6 +598,7 @@ def test_functions_answer_and_unknown_ones_raise(world: World) -> None:
         ("aws:ec2/getVpc:getVpc", {"colour": 1}, "does not know the argument colour"),
         ("aws:ec2/getMoon:getMoon", {}, "does not know this function"),
         ("aws:ssm/getParameter:getParameter", {"name": "/no"}, "GetParameter: ParameterNotFound"),
+        ("aws:route53/getZone:getZone", {"zoneId": "Z0123456789ABCDEFGHIJ"}, "GetHostedZone: NoSuchHostedZone"),
     ):
         with pytest.raises(ProviderError, match=message):
             call(token, arguments)

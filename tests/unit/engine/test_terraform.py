@@ -45,7 +45,7 @@ pytestmark = [
     pytest.mark.allow_subprocess,  # the real provider is a program of its own
 ]
 
-BLOCKS = {"rules": "rule", "networkInterfaces": "network_interface"}
+BLOCKS = {"rules": "rule", "networkInterfaces": "network_interface", "vpcs": "vpc"}
 """Inputs whose Terraform name is a block's singular."""
 
 RENAMED = {

@@ -36,7 +36,7 @@ ENVIRONMENT = {
     "route_ipv6_network_",
     "route_ipv6_gateway_",
     "foreign_option_",
-    "remote_1",
+    "trusted_ip",
     "drawbridge_redirect",
 }
 

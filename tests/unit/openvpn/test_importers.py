@@ -114,6 +114,15 @@ def test_networkmanager_imports_every_bundle(kind: str, plugin: Path, tmp_path: 
 
 
 @pytest.mark.allow_subprocess
+def test_networkmanager_imports_the_gateways_name_and_its_address(plugin: Path, tmp_path: Path) -> None:
+    address = "remote 192.0.2.1 1194\n"
+    bundle = render(ROUTED, "networkmanager").replace(address, f"remote vpn.example.com 1194\n{address}")
+    done = run_importer(plugin, bundle, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["remote"] == "vpn.example.com:1194, 192.0.2.1:1194"
+
+
+@pytest.mark.allow_subprocess
 def test_networkmanager_refuses_what_its_parser_does_not_know(plugin: Path, tmp_path: Path) -> None:
     """The control: the importer reads the options."""
     done = run_importer(plugin, render(ROUTED).replace("verb 3\n", "verb 3\nmssfix 1400 mtu\n"), tmp_path)

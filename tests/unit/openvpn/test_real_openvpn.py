@@ -333,6 +333,19 @@ def test_bundle_gets_in_without_one_warning(site: Site, version: str, request: p
         assert not re.findall("(?i).*(?:warning|deprecated).*", log)
 
 
+def test_a_client_that_cannot_look_up_the_name_gets_in_by_the_address(site: Site) -> None:
+    server, leaf = site.server(), site.leaf()
+    # The namespace reaches no name server, as a client whose name server is behind the tunnel reaches none.
+    profile = render_profile(TUNNEL, "vpn.example.com", SERVER_NAME, "alice", fallback="192.0.2.1")
+    keys = (site.authority.certificate, leaf.certificate, leaf.key, tls_crypt.client_key(site.tls_crypt_key))
+    client = site.start_client(render_bundle(profile, *keys))
+    client.wait_for(UP, timeout=60)
+    assert "Cannot resolve host address: vpn.example.com" in client.log
+    server.end(signal.SIGTERM)
+    site.restart_server()
+    client.wait_for_lines(UP, 2, timeout=60)
+
+
 def test_address_is_clear_of_fixed_ones_and_networks_of_others_are_routed(site: Site) -> None:
     site.server()
     site.client(site.leaf("bob")).wait_for(UP)
@@ -581,7 +594,7 @@ def test_a_profile_for_windows_finds_its_scripts_and_tells_them_all(site: Site) 
         "route_gateway_1": "10.8.0.1",
         "route_vpn_gateway": "10.8.0.1",
         "foreign_option_1": "dhcp-option DNS 10.1.0.2",
-        "remote_1": "192.0.2.1",
+        "trusted_ip": "192.0.2.1",
         "dev": "tun0",
     }
     assert {key: told.get(key) for key in expected} == expected

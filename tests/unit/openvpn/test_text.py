@@ -15,7 +15,7 @@ import pytest
 
 import openvpn.model
 from openvpn import sysctl
-from openvpn.bundle import BundleError, ca_of, certificate_of, key_of, render_bundle, tls_crypt_of
+from openvpn.bundle import BundleError, ca_of, certificate_of, key_of, remote_of, render_bundle, tls_crypt_of
 from openvpn.listener import Listener
 from openvpn.model import GLOBAL6, ServerProcess, Tunnel, TunnelClient, TunnelIPv6
 from openvpn.profile import PROFILE_LIMIT, render_profile
@@ -40,6 +40,13 @@ REMOTE, SERVER = "ec2-203-000-113-254.ap-southeast-2.compute.amazonaws.com", "g"
 
 def options(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def test_a_client_with_the_gateways_name_has_its_address_too() -> None:
+    profile = render_profile(TUNNEL, "vpn.example.com", "gateway.lab", fallback="203.0.113.7")
+    remotes = [line for line in options(profile) if line.startswith("remote ")]
+    assert remotes == ["remote vpn.example.com 1194", "remote 203.0.113.7 1194"]
+    assert remote_of(render_bundle(profile, "CA", "CERT", "KEY", "TLS")).host == "vpn.example.com"
 
 
 def test_server() -> None:

@@ -56,6 +56,28 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"x": {}}, "known keys are alerts, clients, gateway,", {"iam": {}}),
     ({"network": {"cdir": "10.1.0.0/16"}}, "did you mean cidr?", {"network": {"cidr": "10.1.0.0/16"}}),
     ({"lifetimes": {"x": 1}}, "known keys are ca, client, renewal, server", {"lifetimes": {"ca": 3650}}),
+    # The gateway's name
+    (
+        {"gateway": {"hostname": "VPN.example.com"}},
+        "use one in lower case, such as vpn.example.com",
+        {"gateway": {"hostname": "vpn.example.com"}},
+    ),
+    (
+        {"gateway": {"hostname": "vpn.example.com", "hostedZoneId": "example.com"}},
+        "use the one that `aws route53 list-hosted-zones` shows (Z…)",
+        {"gateway": {"hostname": "vpn.example.com", "hostedZoneId": "Z0123456789ABCDEFGHIJ"}},
+    ),
+    (
+        {"gateway": {"hostedZoneId": "Z0123456789ABCDEFGHIJ"}},
+        "add hostname, the name of the record",
+        {"gateway": {"hostname": "vpn.example.com", "hostedZoneId": "Z0123456789ABCDEFGHIJ"}},
+    ),
+    ({"gateway": {"hostedZoneId": "Z0123456789ABCDEFGHIJ"}}, "or leave hostedZoneId out", {"gateway": {}}),
+    (
+        {"gateway": {"hostname": "vpn.example.com"}, "pair": {}},
+        "leave it out, and hostedZoneId too",
+        {"gateway": {}, "pair": {}},
+    ),
     # The gateway's maintenance window
     (
         {"gateway": {"maintenanceWindow": "sunday 3"}},

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -391,6 +392,41 @@ def test_a_vpc_has_one_private_zone_of_a_name(aws: JudgedAws, subnet: str) -> No
     create(Name="vpn.internal", CallerReference="1", **where)
     refused(lambda: create(Name="VPN.internal.", CallerReference="2", **where), "ConflictingDomainExists")
     create(Name="other.internal", CallerReference="3", **where)
+
+
+def test_changes_of_records_fit_those_of_the_zone(aws: JudgedAws) -> None:
+    route53 = aws.client("route53")
+    zone = route53.create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
+
+    def change(*changes: tuple[str, str, str, str]) -> None:
+        batch = [
+            {
+                "Action": action,
+                "ResourceRecordSet": {"Name": name, "Type": type, "TTL": 60, "ResourceRecords": [{"Value": value}]},
+            }
+            for action, name, type, value in changes
+        ]
+        route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": batch})
+
+    change(("CREATE", "vpn.example.com", "A", "192.0.2.1"), ("CREATE", "www.example.com", "CNAME", "example.net"))
+    code = "InvalidChangeBatch"
+    for refusal, *changes in (
+        ("it already exists", ("CREATE", "VPN.example.com.", "A", "192.0.2.2")),
+        ("it was not found", ("DELETE", "no.example.com", "A", "192.0.2.1")),
+        ("the values provided do not match", ("DELETE", "vpn.example.com", "A", "192.0.2.2")),
+        ("conflicting RRSet of type CNAME", ("UPSERT", "www.example.com", "A", "192.0.2.2")),
+        ("conflicts with other records", ("CREATE", "vpn.example.com", "CNAME", "example.net")),
+        ("it already exists", ("UPSERT", "vpn.example.com", "A", "192.0.2.9"), ("CREATE", "vpn.example.com", "A", "x")),
+    ):
+        refused(partial(change, *changes), code, refusal)
+    change(("UPSERT", "vpn.example.com", "A", "192.0.2.2"))
+    # A batch is read in its order.
+    change(("DELETE", "vpn.example.com", "A", "192.0.2.2"), ("CREATE", "vpn.example.com", "CNAME", "example.net"))
+    records = route53.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+    assert [(r["Name"], r["Type"]) for r in records if r["Type"] in ("A", "CNAME")] == [
+        ("vpn.example.com.", "CNAME"),
+        ("www.example.com.", "CNAME"),
+    ]
 
 
 @pytest.mark.parametrize("name", [f"{'a' * 64}.internal", ".".join(["a" * 63] * 4), "a..internal"])
