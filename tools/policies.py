@@ -375,9 +375,9 @@ OPERATOR = (
     ),
     Statement(sid="Bucket", patterns=("s3:ListBucket",), resources=("arn:aws:s3:::drawbridge-*",)),
     Statement(
-        sid="KitsAndBundles",
+        sid="Objects",
         patterns=("s3:GetObject",),
-        resources=("arn:aws:s3:::drawbridge-*/kits/*", "arn:aws:s3:::drawbridge-*/clients/*"),
+        resources=tuple(f"arn:aws:s3:::drawbridge-*/{name}/*" for name in ("kits", "clients", "releases")),
     ),
     Statement(
         sid="ConnectionLog",

@@ -14,19 +14,9 @@ def access() -> None:
     """Let in an address that changes."""
 
 
-class _Address(click.ParamType[IPv4Address]):
-    name = "address"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> IPv4Address:
-        try:
-            return IPv4Address(str(value))
-        except ValueError:
-            self.fail(f"{value} is not a valid IPv4 address", param, ctx)
-
-
 @access.command("allow-me")
 @click.option("--client", help="Open the tunnel to this client; without it, SSH to the admin.")
-@click.option("--address", type=_Address(), help="The address to let in; by default this machine's public one.")
+@click.option("--address", type=options.Address(), help="The address to let in; by default this machine's public one.")
 @options.of_account
 @options.json
 def allow_me(client: str | None, address: IPv4Address | None, stack: str, region: str | None, wants_json: bool) -> None:

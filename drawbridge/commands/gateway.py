@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from contract import GATEWAYS
-from drawbridge.commands import options, output, rotation
-from drawbridge.operate import bundle_probe, gateway_status, rotations
+from drawbridge.commands import options, output, path_table, rotation
+from drawbridge.operate import bundle_probe, gateway_status, path_checks, path_reader, rotations
 from drawbridge.operate.account import Account
 from drawbridge.operate.gateway_status import SoftwareReport
 from drawbridge.operate.lab_account import connect
@@ -174,4 +175,58 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
         if not verdict.fine:
             output.print_line(f"  -> {verdict.remedy}")
     if not verdict.fine:
+        raise SystemExit(1)
+
+
+@gateway.command()
+@click.argument("client", required=False)
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The bundle that the client has; otherwise the one that the stack has for it.",
+)
+@click.option("--from", "source", type=options.Address(), help="The client's public address.")
+@click.option("--to", "target", type=options.Address(), help="Private address of the host that the client is to reach.")
+@click.option("--port", callback=options.service, help="Port of that host: 443, or 53/udp.")
+@click.option("--no-probe", is_flag=True, help="Do not probe the bundle from here.")
+@click.option("--second", is_flag=True, help="The second gateway of a pair, where no client is named.")
+@options.of_account
+@options.json
+def doctor(
+    client: str | None,
+    bundle: Path | None,
+    source: IPv4Address | None,
+    target: IPv4Address | None,
+    port: tuple[str, int] | None,
+    no_probe: bool,
+    second: bool,
+    stack: str,
+    region: str | None,
+    wants_json: bool,
+) -> None:
+    """Walk the path from CLIENT to a host, and name the first broken hop and what to do.
+
+    It reads AWS and changes nothing; it needs no SSH. Exit 1 if a hop is broken.
+    """
+    if port and target is None:
+        raise click.UsageError("--port is of a host: name it with --to")
+    if bundle and client is None:
+        raise click.UsageError("--bundle is a client's: name the client")
+    account = replace(connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
+    protocol, number = port or (None, None)
+    query = path_reader.PathQuery(
+        client=client,
+        bundle=bundle_probe.read_bundle(bundle) if bundle else None,
+        source=source,
+        target=target,
+        target_protocol=protocol,
+        target_port=number,
+        probes=not no_probe,
+    )
+    results = path_checks.judge_path(path_reader.read_snapshot(account, query))
+    if wants_json:
+        output.print_line(output.as_json(results))
+    else:
+        path_table.print_path(results)
+    if path_checks.find_first_broken(results):
         raise SystemExit(1)

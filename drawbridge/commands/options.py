@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,18 @@ stack = click.option("--stack", default=LAB, envvar="DRAWBRIDGE_STACK", show_def
 region = click.option("--region", help="AWS region; otherwise the stack file's or the environment's.")
 preview = click.option("--preview", is_flag=True, help="Print the steps, and leave the stack file as it is.")
 json = click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
+
+
+class Address(click.ParamType[IPv4Address]):
+    """An IPv4 address."""
+
+    name = "address"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> IPv4Address:
+        try:
+            return IPv4Address(str(value))
+        except ValueError:
+            self.fail(f"{value} is not a valid IPv4 address", param, ctx)
 
 
 def of_account(command: F) -> F:
@@ -53,6 +66,17 @@ def period(ctx: click.Context, parameter: click.Parameter, value: str) -> timede
 def optional_period(ctx: click.Context, parameter: click.Parameter, value: str | None) -> timedelta | None:
     """Return the time that a text such as `7d` stands for; None without a text."""
     return None if value is None else period(ctx, parameter, value)
+
+
+def service(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """Return protocol and port of a text such as `443` or `53/udp`; None without a text."""
+    if value is None:
+        return None
+    number, _, protocol = value.partition("/")
+    protocol = protocol or "tcp"
+    if not number.isascii() or not number.isdecimal() or not 0 < int(number) < 65536 or protocol not in ("tcp", "udp"):
+        raise click.BadParameter(f"{value} is not a valid port; use one such as 443 or 53/udp", ctx, parameter)
+    return protocol, int(number)
 
 
 def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Path:

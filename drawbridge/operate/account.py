@@ -4,7 +4,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Account:
     """Private SSH key that the gateway accepts, if it is known."""
     gateway: str = contract.GATEWAYS[0]
     """Letter of the gateway that is operated."""
+    _clients: dict[tuple[str, Config], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Clients that were created: creating one takes as long as a call."""
 
     @property
     def names(self) -> contract.Names:
@@ -61,8 +63,11 @@ class Account:
 
     def client(self, service: str, config: Config = CLIENT_CONFIG) -> Any:
         """Return a boto3 client; raises `AwsError` if there is no region, or no credentials to sign with."""
-        with translate_aws_errors(self.stack):
-            return self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
+        if (service, config) not in self._clients:
+            with translate_aws_errors(self.stack):
+                client = self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
+            self._clients[service, config] = client
+        return self._clients[service, config]
 
     def parameter(self, name: str, *, secret: bool = False) -> str:
         """Return the value of an SSM parameter; raises `NotDeployedError` if it does not exist, else `AwsError`."""

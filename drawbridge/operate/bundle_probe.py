@@ -78,9 +78,14 @@ def probe_from_account(bundle: str, account: Account | None) -> Verdict:
     """
     if account is None:
         return probe_bundle(bundle)
-    if account.namespace is None:
-        return add_aws_findings(account, bundle, probe_bundle(bundle))
-    return add_aws_findings(account, bundle, within(account.namespace, lambda: probe_bundle(bundle)))
+    return add_aws_findings(account, bundle, probe_from(account.namespace, bundle))
+
+
+def probe_from(namespace: str | None, bundle: str) -> Verdict:
+    """Probe a bundle from a network namespace, or from this machine's; raises as `probe_bundle`."""
+    if namespace is None:
+        return probe_bundle(bundle)
+    return within(namespace, lambda: probe_bundle(bundle))
 
 
 def probe_bundle(bundle: str) -> Verdict:

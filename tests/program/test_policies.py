@@ -29,6 +29,8 @@ from drawbridge.operate import (
     image_build,
     ingress_rules,
     leftovers,
+    path_checks,
+    path_reader,
     prepared_images,
 )
 from drawbridge.operate.account import Account
@@ -203,6 +205,9 @@ def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api,
     assert gateway_status.read_console(account, instances) == ()
     verdict = bundle_probe.Verdict(state="unanswered", remote="", finding="", remedy="", seconds=0)
     assert bundle_probe.add_aws_findings(account, bundle.read_text(), verdict).finding
+    query = path_reader.PathQuery(client="home", target=IPv4Address("10.1.0.10"), probes=False)
+    hops = path_checks.judge_path(path_reader.read_snapshot(account, query))
+    assert [hop for hop in hops if hop.permission] == []
     assert {leftover.kind for leftover in leftovers.find_leftovers(account)} > {
         "VPC",
         "bucket",
@@ -232,6 +237,29 @@ def test_an_operator_without_an_action_is_refused_with_its_name(
         leftovers.find_leftovers(account)
         gateway_status.read_console(account, gateway_status.find_instances(account))
         ingress_rules.allow_me(account, "home", IPv4Address("203.0.113.99"))
+
+
+@pytest.mark.parametrize(
+    ("action", "hops"),
+    [
+        ("ec2:DescribeNetworkAcls", ["network ACL"]),
+        ("logs:FilterLogEvents", ["address"]),
+    ],
+)
+def test_an_operator_without_an_action_has_all_other_hops_judged(
+    action: str, hops: list[str], become: Become, api: Api, tmp_path: Path
+) -> None:
+    become("deployer", DEPLOYER)
+    deploy("home-lan", site_of_operator(), tmp_path / "state.json").up()
+    policy = json.loads(OPERATOR)
+    policy["Statement"].append({"Effect": "Deny", "Action": action, "Resource": "*"})
+    become("operator", json.dumps(policy))
+    account = Account(stack="home-lan", session=boto3.Session(region_name=REGION), endpoint=api.endpoint)
+    query = path_reader.PathQuery(client="home", source=IPv4Address("203.0.113.10"), probes=False)
+    results = path_checks.judge_path(path_reader.read_snapshot(account, query))
+    assert [result.hop for result in results if result.state == "unknown"] == hops
+    assert {result.permission for result in results if result.state == "unknown"} == {action}
+    assert [result.breakage for result in results if result.state == "broken"] == ["report-missing"]
 
 
 def site_of_operator() -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Read from a stack's release what its gateway should run: listener, clients, routes, filter and translation."""
+
+import io
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv4Network
+from typing import Literal
+
+from drawbridge import errors
+from drawbridge.operate.account import Account, translate_aws_errors
+
+#: Bytes of an archive, and of all its files, that are read; the same as the gateway's own limits.
+MAX_ARCHIVE, MAX_UNPACKED = 4 << 20, 16 << 20
+
+_PORT = re.compile(r"^port (\d+)$", re.MULTILINE)
+_TCP = re.compile(r"^proto tcp", re.MULTILINE)
+_PUSHED_ROUTE = re.compile(r'^push "route (\S+) (\S+)"$', re.MULTILINE)
+_SET = re.compile(r"set (\w+) \{\n\s*type ipv4_addr\n(?:\s*flags [\w,]+\n)?\s*elements = \{ ([^}]*) \}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeployedRelease:
+    """The release that a stack asks its gateway to run."""
+
+    sha256: str
+    protocol: Literal["udp", "tcp"]
+    ports: tuple[int, ...]
+    """Port of each OpenVPN process."""
+    clients: frozenset[str] | None
+    """Clients that may connect; None for a pair's gateway, which lets in whoever has its bundle."""
+    revoked: frozenset[int]
+    """Serials of certificates that it refuses."""
+    routes: tuple[IPv4Network, ...]
+    """Networks whose routes clients get."""
+    destinations: tuple[IPv4Network, ...]
+    """Networks that it forwards to."""
+    sources: tuple[IPv4Network, ...]
+    """Networks of clients, and behind them."""
+    translates: bool
+    """Whether the VPC sees the gateway's own address in place of the clients'."""
+
+
+def read_release(account: Account) -> DeployedRelease:
+    """Return the gateway's release.
+
+    Raises `NotDeployedError` if the stack has none, `MalformedError` for an archive whose digest is not the one in SSM,
+    else `AwsError`.
+    """
+    pointer = account.json_parameter(account.names.release)
+    bucket, key = str(pointer.get("bucket", "")), str(pointer.get("key", ""))
+    with translate_aws_errors(account.stack, "release"):
+        archive = account.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read(MAX_ARCHIVE + 1)
+    digest = str(pointer.get("sha256", ""))
+    if len(archive) > MAX_ARCHIVE or sha256(archive).hexdigest() != digest:
+        raise errors.MalformedError(
+            f"the release s3://{bucket}/{key} does not have the digest that {account.names.release} names",
+            f"pulumi up --stack {account.stack} writes it anew; find out in CloudTrail who changed the object",
+        )
+    try:
+        return parse_release(archive, digest)
+    except (ValueError, KeyError, tarfile.TarError, zlib.error, EOFError):
+        raise errors.MalformedError(
+            f"the release s3://{bucket}/{key} is not in the format of this version",
+            f"deploy with this version: pulumi up --stack {account.stack}",
+        ) from None
+
+
+def parse_release(archive: bytes, digest: str) -> DeployedRelease:
+    """Return the release that an archive holds; raises ValueError, KeyError or TarError for another archive."""
+    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    unpacked = unpacker.decompress(archive, MAX_UNPACKED)
+    with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
+        files = {member.name: member for member in tar if member.isfile()}
+
+        def read(name: str) -> str:
+            stream = tar.extractfile(files[name])
+            return "" if stream is None else stream.read().decode()
+
+        configurations = "\n".join(read(name) for name in sorted(files) if _is_configuration(name))
+        rules = read("root/etc/drawbridge/nftables.conf")
+        is_pair = "unit" in json.loads(read("manifest.json"))
+    sets = {name: tuple(_parse_networks(elements)) for name, elements in _SET.findall(rules)}
+    return DeployedRelease(
+        sha256=digest,
+        protocol="tcp" if _TCP.search(configurations) else "udp",
+        ports=tuple(int(port) for port in _PORT.findall(configurations)),
+        clients=None if is_pair else frozenset(_names_below("ccd/", files)),
+        revoked=frozenset(map(int, _names_below("revoked/", files))),
+        routes=tuple(IPv4Network("/".join(route)) for route in dict.fromkeys(_PUSHED_ROUTE.findall(configurations))),
+        destinations=sets.get("destinations", ()),
+        sources=sets.get("sources", ()),
+        translates="masquerade" in rules,
+    )
+
+
+def _names_below(directory: str, files: Iterable[str]) -> Iterator[str]:
+    yield from (name.removeprefix(directory) for name in files if name.startswith(directory))
+
+
+def _is_configuration(name: str) -> bool:
+    """Return whether a file is the configuration of an OpenVPN server; the other link of a pair's gateway is not."""
+    return name.startswith(("root/etc/openvpn/server/", "root/etc/drawbridge/links/")) and name.endswith(".conf")
+
+
+def _parse_networks(elements: str) -> Iterator[IPv4Network]:
+    yield from (IPv4Network(element.strip()) for element in elements.split(","))

@@ -1,0 +1,474 @@
+"""Read a snapshot of the path from a client to a host in the VPC: from AWS, and by a probe of the client's bundle.
+
+Nothing is changed. A part that AWS refuses to show stays unread, and the rest is read all the same.
+"""
+
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from typing import Any, TypeVar
+
+from botocore.exceptions import ClientError
+
+from drawbridge import errors
+from drawbridge.operate import bundle_probe, bundles, client_states, connection_log, gateway_status
+from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.connection_log import ConnectionEvent
+from drawbridge.operate.deployed_release import read_release
+from drawbridge.operate.gateway_status import AgentReport
+from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, PathSnapshot, Unread, VpcInterface
+from drawbridge.operate.revoked_certificates import list_revoked
+from drawbridge.operate.stack_files import configured_clients
+from drawbridge.operate.stored_bundles import read_stored_bundle
+from drawbridge.operate.vpc_rules import IngressEgressRule, NetworkAclEntry, SubnetAcl, VpcRoute, VpcRouteTable
+from openvpn.bundle import BundleError, certificate_of, remote_of, tls_crypt_of
+from openvpn.pull_filter import own_address
+from pki.authority import Certificate, PkiError
+
+T = TypeVar("T")
+
+#: How far the connection log is read back for the client's last session or refusal.
+LOG_PERIOD = timedelta(days=7)
+
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+_PERMISSION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PathQuery:
+    """A path that is to be examined: its client, and the host at its end."""
+
+    client: str | None = None
+    """Name of the client; without one the path begins at the Internet."""
+    bundle: str | None = None
+    """Text of the bundle that the client has; without it, the one that the stack has for the client."""
+    source: IPv4Address | None = None
+    """The client's public address; without it, the one that the connection log last saw."""
+    target: IPv4Address | None = None
+    """Private address of the host that the client wants to reach."""
+    target_protocol: str | None = None
+    target_port: int | None = None
+    probes: bool = True
+    """Whether the bundle is probed from here."""
+
+
+def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
+    """Return what is known of a path now.
+
+    Raises `NotDeployedError` for a client that the stack does not have and never had, `CredentialsError`, and
+    `BundleFileError` for a bundle that is damaged.
+    """
+    now = datetime.now(UTC)
+    client: ClientRecord | Unread | None = None
+    bundle = query.bundle
+    if query.client is not None:
+        account, client, bundle = _read_client(account, query.client, query.bundle)
+    session, refusal = _read_connections(account, query.client, now)
+    source = query.source or _last_origin(session)
+    ec2 = account.client("ec2")
+    instances = _read(lambda: gateway_status.find_instances(account))
+    interface = _read(lambda: _find_interface(account, ec2, _tag_filters(account)))
+    vpc = _read_vpc(account, ec2, interface)
+    host, host_state, host_rules = _read_host(account, ec2, interface, query.target)
+    return PathSnapshot(
+        stack=account.stack,
+        now=now,
+        client=client,
+        source=source,
+        target=query.target,
+        target_protocol=query.target_protocol,
+        target_port=query.target_port,
+        resolved=_resolve(client),
+        elastic_ip=_read(lambda: _find_elastic_ip(account, ec2)),
+        interface=interface,
+        instances=instances,
+        impaired=_read_impairments(account, ec2, instances),
+        internet_gateways=vpc.internet_gateways,
+        vpc_ranges=vpc.ranges,
+        subnets=vpc.subnets,
+        route_tables=vpc.route_tables,
+        acls=vpc.acls,
+        rules=_read_rules(account, ec2, interface),
+        host=host,
+        host_state=host_state,
+        host_rules=host_rules,
+        release=_read(lambda: read_release(account)),
+        report=_read_report(account, instances),
+        session=session,
+        refusal=refusal,
+        verdict=_probe(account, bundle) if query.probes and bundle else None,
+    )
+
+
+def _read(call: Callable[[], T]) -> T | Unread:
+    """Return what a call reads, or why it does not; raises `CredentialsError`."""
+    try:
+        return call()
+    except errors.CredentialsError:
+        raise
+    except (errors.AwsError, errors.MalformedError) as error:
+        reason = "; ".join(filter(None, (str(error), error.remedy)))
+        cause = error.__cause__
+        if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in _DENIED:
+            return Unread(reason, _missing_permission(cause))
+        return Unread(reason)
+
+
+def _missing_permission(error: ClientError) -> str:
+    """Return the permission that AWS names in its refusal, or else the operation's."""
+    match = _PERMISSION.search(error.response["Error"].get("Message", ""))
+    return match[1] if match else str(error.operation_name)
+
+
+# --- the client -------------------------------------------------------------------------------------------------------
+
+
+def _read_client(account: Account, name: str, bundle: str | None) -> tuple[Account, ClientRecord | Unread, str | None]:
+    """Return the account of the gateway that a client connects to, the client, and the bundle that it has."""
+    described = None if bundle is None else _describe_client(name, bundle, is_current=True)
+    stored: str | Unread | None = None
+    for names in account.all_names:
+        gateway = account if names == account.names else replace(account, gateway=names.gateway)
+        stored = _read(lambda gateway=gateway: _find_bundle(gateway, name))  # type: ignore[misc]  # bound at once
+        if stored is not None:
+            account = gateway
+            break
+    if isinstance(stored, Unread):
+        return account, described or stored, bundle
+    if stored is None:
+        return account, _find_former_client(account, name), bundle
+    text = bundle or stored
+    is_current = (certificate_of(text), tls_crypt_of(text)) == (certificate_of(stored), tls_crypt_of(stored))
+    return account, _describe_client(name, text, is_current=is_current), text
+
+
+def _find_bundle(account: Account, name: str) -> str | None:
+    with suppress(errors.NotDeployedError):
+        return read_stored_bundle(account, account.names, name)
+    return None
+
+
+def _find_former_client(account: Account, name: str) -> ClientRecord | Unread:
+    """Return a client that has no bundle; raises `NotDeployedError` if the stack does not know it at all."""
+    if name in configured_clients(account.stack):
+        return ClientRecord(name=name, state="pending")
+    certificates = _read(lambda: list_revoked(account))
+    if isinstance(certificates, Unread):
+        return certificates
+    if revoked := [certificate for certificate in certificates if certificate.name == name]:
+        last = max(revoked, key=lambda certificate: certificate.revoked)
+        return ClientRecord(
+            name=name, state="revoked", revoked=last.revoked, serial=last.serial, not_after=last.not_after
+        )
+    bundles.read_client(account, name)
+    raise AssertionError("a client without a bundle cannot be read")
+
+
+def _describe_client(name: str, bundle: str, *, is_current: bool) -> ClientRecord:
+    try:
+        certificate = Certificate.read(certificate_of(bundle))
+        remote = remote_of(bundle)
+    except (BundleError, PkiError):
+        raise errors.BundleFileError(
+            f"the bundle of {name} is damaged", f"fetch it again: drawbridge client fetch {name} --force"
+        ) from None
+    if certificate.common_name != name:
+        raise errors.BundleFileError(
+            f"the bundle belongs to {certificate.common_name}, not to {name}", "name its client, or another file"
+        )
+    return ClientRecord(
+        name=name,
+        state="enrolled",
+        serial=certificate.serial,
+        not_after=certificate.not_after,
+        remote=remote,
+        address=own_address(bundle),
+        is_current=is_current,
+    )
+
+
+def _resolve(client: ClientRecord | Unread | None) -> tuple[IPv4Address, ...] | Unread:
+    """Return the IPv4 addresses of the host in a client's `remote`; none if the name is not found."""
+    if not isinstance(client, ClientRecord) or client.remote is None:
+        return ()
+    with suppress(AddressValueError):
+        return (IPv4Address(client.remote.host),)
+    try:
+        answers = socket.getaddrinfo(client.remote.host, None, socket.AF_INET, socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        # Not an answer: this machine has no resolver now.
+        return Unread(f"this machine's resolver does not answer: {error}") if error.errno == socket.EAI_AGAIN else ()
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(IPv4Address(str(answer[4][0])) for answer in answers))
+
+
+def _read_connections(
+    account: Account, client: str | None, now: datetime
+) -> tuple[client_states.SessionState | Unread, ConnectionEvent | Unread | None]:
+    """Return the client's session by the connection log, and its last event if that is a refusal."""
+    if client is None:
+        return client_states.SessionState(), None
+    events = _read(lambda: connection_log.read_events(account, LOG_PERIOD, client))
+    if isinstance(events, Unread):
+        return events, events
+    sources = client_states.SessionSources(live=None, events=tuple(events), is_pair=False)
+    gateway = "/".join((account.stack, *([account.gateway] if account.gateway != account.all_names[0].gateway else [])))
+    session = client_states.describe_session(client, gateway, sources, now)
+    return session, events[-1] if events and events[-1].event == "refused" else None
+
+
+def _last_origin(session: client_states.SessionState | Unread) -> IPv4Address | None:
+    origins = () if isinstance(session, Unread) else session.origins
+    for origin in origins:
+        with suppress(AddressValueError):
+            return IPv4Address(origin)
+    return None
+
+
+def _probe(account: Account, bundle: str) -> bundle_probe.Verdict | None:
+    """Return the verdict on a bundle as it is seen from here, without AWS's findings."""
+    return bundle_probe.probe_from(account.namespace, bundle)
+
+
+# --- the gateway ------------------------------------------------------------------------------------------------------
+
+
+def _tag_filters(account: Account) -> list[dict[str, Any]]:
+    return [{"Name": f"tag:{key}", "Values": [value]} for key, value in account.names.tags("gateway").items()]
+
+
+def _find_elastic_ip(account: Account, ec2: Any) -> ElasticIp | None:
+    with translate_aws_errors(account.stack):
+        addresses = ec2.describe_addresses(Filters=_tag_filters(account))["Addresses"]
+    if not addresses:
+        return None
+    return ElasticIp(
+        address=IPv4Address(addresses[0]["PublicIp"]), interface=str(addresses[0].get("NetworkInterfaceId") or "")
+    )
+
+
+def _find_interface(account: Account, ec2: Any, filters: list[dict[str, Any]]) -> VpcInterface | None:
+    with translate_aws_errors(account.stack):
+        interfaces = ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]
+    if not interfaces:
+        return None
+    interface = interfaces[0]
+    attachment = interface.get("Attachment") or {}
+    return VpcInterface(
+        id=interface["NetworkInterfaceId"],
+        vpc=interface["VpcId"],
+        subnet=interface["SubnetId"],
+        address=IPv4Address(interface["PrivateIpAddress"]),
+        groups=tuple(group["GroupId"] for group in interface["Groups"]),
+        source_dest_check=bool(interface["SourceDestCheck"]),
+        instance=str(attachment.get("InstanceId") or ""),
+        attachment=str(attachment.get("Status") or ""),
+    )
+
+
+def _read_impairments(
+    account: Account, ec2: Any, instances: tuple[gateway_status.GatewayInstance, ...] | Unread
+) -> Mapping[str, str] | Unread:
+    """Return the status checks of the gateway's instance that fail."""
+    if isinstance(instances, Unread):
+        return instances
+    running = [instance.id for instance in instances if instance.state == "running"]
+    if not running:
+        return {}
+
+    def read() -> dict[str, str]:
+        with translate_aws_errors(account.stack):
+            statuses = ec2.describe_instance_status(InstanceIds=running)["InstanceStatuses"]
+        checks = ((name, status[f"{name.title()}Status"]["Status"]) for status in statuses for name in _STATUS_CHECKS)
+        return {name: word for name, word in checks if word == "impaired"}
+
+    return _read(read)
+
+
+#: EC2's status checks: of the hardware below the instance, and of its system.
+_STATUS_CHECKS = ("system", "instance")
+
+
+def _read_report(
+    account: Account, instances: tuple[gateway_status.GatewayInstance, ...] | Unread
+) -> AgentReport | Unread:
+    if isinstance(instances, Unread):
+        return instances
+
+    def read() -> AgentReport:
+        try:
+            return gateway_status.read_report(account, instances)
+        except errors.NotDeployedError as error:
+            return AgentReport(state="missing", release="", reason=str(error), time="")
+
+    return _read(read)
+
+
+# --- the VPC ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Vpc:
+    ranges: tuple[IPv4Network, ...] | Unread
+    subnets: Mapping[str, IPv4Network] | Unread
+    internet_gateways: tuple[str, ...] | Unread
+    route_tables: tuple[VpcRouteTable, ...] | Unread
+    acls: tuple[SubnetAcl, ...] | Unread
+
+
+def _read_vpc(account: Account, ec2: Any, interface: VpcInterface | Unread | None) -> _Vpc:
+    """Return the VPC of the gateway's interface."""
+    if not isinstance(interface, VpcInterface):
+        unread = interface or Unread(_WITHOUT_INTERFACE)
+        return _Vpc(ranges=unread, subnets=unread, internet_gateways=unread, route_tables=unread, acls=unread)
+    filters = [{"Name": "vpc-id", "Values": [interface.vpc]}]
+
+    def list_pages(operation: str, key: str, filters: list[dict[str, Any]] = filters) -> list[dict[str, Any]]:
+        with translate_aws_errors(account.stack):
+            return [item for page in ec2.get_paginator(operation).paginate(Filters=filters) for item in page[key]]
+
+    def read_ranges() -> tuple[IPv4Network, ...]:
+        associations = [
+            entry for vpc in list_pages("describe_vpcs", "Vpcs") for entry in vpc["CidrBlockAssociationSet"]
+        ]
+        return tuple(
+            IPv4Network(entry["CidrBlock"])
+            for entry in associations
+            if entry["CidrBlockState"]["State"] == "associated"
+        )
+
+    def read_internet_gateways() -> tuple[str, ...]:
+        attached = [{"Name": "attachment.vpc-id", "Values": [interface.vpc]}]
+        gateways = list_pages("describe_internet_gateways", "InternetGateways", attached)
+        return tuple(gateway["InternetGatewayId"] for gateway in gateways)
+
+    return _Vpc(
+        ranges=_read(read_ranges),
+        subnets=_read(
+            lambda: {
+                subnet["SubnetId"]: IPv4Network(subnet["CidrBlock"])
+                for subnet in list_pages("describe_subnets", "Subnets")
+                if subnet.get("CidrBlock")
+            }
+        ),
+        internet_gateways=_read(read_internet_gateways),
+        route_tables=_read(lambda: tuple(map(_parse_route_table, list_pages("describe_route_tables", "RouteTables")))),
+        acls=_read(lambda: tuple(map(_parse_acl, list_pages("describe_network_acls", "NetworkAcls")))),
+    )
+
+
+_WITHOUT_INTERFACE = "the gateway has no network interface"
+
+#: Keys of a route's target in DescribeRouteTables.
+_TARGETS = (
+    "GatewayId",
+    "NetworkInterfaceId",
+    "NatGatewayId",
+    "TransitGatewayId",
+    "VpcPeeringConnectionId",
+    "LocalGatewayId",
+    "CarrierGatewayId",
+    "CoreNetworkArn",
+    "InstanceId",
+)
+
+
+def _parse_route_table(table: Mapping[str, Any]) -> VpcRouteTable:
+    associations = table.get("Associations", [])
+    return VpcRouteTable(
+        id=table["RouteTableId"],
+        is_main=any(entry.get("Main") for entry in associations),
+        subnets=tuple(entry["SubnetId"] for entry in associations if entry.get("SubnetId")),
+        routes=tuple(
+            VpcRoute(
+                IPv4Network(route["DestinationCidrBlock"]),
+                next((route[key] for key in _TARGETS if route.get(key)), ""),
+                is_active=route.get("State", "active") == "active",
+            )
+            for route in table.get("Routes", [])
+            if route.get("DestinationCidrBlock")
+        ),
+    )
+
+
+def _parse_acl(acl: Mapping[str, Any]) -> SubnetAcl:
+    return SubnetAcl(
+        id=acl["NetworkAclId"],
+        subnets=tuple(entry["SubnetId"] for entry in acl.get("Associations", [])),
+        entries=tuple(
+            NetworkAclEntry(
+                number=entry["RuleNumber"],
+                is_outbound=entry["Egress"],
+                allows=entry["RuleAction"] == "allow",
+                protocol=str(entry["Protocol"]),
+                cidr=IPv4Network(entry["CidrBlock"]),
+                ports=(entry["PortRange"]["From"], entry["PortRange"]["To"]) if entry.get("PortRange") else None,
+            )
+            for entry in acl.get("Entries", [])
+            if entry.get("CidrBlock")
+        ),
+    )
+
+
+def _read_rules(
+    account: Account, ec2: Any, interface: VpcInterface | Unread | None
+) -> tuple[IngressEgressRule, ...] | Unread:
+    """Return the rules of an interface's security groups."""
+    if not isinstance(interface, VpcInterface):
+        return interface or Unread(_WITHOUT_INTERFACE)
+
+    def read() -> tuple[IngressEgressRule, ...]:
+        filters = [{"Name": "group-id", "Values": list(interface.groups)}]
+        with translate_aws_errors(account.stack):
+            pages = ec2.get_paginator("describe_security_group_rules").paginate(Filters=filters)
+            return tuple(_parse_rules(rule for page in pages for rule in page["SecurityGroupRules"]))
+
+    return _read(read)
+
+
+def _parse_rules(rules: Iterator[Mapping[str, Any]]) -> Iterator[IngressEgressRule]:
+    for rule in rules:
+        if rule.get("CidrIpv6"):
+            continue
+        first, last = rule.get("FromPort", -1), rule.get("ToPort", -1)
+        yield IngressEgressRule(
+            id=rule["SecurityGroupRuleId"],
+            is_egress=rule["IsEgress"],
+            protocol=str(rule["IpProtocol"]),
+            ports=None if -1 in (first, last) else (first, last),
+            cidr=IPv4Network(rule["CidrIpv4"]) if rule.get("CidrIpv4") else None,
+            group=str((rule.get("ReferencedGroupInfo") or {}).get("GroupId") or ""),
+            prefix_list=str(rule.get("PrefixListId") or ""),
+        )
+
+
+def _read_host(
+    account: Account, ec2: Any, interface: VpcInterface | Unread | None, target: IPv4Address | None
+) -> tuple[VpcInterface | Unread | None, str | Unread, tuple[IngressEgressRule, ...] | Unread]:
+    """Return the interface of the host at an address, its instance's state, and its security groups' rules."""
+    if target is None:
+        return None, "", ()
+    if not isinstance(interface, VpcInterface):
+        unread = interface or Unread(_WITHOUT_INTERFACE)
+        return unread, unread, unread
+    filters = [
+        {"Name": "vpc-id", "Values": [interface.vpc]},
+        {"Name": "addresses.private-ip-address", "Values": [str(target)]},
+    ]
+    host = _read(lambda: _find_interface(account, ec2, filters))
+    if not isinstance(host, VpcInterface):
+        return host, host or "", host or ()
+    return host, _read(lambda: _read_state(account, ec2, host.instance)), _read_rules(account, ec2, host)
+
+
+def _read_state(account: Account, ec2: Any, instance: str) -> str:
+    if not instance:
+        return ""
+    with translate_aws_errors(account.stack):
+        reservations = ec2.describe_instances(InstanceIds=[instance])["Reservations"]
+    return str(reservations[0]["Instances"][0]["State"]["Name"])

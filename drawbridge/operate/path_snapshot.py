@@ -1,0 +1,135 @@
+"""Hold what AWS, the gateway and the client's machine report of the path from a client to a host in the VPC.
+
+A snapshot is read once (`path_reader`) and judged without any further call (`path_checks`). It holds no secret.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal, TypeVar
+
+from drawbridge.operate.bundle_probe import Verdict
+from drawbridge.operate.client_states import SessionState
+from drawbridge.operate.connection_log import ConnectionEvent
+from drawbridge.operate.deployed_release import DeployedRelease
+from drawbridge.operate.gateway_status import AgentReport, GatewayInstance
+from drawbridge.operate.vpc_rules import IngressEgressRule, SubnetAcl, VpcRouteTable
+from openvpn.bundle import Remote
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A part of a snapshot that could not be read."""
+
+    reason: str
+    permission: str = ""
+    """The permission that is missing, such as `ec2:DescribeNetworkAcls`, if that is the reason."""
+
+
+class UnreadError(Exception):
+    """A check needs a part of the snapshot that could not be read."""
+
+    def __init__(self, unread: Unread) -> None:
+        super().__init__(unread.reason)
+        self.unread = unread
+
+
+def require(reading: T | Unread) -> T:
+    """Return a part of a snapshot; raises `UnreadError` if it could not be read."""
+    if isinstance(reading, Unread):
+        raise UnreadError(reading)
+    return reading
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ElasticIp:
+    """The gateway's public address."""
+
+    address: IPv4Address
+    interface: str
+    """Network interface that it belongs to; empty if it belongs to none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VpcInterface:
+    """A network interface in the VPC: the gateway's, or a host's."""
+
+    id: str
+    vpc: str
+    subnet: str
+    address: IPv4Address
+    """Its primary private address."""
+    groups: tuple[str, ...]
+    source_dest_check: bool
+    instance: str
+    """Instance that it is attached to; empty if there is none."""
+    attachment: str
+    """State of the attachment, such as `attached`; empty without one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientRecord:
+    """A client as the stack knows it."""
+
+    name: str
+    state: Literal["enrolled", "pending", "revoked"]
+    """`pending`: it is in the stack file and has no bundle yet."""
+    revoked: datetime | None = None
+    """When its last certificate was revoked, if it has none that works."""
+    serial: int | None = None
+    not_after: datetime | None = None
+    """When its certificate ends."""
+    remote: Remote | None = None
+    """The gateway that its bundle names."""
+    address: IPv4Address | None = None
+    """Its address in the tunnel, if that is always the same."""
+    is_current: bool = True
+    """False if the bundle that the client has is not the one that the stack has for it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PathSnapshot:
+    """Everything that is known of a path at one moment."""
+
+    stack: str
+    now: datetime
+    client: ClientRecord | Unread | None
+    """None if no client is named: then the path begins at the Internet."""
+    source: IPv4Address | None
+    """The client's public address, if it is known."""
+    target: IPv4Address | None
+    """Private address of the host that the client wants to reach, if one is named."""
+    target_protocol: str | None = None
+    """`tcp` or `udp`; None for anything."""
+    target_port: int | None = None
+    resolved: tuple[IPv4Address, ...] | Unread = ()
+    """Addresses of the name in `remote`; empty if the name is not found."""
+    elastic_ip: ElasticIp | Unread | None
+    interface: VpcInterface | Unread | None
+    instances: tuple[GatewayInstance, ...] | Unread
+    impaired: Mapping[str, str] | Unread = field(default_factory=dict)
+    """Status checks that fail, `system` or `instance`, with AWS's word for each."""
+    internet_gateways: tuple[str, ...] | Unread
+    """Internet gateways that are attached to the VPC."""
+    vpc_ranges: tuple[IPv4Network, ...] | Unread
+    subnets: Mapping[str, IPv4Network] | Unread
+    """Ranges of the VPC's subnets."""
+    route_tables: tuple[VpcRouteTable, ...] | Unread
+    acls: tuple[SubnetAcl, ...] | Unread
+    rules: tuple[IngressEgressRule, ...] | Unread
+    """Rules of the gateway's security groups."""
+    host: VpcInterface | Unread | None = None
+    """The interface that has the address `target`."""
+    host_state: str | Unread = ""
+    """EC2's state of the host's instance, such as `running`; empty for an interface without an instance."""
+    host_rules: tuple[IngressEgressRule, ...] | Unread = ()
+    release: DeployedRelease | Unread
+    report: AgentReport | Unread
+    session: SessionState | Unread = field(default_factory=SessionState)
+    refusal: ConnectionEvent | Unread | None = None
+    """The last event of the connection log, if that is the client's refusal."""
+    verdict: Verdict | None = None
+    """What a probe of the client's bundle saw from here, if one was made."""
