@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -25,8 +26,9 @@ from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import fetch_bundle, public_address, run_checked
 from drawbridge.trial.measure import ECHO_PORT, ping, start_echo
 from lab.region import Host
-from openvpn.bundle import tls_crypt_of
+from openvpn.bundle import certificate_of, tls_crypt_of
 from openvpn.handshake import Handshake
+from pki.authority import Certificate
 from pki.tls_crypt import ClientKey
 from tests.support import promises, stacks, waiting
 from tests.support.attempts import Attempt, count_arrivals, scan, token
@@ -626,6 +628,26 @@ def test_a_bundle_that_a_thief_uses_beside_its_owner_is_noticed(routed: Deployme
         run_checked(bob, "systemctl", "stop", "thief")
         # By itself she would wait until the gateway has been silent for long enough.
         reconnect(alice, routed)
+
+
+def test_a_renewal_leaves_a_client_s_session_and_both_of_its_bundles_connect(
+    routed: Deployment, alice: Host, bob: Host
+) -> None:
+    world = promises.World(routed, routed_config())
+    reconnect(alice, routed)
+    former, log = read_bundle(routed, "alice"), read_connections(routed.gateway)
+    world.deploy(rotations={"renewals": {"alice": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}})
+    renewed = read_bundle(routed, "alice")
+    assert Certificate.read(certificate_of(renewed)).issued > Certificate.read(certificate_of(former)).issued
+    run_checked(routed.gateway, "systemctl", "start", "drawbridge-agent")
+    for client in (alice, bob):
+        assert ping(client, world.private.address, 5) is not None
+    for session in ("[alice] Peer Connection Initiated", "[bob] Peer Connection Initiated"):
+        assert read_connections(routed.gateway).count(session) == log.count(session)
+    # She may go on with what she has, and fetches the new bundle whenever she likes.
+    reconnect(alice, routed)
+    fetch_and_reconnect(world, "alice")
+    assert run_checked(alice, "cat", promises.bundle_path("alice")).strip() == renewed.strip()
 
 
 @pytest.mark.attack("5.5")
