@@ -57,6 +57,9 @@ FORMATS = {
     "name": Format("client name", "use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"),
     "sshKey": Format("public key", "use the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub"),
     "ipv6": Format("IPv6 setting", "use none, delegated, advertised, or a range such as 2001:db8:1:2:3::/80"),
+    "system": Format(
+        "system", "use linux (for routers see docs/systems/routers.md), networkmanager, windows, macos, android or ios"
+    ),
     "mac": Format("unicast hardware address", "use one such as 02:00:5e:00:53:01"),
     "instanceType": Format("EC2 instance type", "use one such as t4g.nano"),
     "image": Format("image", f"use {', '.join([*IMAGES, PREPARED])} or the ID of an AMI (ami-…)"),
@@ -172,7 +175,8 @@ def explain(model: type[Section], key: str, value: object, details: ErrorDetails
         case "less_than_equal":
             return problem_at(path, value, "is too large", f"use {details['ctx']['le']} or less")
         case "literal_error":
-            return problem_at(path, value, invalid, f"use {details['ctx']['expected']}".replace("'", ""))
+            remedy = expected.remedy if expected else f"use {details['ctx']['expected']}".replace("'", "")
+            return problem_at(path, value, invalid, remedy)
         case kind if kind.startswith("bool"):
             return problem_at(path, value, invalid, "use true or false")
         case kind if kind.startswith(("int", "finite")):

@@ -629,6 +629,34 @@ def test_a_peer_with_another_key_carries_nothing(site: Site) -> None:
     assert UP not in calling.log
 
 
+def without_key(bundle: str) -> str:
+    """Return the bundle of a client whose OpenVPN does not know tls-crypt-v2."""
+    return re.sub("<tls-crypt-v2>.*</tls-crypt-v2>\n", "", bundle, flags=re.DOTALL)
+
+
+def test_a_client_without_a_key_gets_no_answer(site: Site) -> None:
+    server = site.server()
+    client = site.start_client(without_key(Path(site.bundle(site.leaf())).read_text()))
+    server.wait_for_lines("could not determine wrapping", 2)
+    assert "Initial packet from" not in client.log
+    assert site.count_sessions() == 0
+
+
+def test_a_revoked_client_with_a_key_of_a_group_gets_as_far_as_its_certificate(site: Site) -> None:
+    """Decision 20: so the gateway has no such key, although OpenVPN serves it beside those of clients."""
+    key, leaf = site.write("group.key", run("openvpn", "--genkey", "secret", "/dev/stdout")), site.leaf()
+    server = site.server(None, "--tls-auth", key)
+    (site.directory / "revoked" / str(leaf.serial)).touch()
+    named = Path(site.bundle(leaf, str(leaf.serial).encode())).read_text()
+    client = site.start_client(named)
+    server.wait_for_lines("TLS CRYPT V2 VERIFY SCRIPT ERROR", 2)
+    assert site.count_sessions() == 0 and "VERIFY CRL" not in server.log
+    client.stop()
+    client = site.start_client(without_key(named), "--tls-auth", key)
+    server.wait_for(f"VERIFY CRL: depth=0, CN=alice, serial={leaf.serial} is revoked")
+    assert UP not in client.log
+
+
 @pytest.mark.parametrize("metadata", [b"", b"alice", bytes(tls_crypt.METADATA_LIMIT)], ids=["none", "some", "most"])
 def test_server_reads_the_metadata(site: Site, metadata: bytes) -> None:
     script = Path(site.write("verify", f'#!/bin/sh\nset -eu\ncp "$metadata_file" {site.directory}/metadata\n'))

@@ -288,6 +288,7 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "use a part of 224.0.0.0/4 or ff00::/8",
         tunnel(SEGMENT, multicast=[{"group": "224.0.0.0/4"}, {"group": "ff00::/8"}]),
     ),
+    (client(system="router"), "use linux (for routers see docs/systems/routers.md)", client(system="linux")),
     ({**tunnel(SEGMENT), **client(system="android")}, "device: tun", client(system="android")),
     ({**tunnel(SEGMENT), **client(lan=["192.168.1.0/24"])}, "leave it out", {**tunnel(SEGMENT), **client()}),
     ({**tunnel(SEGMENT), **client(lan=["192.168.1.0/24"])}, "device: tun", client(lan=["192.168.1.0/24"])),
