@@ -8,6 +8,7 @@ DrawbridgeError
 │   └── NotDeployedError    the stack, or a part of it, is not deployed
 ├── ImageBuildError         a prepared image could not be built
 ├── BundleFileError         a bundle's file cannot be read or written, or is damaged
+├── MachineError            a client's machine cannot be read
 ├── BackupError             a backup cannot be taken, read or restored
 └── GatewayError            something between here and the gateway
     ├── UnreachableError    no connection
@@ -52,6 +53,10 @@ class ImageBuildError(DrawbridgeError):
 
 class BundleFileError(DrawbridgeError):
     """A bundle's file cannot be read or written, or is damaged."""
+
+
+class MachineError(DrawbridgeError):
+    """A client's machine, or the file that describes it, cannot be read."""
 
 
 class BackupError(DrawbridgeError):

@@ -73,6 +73,18 @@ def own_address(profile: str) -> IPv4Address | None:
         return None
 
 
+_ACCEPTED = re.compile(r'^pull-filter accept "([^"]+)"', re.MULTILINE)
+
+
+def accepted_options(profile: str) -> tuple[str, ...]:
+    """Return how the options begin that a profile accepts.
+
+    >>> accepted_options('pull-filter accept "ping"\\npull-filter accept "route 10.1.0.0 255.255.0.0"\\n')
+    ('ping', 'route 10.1.0.0 255.255.0.0')
+    """
+    return tuple(_ACCEPTED.findall(profile))
+
+
 def _addresses(tunnel: Tunnel, client: str) -> Iterator[str]:
     """Yield how the options begin that give a client its addresses; with its own address, they are whole."""
     if not tunnel.layout.is_segment:

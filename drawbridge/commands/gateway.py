@@ -12,7 +12,7 @@ import click
 
 from contract import GATEWAYS
 from drawbridge.commands import options, output, path_table, rotation
-from drawbridge.operate import bundle_probe, gateway_status, path_checks, path_reader, rotations
+from drawbridge.operate import bundle_probe, client_machine, gateway_status, path_checks, path_reader, rotations
 from drawbridge.operate.account import Account
 from drawbridge.operate.gateway_status import SoftwareReport
 from drawbridge.operate.lab_account import connect
@@ -188,6 +188,17 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
 @click.option("--from", "source", type=options.Address(), help="The client's public address.")
 @click.option("--to", "target", type=options.Address(), help="Private address of the host that the client is to reach.")
 @click.option("--port", callback=options.service, help="Port of that host: 443, or 53/udp.")
+@click.option(
+    "--here",
+    "is_client",
+    is_flag=True,
+    help="This machine is the client's: judge its routes, MTU and name servers too.",
+)
+@click.option(
+    "--machine",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What the client's own machine has printed of itself (docs/troubleshooting.md).",
+)
 @click.option("--no-probe", is_flag=True, help="Do not probe the bundle from here.")
 @click.option("--second", is_flag=True, help="The second gateway of a pair, where no client is named.")
 @options.of_account
@@ -198,6 +209,8 @@ def doctor(
     source: IPv4Address | None,
     target: IPv4Address | None,
     port: tuple[str, int] | None,
+    is_client: bool,
+    machine: Path | None,
     no_probe: bool,
     second: bool,
     stack: str,
@@ -212,6 +225,8 @@ def doctor(
         raise click.UsageError("--port is of a host: name it with --to")
     if bundle and client is None:
         raise click.UsageError("--bundle is a client's: name the client")
+    if is_client and machine:
+        raise click.UsageError("use --here or --machine, not both")
     account = replace(connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
     protocol, number = port or (None, None)
     query = path_reader.PathQuery(
@@ -221,6 +236,7 @@ def doctor(
         target=target,
         target_protocol=protocol,
         target_port=number,
+        machine=_read_machine(is_client, machine),
         probes=not no_probe,
     )
     results = path_checks.judge_path(path_reader.read_snapshot(account, query))
@@ -230,3 +246,10 @@ def doctor(
         path_table.print_path(results)
     if path_checks.find_first_broken(results):
         raise SystemExit(1)
+
+
+def _read_machine(is_client: bool, path: Path | None) -> client_machine.ClientMachine | None:
+    """Return this machine if it is the client's, or the one that a file describes."""
+    if is_client:
+        return client_machine.read_own_machine()
+    return client_machine.read_machine(path) if path else None

@@ -20,6 +20,7 @@ MAX_ARCHIVE, MAX_UNPACKED = 4 << 20, 16 << 20
 _PORT = re.compile(r"^port (\d+)$", re.MULTILINE)
 _TCP = re.compile(r"^proto tcp", re.MULTILINE)
 _PUSHED_ROUTE = re.compile(r'^push "route (\S+) (\S+)"$', re.MULTILINE)
+_PATH_MTU = re.compile(r"^mssfix (\d+) mtu$", re.MULTILINE)
 _SET = re.compile(r"set (\w+) \{\n\s*type ipv4_addr\n(?:\s*flags [\w,]+\n)?\s*elements = \{ ([^}]*) \}")
 
 
@@ -41,6 +42,8 @@ class DeployedRelease:
     """Networks that it forwards to."""
     sources: tuple[IPv4Network, ...]
     """Networks of clients, and behind them."""
+    path_mtu: int
+    """Bytes of the largest packet of the tunnel that carries TCP."""
     translates: bool
     """Whether the VPC sees the gateway's own address in place of the clients'."""
 
@@ -94,6 +97,7 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         routes=tuple(IPv4Network("/".join(route)) for route in dict.fromkeys(_PUSHED_ROUTE.findall(configurations))),
         destinations=sets.get("destinations", ()),
         sources=sets.get("sources", ()),
+        path_mtu=int(path_mtu[1]) if (path_mtu := _PATH_MTU.search(configurations)) else 0,
         translates="masquerade" in rules,
     )
 

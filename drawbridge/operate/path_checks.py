@@ -10,9 +10,10 @@ Source for the codes: Amazon VPC Reachability Analyzer User Guide, "Explanation 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Literal
 
+from drawbridge.operate.client_machine import ClientDevice, ClientMachine, ClientRoute
 from drawbridge.operate.client_states import RECENT
 from drawbridge.operate.path_snapshot import (
     ClientRecord,
@@ -41,6 +42,7 @@ _ANY_CLIENT = IPv4Address("198.51.100.1")
 class PathHop(StrEnum):
     """The hops between a client and a host, in the order in which a packet passes them."""
 
+    MACHINE = "client's machine"
     NAME = "name"
     ELASTIC_IP = "Elastic IP"
     INSTANCE = "instance"
@@ -52,6 +54,7 @@ class PathHop(StrEnum):
     CLIENT = "client"
     ADDRESS = "address"
     ROUTE = "client's route"
+    RESOLVER = "client's resolver"
     FORWARDING = "forwarding"
     TRANSLATION = "translation"
     VPC_ROUTE = "VPC's route back"
@@ -198,6 +201,12 @@ def _leaves_vpc(s: PathSnapshot) -> bool:
 def _find_skip_reason(s: PathSnapshot, hop: PathHop) -> str:
     """Return why the path does not have a hop; empty if it has it. Raises `UnreadError`."""
     match hop:
+        case PathHop.MACHINE | PathHop.RESOLVER if s.machine is None:
+            return "not read: --here, or --machine FILE"
+        case PathHop.MACHINE | PathHop.RESOLVER if _client(s).remote is None:
+            return "the client has no bundle"
+        case PathHop.RESOLVER if _client(s).resolver is None:
+            return "the stack gives clients no name server"
         case PathHop.NAME if s.client is None:
             return "no client is named"
         case PathHop.NAME if _client(s).remote is None:
@@ -206,7 +215,9 @@ def _find_skip_reason(s: PathSnapshot, hop: PathHop) -> str:
             return "no bundle is probed"
         case PathHop.CLIENT | PathHop.ADDRESS if s.client is None:
             return "no client is named"
-        case PathHop.ROUTE | PathHop.HOST_RULES | PathHop.HOST if s.target is None:
+        case PathHop.ROUTE if s.target is None and s.machine is None:
+            return "no host is named: --to ADDRESS"
+        case PathHop.HOST_RULES | PathHop.HOST if s.target is None:
             return "no host is named: --to ADDRESS"
         case PathHop.HOST_RULES | PathHop.HOST if _leaves_vpc(s):
             return f"{s.target} is outside the VPC"
@@ -215,6 +226,105 @@ def _find_skip_reason(s: PathSnapshot, hop: PathHop) -> str:
         case PathHop.TRANSLATION if not require(s.release).translates:
             return "hosts see the clients' own addresses"
     return ""
+
+
+# --- the client's machine ---------------------------------------------------------------------------------------------
+
+
+def _machine(s: PathSnapshot) -> ClientMachine:
+    if s.machine is None:
+        raise UnreadError(Unread("the client's machine is not read"))
+    return s.machine
+
+
+def _remote_route(s: PathSnapshot) -> tuple[IPv4Address, ClientRoute | None] | None:
+    """Return the gateway's address and the machine's route to it; None if the address is not known."""
+    resolved, elastic_ip = require(s.resolved), s.elastic_ip
+    address = next(iter(resolved), elastic_ip.address if isinstance(elastic_ip, ElasticIp) else None)
+    return None if address is None else (address, _machine(s).find_route(address))
+
+
+def _find_no_way_out(s: PathSnapshot) -> str | None:
+    remote = _remote_route(s)
+    return f"the machine has no route to {remote[0]}" if remote and remote[1] is None else None
+
+
+def _find_looped_route(s: PathSnapshot) -> str | None:
+    remote = _remote_route(s)
+    if remote is None or remote[1] is None or not _is_tunnel(s, remote[1].device):
+        return None
+    return f"the machine sends packets for {remote[0]} into the tunnel itself, {remote[1].device}"
+
+
+def _find_narrow_device(s: PathSnapshot) -> str | None:
+    remote, needed = _remote_route(s), require(s.release).path_mtu
+    device = _machine(s).devices.get(remote[1].device) if remote and remote[1] else None
+    if device is None or device.mtu >= needed:
+        return None
+    return f"{device.name} carries packets of {device.mtu} bytes, the tunnel's TCP needs {needed}"
+
+
+def _list_tunnels(s: PathSnapshot) -> list[ClientDevice]:
+    """Return the machine's devices in the tunnel's network."""
+    client = require(s.client)
+    if client is None or client.tunnel_gateway is None:
+        raise UnreadError(Unread("the bundle does not name the gateway's address in the tunnel"))
+    return _machine(s).list_devices(client.tunnel_gateway)
+
+
+def _is_tunnel(s: PathSnapshot, device: str) -> bool:
+    return device in {tunnel.name for tunnel in _list_tunnels(s)}
+
+
+def _find_no_tunnel(s: PathSnapshot) -> str | None:
+    if s.machine is None or _list_tunnels(s):
+        return None
+    return f"no device of the machine is in a network with {_client(s).tunnel_gateway}, the gateway in the tunnel"
+
+
+def _find_two_tunnels(s: PathSnapshot) -> str | None:
+    tunnels = [device.name for device in _list_tunnels(s) if device.is_tunnel] if s.machine else []
+    return f"{' and '.join(tunnels)} are tunnels to the gateway" if len(tunnels) > 1 else None
+
+
+def _wanted_networks(s: PathSnapshot) -> tuple[IPv4Network, ...]:
+    """Return the networks that the machine is to reach through the tunnel."""
+    return (IPv4Network(s.target),) if s.target else _client(s).routes
+
+
+def _find_local_network(s: PathSnapshot) -> str | None:
+    if s.machine is None or not _list_tunnels(s):
+        return None
+    for route in s.machine.routes:
+        if route.destination == EVERYWHERE or _is_tunnel(s, route.device):
+            continue
+        for network in _wanted_networks(s):
+            if not network.overlaps(route.destination):
+                continue
+            address = max(network, route.destination, key=lambda part: part.prefixlen)[0]
+            if s.machine.find_route(address) == route:
+                return f"{route.destination} is behind {route.device} on the machine, {network} is to be in the VPC"
+    return None
+
+
+def _find_missing_tunnel_route(s: PathSnapshot) -> str | None:
+    if s.machine is None or not _list_tunnels(s):
+        return None
+    for network in _wanted_networks(s):
+        route = s.machine.find_route(network[0])
+        if route is None or not _is_tunnel(s, route.device):
+            device = f"sends it to {route.device}" if route else "has no route to it"
+            return f"{network} is to be reached through the tunnel, and the machine {device}"
+    return None
+
+
+def _find_other_resolver(s: PathSnapshot) -> str | None:
+    resolver, resolvers = _client(s).resolver, _machine(s).resolvers
+    if resolver is None or resolver in resolvers:
+        return None
+    if resolvers and all(address.is_loopback for address in resolvers):
+        raise UnreadError(Unread("the machine asks a resolver of its own, which does not say whom it asks"))
+    return f"the machine asks {', '.join(map(str, sorted(resolvers))) or 'nobody'}, not the VPC's {resolver}"
 
 
 # --- from the client to the instance ----------------------------------------------------------------------------------
@@ -674,7 +784,31 @@ _RESTORE_OR_ADD = f"{_RESTORE}; in a VPC that is not the stack's own, "
 _FETCH = "drawbridge client fetch {client} --stack {stack} --force, and import it"
 _LOGS = "drawbridge gateway logs --stack {stack}"
 
+_MACHINE_CHECKS = (
+    PathCheck(
+        "remote-without-route",
+        PathHop.MACHINE,
+        "NO_ROUTE_TO_DESTINATION",
+        _find_no_way_out,
+        "connect the machine to the Internet: it has no default route",
+    ),
+    PathCheck(
+        "remote-through-tunnel",
+        PathHop.MACHINE,
+        "",
+        _find_looped_route,
+        "take the gateway's address out of drawbridge:tunnel.routes, or reconnect",
+    ),
+    PathCheck(
+        "device-mtu-too-small",
+        PathHop.MACHINE,
+        "",
+        _find_narrow_device,
+        "raise the device's MTU, or use another network: large packets of the tunnel do not fit",
+    ),
+)
 CHECKS = (
+    *_MACHINE_CHECKS,
     PathCheck(
         "name-not-found",
         PathHop.NAME,
@@ -827,6 +961,20 @@ CHECKS = (
         "client-not-in-release", PathHop.CLIENT, "", _find_unknown_client, "deploy it: pulumi up --stack {stack}"
     ),
     PathCheck(
+        "tunnel-down",
+        PathHop.ADDRESS,
+        "",
+        _find_no_tunnel,
+        "start OpenVPN on the machine, and read its log there",
+    ),
+    PathCheck(
+        "tunnel-twice",
+        PathHop.ADDRESS,
+        "",
+        _find_two_tunnels,
+        "stop one of them: their sessions end each other",
+    ),
+    PathCheck(
         "connection-refused",
         PathHop.ADDRESS,
         "",
@@ -848,6 +996,27 @@ CHECKS = (
         _find_missing_client_route,
         "add its network to drawbridge:tunnel.routes, or set drawbridge:tunnel.vpc; then: pulumi up --stack {stack}, "
         f"and {_FETCH}",
+    ),
+    PathCheck(
+        "network-is-local",
+        PathHop.ROUTE,
+        "MORE_SPECIFIC_ROUTE",
+        _find_local_network,
+        "use another network there, such as a phone's; for good, choose a VPC range that homes do not use",
+    ),
+    PathCheck(
+        "tunnel-route-missing",
+        PathHop.ROUTE,
+        "NO_ROUTE_TO_DESTINATION",
+        _find_missing_tunnel_route,
+        "have the machine's OpenVPN or NetworkManager accept the gateway's routes, and reconnect",
+    ),
+    PathCheck(
+        "resolver-elsewhere",
+        PathHop.RESOLVER,
+        "",
+        _find_other_resolver,
+        "have the machine take the tunnel's name server: docs/systems says how",
     ),
     PathCheck(
         "forwarding-refused",

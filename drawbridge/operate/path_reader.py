@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from drawbridge import errors
 from drawbridge.operate import bundle_probe, bundles, client_states, connection_log, gateway_status
 from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.client_machine import ClientMachine
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.deployed_release import read_release
 from drawbridge.operate.gateway_status import AgentReport
@@ -26,7 +27,7 @@ from drawbridge.operate.stack_files import configured_clients
 from drawbridge.operate.stored_bundles import read_stored_bundle
 from drawbridge.operate.vpc_rules import IngressEgressRule, NetworkAclEntry, SubnetAcl, VpcRoute, VpcRouteTable
 from openvpn.bundle import BundleError, certificate_of, remote_of, tls_crypt_of
-from openvpn.pull_filter import own_address
+from openvpn.pull_filter import accepted_options, own_address
 from pki.authority import Certificate, PkiError
 
 T = TypeVar("T")
@@ -52,6 +53,8 @@ class PathQuery:
     """Private address of the host that the client wants to reach."""
     target_protocol: str | None = None
     target_port: int | None = None
+    machine: ClientMachine | None = None
+    """The client's own machine, if it was read."""
     probes: bool = True
     """Whether the bundle is probed from here."""
 
@@ -59,9 +62,12 @@ class PathQuery:
 def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
     """Return what is known of a path now.
 
-    Raises `NotDeployedError` for a client that the stack does not have and never had, `CredentialsError`, and
-    `BundleFileError` for a bundle that is damaged.
+    A client's own machine may lack AWS credentials: with a machine and a bundle, parts that need them stay unread. Else
+    raises `CredentialsError`. Raises `NotDeployedError` for a stack that is not deployed, or a client that it does not
+    have and never had, and `BundleFileError` for a bundle that is damaged.
     """
+    if query.machine is None or query.bundle is None:
+        _require_stack(account)
     now = datetime.now(UTC)
     client: ClientRecord | Unread | None = None
     bundle = query.bundle
@@ -69,11 +75,10 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
         account, client, bundle = _read_client(account, query.client, query.bundle)
     session, refusal = _read_connections(account, query.client, now)
     source = query.source or _last_origin(session)
-    ec2 = account.client("ec2")
     instances = _read(lambda: gateway_status.find_instances(account))
-    interface = _read(lambda: _find_interface(account, ec2, _tag_filters(account)))
-    vpc = _read_vpc(account, ec2, interface)
-    host, host_state, host_rules = _read_host(account, ec2, interface, query.target)
+    interface = _read(lambda: _find_interface(account, _tag_filters(account)))
+    vpc = _read_vpc(account, interface)
+    host, host_state, host_rules = _read_host(account, interface, query.target)
     return PathSnapshot(
         stack=account.stack,
         now=now,
@@ -83,16 +88,16 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
         target_protocol=query.target_protocol,
         target_port=query.target_port,
         resolved=_resolve(client),
-        elastic_ip=_read(lambda: _find_elastic_ip(account, ec2)),
+        elastic_ip=_read(lambda: _find_elastic_ip(account)),
         interface=interface,
         instances=instances,
-        impaired=_read_impairments(account, ec2, instances),
+        impaired=_read_impairments(account, instances),
         internet_gateways=vpc.internet_gateways,
         vpc_ranges=vpc.ranges,
         subnets=vpc.subnets,
         route_tables=vpc.route_tables,
         acls=vpc.acls,
-        rules=_read_rules(account, ec2, interface),
+        rules=_read_rules(account, interface),
         host=host,
         host_state=host_state,
         host_rules=host_rules,
@@ -100,16 +105,25 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
         report=_read_report(account, instances),
         session=session,
         refusal=refusal,
+        machine=query.machine,
         verdict=_probe(account, bundle) if query.probes and bundle else None,
     )
 
 
+def _require_stack(account: Account) -> None:
+    """Raise `NotDeployedError` for a stack that is not deployed, and `CredentialsError`."""
+    try:
+        account.parameter(account.names.release)
+    except (errors.NotDeployedError, errors.CredentialsError):
+        raise
+    except errors.AwsError:
+        return  # The hops that need it say so.
+
+
 def _read(call: Callable[[], T]) -> T | Unread:
-    """Return what a call reads, or why it does not; raises `CredentialsError`."""
+    """Return what a call reads, or why it does not."""
     try:
         return call()
-    except errors.CredentialsError:
-        raise
     except (errors.AwsError, errors.MalformedError) as error:
         reason = "; ".join(filter(None, (str(error), error.remedy)))
         cause = error.__cause__
@@ -180,6 +194,7 @@ def _describe_client(name: str, bundle: str, *, is_current: bool) -> ClientRecor
         raise errors.BundleFileError(
             f"the bundle belongs to {certificate.common_name}, not to {name}", "name its client, or another file"
         )
+    options = [option.split() for option in accepted_options(bundle)]
     return ClientRecord(
         name=name,
         state="enrolled",
@@ -187,6 +202,9 @@ def _describe_client(name: str, bundle: str, *, is_current: bool) -> ClientRecor
         not_after=certificate.not_after,
         remote=remote,
         address=own_address(bundle),
+        tunnel_gateway=next((IPv4Address(words[1]) for words in options if words[0] == "route-gateway"), None),
+        routes=tuple(IPv4Network("/".join(words[1:3])) for words in options if words[0] == "route" and words[1:]),
+        resolver=next((IPv4Address(words[2]) for words in options if words[:2] == ["dhcp-option", "DNS"]), None),
         is_current=is_current,
     )
 
@@ -242,9 +260,9 @@ def _tag_filters(account: Account) -> list[dict[str, Any]]:
     return [{"Name": f"tag:{key}", "Values": [value]} for key, value in account.names.tags("gateway").items()]
 
 
-def _find_elastic_ip(account: Account, ec2: Any) -> ElasticIp | None:
+def _find_elastic_ip(account: Account) -> ElasticIp | None:
     with translate_aws_errors(account.stack):
-        addresses = ec2.describe_addresses(Filters=_tag_filters(account))["Addresses"]
+        addresses = account.client("ec2").describe_addresses(Filters=_tag_filters(account))["Addresses"]
     if not addresses:
         return None
     return ElasticIp(
@@ -252,9 +270,9 @@ def _find_elastic_ip(account: Account, ec2: Any) -> ElasticIp | None:
     )
 
 
-def _find_interface(account: Account, ec2: Any, filters: list[dict[str, Any]]) -> VpcInterface | None:
+def _find_interface(account: Account, filters: list[dict[str, Any]]) -> VpcInterface | None:
     with translate_aws_errors(account.stack):
-        interfaces = ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]
+        interfaces = account.client("ec2").describe_network_interfaces(Filters=filters)["NetworkInterfaces"]
     if not interfaces:
         return None
     interface = interfaces[0]
@@ -272,7 +290,7 @@ def _find_interface(account: Account, ec2: Any, filters: list[dict[str, Any]]) -
 
 
 def _read_impairments(
-    account: Account, ec2: Any, instances: tuple[gateway_status.GatewayInstance, ...] | Unread
+    account: Account, instances: tuple[gateway_status.GatewayInstance, ...] | Unread
 ) -> Mapping[str, str] | Unread:
     """Return the status checks of the gateway's instance that fail."""
     if isinstance(instances, Unread):
@@ -283,7 +301,7 @@ def _read_impairments(
 
     def read() -> dict[str, str]:
         with translate_aws_errors(account.stack):
-            statuses = ec2.describe_instance_status(InstanceIds=running)["InstanceStatuses"]
+            statuses = account.client("ec2").describe_instance_status(InstanceIds=running)["InstanceStatuses"]
         checks = ((name, status[f"{name.title()}Status"]["Status"]) for status in statuses for name in _STATUS_CHECKS)
         return {name: word for name, word in checks if word == "impaired"}
 
@@ -321,7 +339,7 @@ class _Vpc:
     acls: tuple[SubnetAcl, ...] | Unread
 
 
-def _read_vpc(account: Account, ec2: Any, interface: VpcInterface | Unread | None) -> _Vpc:
+def _read_vpc(account: Account, interface: VpcInterface | Unread | None) -> _Vpc:
     """Return the VPC of the gateway's interface."""
     if not isinstance(interface, VpcInterface):
         unread = interface or Unread(_WITHOUT_INTERFACE)
@@ -330,7 +348,11 @@ def _read_vpc(account: Account, ec2: Any, interface: VpcInterface | Unread | Non
 
     def list_pages(operation: str, key: str, filters: list[dict[str, Any]] = filters) -> list[dict[str, Any]]:
         with translate_aws_errors(account.stack):
-            return [item for page in ec2.get_paginator(operation).paginate(Filters=filters) for item in page[key]]
+            return [
+                item
+                for page in account.client("ec2").get_paginator(operation).paginate(Filters=filters)
+                for item in page[key]
+            ]
 
     def read_ranges() -> tuple[IPv4Network, ...]:
         associations = [
@@ -415,9 +437,7 @@ def _parse_acl(acl: Mapping[str, Any]) -> SubnetAcl:
     )
 
 
-def _read_rules(
-    account: Account, ec2: Any, interface: VpcInterface | Unread | None
-) -> tuple[IngressEgressRule, ...] | Unread:
+def _read_rules(account: Account, interface: VpcInterface | Unread | None) -> tuple[IngressEgressRule, ...] | Unread:
     """Return the rules of an interface's security groups."""
     if not isinstance(interface, VpcInterface):
         return interface or Unread(_WITHOUT_INTERFACE)
@@ -425,7 +445,7 @@ def _read_rules(
     def read() -> tuple[IngressEgressRule, ...]:
         filters = [{"Name": "group-id", "Values": list(interface.groups)}]
         with translate_aws_errors(account.stack):
-            pages = ec2.get_paginator("describe_security_group_rules").paginate(Filters=filters)
+            pages = account.client("ec2").get_paginator("describe_security_group_rules").paginate(Filters=filters)
             return tuple(_parse_rules(rule for page in pages for rule in page["SecurityGroupRules"]))
 
     return _read(read)
@@ -448,7 +468,7 @@ def _parse_rules(rules: Iterator[Mapping[str, Any]]) -> Iterator[IngressEgressRu
 
 
 def _read_host(
-    account: Account, ec2: Any, interface: VpcInterface | Unread | None, target: IPv4Address | None
+    account: Account, interface: VpcInterface | Unread | None, target: IPv4Address | None
 ) -> tuple[VpcInterface | Unread | None, str | Unread, tuple[IngressEgressRule, ...] | Unread]:
     """Return the interface of the host at an address, its instance's state, and its security groups' rules."""
     if target is None:
@@ -460,15 +480,15 @@ def _read_host(
         {"Name": "vpc-id", "Values": [interface.vpc]},
         {"Name": "addresses.private-ip-address", "Values": [str(target)]},
     ]
-    host = _read(lambda: _find_interface(account, ec2, filters))
+    host = _read(lambda: _find_interface(account, filters))
     if not isinstance(host, VpcInterface):
         return host, host or "", host or ()
-    return host, _read(lambda: _read_state(account, ec2, host.instance)), _read_rules(account, ec2, host)
+    return host, _read(lambda: _read_state(account, host.instance)), _read_rules(account, host)
 
 
-def _read_state(account: Account, ec2: Any, instance: str) -> str:
+def _read_state(account: Account, instance: str) -> str:
     if not instance:
         return ""
     with translate_aws_errors(account.stack):
-        reservations = ec2.describe_instances(InstanceIds=[instance])["Reservations"]
+        reservations = account.client("ec2").describe_instances(InstanceIds=[instance])["Reservations"]
     return str(reservations[0]["Instances"][0]["State"]["Name"])

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, TypeVar
 
 from drawbridge.operate.bundle_probe import Verdict
+from drawbridge.operate.client_machine import ClientMachine
 from drawbridge.operate.client_states import SessionState
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.deployed_release import DeployedRelease
@@ -86,6 +87,12 @@ class ClientRecord:
     """The gateway that its bundle names."""
     address: IPv4Address | None = None
     """Its address in the tunnel, if that is always the same."""
+    tunnel_gateway: IPv4Address | None = None
+    """The gateway's address in the tunnel, as its bundle accepts it; None if the bundle names none."""
+    routes: tuple[IPv4Network, ...] = ()
+    """Networks whose routes its bundle accepts, one by one."""
+    resolver: IPv4Address | None = None
+    """Name server that its bundle accepts."""
     is_current: bool = True
     """False if the bundle that the client has is not the one that the stack has for it."""
 
@@ -131,5 +138,7 @@ class PathSnapshot:
     session: SessionState | Unread = field(default_factory=SessionState)
     refusal: ConnectionEvent | Unread | None = None
     """The last event of the connection log, if that is the client's refusal."""
+    machine: ClientMachine | None = None
+    """The client's own machine, if it was read."""
     verdict: Verdict | None = None
     """What a probe of the client's bundle saw from here, if one was made."""

@@ -16,6 +16,7 @@ import contract
 from drawbridge import errors
 from drawbridge.operate import path_checks, path_reader
 from drawbridge.operate.account import Account
+from drawbridge.operate.client_machine import parse_machine
 from drawbridge.operate.path_checks import HopResult, PathHop
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deployment, deploy_into_moto, empty_aws
@@ -217,7 +218,7 @@ BREAKAGES: tuple[tuple[str, str, Break], ...] = (
 def test_nothing_is_broken_and_then_each_breakage_in_aws_is_the_first_one() -> None:
     with empty_aws():
         path = DeployedPath("home-lan")
-        assert_whole(path, PathHop.TLS, PathHop.TRANSLATION)
+        assert_whole(path, PathHop.MACHINE, PathHop.TLS, PathHop.RESOLVER, PathHop.TRANSLATION)
         for name, code, break_path in BREAKAGES:
             break_path(path)
             broken = path_checks.find_first_broken(path.judge())
@@ -232,7 +233,7 @@ def lab_path() -> Iterator[DeployedPath]:
 
 
 def test_nothing_is_broken_where_hosts_see_the_gateway_s_address(lab_path: DeployedPath) -> None:
-    assert_whole(lab_path, PathHop.TLS, PathHop.VPC_ROUTE)
+    assert_whole(lab_path, PathHop.MACHINE, PathHop.TLS, PathHop.RESOLVER, PathHop.VPC_ROUTE)
 
 
 def test_a_client_that_never_was_is_refused_with_the_way_to_list_them(lab_path: DeployedPath) -> None:
@@ -258,6 +259,63 @@ def test_a_bundle_that_leads_elsewhere(lab_path: DeployedPath) -> None:
         f"the bundle leads to 192.0.2.99, the gateway's address is {address}",
     )
     assert broken.remedy.endswith("drawbridge client fetch alice --stack dev --force, and import it")
+
+
+#: The machine of alice, whose Wi-Fi has the range of the VPC's private subnet.
+MACHINE = parse_machine(
+    json.dumps(
+        [
+            {
+                "ifname": "wlan0",
+                "mtu": 1500,
+                "addr_info": [{"family": "inet", "local": "10.1.1.77", "prefixlen": 24}],
+            },
+            {
+                "ifname": "tun0",
+                "mtu": 1420,
+                "linkinfo": {"info_kind": "tun"},
+                "addr_info": [{"family": "inet", "local": "10.8.0.10", "prefixlen": 24}],
+            },
+        ]
+    )
+    + json.dumps(
+        [
+            {"dst": "default", "dev": "wlan0"},
+            {"dst": "10.1.1.0/24", "dev": "wlan0"},
+            {"dst": "10.8.0.0/24", "dev": "tun0"},
+            {"dst": "10.1.0.0/16", "dev": "tun0"},
+        ]
+    )
+)
+
+
+@pytest.mark.parametrize("has_credentials", [True, False])
+def test_a_vpc_behind_the_client_s_own_wifi(
+    has_credentials: bool, lab_path: DeployedPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the client's machine, without credentials too."""
+    text = lab_path.account.parameter(contract.Names("dev").bundle("alice"), secret=True)
+
+    def refuse(self: Account, service: str) -> None:
+        raise errors.CredentialsError("no AWS credentials")
+
+    if not has_credentials:
+        monkeypatch.setattr(Account, "client", refuse)
+    for target in (None, IPv4Address(lab_path.host["PrivateIpAddress"])):
+        results = lab_path.judge(bundle=text, machine=MACHINE, target=target)
+        broken = path_checks.find_first_broken(results)
+        assert broken is not None
+        assert (broken.breakage, broken.code) == ("network-is-local", "MORE_SPECIFIC_ROUTE")
+        assert broken.finding.startswith("10.1.1.0/24 is behind wlan0 on the machine")
+        assert any(result.state == "unknown" for result in results) == (not has_credentials)
+    if not has_credentials:
+        with pytest.raises(errors.CredentialsError):
+            lab_path.judge()
+
+
+def test_a_stack_that_is_not_deployed(lab_path: DeployedPath) -> None:
+    with pytest.raises(errors.NotDeployedError, match="stack gone has no /drawbridge/gone/release"):
+        path_reader.read_snapshot(account_of("gone"), path_reader.PathQuery())
 
 
 def test_a_release_that_somebody_replaced_is_not_judged_by(lab_path: DeployedPath) -> None:

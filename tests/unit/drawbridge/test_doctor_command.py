@@ -4,7 +4,9 @@ Does not prove how a path is judged: see test_path_checks.py.
 """
 
 import json
+import shutil
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -84,6 +86,31 @@ def test_json_has_every_hop(monkeypatch: pytest.MonkeyPatch, queries: list[PathQ
     ]
 
 
+def test_a_machine_that_has_described_itself_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, queries: list[PathQuery], tmp_path: Path
+) -> None:
+    path = tmp_path / "machine.txt"
+    path.write_text('[{"ifname": "tun0", "mtu": 1420}] [{"dst": "default", "dev": "tun0"}]\nnameserver 10.1.0.2\n')
+    assert run(monkeypatch, (OK,), "alice", "--machine", str(path)).exit_code == 0
+    (query,) = queries
+    assert query.machine is not None
+    assert query.machine.devices["tun0"].mtu == 1420
+    path.write_text("nothing of the kind")
+    result = run(monkeypatch, (OK,), "alice", "--machine", str(path))
+    assert result.exit_code == 1
+    assert "on the client, run: (ip -json -details address" in result.output
+
+
+@pytest.mark.skipif(shutil.which("ip") is None, reason="needs ip on PATH")
+@pytest.mark.allow_subprocess  # iproute2 describes this machine.
+def test_this_machine_is_the_client_s(monkeypatch: pytest.MonkeyPatch, queries: list[PathQuery]) -> None:
+    result = run(monkeypatch, (OK,), "alice", "--here")
+    assert result.exit_code == 0, result.output
+    (query,) = queries
+    assert query.machine is not None
+    assert "lo" in query.machine.devices
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -91,6 +118,7 @@ def test_json_has_every_hop(monkeypatch: pytest.MonkeyPatch, queries: list[PathQ
         (("--to", "10.1.1.9", "--port", "0"), "0 is not a valid port; use one such as 443 or 53/udp"),
         (("--to", "10.1.1.9", "--port", "443/sctp"), "443/sctp is not a valid port"),
         (("--port", "443"), "--port is of a host: name it with --to"),
+        (("--here", "--machine", __file__), "use --here or --machine, not both"),
         (("--bundle", __file__), "--bundle is a client's: name the client"),
     ],
 )

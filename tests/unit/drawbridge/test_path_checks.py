@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drawbridge.operate.bundle_probe import Verdict
+from drawbridge.operate.client_machine import ClientDevice, ClientMachine, ClientRoute
 from drawbridge.operate.client_states import SessionState
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.deployed_release import DeployedRelease
@@ -47,6 +48,9 @@ CLIENT = ClientRecord(
     not_after=NOW + timedelta(days=90),
     remote=REMOTE,
     address=IPv4Address("10.8.0.10"),
+    tunnel_gateway=IPv4Address("10.8.0.1"),
+    routes=(VPC,),
+    resolver=IPv4Address("10.1.0.2"),
 )
 GATEWAY = VpcInterface(
     id="eni-gateway",
@@ -124,8 +128,31 @@ ROUTED = DeployedRelease(
     routes=(VPC,),
     destinations=(VPC,),
     sources=(POOL,),
+    path_mtu=1400,
     translates=False,
 )
+
+
+def device(name: str, address: str, *, mtu: int = 1500, is_tunnel: bool = False) -> ClientDevice:
+    return ClientDevice(name=name, mtu=mtu, is_tunnel=is_tunnel, addresses=(IPv4Interface(address),))
+
+
+def machine(*changed: ClientDevice, routes: dict[str, str] | None = None, resolver: str = "10.1.0.2") -> ClientMachine:
+    """Return alice's machine on its Wi-Fi, with a tunnel that is up."""
+    devices = (device("wlan0", "192.168.1.20/24"), device("tun0", "10.8.0.10/24", mtu=1420, is_tunnel=True), *changed)
+    leading = {"0.0.0.0/0": "wlan0", "192.168.1.0/24": "wlan0", "10.8.0.0/24": "tun0", "10.1.0.0/16": "tun0"}
+    return ClientMachine(
+        devices={device.name: device for device in devices},
+        routes=tuple(
+            ClientRoute(destination=IPv4Network(destination), device=name)
+            for destination, name in (leading | (routes or {})).items()
+            if name
+        ),
+        resolvers=frozenset({IPv4Address(resolver)}),
+    )
+
+
+MACHINE = machine()
 
 #: A routed path: hosts see the clients' own addresses.
 WHOLE = PathSnapshot(
@@ -149,6 +176,7 @@ WHOLE = PathSnapshot(
     host=HOST,
     host_state="running",
     host_rules=(ingress(POOL, "tcp", 443), EGRESS),
+    machine=MACHINE,
     release=ROUTED,
     report=REPORT,
     verdict=VERDICT,
@@ -205,6 +233,12 @@ REFUSAL = ConnectionEvent(
 
 #: What breaks a path, by the breakage's name, with a part of what is said of it.
 BREAKAGES: dict[str, tuple[Callable[[PathSnapshot], PathSnapshot], str]] = {
+    "remote-without-route": (with_part(machine=machine(routes={"0.0.0.0/0": ""})), "203.0.113.20"),
+    "remote-through-tunnel": (with_part(machine=machine(routes={"203.0.113.0/24": "tun0"})), "tun0"),
+    "device-mtu-too-small": (
+        with_part(machine=machine(device("wlan0", "192.168.1.20/24", mtu=1280))),
+        "wlan0 carries packets of 1280 bytes",
+    ),
     "name-not-found": (lambda s: with_client(remote=NAMED)(replace(s, resolved=())), "vpn.example.com"),
     "name-elsewhere": (
         lambda s: with_client(remote=NAMED)(replace(s, resolved=(IPv4Address("203.0.113.99"),))),
@@ -283,6 +317,11 @@ BREAKAGES: dict[str, tuple[Callable[[PathSnapshot], PathSnapshot], str]] = {
     "certificate-revoked": (with_client(serial=7), "serial 7"),
     "certificate-ended": (with_client(not_after=NOW), "2026-03-01"),
     "client-not-in-release": (with_release(clients=frozenset({"bob"})), "alice"),
+    "tunnel-down": (with_part(machine=machine(device("tun0", "10.99.0.1/24"))), "10.8.0.1"),
+    "tunnel-twice": (
+        with_part(machine=machine(device("tun1", "10.8.0.130/24", is_tunnel=True))),
+        "tun0 and tun1 are tunnels",
+    ),
     "connection-refused": (with_part(refusal=REFUSAL), "max-clients"),
     "bundle-used-twice": (
         with_part(session=SessionState(alternates=("192.0.2.7", "198.51.100.9"))),
@@ -290,6 +329,9 @@ BREAKAGES: dict[str, tuple[Callable[[PathSnapshot], PathSnapshot], str]] = {
     ),
     "address-outside-pool": (with_client(address=IPv4Address("10.9.0.10")), "10.9.0.10"),
     "route-not-pushed": (with_release(routes=()), "10.1.1.9"),
+    "network-is-local": (with_part(machine=machine(routes={"10.1.1.0/24": "wlan0"})), "10.1.1.0/24 is behind wlan0"),
+    "tunnel-route-missing": (with_part(machine=machine(routes={"10.1.0.0/16": ""})), "sends it to wlan0"),
+    "resolver-elsewhere": (with_part(machine=machine(resolver="192.168.1.1")), "asks 192.168.1.1, not the VPC's"),
     "forwarding-refused": (with_release(destinations=(IPv4Network("10.1.0.0/24"),)), "10.1.1.9"),
     "range-not-forwarded": (
         with_part(target=None, vpc_ranges=(VPC, IPv4Network("10.2.0.0/16")), host=None),
@@ -334,7 +376,16 @@ def first_broken(snapshot: PathSnapshot) -> HopResult:
     return result
 
 
-@pytest.mark.parametrize("snapshot", [WHOLE, TRANSLATED, replace(WHOLE, client=None, target=None, verdict=None)])
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        WHOLE,
+        TRANSLATED,
+        replace(WHOLE, target=None),
+        replace(WHOLE, machine=None),
+        replace(WHOLE, client=None, target=None, verdict=None, machine=None),
+    ],
+)
 def test_nothing_is_broken_in_a_whole_path(snapshot: PathSnapshot) -> None:
     results = judge_path(snapshot)
     assert [result.hop for result in results] == list(PathHop)
@@ -415,7 +466,7 @@ def test_a_host_in_a_prefix_list_is_not_judged() -> None:
 
 def test_a_host_outside_the_vpc_has_no_rules_to_judge() -> None:
     outside = with_release(routes=(VPC, IPv4Network("10.50.0.0/16")), destinations=(EVERYWHERE,))(
-        replace(WHOLE, target=IPv4Address("10.50.0.1"), host=None)
+        replace(WHOLE, target=IPv4Address("10.50.0.1"), host=None, machine=machine(routes={"10.50.0.0/16": "tun0"}))
     )
     results = judge_path(outside)
     assert find_first_broken(results) is None
