@@ -85,6 +85,6 @@ def rotate(stack: str, preview: bool) -> None:
     """Have the next `pulumi up` replace all of a stack's keys and certificates, and print the steps.
 
     New are the authority, what `drawbridge gateway rotate` replaces, and every client's key. All former certificates
-    are revoked.
+    are revoked. It is for a theft: any `pulumi up` renews what ends soon, the authority among it, and cuts nobody.
     """
     rotation.order(rotations.plan_stack_rotation(stack, datetime.now(UTC)), stack, preview=preview)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -161,8 +161,8 @@ def _try_remote(
             if handshake.secure(bundle, start + TIME_LIMIT - 0.3):
                 return "fine", "the gateway and the bundle accept each other", "connect"
         except ServerCertificateError as error:
-            finding = f"OpenVPN knows the bundle's key and shows a certificate that the bundle refuses: {error}"
-            return "configuration", finding, _FETCH
+            finding, remedy = _explain_refusal(str(error))
+            return "configuration", finding, remedy
         except ConnectionRefusedError:
             return "nothing", f"{address[0]} says that nothing listens on {remote.protocol} {remote.port}", _START
         except (EOFError, ConnectionResetError):
@@ -172,6 +172,20 @@ def _try_remote(
             return "address", f"there is no way to {address[0]}: {error.strerror or error}", _WHERE
     finding = "OpenVPN knows the bundle's key, and falls silent at its certificate, as it does for one that is revoked"
     return "configuration", finding, f"is the client still in the stack file? {_FETCH}"
+
+
+def _explain_refusal(reason: str) -> tuple[str, str]:
+    """Return what it means that the bundle refuses the gateway's certificate, and the remedy; OpenSSL says why."""
+    match reason:
+        # The authority's certificate in the bundle ends after the client's, which has not ended.
+        case "certificate has expired":
+            finding, remedy = "the gateway's certificate has ended", "renew it: pulumi up --stack NAME"
+        case "certificate is not yet valid":
+            finding, remedy = "the gateway's certificate is not valid yet", "set this machine's clock"
+        case _:
+            finding = f"OpenVPN knows the bundle's key and shows a certificate that the bundle refuses: {reason}"
+            return finding, _FETCH
+    return f"{finding}; this machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", remedy
 
 
 def _judge_silence(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[ProbeState, str, str]:
@@ -309,6 +323,9 @@ def add_aws_findings(account: Account, bundle: str, verdict: Verdict) -> Verdict
     finding = (
         f"{verdict.finding}; the bundle is the stack's own, the gateway runs, and its security group has the port open"
     )
+    if verdict.state == "configuration":
+        # OpenVPN has answered, so nothing in between stops it.
+        return replace(verdict, finding=finding)
     remedy = "something between here and AWS stops it: try another network, or tunnel.protocol: tcp on port 443"
     return Verdict(state=verdict.state, remote=verdict.remote, finding=finding, remedy=remedy, seconds=verdict.seconds)
 

@@ -193,6 +193,35 @@ def test_a_certificate_that_has_ended_is_known_without_a_packet(server: Server) 
     assert found.state == "configuration" and "ended on" in found.finding
 
 
+def test_a_bundle_from_before_or_after_a_renewal_of_the_authority_is_fine(server: Server) -> None:
+    renewed = server.authority.renew(2 * DAY, datetime.now(UTC))
+    assert server.probe(server.bundle(ca=renewed.certificate)).fine
+    assert server.probe(server.bundle(renewed.issue_client("alice", DAY, datetime.now(UTC)))).fine
+
+
+@pytest.mark.parametrize(
+    ("issued", "finding", "remedy"),
+    [
+        (-2 * DAY, "the gateway's certificate has ended; this machine's clock says 20", "pulumi up --stack NAME"),
+        (1.5 * DAY, "the gateway's certificate is not valid yet; this machine's clock says 20", "machine's clock"),
+    ],
+)
+def test_a_gateway_whose_certificate_has_ended_or_is_from_later(
+    start: Callable[..., Server], server: Server, tmp_path: Path, issued: timedelta, finding: str, remedy: str
+) -> None:
+    leaf = server.authority.issue_server(NAME, DAY, datetime.now(UTC) + issued)
+    options = []
+    for option, text in (("--cert", leaf.certificate), ("--key", leaf.key)):
+        path = tmp_path / option
+        path.touch(mode=0o600)
+        path.write_text(text)
+        options += [option, str(path)]
+    ended = start(*options)
+    verdict = ended.probe(ended.bundle())
+    assert verdict.state == "configuration"
+    assert verdict.finding.startswith(finding) and verdict.remedy.endswith(remedy)
+
+
 def test_lines_may_end_as_on_windows(server: Server) -> None:
     assert server.probe(server.bundle().replace("\n", "\r\n")).state == "fine"
 
