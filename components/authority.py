@@ -37,6 +37,8 @@ class AuthorityArgs:
     """Whether SSM may make parameters advanced ones that do not fit the standard tier."""
     bucket: pulumi.Input[str] | None = None
     """Bucket of the clients' bundles; without it, they are in SSM."""
+    requests: Mapping[str, str] = field(default_factory=dict)
+    """Signing requests, PEM, of those clients who have created their keys themselves."""
 
 
 class Certificates(Resource, name="Certificates"):
@@ -87,6 +89,7 @@ class Authority(pulumi.ComponentResource):
                 **({"tier": INTELLIGENT_TIERING} if args.intelligent_tiering else {}),
                 **({"tags": tags} if (tags := read_default_tags()) else {}),
                 **({"bucket": args.bucket} if args.bucket is not None else {}),
+                **({"requests": dict(args.requests)} if args.requests else {}),
             },
             child,
         )

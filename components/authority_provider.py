@@ -40,7 +40,7 @@ from components.renewals import find_due, find_ending_former, find_ordered, find
 from components.schedule import Schedule
 from openvpn import bundle as bundles
 from pki import ssh, tls_crypt
-from pki.authority import Certificate, CertificateAuthority, Leaf, PkiError, is_same_authority
+from pki.authority import Certificate, CertificateAuthority, PkiError, certifies, check_request, is_same_authority
 
 #: SSM takes 3 PutParameter calls per second from an account and region ("AWS Systems Manager endpoints and quotas" in
 #: the AWS General Reference), and each new client needs one. The adaptive mode lowers the rate of calls to what SSM
@@ -56,7 +56,7 @@ BATCH = 25
 
 INPUTS = (
     *("stack", "end", "region", "account", "serverName", "profiles", "lifetimes", "rotations"),
-    *("owner", "key", "tier", "tags", "bucket", "days"),
+    *("owner", "key", "tier", "tags", "bucket", "days", "requests"),
 )
 
 
@@ -89,6 +89,8 @@ class Order:
     """Tags of parameters and objects, in addition to the stack's own."""
     bucket: str | None = None
     """Bucket of the clients' bundles; None if they are in SSM."""
+    requests: Mapping[str, str] = field(default_factory=dict)
+    """Signing requests, PEM, of those clients who have created their keys themselves."""
 
     def check_rotations(self, now: datetime) -> None:
         """Raise `IssuerError` for a rotation that is in the future."""
@@ -102,6 +104,14 @@ class Order:
         """Return when a client's certificate was last renewed before its time, or a moment before all certificates."""
         moment = self.client_renewals.get(client)
         return datetime.fromisoformat(moment) if moment else datetime.min.replace(tzinfo=UTC)
+
+    def check_requests(self) -> None:
+        """Raise `IssuerError` for a signing request that no certificate can be issued for."""
+        for client, request in self.requests.items():
+            try:
+                check_request(request, client)
+            except PkiError as error:
+                raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
 
     @classmethod
     def from_props(cls, props: Mapping[str, Any]) -> "Order":
@@ -125,6 +135,7 @@ class Order:
             tier=props.get("tier"),
             tags=props.get("tags") or {},
             bucket=props.get("bucket"),
+            requests=props.get("requests") or {},
         )
 
 
@@ -280,6 +291,7 @@ def converge(
     """
     order.check_rotations(now)
     check_restore(store, order)
+    order.check_requests()
     # Certificates have no fractions of seconds, and their ends are compared with what is ordered.
     now = now.replace(microsecond=0)
     stored = store.values.get(order.names.keys)
@@ -352,7 +364,7 @@ def _find_good_bundles(
                 certificate = Certificate.read(bundles.certificate_of(text))
                 authority = Certificate.read(bundles.ca_of(text))
                 signed = is_same_authority(authority.certificate, keys.ca.certificate)
-                complete = bool(bundles.key_of(text) and bundles.tls_crypt_of(text))
+                complete = bool(bundles.tls_crypt_of(text)) and _has_ordered_key(text, client, order)
             except (PkiError, bundles.BundleError):
                 continue
             valid = signed and complete and certificate.not_after > now and certificate.serial in rotations
@@ -361,6 +373,17 @@ def _find_good_bundles(
         if usable:
             good[client] = max(usable, key=lambda bundle: (bundle.connects, bundle.certificate.issued))
     return good
+
+
+def _has_ordered_key(bundle: str, client: str, order: Order) -> bool:
+    """Return whether a bundle is for the key of the client's signing request or, without one, has a key.
+
+    Raises `PkiError` and `BundleError`.
+    """
+    request = order.requests.get(client)
+    if request is None:
+        return bool(bundles.key_of(bundle))
+    return bundles.has_key_file(bundle) and certifies(bundles.certificate_of(bundle), request, client)
 
 
 def _find_due_certificates(
@@ -412,11 +435,16 @@ def _render_changed_bundles(
     for client, usable in good.items():
         stored = usable.text
         tls = _key_with_metadata(keys, bundles.tls_crypt_of(stored), usable.certificate.serial)
-        parts = bundles.ca_of(stored), bundles.certificate_of(stored), bundles.key_of(stored), tls
-        bundle = bundles.render_bundle(order.profiles[client], *parts)
+        key = None if client in order.requests else bundles.key_of(stored)
+        bundle = _render_bundle(order, client, bundles.ca_of(stored), bundles.certificate_of(stored), key, tls)
         if not stored_bundles.has(client, bundle):
             changed[client] = bundle
     return changed
+
+
+def _render_bundle(order: Order, client: str, ca: str, certificate: str, key: str | None, tls: str) -> str:
+    profile = order.profiles[client] + (bundles.render_key_file(client) if key is None else "")
+    return bundles.render_bundle(profile, ca, certificate, key, tls)
 
 
 def _issue(
@@ -428,30 +456,40 @@ def _issue(
     renewed: Mapping[str, Certificate],
     now: datetime,
     progress: Progress,
-) -> dict[str, Leaf]:
+) -> dict[str, Certificate]:
     """Issue certificates to clients and write their bundles; return the certificates by the clients' names.
 
     Those in `renewed` stay valid beside the new ones. After a cut in the middle, the certificates without a bundle are
     revoked by the next run.
     """
-    leaves, texts = {}, {}
-    authority_end = Certificate.read(keys.ca.certificate).not_after
+    issued, texts = dict[str, Certificate](), {}
     for client in clients:
         try:
-            # Not before the order to renew it, whose clock may be ahead: it would be carried out again and again.
-            issued = max(now, order.renewal_of(client))
-            lifetime = order.schedule.client_end(client, issued, authority_end) - issued
-            leaf = leaves[client] = keys.ca.issue_client(client, lifetime, issued)
-            tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(leaf.serial))
+            certificate, key = _sign(order, keys, client, now)
+            tls = tls_crypt.client_key(keys.tls_crypt, _key_metadata(certificate.serial))
         except PkiError as error:
             raise IssuerError(f"cannot issue a certificate for {client}: {error}") from None
-        parts = keys.ca.certificate, leaf.certificate, leaf.key, tls
-        texts[client] = bundles.render_bundle(order.profiles[client], *parts)
+        issued[client] = certificate
+        texts[client] = _render_bundle(order, client, keys.ca.certificate, certificate.certificate, key, tls)
     former = {client: renewed[client].serial for client in clients if client in renewed}
-    register.add(leaves, order.client_rotations, former)
+    register.add(issued, order.client_rotations, former)
     for _ in stored_bundles.write(texts):
         progress.advance()
-    return leaves
+    return issued
+
+
+def _sign(order: Order, keys: Keys, client: str, now: datetime) -> tuple[Certificate, str | None]:
+    """Return a client's new certificate and its key, which only the client has if it sent a signing request.
+
+    Raises `PkiError`.
+    """
+    # Not before the order to renew it, whose clock may be ahead: it would be carried out again and again.
+    issued = max(now, order.renewal_of(client))
+    lifetime = order.schedule.client_end(client, issued, Certificate.read(keys.ca.certificate).not_after) - issued
+    if request := order.requests.get(client):
+        return keys.ca.sign_request(request, client, lifetime, issued), None
+    leaf = keys.ca.issue_client(client, lifetime, issued)
+    return leaf, leaf.key
 
 
 def _key_metadata(serial: int) -> bytes:

@@ -40,13 +40,22 @@ def system_of(bundle: str) -> System:
     return next((system for system in get_args(System) if title.endswith(f" on {system}")), "linux")
 
 
-def render_bundle(profile: str, ca: str, certificate: str, key: str, tls_crypt_v2: str) -> str:
+def render_bundle(profile: str, ca: str, certificate: str, key: str | None, tls_crypt_v2: str) -> str:
     """Return the whole .ovpn file; the PEM texts are the CA's certificate, the client's certificate and its two keys.
 
-    With P-256 it stays under 4,096 characters. It holds secrets: keep it out of logs and create its file 0600.
+    Without the client's private key, which its owner has, the profile names the key's file (`render_key_file`). With
+    P-256 the bundle stays under 4,096 characters. It holds secrets: keep it out of logs and create its file 0600.
     """
     parts = {"ca": ca, "cert": certificate, "key": key, "tls-crypt-v2": tls_crypt_v2}
-    return profile + "".join(f"<{tag}>\n{pem.strip()}\n</{tag}>\n" for tag, pem in parts.items())
+    return profile + "".join(f"<{tag}>\n{pem.strip()}\n</{tag}>\n" for tag, pem in parts.items() if pem is not None)
+
+
+def render_key_file(client: str) -> str:
+    """Return the lines of a profile that name the file of the client's private key."""
+    return (
+        "# Your key is not in here: put it beside this file, or replace the next line by <key>, the key and </key>.\n"
+        f"key {client}.key\n"
+    )
 
 
 def ca_of(bundle: str) -> str:
@@ -60,8 +69,16 @@ def certificate_of(bundle: str) -> str:
 
 
 def key_of(bundle: str) -> str:
-    """Return the client's private key out of a bundle; raises `BundleError`."""
+    """Return the client's private key out of a bundle; raises `BundleError`, also where it is in a file of its own."""
+    if has_key_file(bundle):
+        raise BundleError("the bundle names its key's file; put the key into it, between <key> and </key>")
     return _read_part(bundle, "key")
+
+
+def has_key_file(bundle: str) -> bool:
+    """Return whether a bundle has no private key, but names the file that its owner has it in."""
+    profile = bundle.replace("\r\n", "\n").partition("\n<ca>\n")[0]
+    return any(line.split()[:1] == ["key"] for line in profile.splitlines())
 
 
 def tls_crypt_of(bundle: str) -> str:

@@ -102,23 +102,9 @@ class CertificateAuthority:
     def sign_request(self, csr_pem: str, common_name: str, lifetime: timedelta, now: datetime) -> Certificate:
         """Return a client's certificate for the key in its PEM signing request, of which nothing else is used.
 
-        Raises `PkiError` as `issue_client` does, and for a request that is broken, not signed by its own key, made for
-        another name, or has a key other than P-256, P-384, Ed25519 or RSA of at least 2,048 bits.
+        Raises `PkiError` as `issue_client` and `check_request` do.
         """
-        try:
-            request = x509.load_pem_x509_csr(csr_pem.encode())
-            signed = request.is_signature_valid
-            public_key = request.public_key()
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise PkiError(f"the signing request of {common_name} cannot be read; it must be PEM, PKCS #10") from error
-        if not signed:
-            raise PkiError(f"the signing request of {common_name} is not signed by its own key")
-        if request.subject != _name(common_name):
-            raise PkiError(
-                f"the signing request is for {request.subject.rfc4514_string()!r}; it must be CN={common_name}"
-            )
-        if not _acceptable(public_key):
-            raise PkiError(f"the key of {common_name} is too weak or of an unknown kind; make one on P-256")
+        public_key = _read_request(csr_pem, common_name)
         return _describe(self._sign(common_name, public_key, ExtendedKeyUsageOID.CLIENT_AUTH, lifetime, now))
 
     def _issue(self, common_name: str, purpose: x509.ObjectIdentifier, lifetime: timedelta, now: datetime) -> Leaf:
@@ -166,6 +152,38 @@ def is_same_authority(first: str, second: str) -> bool:
     """Return whether two certificates (PEM) are of one authority: for the same name and key; raises `PkiError`."""
     former, latter = _load_certificate(first), _load_certificate(second)
     return former.subject == latter.subject and former.public_key() == latter.public_key()
+
+
+def check_request(csr_pem: str, common_name: str) -> None:
+    """Raise `PkiError` for a PEM signing request that no certificate can be issued for.
+
+    It is broken, not signed by its own key, made for another name, or has a key other than P-256, P-384, Ed25519 or RSA
+    of at least 2,048 bits.
+    """
+    _read_request(csr_pem, common_name)
+
+
+def certifies(certificate: str, csr_pem: str, common_name: str) -> bool:
+    """Return whether a certificate is for the key of a signing request; raises `PkiError`."""
+    return _load_certificate(certificate).public_key() == _read_request(csr_pem, common_name)
+
+
+def _read_request(csr_pem: str, common_name: str) -> "_PublicKey":
+    """Return the public key of a signing request; raises `PkiError`."""
+    try:
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        signed = request.is_signature_valid
+        public_key = request.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        # Without the cause, for the text might be a key by mistake.
+        raise PkiError(f"the signing request of {common_name} cannot be read; it must be PEM, PKCS #10") from None
+    if not signed:
+        raise PkiError(f"the signing request of {common_name} is not signed by its own key")
+    if request.subject != _name(common_name):
+        raise PkiError(f"the signing request is for {request.subject.rfc4514_string()!r}; it must be CN={common_name}")
+    if not _acceptable(public_key):
+        raise PkiError(f"the key of {common_name} is too weak or of an unknown kind; make one on P-256")
+    return public_key
 
 
 def self_signed(common_name: str, lifetime: timedelta, now: datetime) -> Leaf:

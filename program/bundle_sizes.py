@@ -1,5 +1,6 @@
 """Refuse a client whose bundle is too long for an SSM parameter, before anything is created."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 
@@ -8,10 +9,10 @@ import pulumi
 import contract
 from components.parameter_quotas import BUNDLES_TO_S3
 from components.register import ADVANCED_LIMIT, PARAMETER_LIMIT
-from openvpn.bundle import render_bundle
+from openvpn.bundle import render_bundle, render_key_file
 from openvpn.profile import PROFILE_LIMIT, render_profile
 from pki import tls_crypt
-from pki.authority import CertificateAuthority
+from pki.authority import Certificate, CertificateAuthority
 from program.tunnel import tunnel_from_settings, with_ipv6, with_vpc_routes
 from settings.model import Settings
 
@@ -23,8 +24,13 @@ _ADDRESS, _PREFIX6, _VPC6 = "255.255.255.255", "ffff:ffff:ffff:ffff:ffff::/80", 
 _VARIATION = 16
 
 
-def check_bundle_sizes(settings: Settings, names: contract.Names, vpc: tuple[IPv4Network, ...]) -> None:
-    """Raise `pulumi.RunError` if a client's bundle does not fit a parameter; `vpc` has the VPC's ranges."""
+def check_bundle_sizes(
+    settings: Settings, names: contract.Names, vpc: tuple[IPv4Network, ...], requests: Mapping[str, str]
+) -> None:
+    """Raise `pulumi.RunError` if a client's bundle does not fit a parameter.
+
+    `vpc` has the VPC's ranges, `requests` the signing requests of clients, by name.
+    """
     if settings.secrets.bundles == "s3":
         return
     tunnel = with_vpc_routes(tunnel_from_settings(settings), settings, vpc)
@@ -36,9 +42,11 @@ def check_bundle_sizes(settings: Settings, names: contract.Names, vpc: tuple[IPv
         hostname = settings.gateway.hostname
         fallback = _ADDRESS if hostname else None
         profile = render_profile(tunnel, hostname or _ADDRESS, names.server, client.name, fallback=fallback)
-        if len(profile) <= PROFILE_LIMIT:
+        request = requests.get(client.name)
+        # The key of a request may be longer than those that are issued.
+        if len(profile) <= PROFILE_LIMIT and request is None:
             continue
-        length = len(profile) + _measure_keys(names, client.name)
+        length = len(profile) + _measure_keys(names, client.name, request)
         if length > limit:
             also = ", drawbridge:gateway.hostname" if hostname else ""
             remedy = f"shorten the client's name{also} or drawbridge:network.domain"
@@ -50,10 +58,17 @@ def check_bundle_sizes(settings: Settings, names: contract.Names, vpc: tuple[IPv
             )
 
 
-def _measure_keys(names: contract.Names, client: str) -> int:
+def _measure_keys(names: contract.Names, client: str, request: str | None) -> int:
     """Return the most characters of the certificates and keys in a client's bundle."""
     now, lifetime = datetime.now(UTC), timedelta(days=1)
     authority = CertificateAuthority.create(names.authority_name, lifetime, now)
-    leaf = authority.issue_client(client, lifetime, now)
-    wrapped = tls_crypt.client_key(tls_crypt.server_key(), str(leaf.serial).encode())
-    return len(render_bundle("", authority.certificate, leaf.certificate, leaf.key, wrapped)) + _VARIATION
+    certificate: Certificate
+    key: str | None
+    if request is None:
+        leaf = authority.issue_client(client, lifetime, now)
+        certificate, key, profile = leaf, leaf.key, ""
+    else:
+        certificate, key = authority.sign_request(request, client, lifetime, now), None
+        profile = render_key_file(client)
+    wrapped = tls_crypt.client_key(tls_crypt.server_key(), str(certificate.serial).encode())
+    return len(render_bundle(profile, authority.certificate, certificate.certificate, key, wrapped)) + _VARIATION

@@ -167,11 +167,12 @@ def create_authority(
     profiles: Mapping[str, pulumi.Output[str]],
     secrets_key: pulumi.Input[str] | None,
     bundles_bucket: pulumi.Input[str] | None = None,
+    requests: Mapping[str, str] | None = None,
 ) -> Authority:
     """Create the gateway's certificate authority; `profiles` are those of its clients, by name.
 
     `secrets_key` is the ARN of the KMS key that encrypts its secrets, None for `aws/ssm`; `bundles_bucket` is where
-    clients' bundles are, None for SSM.
+    clients' bundles are, None for SSM; `requests` are the clients' signing requests, by name.
     """
     has_renewal = settings.lifetimes.renewal != Lifetimes().renewal
     args = AuthorityArgs(
@@ -185,6 +186,7 @@ def create_authority(
         key=secrets_key,
         intelligent_tiering=settings.secrets.tier == "intelligent",
         bucket=bundles_bucket,
+        requests=requests or {},
     )
     return Authority(names.resource("authority"), args)
 

@@ -14,6 +14,7 @@ from openvpn.model import Tunnel
 from openvpn.profile import render_profile
 from program.alerts import create_alarms, create_alerts, first_end
 from program.bundle_sizes import check_bundle_sizes
+from program.certificate_requests import read_requests
 from program.gateway import (
     Location,
     create_authority,
@@ -45,7 +46,8 @@ def deploy(settings: Settings) -> None:
     placement = find_placements(settings)[names.gateway]
     if isinstance(placement, ExistingVpc):
         check_vpc_overlap(settings, {"network": placement.cidrs})
-    check_bundle_sizes(settings, names, list_vpc_ranges(settings.network, placement))
+    requests = read_requests(settings)
+    check_bundle_sizes(settings, names, list_vpc_ranges(settings.network, placement), requests)
     network = create_network(settings, names, settings.network, placement, listener=listener, routed=routed)
     tunnel = with_vpc_routes(tunnel, settings, network.cidrs)
     location = create_location(
@@ -62,7 +64,7 @@ def deploy(settings: Settings) -> None:
     profiles = render_profiles(settings, names, tunnel6, location.address)
     secrets_key = create_secrets_key(settings)
     bundles_bucket = create_bundles_bucket(settings, secrets_key)
-    authority = create_authority(settings, names, profiles, secrets_key, bundles_bucket)
+    authority = create_authority(settings, names, profiles, secrets_key, bundles_bucket, requests)
     kits = render_kits(settings, location, tunnel, tunnel6)
     vault = create_vault(settings, names, render_release(settings, tunnel6, network, authority), kits=kits)
     create_kit_users(settings, location, authority, vault, kits)

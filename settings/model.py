@@ -295,6 +295,8 @@ class Client(Section):
     """Hardware address of its adapter on a segment, if its bundle cannot set one."""
     at: Address4 | None = None
     """The client's public address now: the tunnel is open to it, and to the address it moves to."""
+    csr: str | None = Field(default=None, min_length=1)
+    """File with its signing request, relative to the program: then its key never leaves it."""
     bridge: Bridge | None = None
     """Makes its host a bridge between the segment and `lan`."""
     days: int | None = Field(default=None, ge=1)

@@ -13,6 +13,7 @@ from drawbridge.operate.lab_account import connect
 from drawbridge.operate.revoked_certificates import RevokedCertificate, list_revoked
 from drawbridge.operate.ssh_login import SshTarget
 from openvpn import windows
+from openvpn.bundle import has_key_file
 from openvpn.model import System
 
 #: How a bundle is imported, by what its client runs.
@@ -174,6 +175,8 @@ def fetch(name: str, target: Path | None, force: bool, stack: str, region: str |
     account = connect(stack, region=region)
     if target == _STANDARD_OUTPUT:
         _, bundle = bundles.read_single_file(account, name)
+        if has_key_file(bundle):
+            _print_missing_key(name)
         # Unchanged: what reads it is a program.
         click.echo(bundle, nl=False)
         return
@@ -181,6 +184,18 @@ def fetch(name: str, target: Path | None, force: bool, stack: str, region: str |
     saved = bundles.save_bundle(account, name, target, replace=force)
     step = _IMPORT[saved.system].format(file=target, client=name)
     output.print_line(f"{', '.join(map(str, saved.files))}: {step}")
+    if saved.lacks_key:
+        _print_missing_key(name)
+
+
+def _print_missing_key(name: str) -> None:
+    """Say what the owner of a key adds to the bundle."""
+    output.print_line(
+        f"note: the bundle has no key, because {name} sent a signing request: put the key beside it as {name}.key and "
+        f"start OpenVPN in that directory, or replace the line `key {name}.key` by <key>, the key and </key>, which "
+        "apps on phones need",
+        err=True,
+    )
 
 
 @client.command()
@@ -199,6 +214,8 @@ def link(name: str, expires: timedelta, stack: str, region: str | None) -> None:
     if bundle_link.is_temporary:
         end += "; your AWS credentials are temporary, and it ends with them"
     output.print_line(f"note: {end}", err=True)
+    if bundle_link.lacks_key:
+        _print_missing_key(name)
 
 
 @client.command()

@@ -7,6 +7,7 @@ from drawbridge import errors
 from drawbridge.operate import bundles
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.presigned_links import presign
+from openvpn.bundle import has_key_file
 
 #: The longest time for which Signature Version 4 signs a link.
 MAX_LIFETIME = timedelta(days=7)
@@ -25,6 +26,8 @@ class BundleLink:
     expires: datetime
     is_temporary: bool
     """Whether it was signed with temporary credentials, with which it ends if they are over before `expires`."""
+    lacks_key: bool
+    """Whether the client has its key itself, and the bundle names its file."""
 
 
 def link_to_bundle(account: Account, name: str, lifetime: timedelta) -> BundleLink:
@@ -32,7 +35,7 @@ def link_to_bundle(account: Account, name: str, lifetime: timedelta) -> BundleLi
 
     Raises as `bundles.read_bundle`, and `BundleFileError` for a bundle that a link cannot deliver.
     """
-    address, _ = bundles.read_single_file(account, name)
+    address, bundle = bundles.read_single_file(account, name)
     if not address.startswith("s3://"):
         raise errors.BundleFileError(
             f"the bundle of {name} is in SSM ({address}), which has no links",
@@ -49,4 +52,5 @@ def link_to_bundle(account: Account, name: str, lifetime: timedelta) -> BundleLi
         import_url=f"openvpn://import-profile/{url}",
         expires=expires,
         is_temporary=bool(credentials and credentials.token),
+        lacks_key=has_key_file(bundle),
     )

@@ -19,7 +19,7 @@ from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import LAB, configured_clients, find_stack_file
 from drawbridge.operate.stored_bundles import find_stored_bundle, list_bundles
 from kits import windows as kit
-from openvpn.bundle import BundleError, certificate_of, system_of
+from openvpn.bundle import BundleError, certificate_of, has_key_file, system_of
 from openvpn.model import System
 from openvpn.pull_filter import own_address
 from pki.authority import Certificate, PkiError
@@ -102,6 +102,8 @@ class SavedBundle:
     """What its client runs."""
     files: tuple[Path, ...]
     """The bundle, and for Windows its two scripts."""
+    lacks_key: bool
+    """Whether the client has its key itself, and the bundle names its file."""
 
 
 def save_bundle(account: Account, name: str, target: Path, *, replace: bool = False) -> SavedBundle:
@@ -124,7 +126,7 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
         raise _already_exists(existing[0])
     for path, text in files.items():
         _write_bundle(path, text, replace=replace)
-    return SavedBundle(system, tuple(files))
+    return SavedBundle(system, tuple(files), lacks_key=has_key_file(bundle))
 
 
 def read_bundle(account: Account, name: str) -> tuple[str, str]:

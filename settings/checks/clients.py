@@ -16,6 +16,16 @@ def check_routing(draft: Draft) -> Iterator[Problem]:
             yield problem_at(f"clients[{i}].system", client.system, reason, "use linux, or leave lan out")
 
 
+def check_csr(draft: Draft) -> Iterator[Problem]:
+    """Check that no client with a kit, which installs a whole bundle, has its key elsewhere."""
+    if draft.client_tunnel is None:
+        return
+    for i, client in draft.clients.items():
+        if client.csr is not None and client.needs_kit(draft.client_tunnel):
+            reason = "cannot be used with a kit, which needs the key in the bundle"
+            yield problem_at(f"clients[{i}].csr", client.csr, reason, "leave it out")
+
+
 def check_unique(draft: Draft) -> Iterator[Problem]:
     """Check that no two clients have the same name or address."""
     remedies = {
@@ -66,4 +76,4 @@ def check_rotations(draft: Draft) -> Iterator[Problem]:
                 yield problem_at(path, moments[name], "is for a client that does not exist", remedy)
 
 
-CHECKS = (check_routing, check_unique, check_reachable, check_rotations)
+CHECKS = (check_routing, check_csr, check_unique, check_reachable, check_rotations)

@@ -520,7 +520,7 @@ def look_at(sections: Sections) -> None:
         placement = find_placements(settings)[contract.GATEWAYS[0]]
         if not settings.pair:
             ranges = list_vpc_ranges(settings.network, placement)
-            check_bundle_sizes(settings, contract.Names(settings.stack), ranges)
+            check_bundle_sizes(settings, contract.Names(settings.stack), ranges, {})
 
     deploy_into_moto(config, "dev", look)
 

@@ -3,6 +3,7 @@
 import io
 import tarfile
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -10,10 +11,12 @@ import pytest
 
 import contract
 from openvpn import bundle as bundles
+from pki.authority import certifies
 from program.tunnel import tunnel_from_settings, with_vpc_routes
 from settings.parse import parse
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deploy, Deployment
+from tests.support.requests import create_request
 
 NAMES = contract.Names("dev")
 
@@ -158,6 +161,15 @@ def test_what_clients_are_told(deploy: Deploy) -> None:
     bundle = stack.ssm.get_parameter(Name=NAMES.bundle("alice"), WithDecryption=True)["Parameter"]["Value"]
     assert "verify-x509-name dev.drawbridge name" in bundle
     assert bundles.key_of(bundle).startswith("-----BEGIN PRIVATE KEY-----")
+
+
+def test_a_client_with_a_signing_request_keeps_its_key(deploy: Deploy, tmp_path: Path) -> None:
+    request = tmp_path / "alice.csr"
+    request.write_text(create_request("alice")[0])
+    stack = deploy(config(clients=[{"name": "alice", "csr": str(request)}]))
+    bundle = stack.ssm.get_parameter(Name=NAMES.bundle("alice"), WithDecryption=True)["Parameter"]["Value"]
+    assert bundles.has_key_file(bundle) and "PRIVATE KEY" not in bundle
+    assert certifies(bundles.certificate_of(bundle), request.read_text(), "alice")
 
 
 def release_file(stack: Deployment, path: str) -> str:

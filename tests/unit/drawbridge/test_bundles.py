@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -18,6 +19,7 @@ from drawbridge import errors
 from drawbridge.commands.root import cli
 from drawbridge.operate import bundles
 from drawbridge.operate.account import Account
+from openvpn.bundle import render_key_file
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.profile import render_profile
 from pki.authority import CertificateAuthority
@@ -78,6 +80,25 @@ def test_fetch_for_windows_writes_the_scripts_beside_it(account: Account, enrol:
         bundles.save_bundle(account, "office", target)
     assert not target.exists()
     assert bundles.save_bundle(account, "office", target, replace=True) == saved
+
+
+def test_fetch_says_what_the_owner_of_a_key_adds(
+    account: Account, enrol: Enrol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile, _, parts = enrol("alice").bundle.partition("<ca>")
+    without_key = f"{profile}{render_key_file('alice')}<ca>" + re.sub(r"<key>.*</key>\n", "", parts, flags=re.DOTALL)
+    account.client("ssm").put_parameter(Name=account.names.bundle("alice"), Value=without_key, Overwrite=True)
+    monkeypatch.setattr("drawbridge.commands.client.connect", lambda *_, **__: account)
+    monkeypatch.chdir(tmp_path)
+    fetch = ["client", "fetch", "alice", "--stack", STACK]
+    for arguments in ([], ["-o", "-"]):
+        result = CliRunner().invoke(cli, [*fetch, *arguments])
+        assert result.exit_code == 0, result.output
+        assert (
+            "put the key beside it as alice.key and start OpenVPN in that directory, or replace the line"
+            in result.stderr
+        )
+    assert result.stdout == without_key == (tmp_path / "alice.ovpn").read_text()
 
 
 @pytest.mark.seed("0.15")

@@ -21,6 +21,8 @@ from threading import Condition, Thread
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import contract
 from components.authority_provider import Keys, Order, converge
@@ -28,7 +30,7 @@ from components.register import ParameterStore
 from components.schedule import Schedule
 from drawbridge.operate.gateway_status import DisplacedClient, find_displaced
 from openvpn import peer, windows
-from openvpn.bundle import ca_of, render_bundle
+from openvpn.bundle import ca_of, key_of, render_bundle, render_key_file
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.paths import Paths
 from openvpn.profile import render_profile
@@ -37,6 +39,7 @@ from pki import tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
 from tests.support.debian_packages import unpack
 from tests.support.network_namespace import NetworkNamespace, network_namespace
+from tests.support.requests import create_request
 from tests.support.waiting import Lateness, until
 from userdata.cloud_config import FILES
 from userdata.files import agent
@@ -344,6 +347,22 @@ def test_a_client_that_cannot_look_up_the_name_gets_in_by_the_address(site: Site
     server.end(signal.SIGTERM)
     site.restart_server()
     client.wait_for_lines(UP, 2, timeout=60)
+
+
+def test_a_client_gets_in_with_its_own_key_beside_a_bundle_without_one(site: Site) -> None:
+    site.server()
+    request, key = create_request("alice", ec.generate_private_key(ec.SECP384R1()))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    certificate = site.authority.sign_request(request, "alice", timedelta(days=1), datetime.now(UTC))
+    profile = render_profile(TUNNEL, "192.0.2.1", SERVER_NAME, "alice") + render_key_file("alice")
+    wrapped = tls_crypt.client_key(site.tls_crypt_key)
+    bundle = render_bundle(profile, site.authority.certificate, certificate.certificate, None, wrapped)
+    site.write("alice.key", pem)
+    site.start_client(bundle, "--cd", str(site.directory)).wait_for(UP)
+    # As for an app on a phone, with the key in it.
+    whole = bundle.replace("key alice.key\n", f"<key>\n{pem}</key>\n")
+    assert key_of(whole) == pem
+    site.start_client(whole).wait_for(UP)
 
 
 def test_address_is_clear_of_fixed_ones_and_networks_of_others_are_routed(site: Site) -> None:

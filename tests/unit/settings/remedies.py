@@ -47,6 +47,9 @@ def bridge(**keys: Any) -> dict[str, Any]:
 
 #: (sections of a stack file, a part of the remedy, the sections with that remedy applied)
 REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
+    # Signing requests
+    (client(csr=""), "use one such as requests/alice.csr", client(csr="requests/alice.csr")),
+    (client(csr="a.csr", lan=["192.168.50.0/24"]), "leave it out", client(lan=["192.168.50.0/24"])),
     # The stack, its region and its keys
     ({"stack": "Dev"}, "use 1 to 20 of a-z, 0-9 and '-', starting with a letter", {"stack": "d" * 20}),
     ({"stack": "lab"}, "choose another stack for AWS", {"stack": "dev"}),

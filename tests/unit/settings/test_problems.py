@@ -149,8 +149,8 @@ def test_refused_values(sections: dict[str, Any], expected: str) -> None:
         ),
         (
             {"clients": [{"name": "a", 1: 2}]},
-            "clients[0].1: 2 has an unknown key; known keys are address, address6, at, bridge, days, lan, lines, mac, "
-            "name, reachable, system",
+            "clients[0].1: 2 has an unknown key; known keys are address, address6, at, bridge, csr, days, lan, lines, "
+            "mac, name, reachable, system",
         ),
     ],
 )
