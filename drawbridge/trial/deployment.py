@@ -86,6 +86,7 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
         StackError: the settings, or what the program said of them.
         LabError: what the engine said.
     """
+    raw = adapt_to_lab(raw)
     config = {**raw, "drawbridge:gateway": {"sshKey": _ssh_key(running), **(raw.get("drawbridge:gateway") or {})}}
     secrets = raw.get("drawbridge:secrets") or {}
     if secrets.get("key", "stack") == "stack":
@@ -108,6 +109,23 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
     changes = ", ".join(f"{count} {verb}" for verb, count in result.changes.items() if count)
     progress(f"deployed: {changes}")
     return Deployment(running, settings, result.outputs, result.changes)
+
+
+def adapt_to_lab(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stack's settings without what exists outside of the lab only: keys of signing requests, hosted zones.
+
+    The lab's clients get keys, and connect by the address behind the gateway's name.
+    """
+    config = dict(raw)
+    if clients := raw.get("drawbridge:clients"):
+        config["drawbridge:clients"] = [_without(client, "csr") for client in clients]
+    if gateway := raw.get("drawbridge:gateway"):
+        config["drawbridge:gateway"] = _without(gateway, "hostedZoneId")
+    return config
+
+
+def _without(section: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != name}
 
 
 def client_user(stack: str, client: str) -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from drawbridge.operate.stack_files import CHECKOUT, find_stack_file, list_stacks
+from drawbridge.trial.deployment import adapt_to_lab
 from drawbridge.trial.run import TRIALS, trials_of
 from settings.model import Settings
 from settings.parse import parse
@@ -39,3 +40,18 @@ def test_every_stack_of_this_checkout_has_a_trial_and_every_trial_a_stack() -> N
     used = {trial.feature for stack in stacks for trial in trials_of(settings_of(stack))}
     assert used == {trial.feature for trial in TRIALS}
     assert all(trials_of(settings_of(stack)) for stack in stacks)
+
+
+def test_what_exists_outside_of_the_lab_only_is_left_out() -> None:
+    name = {"hostname": "vpn.example.com"}
+    raw = {
+        "aws:region": "eu-west-1",
+        "drawbridge:gateway": {**name, "hostedZoneId": "Z0123456789ABCDEFGHIJ"},
+        "drawbridge:clients": [{"name": "alice", "csr": "alice.csr"}, {"name": "bob"}],
+    }
+    assert adapt_to_lab(raw) == {
+        "aws:region": "eu-west-1",
+        "drawbridge:gateway": name,
+        "drawbridge:clients": [{"name": "alice"}, {"name": "bob"}],
+    }
+    assert adapt_to_lab({"aws:region": "eu-west-1"}) == {"aws:region": "eu-west-1"}
