@@ -29,13 +29,14 @@ def render_wait(interfaces: Sequence[str], *, wants: str = "") -> str:
     )
 
 
-# OpenVPN owns its device and may remove it (TUNSETPERSIST); without a device it could not start again.
+# OpenVPN owns its device and may remove it (TUNSETPERSIST); without a device it could not start again. One command, and
+# without the sandbox, which systemd would set up for it as well: clients wait while OpenVPN restarts.
 _WAIT = """\
 [Unit]
 Wants=systemd-networkd.service
 {wants}After=systemd-networkd.service
 
 [Service]
-ExecStartPre=+/bin/sh -c 'cd /sys/class/net && ls -d {names} >/dev/null 2>&1 || networkctl reload'
-ExecStartPre=/usr/lib/systemd/systemd-networkd-wait-online --timeout=50 {options}
+ExecStartPre=+/bin/sh -c 'cd /sys/class/net && ls -d {names} >/dev/null 2>&1 || networkctl reload && \\
+exec /usr/lib/systemd/systemd-networkd-wait-online --timeout=50 {options}'
 """

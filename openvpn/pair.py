@@ -133,7 +133,8 @@ def _unit(config: str) -> Iterator[str]:
     yield from _RESET
     yield "RuntimeDirectory=openvpn-%i"
     yield "RuntimeDirectoryMode=0750"
-    # Record what the link started with, so that the agent knows whether a restart is needed.
-    yield "ExecStartPre=/usr/bin/cp -PTf /opt/drawbridge/current /run/openvpn-%i/release"
-    yield f"ExecStartPre=/usr/bin/cp -PTf {Paths.secrets} /run/openvpn-%i/secrets"
+    # Record what the link started with, so that the agent knows whether a restart is needed. Without the sandbox, which
+    # systemd would set up for this command as well, while the link is down.
+    release = "cp -PTf /opt/drawbridge/current /run/openvpn-%i/release"
+    yield f"ExecStartPre=+/bin/sh -c '{release} && cp -PTf {Paths.secrets} /run/openvpn-%i/secrets'"
     yield f"ExecStart={_OPENVPN} --config {config} {_STATUS}"

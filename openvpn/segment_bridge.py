@@ -72,9 +72,8 @@ def _port(port: str, tunnel: Tunnel) -> str:
 
 
 def _unit(tunnel: Tunnel) -> str:
-    directories = "/run/openvpn-%i/refused /run/openvpn-%i/suspended"
     wait = render_wait((*tunnel.adapters, BRIDGE), wants="drawbridge-suspend@%i.path")
-    return f"{wait}ExecStartPre=/usr/bin/mkdir -p {directories}\n"
+    return f"{wait}RuntimeDirectory=openvpn-%i/refused openvpn-%i/suspended\n"
 
 
 # A bridge without a hardware address of its own takes a port's, so clients would see another gateway after each boot.

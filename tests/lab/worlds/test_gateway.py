@@ -24,6 +24,7 @@ from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import fetch_bundle, run_checked
 from drawbridge.trial.measure import ask_echo, ping
 from lab.linux import within
+from lab.network.fabric import MIRROR
 from lab.region import Host
 from openvpn.bundle import certificate_of, render_bundle
 from pki import tls_crypt
@@ -32,6 +33,8 @@ from tests.support import packages, promises, stacks, waiting
 from userdata.files.agent import without_dynamic_elements
 
 TUNNEL = 60.0
+#: Seconds that a boot may take on a busy machine.
+BOOT = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -177,20 +180,6 @@ def test_both_ends_start_at_boot(deployed: Deployment, alice: Host) -> None:
     again = waiting.until(lambda: _rebooted(lambda: deployed.region.host("alice"), boot[1]), 30)
 
     assert ping(again, deployed.outputs["privateIp"], TUNNEL) is not None
-
-
-@pytest.mark.fault("3.8")
-@pytest.mark.seed("0.5")
-def test_a_second_boot_changes_nothing(deployed: Deployment) -> None:
-    before, leader = _configuration(deployed.gateway), deployed.gateway.leader
-    deployed.client("ec2").reboot_instances(InstanceIds=[deployed.outputs["gatewayInstanceId"]])
-    again = waiting.until(lambda: _rebooted(lambda: deployed.gateway, leader), 30)
-    again.wait_booted(60)
-
-    assert ping(deployed.region.host("alice"), deployed.outputs["privateIp"], TUNNEL) is not None
-    assert _configuration(again) == before
-    assert run_checked(again, "sysctl", "-n", "net.netfilter.nf_conntrack_tcp_timeout_established").strip() == "7440"
-    assert run_checked(again, "cloud-init", "status").strip() == "status: done"
 
 
 @pytest.mark.seed("9.3")
@@ -631,6 +620,13 @@ class Operator:
         raise AssertionError(f"no message within {minutes} minutes, but {self.mails}")
 
 
+def wait_ready(gateway: Host) -> None:
+    """Wait until the agent says, in this boot, that all is well, whichever release that is."""
+    gateway.run(["systemctl", "start", "drawbridge-agent.service"])
+    report = ["grep", "--quiet", '"state": "ready"', "/run/drawbridge/report.json"]
+    waiting.until(lambda: gateway.run(report).returncode == 0, BOOT)
+
+
 @pytest.fixture(scope="module")
 def operator(deployed: Deployment) -> Operator:
     """For tests that run after the stack has got alarms."""
@@ -654,7 +650,7 @@ def test_a_gateway_that_is_not_ready_or_silent_sends_its_operator_mail(
         assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None, "the last good release runs"
     finally:
         ssm.put_parameter(Name=parameter, Value=pointer, Overwrite=True)
-    stacks.wait_current(deployed)
+    wait_ready(deployed.gateway)
     operator.wait_mail("not-ready", "OK", minutes=30, sends=True)
     assert not operator.has_mail("heartbeat", "ALARM"), "the control"
 
@@ -664,6 +660,66 @@ def test_a_gateway_that_is_not_ready_or_silent_sends_its_operator_mail(
     finally:
         run_checked(gateway, "systemctl", "start", "drawbridge-metrics.timer")
     operator.wait_mail("heartbeat", "OK", minutes=30, sends=True)
+
+
+@pytest.mark.fault("3.8", "3.12")
+@pytest.mark.seed("0.5")
+def test_an_instance_that_fails_ec2_s_check_is_rebooted_which_changes_nothing(
+    deployed: Deployment, alice: Host, operator: Operator
+) -> None:
+    before, leader = _configuration(deployed.gateway), deployed.gateway.leader
+    deployed.region.fail_check(deployed.outputs["gatewayInstanceId"], "Instance")
+    operator.wait_mail("instance-check", "ALARM", minutes=15, sends=False)
+    again = waiting.until(lambda: _rebooted(lambda: deployed.gateway, leader), BOOT)
+    again.wait_booted(BOOT)
+
+    assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None
+    assert _configuration(again) == before
+    assert run_checked(again, "sysctl", "-n", "net.netfilter.nf_conntrack_tcp_timeout_established").strip() == "7440"
+    assert run_checked(again, "cloud-init", "status").strip() == "status: done"
+
+
+@contextmanager
+def mirror_closed(deployed: Deployment) -> Iterator[None]:
+    """Have the mirror's port on the lab's Internet closed, which refuses connections."""
+    internet = ("ip", "netns", "exec", f"{deployed.gateway.namespace.partition('-')[0]}-internet")
+    rules = f"""table ip mirror {{
+        chain input {{
+            type filter hook input priority 0; policy accept;
+            ip daddr {MIRROR} tcp dport 80 reject with tcp reset
+        }}
+    }}"""
+    subprocess.run([*internet, "nft", "-f", "-"], input=rules, text=True, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*internet, "nft", "delete", "table", "ip", "mirror"], check=True)
+
+
+@pytest.mark.fault("3.11", "3.12", "4.9")
+def test_a_first_boot_without_a_mirror_that_is_cut_off_ends_with_a_gateway(
+    deployed: Deployment, alice: Host, operator: Operator
+) -> None:
+    """EC2 recovers an instance by a power cut, after which it boots on another host."""
+    instance, leader = deployed.outputs["gatewayInstanceId"], deployed.gateway.leader
+
+    def says_so_on_its_console() -> bool:
+        # Without packages it has no boto3, with which it would write its report.
+        output = deployed.client("ec2").get_console_output(InstanceId=instance, Latest=True).get("Output", "")
+        return "failed: no agent: apt-get install failed" in output
+
+    with mirror_closed(deployed):
+        deployed.client("ec2").create_replace_root_volume_task(InstanceId=instance)
+        first = waiting.until(lambda: _rebooted(lambda: deployed.gateway, leader), BOOT)
+        waiting.until(says_so_on_its_console, BOOT)
+        assert first.run(["test", "-e", "/usr/sbin/openvpn"]).returncode == 1
+        deployed.region.fail_check(instance, "System")
+        operator.wait_mail("system-check", "ALARM", minutes=15, sends=False)
+        waiting.until(lambda: _rebooted(lambda: deployed.gateway, first.leader), BOOT)
+    deployed.gateway.wait_booted(BOOT)
+
+    wait_ready(deployed.gateway)
+    assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None
 
 
 def test_destroy_leaves_nothing_of_the_stack(deployed: Deployment) -> None:

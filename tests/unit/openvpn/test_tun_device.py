@@ -9,6 +9,7 @@ from openvpn import segment_bridge, tun_device
 from openvpn.model import Tunnel, TunnelClient, TunnelIPv6
 from openvpn.server import render_server
 from openvpn.topology import PairLink, Segment
+from userdata.cloud_config import FILES
 
 HOME = TunnelClient(
     name="home",
@@ -62,5 +63,18 @@ def test_openvpn_gets_no_privilege_and_waits_for_its_device() -> None:
         assert "Capabilit" not in text
         for device in devices:
             assert f" --interface={device}:no-carrier" in text
-        (restore,) = (line for line in text.splitlines() if line.endswith("networkctl reload'"))
+        (restore,) = (line for line in text.splitlines() if line.endswith("networkctl reload && \\"))
         assert restore.startswith("ExecStartPre=+") and f"ls -d {' '.join(devices)} " in restore
+
+
+def test_systemd_sets_the_sandbox_up_once_for_each_start_of_openvpn() -> None:
+    """That takes a second on a busy machine, for each command inside it, and clients wait meanwhile."""
+    segment = replace(TUNNEL, clients=(), topology=Segment())
+    drop_ins = [
+        (FILES / "root" / UNIT.format("drawbridge")).read_text(),
+        tun_device.render_files(TUNNEL)[UNIT.format("routed")],
+        segment_bridge.render_files(segment)[UNIT.format("segment")],
+    ]
+    before_openvpn = [line for text in drop_ins for line in text.splitlines() if line.startswith("ExecStartPre=")]
+    assert len(before_openvpn) == 3
+    assert all(line.startswith("ExecStartPre=+") for line in before_openvpn), before_openvpn
