@@ -42,7 +42,7 @@ DEFAULT_IMAGE = "debian-13"
 PREPARED = "ours"
 
 #: Regular expression of what a stack file may name: an image, a prepared one, or the ID of an AMI.
-IMAGE_PATTERN = rf"^({'|'.join(IMAGES)}|{PREPARED}|ami-[0-9a-f]+)$"
+IMAGE_PATTERN = rf"^({'|'.join(IMAGES)}|{PREPARED}|ami-([0-9a-f]{{8}}|[0-9a-f]{{17}}))$"
 
 
 def find_image(name: str) -> MachineImage:

@@ -35,6 +35,9 @@ DEFAULT_POOLS = {"tun": IPv4Network("10.8.0.0/24"), "tap": IPv4Network("192.168.
 #: seven pings in a row.
 DEFAULT_KEEPALIVE = (1, 7)
 
+#: A family and a size (Amazon EC2 Instance Types, "Naming conventions").
+INSTANCE_TYPE = r"^[a-z]+[a-z0-9-]*\d[a-z0-9-]*\.(nano|micro|small|medium|large|(\d+)?xlarge|metal(-\d+xl)?)$"
+
 #: A unicast address: the last bit of its first byte is 0 (IEEE 802).
 MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 
@@ -154,7 +157,7 @@ class Pair(Vpc):
 class Gateway(Section):
     """The gateway's machine, and the addresses that may reach it."""
 
-    instance_type: str = Field(default="t4g.nano", pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")
+    instance_type: str = Field(default="t4g.nano", pattern=INSTANCE_TYPE)
     image: str = Field(default=DEFAULT_IMAGE, pattern=IMAGE_PATTERN)
     """A name in `images.IMAGES`, or `images.PREPARED`, for the newest when the gateway is created; or an AMI's ID."""
     admin_from: tuple[Range4, ...] = ()

@@ -4,7 +4,7 @@
 in one go. It reads only its arguments: no file, no network, no AWS.
 """
 
-import re
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
@@ -33,6 +33,7 @@ from settings.model import (
     Tunnel,
 )
 from settings.problems import NAMESPACE, Problem, SettingsError, explain, not_a_list, show, suggest
+from settings.regions import is_region_name, suggest_region
 
 #: Keys of the namespace.
 SECTIONS = (
@@ -48,6 +49,10 @@ SECTIONS = (
     "alerts",
     "log",
 )
+
+
+#: Namespaces of keys: the program's, the provider's and Pulumi's own.
+NAMESPACES = (NAMESPACE, "aws", "pulumi")
 
 
 def parse(raw: Mapping[str, object], *, stack: str, endpoint: str | None) -> Settings:
@@ -94,14 +99,18 @@ def _check_stack(stack: str, endpoint: str | None) -> Iterator[Problem]:
 def _check_keys(raw: Mapping[str, object]) -> Iterator[Problem]:
     for key, value in raw.items():
         namespace, _, name = key.rpartition(":")
-        if namespace == NAMESPACE and name not in SECTIONS:
+        if namespace not in NAMESPACES:
+            near = difflib.get_close_matches(namespace.lower(), NAMESPACES, n=1)
+            remedy = f"did you mean {near[0]}:{name}?" if near else f"known ones are {', '.join(sorted(NAMESPACES))}"
+            yield Problem(key, show(value), "has an unknown namespace", remedy)
+        elif namespace == NAMESPACE and name not in SECTIONS:
             yield Problem(key, show(value), "has an unknown key", suggest(name, SECTIONS))
 
 
 def _check_region(raw: Mapping[str, object]) -> Iterator[Problem]:
     region = raw.get("aws:region")
-    if not isinstance(region, str) or not re.fullmatch(r"[a-z]{2,4}(-[a-z]+)+-\d", region):
-        remedy = "run `pulumi config set aws:region eu-west-1`"
+    if not isinstance(region, str) or not is_region_name(region):
+        remedy = f"run `pulumi config set aws:region {suggest_region(str(region))}`"
         yield Problem("aws:region", show(region), "is not a valid AWS region", remedy)
 
 

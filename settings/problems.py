@@ -56,7 +56,10 @@ FORMATS = {
     "openTo": Format("IPv6 range", "use one such as 2001:db8::/32"),
     "name": Format("client name", "use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"),
     "csr": Format("file name", "use one such as requests/alice.csr"),
-    "sshKey": Format("public key", "use the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub"),
+    "sshKey": Format(
+        "public key",
+        "use the one line of a public key of type ed25519, ecdsa or rsa, such as the content of ~/.ssh/id_ed25519.pub",
+    ),
     "ipv6": Format("IPv6 setting", "use none, delegated, advertised, or a range such as 2001:db8:1:2:3::/80"),
     "system": Format(
         "system", "use linux (for routers see docs/systems/routers.md), networkmanager, windows, macos, android or ios"

@@ -44,7 +44,7 @@ COMMANDS = {
     "image": LazyCommand("drawbridge.commands.image", "image", "Prepared images: Debian with a gateway's packages."),
     "lab": LazyCommand("drawbridge.commands.lab", "lab", "An AWS region on this machine, with real packets."),
     "peer": LazyCommand("drawbridge.commands.peer", "peer", "Two hosts with a tunnel between them, without AWS."),
-    "stack": LazyCommand("drawbridge.commands.stack", "stacks", "A stack as a whole: its cost, backup and leftovers."),
+    "stack": LazyCommand("drawbridge.commands.stacks", "stacks", "A stack as a whole: its cost, backup and leftovers."),
 }
 
 

@@ -1,4 +1,4 @@
-"""drawbridge stack …"""
+"""drawbridge stack audit, cost and rotate."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,24 +6,17 @@ from pathlib import Path
 import click
 
 from drawbridge import errors
-from drawbridge.commands import backup, options, output, rotation
+from drawbridge.commands import options, output, rotation
 from drawbridge.operate import leftovers, monthly_cost, rotations
 from drawbridge.operate.lab_account import connect
+from drawbridge.printable import escape_controls
+from settings.notices import find_notices
 from settings.parse import parse
 from settings.problems import SettingsError
 from settings.stack_file import read_stack_file, stack_name
 
 
-@click.group("stack")
-def stacks() -> None:
-    """A stack as a whole: its cost, backup and leftovers."""
-
-
-stacks.add_command(backup.backup)
-stacks.add_command(backup.restore)
-
-
-@stacks.command()
+@click.command()
 @click.argument("stack_file", metavar="STACK", callback=options.stack_path)
 @click.option("--connected", default=160.0, show_default=True, help="Hours a month that each client is connected.")
 @click.option("--out", default=10.0, show_default=True, help="Gigabytes a month from AWS to clients and sites.")
@@ -42,6 +35,8 @@ def cost(stack_file: Path, connected: float, out: float, load: float, wants_json
         parsed = parse(raw, stack=name, endpoint="http://127.0.0.1")
     except SettingsError as error:
         raise errors.StackError(str(error)) from error
+    for notice in find_notices(parsed):
+        click.echo(escape_controls(f"warning: {notice}"), err=True)
     bills = monthly_cost.compare_costs(parsed, monthly_cost.Usage(connected=connected, out=out, load=load))
     day, region = monthly_cost.price_date()
     if wants_json:
@@ -56,7 +51,7 @@ def cost(stack_file: Path, connected: float, out: float, load: float, wants_json
     output.print_line(f"\nlist prices of {region}, {day}: {monthly_cost.PRICES.name}")
 
 
-@stacks.command()
+@click.command()
 @options.of_account
 @options.json
 def audit(stack: str, region: str | None, wants_json: bool) -> None:
@@ -78,7 +73,7 @@ def audit(stack: str, region: str | None, wants_json: bool) -> None:
         raise SystemExit(1)
 
 
-@stacks.command()
+@click.command()
 @options.stack
 @options.preview
 def rotate(stack: str, preview: bool) -> None:

@@ -16,7 +16,8 @@ from drawbridge.operate.stack_files import LAB, find_stack_file
 from settings.model import Client, Settings
 from settings.parse import parse
 from settings.problems import NAMESPACE, SettingsError
-from settings.stack_file import read_stack_file
+from settings.stack_file import qualify, read_stack_file
+from settings.stack_yaml import load_yaml
 
 SECTION = f"{NAMESPACE}:rotations"
 
@@ -60,13 +61,21 @@ def write_value(stack_file: Path, keys: tuple[str, ...], value: Value) -> None:
     """
     try:
         text = stack_file.read_bytes().decode()
-        _replace_file(stack_file, set_value(text, ("config", SECTION, *keys), value))
+        _replace_file(stack_file, set_value(text, ("config", _find_section(text), *keys), value))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise errors.StackError(
             f"{stack_file} cannot be changed: {reason}",
             f"write it by hand: {SECTION}, {', '.join(keys)}: {json.dumps(value)}",
         ) from error
+
+
+def _find_section(text: str) -> str:
+    """Return the key of the rotations as the document spells it, which may be without its namespace."""
+    document = load_yaml(text)
+    config = document.get("config") if isinstance(document, dict) else None
+    spelled = (key for key in config if qualify(str(key)) == SECTION) if isinstance(config, dict) else ()
+    return str(next(iter(spelled), SECTION))
 
 
 def plan_client_rotation(stack: str, name: str, now: datetime) -> Rotation:
@@ -143,10 +152,10 @@ def set_value(text: str, path: Sequence[str], value: Value) -> str:
     Keys that are not there are added. Raises ValueError and `yaml.YAMLError` if the document has something else on the
     path, or a layout in which the value cannot be placed.
     """
-    document = yaml.safe_load(text)
+    document = load_yaml(text)
     expected = _with_value(document, path, value)
     edited = _edit(text, path, value)
-    if yaml.safe_load(edited) != expected:
+    if load_yaml(edited) != expected:
         raise ValueError(f"the layout of {path[1]} is not understood")
     return edited
 
@@ -201,7 +210,7 @@ def _render_lines(keys: Sequence[str], value: Value, indent: int) -> list[str]:
 
 def _spell(key: str) -> str:
     """Return a key as it is spelled in YAML: in quotes if it would be read as another value."""
-    return key if yaml.safe_load(key) == key else json.dumps(key)
+    return key if load_yaml(key) == key else json.dumps(key)
 
 
 def _replace_file(path: Path, text: str) -> None:

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from drawbridge import errors
 from endpoint import decode
 from images import Architecture, find_architecture
 from settings.model import Gateway
 from settings.problems import SettingsError
 from settings.stack_file import read_stack_file
+from settings.stack_yaml import StackYamlError, load_yaml
 
 LAB = "lab"
 """The stack of the region on this machine."""
@@ -97,8 +96,8 @@ def _config_directory(project: Path) -> Path:
     """
     path = project / "Pulumi.yaml"
     try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = load_yaml(path.read_text())
+    except (OSError, UnicodeDecodeError, StackYamlError) as error:
         raise errors.StackError(f"{path} cannot be read: {error}", "correct it, or change directory: -C DIR") from error
     configured = document.get("stackConfigDir") if isinstance(document, dict) else None
     return project / str(configured) if configured else project

@@ -1,11 +1,17 @@
 """Check which addresses may reach the gateway."""
 
+import re
 from collections.abc import Iterator
 from ipaddress import collapse_addresses
 
 from settings.draft import Draft, Topology
 from settings.maintenance import MINIMUM, parse_window
-from settings.problems import Problem, problem_at
+from settings.problems import FORMATS, NAMESPACE, Problem, problem_at
+from settings.ssh_key import is_complete
+
+#: Families that run on Xen and not on Nitro, which prefixes of an interface need (Amazon EC2 Instance Types, "Instances
+#: built on the AWS Nitro System"; Amazon EC2 User Guide, "Assign prefixes to network interfaces").
+XEN_FAMILY = re.compile(r"c[134]|d2|f1|g2|g3s?|h1|i[23]|m[1-4]|p[23]|r[34]|t[12]|x1e?")
 
 
 def check_allow_from(draft: Draft) -> Iterator[Problem]:
@@ -60,4 +66,33 @@ def check_hostname(draft: Draft) -> Iterator[Problem]:
         yield problem_at("gateway.hostedZoneId", gateway.hosted_zone_id, "has no name to get a record for", remedy)
 
 
-CHECKS = (check_allow_from, check_admin_from, check_credits, check_maintenance_window, check_hostname)
+def check_ssh_key(draft: Draft) -> Iterator[Problem]:
+    """Check that the operator's public key was not cut off when it was copied."""
+    key = draft.gateway.ssh_key if draft.gateway else None
+    if key is not None and not is_complete(key):
+        yield problem_at("gateway.sshKey", key, "is not a whole public key", FORMATS["sshKey"].remedy)
+
+
+def check_instance_type(draft: Draft) -> Iterator[Problem]:
+    """Check that the instance type runs Debian without a host of its own, and has IPv6 prefixes if they are needed."""
+    if draft.gateway is None:
+        return
+    name = draft.gateway.instance_type
+    family = name.partition(".")[0]
+    if family.startswith("mac"):
+        reason = "needs a dedicated host, which the stack does not create"
+        yield problem_at("gateway.instanceType", name, reason, "use a type such as t4g.nano")
+    elif XEN_FAMILY.fullmatch(family) and draft.tunnel and draft.tunnel.has_ipv6:
+        reason = f"takes no IPv6 prefix, which {NAMESPACE}:tunnel.ipv6 needs: it has no Nitro hypervisor"
+        yield problem_at("gateway.instanceType", name, reason, "use a type such as t4g.nano or t3.nano")
+
+
+CHECKS = (
+    check_allow_from,
+    check_admin_from,
+    check_credits,
+    check_maintenance_window,
+    check_ssh_key,
+    check_instance_type,
+    check_hostname,
+)

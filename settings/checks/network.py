@@ -11,6 +11,9 @@ from settings.problems import FORMATS, NAMESPACE, Problem, problem_at
 #: Characters of a name: 255 octets with those that separate and end labels (RFC 1035, 2.3.4).
 NAME_LIMIT = 253
 
+#: Domains of AWS's that its own services and a VPC's hosts have.
+AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn", "api.aws", "aws.dev", "compute.internal", "ec2.internal")
+
 #: Prefix length of the public subnets, and the longest one of private subnets.
 SUBNET = 24
 
@@ -69,12 +72,28 @@ def check_domain(draft: Draft) -> Iterator[Problem]:
     domain = draft.network.domain if draft.network else None
     if not domain:
         return
+    if reason := _find_reserved(domain):
+        yield problem_at("network.domain", domain, reason, FORMATS["domain"].remedy)
     # The zone has a record for the gateway; `*` stands for the stack's name.
     excess = len(f"gateway.{domain.replace('*', draft.stack)}") - NAME_LIMIT
     if excess > 0:
         length = f"{NAME_LIMIT + excess} characters, and DNS allows {NAME_LIMIT}"
         reason = f"is too long: the gateway's name in it would have {length}"
         yield problem_at("network.domain", domain, reason, f"use a domain that is {excess} characters shorter")
+
+
+def _find_reserved(domain: str) -> str | None:
+    """Return why a private zone must not have a domain, None if it may."""
+    labels = domain.split(".")
+    if labels[-1] == "local":
+        return "is for multicast DNS (RFC 6762): many hosts do not ask the resolver for names in .local"
+    if labels[-1] == "localhost":
+        return "always means the host itself (RFC 6761)"
+    if labels[-1].isdecimal():
+        return "is not a domain: the last label is a number"
+    if any(domain == suffix or domain.endswith(f".{suffix}") for suffix in AWS_DOMAINS):
+        return "is AWS's own: its names would not be resolved in the VPC any more"
+    return None
 
 
 def shortest_private_prefix(vpc: Vpc) -> int:

@@ -14,6 +14,7 @@ from settings.checks import (
     network,
     overlaps,
     pair,
+    public,
     quotas,
     secrets,
     segment,
@@ -26,6 +27,7 @@ from settings.problems import Problem
 CHECKS: tuple[Check, ...] = (
     *network.CHECKS,
     *gateway.CHECKS,
+    *public.CHECKS,
     *tunnel.CHECKS,
     *segment.CHECKS,
     *bridge.CHECKS,

@@ -15,6 +15,7 @@ from lab.api.moto_patches import modify_whole_rules, patched
 from lab.api.moto_state import publish_newer_images, withdraw_image
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
+from tests.support.promises import OTHER_KEY
 
 NAMES = contract.Names("lab")
 Run = Callable[[dict[str, Any]], Engine]
@@ -91,7 +92,7 @@ def test_a_life(engine: Run, config: dict[str, Any]) -> None:
     assert ssm.get_parameter(Name=NAMES.report)["Parameter"]["Value"] == '{"state": "ready"}'
 
     keyed = copy.deepcopy(config)
-    keyed["drawbridge:gateway"]["sshKey"] = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== me"
+    keyed["drawbridge:gateway"]["sshKey"] = OTHER_KEY
     fourth = engine(keyed).up()
     assert touched(fourth) == {("replace", "gateway-instance")}
     kept = ("publicIp", "privateIp", "gatewayInterfaceId", "clients", "release")

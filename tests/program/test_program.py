@@ -139,6 +139,13 @@ def test_bad_settings_end_the_program_with_all_of_them_and_nothing_is_made(deplo
     assert Deployment({}, []).ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []
 
 
+def test_what_is_probably_a_mistake_is_warned_of(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_, **__: warnings.append(text))
+    deploy(config())
+    assert warnings == ["drawbridge:clients: [] has nobody who may connect; add clients, such as {name: alice}"]
+
+
 def test_the_lab_stack_is_refused_without_a_loopback_endpoint(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = read_stack_file(ROOT / "stacks/Pulumi.lab.yaml")
     with pytest.raises(pulumi.RunError, match=r"^stack: lab would be deployed to AWS itself; "):

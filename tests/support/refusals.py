@@ -16,9 +16,9 @@ def find_problems(
     default_tags: object = None,
     **sections: Any,
 ) -> list[str]:
-    """Return the problems of a stack with these sections, one line each."""
+    """Return the problems of a stack with these sections, one line each; a name may have a namespace of its own."""
     raw = {"aws:region": region, "aws:defaultTags": default_tags} | {
-        f"drawbridge:{name}": section for name, section in sections.items()
+        name if ":" in name else f"drawbridge:{name}": section for name, section in sections.items()
     }
     try:
         parse(raw, stack=stack, endpoint=endpoint)

@@ -97,6 +97,13 @@ def test_a_pair_s_gateways_get_their_keys_by_themselves(stack_file: Path) -> Non
     assert "client" not in printed.partition("\n")[2]
 
 
+def test_a_file_without_namespaces_keeps_its_spelling(stack_file: Path) -> None:
+    stack_file.write_text(STACK.replace("drawbridge:", "") + "  rotations: {gateway: 2026-01-01T00:00:00Z}\n")
+    rotations.plan_client_rotation("prod", "alice", NOW).write()
+    assert "drawbridge:" not in stack_file.read_text()
+    assert rotations.read_settings("prod").rotations.clients == {"alice": MOMENT}
+
+
 def test_a_name_that_is_no_client_s_is_refused_before_the_file_changes(stack_file: Path) -> None:
     with pytest.raises(StackError) as refusal:
         rotations.plan_client_rotation("prod", "alcie", NOW)

@@ -13,7 +13,7 @@ USER = "arn:aws:iam::123456789012:role/operator"
 EXISTING = {"vpcId": "vpc-1", "subnetId": "subnet-1"}
 TABLE = "rtb-0123456789abcdef0"
 ROUTED_VPC = {**EXISTING, "routeTableIds": [TABLE]}
-PUBLIC_KEY = f"ssh-ed25519 {'A' * 68} operator"
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl operator"
 KEY = "arn:aws:kms:{}:123456789012:key/1"
 MOMENT = "2026-11-28T08:10:00Z"
 #: Ranges of which no two make a larger one.
@@ -57,6 +57,8 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"region": "ireland"}, "aws:region eu-west-1", {"region": "eu-west-1"}),
     ({"netwrok": {}}, "did you mean network?", {"network": {}}),
     ({"x": {}}, "known keys are alerts, clients, gateway,", {"iam": {}}),
+    ({"Drawbridge:tunnel": {}}, "did you mean drawbridge:tunnel?", {"tunnel": {}}),
+    ({"other:x": {}}, "known ones are aws, drawbridge, pulumi", {"pulumi:x": {}}),
     ({"network": {"cdir": "10.1.0.0/16"}}, "did you mean cidr?", {"network": {"cidr": "10.1.0.0/16"}}),
     ({"lifetimes": {"x": 1}}, "known keys are ca, client, renewal, server", {"lifetimes": {"ca": 3650}}),
     # The gateway's name
@@ -218,6 +220,35 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         for way in ("add a range",)
     ),
     ({"gateway": {"sshKey": "x"}}, "the one line of a public key", {"gateway": {"sshKey": PUBLIC_KEY}}),
+    (
+        {"gateway": {"sshKey": "ssh-ed25519 AAAAC3Nz"}},
+        "the one line of a public key",
+        {"gateway": {"sshKey": PUBLIC_KEY}},
+    ),
+    (
+        {"gateway": {"instanceType": "mac1.metal"}},
+        "use a type such as t4g.nano",
+        {"gateway": {"instanceType": "t4g.nano"}},
+    ),
+    *(
+        (
+            {"gateway": {"instanceType": "t2.nano"}, "tunnel": {"ipv6": "delegated"}},
+            "use a type such as t4g.nano or t3.nano",
+            {"gateway": {"instanceType": instance_type}, "tunnel": {"ipv6": "delegated"}},
+        )
+        for instance_type in ("t4g.nano", "t3.nano")
+    ),
+    ({"gateway": {"adminAt": "10.0.0.1"}}, "use the public one", {"gateway": {"adminAt": "203.0.113.7"}}),
+    (client(at="10.0.0.1"), "use the public one", client(at="203.0.113.7")),
+    *(
+        ({"gateway": {key: ["192.168.0.0/24"]}}, "use public addresses", {"gateway": {key: ["203.0.113.0/24"]}})
+        for key in ("adminFrom", "allowFrom")
+    ),
+    (
+        {"network": {"domain": "tenant.local"}},
+        "use one such as tenant.internal",
+        {"network": {"domain": "tenant.internal"}},
+    ),
     ({"gateway": "x"}, "{instanceType: t4g.nano}", {"gateway": {"instanceType": "t4g.nano"}}),
     (
         {"gateway": {"instanceType": "c7g.large", "credits": "standard"}},

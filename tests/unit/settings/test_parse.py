@@ -70,8 +70,8 @@ def test_another_retention_is_refused_with_those_that_aws_has(retention: object)
     assert "is not a valid value; use none, 1, 3, 5, 7, 14, 30" in problem
 
 
-def test_other_namespaces_are_left_alone() -> None:
-    assert parse({"aws:region": "eu-west-1", "other:x": {"a": 1}}, stack="dev", endpoint=None)
+def test_keys_of_the_provider_and_of_pulumi_are_left_alone() -> None:
+    assert parse({"aws:region": "eu-west-1", "aws:x": {"a": 1}, "pulumi:x": "y"}, stack="dev", endpoint=None)
 
 
 @pytest.mark.parametrize(

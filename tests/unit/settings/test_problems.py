@@ -14,7 +14,7 @@ from settings.model import Alerts, Client, Gateway, Lifetimes, Log, Network, Pai
 from settings.problems import Problem, SettingsError, show
 from tests.support.refusals import BONDED, find_problems
 
-KEY = "use the one line of a public key, such as the content of ~/.ssh/id_ed25519.pub"
+KEY = "use the one line of a public key of type ed25519, ecdsa or rsa, such as the content of ~/.ssh/id_ed25519.pub"
 NAME = "use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
 
 
