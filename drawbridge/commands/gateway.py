@@ -192,7 +192,7 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
     "--here",
     "is_client",
     is_flag=True,
-    help="This machine is the client's: judge its routes, MTU and name servers too.",
+    help="This machine is the client's: judge its routes, path and name servers too.",
 )
 @click.option(
     "--machine",
@@ -237,6 +237,7 @@ def doctor(
         target_protocol=protocol,
         target_port=number,
         machine=_read_machine(is_client, machine),
+        measures_path=is_client,
         probes=not no_probe,
     )
     results = path_checks.judge_path(path_reader.read_snapshot(account, query))

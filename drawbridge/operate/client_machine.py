@@ -5,9 +5,10 @@ Sources: ip-address(8) and ip-route(8) of iproute2, `-json`; resolvectl(1), "dns
 """
 
 import json
+import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -19,6 +20,11 @@ from drawbridge import errors
 #: Prints devices and routes as JSON, then the name servers.
 READ_MACHINE = "ip -json -details address; ip -json route; resolvectl dns 2>/dev/null || cat /etc/resolv.conf"
 READ_TIMEOUT = 10.0
+
+#: Bytes that every path of IPv6, and so nearly every one, lets pass.
+SMALLEST_PATH = 1280
+_ICMP_HEADERS = 20 + 8
+_TOO_BIG = re.compile("too long|needed", re.IGNORECASE)
 
 _TUNNEL_KINDS = ("tun", "tap")
 _ADDRESS = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
@@ -66,6 +72,30 @@ class ClientMachine:
             for device in self.devices.values()
             if any(neighbor in address.network for address in device.addresses)
         ]
+
+
+def measure_path(address: IPv4Address, sizes: Iterable[int]) -> dict[int, bool]:
+    """Return for sizes of packets, bytes, whether they reach an address, or an error says that they are too big.
+
+    A size is left out if this machine cannot send pings. Source: ping(8), `-M do`; RFC 2923, 2.1, on lost errors.
+    """
+    passing = {}
+    for size in sizes:
+        payload = str(size - _ICMP_HEADERS)
+        argv = ["ping", "-n", "-c", "3", "-i", "0.3", "-W", "1", "-M", "do", "-s", payload, str(address)]
+        with suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(
+                argv,
+                capture_output=True,
+                text=True,
+                timeout=READ_TIMEOUT,
+                check=False,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+            # 1: no answer; 2: anything else, such as no permission.
+            if done.returncode in (0, 1):
+                passing[size] = done.returncode == 0 or _TOO_BIG.search(done.stdout + done.stderr) is not None
+    return passing
 
 
 def read_own_machine() -> ClientMachine:

@@ -17,10 +17,13 @@ from drawbridge.operate.account import Account, translate_aws_errors
 #: Bytes of an archive, and of all its files, that are read; the same as the gateway's own limits.
 MAX_ARCHIVE, MAX_UNPACKED = 4 << 20, 16 << 20
 
+#: Bytes around a TCP segment in the tunnel: IPv4, UDP, OpenVPN's header and tag, IPv4 and TCP.
+_HEADERS = 20 + 8 + 24 + 20 + 20
+
 _PORT = re.compile(r"^port (\d+)$", re.MULTILINE)
 _TCP = re.compile(r"^proto tcp", re.MULTILINE)
 _PUSHED_ROUTE = re.compile(r'^push "route (\S+) (\S+)"$', re.MULTILINE)
-_PATH_MTU = re.compile(r"^mssfix (\d+) mtu$", re.MULTILINE)
+_SEGMENT = re.compile(r"^ *tcp option maxseg size set (\d+)$", re.MULTILINE)
 _SET = re.compile(r"set (\w+) \{\n\s*type ipv4_addr\n(?:\s*flags [\w,]+\n)?\s*elements = \{ ([^}]*) \}")
 
 
@@ -43,7 +46,7 @@ class DeployedRelease:
     sources: tuple[IPv4Network, ...]
     """Networks of clients, and behind them."""
     path_mtu: int
-    """Bytes of the largest packet of the tunnel that carries TCP."""
+    """Bytes of the largest packet of the tunnel in which a client sends TCP."""
     translates: bool
     """Whether the VPC sees the gateway's own address in place of the clients'."""
 
@@ -97,7 +100,7 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         routes=tuple(IPv4Network("/".join(route)) for route in dict.fromkeys(_PUSHED_ROUTE.findall(configurations))),
         destinations=sets.get("destinations", ()),
         sources=sets.get("sources", ()),
-        path_mtu=int(path_mtu[1]) if (path_mtu := _PATH_MTU.search(configurations)) else 0,
+        path_mtu=min(map(int, _SEGMENT.findall(rules)), default=0) + _HEADERS,
         translates="masquerade" in rules,
     )
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Literal
 
-from drawbridge.operate.client_machine import ClientDevice, ClientMachine, ClientRoute
+from drawbridge.operate.client_machine import SMALLEST_PATH, ClientDevice, ClientMachine, ClientRoute
 from drawbridge.operate.client_states import RECENT
 from drawbridge.operate.path_snapshot import (
     ClientRecord,
@@ -146,47 +146,47 @@ def _remedy_values(snapshot: PathSnapshot) -> dict[str, str]:
 # --- parts of the snapshot that several checks need -------------------------------------------------------------------
 
 
-def _client(s: PathSnapshot) -> ClientRecord:
-    client = require(s.client)
+def _client(path: PathSnapshot) -> ClientRecord:
+    client = require(path.client)
     if client is None:
         raise UnreadError(Unread("no client is named"))
     return client
 
 
-def _interface(s: PathSnapshot) -> VpcInterface:
-    interface = require(s.interface)
+def _interface(path: PathSnapshot) -> VpcInterface:
+    interface = require(path.interface)
     if interface is None:
         raise UnreadError(Unread("the gateway has no network interface"))
     return interface
 
 
-def _host(s: PathSnapshot) -> VpcInterface:
-    host = require(s.host)
+def _host(path: PathSnapshot) -> VpcInterface:
+    host = require(path.host)
     if host is None:
-        raise UnreadError(Unread(f"the VPC has no interface with {s.target}"))
+        raise UnreadError(Unread(f"the VPC has no interface with {path.target}"))
     return host
 
 
-def _acl_of(s: PathSnapshot, subnet: str) -> SubnetAcl:
-    acl = next((acl for acl in require(s.acls) if subnet in acl.subnets), None)
+def _acl_of(path: PathSnapshot, subnet: str) -> SubnetAcl:
+    acl = next((acl for acl in require(path.acls) if subnet in acl.subnets), None)
     if acl is None:
         raise UnreadError(Unread(f"no network ACL of {subnet} is seen"))
     return acl
 
 
-def _table_of(s: PathSnapshot, subnet: str) -> VpcRouteTable:
-    table = find_route_table(require(s.route_tables), subnet)
+def _table_of(path: PathSnapshot, subnet: str) -> VpcRouteTable:
+    table = find_route_table(require(path.route_tables), subnet)
     if table is None:
         raise UnreadError(Unread(f"no route table of {subnet} is seen"))
     return table
 
 
-def _visible_source(s: PathSnapshot) -> IPv4Address:
+def _visible_source(path: PathSnapshot) -> IPv4Address:
     """Return the address that a host sees as the client's."""
-    release = require(s.release)
+    release = require(path.release)
     if release.translates:
-        return _interface(s).address
-    client = require(s.client)
+        return _interface(path).address
+    client = require(path.client)
     if client and client.address:
         return client.address
     if not release.sources:
@@ -194,36 +194,36 @@ def _visible_source(s: PathSnapshot) -> IPv4Address:
     return release.sources[0][2]
 
 
-def _leaves_vpc(s: PathSnapshot) -> bool:
-    return s.target is not None and not any(s.target in network for network in require(s.vpc_ranges))
+def _leaves_vpc(path: PathSnapshot) -> bool:
+    return path.target is not None and not any(path.target in network for network in require(path.vpc_ranges))
 
 
-def _find_skip_reason(s: PathSnapshot, hop: PathHop) -> str:
+def _find_skip_reason(path: PathSnapshot, hop: PathHop) -> str:
     """Return why the path does not have a hop; empty if it has it. Raises `UnreadError`."""
     match hop:
-        case PathHop.MACHINE | PathHop.RESOLVER if s.machine is None:
+        case PathHop.MACHINE | PathHop.RESOLVER if path.machine is None:
             return "not read: --here, or --machine FILE"
-        case PathHop.MACHINE | PathHop.RESOLVER if _client(s).remote is None:
+        case PathHop.MACHINE | PathHop.RESOLVER if _client(path).remote is None:
             return "the client has no bundle"
-        case PathHop.RESOLVER if _client(s).resolver is None:
+        case PathHop.RESOLVER if _client(path).resolver is None:
             return "the stack gives clients no name server"
-        case PathHop.NAME if s.client is None:
+        case PathHop.NAME if path.client is None:
             return "no client is named"
-        case PathHop.NAME if _client(s).remote is None:
+        case PathHop.NAME if _client(path).remote is None:
             return "the client has no bundle"
-        case PathHop.TLS if s.verdict is None:
+        case PathHop.TLS if path.verdict is None:
             return "no bundle is probed"
-        case PathHop.CLIENT | PathHop.ADDRESS if s.client is None:
+        case PathHop.CLIENT | PathHop.ADDRESS if path.client is None:
             return "no client is named"
-        case PathHop.ROUTE if s.target is None and s.machine is None:
+        case PathHop.ROUTE if path.target is None and path.machine is None:
             return "no host is named: --to ADDRESS"
-        case PathHop.HOST_RULES | PathHop.HOST if s.target is None:
+        case PathHop.HOST_RULES | PathHop.HOST if path.target is None:
             return "no host is named: --to ADDRESS"
-        case PathHop.HOST_RULES | PathHop.HOST if _leaves_vpc(s):
-            return f"{s.target} is outside the VPC"
-        case PathHop.VPC_ROUTE if require(s.release).translates:
-            return f"hosts see {_interface(s).address}, the gateway's own address"
-        case PathHop.TRANSLATION if not require(s.release).translates:
+        case PathHop.HOST_RULES | PathHop.HOST if _leaves_vpc(path):
+            return f"{path.target} is outside the VPC"
+        case PathHop.VPC_ROUTE if require(path.release).translates:
+            return f"hosts see {_interface(path).address}, the gateway's own address"
+        case PathHop.TRANSLATION if not require(path.release).translates:
             return "hosts see the clients' own addresses"
     return ""
 
@@ -231,95 +231,96 @@ def _find_skip_reason(s: PathSnapshot, hop: PathHop) -> str:
 # --- the client's machine ---------------------------------------------------------------------------------------------
 
 
-def _machine(s: PathSnapshot) -> ClientMachine:
-    if s.machine is None:
+def _machine(path: PathSnapshot) -> ClientMachine:
+    if path.machine is None:
         raise UnreadError(Unread("the client's machine is not read"))
-    return s.machine
+    return path.machine
 
 
-def _remote_route(s: PathSnapshot) -> tuple[IPv4Address, ClientRoute | None] | None:
+def _remote_route(path: PathSnapshot) -> tuple[IPv4Address, ClientRoute | None] | None:
     """Return the gateway's address and the machine's route to it; None if the address is not known."""
-    resolved, elastic_ip = require(s.resolved), s.elastic_ip
+    resolved, elastic_ip = require(path.resolved), path.elastic_ip
     address = next(iter(resolved), elastic_ip.address if isinstance(elastic_ip, ElasticIp) else None)
-    return None if address is None else (address, _machine(s).find_route(address))
+    return None if address is None else (address, _machine(path).find_route(address))
 
 
-def _find_no_way_out(s: PathSnapshot) -> str | None:
-    remote = _remote_route(s)
+def _find_no_way_out(path: PathSnapshot) -> str | None:
+    remote = _remote_route(path)
     return f"the machine has no route to {remote[0]}" if remote and remote[1] is None else None
 
 
-def _find_looped_route(s: PathSnapshot) -> str | None:
-    remote = _remote_route(s)
-    if remote is None or remote[1] is None or not _is_tunnel(s, remote[1].device):
+def _find_looped_route(path: PathSnapshot) -> str | None:
+    remote = _remote_route(path)
+    if remote is None or remote[1] is None or not _is_tunnel(path, remote[1].device):
         return None
     return f"the machine sends packets for {remote[0]} into the tunnel itself, {remote[1].device}"
 
 
-def _find_narrow_device(s: PathSnapshot) -> str | None:
-    remote, needed = _remote_route(s), require(s.release).path_mtu
-    device = _machine(s).devices.get(remote[1].device) if remote and remote[1] else None
-    if device is None or device.mtu >= needed:
+def _find_black_hole(path: PathSnapshot) -> str | None:
+    release = require(path.release)
+    if release.protocol == "tcp" or not path.path_sizes.get(SMALLEST_PATH):
         return None
-    return f"{device.name} carries packets of {device.mtu} bytes, the tunnel's TCP needs {needed}"
+    if path.path_sizes.get(release.path_mtu, True):
+        return None
+    return f"packets of {release.path_mtu} bytes are lost without an answer, those of {SMALLEST_PATH} arrive"
 
 
-def _list_tunnels(s: PathSnapshot) -> list[ClientDevice]:
+def _list_tunnels(path: PathSnapshot) -> list[ClientDevice]:
     """Return the machine's devices in the tunnel's network."""
-    client = require(s.client)
+    client = require(path.client)
     if client is None or client.tunnel_gateway is None:
         raise UnreadError(Unread("the bundle does not name the gateway's address in the tunnel"))
-    return _machine(s).list_devices(client.tunnel_gateway)
+    return _machine(path).list_devices(client.tunnel_gateway)
 
 
-def _is_tunnel(s: PathSnapshot, device: str) -> bool:
-    return device in {tunnel.name for tunnel in _list_tunnels(s)}
+def _is_tunnel(path: PathSnapshot, device: str) -> bool:
+    return device in {tunnel.name for tunnel in _list_tunnels(path)}
 
 
-def _find_no_tunnel(s: PathSnapshot) -> str | None:
-    if s.machine is None or _list_tunnels(s):
+def _find_no_tunnel(path: PathSnapshot) -> str | None:
+    if path.machine is None or _list_tunnels(path):
         return None
-    return f"no device of the machine is in a network with {_client(s).tunnel_gateway}, the gateway in the tunnel"
+    return f"no device of the machine is in a network with {_client(path).tunnel_gateway}, the gateway in the tunnel"
 
 
-def _find_two_tunnels(s: PathSnapshot) -> str | None:
-    tunnels = [device.name for device in _list_tunnels(s) if device.is_tunnel] if s.machine else []
+def _find_two_tunnels(path: PathSnapshot) -> str | None:
+    tunnels = [device.name for device in _list_tunnels(path) if device.is_tunnel] if path.machine else []
     return f"{' and '.join(tunnels)} are tunnels to the gateway" if len(tunnels) > 1 else None
 
 
-def _wanted_networks(s: PathSnapshot) -> tuple[IPv4Network, ...]:
+def _wanted_networks(path: PathSnapshot) -> tuple[IPv4Network, ...]:
     """Return the networks that the machine is to reach through the tunnel."""
-    return (IPv4Network(s.target),) if s.target else _client(s).routes
+    return (IPv4Network(path.target),) if path.target else _client(path).routes
 
 
-def _find_local_network(s: PathSnapshot) -> str | None:
-    if s.machine is None or not _list_tunnels(s):
+def _find_local_network(path: PathSnapshot) -> str | None:
+    if path.machine is None or not _list_tunnels(path):
         return None
-    for route in s.machine.routes:
-        if route.destination == EVERYWHERE or _is_tunnel(s, route.device):
+    for route in path.machine.routes:
+        if route.destination == EVERYWHERE or _is_tunnel(path, route.device):
             continue
-        for network in _wanted_networks(s):
+        for network in _wanted_networks(path):
             if not network.overlaps(route.destination):
                 continue
             address = max(network, route.destination, key=lambda part: part.prefixlen)[0]
-            if s.machine.find_route(address) == route:
+            if path.machine.find_route(address) == route:
                 return f"{route.destination} is behind {route.device} on the machine, {network} is to be in the VPC"
     return None
 
 
-def _find_missing_tunnel_route(s: PathSnapshot) -> str | None:
-    if s.machine is None or not _list_tunnels(s):
+def _find_missing_tunnel_route(path: PathSnapshot) -> str | None:
+    if path.machine is None or not _list_tunnels(path):
         return None
-    for network in _wanted_networks(s):
-        route = s.machine.find_route(network[0])
-        if route is None or not _is_tunnel(s, route.device):
+    for network in _wanted_networks(path):
+        route = path.machine.find_route(network[0])
+        if route is None or not _is_tunnel(path, route.device):
             device = f"sends it to {route.device}" if route else "has no route to it"
             return f"{network} is to be reached through the tunnel, and the machine {device}"
     return None
 
 
-def _find_other_resolver(s: PathSnapshot) -> str | None:
-    resolver, resolvers = _client(s).resolver, _machine(s).resolvers
+def _find_other_resolver(path: PathSnapshot) -> str | None:
+    resolver, resolvers = _client(path).resolver, _machine(path).resolvers
     if resolver is None or resolver in resolvers:
         return None
     if resolvers and all(address.is_loopback for address in resolvers):
@@ -338,25 +339,27 @@ def _is_name(host: str) -> bool:
     return False
 
 
-def _find_unknown_name(s: PathSnapshot) -> str | None:
-    remote = _client(s).remote
-    if remote is None or not _is_name(remote.host) or require(s.resolved):
+def _find_unknown_name(path: PathSnapshot) -> str | None:
+    remote, elastic_ip = _client(path).remote, require(path.elastic_ip)
+    if remote is None or not _is_name(remote.host) or require(path.resolved):
+        return None
+    if elastic_ip and str(elastic_ip.address) in _client(path).fallbacks:
         return None
     return f"{remote.host} has no IPv4 address in DNS"
 
 
-def _find_name_elsewhere(s: PathSnapshot) -> str | None:
-    remote = _client(s).remote
-    return _describe_elsewhere(s) if remote and _is_name(remote.host) else None
+def _find_name_elsewhere(path: PathSnapshot) -> str | None:
+    remote = _client(path).remote
+    return _describe_elsewhere(path) if remote and _is_name(remote.host) else None
 
 
-def _find_remote_elsewhere(s: PathSnapshot) -> str | None:
-    remote = _client(s).remote
-    return _describe_elsewhere(s) if remote and not _is_name(remote.host) else None
+def _find_remote_elsewhere(path: PathSnapshot) -> str | None:
+    remote = _client(path).remote
+    return _describe_elsewhere(path) if remote and not _is_name(remote.host) else None
 
 
-def _describe_elsewhere(s: PathSnapshot) -> str | None:
-    remote, resolved, elastic_ip = _client(s).remote, require(s.resolved), require(s.elastic_ip)
+def _describe_elsewhere(path: PathSnapshot) -> str | None:
+    remote, resolved, elastic_ip = _client(path).remote, require(path.resolved), require(path.elastic_ip)
     if remote is None or elastic_ip is None or not resolved or elastic_ip.address in resolved:
         return None
     if _is_name(remote.host):
@@ -364,52 +367,52 @@ def _describe_elsewhere(s: PathSnapshot) -> str | None:
     return f"the bundle leads to {remote.host}, the gateway's address is {elastic_ip.address}"
 
 
-def _find_other_listener(s: PathSnapshot) -> str | None:
-    remote, release = _client(s).remote, require(s.release)
-    if remote is None or not release.ports or (remote.protocol, remote.port) in _listener_ports(s):
+def _find_other_listener(path: PathSnapshot) -> str | None:
+    remote, release = _client(path).remote, require(path.release)
+    if remote is None or not release.ports or (remote.protocol, remote.port) in _listener_ports(path):
         return None
     ports = " or ".join(map(str, release.ports))
     return f"the bundle leads to {remote.protocol} {remote.port}, the gateway listens on {release.protocol} {ports}"
 
 
-def _listener_ports(s: PathSnapshot) -> list[tuple[str, int]]:
-    release = require(s.release)
+def _listener_ports(path: PathSnapshot) -> list[tuple[str, int]]:
+    release = require(path.release)
     return [(release.protocol, port) for port in release.ports]
 
 
-def _find_missing_elastic_ip(s: PathSnapshot) -> str | None:
-    return None if require(s.elastic_ip) else "the stack has no Elastic IP"
+def _find_missing_elastic_ip(path: PathSnapshot) -> str | None:
+    return None if require(path.elastic_ip) else "the stack has no Elastic IP"
 
 
-def _find_loose_elastic_ip(s: PathSnapshot) -> str | None:
-    elastic_ip = require(s.elastic_ip)
+def _find_loose_elastic_ip(path: PathSnapshot) -> str | None:
+    elastic_ip = require(path.elastic_ip)
     if elastic_ip is None:
         return None
     if not elastic_ip.interface:
         return f"{elastic_ip.address} belongs to no network interface"
-    interface = _interface(s)
+    interface = _interface(path)
     if elastic_ip.interface != interface.id:
         return f"{elastic_ip.address} belongs to {elastic_ip.interface}, not to the gateway's {interface.id}"
     return None
 
 
-def _find_missing_interface(s: PathSnapshot) -> str | None:
-    return None if require(s.interface) else "the gateway has no network interface"
+def _find_missing_interface(path: PathSnapshot) -> str | None:
+    return None if require(path.interface) else "the gateway has no network interface"
 
 
-def _find_missing_instance(s: PathSnapshot) -> str | None:
-    return None if require(s.instances) else "the gateway has no instance"
+def _find_missing_instance(path: PathSnapshot) -> str | None:
+    return None if require(path.instances) else "the gateway has no instance"
 
 
-def _find_stopped_instance(s: PathSnapshot) -> str | None:
-    instances = require(s.instances)
+def _find_stopped_instance(path: PathSnapshot) -> str | None:
+    instances = require(path.instances)
     if not instances or any(instance.state == "running" for instance in instances):
         return None
     return ", ".join(f"{instance.id} is {instance.state}" for instance in instances)
 
 
-def _find_detached_interface(s: PathSnapshot) -> str | None:
-    interface, instances = _interface(s), require(s.instances)
+def _find_detached_interface(path: PathSnapshot) -> str | None:
+    interface, instances = _interface(path), require(path.instances)
     if not instances:
         return None
     if interface.attachment != "attached" or not interface.instance:
@@ -419,56 +422,56 @@ def _find_detached_interface(s: PathSnapshot) -> str | None:
     return None
 
 
-def _find_impaired_instance(s: PathSnapshot) -> str | None:
-    checks = require(s.impaired)
+def _find_impaired_instance(path: PathSnapshot) -> str | None:
+    checks = require(path.impaired)
     return ", ".join(f"the {name} status check says {word}" for name, word in checks.items()) or None
 
 
 # --- the gateway's subnet ---------------------------------------------------------------------------------------------
 
 
-def _find_missing_internet_gateway(s: PathSnapshot) -> str | None:
-    interface = _interface(s)
-    return None if require(s.internet_gateways) else f"{interface.vpc} has no internet gateway"
+def _find_missing_internet_gateway(path: PathSnapshot) -> str | None:
+    interface = _interface(path)
+    return None if require(path.internet_gateways) else f"{interface.vpc} has no internet gateway"
 
 
-def _internet_route(s: PathSnapshot) -> tuple[VpcRouteTable, VpcRoute | None]:
+def _internet_route(path: PathSnapshot) -> tuple[VpcRouteTable, VpcRoute | None]:
     """Return the route table of the gateway's subnet, and its route to the client."""
-    table = _table_of(s, _interface(s).subnet)
-    return table, table.find_route(s.source or _ANY_CLIENT)
+    table = _table_of(path, _interface(path).subnet)
+    return table, table.find_route(path.source or _ANY_CLIENT)
 
 
-def _find_missing_default_route(s: PathSnapshot) -> str | None:
-    table, route = _internet_route(s)
-    return None if route else f"{table.id} has no route to {s.source or EVERYWHERE}"
+def _find_missing_default_route(path: PathSnapshot) -> str | None:
+    table, route = _internet_route(path)
+    return None if route else f"{table.id} has no route to {path.source or EVERYWHERE}"
 
 
-def _find_dead_default_route(s: PathSnapshot) -> str | None:
-    table, route = _internet_route(s)
+def _find_dead_default_route(path: PathSnapshot) -> str | None:
+    table, route = _internet_route(path)
     if route is None or route.is_active:
         return None
     return f"{route.destination} of {table.id} leads to {route.target or 'a target'} that is gone"
 
 
-def _find_other_default_route(s: PathSnapshot) -> str | None:
-    table, route = _internet_route(s)
-    if route is None or not route.is_active or route.target in require(s.internet_gateways):
+def _find_other_default_route(path: PathSnapshot) -> str | None:
+    table, route = _internet_route(path)
+    if route is None or not route.is_active or route.target in require(path.internet_gateways):
         return None
     return f"{route.destination} of {table.id} leads to {route.target}, not to the VPC's internet gateway"
 
 
-def _find_acl_inbound(s: PathSnapshot) -> str | None:
-    acl = _acl_of(s, _interface(s).subnet)
-    for protocol, port in _listener_ports(s):
-        if refusal := _judge_acl(acl, Packet(peer=s.source, protocol=protocol, port=port), outbound=False):
+def _find_acl_inbound(path: PathSnapshot) -> str | None:
+    acl = _acl_of(path, _interface(path).subnet)
+    for protocol, port in _listener_ports(path):
+        if refusal := _judge_acl(acl, Packet(peer=path.source, protocol=protocol, port=port), outbound=False):
             return refusal
     return None
 
 
-def _find_acl_outbound(s: PathSnapshot) -> str | None:
-    acl, protocol = _acl_of(s, _interface(s).subnet), require(s.release).protocol
+def _find_acl_outbound(path: PathSnapshot) -> str | None:
+    acl, protocol = _acl_of(path, _interface(path).subnet), require(path.release).protocol
     for port in EPHEMERAL_PORTS:
-        if refusal := _judge_acl(acl, Packet(peer=s.source, protocol=protocol, port=port), outbound=True):
+        if refusal := _judge_acl(acl, Packet(peer=path.source, protocol=protocol, port=port), outbound=True):
             return refusal
     return None
 
@@ -492,39 +495,39 @@ def _judge_acl(acl: SubnetAcl, packet: Packet, *, outbound: bool) -> str | None:
     return f"{acl.id} refuses {subject} {'to' if outbound else 'from'} {packet.peer or 'anywhere'}: {rule}"
 
 
-def _find_empty_group(s: PathSnapshot) -> str | None:
-    groups = ", ".join(_interface(s).groups)
-    return None if select_rules(require(s.rules), "ingress") else f"{groups} lets nothing in"
+def _find_empty_group(path: PathSnapshot) -> str | None:
+    groups = ", ".join(_interface(path).groups)
+    return None if select_rules(require(path.rules), "ingress") else f"{groups} lets nothing in"
 
 
-def _find_closed_port(s: PathSnapshot) -> str | None:
-    for protocol, port in _listener_ports(s):
-        if not _open_ranges(s, protocol, port):
-            return f"{', '.join(_interface(s).groups)} has {protocol} {port} open to nobody"
+def _find_closed_port(path: PathSnapshot) -> str | None:
+    for protocol, port in _listener_ports(path):
+        if not _open_ranges(path, protocol, port):
+            return f"{', '.join(_interface(path).groups)} has {protocol} {port} open to nobody"
     return None
 
 
-def _find_refused_source(s: PathSnapshot) -> str | None:
-    rules = select_rules(require(s.rules), "ingress")
-    for protocol, port in _listener_ports(s):
-        packet = Packet(peer=s.source, protocol=protocol, port=port)
-        ranges = _open_ranges(s, protocol, port)
+def _find_refused_source(path: PathSnapshot) -> str | None:
+    rules = select_rules(require(path.rules), "ingress")
+    for protocol, port in _listener_ports(path):
+        packet = Packet(peer=path.source, protocol=protocol, port=port)
+        ranges = _open_ranges(path, protocol, port)
         if not ranges or any(rule.applies(packet) for rule in rules):
             continue
-        finding = f"{', '.join(_interface(s).groups)} has {protocol} {port} open to {', '.join(ranges)} alone"
-        if s.source is None:
+        finding = f"{', '.join(_interface(path).groups)} has {protocol} {port} open to {', '.join(ranges)} alone"
+        if path.source is None:
             raise UnreadError(Unread(f"{finding}; give the client's public address: --from"))
-        return f"{finding}, the client comes from {s.source}"
+        return f"{finding}, the client comes from {path.source}"
     return None
 
 
-def _open_ranges(s: PathSnapshot, protocol: str, port: int) -> list[str]:
+def _open_ranges(path: PathSnapshot, protocol: str, port: int) -> list[str]:
     """Return the peers outside the VPC for which the gateway's security groups have a port open."""
     packet = Packet(peer=None, protocol=protocol, port=port)
-    internal = () if isinstance(s.vpc_ranges, Unread) else s.vpc_ranges
+    internal = () if isinstance(path.vpc_ranges, Unread) else path.vpc_ranges
     return [
         str(rule.cidr or rule.group or rule.prefix_list)
-        for rule in select_rules(require(s.rules), "ingress")
+        for rule in select_rules(require(path.rules), "ingress")
         if packet.matches(rule.protocol, rule.ports)
         and not (rule.cidr and any(rule.cidr.subnet_of(network) for network in internal))
     ]
@@ -533,23 +536,23 @@ def _open_ranges(s: PathSnapshot, protocol: str, port: int) -> list[str]:
 # --- the gateway ------------------------------------------------------------------------------------------------------
 
 
-def _find_missing_report(s: PathSnapshot) -> str | None:
-    report = require(s.report)
+def _find_missing_report(path: PathSnapshot) -> str | None:
+    report = require(path.report)
     return f"its report is {report.state}: {report.reason}" if report.state in ("missing", "pending") else None
 
 
-def _find_stale_report(s: PathSnapshot) -> str | None:
-    report = require(s.report)
+def _find_stale_report(path: PathSnapshot) -> str | None:
+    report = require(path.report)
     return report.reason if report.state == "stale" else None
 
 
-def _find_failed_gateway(s: PathSnapshot) -> str | None:
-    report = require(s.report)
+def _find_failed_gateway(path: PathSnapshot) -> str | None:
+    report = require(path.report)
     return report.reason or report.state if report.state == "failed" else None
 
 
-def _find_old_release(s: PathSnapshot) -> str | None:
-    report, release = require(s.report), require(s.release)
+def _find_old_release(path: PathSnapshot) -> str | None:
+    report, release = require(path.report), require(path.release)
     if report.state in ("refused", "degraded"):
         return f"{report.state}: {report.reason}"
     if report.state == "ready" and report.release != release.sha256:
@@ -557,74 +560,74 @@ def _find_old_release(s: PathSnapshot) -> str | None:
     return None
 
 
-def _find_no_listener(s: PathSnapshot) -> str | None:
-    return s.verdict.finding if s.verdict and s.verdict.state == "nothing" else None
+def _find_no_listener(path: PathSnapshot) -> str | None:
+    return path.verdict.finding if path.verdict and path.verdict.state == "nothing" else None
 
 
-def _find_refused_handshake(s: PathSnapshot) -> str | None:
-    if s.verdict is None or s.verdict.state == "fine":
+def _find_refused_handshake(path: PathSnapshot) -> str | None:
+    if path.verdict is None or path.verdict.state == "fine":
         return None
-    if s.verdict.state == "configuration":
-        return s.verdict.finding
-    raise UnreadError(Unread(f"no TLS from here: {s.verdict.finding}"))
+    if path.verdict.state == "configuration":
+        return path.verdict.finding
+    raise UnreadError(Unread(f"no TLS from here: {path.verdict.finding}"))
 
 
 # --- the client's identity and address --------------------------------------------------------------------------------
 
 
-def _find_pending_client(s: PathSnapshot) -> str | None:
-    client = _client(s)
+def _find_pending_client(path: PathSnapshot) -> str | None:
+    client = _client(path)
     return f"{client.name} is in the stack file and has no bundle yet" if client.state == "pending" else None
 
 
-def _find_revoked_client(s: PathSnapshot) -> str | None:
-    client = _client(s)
+def _find_revoked_client(path: PathSnapshot) -> str | None:
+    client = _client(path)
     if client.state != "revoked":
         return None
     when = f" on {client.revoked:%Y-%m-%d %H:%M} UTC" if client.revoked else ""
     return f"{client.name} was revoked{when}"
 
 
-def _find_revoked_certificate(s: PathSnapshot) -> str | None:
-    client = _client(s)
-    if client.state == "enrolled" and client.serial in require(s.release).revoked:
+def _find_revoked_certificate(path: PathSnapshot) -> str | None:
+    client = _client(path)
+    if client.state == "enrolled" and client.serial in require(path.release).revoked:
         return f"the gateway refuses the bundle's certificate, serial {client.serial}"
     return None
 
 
-def _find_ended_certificate(s: PathSnapshot) -> str | None:
-    client = _client(s)
-    if client.state != "enrolled" or client.not_after is None or client.not_after > s.now:
+def _find_ended_certificate(path: PathSnapshot) -> str | None:
+    client = _client(path)
+    if client.state != "enrolled" or client.not_after is None or client.not_after > path.now:
         return None
     return f"the certificate of {client.name} ended on {client.not_after:%Y-%m-%d}"
 
 
-def _find_old_bundle(s: PathSnapshot) -> str | None:
-    client = _client(s)
+def _find_old_bundle(path: PathSnapshot) -> str | None:
+    client = _client(path)
     return None if client.is_current else f"the bundle is not the one that {client.name} has now"
 
 
-def _find_unknown_client(s: PathSnapshot) -> str | None:
-    client, clients = _client(s), require(s.release).clients
+def _find_unknown_client(path: PathSnapshot) -> str | None:
+    client, clients = _client(path), require(path.release).clients
     if client.state != "enrolled" or clients is None or client.name in clients:
         return None
     return f"the gateway's release does not let {client.name} in"
 
 
-def _find_refused_connection(s: PathSnapshot) -> str | None:
-    refusal = require(s.refusal)
-    if refusal is None or s.now - refusal.time > RECENT:
+def _find_refused_connection(path: PathSnapshot) -> str | None:
+    refusal = require(path.refusal)
+    if refusal is None or path.now - refusal.time > RECENT:
         return None
     return f"refused at {refusal.time:%Y-%m-%d %H:%M} UTC from {refusal.address}: {refusal.reason}"
 
 
-def _find_shared_bundle(s: PathSnapshot) -> str | None:
-    addresses = require(s.session).alternates
+def _find_shared_bundle(path: PathSnapshot) -> str | None:
+    addresses = require(path.session).alternates
     return f"sessions from {' and '.join(addresses)} end each other" if addresses else None
 
 
-def _find_foreign_address(s: PathSnapshot) -> str | None:
-    client, sources = _client(s), require(s.release).sources
+def _find_foreign_address(path: PathSnapshot) -> str | None:
+    client, sources = _client(path), require(path.release).sources
     if client.address is None or any(client.address in network for network in sources):
         return None
     return f"the bundle accepts {client.address} alone, the gateway's pool is {', '.join(map(str, sources))}"
@@ -633,83 +636,83 @@ def _find_foreign_address(s: PathSnapshot) -> str | None:
 # --- through the gateway ----------------------------------------------------------------------------------------------
 
 
-def _find_missing_client_route(s: PathSnapshot) -> str | None:
-    release = require(s.release)
+def _find_missing_client_route(path: PathSnapshot) -> str | None:
+    release = require(path.release)
     takes_all = EVERYWHERE in release.destinations
-    if s.target is None or takes_all or any(s.target in network for network in release.routes):
+    if path.target is None or takes_all or any(path.target in network for network in release.routes):
         return None
-    return f"clients get routes to {', '.join(map(str, release.routes)) or 'nothing'}, not to {s.target}"
+    return f"clients get routes to {', '.join(map(str, release.routes)) or 'nothing'}, not to {path.target}"
 
 
-def _find_refused_forwarding(s: PathSnapshot) -> str | None:
-    destinations = require(s.release).destinations
-    if s.target is None or any(s.target in network for network in destinations):
+def _find_refused_forwarding(path: PathSnapshot) -> str | None:
+    destinations = require(path.release).destinations
+    if path.target is None or any(path.target in network for network in destinations):
         return None
-    return f"the gateway forwards to {', '.join(map(str, destinations)) or 'nothing'}, not to {s.target}"
+    return f"the gateway forwards to {', '.join(map(str, destinations)) or 'nothing'}, not to {path.target}"
 
 
-def _find_unforwarded_range(s: PathSnapshot) -> str | None:
-    destinations = require(s.release).destinations
-    if s.target is not None or not destinations:
+def _find_unforwarded_range(path: PathSnapshot) -> str | None:
+    destinations = require(path.release).destinations
+    if path.target is not None or not destinations:
         return None
     missing = [
         str(network)
-        for network in require(s.vpc_ranges)
+        for network in require(path.vpc_ranges)
         if not any(network.subnet_of(destination) for destination in destinations)
     ]
     return f"the gateway does not forward to {', '.join(missing)} of the VPC" if missing else None
 
 
-def _find_refused_egress(s: PathSnapshot) -> str | None:
-    peer = s.target or require(s.vpc_ranges)[0][4]
-    packet = Packet(peer=peer, protocol=s.target_protocol, port=s.target_port)
-    host_groups = s.host.groups if isinstance(s.host, VpcInterface) else ()
-    if any(rule.applies(packet, host_groups) for rule in select_rules(require(s.rules), "egress")):
+def _find_refused_egress(path: PathSnapshot) -> str | None:
+    peer = path.target or require(path.vpc_ranges)[0][4]
+    packet = Packet(peer=peer, protocol=path.target_protocol, port=path.target_port)
+    host_groups = path.host.groups if isinstance(path.host, VpcInterface) else ()
+    if any(rule.applies(packet, host_groups) for rule in select_rules(require(path.rules), "egress")):
         return None
-    return f"{', '.join(_interface(s).groups)} lets nothing out to {peer}"
+    return f"{', '.join(_interface(path).groups)} lets nothing out to {peer}"
 
 
-def _find_checked_source(s: PathSnapshot) -> str | None:
-    interface = _interface(s)
-    if require(s.release).translates or not interface.source_dest_check:
+def _find_checked_source(path: PathSnapshot) -> str | None:
+    interface = _interface(path)
+    if require(path.release).translates or not interface.source_dest_check:
         return None
     return f"{interface.id} has the source/destination check on, and clients' addresses are not translated"
 
 
-def _return_routes(s: PathSnapshot) -> list[tuple[VpcRouteTable, VpcRoute | None]]:
+def _return_routes(path: PathSnapshot) -> list[tuple[VpcRouteTable, VpcRoute | None]]:
     """Return the route tables of the host, or of all subnets, each with its route to the client."""
-    source = _visible_source(s)
-    if s.target is None or _leaves_vpc(s):
-        tables = {table.id: table for table in require(s.route_tables) if table.subnets or table.is_main}
+    source = _visible_source(path)
+    if path.target is None or _leaves_vpc(path):
+        tables = {table.id: table for table in require(path.route_tables) if table.subnets or table.is_main}
     else:
-        table = _table_of(s, _host(s).subnet)
+        table = _table_of(path, _host(path).subnet)
         tables = {table.id: table}
     return [(table, table.find_route(source)) for table in tables.values()]
 
 
-def _find_pool_in_vpc(s: PathSnapshot) -> str | None:
-    source = _visible_source(s)
-    overlapping = [str(network) for network in require(s.vpc_ranges) if source in network]
+def _find_pool_in_vpc(path: PathSnapshot) -> str | None:
+    source = _visible_source(path)
+    overlapping = [str(network) for network in require(path.vpc_ranges) if source in network]
     return f"{source} is in the VPC's own range {', '.join(overlapping)}" if overlapping else None
 
 
-def _find_missing_return_route(s: PathSnapshot) -> str | None:
-    routes = _return_routes(s)
+def _find_missing_return_route(path: PathSnapshot) -> str | None:
+    routes = _return_routes(path)
     if any(route and route.destination != EVERYWHERE for _, route in routes):
         return None
-    return f"{', '.join(table.id for table, _ in routes)}: no route to {_visible_source(s)}"
+    return f"{', '.join(table.id for table, _ in routes)}: no route to {_visible_source(path)}"
 
 
-def _find_dead_return_route(s: PathSnapshot) -> str | None:
-    for table, route in _return_routes(s):
+def _find_dead_return_route(path: PathSnapshot) -> str | None:
+    for table, route in _return_routes(path):
         if route and not route.is_active:
             return f"{route.destination} of {table.id} leads to {route.target or 'a target'} that is gone"
     return None
 
 
-def _find_other_return_route(s: PathSnapshot) -> str | None:
-    interface = _interface(s)
-    for table, route in _return_routes(s):
+def _find_other_return_route(path: PathSnapshot) -> str | None:
+    interface = _interface(path)
+    for table, route in _return_routes(path):
         if route and route.is_active and route.destination != EVERYWHERE and route.target != interface.id:
             return f"{route.destination} of {table.id} leads to {route.target}, not to {interface.id}"
     return None
@@ -718,63 +721,65 @@ def _find_other_return_route(s: PathSnapshot) -> str | None:
 # --- the host ---------------------------------------------------------------------------------------------------------
 
 
-def _find_gateway_acl_to_host(s: PathSnapshot) -> str | None:
-    interface, host = _interface(s), _host(s)
+def _find_gateway_acl_to_host(path: PathSnapshot) -> str | None:
+    interface, host = _interface(path), _host(path)
     if interface.subnet == host.subnet:
         return None
-    acl = _acl_of(s, interface.subnet)
-    request = Packet(peer=s.target, protocol=s.target_protocol, port=s.target_port)
-    reply = Packet(peer=s.target, protocol=s.target_protocol, port=EPHEMERAL_PORTS[1] if s.target_protocol else None)
+    acl = _acl_of(path, interface.subnet)
+    request = Packet(peer=path.target, protocol=path.target_protocol, port=path.target_port)
+    reply = Packet(
+        peer=path.target, protocol=path.target_protocol, port=EPHEMERAL_PORTS[1] if path.target_protocol else None
+    )
     return _judge_acl(acl, request, outbound=True) or _judge_acl(acl, reply, outbound=False)
 
 
-def _find_host_acl_inbound(s: PathSnapshot) -> str | None:
-    host = _host(s)
-    if _interface(s).subnet == host.subnet:
+def _find_host_acl_inbound(path: PathSnapshot) -> str | None:
+    host = _host(path)
+    if _interface(path).subnet == host.subnet:
         return None
-    packet = Packet(peer=_visible_source(s), protocol=s.target_protocol, port=s.target_port)
-    return _judge_acl(_acl_of(s, host.subnet), packet, outbound=False)
+    packet = Packet(peer=_visible_source(path), protocol=path.target_protocol, port=path.target_port)
+    return _judge_acl(_acl_of(path, host.subnet), packet, outbound=False)
 
 
-def _find_host_acl_outbound(s: PathSnapshot) -> str | None:
-    host = _host(s)
-    if _interface(s).subnet == host.subnet:
+def _find_host_acl_outbound(path: PathSnapshot) -> str | None:
+    host = _host(path)
+    if _interface(path).subnet == host.subnet:
         return None
-    for port in EPHEMERAL_PORTS if s.target_protocol else (None,):
-        packet = Packet(peer=_visible_source(s), protocol=s.target_protocol, port=port)
-        if refusal := _judge_acl(_acl_of(s, host.subnet), packet, outbound=True):
+    for port in EPHEMERAL_PORTS if path.target_protocol else (None,):
+        packet = Packet(peer=_visible_source(path), protocol=path.target_protocol, port=port)
+        if refusal := _judge_acl(_acl_of(path, host.subnet), packet, outbound=True):
             return refusal
     return None
 
 
-def _find_empty_host_group(s: PathSnapshot) -> str | None:
-    host = _host(s)
-    return None if select_rules(require(s.host_rules), "ingress") else f"{', '.join(host.groups)} lets nothing in"
+def _find_empty_host_group(path: PathSnapshot) -> str | None:
+    host = _host(path)
+    return None if select_rules(require(path.host_rules), "ingress") else f"{', '.join(host.groups)} lets nothing in"
 
 
-def _find_closed_host(s: PathSnapshot) -> str | None:
-    host, rules = _host(s), select_rules(require(s.host_rules), "ingress")
-    source = _visible_source(s)
+def _find_closed_host(path: PathSnapshot) -> str | None:
+    host, rules = _host(path), select_rules(require(path.host_rules), "ingress")
+    source = _visible_source(path)
     # AWS takes forwarded packets for the gateway's only if they have its address.
-    groups = _interface(s).groups if require(s.release).translates else ()
-    packet = Packet(peer=source, protocol=s.target_protocol, port=s.target_port)
+    groups = _interface(path).groups if require(path.release).translates else ()
+    packet = Packet(peer=source, protocol=path.target_protocol, port=path.target_port)
     if not rules or any(rule.applies(packet, groups) for rule in rules):
         return None
     if lists := [rule.prefix_list for rule in rules if rule.prefix_list]:
         raise UnreadError(Unread(f"whether {source} is in {', '.join(lists)} is not read"))
-    port = f" {s.target_protocol} {s.target_port or ''}".rstrip() if s.target_protocol else ""
-    return f"{', '.join(host.groups)} of {s.target} does not let{port} in from {source}"
+    port = f" {path.target_protocol} {path.target_port or ''}".rstrip() if path.target_protocol else ""
+    return f"{', '.join(host.groups)} of {path.target} does not let{port} in from {source}"
 
 
-def _find_missing_host(s: PathSnapshot) -> str | None:
-    if require(s.host) is not None:
+def _find_missing_host(path: PathSnapshot) -> str | None:
+    if require(path.host) is not None:
         return None
-    return f"no network interface of {_interface(s).vpc} has {s.target}"
+    return f"no network interface of {_interface(path).vpc} has {path.target}"
 
 
-def _find_stopped_host(s: PathSnapshot) -> str | None:
-    state = require(s.host_state)
-    return None if state in ("", "running") else f"{_host(s).instance} is {state}"
+def _find_stopped_host(path: PathSnapshot) -> str | None:
+    state = require(path.host_state)
+    return None if state in ("", "running") else f"{_host(path).instance} is {state}"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -800,11 +805,11 @@ _MACHINE_CHECKS = (
         "take the gateway's address out of drawbridge:tunnel.routes, or reconnect",
     ),
     PathCheck(
-        "device-mtu-too-small",
+        "path-black-hole",
         PathHop.MACHINE,
         "",
-        _find_narrow_device,
-        "raise the device's MTU, or use another network: large packets of the tunnel do not fit",
+        _find_black_hole,
+        "drawbridge:tunnel.pathMtu: 1280, then: pulumi up --stack {stack}; or use another network",
     ),
 )
 CHECKS = (

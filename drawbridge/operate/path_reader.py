@@ -17,9 +17,9 @@ from botocore.exceptions import ClientError
 from drawbridge import errors
 from drawbridge.operate import bundle_probe, bundles, client_states, connection_log, gateway_status
 from drawbridge.operate.account import Account, translate_aws_errors
-from drawbridge.operate.client_machine import ClientMachine
+from drawbridge.operate.client_machine import SMALLEST_PATH, ClientMachine, measure_path
 from drawbridge.operate.connection_log import ConnectionEvent
-from drawbridge.operate.deployed_release import read_release
+from drawbridge.operate.deployed_release import DeployedRelease, read_release
 from drawbridge.operate.gateway_status import AgentReport
 from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, PathSnapshot, Unread, VpcInterface
 from drawbridge.operate.revoked_certificates import list_revoked
@@ -35,6 +35,7 @@ T = TypeVar("T")
 #: How far the connection log is read back for the client's last session or refusal.
 LOG_PERIOD = timedelta(days=7)
 
+_REMOTE = re.compile(r"^remote (\S+) ", re.MULTILINE)
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 _PERMISSION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
 
@@ -55,6 +56,8 @@ class PathQuery:
     target_port: int | None = None
     machine: ClientMachine | None = None
     """The client's own machine, if it was read."""
+    measures_path: bool = False
+    """Whether this machine is the client's, so that the way to the gateway is measured from here."""
     probes: bool = True
     """Whether the bundle is probed from here."""
 
@@ -79,6 +82,8 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
     interface = _read(lambda: _find_interface(account, _tag_filters(account)))
     vpc = _read_vpc(account, interface)
     host, host_state, host_rules = _read_host(account, interface, query.target)
+    elastic_ip, resolved = _read(lambda: _find_elastic_ip(account)), _resolve(client)
+    release = _read(lambda: read_release(account))
     return PathSnapshot(
         stack=account.stack,
         now=now,
@@ -87,8 +92,8 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
         target=query.target,
         target_protocol=query.target_protocol,
         target_port=query.target_port,
-        resolved=_resolve(client),
-        elastic_ip=_read(lambda: _find_elastic_ip(account)),
+        resolved=resolved,
+        elastic_ip=elastic_ip,
         interface=interface,
         instances=instances,
         impaired=_read_impairments(account, instances),
@@ -101,11 +106,12 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
         host=host,
         host_state=host_state,
         host_rules=host_rules,
-        release=_read(lambda: read_release(account)),
+        release=release,
         report=_read_report(account, instances),
         session=session,
         refusal=refusal,
         machine=query.machine,
+        path_sizes=_measure_path(resolved, release) if query.measures_path else {},
         verdict=_probe(account, bundle) if query.probes and bundle else None,
     )
 
@@ -201,6 +207,7 @@ def _describe_client(name: str, bundle: str, *, is_current: bool) -> ClientRecor
         serial=certificate.serial,
         not_after=certificate.not_after,
         remote=remote,
+        fallbacks=tuple(_REMOTE.findall(bundle))[1:],
         address=own_address(bundle),
         tunnel_gateway=next((IPv4Address(words[1]) for words in options if words[0] == "route-gateway"), None),
         routes=tuple(IPv4Network("/".join(words[1:3])) for words in options if words[0] == "route" and words[1:]),
@@ -223,6 +230,13 @@ def _resolve(client: ClientRecord | Unread | None) -> tuple[IPv4Address, ...] | 
     except (OSError, UnicodeError):
         return ()
     return tuple(dict.fromkeys(IPv4Address(str(answer[4][0])) for answer in answers))
+
+
+def _measure_path(resolved: tuple[IPv4Address, ...] | Unread, release: DeployedRelease | Unread) -> Mapping[int, bool]:
+    """Return which sizes of packets pass from here to the address in the client's `remote`."""
+    if isinstance(resolved, Unread) or isinstance(release, Unread) or not resolved:
+        return {}
+    return measure_path(resolved[0], (SMALLEST_PATH, release.path_mtu))
 
 
 def _read_connections(

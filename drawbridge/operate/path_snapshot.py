@@ -85,6 +85,8 @@ class ClientRecord:
     """When its certificate ends."""
     remote: Remote | None = None
     """The gateway that its bundle names."""
+    fallbacks: tuple[str, ...] = ()
+    """Addresses that its bundle names after `remote`, for when that is not found."""
     address: IPv4Address | None = None
     """Its address in the tunnel, if that is always the same."""
     tunnel_gateway: IPv4Address | None = None
@@ -140,5 +142,7 @@ class PathSnapshot:
     """The last event of the connection log, if that is the client's refusal."""
     machine: ClientMachine | None = None
     """The client's own machine, if it was read."""
+    path_sizes: Mapping[int, bool] = field(default_factory=dict)
+    """Sizes of packets, bytes, and whether the way to the gateway lets them pass or says that it does not."""
     verdict: Verdict | None = None
     """What a probe of the client's bundle saw from here, if one was made."""

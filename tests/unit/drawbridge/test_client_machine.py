@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drawbridge import errors
-from drawbridge.operate.client_machine import ClientRoute, parse_machine, read_machine
+from drawbridge.operate.client_machine import ClientRoute, measure_path, parse_machine, read_machine
 
 DEVICES = [
     {"ifname": "lo", "mtu": 65536, "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},
@@ -73,3 +73,32 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(errors.MachineError, match="cannot be read"):
         read_machine(path)
+
+
+#: Stands for ping: answers 1,280 bytes, says that 1,500 are too big, loses all else.
+PING = """\
+#!/bin/sh
+while [ "$1" != -s ]; do shift; done
+case $2 in
+    1252) exit 0 ;;
+    1472) echo "ping: local error: message too long, mtu=1400"; exit 1 ;;
+    0) exit 2 ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.allow_subprocess
+def test_a_path_is_measured_with_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ping = tmp_path / "ping"
+    ping.write_text(PING)
+    ping.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    sizes = measure_path(IPv4Address("192.0.2.1"), (28, 1280, 1400, 1500))
+    assert sizes == {1280: True, 1400: False, 1500: True}
+
+
+@pytest.mark.allow_subprocess
+def test_without_ping_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert measure_path(IPv4Address("192.0.2.1"), (1280,)) == {}

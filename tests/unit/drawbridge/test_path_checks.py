@@ -235,10 +235,7 @@ REFUSAL = ConnectionEvent(
 BREAKAGES: dict[str, tuple[Callable[[PathSnapshot], PathSnapshot], str]] = {
     "remote-without-route": (with_part(machine=machine(routes={"0.0.0.0/0": ""})), "203.0.113.20"),
     "remote-through-tunnel": (with_part(machine=machine(routes={"203.0.113.0/24": "tun0"})), "tun0"),
-    "device-mtu-too-small": (
-        with_part(machine=machine(device("wlan0", "192.168.1.20/24", mtu=1280))),
-        "wlan0 carries packets of 1280 bytes",
-    ),
+    "path-black-hole": (with_part(path_sizes={1280: True, 1400: False}), "packets of 1400 bytes are lost"),
     "name-not-found": (lambda s: with_client(remote=NAMED)(replace(s, resolved=())), "vpn.example.com"),
     "name-elsewhere": (
         lambda s: with_client(remote=NAMED)(replace(s, resolved=(IPv4Address("203.0.113.99"),))),
@@ -444,6 +441,16 @@ def test_an_acl_that_denies_some_does_not_deny_a_client_whose_address_is_unknown
     narrow = replace(WHOLE, acls=(replace(PUBLIC_ACL, entries=(denied, *PUBLIC_ACL.entries)), PRIVATE_ACL))
     assert find_first_broken(judge_path(replace(narrow, source=None))) is None
     assert first_broken(replace(narrow, source=IPv4Address("198.51.100.9"))).breakage == "acl-inbound"
+
+
+@pytest.mark.parametrize("sizes", [{}, {1280: False, 1400: False}, {1280: True, 1400: True}, {1280: True}])
+def test_a_path_is_narrow_only_if_small_packets_pass(sizes: dict[int, bool]) -> None:
+    assert find_first_broken(judge_path(replace(WHOLE, path_sizes=sizes))) is None
+
+
+def test_a_name_that_is_not_found_does_not_matter_to_a_bundle_with_the_address() -> None:
+    nowhere = replace(WHOLE, resolved=(), client=replace(CLIENT, remote=NAMED, fallbacks=(str(ELASTIC_IP),)))
+    assert find_first_broken(judge_path(nowhere)) is None
 
 
 def test_a_refusal_of_long_ago_is_not_the_reason() -> None:
