@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge.operate import bundle_probe, connection_log, gateway_status
+from drawbridge.operate import bundle_probe, connection_log, gateway_status, path_checks, path_reader
+from drawbridge.operate.client_machine import READ_MACHINE, parse_machine
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.gateway_status import ClientSession, parse_sessions
 from drawbridge.operate.stack_files import CHECKOUT
@@ -305,6 +306,35 @@ def test_the_probe_s_command_needs_no_right(deployed: Deployment, alice: Host, t
         assert (done.returncode, json.loads(done.stdout)["state"]) == (status, state), (pings, done.stdout)
     assert "may not send pings" in json.loads(done.stdout)["finding"]
     run_checked(alice, "sysctl", "-q", "-w", f"{groups}={before}")
+
+
+def diagnose(deployed: Deployment, host: Host) -> list[str]:
+    """Return the breakages of alice's path to the private host, and the hops that could not be judged."""
+    query = path_reader.PathQuery(
+        client="alice",
+        target=IPv4Address(deployed.region.host("private-host").address),
+        machine=parse_machine(run_checked(host, "sh", "-c", READ_MACHINE)),
+        probes=False,
+    )
+    hops = path_checks.judge_path(path_reader.read_snapshot(deployed.account, query))
+    return [hop.breakage or f"{hop.hop}?" for hop in hops if hop.state in ("broken", "unknown")]
+
+
+def test_the_doctor_names_what_stops_packets(deployed: Deployment, alice: Host) -> None:
+    private = deployed.region.host("private-host").address
+    assert diagnose(deployed, alice) == []
+    with shut(deployed):
+        assert probed(deployed, alice, bundle_of(alice)).state == "unanswered"
+        assert diagnose(deployed, alice) == ["group-port-closed"]
+    network = f"{private}/32"
+    (device,) = re.findall(r"^default .*dev (\S+)", run_checked(alice, "ip", "route"), re.MULTILINE)
+    run_checked(alice, "ip", "route", "add", network, "dev", device)
+    try:
+        assert ping(alice, private, 2) is None
+        assert diagnose(deployed, alice) == ["network-is-local"]
+    finally:
+        run_checked(alice, "ip", "route", "delete", network)
+    assert ping(alice, private, TUNNEL) is not None
 
 
 @pytest.mark.seed("4.16")
