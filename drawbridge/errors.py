@@ -10,6 +10,7 @@ DrawbridgeError
 ├── BundleFileError         a bundle's file cannot be read or written, or is damaged
 ├── MachineError            a client's machine cannot be read
 ├── BackupError             a backup cannot be taken, read or restored
+├── QrCodeError             a QR code does not fit the terminal
 └── GatewayError            something between here and the gateway
     ├── UnreachableError    no connection
     ├── HostKeyError        another machine answers at the gateway's address
@@ -61,6 +62,10 @@ class MachineError(DrawbridgeError):
 
 class BackupError(DrawbridgeError):
     """A backup cannot be taken, read or restored."""
+
+
+class QrCodeError(DrawbridgeError):
+    """A QR code does not fit the terminal."""
 
 
 class GatewayError(DrawbridgeError):

@@ -1,5 +1,7 @@
 """drawbridge client …"""
 
+import shutil
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import click
 
 from drawbridge import errors
 from drawbridge.commands import client_tables, options, output, rotation
+from drawbridge.commands.qr_code import draw_qr_code
 from drawbridge.operate import bundle_links, bundles, client_states, connection_log, gateway_status, renewals, rotations
 from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import connect
@@ -201,21 +204,39 @@ def _print_missing_key(name: str) -> None:
 @client.command()
 @click.argument("name")
 @click.option("--expires", default="1h", show_default=True, callback=_lifetime, help="How long it works: 30m, 12h, 7d.")
+@click.option(
+    "--qr/--no-qr", "wants_qr", default=None, help="Draw the second form as a QR code; by default on a terminal."
+)
 @options.of_account
-def link(name: str, expires: timedelta, stack: str, region: str | None) -> None:
-    """Print a link to a client's bundle in S3, and the form of it that OpenVPN's apps import.
+def link(name: str, expires: timedelta, wants_qr: bool | None, stack: str, region: str | None) -> None:
+    """Print a link to a client's bundle in S3, and the form of it that OpenVPN's apps import, also as a QR code.
 
     Whoever has the link has the bundle: send it as you would a password.
     """
     bundle_link = bundle_links.link_to_bundle(connect(stack, region=region), name, expires)
     output.print_line(bundle_link.url)
     output.print_line(bundle_link.import_url)
+    is_terminal = _is_terminal()
+    if is_terminal if wants_qr is None else wants_qr:
+        _print_qr_code(bundle_link.import_url, shutil.get_terminal_size().columns if is_terminal else None)
     end = f"it works until {bundle_link.expires:%Y-%m-%d %H:%M} UTC, as often as somebody opens it"
     if bundle_link.is_temporary:
         end += "; your AWS credentials are temporary, and it ends with them"
     output.print_line(f"note: {end}", err=True)
     if bundle_link.lacks_key:
         _print_missing_key(name)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _print_qr_code(text: str, columns: int | None) -> None:
+    """Print a QR code, or why there is none."""
+    try:
+        output.print_line(draw_qr_code(text, columns), nl=False)
+    except errors.QrCodeError as error:
+        output.print_line(f"note: {error}; {error.remedy}", err=True)
 
 
 @client.command()

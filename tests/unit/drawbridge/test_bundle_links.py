@@ -1,14 +1,20 @@
 """`drawbridge client link` and `fetch -o -`, on moto. Does not prove that S3 or an app takes a link: AWS does that."""
 
+import os
+import re
 import stat
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
+import segno
 from click.testing import CliRunner, Result
 
+from drawbridge import errors
+from drawbridge.commands.qr_code import draw_qr_code
 from drawbridge.commands.root import cli
 from drawbridge.operate import bundle_links
 from drawbridge.operate.account import Account
@@ -68,6 +74,38 @@ def test_a_link_leads_to_the_bundle_for_the_time_that_is_asked_for(in_s3: str) -
     expires = datetime.now(UTC) + timedelta(hours=2)
     assert f"it works until {expires:%Y-%m-%d}" in result.stderr
     assert "as often as somebody opens it" in result.stderr
+
+
+def test_the_qr_code_has_the_link_that_apps_import_and_80_columns(in_s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(run("link", in_s3).stdout.splitlines()) == 2
+    result = run("link", in_s3, "--qr")
+    _, import_url, *drawing = result.stdout.splitlines()
+    assert {len(line) for line in drawing} == {len(drawing[0])} and len(drawing[0]) <= 80
+    code = segno.make_qr(import_url, error="l", boost_error=False)
+    assert read_modules(drawing) == [[bool(module) for module in row] for row in code.matrix_iter(border=1)]
+    # A terminal is drawn on by default, unless it is too narrow.
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 24)))
+    monkeypatch.setattr("drawbridge.commands.client._is_terminal", lambda: True)
+    narrow = run("link", in_s3)
+    assert len(narrow.stdout.splitlines()) == 2
+    assert re.search(
+        r"note: the QR code of the link has \d\d columns, and the terminal has 60; widen it", narrow.stderr
+    )
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    assert len(run("link", in_s3).stdout.splitlines()) == 2 + len(drawing)
+    assert len(run("link", in_s3, "--no-qr").stdout.splitlines()) == 2
+
+
+def read_modules(drawing: Sequence[str]) -> list[list[bool]]:
+    """Return which modules are dark, where a block is light; the last line may have one row of modules alone."""
+    light = {"█": (True, True), "▀": (True, False), "▄": (False, True), " ": (False, False)}
+    rows = [[not light[block][half] for block in line] for line in drawing for half in (0, 1)]
+    return rows[: len(drawing[0])]
+
+
+def test_a_text_that_no_qr_code_holds_is_refused() -> None:
+    with pytest.raises(errors.QrCodeError, match="3000 characters are too many"):
+        draw_qr_code("a" * 3000, None)
 
 
 def test_a_link_of_temporary_credentials_ends_with_them(account: Account, in_s3: str) -> None:
