@@ -22,13 +22,13 @@ from lab.api.validation.validator import Validator
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deploy, Deployment
 from tests.support.lab_api import Api, serve_lab_api
+from tests.support.promises import OTHER_KEY
 from tools import policies
 
 EMAIL = {"drawbridge:alerts": {"email": "operator@example.com"}}
 CHECKS = ("instance-check", "system-check")
 ALARMS = sorted([*(condition.name for condition in CONDITIONS), *CHECKS])
 DEPLOYER = (policies.POLICIES / "deployer.json").read_text()
-KEY = f"ssh-ed25519 {'A' * 68} operator"
 TOPIC = f"arn:aws:sns:{REGION}:123456789012:drawbridge-dev-alerts"
 
 
@@ -73,7 +73,7 @@ def test_alarms_come_follow_the_instance_and_leave_with_the_stack(api: Api, tmp_
     with pytest.raises(sns.exceptions.InvalidParameterException, match="pending confirmation"):
         sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
 
-    after = engine(sshKey=KEY).up()  # another cloud-config, which only a new instance reads
+    after = engine(sshKey=OTHER_KEY).up()  # another cloud-config, which only a new instance reads
     assert after.outputs["gatewayInstanceId"] != before.outputs["gatewayInstanceId"]
     assert find_watched(list_alarms(api)) == {after.outputs["gatewayInstanceId"]}
     changed = {(str(step.operation), step.name) for step in after.steps if step.name.startswith("alarms-")}
@@ -86,7 +86,7 @@ def test_alarms_come_follow_the_instance_and_leave_with_the_stack(api: Api, tmp_
     monitored = {leftover for leftover in find_leftovers(account) if leftover.kind in ("alarm", "topic")}
     names = [f"drawbridge-dev-alarm-{name}" for name in ALARMS]
     assert monitored == {Leftover("topic", "drawbridge-dev-alerts"), *(Leftover("alarm", name) for name in names)}
-    engine(sshKey=KEY).destroy()
+    engine(sshKey=OTHER_KEY).destroy()
     assert {leftover.kind for leftover in find_leftovers(account)} & {"alarm", "topic"} == set()
     assert sns.list_subscriptions()["Subscriptions"] == []
 
