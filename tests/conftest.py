@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import botocore.loaders
 import hypothesis
 import pytest
 
+from lab.botocore_models import parse_models_once
 from lab.errors import NotPermitted
 from lab.linux import require_privileges
 
@@ -27,22 +27,8 @@ TESTS = Path(__file__).parent
 # moto reads it when it is imported. It makes its own 1,300 images anew for each empty AWS, which takes a second.
 os.environ["MOTO_AMIS_PATH"] = str(TESTS / "support" / "amazon_images.json")
 
-#: What loaders have read, by their own keys.
-_MODELS: dict[object, object] = {}
-
-
-def create_loader(search_path: str | None = None) -> botocore.loaders.Loader:
-    """Return a loader of AWS's service models that shares what others have read.
-
-    botocore reads a model for each session, EC2's in 0.1 s, and moto has each test begin with a session of its own.
-    """
-    loader = botocore.loaders.create_loader(search_path)
-    vars(loader)["_cache"] = _MODELS
-    return loader
-
-
-pytest.MonkeyPatch().setattr("botocore.session.create_loader", create_loader)
-
+# moto has each test begin with a session of its own.
+parse_models_once()
 
 PROCESS_EVENTS = frozenset(
     {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
