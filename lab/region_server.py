@@ -211,18 +211,21 @@ def main(directory: Path) -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    owner = Process(**settings.owner) if settings.owner else None
     try:
         server.open()
         ready = {"pid": os.getpid(), "settings": asdict(settings), "credentials": server.create_administrator()}
         _write_json(directory / "region.json", ready)
         # The owner is looked up now and then: a signal that the kernel hands to another thread does not wake this one.
-        owner = Process(**settings.owner) if settings.owner else None
         while not stopped.wait(0.5):
             if owner and not owner.runs:
                 _take_down(settings.name)
                 owner = None
     finally:
         server.close()
+        # An owner that was killed while it took this region down has left the directory.
+        if owner and not owner.runs:
+            _take_down(settings.name)
 
 
 def _take_down(name: str) -> None:

@@ -117,6 +117,22 @@ def test_a_region_killed_while_it_is_taken_down_leaves_nothing(name: str, moment
     assert left_of(name) == []
 
 
+@pytest.mark.fault("9.4")
+def test_a_region_whose_owner_is_killed_while_it_takes_it_down_leaves_nothing(name: str) -> None:
+    script = (
+        "import json, os, signal, sys\n"
+        "from lab import region\n"
+        "from lab.paths import PATHS\n"
+        f"running = region.start({name!r}, boots=False, disposable=True)\n"
+        f"server = json.loads((PATHS.directory({name!r}) / 'region.json').read_text())['pid']\n"
+        "os.kill(server, signal.SIGTERM)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+
+    waiting.until(lambda: left_of(name) == [] or None, 60)
+
+
 def _server(name: str) -> int:
     return int(json.loads((PATHS.directory(name) / "region.json").read_text())["pid"])
 
