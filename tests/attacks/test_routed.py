@@ -635,6 +635,7 @@ def test_a_renewal_leaves_a_client_s_session_and_both_of_its_bundles_connect(
 ) -> None:
     world = promises.World(routed, routed_config())
     reconnect(alice, routed)
+    assert ping(bob, world.private.address, promises.TUNNEL) is not None
     former, log = read_bundle(routed, "alice"), read_connections(routed.gateway)
     world.deploy(rotations={"renewals": {"alice": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}})
     renewed = read_bundle(routed, "alice")
