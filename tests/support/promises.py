@@ -14,6 +14,7 @@ from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import fetch_bundle, install_kit, run_checked
 from drawbridge.trial.measure import ask_echo, packets_arrive, ping
 from lab.linux import nft
+from lab.network.plan import BACKBONE
 from lab.region import Host, Region
 from openvpn.bundle import certificate_of
 from pki.authority import Certificate
@@ -153,14 +154,15 @@ def silence_path_errors(region: Region, site: str) -> None:
         nft(router, f"table ip quiet {{ chain output {{ {chain} }}; }}")
 
 
-def check_narrow_line(client: Host, server: str, mtu: int) -> None:
+def check_narrow_line(client: Host, mtu: int) -> None:
     """The control for a narrow line: it takes packets of its size, and no bigger ones."""
 
-    def ping_server(size: int) -> bool:
-        done = client.run(["ping", "-c", "3", "-i", "0.2", "-W", "1", "-M", "do", "-s", str(size - 28), server])
-        return " 0 received" not in done.stdout
+    def ping_backbone(size: int) -> str:
+        ping = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", "-M", "do", "-s", str(size - 28), str(BACKBONE)]
+        return client.run(ping).stdout
 
-    assert ping_server(mtu) and not ping_server(mtu + 8)
+    assert " 0 received" not in (answer := ping_backbone(mtu)), answer
+    assert " 0 received" in (answer := ping_backbone(mtu + 8)), answer
 
 
 def check_no_metadata(deployed: Deployment, client: Host, device: str, beyond: str) -> None:
