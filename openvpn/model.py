@@ -29,8 +29,8 @@ GLOBAL6 = IPv6Network("2000::/3")
 
 
 #: Bytes of IPv4's and TCP's headers; and of what is around a packet in the tunnel: IPv4, UDP, OpenVPN's header and tag.
-_IPV4_AND_TCP = 20 + 20
-_ENVELOPE = 20 + 8 + 24
+IPV4_AND_TCP = 20 + 20
+ENVELOPE = 20 + 8 + 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +143,7 @@ class Tunnel:
     @property
     def segment_size(self) -> int:
         """Largest TCP segment over IPv4 that fits the tunnel's device, bytes."""
-        return self.mtu - _IPV4_AND_TCP
+        return self.mtu - IPV4_AND_TCP
 
     @property
     def client_segment_size(self) -> int:
@@ -153,7 +153,7 @@ class Tunnel:
         """
         if self.listener.protocol == "tcp":
             return self.segment_size
-        return min(self.segment_size, self.path_mtu - _ENVELOPE - self.layout.frame_header - _IPV4_AND_TCP)
+        return min(self.segment_size, self.path_mtu - ENVELOPE - self.layout.frame_header - IPV4_AND_TCP)
 
     @property
     def processes(self) -> tuple[ServerProcess, ...]:

@@ -13,12 +13,10 @@ from typing import Literal
 
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
+from openvpn.model import ENVELOPE, IPV4_AND_TCP
 
 #: Bytes of an archive, and of all its files, that are read; the same as the gateway's own limits.
 MAX_ARCHIVE, MAX_UNPACKED = 4 << 20, 16 << 20
-
-#: Bytes around a TCP segment in the tunnel: IPv4, UDP, OpenVPN's header and tag, IPv4 and TCP.
-_HEADERS = 20 + 8 + 24 + 20 + 20
 
 _PORT = re.compile(r"^port (\d+)$", re.MULTILINE)
 _TCP = re.compile(r"^proto tcp", re.MULTILINE)
@@ -100,7 +98,7 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         routes=tuple(IPv4Network("/".join(route)) for route in dict.fromkeys(_PUSHED_ROUTE.findall(configurations))),
         destinations=sets.get("destinations", ()),
         sources=sets.get("sources", ()),
-        path_mtu=min(map(int, _SEGMENT.findall(rules)), default=0) + _HEADERS,
+        path_mtu=min(map(int, _SEGMENT.findall(rules)), default=0) + ENVELOPE + IPV4_AND_TCP,
         translates="masquerade" in rules,
     )
 
