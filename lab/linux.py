@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ NETNS = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWPID = 0x20000000
 _NS_GET_PARENT = 0xB702
+#: How often `run_while` checks its condition while its command runs.
+_POLL_SECONDS = 0.25
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -44,6 +47,52 @@ def run(*argv: str, stdin: str | None = None, timeout: float = 60) -> str:
         message = (done.stderr or done.stdout).strip()
         raise CommandFailed(f"`{' '.join(argv)}` failed: {message[-2000:] or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def run_while(
+    condition: Callable[[], bool], command: Sequence[str], timeout: float, stdin: str | None
+) -> subprocess.CompletedProcess[str] | None:
+    """Run a command for as long as a condition holds; return None where it stopped holding first.
+
+    The condition is checked every 0.25 s. nsenter needs it: it stays stopped for good in a container that goes down.
+    systemd-shutdown stops all processes before it ends them, and nsenter stops itself when its child does (nsenter.c,
+    `continue_as_child`). Until nsenter reaps the child, the kernel keeps the container's PID namespace.
+
+    Raises:
+        subprocess.TimeoutExpired: the command did not end within `timeout` seconds; its process group is killed.
+    """
+    deadline = time.monotonic() + timeout
+    with tempfile.TemporaryFile("w+") as text:
+        # Not a pipe: `communicate` sends nothing more of its input once it was interrupted (python/cpython, 3.11).
+        text.write(stdin or "")
+        text.seek(0)
+        with subprocess.Popen(
+            command,
+            stdin=None if stdin is None else text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                while condition():
+                    left = deadline - time.monotonic()
+                    try:
+                        stdout, stderr = process.communicate(timeout=max(min(left, _POLL_SECONDS), 0))
+                        return subprocess.CompletedProcess(list(command), process.returncode, stdout, stderr)
+                    except subprocess.TimeoutExpired:
+                        if left <= _POLL_SECONDS:
+                            raise
+            except BaseException:
+                _kill_group(process)
+                raise
+            _kill_group(process)
+            return None
+
+
+def _kill_group(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def require_privileges() -> None:

@@ -22,15 +22,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from lab.errors import CommandFailed, LabError, MachineDown
-from lab.linux import NETNS, Process, enter_pid_namespace, ip_batch, run
+from lab.linux import NETNS, Process, enter_pid_namespace, ip_batch, run, run_while
 from lab.machines.control_groups import create_groups, find_memory_group, remove_groups, run_in_groups
 from lab.rooted_files import write_file
 
 #: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
 _STOP_SECONDS = 20
-#: How often a command's machine is looked at while the command runs.
-_POLL_SECONDS = 0.25
 #: Flag of a process that is ending (linux/sched.h; field `flags` of proc_pid_stat(5)).
 _PF_EXITING = 0x4
 #: nspawn's exit code when the container asked for a reboot (systemd's EXIT_FORCE_RESTART).
@@ -321,51 +319,12 @@ def execute(
         *argv,
     ]
     try:
-        done = _run_while(lambda: is_up(leader), command, timeout, stdin)
+        done = run_while(lambda: is_up(leader), command, timeout, stdin)
     except subprocess.TimeoutExpired as late:
         raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
     if done is None or (done.returncode and not is_up(leader)):
         raise MachineDown(f"the machine went down before `{' '.join(argv)}` had ended")
     return done
-
-
-def _run_while(
-    condition: Callable[[], bool], command: Sequence[str], timeout: float, stdin: str | None
-) -> subprocess.CompletedProcess[str] | None:
-    """Run a command for as long as a condition holds; None where it does not any more.
-
-    A container that goes down leaves nsenter stopped for good: systemd-shutdown stops all processes before it ends
-    them, and nsenter stops itself when its child does (nsenter.c, `continue_as_child`). Until nsenter reaps the child,
-    the kernel keeps the container's PID namespace.
-
-    Raises:
-        subprocess.TimeoutExpired: the command did not end in time; it is killed.
-    """
-    deadline = time.monotonic() + timeout
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=None if stdin is None else pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as process:
-        try:
-            while condition():
-                left = deadline - time.monotonic()
-                try:
-                    stdout, stderr = process.communicate(stdin, timeout=max(min(left, _POLL_SECONDS), 0))
-                    return subprocess.CompletedProcess(list(command), process.returncode, stdout, stderr)
-                except subprocess.TimeoutExpired:
-                    stdin = None  # what is left of it goes with the next call
-                    if left <= _POLL_SECONDS:
-                        raise
-        except BaseException:
-            _kill_group(process)
-            raise
-        _kill_group(process)
-        return None
-
-
-def _kill_group(process: "subprocess.Popen[str]") -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def is_up(leader: int) -> bool:
