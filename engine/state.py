@@ -78,6 +78,8 @@ class Store:
         self._key = path.with_name(path.name + ".key")
         self._lock = path.with_name(path.name + ".lock")
         self._fernet: Fernet | None = None
+        self._rows: dict[int, tuple[Entry, str]] = {}
+        """The entries of the last save, by identity, as the file has them. An entry never changes."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -134,14 +136,24 @@ class Store:
             ) from error
 
     def save(self, snapshot: Snapshot) -> None:
-        """Replace the file atomically, mode 0600."""
-        document = {
-            "format": FORMAT,
-            "entries": [asdict(entry) for entry in snapshot.entries],
-            "pending_operations": [asdict(entry) for entry in snapshot.pending_operations],
-            "outputs": snapshot.outputs,
+        """Replace the file atomically, mode 0600.
+
+        Only entries that the last save did not have are encrypted and encoded: every step of a run saves all of them.
+        """
+        rows = {
+            id(entry): self._rows.get(id(entry)) or (entry, json.dumps(self._seal(asdict(entry))))
+            for entry in (*snapshot.entries, *snapshot.pending_operations)
         }
-        text = json.dumps(self._seal(document), indent=1)
+        self._rows = rows
+
+        def encode(entries: Sequence[Entry]) -> str:
+            return "[" + ",".join(f"\n{rows[id(entry)][1]}" for entry in entries) + "]"
+
+        text = (
+            f'{{"format": {FORMAT},\n"entries": {encode(snapshot.entries)},\n'
+            f'"pending_operations": {encode(snapshot.pending_operations)},\n'
+            f'"outputs": {json.dumps(self._seal(snapshot.outputs))}}}\n'
+        )
         draft = self.path.with_name(self.path.name + ".new")
         _write_file(draft, text.encode(), os.O_TRUNC)
         draft.replace(self.path)

@@ -8,12 +8,15 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pulumi
 import pytest
 
 from engine.engine import EngineError, Event, loopback_endpoint
-from engine.state import Snapshot, Store
+from engine.provider.values import SECRET, SIGNATURE
+from engine.state import Entry, Snapshot, Store
 from tests.support.aws import Lab
 
 NETWORK = """
@@ -373,6 +376,25 @@ def test_the_state_is_plain_json_that_names_dependencies(lab: Lab) -> None:
     by_name = {entry["urn"].rsplit("::", 1)[1]: entry for entry in raw["entries"]}
     assert by_name["sub"]["dependencies"] == [by_name["net"]["urn"]]
     assert raw["pending_operations"] == []
+
+
+def test_a_step_encrypts_no_secret_of_the_steps_before_again(tmp_path: Path) -> None:
+    """A run saves all entries after every step; encrypting them each time would cost the square of their number."""
+    store = Store(tmp_path / "state.json")
+    secret = {SIGNATURE: SECRET, "value": "hidden"}
+    first, second = (Entry(urn=f"urn::{name}", type="t", custom=True, inputs={"key": secret}) for name in "ab")
+
+    def read_tokens() -> list[str]:
+        return [row["inputs"]["key"]["sealed"] for row in json.loads(store.path.read_text())["entries"]]
+
+    store.save(Snapshot([first]))
+    before = read_tokens()
+    store.save(Snapshot([first, second], [replace(second, id="pending")], {"size": 1}))
+    assert read_tokens()[:1] == before
+    assert Store(store.path).load() == Snapshot([first, second], [replace(second, id="pending")], {"size": 1})
+    store.save(Snapshot([replace(first, outputs={"key": secret})]))
+    assert read_tokens() != before
+    assert Store(store.path).load() == Snapshot([replace(first, outputs={"key": secret})])
 
 
 @pytest.mark.fault("7.11")
