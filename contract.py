@@ -243,6 +243,13 @@ IMAGE_TAG = "DrawbridgeImage"
 BUILD_TAG = "DrawbridgeBuild"
 
 
+#: Tags of all resources of a stack that is made for a time: who made it, and its end (ISO 8601, UTC).
+OWNER_TAG, END_TAG = "DrawbridgeOwner", "DrawbridgeEnd"
+
+#: Path of the claims on stacks' names and ranges; no stack's name begins with its last part.
+CLAIMS = f"/{PROJECT}/_claims"
+
+
 def rule_for(client: str | None) -> str:
     """Return the value of `FOLLOWS_TAG` of the rule that lets a client reach the tunnel, or an admin reach SSH.
 

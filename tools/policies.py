@@ -366,10 +366,12 @@ OPERATOR = (
         sid="Parameters",
         patterns=("ssm:Get*",),
         resources=tuple(
-            f"arn:aws:ssm:*:*:parameter/drawbridge/*/{name}"
+            f"arn:aws:ssm:*:*:parameter/drawbridge/{name}"
             for name in (
-                *("authority/issued", "authority/issued/*", "clients", "clients/*"),
-                *("kits/*", "release", "report", "ssh-host-key"),
+                *("*/authority/issued", "*/authority/issued/*", "*/clients", "*/clients/*"),
+                *("*/kits/*", "*/release", "*/report", "*/ssh-host-key"),
+                # Claims on names and ranges, with each stack's owner and end.
+                "_claims",
             )
         ),
     ),
@@ -484,8 +486,10 @@ def files() -> dict[str, str]:
     # Whoever backs up or restores an authority has its keys, as the deployer has.
     backup = operate / "stack_backup.py"
     images = {operate / "image_build.py", operate / "prepared_images.py"}
-    program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py", backup]
-    operated = {*boto3_calls({*operate.glob("*.py")} - images - {backup})} - MISTAKEN
+    # Whoever deploys a new stack has claimed its name and ranges.
+    creation = {operate / "claims.py", operate / "stack_creation.py"}
+    program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py", backup, *creation]
+    operated = {*boto3_calls({*operate.glob("*.py")} - images - creation - {backup})} - MISTAKEN
     deployer = actions([*provider_calls(), *({*boto3_calls(program)} - MISTAKEN), *PROVIDER_EXTRAS])
     return {
         "deployer.json": policy(DEPLOYER, deployer),

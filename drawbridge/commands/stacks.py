@@ -21,6 +21,11 @@ COMMANDS = {
         "cost",
         "Show what STACK costs in a month, beside AWS Site-to-Site VPN and Client VPN for the same inputs.",
     ),
+    "new": LazyCommand(
+        "drawbridge.commands.stack_new",
+        "new",
+        "Write the stack file of NAME, with ranges that no other stack of the account and region has.",
+    ),
     "restore": LazyCommand(
         "drawbridge.commands.backup",
         "restore",

@@ -100,6 +100,12 @@ class Account:
                 for parameter in page["Parameters"]
             }
 
+    def has_parameters(self, path: str) -> bool:
+        """Return whether any SSM parameter is below a path; raises `AwsError`."""
+        filters = [{"Key": "Path", "Option": "Recursive", "Values": [path]}]
+        with translate_aws_errors(self.stack):
+            return bool(self.client("ssm").describe_parameters(ParameterFilters=filters, MaxResults=1)["Parameters"])
+
 
 @contextmanager
 def translate_aws_errors(stack: str, missing: str = "such resource") -> Iterator[None]:

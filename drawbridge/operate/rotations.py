@@ -1,9 +1,6 @@
 """Note a rotation of keys in a stack file, and list the steps that carry it out."""
 
 import json
-import os
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 import yaml
 
 from drawbridge import errors
+from drawbridge.operate.stack_edits import Value, replace_file, set_value
 from drawbridge.operate.stack_files import LAB, find_stack_file
 from settings.model import Client, Settings
 from settings.parse import parse
@@ -20,9 +18,6 @@ from settings.stack_file import qualify, read_stack_file
 from settings.stack_yaml import load_yaml
 
 SECTION = f"{NAMESPACE}:rotations"
-
-#: A value below the section: a moment, or moments by the clients' names.
-Value = str | dict[str, str]
 
 #: How a moment is written in a stack file.
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
@@ -61,7 +56,7 @@ def write_value(stack_file: Path, keys: tuple[str, ...], value: Value) -> None:
     """
     try:
         text = stack_file.read_bytes().decode()
-        _replace_file(stack_file, set_value(text, ("config", _find_section(text), *keys), value))
+        replace_file(stack_file, set_value(text, ("config", _find_section(text), *keys), value))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise errors.StackError(
@@ -144,84 +139,3 @@ def _restart_step(settings: Settings) -> str:
     if settings.pair:
         return "within a minute OpenVPN restarts on both gateways, which fetch each other's new keys by themselves"
     return "within a minute OpenVPN restarts, which cuts all clients, and no former bundle connects"
-
-
-def set_value(text: str, path: Sequence[str], value: Value) -> str:
-    """Return a YAML document with a value at a path of keys; comments and layout stay.
-
-    Keys that are not there are added. Raises ValueError and `yaml.YAMLError` if the document has something else on the
-    path, or a layout in which the value cannot be placed.
-    """
-    document = load_yaml(text)
-    expected = _with_value(document, path, value)
-    edited = _edit(text, path, value)
-    if load_yaml(edited) != expected:
-        raise ValueError(f"the layout of {path[1]} is not understood")
-    return edited
-
-
-def _with_value(document: Any, path: Sequence[str], value: Value) -> Any:
-    """Return a document with a value at a path; raises ValueError for keys of what is not a mapping."""
-    key, *rest = path
-    if not isinstance(document, dict):
-        raise ValueError(f"{key} cannot be a key there")
-    return {**document, key: _with_value(document.get(key, {}), rest, value) if rest else value}
-
-
-def _edit(text: str, path: Sequence[str], value: Value) -> str:
-    newline = "\r\n" if "\r\n" in text else "\n"
-    node = yaml.compose(text, yaml.SafeLoader)
-    if node is None:
-        raise ValueError("it is empty")
-    start = 0
-    for position, key in enumerate(path):
-        if not isinstance(node, yaml.MappingNode):
-            raise ValueError(f"{key} cannot be a key there")
-        entry = next(((name, child) for name, child in node.value if name.value == key), None)
-        if entry is None:
-            if node.flow_style:
-                return _insert_in_braces(text, node, path[position:], value)
-            lines = _render_lines(path[position:], value, node.start_mark.column)
-            return f"{text[:start]}{newline.join(lines)}{newline}{text[start:]}"
-        name, node = entry
-        # The line behind the key: the first one of its block.
-        start = text.find("\n", name.end_mark.index) + 1
-    # A block ends where the next one begins; the line break before that stays.
-    end = node.start_mark.index + len(text[node.start_mark.index : node.end_mark.index].rstrip())
-    return f"{text[: node.start_mark.index]}{json.dumps(value)}{text[end:]}"
-
-
-def _insert_in_braces(text: str, mapping: yaml.MappingNode, keys: Sequence[str], value: Value) -> str:
-    """Return the text with a value in a mapping that is in braces."""
-    entry = json.dumps(value)
-    for key in reversed(keys[1:]):
-        entry = f"{{{_spell(key)}: {entry}}}"
-    start = mapping.start_mark.index + 1
-    separator = ", " if mapping.value else ""
-    return f"{text[:start]}{_spell(keys[0])}: {entry}{separator}{text[start:]}"
-
-
-def _render_lines(keys: Sequence[str], value: Value, indent: int) -> list[str]:
-    """Return lines that hold a value below keys, each two columns further right."""
-    *parents, last = keys
-    lines = [f"{' ' * (indent + 2 * level)}{_spell(key)}:" for level, key in enumerate(parents)]
-    return [*lines, f"{' ' * (indent + 2 * len(parents))}{_spell(last)}: {json.dumps(value)}"]
-
-
-def _spell(key: str) -> str:
-    """Return a key as it is spelled in YAML: in quotes if it would be read as another value."""
-    return key if load_yaml(key) == key else json.dumps(key)
-
-
-def _replace_file(path: Path, text: str) -> None:
-    """Replace a file's text at once; its mode stays."""
-    target = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-        temporary.chmod(target.stat().st_mode & 0o777)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

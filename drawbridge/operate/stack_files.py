@@ -28,6 +28,14 @@ def find_stack_file(stack: str) -> Path:
     return next((path for path in paths if path.is_file()), paths[-1])
 
 
+def new_stack_file(stack: str) -> Path:
+    """Return the path for a new stack's file: in the working directory's project if there is one, else in the checkout.
+
+    Raises `StackError` as `find_stack_file`.
+    """
+    return _list_directories()[0] / f"Pulumi.{stack}.yaml"
+
+
 def list_stacks() -> list[str]:
     """Return the names of all stacks that have a file; raises `StackError` as `find_stack_file`."""
     files = (path for directory in _list_directories() for path in directory.glob("Pulumi.*.yaml"))

@@ -141,3 +141,12 @@ def test_make_targets_of_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets, page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_page_has_pulumi_delete_a_stack_file(page: Path) -> None:
+    """`pulumi stack rm` removes the stack's configuration file unless it is told to preserve it."""
+    commands = re.findall(r"^.*pulumi stack rm\b.*$", page.read_text(), re.MULTILINE)
+    assert [
+        command for command in commands if "--preserve-config" not in command and "`pulumi stack rm`" not in command
+    ] == []

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from drawbridge.commands.root import cli
 from drawbridge.errors import StackError
 from drawbridge.operate import rotations
-from drawbridge.operate.rotations import set_value
+from drawbridge.operate.stack_edits import set_value
 
 NOW = datetime(2026, 11, 28, 8, 10, tzinfo=UTC)
 MOMENT = "2026-11-28T08:10:00Z"
