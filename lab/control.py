@@ -66,6 +66,7 @@ class Control:
             Verb.STATUS: lambda _: self.status(),
             Verb.WAIT_RECONCILED: self._wait_reconciled,
             Verb.ADD_SITE: self._add_site,
+            Verb.REMOVE_SITE: self._remove_site,
             Verb.MOVE_SITE: self._move_site,
             Verb.ADD_ROUTE: self._add_route,
             Verb.FORWARD_PORT: self._forward_port,
@@ -136,6 +137,10 @@ class Control:
             rate=arguments.get("rate"),
         )
         self._hosts.add_site(site)
+        return {}
+
+    def _remove_site(self, arguments: Arguments) -> dict[str, Any]:
+        self._hosts.remove_site(arguments["name"])
         return {}
 
     def _move_site(self, arguments: Arguments) -> dict[str, Any]:

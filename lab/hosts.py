@@ -48,6 +48,20 @@ class Hosts:
             site.open(self._fabric)
             self.sites[site.name] = site
 
+    def remove_site(self, name: str) -> None:
+        """Remove a site, if there is one.
+
+        Raises:
+            LabError: it still has hosts.
+        """
+        site = self.sites.get(name)
+        if site is None:
+            return
+        if site.hosts:
+            raise LabError(f"site {name} still has hosts: {', '.join(sorted(site.hosts))}")
+        site.close(self._fabric)
+        del self.sites[name]
+
     def site(self, name: str) -> Site:
         """Return a site by its name.
 

@@ -150,6 +150,14 @@ class Region:
         """
         self._ask(Verb.ADD_SITE, name=name, public=str(public), lan=str(lan), mtu=mtu, rate=rate)
 
+    def remove_site(self, name: str) -> None:
+        """Remove a site without hosts, if there is one.
+
+        Raises:
+            LabError: it still has hosts.
+        """
+        self._ask(Verb.REMOVE_SITE, name=name)
+
     def move_site(self, name: str, public: IPv4Address) -> None:
         """Give a site another public address."""
         self._ask(Verb.MOVE_SITE, name=name, public=str(public))

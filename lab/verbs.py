@@ -14,6 +14,7 @@ class Verb(StrEnum):
     STATUS = "status"
     WAIT_RECONCILED = "wait-reconciled"
     ADD_SITE = "add-site"
+    REMOVE_SITE = "remove-site"
     MOVE_SITE = "move-site"
     ADD_ROUTE = "add-route"
     FORWARD_PORT = "forward-port"

@@ -1,11 +1,17 @@
 """drawbridge lab …"""
 
+import shlex
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
+import contract
+from contract import GATEWAYS
 from drawbridge.commands import options, output
 from drawbridge.commands.lazy import LazyCommand, LazyGroup
+from drawbridge.operate.stack_records import StackRecord, list_records
 from lab import region as labs
 from lab.errors import NotUp
 from lab.linux import require_privileges
@@ -15,7 +21,14 @@ DEPLOYING = {
     "try": LazyCommand(
         "drawbridge.commands.lab_trial", "try_", "Deploy STACK into a region of its own, check it, take it down."
     ),
-    "up": LazyCommand("drawbridge.commands.lab_trial", "up", "Start the region with stack lab, and leave it running."),
+    "up": LazyCommand(
+        "drawbridge.commands.lab_trial", "up", "Deploy stacks into the region on this machine, and leave them running."
+    ),
+    "destroy": LazyCommand(
+        "drawbridge.commands.lab_trial",
+        "destroy",
+        "Destroy a stack of the region on this machine, and list what is left of it.",
+    ),
 }
 
 
@@ -31,15 +44,14 @@ def lab() -> None:
 @click.argument("host")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds the command may take.")
-def exec_(host: str, command: tuple[str, ...], timeout: float) -> None:
+@options.lab
+def exec_(host: str, command: tuple[str, ...], timeout: float, lab: str) -> None:
     """Run a command in a machine of the lab: drawbridge lab exec HOST -- CMD.
 
     Standard input goes to the command; its output and exit code come back.
     """
     require_privileges()
-    region = labs.connect()
-    if region is None:
-        raise NotUp("no lab runs on this machine")
+    region = _connect(lab)
     stdin = None if sys.stdin.isatty() else sys.stdin.read()
     done = region.host(host).run(command, timeout=timeout, stdin=stdin)
     # Another program gets every byte; a terminal is not obeyed by a machine that somebody else may have taken over.
@@ -50,38 +62,81 @@ def exec_(host: str, command: tuple[str, ...], timeout: float) -> None:
 
 
 @lab.command()
+@options.lab
 @options.json
-def status(wants_json: bool) -> None:
-    """Show the region that runs on this machine, and its machines."""
-    region = labs.connect()
+def status(lab: str, wants_json: bool) -> None:
+    """Show the region that runs on this machine, its stacks and its machines."""
+    region = labs.connect(lab)
     state = region.status() if region else {}
+    records = list_records(region) if region else []
     if wants_json:
-        output.print_line(output.as_json(state))
+        stacks = [
+            {"name": r.stack, "file": r.file, "region": r.aws_region, "clients": list(r.clients)} for r in records
+        ]
+        output.print_line(output.as_json({**state, "stacks": stacks} if region else {}))
     elif region is None:
+        others = [name for name in labs.running() if name != lab]
         output.print_line("no lab runs on this machine; start one: make lab")
+        if others:
+            output.print_line(f"others run: {', '.join(others)}; name one with --lab")
     else:
         output.print_line(f"AWS API: {region.endpoint}\n")
-        sites = {site["name"]: site for site in state["sites"]}
-        output.table(
-            ("machine", "is", "address", "public"),
-            [
-                (i["name"], f"{i['type']}, {i['state']}", i["address"] or "", i["public"] or "")
-                for i in state["instances"]
-            ]
-            + [
-                (h["name"], f"host at {h['site']}", h["address"] or "", sites[h["site"]]["public"])
-                if h["site"]
-                else (h["name"], "host on the Internet", h["address"], h["address"])
-                for h in state["hosts"]
-            ],
+        if records:
+            output.table(
+                ("stack", "AWS region", "clients", "file"),
+                [(r.stack, r.aws_region, ", ".join(r.clients), r.file) for r in records],
+            )
+            output.print_line()
+        output.table(("machine", "stack", "is", "address", "public"), _list_machines(state, records))
+
+
+def _list_machines(state: dict[str, Any], records: list[StackRecord]) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each machine: name, stack, what it is, address, public address."""
+    owners = {machine: record.stack for record in records for machine in record.machines.values()}
+    gateways = [(record.stack, contract.Names(record.stack, letter)) for record in records for letter in GATEWAYS]
+    owners |= {names.display_name("gateway"): stack for stack, names in gateways}
+    sites = {site["name"]: site for site in state["sites"]}
+    for i in state["instances"]:
+        kind = f"{i['type']}, {i['state']}"
+        yield i["name"], owners.get(i["name"], ""), kind, i["address"] or "", i["public"] or ""
+    for h in state["hosts"]:
+        kind, public = (
+            (f"host at {h['site']}", sites[h["site"]]["public"])
+            if h["site"]
+            else ("host on the Internet", h["address"])
         )
+        yield h["name"], owners.get(h["name"], ""), kind, h["address"] or "", public
 
 
 @lab.command()
-def down() -> None:
+@options.lab
+def env(lab: str) -> None:
+    """Print the variables that point a shell at the region: eval "$(drawbridge lab env)".
+
+    In that shell the AWS CLI and this command reach the region's stacks, each by its own name: drawbridge client list
+    --stack NAME.
+    """
+    require_privileges()
+    region = _connect(lab)
+    for name, value in {**region.environment, "DRAWBRIDGE_LAB": lab}.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@lab.command()
+@options.lab
+def down(lab: str) -> None:
     """Remove every namespace, mount, process and file of the lab, also after a crash. The image stays in its cache."""
     require_privileges()
     with output.progress() as progress:
         progress("taking the lab down")
-        removed = labs.down()
+        removed = labs.down(lab)
     output.print_line("the lab is removed" if removed else "there was no lab to remove")
+
+
+def _connect(lab: str) -> labs.Region:
+    """Return a running lab; raises `NotUp` if there is none of that name."""
+    region = labs.connect(lab)
+    if region is None:
+        named = "" if lab == labs.DEFAULT else f" named {lab}"
+        raise NotUp(f"no lab{named} runs on this machine")
+    return region

@@ -1,70 +1,159 @@
-"""drawbridge lab up and drawbridge lab try: deploy a stack into a region on this machine, and check it."""
+"""drawbridge lab up, try and destroy: deploy stacks into a region on this machine, check them, and remove them."""
 
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from drawbridge import errors
 from drawbridge.commands import options, output
-from drawbridge.operate.stack_files import LAB
-from drawbridge.trial import run
+from drawbridge.operate.stack_files import LAB, find_stack_file
+from drawbridge.trial import removal, run
 from drawbridge.trial.checks import Check, all_hold
+from drawbridge.trial.deployment import DEFAULT_CLIENTS
+from lab import region as labs
+from lab.errors import NotUp
 from lab.linux import require_privileges
 from settings.problems import SettingsError
 
+_clients = click.option(
+    "--clients",
+    type=click.IntRange(min=1),
+    default=DEFAULT_CLIENTS,
+    show_default=True,
+    help="Clients of a stack that are started, at most: one of each kind first.",
+)
+
 
 @click.command()
+@click.argument("stacks", nargs=-1, metavar="[STACK]...", callback=options.stack_paths)
+@_clients
+@options.lab
 @options.json
-def up(wants_json: bool) -> None:
-    """Start the region with stack lab, and leave it running.
+def up(stacks: tuple[Path, ...], clients: int, lab: str, wants_json: bool) -> None:
+    """Deploy stacks into the region on this machine, and leave them running.
 
-    Its clients start as well, and the command shows who reaches whom. Exits 1 if a check fails.
+    Each STACK is a name (Pulumi.NAME.yaml) or a path; without any it is lab. The region starts if none runs. The
+    stacks' clients start as well, and the command shows who reaches whom. The region has AWS's quotas: five VPCs and
+    five Elastic IPs. Exits 1 if a check fails.
     """
     require_privileges()
-    with _reported_work() as progress:
-        checks = run.deploy_and_check(LAB, progress)
+    with _reported_work(f"to remove what was started: drawbridge lab down{_lab_option(lab)}") as progress:
+        files = run.read_stacks(stacks or [find_stack_file(LAB)])
+        region = labs.connect(lab) or labs.start(lab, progress)
+        checks = {file.stack: run.deploy_and_check(region, file, progress, clients=clients) for file in files}
     _print_checks(checks, wants_json)
 
 
 @click.command("try")
 @click.argument("stack", callback=options.stack_path)
+@_clients
+@click.option("--keep", is_flag=True, help="Leave the region running, and print how to look at it.")
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the checks to this file."
 )
-def try_(stack: Path, json_file: Path | None) -> None:
+def try_(stack: Path, clients: int, keep: bool, json_file: Path | None) -> None:
     """Deploy STACK into a region of its own, check it, take it down.
 
     STACK is a name (Pulumi.NAME.yaml) or a path. Everything that its settings promise is checked. Exits 1 if a check
     fails.
     """
     require_privileges()
-    with _reported_work() as progress:
-        checks = run.try_stack(stack, progress)
+    with _reported_work("its region is removed") as progress:
+        (file,) = run.read_stacks([stack])
+        with run.disposable_region(progress, keep=keep) as region:
+            if keep:
+                _print_hints(region.name, file.stack)
+            checks = {file.stack: run.deploy_and_check(region, file, progress, clients=clients)}
     if json_file is not None:
-        json_file.write_text(output.as_json(checks) + "\n")
+        json_file.write_text(_as_json(checks) + "\n")
     _print_checks(checks, wants_json=False)
 
 
+@click.command()
+@click.argument("stack")
+@options.lab
+def destroy(stack: str, lab: str) -> None:
+    """Destroy a stack of the region on this machine, and list what is left of it.
+
+    Its clients' machines, the private hosts and all its resources go; other stacks of the region stay. Exits 1 if
+    anything of it is left.
+    """
+    require_privileges()
+    region = labs.connect(lab)
+    if region is None:
+        raise NotUp(f"no lab {lab} runs on this machine")
+    with _reported_work(f"to destroy the rest: drawbridge lab destroy {stack}{_lab_option(lab)}") as progress:
+        left = removal.destroy_stack(region, stack, progress)
+    if left:
+        output.table(("left", "name"), [(resource.kind, resource.name) for resource in left])
+        raise SystemExit(1)
+    output.print_line(f"nothing of stack {stack} is left")
+
+
 @contextmanager
-def _reported_work() -> Iterator[Callable[[str], None]]:
-    """Show the progress of long work; an interrupt and wrong settings end it with one message."""
+def _reported_work(interrupted: str) -> Iterator[Callable[[str], None]]:
+    """Show the progress of long work; an interrupt and wrong settings end it with one message.
+
+    `interrupted` says what an interrupt leaves.
+    """
+    former = signal.signal(signal.SIGTERM, _raise_termination)
     try:
         with output.progress() as progress:
             yield progress
     except SettingsError as error:
         raise errors.StackError(str(error)) from error
-    except KeyboardInterrupt:
-        output.print_line("interrupted; to remove what was started: drawbridge lab down", err=True)
-        raise SystemExit(130) from None
+    except (KeyboardInterrupt, _Terminated) as error:
+        output.print_line(f"interrupted; {interrupted}", err=True)
+        raise SystemExit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)) from None
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
-def _print_checks(checks: Sequence[Check], wants_json: bool) -> None:
-    """Print the checks; exit 1 unless all hold."""
+class _Terminated(BaseException):
+    """The process was asked to end by SIGTERM."""
+
+
+def _raise_termination(number: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def _lab_option(lab: str) -> str:
+    """Return the option that names a lab, with a space before it; nothing for the default one."""
+    return "" if lab == labs.DEFAULT else f" --lab {lab}"
+
+
+def _print_hints(lab: str, stack: str) -> None:
+    """Print how to look at a kept region, and how to take it down."""
+    option = _lab_option(lab)
+    lines = (
+        f"lab {lab} stays, also if a check fails. Look at it, and take it down:",
+        f"  drawbridge lab status{option}",
+        f'  eval "$(drawbridge lab env{option})"; drawbridge gateway status --stack {stack}',
+        f"  drawbridge lab down{option}",
+    )
+    output.print_line("\n".join(lines), err=True)
+
+
+def _as_json(checks: Mapping[str, Sequence[Check]]) -> str:
+    rows: list[dict[str, Any]] = [
+        {"stack": stack, "ok": check.ok, "promise": check.promise, "figure": check.figure}
+        for stack, stack_checks in checks.items()
+        for check in stack_checks
+    ]
+    return output.as_json(rows)
+
+
+def _print_checks(checks: Mapping[str, Sequence[Check]], wants_json: bool) -> None:
+    """Print the checks by stack; exit 1 unless all hold."""
     if wants_json:
-        output.print_line(output.as_json(checks))
-    else:
-        output.check_lines(checks)
-    if not all_hold(checks):
+        output.print_line(_as_json(checks))
+    for stack, stack_checks in checks.items() if not wants_json else ():
+        if len(checks) > 1:
+            output.print_line(f"stack {stack}")
+        output.check_lines(stack_checks)
+    if not all(map(all_hold, checks.values())):
         raise SystemExit(1)

@@ -11,12 +11,15 @@ import click
 
 from drawbridge.operate.stack_files import LAB, find_stack_file, list_stacks
 from images import DEFAULT_IMAGE, IMAGES
+from lab import region as labs
+from settings.stack_file import stack_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 stack = click.option("--stack", default=LAB, envvar="DRAWBRIDGE_STACK", show_default=True, help="Name of the stack.")
 region = click.option("--region", help="AWS region; otherwise the stack file's or the environment's.")
 preview = click.option("--preview", is_flag=True, help="Print the steps, and leave the stack file as it is.")
+lab = click.option("--lab", default=labs.DEFAULT, envvar="DRAWBRIDGE_LAB", show_default=True, help="Name of the lab.")
 json = click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
 
 
@@ -77,6 +80,15 @@ def service(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     if not number.isascii() or not number.isdecimal() or not 0 < int(number) < 65536 or protocol not in ("tcp", "udp"):
         raise click.BadParameter(f"{value} is not a valid port; use one such as 443 or 53/udp", ctx, parameter)
     return protocol, int(number)
+
+
+def stack_paths(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the paths of the stack files that several STACKs name; a stack may be named once."""
+    paths = tuple(stack_path(ctx, parameter, value) for value in values)
+    names = [stack_name(path) for path in paths]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise click.BadParameter(f"stack {repeated} is named twice", ctx, parameter)
+    return paths
 
 
 def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Path:

@@ -1,13 +1,15 @@
 """Connect to the account that a stack lives in: AWS, or the region on this machine.
 
 Stack `lab` lives in the region on this machine and nowhere else. Whatever the environment holds of endpoints and
-credentials, an endpoint that is not on loopback is refused, so that the lab never touches a real account.
+credentials, an endpoint that is not on loopback is refused, so that the lab never touches a real account. Another stack
+lives in the region if the environment names its API, as `drawbridge lab env` prints it.
 """
 
 import os
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -15,10 +17,11 @@ import boto3
 from drawbridge import errors
 from drawbridge.operate.account import Account, dial, translate_aws_errors
 from drawbridge.operate.stack_files import LAB, configured_region
-from endpoint import remote_endpoint
+from drawbridge.operate.stack_records import load_record
+from endpoint import endpoint_of, is_loopback, remote_endpoint
 from lab import linux
 from lab import region as labs
-from lab.errors import NotUp
+from lab.errors import NotPermitted, NotUp
 
 STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -31,8 +34,11 @@ def connect(stack: str, *, region: str | None = None, environ: Mapping[str, str]
     """
     if not STACK_NAME.fullmatch(stack):
         raise errors.StackError(f"{stack!r} is not a valid stack name", "use at most 63 of a-z 0-9 . _ -")
+    running = _find_named_lab(environ)
     if stack == LAB:
-        return _connect_lab(environ)
+        return _connect_lab(stack, region, running or _default_lab(environ))
+    if running is not None:
+        return _connect_lab(stack, region, running)
     # `pulumi up` deploys to the stack file's region, whatever the environment has.
     chosen = region or configured_region(stack) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     with translate_aws_errors(stack):
@@ -44,16 +50,34 @@ def operator_key(region: labs.Region) -> Path:
     return region.directory / "operator"
 
 
-def _connect_lab(environ: Mapping[str, str]) -> Account:
+def _find_named_lab(environ: Mapping[str, str]) -> labs.Region | None:
+    """Return the running lab whose API the environment names, as `drawbridge lab env` prints it; None if there is none.
+
+    Only root finds one.
+    """
+    endpoint = endpoint_of(environ)
+    if endpoint is None or not is_loopback(endpoint):
+        return None
+    with suppress(NotPermitted):
+        regions = (labs.connect(name) for name in labs.running())
+        return next((region for region in regions if region and region.endpoint == endpoint.rstrip("/")), None)
+    return None
+
+
+def _default_lab(environ: Mapping[str, str]) -> labs.Region:
     if remote := remote_endpoint(environ):
         raise errors.StackError(
             f"stack {LAB} lives on this machine, and {remote.source} is {remote.url}",
             f"unset {remote.source}, or name another stack with --stack",
         )
-    region = labs.connect()
+    region = labs.connect(environ.get("DRAWBRIDGE_LAB") or labs.DEFAULT)
     if region is None:
         raise NotUp("no lab runs on this machine")
-    internet = region.status()["internet"]
+    return region
+
+
+def _connect_lab(stack: str, aws_region: str | None, region: labs.Region) -> Account:
+    internet, record = region.status()["internet"], load_record(region, stack)
 
     def dial_public(host: str, port: int, timeout: float) -> socket.socket:
         # The lab's public addresses are on its own Internet, which this machine is not part of.
@@ -61,7 +85,7 @@ def _connect_lab(environ: Mapping[str, str]) -> Account:
 
     keys = region.environment
     return Account(
-        stack=LAB,
+        stack=stack,
         endpoint=region.endpoint,
         dial=dial_public,
         namespace=internet,
@@ -70,6 +94,6 @@ def _connect_lab(environ: Mapping[str, str]) -> Account:
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
             aws_session_token=keys.get("AWS_SESSION_TOKEN"),
-            region_name=keys.get("AWS_REGION") or keys.get("AWS_DEFAULT_REGION") or configured_region(LAB),
+            region_name=aws_region or (record.aws_region if record else configured_region(stack)),
         ),
     )

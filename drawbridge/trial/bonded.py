@@ -1,9 +1,11 @@
 """Check what a stack of bonded hosts promises, with hosts at homes with two uplinks each, set up by their kits."""
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
+from drawbridge.operate.stack_records import save_record
 from drawbridge.trial import routed
 from drawbridge.trial.bond_measure import measure_loss, measure_throughput, wait_links
 from drawbridge.trial.checks import Check
@@ -33,40 +35,45 @@ def applies(settings: Settings) -> bool:
     return settings.pair is None and settings.tunnel.links > 1
 
 
-def check_bonded_hosts(deployed: Deployment, progress: Progress) -> list[Check]:
+def check_bonded_hosts(deployed: Deployment, progress: Progress) -> Iterator[Check]:
     """Start the hosts, wait until they are bonded, then take each link away and give it back."""
-    names = [client.name for client in deployed.settings.clients[:MACHINES]]
+    names = [client.name for client in deployed.clients[:MACHINES]]
     progress(f"starting {', '.join(names)}, each with a kernel of its own and two lines")
     hosts = [boot_host(deployed, number, name) for number, name in enumerate(names)]
     progress("waiting for the gateway")
-    checks = [routed.check_release(deployed)]
+    yield routed.check_release(deployed)
     progress("installing the hosts' kits")
     with ThreadPoolExecutor(MACHINES) as pool:
         list(pool.map(lambda host: set_up_host(deployed, host), hosts))
-    progress("checking")
-    checks += [check_bond(host) for host in hosts]
-    if len(hosts) == MACHINES and all(check.ok for check in checks):
+    bonds = [check_bond(host) for host in hosts]
+    yield from bonds
+    if len(hosts) == MACHINES and all(check.ok for check in bonds):
         alb = deployed.settings.tunnel.bond in (None, "balance-alb")
-        checks += check_between(deployed.region, hosts[0], hosts[1], DRIVER_DELAY if alb else 0)
-        checks.append(check_process_kill(hosts[0], hosts[1], TAPS[0]))
-        checks.append(check_power_cut(deployed.region, hosts[1]))
-    return checks
+        yield from check_between(deployed.region, hosts[0], hosts[1], DRIVER_DELAY if alb else 0)
+        yield check_process_kill(hosts[0], hosts[1], TAPS[0])
+        yield check_power_cut(deployed.region, hosts[1])
 
 
 def boot_host(deployed: Deployment, number: int, name: str) -> labs.Host:
     """Start a host at two homes; it is booting when this returns."""
-    region = deployed.region
-    for uplink, tap in enumerate(TAPS):
-        site = f"{name}-{tap}"
+    region, machine = deployed.region, deployed.name_machine(name)
+    deployed.record.clients[name] = [name]
+    save_record(region, deployed.record)
+    sites = [f"{machine}-{tap}" for tap in TAPS]
+    for uplink, site in enumerate(sites):
+        used = {entry["public"] for entry in region.status()["sites"]}
+        homes = (address for address in HOMES if int(address) >= int(HOMES[10 + 10 * uplink + number]))
+        public = next(address for address in homes if str(address) not in used)
         lan = free_lan(deployed.settings, MACHINES * uplink + number)
-        region.add_site(site, public=HOMES[10 + 10 * uplink + number], lan=lan, rate=UPLINK_RATE)
-    return region.add_host(name, site=f"{name}-{TAPS[0]}", second_site=f"{name}-{TAPS[1]}", own_kernel=True)
+        region.add_site(site, public=public, lan=lan, rate=UPLINK_RATE)
+    return region.add_host(machine, site=sites[0], second_site=sites[1], own_kernel=True)
 
 
 def set_up_host(deployed: Deployment, host: labs.Host) -> None:
     """Set up a host as its owner does, once it has booted."""
     host.wait_booted(BOOT)
-    install_kit(deployed, host, host.name)
+    names = {machine: name for name, machine in deployed.record.machines.items()}
+    install_kit(deployed, host, names.get(host.name, host.name))
 
 
 def check_bond(host: labs.Host) -> Check:
@@ -82,16 +89,15 @@ def bond_address(host: labs.Host) -> str:
     return str(links[0]["addr_info"][0]["local"])
 
 
-def check_between(region: labs.Region, left: labs.Host, right: labs.Host, delay: float) -> list[Check]:
+def check_between(region: labs.Region, left: labs.Host, right: labs.Host, delay: float) -> Iterator[Check]:
     """Check that packets pass between two bonded hosts, also when a link is lost in any way.
 
     `delay` is the number of seconds that the bonding driver may hold back the change of a link.
     """
     right_address, left_address = bond_address(right), bond_address(left)
-    checks = []
     for host, address in ((left, right_address), (right, left_address)):
         loss = measure_loss(host, address, 4)
-        checks.append(Check(loss.lost == 0, f"{host.name} -> {address} over both links", str(loss)))
+        yield Check(loss.lost == 0, f"{host.name} -> {address} over both links", str(loss))
     for tap in TAPS:
         rest = set(TAPS) - {tap}
         for fault in link_faults(region, left, tap):
@@ -100,10 +106,10 @@ def check_between(region: labs.Region, left: labs.Host, right: labs.Host, delay:
             has_left = wait_links(left, rest, 2).get(tap) != "up"
             fault.end()
             ok = has_left and loss.gap <= fault.max_outage + delay + _MEASURING
-            checks.append(Check(ok, f"{tap} of {left.name}: {fault.name}", str(loss)))
-            checks.append(check_bond(left))
+            yield Check(ok, f"{tap} of {left.name}: {fault.name}", str(loss))
+            yield check_bond(left)
     rates = ", ".join(f"{n} streams {measure_throughput(left, right, right_address, n):.1f} Mbit/s" for n in (1, 8))
-    return [*checks, Check(True, f"{left.name} -> {right.name}, lines of {UPLINK_RATE} each", rates)]
+    yield Check(True, f"{left.name} -> {right.name}, lines of {UPLINK_RATE} each", rates)
 
 
 def link_faults(region: labs.Region, host: labs.Host, tap: str) -> list[LinkFault]:

@@ -2,9 +2,10 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -15,14 +16,18 @@ from drawbridge import errors
 from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import operator_key
 from drawbridge.operate.stack_files import CHECKOUT
+from drawbridge.operate.stack_records import StackRecord, list_records, load_record, name_machine, save_record
 from engine.engine import Engine, EngineError, Event
 from lab import region as labs
 from lab.api.iam import ACCOUNT
-from settings.model import Settings
+from settings.model import Client, Settings
 from settings.parse import parse
 
 #: Told what is being done, for people.
 Progress = Callable[[str], None]
+
+#: Clients of a stack that get machines unless the command says otherwise.
+DEFAULT_CLIENTS = 12
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,16 @@ class Deployment:
     changes: Mapping[str, int]
     letter: str = contract.GATEWAYS[0]
     """Letter of the gateway that `outputs` are about."""
+    record: StackRecord = field(default_factory=lambda: StackRecord(stack=""), compare=False)
+    """What the region remembers of the stack; a test's deployment may have none."""
+
+    client_limit: int = DEFAULT_CLIENTS
+    """Number of clients that get machines, at most."""
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """The clients that get machines: one of each kind first."""
+        return choose_clients(self.settings.clients, self.client_limit)
 
     @property
     def names(self) -> contract.Names:
@@ -73,19 +88,39 @@ class Deployment:
         with _patched_environment({**self.region.environment, "AWS_REGION": self.settings.region}):
             yield
 
+    def host(self, name: str) -> labs.Host:
+        """Return a machine by its name in the stack: a client's, `private-host`, that of a host in a client's LAN."""
+        return self.region.host(self.record.machine(name))
+
+    def name_machine(self, name: str) -> str:
+        """Return the lab's name for a machine that is to be started, by its name in the stack."""
+        return name_machine(self.region, self.record, name)
+
+    def share_machine(self, name: str) -> str:
+        """Return the name of a machine of the region that stacks may share, and record that this one uses it."""
+        self.record.machines[name] = name
+        save_record(self.region, self.record)
+        return name
+
     @property
     def gateway(self) -> labs.Host:
         """The gateway's machine as it is now (its instance may have been replaced)."""
         return self.region.host(self.outputs["gatewayInstanceId"])
 
 
-def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: Progress) -> Deployment:
+def deploy(
+    running: labs.Region, stack: str, raw: Mapping[str, Any], progress: Progress, *, file: Path | None = None
+) -> Deployment:
     """Run the program against the lab with the embedded engine; the operator's SSH key is the lab's own.
+
+    Args:
+        file: the stack file that `raw` was read from, if it was.
 
     Raises:
         StackError: the settings, or what the program said of them.
         LabError: what the engine said.
     """
+    record = load_record(running, stack) or StackRecord(stack=stack)
     raw = adapt_to_lab(raw)
     config = {**raw, "drawbridge:gateway": {"sshKey": _ssh_key(running), **(raw.get("drawbridge:gateway") or {})}}
     secrets = raw.get("drawbridge:secrets") or {}
@@ -94,6 +129,8 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
         clients = [client_user(stack, client["name"]) for client in raw.get("drawbridge:clients") or ()]
         users = [f"arn:aws:iam::{ACCOUNT}:user/{user}" for user in clients]
         config["drawbridge:secrets"] = {**secrets, "users": [*secrets.get("users", ()), *users]}
+    record.file, record.aws_region, record.config = str(file or ""), str(config["aws:region"]), config
+    save_record(running, record)
     progress(f"deploying stack {stack}")
     with _patched_environment({**running.environment, "AWS_REGION": str(config["aws:region"])}):
         try:
@@ -108,7 +145,38 @@ def deploy(running: labs.Region, stack: str, raw: Mapping[str, Any], progress: P
     running.wait_reconciled()
     changes = ", ".join(f"{count} {verb}" for verb, count in result.changes.items() if count)
     progress(f"deployed: {changes}")
-    return Deployment(running, settings, result.outputs, result.changes)
+    return Deployment(running, settings, result.outputs, result.changes, record=record)
+
+
+def load_deployment(running: labs.Region, stack: str) -> Deployment:
+    """Return a stack that a region has, as it was last deployed; outputs are missing if that failed.
+
+    Raises:
+        StackError: the region has no such stack.
+    """
+    record = load_record(running, stack)
+    if record is None:
+        names = ", ".join(stored.stack for stored in list_records(running)) or "none"
+        raise errors.StackError(
+            f"the lab has no stack {stack}; it has {names}", f"deploy it: drawbridge lab up {stack}"
+        )
+    settings = parse(record.config, stack=stack, endpoint=running.endpoint)
+    outputs = create_engine(running, stack, record.config).outputs()
+    return Deployment(running, settings, outputs, {}, record=record)
+
+
+def choose_clients(clients: Sequence[Client], limit: int) -> tuple[Client, ...]:
+    """Return at most `limit` clients in their order: the first of each kind, then those that come first."""
+    kinds = {_find_kind(client): number for number, client in reversed(list(enumerate(clients)))}
+    first = sorted(kinds.values())
+    others = [number for number in range(len(clients)) if number not in kinds.values()]
+    return tuple(clients[number] for number in sorted([*first, *others][:limit]))
+
+
+def _find_kind(client: Client) -> tuple[object, ...]:
+    """Return what makes clients alike for a trial."""
+    features = (client.lan, client.reachable, client.bridge, client.at, client.address6, client.mac)
+    return client.system, *(bool(feature) for feature in features)
 
 
 def adapt_to_lab(raw: Mapping[str, Any]) -> dict[str, Any]:

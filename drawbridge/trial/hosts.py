@@ -4,13 +4,17 @@ A client's machine does what its user would: it fetches its own bundle from SSM 
 OpenVPN at boot.
 """
 
+import hashlib
 import itertools
 import json
 import re
 import secrets
+from collections.abc import Collection
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 
 from drawbridge.operate.bundles import kit_command
+from drawbridge.operate.stack_records import save_record
 from drawbridge.operate.stored_bundles import read_stored_bundle
 from drawbridge.trial.deployment import Deployment, Progress, client_user
 from drawbridge.trial.measure import ECHO_PORT, start_echo
@@ -19,8 +23,8 @@ from lab import region as labs
 from lab.errors import LabError
 from settings.model import Client, Settings, Tunnel
 
-#: Clients that get a machine of their own.
-MACHINES = 4
+#: Name of the instance in the private subnet, in its stack.
+PRIVATE_HOST = "private-host"
 #: Public addresses of homes: TEST-NET-3 (RFC 5737).
 HOMES = IPv4Network("203.0.113.0/24")
 
@@ -50,25 +54,30 @@ def applies(settings: Settings) -> bool:
     return settings.pair is None and settings.tunnel.links == 1
 
 
-def place_hosts(deployed: Deployment, progress: Progress) -> None:
-    """Start a home for each client (up to `MACHINES`) and a host in the private subnet, unless they run."""
+def place_hosts(deployed: Deployment, progress: Progress, *, renews: bool = False) -> None:
+    """Start a home for each of the deployment's `clients` and a host in the private subnet, unless they run.
+
+    With `renews`, machines that run fetch their bundles again if these have changed.
+    """
     private = start_private_host(deployed)
-    for number, client in enumerate(deployed.settings.clients[:MACHINES]):
+    for client in deployed.clients:
         progress(f"starting client {client.name}")
-        start_client(deployed, number, client.name)
+        machine = start_client(deployed, deployed.settings.clients.index(client), client.name)
+        if renews:
+            renew_bundle(deployed, machine, client)
     host = deployed.region.host(private)
     host.wait_booted()
     start_echo(host)
-    for client in deployed.settings.clients[:MACHINES]:
+    for client in deployed.clients:
         for name in site_hosts(client, deployed.settings.tunnel.pool):
-            neighbour = deployed.region.host(name)
+            neighbour = deployed.host(name)
             neighbour.wait_booted()
             start_echo(neighbour)
 
 
-def start_private_host(deployed: Deployment, name: str = "private-host") -> str:
+def start_private_host(deployed: Deployment, name: str = PRIVATE_HOST) -> str:
     """Return the id of a plain Debian instance in the private subnet, for pings, echoes and SSH; start it if needed."""
-    ec2 = deployed.client("ec2")
+    ec2, name = deployed.client("ec2"), deployed.name_machine(name)
     reservations = ec2.describe_instances(
         Filters=[
             {"Name": "tag:Name", "Values": [name]},
@@ -119,16 +128,38 @@ def free_lan(settings: Settings, number: int) -> IPv4Network:
     return next(itertools.islice(free, number + 1, None))
 
 
-def public_address(settings: Settings, number: int) -> IPv4Address:
-    """Return a client's public address: the declared one, or one that may reach the tunnel."""
+def public_address(settings: Settings, number: int, avoided: Collection[IPv4Address] = ()) -> IPv4Address:
+    """Return a client's public address: the declared one, or one that may reach the tunnel.
+
+    It is one of `avoided` only if the tunnel is open to no other.
+    """
     client = settings.clients[number]
     if client.at:
         return client.at
-    address = HOMES[number + 10]
-    if any(address in network for network in settings.gateway.allow_from):
-        return address
-    network = settings.gateway.allow_from[number % len(settings.gateway.allow_from)]
-    return network[(number + 10) % network.num_addresses]
+    allowed = settings.gateway.allow_from
+    homes = [address for address in _list_from(HOMES, number + 10) if any(address in network for network in allowed)]
+    candidates = (
+        [*homes, *_list_from(allowed[number % len(allowed)], number + 10)] if allowed else _list_from(HOMES, 10)
+    )
+    used = {*avoided, *(declared.at for declared in settings.clients)}
+    return next((address for address in candidates if address not in used), candidates[0])
+
+
+def _list_from(network: IPv4Network, start: int) -> list[IPv4Address]:
+    """Return up to 256 addresses of a range from the one with this number on, and then from its beginning."""
+    return [network[(start + n) % network.num_addresses] for n in range(min(network.num_addresses, 256))]
+
+
+def find_home(deployed: Deployment, number: int) -> tuple[str, IPv4Address]:
+    """Return the name and the public address of the site that a client's machine is at, or will be."""
+    status = deployed.region.status()
+    publics = {site["name"]: IPv4Address(site["public"]) for site in status["sites"]}
+    machine = deployed.record.machine(deployed.settings.clients[number].name)
+    if site := next((host["site"] for host in status["hosts"] if host["name"] == machine and host["site"]), None):
+        return site, publics[site]
+    public = public_address(deployed.settings, number, set(publics.values()))
+    # Whoever comes from one address is at one site.
+    return next((name for name, address in publics.items() if address == public), f"home-{machine}"), public
 
 
 def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) -> labs.Host:
@@ -137,28 +168,56 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
     A site's machine is set up by its kit, and gets neighbours that reach AWS through it. `mtu` is the home's, bytes.
     """
     region, settings = deployed.region, deployed.settings
-    client = settings.clients[number]
-    public = public_address(settings, number)
-    # Whoever comes from one address is at one site.
-    sites = [site["name"] for site in region.status()["sites"] if site["public"] == str(public)]
-    site = sites[0] if sites else f"home-{name}"
-    region.add_site(site, public=public, lan=home_network(settings, number), mtu=mtu)
-    is_running = any(host["name"] == name for host in region.status()["hosts"])
-    host = region.add_host(name, site=site)
-    if is_running:
-        return host
-    host.wait_booted()
-    if client.needs_kit(settings.tunnel):
-        hints = install_kit(deployed, host, name)
-        for network, via in re.findall(r"(\S+) via (this host|\S+)", hints):
-            region.add_route(site, IPv4Network(network), host.address if via == "this host" else via)
-        for neighbour, address in site_hosts(client, settings.tunnel.pool).items():
-            region.add_host(neighbour, site=site, address=address)
-    else:
+    client, machine = settings.clients[number], deployed.name_machine(name)
+    site, public = find_home(deployed, number)
+    lan = home_network(settings, number)
+    region.add_site(site, public=public, lan=lan, mtu=mtu)
+    is_running = any(host["name"] == machine for host in region.status()["hosts"])
+    host = region.add_host(machine, site=site)
+    if not is_running:
+        host.wait_booted()
+        _set_up(deployed, host, client, site)
+    return host
+
+
+def _set_up(deployed: Deployment, host: labs.Host, client: Client, site: str) -> None:
+    """Have a client's new machine fetch its bundle and connect; start the hosts in its LAN."""
+    region, name, tunnel = deployed.region, client.name, deployed.settings.tunnel
+    neighbours = site_hosts(client, tunnel.pool) if client.needs_kit(tunnel) else {}
+    deployed.record.clients[name] = [name, *neighbours]
+    deployed.record.bundles[name] = _bundle_digest(deployed, name)
+    save_record(region, deployed.record)
+    if not client.needs_kit(tunnel):
         _give_credentials(deployed, host, name)
         fetch_bundle(deployed, host, name)
         run_checked(host, "systemctl", "enable", "--now", f"openvpn-client@{name}")
-    return host
+        return
+    hints = install_kit(deployed, host, name)
+    for network, via in re.findall(r"(\S+) via (this host|\S+)", hints):
+        region.add_route(site, IPv4Network(network), host.address if via == "this host" else via)
+    for neighbour, address in neighbours.items():
+        region.add_host(deployed.name_machine(neighbour), site=site, address=address)
+
+
+def renew_bundle(deployed: Deployment, host: labs.Host, client: Client) -> None:
+    """Have a client's machine fetch its bundle again, and connect with it, if it was set up with another one."""
+    record, name = deployed.record, client.name
+    digest = _bundle_digest(deployed, name)
+    if record.bundles.get(name, digest) == digest:
+        return
+    host.wait_booted()
+    if client.needs_kit(deployed.settings.tunnel):
+        install_kit(deployed, host, name)
+    else:
+        _give_credentials(deployed, host, name)
+        fetch_bundle(deployed, host, name)
+        run_checked(host, "systemctl", "restart", f"openvpn-client@{name}")
+    record.bundles[name] = digest
+    save_record(deployed.region, record)
+
+
+def _bundle_digest(deployed: Deployment, name: str) -> str:
+    return hashlib.sha256(read_stored_bundle(deployed.account, deployed.names, name).encode()).hexdigest()
 
 
 def site_hosts(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv4Address]:
@@ -231,7 +290,8 @@ def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
     if bucket := _find_bundles_bucket(deployed):
         action, arn = "s3:GetObject", f"arn:aws:s3:::{bucket}/{deployed.names.bundle_key(name)}"
     statement = {"Effect": "Allow", "Action": action, "Resource": arn}
-    iam.create_user(UserName=user)
+    with suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_user(UserName=user)
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     iam.put_user_policy(UserName=user, PolicyName="bundle", PolicyDocument=policy)
     _install_key(deployed, host, user)
@@ -239,7 +299,10 @@ def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
 
 def _install_key(deployed: Deployment, host: labs.Host, user: str) -> None:
     """Create an access key for an IAM user and put it into root's AWS credentials on a machine."""
-    key = deployed.client("iam").create_access_key(UserName=user)["AccessKey"]
+    iam = deployed.client("iam")
+    for former in iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
+        iam.delete_access_key(UserName=user, AccessKeyId=former["AccessKeyId"])
+    key = iam.create_access_key(UserName=user)["AccessKey"]
     text = f"[default]\naws_access_key_id = {key['AccessKeyId']}\naws_secret_access_key = {key['SecretAccessKey']}\n"
     run_checked(host, "install", "-D", "-m", "0600", "/dev/stdin", "/root/.aws/credentials", stdin=text)
 

@@ -1,13 +1,14 @@
 """Check what a stack with IPv6 promises: global addresses that the Internet sees, and reaches if the stack says so."""
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from drawbridge.trial import hosts
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import MACHINES, tunnel_interface
+from drawbridge.trial.hosts import tunnel_interface
 from drawbridge.trial.measure import format_rtt, packets_arrive, ping, wait_until
 from lab import region as labs
 from lab.errors import LabError
@@ -26,7 +27,7 @@ def applies(settings: Settings) -> bool:
 def start_internet_host(deployed: Deployment) -> labs.Host:
     """Return a host on the lab's IPv6 Internet; start it if necessary."""
     names = {host["name"] for host in deployed.region.status()["hosts"]}
-    host = deployed.region.add_internet_host("six", address=SERVER, address6=SERVER6)
+    host = deployed.region.add_internet_host(deployed.share_machine("six"), address=SERVER, address6=SERVER6)
     if host.name not in names:
         host.wait_booted()
     return host
@@ -77,12 +78,12 @@ def check_private_ssh(host: labs.Host, address: IPv6Address) -> Check:
     return Check(answers, promise, "SSH answers" if answers else "no answer")
 
 
-def check_ipv6(deployed: Deployment) -> list[Check]:
+def check_ipv6(deployed: Deployment) -> Iterator[Check]:
     """Check that each client has a global address that the Internet sees, and reaches if the stack says so."""
-    settings, server, checks = deployed.settings, start_internet_host(deployed), []
+    settings, server = deployed.settings, start_internet_host(deployed)
     private = find_private_address(deployed) if deployed.outputs["privateSubnetId"] else None
-    for client in settings.clients[:MACHINES]:
-        host = deployed.region.host(client.name)
+    for client in deployed.clients:
+        host = deployed.host(client.name)
         if client.bridge and not client.address6:
             continue  # Its host has the addresses of its LAN.
         address = global_address(
@@ -90,27 +91,24 @@ def check_ipv6(deployed: Deployment) -> list[Check]:
         )
         if client.address6:
             ends = int(address) & 0xFFFF_FFFF_FFFF == int(client.address6) & 0xFFFF_FFFF_FFFF
-            checks.append(Check(ends, f"{client.name} has its configured address", str(address)))
+            yield Check(ends, f"{client.name} has its configured address", str(address))
         if client.bridge:
             continue  # Its default route stays that of its LAN.
         out = settings.tunnel.redirect != "none"
         rtt = ping(host, SERVER6, _TUNNEL_SECONDS if out else 2)
         promise = f"{client.name} -> IPv6 Internet" if out else f"{client.name} -> IPv6 Internet not through the tunnel"
-        checks.append(Check((rtt is not None) == out, promise, format_rtt(rtt)))
+        yield Check((rtt is not None) == out, promise, format_rtt(rtt))
         if out:
             seen = packets_arrive(server, f"icmp6 and src {address}", partial(ping, host, SERVER6, 2))
-            checks.append(Check(seen, f"the Internet sees {client.name} as itself", str(address)))
+            yield Check(seen, f"the Internet sees {client.name} as itself", str(address))
         if settings.tunnel.vpc and private is not None:
-            checks.append(check_private_ssh(host, private))
+            yield check_private_ssh(host, private)
         opened = any(SERVER6 in network for network in settings.tunnel.open_to)
         rtt_back = ping(server, str(address), 10 if opened else 2)
         promise = f"IPv6 Internet -> {client.name}" if opened else f"IPv6 Internet -> {client.name} dropped"
-        checks.append(Check((rtt_back is not None) == opened, promise, format_rtt(rtt_back)))
+        yield Check((rtt_back is not None) == opened, promise, format_rtt(rtt_back))
         if settings.tunnel.advertised:
             advertised = global_address(host, f"{settings.tunnel.device}0", dynamic=True)
             send = partial(host.run, ["ping", "-n", "-c", "3", "-W", "1", "-I", str(advertised), str(SERVER6)])
             seen = packets_arrive(server, f"icmp6 and src {advertised}", send) if out else advertised != address
-            checks.append(
-                Check(seen, f"{client.name} has formed an address from the advertised prefix", str(advertised))
-            )
-    return checks
+            yield Check(seen, f"{client.name} has formed an address from the advertised prefix", str(advertised))

@@ -27,7 +27,7 @@ def applies(settings: Settings) -> bool:
     return settings.pair is not None
 
 
-def check_pair(deployed: Deployment, progress: Progress) -> list[Check]:
+def check_pair(deployed: Deployment, progress: Progress) -> Iterator[Check]:
     """Wait until both gateways are bonded, then check that packets pass, also when each link is lost."""
     stacks = (deployed, deployed.second)
     hosts = find_gateways(deployed)
@@ -37,19 +37,18 @@ def check_pair(deployed: Deployment, progress: Progress) -> list[Check]:
         checks = list(
             pool.map(lambda stack, name: routed.check_release(stack, name=name, timeout=READY), stacks, NAMES)
         )
+    yield from checks
     if not all(check.ok for check in checks):
-        return checks
-    progress("checking")
-    checks += [check_bond(host) for host in hosts]
-    checks += [check_mode(deployed, host) for host in hosts]
+        return
+    checks = [*map(check_bond, hosts), *(check_mode(deployed, host) for host in hosts)]
+    yield from checks
     if not all(check.ok for check in checks):
-        return checks
-    checks += check_lossless(hosts)
+        return
+    yield from check_lossless(hosts)
     if deployed.settings.tunnel.vpc:
-        checks += check_between_vpcs(deployed, private)
+        yield from check_between_vpcs(deployed, private)
     for number in (0, 1):
-        checks += check_lost_link(deployed, hosts, number)
-    return checks
+        yield from check_lost_link(deployed, hosts, number)
 
 
 def find_gateways(deployed: Deployment) -> tuple[labs.Host, labs.Host]:

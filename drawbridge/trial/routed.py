@@ -6,19 +6,22 @@ same way.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from itertools import permutations
+from typing import Any, TypeVar
 
 from drawbridge.trial import hosts
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import MACHINES, free_lan, public_address, site_hosts, tunnel_interface
+from drawbridge.trial.hosts import PRIVATE_HOST, find_home, free_lan, site_hosts, tunnel_interface
 from drawbridge.trial.measure import EchoAnswer, ask_echo, format_rtt, packets_arrive, ping, resolve_name, send_datagram
 from lab import region as labs
 from settings.model import Client, Settings, Tunnel
+
+_T = TypeVar("_T")
 
 _READY_SECONDS = 120
 _TUNNEL_SECONDS = 60
@@ -27,6 +30,8 @@ _DROPPED_SECONDS = 2
 _METADATA = IPv4Address("169.254.169.254")
 #: An address that no stack file names (TEST-NET-1, RFC 5737), unless it allows all.
 _STRANGER = IPv4Address("192.0.2.66")
+#: Clients of which every pair is checked.
+_ALL_PAIRS = 4
 #: Bytes of the transfer that a check times.
 _TRANSFER = 4 << 20
 
@@ -62,36 +67,42 @@ def wait_report(deployed: Deployment, release: str, timeout: float = _READY_SECO
     return report
 
 
-def check_connectivity(deployed: Deployment) -> list[Check]:
+def check_connectivity(deployed: Deployment) -> Iterator[Check]:
     """Check that each started client reaches the gateway and the private host through its tunnel."""
-    private = deployed.region.host("private-host")
+    private = deployed.host(PRIVATE_HOST)
     targets = {"gateway": deployed.outputs["privateIp"], "private host": private.address}
-    checks = []
-    for client in deployed.settings.clients[:MACHINES]:
-        host = deployed.region.host(client.name)
+    for client in deployed.clients:
+        host = deployed.host(client.name)
         for label, address in targets.items():
             rtt = ping(host, address, _TUNNEL_SECONDS)
-            checks.append(Check(rtt is not None, f"{client.name} -> {label} {address}", format_rtt(rtt)))
-    return checks
+            yield Check(rtt is not None, f"{client.name} -> {label} {address}", format_rtt(rtt))
 
 
-def check_routed(deployed: Deployment) -> list[Check]:
+def check_routed(deployed: Deployment) -> Iterator[Check]:
     """Check which hosts reach each other, by which addresses, and which do not."""
-    checks = check_connectivity(deployed)
-    if not all(check.ok for check in checks):
-        return checks  # All other checks would fail for the same reason.
-    clients = deployed.settings.clients[:MACHINES]
-    for number, client in enumerate(clients):
-        host = deployed.region.host(client.name)
-        checks += [
-            *_check_tunnel(deployed, client, host),
-            *_check_admin(deployed, number, host),
-            *check_site(deployed, client),
-        ]
-        checks += _names(deployed, client, host)
-    for client in clients:
-        checks += [_check_peers(deployed, client, peer) for peer in clients if peer.name != client.name]
-    return [*checks, *_check_stranger(deployed)]
+    connected = True
+    for check in check_connectivity(deployed):
+        yield check
+        connected = connected and check.ok
+    if not connected:
+        return  # All other checks would fail for the same reason.
+    for client in deployed.clients:
+        host = deployed.host(client.name)
+        yield from _check_tunnel(deployed, client, host)
+        yield from _check_admin(deployed, client, host)
+        yield from check_site(deployed, client)
+        yield from _names(deployed, client, host)
+    for client, peer in list_pairs(deployed.clients):
+        yield _check_peers(deployed, client, peer)
+    yield from _check_stranger(deployed)
+
+
+def list_pairs(items: Sequence[_T]) -> list[tuple[_T, _T]]:
+    """Return the ordered pairs to check: all of up to four items; of more, each with the next one, both ways."""
+    if len(items) <= _ALL_PAIRS:
+        return list(permutations(items, 2))
+    neighbours = list(zip(items, [*items[1:], items[0]], strict=True))
+    return [pair for first, second in neighbours for pair in ((first, second), (second, first))]
 
 
 def tunnel_address(host: labs.Host, client: Client, tunnel: Tunnel) -> IPv4Address | None:
@@ -115,7 +126,7 @@ def route_through_tunnel(deployed: Deployment, host: labs.Host, client: Client, 
 
 
 def _check_tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
-    settings, private = deployed.settings, deployed.region.host("private-host")
+    settings, private = deployed.settings, deployed.host(PRIVATE_HOST)
     name, address = client.name, tunnel_address(host, client, settings.tunnel)
     if client.address:
         yield Check(address == client.address, f"{name} has its address {client.address}", str(address))
@@ -141,11 +152,12 @@ def _names(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Ch
     yield Check(address == deployed.outputs["privateIp"], f"{client.name}: {name}", f"{address}, of {resolver}")
 
 
-def _check_admin(deployed: Deployment, number: int, host: labs.Host) -> Iterator[Check]:
+def _check_admin(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
     """Check that SSH is open exactly from the addresses of the settings."""
-    public, gateway = public_address(deployed.settings, number), deployed.settings.gateway
+    _, public = find_home(deployed, deployed.settings.clients.index(client))
+    gateway = deployed.settings.gateway
     allowed = public == gateway.admin_at or any(public in network for network in gateway.admin_from)
-    yield _check_ssh(deployed, host, f"{host.name} ({public})", allowed)
+    yield _check_ssh(deployed, host, f"{client.name} ({public})", allowed)
 
 
 def _check_ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -> Check:
@@ -161,17 +173,17 @@ def _check_ssh(deployed: Deployment, host: labs.Host, who: str, allowed: bool) -
 def _check_peers(deployed: Deployment, client: Client, peer: Client) -> Check:
     """Check that clients reach each other exactly if `clientToClient` is on."""
     allowed = deployed.settings.tunnel.client_to_client
-    address = tunnel_address(deployed.region.host(peer.name), peer, deployed.settings.tunnel)
-    rtt = ping(deployed.region.host(client.name), str(address), _TUNNEL_SECONDS if allowed else _DROPPED_SECONDS)
+    address = tunnel_address(deployed.host(peer.name), peer, deployed.settings.tunnel)
+    rtt = ping(deployed.host(client.name), str(address), _TUNNEL_SECONDS if allowed else _DROPPED_SECONDS)
     promise = f"{client.name} {'->' if allowed else '-x'} {peer.name} {address}"
     return Check((rtt is not None) == allowed, promise, format_rtt(rtt) if allowed or rtt else "dropped")
 
 
 def check_site(deployed: Deployment, client: Client) -> Iterator[Check]:
     """Check the LAN behind a client: its hosts reach the VPC, and the VPC reaches its declared parts only."""
-    private, nat = deployed.region.host("private-host"), deployed.settings.tunnel.nat
+    private, nat = deployed.host(PRIVATE_HOST), deployed.settings.tunnel.nat
     for name, address in site_hosts(client, deployed.settings.tunnel.pool).items():
-        neighbour = deployed.region.host(name)
+        neighbour = deployed.host(name)
         expected = deployed.outputs["privateIp"] if nat else str(address)
         yield _check_source(
             f"{name} {address} -> private host", ask_echo(neighbour, private.address, timeout=10), expected
@@ -188,14 +200,12 @@ def _check_stranger(deployed: Deployment) -> Iterator[Check]:
     """Check that an address that no setting names is kept out."""
     gateway, port = deployed.settings.gateway, deployed.settings.tunnel.port
     protocol = deployed.settings.tunnel.protocol
-    clients = deployed.settings.clients[:MACHINES]
+    clients = deployed.clients
     open_to_all = any(_STRANGER in network for network in gateway.allow_from)
     admin_to_all = any(_STRANGER in network for network in gateway.admin_from)
     if (open_to_all and admin_to_all) or not clients:
         return
-    deployed.region.add_site("elsewhere", public=_STRANGER, lan=free_lan(deployed.settings, MACHINES))
-    host = deployed.region.add_host("stranger", site="elsewhere")
-    host.wait_booted()
+    host = _start_stranger(deployed)
     public, gateway_host = deployed.outputs["publicIp"], deployed.gateway
 
     def comes(sender: labs.Host, source: IPv4Address) -> bool:
@@ -204,13 +214,23 @@ def _check_stranger(deployed: Deployment) -> Iterator[Check]:
         return packets_arrive(gateway_host, packets, send, timeout=_DROPPED_SECONDS)
 
     if not open_to_all:
-        client_host = deployed.region.host(clients[0].name)
-        control = comes(client_host, public_address(deployed.settings, 0))
+        client_host = deployed.host(clients[0].name)
+        _, public_home = find_home(deployed, deployed.settings.clients.index(clients[0]))
+        control = comes(client_host, public_home)
         yield Check(control, f"{clients[0].name} -> tunnel's port {port}", "arrives" if control else "dropped")
         came = comes(host, _STRANGER)
         yield Check(not came, f"stranger ({_STRANGER}) -x tunnel's port {port}", "arrives" if came else "dropped")
     if not admin_to_all:
         yield _check_ssh(deployed, host, f"stranger ({_STRANGER})", allowed=False)
+
+
+def _start_stranger(deployed: Deployment) -> labs.Host:
+    """Start a machine at an address that no setting names; stacks of one region share it."""
+    site, machine = "elsewhere", deployed.share_machine("stranger")
+    deployed.region.add_site(site, public=_STRANGER, lan=free_lan(deployed.settings, 0))
+    host = deployed.region.add_host(machine, site=site)
+    host.wait_booted()
+    return host
 
 
 def _send_syn(host: labs.Host, address: str, port: int) -> None:

@@ -1,20 +1,22 @@
-"""Deploy a stack in the lab, start its clients where users are, and check what its settings promise.
+"""Deploy stacks in the lab, start their clients where users are, and check what their settings promise.
 
 Everything goes the way a user's does: the program deploys through the AWS API, a client's machine fetches its own
 bundle, and each promise is checked with packets. Nothing here knows how a component is built.
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.trial import bonded, hosts, ipv6, pair, routed, segment
 from drawbridge.trial.checks import Check
-from drawbridge.trial.deployment import Deployment, Progress, deploy
+from drawbridge.trial.deployment import DEFAULT_CLIENTS, Deployment, Progress, deploy
+from drawbridge.trial.removal import remove_client
 from lab import region as labs
 from settings.model import Settings
 from settings.parse import parse
@@ -27,15 +29,21 @@ class Trial:
 
     feature: str
     applies: Callable[[Settings], bool]
-    check: Callable[[Deployment, Progress], list[Check]]
+    check: Callable[[Deployment, Progress], Iterable[Check]]
     own_kernels: bool = False
     """Whether the gateways need a kernel of their own: the one of this machine may lack the bonding driver."""
+    max_clients: int | None = None
+    """Clients that it starts, at most."""
 
 
-def _start_clients(deployed: Deployment, progress: Progress) -> list[Check]:
-    hosts.place_hosts(deployed, progress)
+def _start_clients(deployed: Deployment, progress: Progress) -> Iterator[Check]:
+    started = {client.name for client in deployed.clients}
+    for former in [name for name in deployed.record.clients if name not in started]:
+        progress(f"removing client {former}")
+        remove_client(deployed, former)
+    hosts.place_hosts(deployed, progress, renews=True)
     progress("waiting for the gateway")
-    return [routed.check_release(deployed)]
+    yield routed.check_release(deployed)
 
 
 def _reaches_vpc_from_segment(settings: Settings) -> bool:
@@ -45,7 +53,7 @@ def _reaches_vpc_from_segment(settings: Settings) -> bool:
 #: Every trial; those that apply to a stack run in this order.
 TRIALS = (
     Trial("pair of gateways", pair.applies, pair.check_pair, own_kernels=True),
-    Trial("bonded hosts", bonded.applies, bonded.check_bonded_hosts),
+    Trial("bonded hosts", bonded.applies, bonded.check_bonded_hosts, max_clients=bonded.MACHINES),
     Trial("clients", hosts.applies, _start_clients),
     Trial("IPv6", ipv6.applies, lambda deployed, progress: ipv6.check_ipv6(deployed)),
     Trial("routed network", routed.applies, lambda deployed, progress: routed.check_routed(deployed)),
@@ -63,30 +71,63 @@ def trials_of(settings: Settings) -> list[Trial]:
     return [trial for trial in TRIALS if trial.applies(settings)]
 
 
-def deploy_and_check(stack: str, progress: Progress) -> list[Check]:
-    """Start the lab and a stack in it, or update both, leave them running, and return the stack's checks.
+@dataclass(frozen=True, slots=True)
+class StackFile:
+    """A stack as its file describes it."""
+
+    path: Path
+    settings: Settings
+    raw: Mapping[str, Any]
+
+    @property
+    def stack(self) -> str:
+        """Name of the stack."""
+        return self.settings.stack
+
+
+def read_stacks(paths: Sequence[Path]) -> list[StackFile]:
+    """Read stack files; nothing is touched.
 
     Raises:
-        SettingsError: the stack file is wrong; nothing was touched.
+        SettingsError: one of the files is wrong.
+    """
+    raws = [(path, read_stack_file(path)) for path in paths]
+    return [StackFile(path, parse(raw, stack=stack_name(path), endpoint=_LOOPBACK), raw) for path, raw in raws]
+
+
+def deploy_and_check(
+    region: labs.Region, stack: StackFile, progress: Progress, *, clients: int = DEFAULT_CLIENTS
+) -> list[Check]:
+    """Deploy a stack into a region, or update it, start at most so many of its clients, and return its checks.
+
+    Raises:
         LabError: the lab failed.
+        StackError: the settings, or what the program said of them.
         DeploymentError: the program failed.
     """
-    raw = read_stack_file(find_stack_file(stack))
-    settings = parse(raw, stack=stack, endpoint=_LOOPBACK)
-    region = labs.connect() or labs.start(progress=progress)
-    return _deploy_and_check(region, settings, raw, progress)
+    trials = trials_of(stack.settings)
+    region.use_own_kernels(any(trial.own_kernels for trial in trials))
+    try:
+        deployed = deploy(region, stack.stack, stack.raw, progress, file=stack.path)
+    finally:
+        region.use_own_kernels(False)
+    limit = min([clients, *(trial.max_clients for trial in trials if trial.max_clients is not None)])
+    deployed = replace(deployed, client_limit=limit)
+    checks = list(_report_left_out(deployed))
+    for trial in trials:
+        progress(f"checking: {trial.feature}")
+        for check in trial.check(deployed, progress):
+            progress(f"{'ok  ' if check.ok else 'FAIL'} {check.promise}: {check.figure}")
+            checks.append(check)
+    return checks
 
 
-def try_stack(path: Path, progress: Progress) -> list[Check]:
-    """Deploy a stack file into a region of its own, return the stack's checks, and take everything down.
-
-    Raises:
-        As `deploy_and_check`. Nothing is left behind in any case.
-    """
-    raw = read_stack_file(path)
-    settings = parse(raw, stack=stack_name(path), endpoint=_LOOPBACK)
-    with disposable_region(progress) as region:
-        return _deploy_and_check(region, settings, raw, progress)
+def _report_left_out(deployed: Deployment) -> Iterator[Check]:
+    """Report how many clients are started where not all are."""
+    started, clients = deployed.clients, deployed.settings.clients
+    if len(started) < len(clients):
+        names = ", ".join(client.name for client in started)
+        yield Check(True, f"{len(started)} of {len(clients)} clients started", names)
 
 
 #: Any endpoint of a lab: settings are parsed before the lab has one.
@@ -94,25 +135,35 @@ _LOOPBACK = "http://127.0.0.1"
 
 
 @contextmanager
-def disposable_region(progress: Progress = lambda _: None) -> Iterator[labs.Region]:
-    """Start a region under a name of its own that is removed when the block ends, however it ends."""
+def disposable_region(progress: Progress = lambda _: None, *, keep: bool = False) -> Iterator[labs.Region]:
+    """Start a region under a name of its own that is removed when the block ends, however it ends.
+
+    With `keep` it stays, also after an error, unless the block is interrupted.
+    """
     name = f"try{secrets.token_hex(3)}"
+    stays = False
     try:
-        yield labs.start(name, progress, disposable=True)
+        yield labs.start(name, progress, disposable=not keep)
+        stays = keep
+    except Exception:
+        stays = keep and labs.connect(name) is not None
+        raise
     finally:
-        progress("taking the region down")
-        labs.down(name)
+        if not stays:
+            with _uninterrupted():
+                progress("taking the region down")
+                labs.down(name)
 
 
-def _deploy_and_check(
-    region: labs.Region, settings: Settings, raw: Mapping[str, Any], progress: Progress
-) -> list[Check]:
-    trials = trials_of(settings)
-    region.use_own_kernels(any(trial.own_kernels for trial in trials))
-    deployed = deploy(region, settings.stack, raw, progress)
-    region.use_own_kernels(False)
-    checks: list[Check] = []
-    for trial in trials:
-        progress(f"checking: {trial.feature}")
-        checks += trial.check(deployed, progress)
-    return checks
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM during the block, in this process and in those that it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python changes a signal's handler in the main thread alone, and no other thread is interrupted.
+        return
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

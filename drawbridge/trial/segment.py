@@ -5,13 +5,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
-from itertools import permutations
 from pathlib import Path
 
 from drawbridge.trial import hosts, routed
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import MACHINES, run_checked, site_hosts
+from drawbridge.trial.hosts import run_checked, site_hosts
 from drawbridge.trial.measure import format_rtt, ping, wait_until
 from lab import region as labs
 from lab.errors import LabError
@@ -54,11 +53,11 @@ def find_members(deployed: Deployment) -> list[SegmentMember]:
     A bridging client adds the hosts of its LAN, which have no tunnel.
     """
     members = [find_member("gateway", deployed.gateway, "br0")]
-    for client in deployed.settings.clients[:MACHINES]:
-        host, lan = deployed.region.host(client.name), client.name if client.bridge else ""
+    for client in deployed.clients:
+        host, lan = deployed.host(client.name), client.name if client.bridge else ""
         members.append(find_member(client.name, host, "br0" if lan else "tap0", lan))
         for name in site_hosts(client, deployed.settings.tunnel.pool):
-            members.append(find_member(name, deployed.region.host(name), "eth0", lan))
+            members.append(find_member(name, deployed.host(name), "eth0", lan))
     return members
 
 
@@ -77,33 +76,30 @@ def find_member(name: str, host: labs.Host, device: str, lan: str = "") -> Segme
     return SegmentMember(name, host, device, IPv4Address(addresses[0]), lan)
 
 
-def check_segment(deployed: Deployment) -> list[Check]:
+def check_segment(deployed: Deployment) -> Iterator[Check]:
     """Check that members reach each other if they may, and that the clients' own routes stay."""
     members = find_members(deployed)
     meet = deployed.settings.tunnel.client_to_client
-    checks = []
-    for sender, receiver in permutations(members, 2):
+    for sender, receiver in routed.list_pairs(members):
         if sender.lan and sender.lan == receiver.lan:
             continue  # They reach each other on their LAN.
         pair = f"{sender.name} -> {receiver.name}"
         may_meet = meet or "gateway" in (sender.name, receiver.name)
         if not may_meet:
-            checks.append(Check(ping(sender.host, receiver.address, 2) is None, f"{pair} kept apart", "no answer"))
+            yield Check(ping(sender.host, receiver.address, 2) is None, f"{pair} kept apart", "no answer")
             continue
         rtt = ping(sender.host, receiver.address, _TUNNEL_SECONDS)
-        checks.append(Check(rtt is not None, f"{pair} {receiver.address}", format_rtt(rtt)))
+        yield Check(rtt is not None, f"{pair} {receiver.address}", format_rtt(rtt))
         for group, port in multicast_groups(deployed):
             received = count_multicast(sender, receiver, group, port, _MULTICAST_SECONDS)
-            checks.append(
-                Check(received == DATAGRAMS, f"{pair} multicast {group}:{port}", f"{received} of {DATAGRAMS}")
-            )
+            yield Check(received == DATAGRAMS, f"{pair} multicast {group}:{port}", f"{received} of {DATAGRAMS}")
     by_tunnel = [member for member in members if member.device != "eth0"]
-    checks += [*(_check_own_routes(deployed, member) for member in members[1:]), *map(check_no_warnings, by_tunnel)]
-    for client in deployed.settings.clients[:MACHINES]:
+    yield from (_check_own_routes(deployed, member) for member in members[1:])
+    yield from map(check_no_warnings, by_tunnel)
+    for client in deployed.clients:
         if client.bridge:
-            checks += check_bridge(deployed.region.host(client.name))
-            checks += routed.check_site(deployed, client) if deployed.settings.tunnel.vpc else []
-    return checks
+            yield from check_bridge(deployed.host(client.name))
+            yield from routed.check_site(deployed, client) if deployed.settings.tunnel.vpc else ()
 
 
 def check_bridge(host: labs.Host) -> list[Check]:

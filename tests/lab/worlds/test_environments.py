@@ -12,10 +12,12 @@ import pytest
 
 from drawbridge.operate import leftovers
 from drawbridge.operate.stack_files import find_stack_file
+from drawbridge.operate.stack_records import list_records
 from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
-from drawbridge.trial.hosts import run_checked, start_client, start_private_host
+from drawbridge.trial.hosts import PRIVATE_HOST, run_checked, start_client, start_private_host
 from drawbridge.trial.measure import ask_echo, ping, start_echo
+from drawbridge.trial.removal import destroy_stack
 from drawbridge.trial.routed import wait_report
 from lab.region import Host, Region
 from settings.stack_file import read_stack_file
@@ -31,9 +33,9 @@ def region() -> Iterator[Region]:
         yield running
 
 
-def config(job: str, public: str) -> dict[str, Any]:
-    """World `tenant` for one CI job: machines of a lab have names of their own."""
-    return {**read_stack_file(find_stack_file("tenant")), "drawbridge:clients": [{"name": job, "at": public}]}
+def config(public: str) -> dict[str, Any]:
+    """World `tenant` for one CI job."""
+    return {**read_stack_file(find_stack_file("tenant")), "drawbridge:clients": [{"name": "job", "at": public}]}
 
 
 def up(region: Region, stack: str, raw: dict[str, Any]) -> Deployment:
@@ -45,9 +47,8 @@ def up(region: Region, stack: str, raw: dict[str, Any]) -> Deployment:
 def job(made: Deployment) -> str:
     """A test job through the VPN: it asks a service of the environment's own; the source that saw."""
     assert wait_report(made, made.outputs["release"])["state"] == "ready"
-    service = f"service-{made.settings.stack}"
-    start_private_host(made, service)
-    tenant = made.region.host(service)
+    start_private_host(made)
+    tenant = made.host(PRIVATE_HOST)
     tenant.wait_booted(120)
     start_echo(tenant)
     client = start_client(made, 0, made.settings.clients[0].name)
@@ -57,19 +58,9 @@ def job(made: Deployment) -> str:
     return answer.source
 
 
-def down(made: Deployment, raw: dict[str, Any]) -> None:
-    """As `pulumi destroy` would, after what the job itself had started."""
-    ec2, stack = made.client("ec2"), made.settings.stack
-    found = ec2.describe_instances(Filters=[{"Name": "tag:Name", "Values": [f"service-{stack}"]}])["Reservations"]
-    ec2.terminate_instances(InstanceIds=[i["InstanceId"] for r in found for i in r["Instances"]])
-    for group in ec2.describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [made.outputs["vpcId"]]}])[
-        "SecurityGroups"
-    ]:
-        if group["GroupName"].startswith(f"service-{stack}"):
-            ec2.delete_security_group(GroupId=group["GroupId"])
-    made.region.remove_host(made.settings.clients[0].name)
-    with made.environment():
-        create_engine(made.region, stack, raw).destroy()
+def down(made: Deployment) -> None:
+    """As `drawbridge lab destroy` does: the stack, and what the job itself had started."""
+    assert destroy_stack(made.region, made.settings.stack, lambda _: None) == []
 
 
 def resolves(host: Host, name: str) -> str | None:
@@ -96,12 +87,12 @@ def as_pushed(client: Host) -> Iterator[None]:
 @pytest.mark.seed("3.12")
 @pytest.mark.seed("3.14")
 def test_two_at_a_time_then_nothing_then_again(region: Region) -> None:
-    raws = {"ci-1": config("job-1", "203.0.113.21"), "ci-2": config("job-2", "203.0.113.22")}
+    raws = {"ci-1": config("203.0.113.21"), "ci-2": config("203.0.113.22")}
     made = {name: up(region, name, raw) for name, raw in raws.items()}
     # Both are there, in networks of the same ranges, and neither knows of the other.
     assert {name: job(one) for name, one in made.items()} == {n: one.outputs["privateIp"] for n, one in made.items()}
     for name, other in (("ci-1", "ci-2"), ("ci-2", "ci-1")):
-        client, tenant = region.host(made[name].settings.clients[0].name), region.host(f"service-{name}")
+        client, tenant = made[name].host("job"), made[name].host(PRIVATE_HOST)
         assert resolves(client, f"gateway.{name}.tenant.internal") is None, "the Internet knows no such name"
         with as_pushed(client):
             for host in (client, tenant):
@@ -111,25 +102,32 @@ def test_two_at_a_time_then_nothing_then_again(region: Region) -> None:
     bundles = {name: set(leftovers.find_leftovers(one.account)) for name, one in made.items()}
     assert bundles["ci-1"] and bundles["ci-2"] and not bundles["ci-1"] & bundles["ci-2"]
 
-    down(made["ci-1"], raws["ci-1"])
+    machines = {host["name"] for host in region.status()["hosts"]}
+    assert machines == {"job", "job-ci-2"}, "the names of machines do not clash"
+    down(made["ci-1"])
+    status = region.status()
+    assert [host["name"] for host in status["hosts"]] == ["job-ci-2"]
+    assert [site["name"] for site in status["sites"]] == ["home-job-ci-2"]
+    assert [record.stack for record in list_records(region)] == ["ci-2"]
     assert leftovers.find_leftovers(made["ci-1"].account) == []
     assert set(leftovers.find_leftovers(made["ci-2"].account)) == bundles["ci-2"], "the other is untouched"
-    assert ping(region.host("job-2"), made["ci-2"].outputs["privateIp"], TUNNEL) is not None
+    assert ping(made["ci-2"].host("job"), made["ci-2"].outputs["privateIp"], TUNNEL) is not None
 
     # A second run is as clean as the first.
     again = up(region, "ci-1", raws["ci-1"])
     kinds = {thing.kind for thing in leftovers.find_leftovers(again.account)}
     assert kinds == {thing.kind for thing in bundles["ci-1"]}
     assert {"interface", "address", "parameter", "bucket", "role", "user", "instance", "VPC", "hosted zone"} <= kinds
-    down(again, raws["ci-1"])
-    down(made["ci-2"], raws["ci-2"])
+    down(again)
+    down(made["ci-2"])
+    assert region.status()["hosts"] == [] and list_records(region) == []
     assert [thing for one in made.values() for thing in leftovers.find_leftovers(one.account)] == []
 
 
 @pytest.mark.seed("3.14")
 def test_the_audit_finds_what_was_left(region: Region) -> None:
     """The control: each kind of thing that could be left, left."""
-    raw = config("job-3", "203.0.113.23")
+    raw = config("203.0.113.23")
     made = up(region, "ci-3", raw)
     with made.environment():
         create_engine(region, "ci-3", raw).destroy()

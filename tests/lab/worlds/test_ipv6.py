@@ -291,7 +291,7 @@ def test_a_routed_stack_has_ipv6_by_the_same_setting(deployed: Deployment, serve
     raw["drawbridge:clients"] = [{"name": "fixed", "address": "10.8.0.7"}, {"name": "any"}]
     with run.disposable_region() as region:
         stack = bring(region, raw)
-        checks = ipv6.check_ipv6(stack)
+        checks = list(ipv6.check_ipv6(stack))
         block = prefix(stack)
         addresses = [global_address(region.host(name), "tun0") for name in ("fixed", "any")]
         assert [check for check in checks if not check.ok] == []

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import boto3
 import pytest
@@ -12,17 +13,18 @@ from moto import mock_aws
 
 from drawbridge import errors
 from drawbridge.operate import account, lab_account
+from drawbridge.operate.stack_records import StackRecord, save_record
 from lab import linux
 from lab import region as labs
 from lab.errors import NotUp
 
 
-def no_lab() -> None:
+def no_lab(name: str) -> None:
     return None
 
 
 @pytest.fixture
-def running_lab(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def running_lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """A region on this machine, as far as the command asks."""
     environment = {"AWS_ACCESS_KEY_ID": "AKIALAB", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "eu-west-1"}
     region = SimpleNamespace(
@@ -30,8 +32,10 @@ def running_lab(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         environment=environment,
         directory=Path("/nowhere"),
         status=lambda: {"internet": "the-internet"},
+        stacks=tmp_path,
     )
-    monkeypatch.setattr(labs, "connect", lambda: region)
+    monkeypatch.setattr(labs, "connect", lambda name: region)
+    monkeypatch.setattr(labs, "running", lambda: ["try1a2b3c"])
     return region
 
 
@@ -75,6 +79,16 @@ def test_addresses_of_stack_lab_are_dialled_on_the_labs_internet(monkeypatch: py
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"])
 def test_stack_lab_takes_loopback(endpoint: str) -> None:
     assert lab_account.connect("lab", environ={"AWS_ENDPOINT_URL": endpoint}).stack == "lab"
+
+
+def test_any_stack_is_on_this_machine_if_the_environment_names_the_labs_api(running_lab: SimpleNamespace) -> None:
+    save_record(cast(labs.Region, running_lab), StackRecord(stack="team", aws_region="eu-north-1"))
+    (running_lab.stacks / "team.json").touch()
+    found = lab_account.connect("team", environ={"AWS_ENDPOINT_URL": "http://127.0.0.1:4999/"})
+    assert (found.stack, found.endpoint, found.namespace) == ("team", running_lab.endpoint, "the-internet")
+    assert found.session.region_name == "eu-north-1"
+    for environ in ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:5000"}, {"AWS_ENDPOINT_URL": "https://10.0.0.1:4999"}):
+        assert lab_account.connect("team", region="eu-west-1", environ=environ).endpoint is None
 
 
 def test_no_lab_runs(monkeypatch: pytest.MonkeyPatch) -> None:

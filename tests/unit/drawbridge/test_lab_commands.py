@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,8 @@ from click.testing import CliRunner, Result
 
 from drawbridge.commands import lab, lab_trial
 from drawbridge.commands.root import cli
+from drawbridge.operate.leftovers import Leftover
+from drawbridge.operate.stack_records import StackRecord, save_record
 from drawbridge.trial.checks import Check
 from lab import errors as lab_errors
 from lab.linux import require_privileges
@@ -42,30 +46,37 @@ def run(*arguments: str, stdin: str | None = None) -> Result:
 
 @pytest.fixture
 def trial(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What a trial finds; its parts are set by the tests."""
+    """What a trial finds; its parts are set by the tests. It notes which files were read, and how regions were used."""
+    module = SimpleNamespace(read=[], regions=[], checks=GOOD)
 
-    def up(stack: str, progress: Callable[[str], None]) -> list[Check]:
-        assert stack == "lab"
-        progress("building the image")
-        return GOOD
+    def read_stacks(paths: Sequence[Path]) -> list[SimpleNamespace]:
+        module.read += paths
+        return [SimpleNamespace(path=path, stack=path.stem.removeprefix("Pulumi.")) for path in paths]
 
-    module = SimpleNamespace(deploy_and_check=up, try_stack=lambda path, progress: GOOD)
+    def deploy_and_check(region: str, file: SimpleNamespace, progress: Callable[[str], None], **_: int) -> list[Check]:
+        progress(f"deploying {file.stack} into {region}")
+        if isinstance(module.checks, BaseException):
+            raise module.checks
+        return list(module.checks)
+
+    @contextmanager
+    def disposable_region(progress: Callable[[str], None], *, keep: bool) -> Iterator[SimpleNamespace]:
+        module.regions.append(keep)
+        yield SimpleNamespace(name="try1a2b3c")
+
+    module.read_stacks, module.deploy_and_check = read_stacks, deploy_and_check
+    module.disposable_region = disposable_region
     monkeypatch.setattr(lab_trial, "run", module)
+    module.labs = SimpleNamespace(DEFAULT="lab", connect=lambda name: f"lab {name}")
+    monkeypatch.setattr(lab_trial, "labs", module.labs)
     return module
-
-
-def raising(error: BaseException) -> Callable[..., list[Check]]:
-    def fail(*_: object) -> list[Check]:
-        raise error
-
-    return fail
 
 
 @pytest.mark.usefixtures("trial")
 def test_up_shows_progress_and_who_reaches_whom() -> None:
     result = run("up")
     assert result.exit_code == 0
-    assert "0.0 s  building the image" in result.stderr
+    assert "0.0 s  deploying lab into lab lab" in result.stderr
     assert [line.split() for line in result.stdout.splitlines()] == [
         ["ok", "alice", "->", "gateway", "10.8.0.1", "0.7", "ms"],
         ["ok", "alice", "->", "private", "host", "10.1.1.10", "0.9", "ms"],
@@ -73,25 +84,82 @@ def test_up_shows_progress_and_who_reaches_whom() -> None:
 
 
 def test_up_exits_1_when_one_check_fails(trial: SimpleNamespace) -> None:
-    trial.deploy_and_check = lambda stack, progress: BAD
+    trial.checks = BAD
     result = run("up")
     assert result.exit_code == 1
     assert "FAIL  alice -> metadata of the gateway" in result.stdout
 
 
 def test_up_that_checked_nothing_is_no_success(trial: SimpleNamespace) -> None:
-    trial.deploy_and_check = lambda stack, progress: []
+    trial.checks = []
     assert run("up").exit_code == 1
 
 
 @pytest.mark.usefixtures("trial")
 def test_up_json_is_json_alone() -> None:
     assert json.loads(run("up", "--json").stdout) == [
-        {"ok": True, "promise": check.promise, "figure": check.figure} for check in GOOD
+        {"stack": "lab", "ok": True, "promise": check.promise, "figure": check.figure} for check in GOOD
     ]
 
 
-@pytest.mark.parametrize("verb", [("up",), ("try", "team"), ("exec", "alice", "--", "true"), ("down",)])
+def test_up_deploys_several_stacks_and_heads_the_checks_of_each(
+    trial: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = run("up", "lab", str(mine), "--lab", "second")
+    assert [line for line in result.stdout.splitlines() if line.startswith("stack")] == ["stack lab", "stack team"]
+    assert "deploying team into lab second" in result.stderr
+    assert trial.read[1] == mine
+    twice = run("up", "team", str(mine))
+    assert (twice.exit_code, "stack team is named twice" in twice.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("trial")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_by_any_signal_is_one_line(
+    trial: SimpleNamespace, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: int) -> list[Check]:
+        signal.raise_signal(number)
+        return GOOD
+
+    trial.deploy_and_check = interrupt
+    before = signal.getsignal(signal.SIGTERM)
+    up, tried = run("up"), run("try", "lab")
+    assert (up.exit_code, tried.exit_code) == (128 + number, 128 + number)
+    assert "interrupted; to remove what was started: drawbridge lab down" in up.stderr
+    assert "interrupted; its region is removed" in tried.stderr
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_kept_region_says_how_to_look_at_it_and_how_to_take_it_down(trial: SimpleNamespace) -> None:
+    trial.checks = BAD
+    result = run("try", "ipv6", "--keep")
+    assert (result.exit_code, trial.regions) == (1, [True])
+    for command in ("lab status --lab try1a2b3c", "gateway status --stack ipv6", "lab down --lab try1a2b3c"):
+        assert f"drawbridge {command}" in result.stderr
+    run("try", "ipv6")
+    assert trial.regions == [True, False]
+
+
+def test_destroy_lists_what_is_left(trial: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[Leftover] = []
+    monkeypatch.setattr(lab_trial, "removal", SimpleNamespace(destroy_stack=lambda region, stack, progress: left))
+    result = run("destroy", "tenant")
+    assert (result.exit_code, result.stdout) == (0, "nothing of stack tenant is left\n")
+    left.append(Leftover("address", "eipalloc-1"))
+    result = run("destroy", "tenant")
+    assert result.exit_code == 1
+    assert [line.split() for line in result.stdout.splitlines()] == [["left", "name"], ["address", "eipalloc-1"]]
+    trial.labs.connect = lambda name: None
+    result = run("destroy", "tenant")
+    assert (result.exit_code, "no lab lab runs on this machine" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "verb", [("up",), ("try", "team"), ("exec", "alice", "--", "true"), ("down",), ("destroy", "lab"), ("env",)]
+)
 def test_without_root_or_tun_it_says_what_works_without(
     verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -116,7 +184,7 @@ def test_without_root_or_tun_it_says_what_works_without(
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
-        (KeyboardInterrupt(), 130, "drawbridge lab down"),
+        (KeyboardInterrupt(), 130, "interrupted"),
         (lab_errors.AlreadyUp("another one is being brought up"), 1, "another one is being brought up"),
         (lab_errors.ImageError("the image was cut off"), 1, "the image was cut off"),
         (
@@ -130,7 +198,7 @@ def test_without_root_or_tun_it_says_what_works_without(
 def test_what_goes_wrong_is_one_message(
     trial: SimpleNamespace, tmp_path: Path, error: BaseException, code: int, told: str, verb: str
 ) -> None:
-    trial.deploy_and_check = trial.try_stack = raising(error)
+    trial.checks = error
     stack = tmp_path / "stack.yaml"
     stack.touch()
     result = run(verb, *([str(stack)] if verb == "try" else []))
@@ -140,26 +208,19 @@ def test_what_goes_wrong_is_one_message(
 
 
 def test_try_takes_a_name_or_a_path(trial: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Path] = []
-
-    def try_stack(path: Path, progress: Callable[[str], None]) -> list[Check]:
-        asked.append(path)
-        return GOOD
-
-    trial.try_stack = try_stack
     named, other = project(tmp_path), tmp_path / "other.yaml"
     other.touch()
     monkeypatch.chdir(tmp_path)
     assert run("try", "team").exit_code == 0
     assert run("try", str(other)).exit_code == 0
-    assert asked == [named, other]
+    assert trial.read == [named, other]
     unknown = run("try", "nosuch")
     assert unknown.exit_code == 2
     assert "stacks that have a file: bonded, bridge" in unknown.stderr and "team" in unknown.stderr
 
 
 def test_try_writes_its_checks_also_when_they_fail(trial: SimpleNamespace, tmp_path: Path) -> None:
-    trial.try_stack = lambda path, progress: BAD
+    trial.checks = BAD
     stack, target = tmp_path / "stack.yaml", tmp_path / "checks.json"
     stack.touch()
     result = run("try", str(stack), "--json", str(target))
@@ -168,7 +229,7 @@ def test_try_writes_its_checks_also_when_they_fail(trial: SimpleNamespace, tmp_p
 
 
 @pytest.fixture
-def region(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def region(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """The lab's region with one machine, `alice`."""
 
     def host(name: str) -> SimpleNamespace:
@@ -183,7 +244,7 @@ def region(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     status = {
         "instances": [
             {
-                "name": "gateway",
+                "name": "drawbridge-tenant-gateway",
                 "type": "t4g.nano",
                 "state": "running",
                 "address": "10.1.0.10",
@@ -194,8 +255,14 @@ def region(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         "hosts": [{"name": "alice", "site": "cafe", "address": "192.168.1.5"}],
         "sites": [{"name": "cafe", "public": "203.0.113.7"}],
     }
-    running = SimpleNamespace(endpoint="http://127.0.0.1:4999", host=host, status=lambda: status)
-    module = SimpleNamespace(connect=lambda: running, down=lambda: True)
+    running = SimpleNamespace(
+        endpoint="http://127.0.0.1:4999",
+        host=host,
+        status=lambda: status,
+        environment={"AWS_ENDPOINT_URL": "http://127.0.0.1:4999"},
+        stacks=tmp_path,
+    )
+    module = SimpleNamespace(DEFAULT="lab", connect=lambda name: running, down=lambda name: True, running=list)
     monkeypatch.setattr(lab, "labs", module)
     return module
 
@@ -218,27 +285,50 @@ def test_exec_in_a_machine_that_is_not_there() -> None:
 
 
 def test_status_and_exec_and_down_where_no_lab_runs(region: SimpleNamespace) -> None:
-    region.connect = lambda: None
+    region.connect = lambda name: None
     assert "no lab runs" in run("status").stdout
     assert json.loads(run("status", "--json").stdout) == {}
     result = run("exec", "alice", "--", "true")
     assert (result.exit_code, "make lab" in result.stderr) == (1, True)
-    region.down = lambda: False
+    region.running = lambda: ["try1a2b3c"]
+    assert "others run: try1a2b3c" in run("status").stdout
+    region.down = lambda name: False
     assert run("down").stdout == "there was no lab to remove\n"
 
 
-@pytest.mark.usefixtures("region")
-def test_status_shows_the_region() -> None:
+def test_status_shows_the_region_with_its_stacks(region: SimpleNamespace) -> None:
+    record = StackRecord(
+        stack="tenant",
+        file="/infra/Pulumi.tenant.yaml",
+        aws_region="eu-west-1",
+        machines={"alice": "alice", "private-host": "private"},
+        clients={"alice": ["alice"]},
+    )
+    save_record(region.connect("lab"), record)
+    (region.connect("lab").stacks / "tenant.json").touch()
     lines = [line.split() for line in run("status").stdout.splitlines()]
     assert lines == [
         ["AWS", "API:", "http://127.0.0.1:4999"],
         [],
-        ["machine", "is", "address", "public"],
-        ["gateway", "t4g.nano,", "running", "10.1.0.10", "198.51.100.9"],
-        ["private", "t4g.nano,", "stopped"],
-        ["alice", "host", "at", "cafe", "192.168.1.5", "203.0.113.7"],
+        ["stack", "AWS", "region", "clients", "file"],
+        ["tenant", "eu-west-1", "alice", "/infra/Pulumi.tenant.yaml"],
+        [],
+        ["machine", "stack", "is", "address", "public"],
+        ["drawbridge-tenant-gateway", "tenant", "t4g.nano,", "running", "10.1.0.10", "198.51.100.9"],
+        ["private", "tenant", "t4g.nano,", "stopped"],
+        ["alice", "tenant", "host", "at", "cafe", "192.168.1.5", "203.0.113.7"],
     ]
-    assert [i["name"] for i in json.loads(run("status", "--json").stdout)["instances"]] == ["gateway", "private"]
+    state = json.loads(run("status", "--json").stdout)
+    assert [i["name"] for i in state["instances"]] == ["drawbridge-tenant-gateway", "private"]
+    assert [(stack["name"], stack["clients"]) for stack in state["stacks"]] == [("tenant", ["alice"])]
+
+
+@pytest.mark.usefixtures("region")
+def test_env_points_a_shell_at_the_region() -> None:
+    assert run("env", "--lab", "second").stdout.splitlines() == [
+        "export AWS_ENDPOINT_URL=http://127.0.0.1:4999",
+        "export DRAWBRIDGE_LAB=second",
+    ]
 
 
 @pytest.mark.usefixtures("region")
