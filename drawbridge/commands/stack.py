@@ -1,5 +1,6 @@
-"""drawbridge stack audit, cost and rotate."""
+"""drawbridge stack audit, cost, list and rotate."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import click
 
 from drawbridge import errors
 from drawbridge.commands import options, output, rotation
-from drawbridge.operate import leftovers, monthly_cost, rotations
-from drawbridge.operate.lab_account import connect
+from drawbridge.operate import leftovers, monthly_cost, rotations, stack_inventory
+from drawbridge.operate.account import Account
+from drawbridge.operate.lab_account import connect, connect_region
 from drawbridge.printable import escape_controls
 from settings.notices import find_notices
 from settings.parse import parse
@@ -52,10 +54,22 @@ def cost(stack_file: Path, connected: float, out: float, load: float, wants_json
 
 
 @click.command()
+@click.argument("name", required=False)
+@click.option("--all", "wants_all", is_flag=True, help="All stacks of the region, each with what it has left.")
 @options.of_account
 @options.json
-def audit(stack: str, region: str | None, wants_json: bool) -> None:
-    """List all resources of a stack in the account; exit 1 if there are any, as none may be after `pulumi destroy`."""
+def audit(name: str | None, wants_all: bool, stack: str, region: str | None, wants_json: bool) -> None:
+    """List all resources of a stack in the account; exit 1 if there are any, as none may be after `pulumi destroy`.
+
+    It needs no stack file if the region is given. With --all, it exits 1 if a stack is past its end, or is deployed in
+    part, without a gateway.
+    """
+    if wants_all:
+        if name:
+            raise click.UsageError("--all cannot be combined with NAME")
+        _audit_all(connect_region(region), wants_json=wants_json)
+        return
+    stack = name or stack
     account = connect(stack, region=region)
     resources = leftovers.find_leftovers(account)
     for key in leftovers.find_pending_keys(account):
@@ -71,6 +85,66 @@ def audit(stack: str, region: str | None, wants_json: bool) -> None:
         output.print_line(f"nothing of stack {stack} is in the account")
     if resources:
         raise SystemExit(1)
+
+
+def _audit_all(account: Account, *, wants_json: bool) -> None:
+    now = datetime.now(UTC)
+    rows = []
+    for summary in stack_inventory.list_summaries(account):
+        resources = leftovers.find_leftovers(replace(account, stack=summary.name))
+        if resources:
+            rows.append((summary, summary.describe_orphan(now), resources))
+    if wants_json:
+        audits = [
+            {"stack": summary.name, "orphan": orphan, "resources": resources} for summary, orphan, resources in rows
+        ]
+        output.print_line(output.as_json(audits))
+    elif rows:
+        output.table(
+            ("stack", "resources", "state", "end", ""),
+            [
+                (summary.name, str(len(resources)), summary.state, show_end(summary), orphan)
+                for summary, orphan, resources in rows
+            ],
+        )
+    else:
+        output.print_line("no stack is deployed in the region")
+    if any(orphan for _, orphan, _ in rows):
+        raise SystemExit(1)
+
+
+@click.command("list")
+@options.region
+@options.json
+def list_stacks(region: str | None, wants_json: bool) -> None:
+    """List all stacks of the account and region: owner, end, state, and cost a month without traffic.
+
+    It needs no stack file. A stack whose resources have no end, or not all of them, stays.
+    """
+    summaries = stack_inventory.list_summaries(connect_region(region))
+    if wants_json:
+        output.print_line(output.as_json(summaries))
+        return
+    output.table(
+        ("stack", "owner", "end", "state", "US$ a month"),
+        [
+            (
+                summary.name,
+                summary.owner,
+                show_end(summary),
+                summary.state,
+                "?" if summary.dollars is None else f"{summary.dollars:.2f}",
+            )
+            for summary in summaries
+        ],
+    )
+
+
+def show_end(summary: stack_inventory.StackSummary) -> str:
+    """Return a stack's end for people."""
+    if summary.end is None:
+        return "none"
+    return f"{summary.end:%Y-%m-%d %H:%MZ}" + (" (past)" if summary.is_past(datetime.now(UTC)) else "")
 
 
 @click.command()

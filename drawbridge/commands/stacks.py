@@ -21,6 +21,11 @@ COMMANDS = {
         "cost",
         "Show what STACK costs in a month, beside AWS Site-to-Site VPN and Client VPN for the same inputs.",
     ),
+    "list": LazyCommand(
+        "drawbridge.commands.stack",
+        "list_stacks",
+        "List all stacks of the account and region: owner, end, state, and cost a month without traffic.",
+    ),
     "new": LazyCommand(
         "drawbridge.commands.stack_new",
         "new",

@@ -45,6 +45,19 @@ def connect(stack: str, *, region: str | None = None, environ: Mapping[str, str]
         return Account(stack=stack, session=boto3.Session(region_name=chosen))
 
 
+def connect_region(region: str | None, environ: Mapping[str, str] = os.environ) -> Account:
+    """Return the account for work on all stacks of a region: the given one, or the environment's.
+
+    Raises `AwsError` if no region is known.
+    """
+    chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    with translate_aws_errors("any"):
+        session = boto3.Session(region_name=chosen)
+    if session.region_name is None:
+        raise errors.AwsError("no AWS region is given", "give --region, or set AWS_REGION")
+    return Account(stack="any", session=session)
+
+
 def operator_key(region: labs.Region) -> Path:
     """Return the path of the lab operator's private SSH key, which the lab's gateways accept."""
     return region.directory / "operator"

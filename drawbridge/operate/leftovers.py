@@ -75,23 +75,44 @@ _EC2_KINDS = {
 
 
 def _network(account: Account) -> Iterator[Leftover]:
-    """Find EC2's resources by their tags. DescribeTags still shows deleted ones, so each kind is listed."""
-    ec2 = account.client("ec2")
     ours = [{"Name": f"tag:{key}", "Values": [value]} for key, value in contract.tags(account.stack).items()]
+    yield from (Leftover(resource.kind, resource.id) for resource in list_ec2_resources(account, ours))
+
+
+@dataclass(frozen=True, slots=True)
+class Ec2Resource:
+    """A resource of EC2 that is not deleted."""
+
+    kind: str
+    id: str
+    details: dict[str, Any]
+    """EC2's description of it."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return its tags."""
+        # An interface alone has them under another key.
+        tags = self.details.get("Tags") or self.details.get("TagSet") or []
+        return {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def list_ec2_resources(account: Account, filters: list[dict[str, Any]]) -> Iterator[Ec2Resource]:
+    """Yield EC2's resources by filters of tags. DescribeTags still shows deleted ones, so each kind is listed."""
+    ec2 = account.client("ec2")
     for kind, (call, listed, key) in _EC2_KINDS.items():
         pages = (
-            ec2.get_paginator(call).paginate(Filters=ours)
+            ec2.get_paginator(call).paginate(Filters=filters)
             if ec2.can_paginate(call)
-            else [getattr(ec2, call)(Filters=ours)]
+            else [getattr(ec2, call)(Filters=filters)]
         )
         # EC2 lists deleted resources for a while.
         resources = (resource for page in pages for resource in page[listed])
         alive = (resource for resource in resources if resource.get("State") not in ("deleted", "deleting"))
-        yield from (Leftover(kind, resource[key]) for resource in alive)
-    for page in ec2.get_paginator("describe_instances").paginate(Filters=ours):
+        yield from (Ec2Resource(kind, resource[key], resource) for resource in alive)
+    for page in ec2.get_paginator("describe_instances").paginate(Filters=filters):
         for instance in (i for reservation in page["Reservations"] for i in reservation["Instances"]):
             if instance["State"]["Name"] not in ("terminated", "shutting-down"):
-                yield Leftover("instance", instance["InstanceId"])
+                yield Ec2Resource("instance", instance["InstanceId"], instance)
 
 
 def _parameters(account: Account) -> Iterator[Leftover]:
@@ -151,16 +172,26 @@ def _find_logs(account: Account) -> Iterator[Leftover]:
 
 def _find_zones(account: Account) -> Iterator[Leftover]:
     """Find hosted zones by their tags; Route 53 has no regions, so those of another region's stack are left out."""
-    route53, stack_tags = account.client("route53"), contract.tags(account.stack)
+    stack_tags = contract.tags(account.stack)
+    for zone, tags in _list_zones(account):
+        if stack_tags.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items() and _is_in_region(account, zone):
+            yield Leftover("hosted zone", f"{zone['Name'].rstrip('.')} ({zone['Id'].rpartition('/')[2]})")
+
+
+def _list_zones(account: Account) -> Iterator[tuple[dict[str, Any], list[dict[str, str]]]]:
+    """Yield each hosted zone of the account with its tags."""
+    route53 = account.client("route53")
     for page in route53.get_paginator("list_hosted_zones").paginate():
         for zone in page["HostedZones"]:
             id = zone["Id"].rpartition("/")[2]
-            tags = route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id)["ResourceTagSet"]["Tags"]
-            if not stack_tags.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items():
-                continue
-            regions = {vpc["VPCRegion"] for vpc in route53.get_hosted_zone(Id=id).get("VPCs", [])}
-            if not regions or account.session.region_name in regions:
-                yield Leftover("hosted zone", f"{zone['Name'].rstrip('.')} ({id})")
+            answer = route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id)
+            yield zone, answer["ResourceTagSet"]["Tags"]
+
+
+def _is_in_region(account: Account, zone: dict[str, Any]) -> bool:
+    details = account.client("route53").get_hosted_zone(Id=zone["Id"].rpartition("/")[2])
+    regions = {vpc["VPCRegion"] for vpc in details.get("VPCs", [])}
+    return not regions or account.session.region_name in regions
 
 
 def _find_keys(account: Account) -> Iterator[Leftover]:
@@ -173,18 +204,23 @@ def _find_keys(account: Account) -> Iterator[Leftover]:
 
 def _list_keys(account: Account) -> Iterator[dict[str, Any]]:
     """Yield the metadata of each key with the stack's tags."""
-    kms, stack_tags = account.client("kms"), contract.tags(account.stack)
+    stack_tags = contract.tags(account.stack)
+    for key, tags in _list_tagged_keys(account):
+        if stack_tags.items() <= {tag["TagKey"]: tag["TagValue"] for tag in tags}.items():
+            yield account.client("kms").describe_key(KeyId=key)["KeyMetadata"]
+
+
+def _list_tagged_keys(account: Account) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Yield the ID of each key of the account and region with its tags."""
+    kms = account.client("kms")
     for page in kms.get_paginator("list_keys").paginate():
         for key in page["Keys"]:
             try:
-                tags = kms.list_resource_tags(KeyId=key["KeyId"])["Tags"]
+                yield key["KeyId"], kms.list_resource_tags(KeyId=key["KeyId"])["Tags"]
             except ClientError as error:
                 # The policy of somebody else's key may keep its tags from the account's administrators.
                 if error.response["Error"]["Code"] != "AccessDeniedException":
                     raise
-                continue
-            if stack_tags.items() <= {tag["TagKey"]: tag["TagValue"] for tag in tags}.items():
-                yield kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]
 
 
 def _find_topics(account: Account) -> Iterator[Leftover]:
@@ -202,3 +238,28 @@ def list_alarms(account: Account) -> list[dict[str, Any]]:
     prefix = contract.alarm_prefix(account.stack)
     pages = account.client("cloudwatch").get_paginator("describe_alarms").paginate(AlarmNamePrefix=prefix)
     return [alarm for page in pages for alarm in page["MetricAlarms"]]
+
+
+def list_tagged_resources(account: Account) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield kind and tags of roles, hosted zones and keys of all stacks of the region."""
+    iam, region = account.client("iam"), account.session.region_name
+    prefix = f"{contract.PROJECT}-"
+    for page in iam.get_paginator("list_roles").paginate():
+        names = (role["RoleName"] for role in page["Roles"])
+        # IAM has no regions, so a role has its region in its name.
+        for name in (name for name in names if name.startswith(prefix) and name.endswith(f"-{region}")):
+            yield from _if_ours("role", iam.list_role_tags(RoleName=name)["Tags"])
+    for zone, tags in _list_zones(account):
+        for kind, values in _if_ours("hosted zone", tags):
+            if _is_in_region(account, zone):
+                yield kind, values
+    for key, tags in _list_tagged_keys(account):
+        for kind, values in _if_ours("key", [{"Key": tag["TagKey"], "Value": tag["TagValue"]} for tag in tags]):
+            if account.client("kms").describe_key(KeyId=key)["KeyMetadata"]["KeyState"] != _PENDING_DELETION:
+                yield kind, values
+
+
+def _if_ours(kind: str, tags: list[dict[str, str]]) -> Iterator[tuple[str, dict[str, str]]]:
+    values = {tag["Key"]: tag["Value"] for tag in tags}
+    if values.get("Project") == contract.PROJECT and "Stack" in values:
+        yield kind, values

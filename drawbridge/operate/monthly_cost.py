@@ -4,6 +4,7 @@ Prices are in one dated file, `prices.toml`. Costs that all three share (the hos
 """
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -85,9 +86,7 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
     """
     hour, month, gigabyte = read_prices()["hour"], read_prices()["month"], read_prices()["gigabyte"]
     machine, disk = settings.gateway.instance_type, settings.gateway.disk_size
-    if machine not in hour["instance"]:
-        types = ", ".join(hour["instance"])
-        raise errors.StackError(f"there is no price for {machine}", f"add it to {PRICES}; it has {types}")
+    _check_price(machine)
     sites = [client for client in settings.clients if client.lan]
     people = len(settings.clients) - len(sites)
     hours = people * usage.connected + len(sites) * HOURS_PER_MONTH
@@ -132,6 +131,28 @@ def compare_costs(settings: Settings, usage: Usage) -> tuple[Bill, Bill, Bill]:
             ),
         ),
     )
+
+
+def price_resources(
+    *, machines: Iterable[str], addresses: int, gibibytes: int, keys: int, zones: int, alarms: int
+) -> float:
+    """Return the monthly cost of resources that exist, without traffic, metrics and logs.
+
+    `machines` are the types of the instances that run. Raises `StackError` for a type without a price in the file.
+    """
+    hour, month = read_prices()["hour"], read_prices()["month"]
+    types = list(machines)
+    for machine in types:
+        _check_price(machine)
+    hours = sum(hour["instance"][machine] for machine in types) + addresses * hour["public_address"]
+    fixed = gibibytes * month["disk"] + keys * month["key"] + zones * month["zone"] + alarms * month["alarm"]
+    return float(HOURS_PER_MONTH * hours + fixed)
+
+
+def _check_price(machine: str) -> None:
+    types = read_prices()["hour"]["instance"]
+    if machine not in types:
+        raise errors.StackError(f"there is no price for {machine}", f"add it to {PRICES}; it has {', '.join(types)}")
 
 
 def _prepared_image(settings: Settings) -> list[Item]:

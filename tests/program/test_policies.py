@@ -24,6 +24,7 @@ from drawbridge import errors
 from drawbridge.operate import (
     bundle_probe,
     bundles,
+    claims,
     client_states,
     gateway_status,
     image_build,
@@ -32,6 +33,8 @@ from drawbridge.operate import (
     path_checks,
     path_reader,
     prepared_images,
+    stack_creation,
+    stack_inventory,
 )
 from drawbridge.operate.account import Account
 from drawbridge.operate.revoked_certificates import list_revoked
@@ -160,6 +163,28 @@ def test_a_deployer_keeps_the_record_of_a_public_name(become: Become, tmp_path: 
     assert look_up() == []
 
 
+def test_a_deployer_claims_ranges_for_a_new_stack(
+    become: Become, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Pulumi.yaml").write_text("name: drawbridge\nruntime: python\n")
+    monkeypatch.chdir(tmp_path)
+    become("deployer", DEPLOYER)
+    account = Account(stack="job", session=boto3.Session(region_name=REGION), endpoint=api.endpoint)
+    request = stack_creation.StackRequest(
+        name="job",
+        source=STACKS["ros2"],
+        owner=stack_creation.find_owner(account),
+        end=None,
+        region=None,
+        ssh_key=None,
+        admin_from=(),
+    )
+    created = stack_creation.create_stack(account, request)
+    assert created.claims[0].owner == "deployer"
+    claims.release_claims(account, created.claims)
+    assert claims.list_claims(account) == []
+
+
 def test_a_deployer_reaches_nothing_else(become: Become, api: Api) -> None:
     vpc = api.client("ec2").create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     api.client("iam").create_role(RoleName="admin", AssumeRolePolicyDocument=TRUST)
@@ -215,6 +240,7 @@ def test_an_operator_reads_a_stack_and_moves_its_rules(become: Become, api: Api,
         "role",
         "user",
     }
+    assert [stack.name for stack in stack_inventory.list_summaries(account)] == ["home-lan"]
     assert ingress_rules.allow_me(account, "home", IPv4Address("203.0.113.99")).after == "203.0.113.99/32"
     for secret in (account.names.keys, account.names.secret("server.key")):
         with pytest.raises(errors.AwsError, match="not authorized"):
