@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from drawbridge.operate import image_build
-from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, deploy
 from images import DEFAULT_IMAGE, PREPARED, find_architecture
+from lab.region import disposable_region
 from tests.support import waiting
 from tests.support.stacks import deploy_world, wait_current, world_config
 
@@ -24,7 +24,7 @@ TIMEOUT = 300.0
 
 def measure_boots(times: int = TIMES) -> Iterator[str]:
     """Yield a line for each image."""
-    with run.disposable_region() as region:
+    with disposable_region() as region:
         raw = world_config("lab")
         deployed = deploy_world(region, "lab", raw)
         for image in (DEFAULT_IMAGE, PREPARED):

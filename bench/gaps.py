@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from drawbridge.operate import image_build
-from drawbridge.trial import run
 from drawbridge.trial.bond_measure import measure_loss
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import fetch_bundle, run_checked
 from drawbridge.trial.measure import ping
 from images import DEFAULT_IMAGE, PREPARED, find_architecture
+from lab.region import disposable_region
 from tests.support.stacks import deploy_world, wait_current, world_config
 
 TIMES = 5
@@ -41,7 +41,7 @@ _KEYS = (
 def measure_gaps(times: int = TIMES) -> Iterator[str]:
     """Yield a line for each fault of each stack over each protocol."""
     for topology, stack, client in STACKS:
-        with run.disposable_region() as region:
+        with disposable_region() as region:
             for protocol in PROTOCOLS:
                 raw = world_config(stack)
                 raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "protocol": protocol}

@@ -21,9 +21,9 @@ from unittest.mock import patch
 import boto3
 from botocore.client import BaseClient
 
-from bench.lab import disposable_region
 from components.authority_provider import Issuer
 from contract import Names
+from lab.region import disposable_region
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.profile import render_profile
 from tests.support import gateway

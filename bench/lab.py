@@ -1,6 +1,5 @@
 """Figures of the lab: how soon packets follow the API, how much it carries, how many machines it bears."""
 
-import contextlib
 import secrets
 import socket
 import statistics
@@ -14,10 +13,9 @@ from typing import Any
 
 import boto3
 
-from lab import region as labs
 from lab.linux import run, within
 from lab.namespaces import add_namespace, delete_namespace
-from lab.region import Region
+from lab.region import Region, disposable_region
 
 IMAGE = "ami-0debian13amd64"
 INSTANCES = 50
@@ -48,16 +46,6 @@ def measure_lab() -> Iterator[str]:
     with disposable_region(boots=True) as booting:
         yield from _measure_boot(booting)
         yield from _measure_many_boots(booting)
-
-
-@contextlib.contextmanager
-def disposable_region(*, boots: bool) -> Iterator[Region]:
-    """A region of its own, gone at the end."""
-    name = f"b{secrets.token_hex(3)}"
-    try:
-        yield labs.start(name, boots=boots, disposable=True)
-    finally:
-        labs.down(name)
 
 
 def _ec2_client(running: Region) -> Any:

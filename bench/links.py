@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import get_args
 
-from bench.lab import disposable_region
 from drawbridge.trial.bond_measure import measure_loss, measure_throughput
 from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.link_faults import end_silence, silence
 from lab.linux import run
+from lab.region import disposable_region
 from openvpn.topology import BondMode
 from tests.support import pair as pairs
 from tests.support.pair import Pair, wait_bonded, wait_links

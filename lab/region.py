@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -390,6 +391,44 @@ def start(
             if isinstance(sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1], LabError):
                 raise LabError(f"the region did not come up: {log_end}") from None
             raise
+
+
+@contextlib.contextmanager
+def disposable_region(
+    progress: Callable[[str], None] = lambda _: None, *, boots: bool = True, keep: bool = False
+) -> Iterator[Region]:
+    """Start a lab under a name that no other has, and take it down when the block ends, however it ends.
+
+    With `keep` it stays, also after an error, unless the block is interrupted. Other arguments and errors are those of
+    `start`.
+    """
+    name = f"try{secrets.token_hex(3)}"
+    stays = False
+    try:
+        yield start(name, progress, boots=boots, disposable=not keep)
+        stays = keep
+    except Exception:
+        stays = keep and connect(name) is not None
+        raise
+    finally:
+        if not stays:
+            with _uninterrupted():
+                progress("taking the region down")
+                down(name)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM during the block, in this process and in those that it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python changes a signal's handler in the main thread alone, and no other thread is interrupted.
+        return
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _wait_ready(name: str, process: subprocess.Popen[bytes]) -> Region:

@@ -20,7 +20,7 @@ from lab.botocore_models import parse_models_once
 from lab.errors import NotPermitted
 from lab.linux import require_privileges
 
-pytest_plugins = ["tests.support.ledgers"]
+pytest_plugins = ["tests.support.ledgers", "lab.pytest_plugin"]
 
 TESTS = Path(__file__).parent
 

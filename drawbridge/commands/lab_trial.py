@@ -64,7 +64,7 @@ def try_(stack: Path, clients: int, keep: bool, json_file: Path | None) -> None:
     require_privileges()
     with _reported_work("its region is removed") as progress:
         (file,) = run.read_stacks([stack])
-        with run.disposable_region(progress, keep=keep) as region:
+        with labs.disposable_region(progress, keep=keep) as region:
             if keep:
                 _print_hints(region.name, file.stack)
             checks = {file.stack: run.deploy_and_check(region, file, progress, clients=clients)}

@@ -4,11 +4,7 @@ Everything goes the way a user's does: the program deploys through the AWS API, 
 bundle, and each promise is checked with packets. Nothing here knows how a component is built.
 """
 
-import secrets
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,38 +128,3 @@ def _report_left_out(deployed: Deployment) -> Iterator[Check]:
 
 #: Any endpoint of a lab: settings are parsed before the lab has one.
 _LOOPBACK = "http://127.0.0.1"
-
-
-@contextmanager
-def disposable_region(progress: Progress = lambda _: None, *, keep: bool = False) -> Iterator[labs.Region]:
-    """Start a region under a name of its own that is removed when the block ends, however it ends.
-
-    With `keep` it stays, also after an error, unless the block is interrupted.
-    """
-    name = f"try{secrets.token_hex(3)}"
-    stays = False
-    try:
-        yield labs.start(name, progress, disposable=not keep)
-        stays = keep
-    except Exception:
-        stays = keep and labs.connect(name) is not None
-        raise
-    finally:
-        if not stays:
-            with _uninterrupted():
-                progress("taking the region down")
-                labs.down(name)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM during the block, in this process and in those that it starts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python changes a signal's handler in the main thread alone, and no other thread is interrupted.
-        return
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

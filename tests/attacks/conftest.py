@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment
+from lab.region import disposable_region
 from tests.support import stacks
 
 
@@ -14,5 +14,5 @@ def segment() -> Iterator[Deployment]:
     """World `ros2`, one L2 segment with named multicast, with a client more: mallory."""
     raw = stacks.world_config("ros2")
     raw["drawbridge:clients"].append({"name": "mallory"})
-    with run.disposable_region() as region:
+    with disposable_region() as region:
         yield stacks.deploy_world(region, "ros2", raw)

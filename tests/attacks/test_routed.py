@@ -21,11 +21,10 @@ from scapy.layers.l2 import GRE
 from scapy.packet import Packet, Raw
 
 from drawbridge.operate.gateway_status import PRINT_CONNECTIONS, find_displaced
-from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import fetch_bundle, public_address, run_checked
 from drawbridge.trial.measure import ECHO_PORT, ping, start_echo
-from lab.region import Host
+from lab.region import Host, disposable_region
 from openvpn.bundle import certificate_of, tls_crypt_of
 from openvpn.handshake import Handshake
 from pki.authority import Certificate
@@ -49,7 +48,7 @@ def routed_config() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def routed() -> Iterator[Deployment]:
     """Stack `lab` with a second client."""
-    with run.disposable_region() as region:
+    with disposable_region() as region:
         deployed = stacks.deploy_world(region, "lab", routed_config())
         for name in ("alice", "bob"):
             assert ping(region.host(name), GATEWAY, promises.TUNNEL) is not None

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from drawbridge.operate.stack_files import find_stack_file
-from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import place_hosts, run_checked
 from drawbridge.trial.routed import wait_report
 from lab.errors import LabError
-from lab.region import Host, Region
+from lab.region import Host, Region, disposable_region
 from settings.stack_file import read_stack_file
 
 
@@ -41,7 +40,7 @@ def wait_current(made: Deployment) -> Deployment:
 @contextmanager
 def disposable_world(world: str) -> Iterator[Deployment]:
     """A world's own stack file, deployed into a region that is gone when the block ends."""
-    with run.disposable_region() as region:
+    with disposable_region() as region:
         yield deploy_world(region, world, world_config(world))
 
 

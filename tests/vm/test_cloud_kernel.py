@@ -22,9 +22,8 @@ from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import ping
-from drawbridge.trial.run import disposable_region
 from lab.errors import LabError, MachineDown
-from lab.region import Host
+from lab.region import Host, disposable_region
 from settings.stack_file import read_stack_file
 from tests.support import packages
 from tests.support.injected import inject_datagram

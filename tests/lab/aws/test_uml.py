@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from drawbridge.trial.hosts import run_checked
-from drawbridge.trial.run import disposable_region
 from lab.errors import LabError
 from lab.network.fabric import MIRROR
-from lab.region import Host, Region
+from lab.region import Host, Region, disposable_region
 from tests.support.pair import read_boot_id
 from tests.support.waiting import take_down, until
 

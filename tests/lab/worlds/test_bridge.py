@@ -17,7 +17,7 @@ import pytest
 
 from drawbridge.operate.bundles import kit_command
 from drawbridge.operate.stack_files import find_stack_file
-from drawbridge.trial import run, segment
+from drawbridge.trial import segment
 from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import place_hosts, run_checked
 from drawbridge.trial.measure import ping
@@ -25,7 +25,7 @@ from drawbridge.trial.routed import wait_report
 from drawbridge.trial.segment import DATAGRAMS, SegmentMember, count_multicast, interface_addresses
 from lab.errors import LabError
 from lab.linux import ip_batch
-from lab.region import Host, Region
+from lab.region import Host, Region, disposable_region
 from openvpn.addressing import derive_link_local
 from settings.stack_file import read_stack_file
 from tests.support import waiting
@@ -55,7 +55,7 @@ def bring(region: Region, raw: dict[str, Any]) -> Deployment:
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.disposable_region() as region:
+    with disposable_region() as region:
         yield bring(region, stack(timeout=10))
 
 

@@ -13,13 +13,12 @@ import pytest
 from drawbridge.operate import leftovers
 from drawbridge.operate.stack_files import find_stack_file
 from drawbridge.operate.stack_records import list_records
-from drawbridge.trial import run
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import PRIVATE_HOST, run_checked, start_client, start_private_host
 from drawbridge.trial.measure import ask_echo, ping, start_echo
 from drawbridge.trial.removal import destroy_stack
 from drawbridge.trial.routed import wait_report
-from lab.region import Host, Region
+from lab.region import Host, Region, disposable_region
 from settings.stack_file import read_stack_file
 from tests.support.cloud import raise_quotas
 
@@ -28,7 +27,7 @@ TUNNEL = 60.0
 
 @pytest.fixture(scope="module")
 def region() -> Iterator[Region]:
-    with run.disposable_region() as running:
+    with disposable_region() as running:
         raise_quotas(running)
         yield running
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from drawbridge.trial import ipv6, run
+from drawbridge.trial import ipv6
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import fetch_bundle, run_checked
 from drawbridge.trial.ipv6 import SERVER6, global_address
 from drawbridge.trial.measure import packets_arrive, ping, wait_until
 from drawbridge.trial.segment import SegmentMember, find_members
-from lab.region import Host, Region
+from lab.region import Host, Region, disposable_region
 from openvpn import bundle as openvpn_bundle
 from openvpn.addressing import derive_link_local
 from pki.authority import CertificateAuthority
@@ -41,7 +41,7 @@ def bring(region: Region, raw: dict[str, Any]) -> Deployment:
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.disposable_region() as region:
+    with disposable_region() as region:
         # EC2 sees the gateway's instance profile only some seconds after IAM has created it.
         region.set_rules(profile_delay=5)
         yield bring(region, RAW)
@@ -289,7 +289,7 @@ def test_a_routed_stack_has_ipv6_by_the_same_setting(deployed: Deployment, serve
     raw = deepcopy(RAW)
     raw["drawbridge:tunnel"] = {"device": "tun", "ipv6": "delegated", "redirect": "ipv6"}
     raw["drawbridge:clients"] = [{"name": "fixed", "address": "10.8.0.7"}, {"name": "any"}]
-    with run.disposable_region() as region:
+    with disposable_region() as region:
         stack = bring(region, raw)
         checks = list(ipv6.check_ipv6(stack))
         block = prefix(stack)

@@ -17,8 +17,7 @@ from drawbridge.trial.deployment import Deployment, deploy
 from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.link_faults import end_silence, silence
 from drawbridge.trial.routed import wait_report
-from drawbridge.trial.run import disposable_region
-from lab.region import Host
+from lab.region import Host, disposable_region
 from settings.stack_file import read_stack_file
 from tests.support.waiting import Lateness, until, wait_lossless
 

@@ -14,9 +14,8 @@ import pytest
 from drawbridge.trial.bond_measure import link_states, measure_loss, measure_throughput
 from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.link_faults import end_silence, silence
-from drawbridge.trial.run import disposable_region
 from lab.linux import nft, run
-from lab.region import Host
+from lab.region import Host, disposable_region
 from openvpn.topology import BondMode
 from tests.support import pair as pairs
 from tests.support.pair import Pair, read_boot_id, wait_bonded, wait_links

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from drawbridge.trial import run, segment
+from drawbridge.trial import segment
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import run_checked
 from drawbridge.trial.measure import ping, wait_until
 from drawbridge.trial.segment import DATAGRAMS, SegmentMember, count_multicast
-from lab.region import Host
+from lab.region import Host, disposable_region
 from openvpn.addressing import derive_link_local
 from tests.support import stacks, waiting
 from tests.support.every_segment import EverySegment
@@ -38,7 +38,7 @@ CYCLONE = (
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Deployment]:
-    with run.disposable_region() as region:
+    with disposable_region() as region:
         yield bring(region, RAW)
 
 
