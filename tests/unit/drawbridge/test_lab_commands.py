@@ -65,9 +65,10 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         yield SimpleNamespace(name="try1a2b3c")
 
     module.read_stacks, module.deploy_and_check = read_stacks, deploy_and_check
-    module.disposable_region = disposable_region
     monkeypatch.setattr(lab_trial, "run", module)
-    module.labs = SimpleNamespace(DEFAULT="lab", connect=lambda name: f"lab {name}")
+    module.labs = SimpleNamespace(
+        DEFAULT="lab", connect=lambda name: f"lab {name}", disposable_region=disposable_region
+    )
     monkeypatch.setattr(lab_trial, "labs", module.labs)
     return module
 
