@@ -11,42 +11,13 @@ import pulumi_aws as aws
 import contract
 from components.existing_vpc import EVERYWHERE, EVERYWHERE6, ExistingVpc
 from openvpn.listener import Listener
+from subnets import plan_subnets
 
-#: Number of the last /64 of a VPC's /56. `plan` numbers subnets from 0, so it never gets there.
+#: Number of the last /64 of a VPC's /56. `subnets.plan_subnets` numbers subnets from 0, so it never gets there.
 LAST6 = 255
 
 #: Source ports of connections (RFC 6056, 3.2), to which replies go.
 EPHEMERAL = (1024, 65535)
-
-
-@dataclass(frozen=True, slots=True)
-class Zone:
-    """The two subnets of one availability zone."""
-
-    public: IPv4Network
-    private: IPv4Network
-
-
-#: The first /22 of the VPC is reserved for public /24 subnets (three zones at most), unless private ones are /24 too.
-PUBLIC_RESERVE = 22
-
-
-def plan(cidr: IPv4Network, zones: int, private: int = 24) -> tuple[Zone, ...]:
-    """Return a public /24 and a private subnet of `cidr` for each zone.
-
-    The same zone always gets the same subnets, however many zones follow it. `private` is the prefix length of the
-    private subnets, 24 or less. Raises ValueError if `cidr` is too small.
-    """
-    if private == 24:
-        subnets = list(islice(cidr.subnets(new_prefix=24), 2 * zones))
-        if len(subnets) < 2 * zones:
-            raise ValueError(f"{cidr} has no room for {2 * zones} subnets of /24")
-        return tuple(Zone(*pair) for pair in zip(subnets[::2], subnets[1::2], strict=True))
-    reserved = max(1, 2 ** (private - PUBLIC_RESERVE))
-    privates = list(islice(cidr.subnets(new_prefix=max(private, cidr.prefixlen)), reserved, reserved + zones))
-    if len(privates) < zones:
-        raise ValueError(f"{cidr} has no room for {zones} subnets of /{private} behind the public ones")
-    return tuple(map(Zone, islice(cidr.subnets(new_prefix=24), zones), privates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +260,7 @@ class Network(pulumi.ComponentResource):
         # A subnet stays in the zone it was created in, whatever zones AWS adds.
         fixed_zone = pulumi.ResourceOptions(parent=self, ignore_changes=["availabilityZone"])
         subnets: dict[str, dict[str, aws.ec2.Subnet]] = {"public": {}, "private": {}}
-        for i, zone in enumerate(plan(args.cidr, len(args.zones), args.private_prefix)):
+        for i, zone in enumerate(plan_subnets(args.cidr, len(args.zones), args.private_prefix)):
             for n, (kind, cidr) in enumerate((("public", zone.public), ("private", zone.private)), start=2 * i):
                 subnet = aws.ec2.Subnet(
                     f"{name}-{kind}-{i}",

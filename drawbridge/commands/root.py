@@ -43,6 +43,11 @@ COMMANDS = {
     "gateway": LazyCommand("drawbridge.commands.gateway", "gateway", "Look at a gateway: status, logs, reachability."),
     "image": LazyCommand("drawbridge.commands.image", "image", "Prepared images: Debian with a gateway's packages."),
     "lab": LazyCommand("drawbridge.commands.lab", "lab", "An AWS region on this machine, with real packets."),
+    "map": LazyCommand(
+        "drawbridge.commands.stack_map",
+        "map_stack",
+        "Draw STACK as SVG: networks, addresses, and who reaches whom.",
+    ),
     "peer": LazyCommand("drawbridge.commands.peer", "peer", "Two hosts with a tunnel between them, without AWS."),
     "stack": LazyCommand("drawbridge.commands.stacks", "stacks", "A stack as a whole: its cost, backup and leftovers."),
 }

@@ -19,6 +19,7 @@ ROOT_MODULES: dict[str, frozenset[str]] = {
     "contract": frozenset(),
     "endpoint": frozenset(),
     "images": frozenset(),
+    "subnets": frozenset(),
     "__main__": frozenset({"program", "settings", "userdata"}),
     "setup": frozenset(),
 }

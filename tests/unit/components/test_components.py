@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 import pulumi
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import contract
 from components.access import Access, AccessArgs
@@ -20,14 +18,13 @@ from components.existing_vpc import ExistingVpc
 from components.firewall import Firewall, FirewallArgs
 from components.gateway import Gateway, GatewayArgs
 from components.grants import Grant, render_policy
-from components.network import Network, NetworkArgs, plan
+from components.network import Network, NetworkArgs
 from components.routes import Routes, RoutesArgs
 from components.vault import Vault, VaultArgs
 from images import IMAGES, find_architecture
 from openvpn.listener import Listener
 from settings import model
 from settings.checks import quotas
-from settings.checks.network import shortest_private_prefix
 from settings.draft import Draft
 from tests.unit.components.conftest import Declare
 from userdata.release import Release
@@ -576,43 +573,3 @@ def test_an_existing_vpc_is_left_as_it_is(declare: Declare) -> None:
     seen = declare(lambda: networks.append(Network("network", args)) or networks[0])  # type: ignore[func-returns-value]
     assert seen.children == {}
     assert (networks[0].cidrs, networks[0].route_tables) == ((NET("172.20.0.0/16"),), {"rtb-1": "rtb-1"})
-
-
-@st.composite
-def ranges(draw: Any) -> tuple[IPv4Network, int]:
-    prefix = draw(st.integers(16, 22))
-    start = draw(st.integers(0, 2**prefix - 1)) << (32 - prefix)
-    return IPv4Network((start, prefix)), draw(st.integers(1, 3 if prefix < 22 else 2))
-
-
-@given(ranges())
-def test_plan_is_apart_inside_and_stable(drawn: tuple[IPv4Network, int]) -> None:
-    cidr, zones = drawn
-    subnets = [subnet for zone in plan(cidr, zones) for subnet in (zone.public, zone.private)]
-    assert len(subnets) == 2 * zones
-    assert all(s.subnet_of(cidr) and s.prefixlen == 24 for s in subnets)
-    assert not any(a.overlaps(b) for i, a in enumerate(subnets) for b in subnets[:i])
-    assert plan(cidr, zones)[:1] == plan(cidr, 1)
-
-
-@given(ranges(), st.integers(17, 24))
-def test_wide_private_subnets_are_apart_inside_and_stable(drawn: tuple[IPv4Network, int], prefix: int) -> None:
-    """And the settings refuse just what there is no room for."""
-    cidr, zones = drawn
-    least = shortest_private_prefix(model.Network(cidr=cidr, zones=zones))
-    if prefix < least:
-        with pytest.raises(ValueError, match="has no room"):
-            plan(cidr, zones, prefix)
-        return
-    made = plan(cidr, zones, prefix)
-    subnets = [subnet for zone in made for subnet in (zone.public, zone.private)]
-    assert {zone.private.prefixlen for zone in made} == {prefix} and {zone.public.prefixlen for zone in made} == {24}
-    assert all(s.subnet_of(cidr) for s in subnets)
-    assert not any(a.overlaps(b) for i, a in enumerate(subnets) for b in subnets[:i])
-    assert plan(cidr, zones, prefix)[:1] == plan(cidr, 1, prefix)
-    assert made[0].public == plan(cidr, 1)[0].public, "the gateway stays where it is"
-
-
-def test_plan_needs_room() -> None:
-    with pytest.raises(ValueError, match=r"^10\.1\.0\.0/22 has no room for 6 subnets of /24$"):
-        plan(NET("10.1.0.0/22"), 3)
