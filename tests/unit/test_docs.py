@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from drawbridge.commands.root import cli
 from settings.model import Bridge, Settings
 from settings.problems import NAMESPACE
+from tests.support.code_blocks import CodeBlock, find_faults, read_code_blocks, split_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")])
@@ -150,3 +151,58 @@ def test_no_page_has_pulumi_delete_a_stack_file(page: Path) -> None:
     assert [
         command for command in commands if "--preserve-config" not in command and "`pulumi stack rm`" not in command
     ] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_code_block_is_checked_or_says_why_not(page: Path) -> None:
+    blocks = list(read_code_blocks(page))
+    assert len(re.findall(r"^ *```", page.read_text(), re.MULTILINE)) == 2 * len(blocks)
+    faults = {f"{page.relative_to(ROOT)}:{block.line}": faults for block in blocks if (faults := find_faults(block))}
+    assert faults == {}
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "fault"),
+    [
+        ("sh", "drawbridge client fetch\n", "drawbridge client fetch: NAME is missing"),
+        ("sh", "drawbridge nosuch\n", "drawbridge nosuch: no command 'nosuch'"),
+        ("sh", "drawbridge client list --nosuch\n", "drawbridge client list --nosuch: No such option"),
+        ("sh", "drawbridge lab down now\n", "drawbridge lab down now: takes no now"),
+        ("sh", "make nosuch   # and say why\n", "make nosuch: no target nosuch"),
+        ("sh", "tools/setup nosuch\n", "tools/setup nosuch: no part nosuch"),
+        ("sh", "pulumi up --nosuch\n", "pulumi up --nosuch: no option --nosuch"),
+        ("sh", "cat docs/nosuch.md x\n", "cat docs/nosuch.md x: docs/nosuch.md does not exist"),
+        ("sh", 'echo "$(aws ssm nosuch)"\n', "aws ssm nosuch: no command nosuch"),
+        ("sh", "aws ssm get-parameter --nosuch x\n", "aws ssm get-parameter --nosuch x: no option --nosuch"),
+        ("sh", "nosuch\n", "nosuch: nosuch is not a known program"),
+        ("yaml", "drawbridge:tunnel: {port: 0}\n", "drawbridge:tunnel.port: 0 is too small; use 1 or more"),
+        ("yaml", "jobs: {}\n", "not a part of a stack file: write <!-- not run: the reason --> before it"),
+        ("python", "def\n", "invalid syntax (<unknown>, line 1)"),
+        ("text", "output\n", "nothing runs a block of `text`: write <!-- not run: the reason --> before it"),
+    ],
+)
+def test_a_fault_in_a_code_block_is_found(language: str, text: str, fault: str) -> None:
+    block = CodeBlock(ROOT / "README.md", 1, language, text, None)
+    (found,) = find_faults(block)
+    assert found.startswith(fault)
+
+
+def test_a_block_that_nothing_runs_needs_a_reason(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- not run: it takes an hour -->\n```text\na\n```\n\n- x\n\n  <!-- not run: no -->\n  ```sh\n  b\n  ```\n"
+    )
+    first, second = read_code_blocks(page)
+    assert (first.reason, find_faults(first)) == ("it takes an hour", [])
+    assert (second.text, find_faults(second)) == ("b\n", ["the reason why nothing runs the block is missing"])
+
+
+def test_commands_of_a_script_are_told_apart() -> None:
+    script = "a --b 'c d' | e > f 2>/dev/null && g  # h\nX=1 i \\\n  j \"$(k l)\"\n"
+    assert list(split_commands(script)) == [
+        ["k", "l"],
+        ["a", "--b", "c d"],
+        ["e"],
+        ["g"],
+        ["X=1", "i", "j", "SUBSTITUTED"],
+    ]
