@@ -4,6 +4,7 @@ DrawbridgeError
 ├── StackError              the stack's name or file cannot be used, or its settings are wrong
 ├── DeploymentError         the program did not run to its end in the lab
 ├── AwsError                AWS refused, or could not be reached
+│   ├── AccessDeniedError   the credentials lack a permission
 │   ├── CredentialsError    no credentials, or expired ones
 │   └── NotDeployedError    the stack, or a part of it, is not deployed
 ├── ImageBuildError         a prepared image could not be built
@@ -38,6 +39,14 @@ class DeploymentError(DrawbridgeError):
 
 class AwsError(DrawbridgeError):
     """AWS refused, or could not be reached."""
+
+
+class AccessDeniedError(AwsError):
+    """The credentials lack a permission; `permission` is its name in IAM, such as `ssm:GetParameter`."""
+
+    def __init__(self, message: str, remedy: str, permission: str) -> None:
+        super().__init__(message, remedy)
+        self.permission = permission
 
 
 class CredentialsError(AwsError):

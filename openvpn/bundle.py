@@ -86,6 +86,20 @@ def tls_crypt_of(bundle: str) -> str:
     return _read_part(bundle, "tls-crypt-v2")
 
 
+def check_complete(bundle: str) -> None:
+    """Raise `BundleError` for a bundle that lacks a part, such as one of which only the beginning was written."""
+    for tag in ("ca", "cert", *(() if has_key_file(bundle) else ("key",)), "tls-crypt-v2"):
+        _read_part(bundle, tag)
+
+
+def has_same_keys(bundle: str, other: str) -> bool:
+    """Return whether two bundles have the same certificate and tls-crypt-v2 key; False if one of them is damaged."""
+    try:
+        return (certificate_of(bundle), tls_crypt_of(bundle)) == (certificate_of(other), tls_crypt_of(other))
+    except BundleError:
+        return False
+
+
 def remote_of(bundle: str) -> Remote:
     """Return the server that a bundle names, of several the first; raises `BundleError`."""
     words = [line.split() for line in bundle.partition("\n<ca>")[0].splitlines()]

@@ -35,7 +35,7 @@ def backup(file: Path, force: bool, passphrase_file: Path | None, stack: str, re
     """
     # Before secrets are read and the operator thinks of a passphrase.
     stack_backup.check_target(file, replace=force)
-    account = connect(stack, region=region)
+    account = connect(stack, region=region, policy="deployer")
     passphrase = _read_passphrase(passphrase_file, confirm=True)
     if len(passphrase) < SHORTEST_PASSPHRASE:
         raise errors.BackupError(
@@ -58,7 +58,7 @@ def restore(file: Path, passphrase_file: Path | None, stack: str, region: str | 
     Nothing that exists there is overwritten. If it is interrupted, run it again. The next `pulumi up` then takes the
     authority over.
     """
-    account = connect(stack, region=region)
+    account = connect(stack, region=region, policy="deployer")
     saved = stack_backup.read_backup(file, _read_passphrase(passphrase_file, confirm=False))
     with output.progress() as progress:
         written = stack_backup.restore_backup(account, saved, progress)

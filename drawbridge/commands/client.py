@@ -280,7 +280,7 @@ def rotate(name: str, stack: str, preview: bool) -> None:
 
     The former certificate is revoked; no other client notices. Run it when a bundle was lost or stolen.
     """
-    rotation.order(rotations.plan_client_rotation(stack, name, datetime.now(UTC)), stack, preview=preview)
+    rotation.order(lambda: rotations.plan_client_rotation(stack, name, datetime.now(UTC)), stack, preview=preview)
 
 
 @client.command()
@@ -309,8 +309,11 @@ def renew(
     if bool(names) == wants_all:
         raise click.UsageError("name the clients, or use --all")
     now = datetime.now(UTC)
-    renewal = renewals.plan_renewal(connect(stack, region=region), names, within, now)
-    if renewal is None:
-        output.print_line("no client's certificate ends within this time" if within else f"{stack} has no clients")
-        return
-    rotation.order_renewal(renewal, stack, now, preview=preview)
+    account = connect(stack, region=region)
+    rotation.order_renewal(
+        lambda: renewals.plan_renewal(account, names, within, now),
+        stack,
+        now,
+        preview=preview,
+        nothing="no client's certificate ends within this time" if within else f"{stack} has no clients",
+    )

@@ -153,7 +153,7 @@ def rotate(stack: str, preview: bool) -> None:
 
     New are the server's key, the tls-crypt-v2 key and the SSH host key. Every client needs its bundle again.
     """
-    rotation.order(rotations.plan_gateway_rotation(stack, datetime.now(UTC)), stack, preview=preview)
+    rotation.order(lambda: rotations.plan_gateway_rotation(stack, datetime.now(UTC)), stack, preview=preview)
 
 
 @gateway.command()

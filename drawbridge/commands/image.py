@@ -36,7 +36,7 @@ def build(
 
     Everything else that it creates is removed at its end, also if it fails or is interrupted.
     """
-    account = connect(stack, region=region)
+    account = connect(stack, region=region, policy="image-builder")
     with output.progress(quiet=wants_json) as progress:
         built = image_build.build_image(
             account, architecture or configured_architecture(stack), progress, subnet=subnet
@@ -49,7 +49,7 @@ def build(
 @options.json
 def list_(stack: str, region: str | None, wants_json: bool) -> None:
     """List the prepared images of the account and region, newest first."""
-    entries = prepared_images.list_images(connect(stack, region=region))
+    entries = prepared_images.list_images(connect(stack, region=region, policy="image-builder"))
     if wants_json:
         output.print_line(output.as_json(entries))
         return
@@ -71,5 +71,5 @@ def list_(stack: str, region: str | None, wants_json: bool) -> None:
 @options.of_account
 def remove(name: str, stack: str, region: str | None) -> None:
     """Deregister a prepared image, by its ID, and delete its snapshot. One that an instance runs on is refused."""
-    prepared_images.remove_image(connect(stack, region=region), name)
+    prepared_images.remove_image(connect(stack, region=region, policy="image-builder"), name)
     output.print_line(f"{name} and its snapshot are removed")

@@ -1,16 +1,24 @@
 """Carry out and print a rotation, for each `drawbridge … rotate`, or a renewal."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 from drawbridge.commands import output
 from drawbridge.operate.renewals import KEY, Renewal
 from drawbridge.operate.rotations import SECTION, Rotation, deploy_command
+from drawbridge.operate.stack_file_lock import lock_stack_file
+from drawbridge.operate.stack_files import find_stack_file
 
 
-def order(rotation: Rotation, stack: str, *, preview: bool) -> None:
-    """Write a rotation into the stack file unless this is a preview, and print the steps that follow."""
-    if not preview:
-        rotation.write()
+def order(plan: Callable[[], Rotation], stack: str, *, preview: bool) -> None:
+    """Write a rotation into the stack file unless this is a preview, and print the steps that follow.
+
+    `plan` reads the file, which no other command changes meanwhile.
+    """
+    with lock_stack_file(find_stack_file(stack)):
+        rotation = plan()
+        if not preview:
+            rotation.write()
     verb = "would get" if preview else "has"
     output.print_line(f"{rotation.stack_file} {verb} {SECTION}, {', '.join(rotation.keys)}: {rotation.moment}")
     output.print_line("nothing changes before the next deployment; the steps, in this order:")
@@ -29,10 +37,20 @@ def order(rotation: Rotation, stack: str, *, preview: bool) -> None:
     output.print_line(f"{last}. drawbridge gateway status --stack {stack}: who is connected again")
 
 
-def order_renewal(renewal: Renewal, stack: str, now: datetime, *, preview: bool) -> None:
-    """Write a renewal into the stack file unless this is a preview, and print the steps that follow."""
-    if not preview:
-        renewal.write()
+def order_renewal(
+    plan: Callable[[], Renewal | None], stack: str, now: datetime, *, preview: bool, nothing: str
+) -> None:
+    """Write a renewal into the stack file unless this is a preview, and print the steps that follow.
+
+    `plan` reads the file, which no other command changes meanwhile. `nothing` is printed if there is nothing to renew.
+    """
+    with lock_stack_file(find_stack_file(stack)):
+        renewal = plan()
+        if renewal and not preview:
+            renewal.write()
+    if renewal is None:
+        output.print_line(nothing)
+        return
     verb = "would get" if preview else "has"
     moment = renewal.moments[renewal.clients[0].name]
     count = f"{len(renewal.clients)} client" + ("s" if len(renewal.clients) > 1 else "")

@@ -156,4 +156,4 @@ def rotate(stack: str, preview: bool) -> None:
     New are the authority, what `drawbridge gateway rotate` replaces, and every client's key. All former certificates
     are revoked. It is for a theft: any `pulumi up` renews what ends soon, the authority among it, and cuts nobody.
     """
-    rotation.order(rotations.plan_stack_rotation(stack, datetime.now(UTC)), stack, preview=preview)
+    rotation.order(lambda: rotations.plan_stack_rotation(stack, datetime.now(UTC)), stack, preview=preview)

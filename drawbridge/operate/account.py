@@ -1,12 +1,13 @@
 """Call AWS for one stack's operator, and translate boto3's errors into the command's own."""
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import boto3
 from botocore import exceptions as boto
@@ -15,6 +16,10 @@ from botocore.config import Config
 import contract
 from drawbridge import errors
 
+Policy = Literal["deployer", "operator", "image-builder"]
+"""A file of docs/policies."""
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
 Dial = Callable[[str, int, float], socket.socket]
 """Opens a TCP connection to a host and port within so many seconds; raises OSError."""
 
@@ -22,6 +27,7 @@ Dial = Callable[[str, int, float], socket.socket]
 CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 
 NOT_FOUND_CODES = frozenset({"ParameterNotFound", "NoSuchBucket", "NoSuchKey"})
+DENIED_CODES = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 CREDENTIALS_CODES = frozenset(
     {"AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
 )
@@ -48,6 +54,8 @@ class Account:
     """Private SSH key that the gateway accepts, if it is known."""
     gateway: str = contract.GATEWAYS[0]
     """Letter of the gateway that is operated."""
+    policy: Policy = "operator"
+    """The policy that has every permission that the command needs."""
     _clients: dict[tuple[str, Config], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Clients that were created: creating one takes as long as a call."""
 
@@ -71,7 +79,7 @@ class Account:
 
     def parameter(self, name: str, *, secret: bool = False) -> str:
         """Return the value of an SSM parameter; raises `NotDeployedError` if it does not exist, else `AwsError`."""
-        with translate_aws_errors(self.stack, name):
+        with translate_aws_errors(self.stack, name, self.policy):
             answer = self.client("ssm").get_parameter(Name=name, WithDecryption=secret)
         return str(answer["Parameter"]["Value"])
 
@@ -92,7 +100,7 @@ class Account:
 
     def parameters(self, path: str, *, secret: bool = False) -> dict[str, str]:
         """Return every SSM parameter below a path, by its full name; raises `AwsError`."""
-        with translate_aws_errors(self.stack):
+        with translate_aws_errors(self.stack, policy=self.policy):
             pages = self.client("ssm").get_paginator("get_parameters_by_path")
             return {
                 parameter["Name"]: parameter["Value"]
@@ -108,8 +116,11 @@ class Account:
 
 
 @contextmanager
-def translate_aws_errors(stack: str, missing: str = "such resource") -> Iterator[None]:
-    """Raise boto3's errors as the command's own; `missing` is what `NotDeployedError` reports as missing."""
+def translate_aws_errors(stack: str, missing: str = "such resource", policy: Policy = "operator") -> Iterator[None]:
+    """Raise boto3's errors as the command's own.
+
+    `missing` is what `NotDeployedError` reports as missing, and `policy` what `AccessDeniedError` tells to attach.
+    """
     try:
         yield
     except boto.ClientError as error:
@@ -121,8 +132,10 @@ def translate_aws_errors(stack: str, missing: str = "such resource") -> Iterator
             ) from error
         if code in CREDENTIALS_CODES:
             raise errors.CredentialsError(f"AWS does not accept the credentials ({code})", _LOGIN) from error
+        if code in DENIED_CODES:
+            raise _describe_denial(stack, error, policy) from error
         raise errors.AwsError(
-            f"AWS refused {error.operation_name}: {code}: {message}", "ask for that permission, or use another profile"
+            f"AWS refused {error.operation_name}: {code}: {message}", "correct what AWS names, or try again later"
         ) from error
     except (
         boto.NoCredentialsError,
@@ -137,6 +150,33 @@ def translate_aws_errors(stack: str, missing: str = "such resource") -> Iterator
         ) from error
     except boto.BotoCoreError as error:
         raise errors.AwsError(f"AWS cannot be reached: {error}", "check the network and AWS_ENDPOINT_URL") from error
+
+
+#: AWS's words for who may not do what; EC2 adds an encoded message, which takes a permission of its own to read.
+_DENIAL = re.compile(r"(?:User: (\S+) is )?not authorized to perform: ([a-z0-9-]+:\w+)")
+_ENCODED = re.compile(r"\s*Encoded authorization failure message: \S+")
+#: The services whose refusals may leave the action out, by the code of the refusal.
+_SILENT_SERVICES = {"UnauthorizedOperation": "ec2", "AccessDenied": "s3"}
+
+
+def _describe_denial(stack: str, error: boto.ClientError, policy: Policy) -> errors.AccessDeniedError:
+    """Return which permission is missing, and who can give it.
+
+    Source: IAM User Guide, "Troubleshoot access denied error messages"; AWS KMS Developer Guide, "Key policies in AWS
+    KMS": a key's own policy decides.
+    """
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    match = _DENIAL.search(message)
+    service = _SILENT_SERVICES.get(code)
+    permission = match[2] if match else ":".join(filter(None, (service, error.operation_name)))
+    if permission.startswith("kms:"):
+        entity = (match and match[1]) or "your user or role"
+        remedy = f"add {entity} to drawbridge:secrets.users in the stack file, then: pulumi up --stack {stack}"
+    elif "explicit deny" in message:
+        remedy = f"docs/policies/{policy}.json is not enough: ask the administrator of the account or organization"
+    else:
+        remedy = f"attach docs/policies/{policy}.json to your user or role, or use another profile"
+    return errors.AccessDeniedError(f"AWS denies {permission}: {_ENCODED.sub('', message) or code}", remedy, permission)
 
 
 _LOGIN = "log in (aws sso login, or AWS_PROFILE), then: aws sts get-caller-identity"

@@ -26,7 +26,7 @@ from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.gateway_status import find_address, find_instances, read_report
 from drawbridge.operate.stored_bundles import read_stored_bundle
 from lab.linux import within
-from openvpn.bundle import BundleError, Remote, certificate_of, remote_of, tls_crypt_of
+from openvpn.bundle import BundleError, Remote, certificate_of, check_complete, has_same_keys, remote_of
 from openvpn.handshake import Handshake, ServerCertificateError, Wire, client_key_of
 from pki.authority import Certificate, PkiError
 
@@ -339,25 +339,27 @@ def _find_differences(account: Account, bundle: str) -> Iterator[tuple[ProbeStat
     except errors.NotDeployedError:
         yield "configuration", f"stack {account.stack} has no client {name}", "add it in the stack file, and deploy"
         return
-    expected = remote_of(current)
+    try:
+        check_complete(current)
+        expected, end = remote_of(current), Certificate.read(certificate_of(current)).not_after
+    except (BundleError, PkiError):
+        finding = f"the bundle of {name} in stack {account.stack} is damaged"
+        yield "configuration", finding, f"deploy again: pulumi up --stack {account.stack}"
+        return
     fetch = f"drawbridge client fetch {name} --stack {account.stack} --force"
     if certificate.not_after <= (now := datetime.now(UTC)):
-        finding, latest = f"the certificate of {name} ended on {certificate.not_after:%Y-%m-%d}", _read_end(current)
-        if latest > now:
-            yield "configuration", f"{finding}; its new one is valid until {latest:%Y-%m-%d}", fetch
+        finding = f"the certificate of {name} ended on {certificate.not_after:%Y-%m-%d}"
+        if end > now:
+            yield "configuration", f"{finding}; its new one is valid until {end:%Y-%m-%d}", fetch
         yield "configuration", f"{finding} and has not been renewed", f"pulumi up --stack {account.stack}, then {fetch}"
     if remote != expected:
         finding = f"the bundle leads to {remote.host} {remote.protocol} {remote.port}, the stack's gateway is at "
         finding += f"{expected.host} {expected.protocol} {expected.port}"
         yield "address" if remote.host != expected.host else "configuration", finding, fetch
-    if (certificate_of(current), tls_crypt_of(current)) != (certificate_of(bundle), tls_crypt_of(bundle)):
+    if not has_same_keys(bundle, current):
         yield "configuration", f"the bundle is not the one that {name} has now", fetch
     yield from _find_gateway_fault(account)
     yield from _find_closed_port(account, expected, address)
-
-
-def _read_end(bundle: str) -> datetime:
-    return Certificate.read(certificate_of(bundle)).not_after
 
 
 def _find_gateway_fault(account: Account) -> Iterator[tuple[ProbeState, str, str]]:

@@ -4,7 +4,7 @@ A bundle is a SecureString in SSM or an encrypted object in S3. Its text is a se
 and nowhere else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,12 +14,12 @@ from contract import Names
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.presigned_links import presign
-from drawbridge.operate.private_files import write_private_file
+from drawbridge.operate.private_files import write_private_files
 from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import LAB, configured_clients, find_stack_file
 from drawbridge.operate.stored_bundles import find_stored_bundle, list_bundles
 from kits import windows as kit
-from openvpn.bundle import BundleError, certificate_of, has_key_file, system_of
+from openvpn.bundle import BundleError, certificate_of, check_complete, has_key_file, system_of
 from openvpn.model import System
 from openvpn.pull_filter import own_address
 from pki.authority import Certificate, PkiError
@@ -76,6 +76,7 @@ def read_client(account: Account, name: str) -> EnrolledClient:
 
 def _describe_bundle(account: Account, names: Names, name: str, parameter: str, bundle: str) -> EnrolledClient:
     try:
+        check_complete(bundle)
         certificate = Certificate.read(certificate_of(bundle))
     except (BundleError, PkiError):
         # Without the cause, which has read secrets.
@@ -109,7 +110,7 @@ class SavedBundle:
 def save_bundle(account: Account, name: str, target: Path, *, replace: bool = False) -> SavedBundle:
     """Write a client's bundle to `target`, mode 0600 from the moment it exists.
 
-    A file is written completely or not at all. For a client on Windows its two scripts are written beside the bundle.
+    For a client on Windows its two scripts are written beside the bundle. All files are written completely, or none.
     Raises `BundleFileError` if a file exists and `replace` is not set, or cannot be written, and `NotDeployedError` if
     the stack has no such client.
     """
@@ -124,8 +125,7 @@ def save_bundle(account: Account, name: str, target: Path, *, replace: bool = Fa
         files = {target: profile[1], **{target.with_name(script): text for script, text in scripts}}
     if not replace and (existing := [path for path in files if path.exists()]):
         raise _already_exists(existing[0])
-    for path, text in files.items():
-        _write_bundle(path, text, replace=replace)
+    _write_bundle(files, replace=replace)
     return SavedBundle(system, tuple(files), lacks_key=has_key_file(bundle))
 
 
@@ -159,14 +159,17 @@ def read_single_file(account: Account, name: str) -> tuple[str, str]:
     return parameter, bundle
 
 
-def _write_bundle(target: Path, text: str, *, replace: bool) -> None:
+def _write_bundle(files: Mapping[Path, str], *, replace: bool) -> None:
+    """Write a bundle and its scripts; the first file is the bundle."""
     try:
         # Encoded as it is: lines that end in CR LF do so on purpose.
-        write_private_file(target, text.encode(), replace=replace)
-    except FileExistsError:
-        raise _already_exists(target) from None
+        write_private_files({path: text.encode() for path, text in files.items()}, replace=replace)
+    except FileExistsError as error:
+        raise _already_exists(Path(str(error.filename))) from None
     except OSError as error:
-        raise errors.BundleFileError(f"{target}: {error.strerror}", "name a file in a directory of yours") from error
+        raise errors.BundleFileError(
+            f"{next(iter(files))}: {error.strerror}", "name a file in a directory of yours"
+        ) from error
 
 
 def _already_exists(target: Path) -> errors.BundleFileError:
@@ -184,6 +187,7 @@ def kit_command(account: Account, name: str, *, seconds: int = 3600) -> str:
     key = account.names.kit_key(name)
     with translate_aws_errors(account.stack, f"kit for {name}"):
         if not account.client("s3").list_objects_v2(Bucket=bucket, Prefix=key).get("KeyCount"):
+            require_client(account, name)
             raise errors.NotDeployedError(
                 f"stack {account.stack} has no kit for {name}",
                 "kits are for Linux clients with `lan`, `at` or `bridge`, and for all of them if `tunnel.links` is 2; "
@@ -212,6 +216,11 @@ def has_kit(account: Account, name: str) -> bool:
     except errors.NotDeployedError:
         return False
     return True
+
+
+def require_client(account: Account, name: str) -> None:
+    """Raise `NotDeployedError` unless a client has a bundle, which may be damaged."""
+    _find_bundle(account, name)
 
 
 def _find_bundle(account: Account, name: str) -> tuple[Names, str, str, str]:

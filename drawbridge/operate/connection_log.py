@@ -55,11 +55,14 @@ def read_history(account: Account, client: str, since: timedelta) -> list[Connec
         AwsError: AWS refused, or cannot be reached.
     """
     history = read_events(account, since, client)
-    if not history and client not in {enrolled.name for enrolled in bundles.list_clients(account)}:
-        raise errors.NotDeployedError(
-            f"stack {account.stack} has no client {client}, and its connection log of this time has none either",
-            f"list its clients: drawbridge client list --stack {account.stack}; or look further back: --since 90d",
-        )
+    if not history:
+        try:
+            bundles.require_client(account, client)
+        except errors.NotDeployedError as error:
+            raise errors.NotDeployedError(
+                f"{error}, and its connection log of this time has no such client",
+                f"{error.remedy}; or look further back: --since 90d",
+            ) from error
     return history
 
 

@@ -77,7 +77,7 @@ def build_image(
         AwsError: AWS refused a call, or does not offer the machine.
         ImageBuildError: the packages could not be installed, or a step took too long.
     """
-    with translate_aws_errors(account.stack):
+    with translate_aws_errors(account.stack, policy=account.policy):
         build = _ImageBuild(account, architecture, progress, poll)
         with _interruptible():
             image = build.run(subnet)

@@ -15,7 +15,7 @@ from pathlib import Path
 import boto3
 
 from drawbridge import errors
-from drawbridge.operate.account import Account, dial, translate_aws_errors
+from drawbridge.operate.account import Account, Policy, dial, translate_aws_errors
 from drawbridge.operate.stack_files import LAB, configured_region
 from drawbridge.operate.stack_records import load_record
 from endpoint import endpoint_of, is_loopback, remote_endpoint
@@ -26,11 +26,18 @@ from lab.errors import NotPermitted, NotUp
 STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
-def connect(stack: str, *, region: str | None = None, environ: Mapping[str, str] = os.environ) -> Account:
+def connect(
+    stack: str,
+    *,
+    region: str | None = None,
+    policy: Policy = "operator",
+    environ: Mapping[str, str] = os.environ,
+) -> Account:
     """Return the account that a stack lives in; AWS is not called yet.
 
-    `region` wins over the stack file, AWS_REGION, AWS_DEFAULT_REGION and the AWS profile. Raises `StackError` for a
-    name that no stack can have, or an endpoint that stack `lab` refuses, and `lab.errors.NotUp` where no lab runs.
+    `policy` has every permission that the command needs. `region` wins over the stack file, AWS_REGION,
+    AWS_DEFAULT_REGION and the AWS profile. Raises `StackError` for a name that no stack can have, or an endpoint that
+    stack `lab` refuses, and `lab.errors.NotUp` where no lab runs.
     """
     if not STACK_NAME.fullmatch(stack):
         raise errors.StackError(f"{stack!r} is not a valid stack name", "use at most 63 of a-z 0-9 . _ -")
@@ -42,7 +49,7 @@ def connect(stack: str, *, region: str | None = None, environ: Mapping[str, str]
     # `pulumi up` deploys to the stack file's region, whatever the environment has.
     chosen = region or configured_region(stack) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     with translate_aws_errors(stack):
-        return Account(stack=stack, session=boto3.Session(region_name=chosen))
+        return Account(stack=stack, policy=policy, session=boto3.Session(region_name=chosen))
 
 
 def connect_region(region: str | None, environ: Mapping[str, str] = os.environ) -> Account:

@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
-from botocore.exceptions import ClientError
-
 from drawbridge import errors
 from drawbridge.operate import bundle_probe, bundles, client_states, connection_log, gateway_status
 from drawbridge.operate.account import Account, translate_aws_errors
@@ -26,7 +24,7 @@ from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import configured_clients
 from drawbridge.operate.stored_bundles import read_stored_bundle
 from drawbridge.operate.vpc_rules import IngressEgressRule, NetworkAclEntry, SubnetAcl, VpcRoute, VpcRouteTable
-from openvpn.bundle import BundleError, certificate_of, remote_of, tls_crypt_of
+from openvpn.bundle import BundleError, certificate_of, check_complete, has_same_keys, remote_of
 from openvpn.pull_filter import accepted_options, own_address
 from pki.authority import Certificate, PkiError
 
@@ -36,8 +34,6 @@ T = TypeVar("T")
 LOG_PERIOD = timedelta(days=7)
 
 _REMOTE = re.compile(r"^remote (\S+) ", re.MULTILINE)
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
-_PERMISSION = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,16 +128,7 @@ def _read(call: Callable[[], T]) -> T | Unread:
         return call()
     except (errors.AwsError, errors.MalformedError) as error:
         reason = "; ".join(filter(None, (str(error), error.remedy)))
-        cause = error.__cause__
-        if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in _DENIED:
-            return Unread(reason, _missing_permission(cause))
-        return Unread(reason)
-
-
-def _missing_permission(error: ClientError) -> str:
-    """Return the permission that AWS names in its refusal, or else the operation's."""
-    match = _PERMISSION.search(error.response["Error"].get("Message", ""))
-    return match[1] if match else str(error.operation_name)
+        return Unread(reason, error.permission if isinstance(error, errors.AccessDeniedError) else "")
 
 
 # --- the client -------------------------------------------------------------------------------------------------------
@@ -161,9 +148,20 @@ def _read_client(account: Account, name: str, bundle: str | None) -> tuple[Accou
         return account, described or stored, bundle
     if stored is None:
         return account, _find_former_client(account, name), bundle
-    text = bundle or stored
-    is_current = (certificate_of(text), tls_crypt_of(text)) == (certificate_of(stored), tls_crypt_of(stored))
-    return account, _describe_client(name, text, is_current=is_current), text
+    if bundle is None:
+        return account, _describe_stored_client(account, name, stored), stored
+    return account, _describe_client(name, bundle, is_current=has_same_keys(bundle, stored)), bundle
+
+
+def _describe_stored_client(account: Account, name: str, bundle: str) -> ClientRecord:
+    """Return a client by the bundle that the stack has for it; raises `BundleFileError` if that is damaged."""
+    try:
+        return _describe_client(name, bundle, is_current=True)
+    except errors.BundleFileError as error:
+        raise errors.BundleFileError(
+            f"the bundle of {name} in stack {account.stack} is damaged",
+            f"deploy again: pulumi up --stack {account.stack}",
+        ) from error
 
 
 def _find_bundle(account: Account, name: str) -> str | None:
@@ -190,6 +188,7 @@ def _find_former_client(account: Account, name: str) -> ClientRecord | Unread:
 
 def _describe_client(name: str, bundle: str, *, is_current: bool) -> ClientRecord:
     try:
+        check_complete(bundle)
         certificate = Certificate.read(certificate_of(bundle))
         remote = remote_of(bundle)
     except (BundleError, PkiError):

@@ -53,7 +53,7 @@ class PreparedImage:
 
 def list_images(account: Account) -> list[PreparedImage]:
     """Return the prepared images of the account and region, newest first; raises `AwsError`."""
-    with translate_aws_errors(account.stack):
+    with translate_aws_errors(account.stack, policy=account.policy):
         ec2 = account.client("ec2")
         pages = ec2.get_paginator("describe_images").paginate(
             Owners=["self"], Filters=[{"Name": "tag-key", "Values": [contract.IMAGE_TAG]}]
@@ -78,7 +78,7 @@ def remove_image(account: Account, image: str) -> None:
             f"{image} is in use by {', '.join(prepared.stacks)}",
             "let the gateway take a newer image (pulumi up --replace '**PinnedImage::**'), or destroy its stack",
         )
-    with translate_aws_errors(account.stack):
+    with translate_aws_errors(account.stack, policy=account.policy):
         ec2 = account.client("ec2")
         snapshots = {*prepared.snapshots} if prepared else set()
         snapshots.update(_find_snapshots(ec2, image))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from drawbridge import errors
 from drawbridge.operate.account import Account
-from drawbridge.operate.bundles import EnrolledClient, list_clients
+from drawbridge.operate.bundles import EnrolledClient, list_clients, read_client
 from drawbridge.operate.rotations import next_moment, read_settings, write_value
 from drawbridge.operate.stack_files import find_stack_file
 
@@ -47,10 +47,12 @@ def plan_renewal(account: Account, names: Collection[str], within: timedelta | N
             f"{stack_file} is a pair, whose gateways renew each other's certificates",
             f"deploy within a month before they end: pulumi up --stack {account.stack}",
         )
-    enrolled = {client.name: client for client in list_clients(account)}
+    # Without names all bundles are read; with names, no other client's, which may be damaged.
+    clients = [_read_enrolled(account, name) for name in dict.fromkeys(names)] if names else list_clients(account)
+    enrolled = {client.name: client for client in clients if client is not None}
     for name in names:
         _check_name(account.stack, stack_file, name, declared, enrolled)
-    chosen = [client for name, client in enrolled.items() if name in declared and (not names or name in names)]
+    chosen = [client for name, client in sorted(enrolled.items()) if name in declared]
     if within is not None:
         chosen = select_ending(chosen, within, now)
     if not chosen:
@@ -59,6 +61,13 @@ def plan_renewal(account: Account, names: Collection[str], within: timedelta | N
     moments = former | {client.name: next_moment(former.get(client.name, ""), now) for client in chosen}
     kits = frozenset(client.name for client in chosen if declared[client.name].needs_kit(settings.tunnel))
     return Renewal(stack_file, moments, tuple(chosen), kits)
+
+
+def _read_enrolled(account: Account, name: str) -> EnrolledClient | None:
+    try:
+        return read_client(account, name)
+    except errors.NotDeployedError:
+        return None
 
 
 def select_ending(clients: Sequence[_Client], within: timedelta, now: datetime) -> list[_Client]:

@@ -91,7 +91,7 @@ def take_backup(account: Account, now: datetime) -> Backup:
         BackupError: a deployment is under way or was cut off, so that bundles and authority do not fit together.
         AwsError: AWS refused.
     """
-    with translate_aws_errors(account.stack):
+    with translate_aws_errors(account.stack, policy=account.policy):
         number = str(account.client("sts").get_caller_identity()["Account"])
     gateways = {names.gateway: _read_gateway(account, names) for names in account.all_names}
     first = account.all_names[0]
@@ -342,7 +342,7 @@ class _ParameterWriter:
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
         try:
-            with translate_aws_errors(self._account.stack):
+            with translate_aws_errors(self._account.stack, policy=self._account.policy):
                 yield
         except errors.AwsError as error:
             error.remedy = f"nothing is lost: {error.remedy}; then run the same command again, which continues"

@@ -174,7 +174,8 @@ def refusal(code: str) -> boto.ClientError:
     [
         (refusal("ExpiredTokenException"), errors.CredentialsError),
         (refusal("UnrecognizedClientException"), errors.CredentialsError),
-        (refusal("AccessDeniedException"), errors.AwsError),
+        (refusal("AccessDeniedException"), errors.AccessDeniedError),
+        (refusal("ThrottlingException"), errors.AwsError),
         (refusal("ParameterNotFound"), errors.NotDeployedError),
         (boto.EndpointConnectionError(endpoint_url="https://x"), errors.AwsError),
         (boto.ConnectTimeoutError(endpoint_url="https://x"), errors.AwsError),

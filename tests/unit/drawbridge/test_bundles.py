@@ -229,7 +229,8 @@ def test_a_bonded_client_gets_the_command_that_installs_its_kit() -> None:
 
 
 @pytest.mark.usefixtures("kits")
-def test_a_client_without_a_kit_is_shown_who_has_one() -> None:
+def test_a_client_without_a_kit_is_shown_who_has_one(enrol: Enrol) -> None:
+    enrol("phone")
     result = CliRunner().invoke(cli, ["client", "kit", "phone", "--stack", STACK])
     assert result.exit_code == 1
     assert "`lan`, `at` or `bridge`" in result.stderr and "`tunnel.links` is 2" in result.stderr

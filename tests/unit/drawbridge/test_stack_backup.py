@@ -271,7 +271,7 @@ def test_denied_writes_are_named_and_lose_nothing(saved: Saved, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(stack_backup._ParameterWriter, "put", deny)
-        with pytest.raises(errors.AwsError, match="AWS refused PutParameter: AccessDeniedException") as caught:
+        with pytest.raises(errors.AwsError, match="AWS denies PutParameter") as caught:
             restore(saved.backup)
     assert "then run the same command again, which continues" in caught.value.remedy
     assert restore(saved.backup) == [NAMES.keys]
