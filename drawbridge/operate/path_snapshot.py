@@ -146,3 +146,38 @@ class PathSnapshot:
     """Sizes of packets, bytes, and whether the way to the gateway lets them pass or says that it does not."""
     verdict: Verdict | None = None
     """What a probe of the client's bundle saw from here, if one was made."""
+
+
+def client_of(path: PathSnapshot) -> ClientRecord:
+    """Return the client; raises `UnreadError` if none is named."""
+    client = require(path.client)
+    if client is None:
+        raise UnreadError(Unread("no client is named"))
+    return client
+
+
+def interface_of(path: PathSnapshot) -> VpcInterface:
+    """Return the gateway's interface; raises `UnreadError` if there is none."""
+    interface = require(path.interface)
+    if interface is None:
+        raise UnreadError(Unread("the gateway has no network interface"))
+    return interface
+
+
+def host_of(path: PathSnapshot) -> VpcInterface:
+    """Return the host's interface; raises `UnreadError` if there is none."""
+    host = require(path.host)
+    if host is None:
+        raise UnreadError(Unread(f"the VPC has no interface with {path.target}"))
+    return host
+
+
+def leaves_vpc(path: PathSnapshot) -> bool:
+    """Return whether the host is outside the VPC; raises `UnreadError`."""
+    return path.target is not None and not any(path.target in network for network in require(path.vpc_ranges))
+
+
+def list_listeners(path: PathSnapshot) -> list[tuple[str, int]]:
+    """Return protocol and port of each OpenVPN process; raises `UnreadError`."""
+    release = require(path.release)
+    return [(release.protocol, port) for port in release.ports]

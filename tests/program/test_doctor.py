@@ -17,7 +17,8 @@ from drawbridge import errors
 from drawbridge.operate import path_checks, path_reader
 from drawbridge.operate.account import Account
 from drawbridge.operate.client_machine import parse_machine
-from drawbridge.operate.path_checks import HopResult, PathHop
+from drawbridge.operate.path_checks import HopResult
+from drawbridge.operate.path_hops import PathHop
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deployment, deploy_into_moto, empty_aws
 

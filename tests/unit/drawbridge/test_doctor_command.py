@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from drawbridge.commands.root import cli
 from drawbridge.operate import path_checks, path_reader
-from drawbridge.operate.path_checks import HopResult, PathHop
+from drawbridge.operate.path_checks import HopResult
+from drawbridge.operate.path_hops import PathHop
 from drawbridge.operate.path_reader import PathQuery
 
 OK = HopResult(hop=PathHop.ELASTIC_IP, state="ok")

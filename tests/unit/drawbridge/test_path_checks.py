@@ -19,7 +19,8 @@ from drawbridge.operate.client_states import SessionState
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.deployed_release import DeployedRelease
 from drawbridge.operate.gateway_status import AgentReport, GatewayInstance
-from drawbridge.operate.path_checks import CHECKS, HopResult, PathHop, find_first_broken, judge_path
+from drawbridge.operate.path_checks import CHECKS, HopResult, find_first_broken, judge_path
+from drawbridge.operate.path_hops import PathHop
 from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, PathSnapshot, Unread, VpcInterface
 from drawbridge.operate.vpc_rules import (
     EVERYWHERE,
