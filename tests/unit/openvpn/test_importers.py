@@ -1,7 +1,7 @@
 """Bundles in the programs that import them: NetworkManager's own importer, and the options that others refuse.
 
-Does not prove that those programs connect. Sources of the options: OpenVPN 3's `client/cliopt.hpp` (aa57ac46) and
-Tunnelblick's `defines.h` (9e5afa8d).
+Does not prove that those programs connect. OpenVPN itself reads the bundles in test_real_openvpn.py. Sources of the
+options: OpenVPN 3's `client/cliopt.hpp` (aa57ac46) and Tunnelblick's `defines.h` (9e5afa8d).
 """
 
 import json
@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -20,6 +21,8 @@ from openvpn.profile import render_profile
 from openvpn.topology import BondedSegment, BridgedSegment, Routed, Segment
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
+from settings.parse import parse
+from settings.problems import SettingsError
 from tests.support import nm_import
 from tests.support.debian_packages import unpack
 
@@ -40,7 +43,17 @@ TUNNELS = {
         TunnelClient(name="alice"), TunnelClient(name="home", lan=(LAN,)))),
     "bonded": replace(ROUTED, topology=BondedSegment(), listener=Listener("udp", (1194, 1195))),
 }  # fmt: skip
-ROUTED_TUNNELS = [kind for kind, tunnel in TUNNELS.items() if isinstance(tunnel.topology, Routed)]
+ROUTED_TUNNELS = tuple(kind for kind, tunnel in TUNNELS.items() if isinstance(tunnel.topology, Routed))
+
+#: Programs, with the systems whose bundles they import, and the kinds of tunnel whose bundles each test imports.
+CASES: dict[str, tuple[tuple[System, ...], tuple[str, ...]]] = {
+    "OpenVPN 2.6": (("linux",), tuple(TUNNELS)),
+    "OpenVPN 2.7": (("linux",), tuple(TUNNELS)),
+    "NetworkManager": (("networkmanager",), tuple(TUNNELS)),
+    "OpenVPN 3 (OpenVPN Connect)": (("android", "ios"), ROUTED_TUNNELS),
+    "Tunnelblick": (("macos",), ROUTED_TUNNELS),
+}
+PAGE = Path(__file__).parents[3] / "docs" / "clients.md"
 
 #: Options that OpenVPN 3 reads, or leaves out with a note in its log. It refuses a profile with any other.
 OPENVPN_3 = {
@@ -96,7 +109,7 @@ def run_importer(plugin: Path, bundle: str, directory: Path) -> subprocess.Compl
 
 
 @pytest.mark.allow_subprocess
-@pytest.mark.parametrize("kind", TUNNELS)
+@pytest.mark.parametrize("kind", CASES["NetworkManager"][1])
 def test_networkmanager_imports_every_bundle(kind: str, plugin: Path, tmp_path: Path) -> None:
     bundle = render(TUNNELS[kind], "networkmanager")
     done = run_importer(plugin, bundle, tmp_path)
@@ -129,13 +142,13 @@ def test_networkmanager_refuses_what_its_parser_does_not_know(plugin: Path, tmp_
     assert done.returncode == 1 and "mssfix" in done.stderr
 
 
-@pytest.mark.parametrize("system", ["android", "ios"])
-@pytest.mark.parametrize("kind", ROUTED_TUNNELS)
+@pytest.mark.parametrize("system", CASES["OpenVPN 3 (OpenVPN Connect)"][0])
+@pytest.mark.parametrize("kind", CASES["OpenVPN 3 (OpenVPN Connect)"][1])
 def test_openvpn_3_knows_every_option_of_a_bundle_for_phones(kind: str, system: System) -> None:
     assert options(render(TUNNELS[kind], system)) <= OPENVPN_3
 
 
-@pytest.mark.parametrize("kind", ROUTED_TUNNELS)
+@pytest.mark.parametrize("kind", CASES["Tunnelblick"][1])
 def test_tunnelblick_installs_a_bundle_without_a_question(kind: str) -> None:
     bundle = render(TUNNELS[kind], "macos")
     assert not options(bundle) & TUNNELBLICK_REFUSES
@@ -152,3 +165,44 @@ def test_a_bundle_for_windows_is_the_control() -> None:
 @pytest.mark.parametrize("system", ["linux", "networkmanager", "windows", "macos", "android", "ios"])
 def test_a_bundle_says_what_its_client_runs(system: System) -> None:
     assert system_of(render(ROUTED, system)) == system_of(render(ROUTED, system).replace("\n", "\r\n")) == system
+
+
+#: A stack file's section for each kind of tunnel that is a segment.
+SEGMENTS: dict[str, dict[str, object]] = {
+    "segment": {"drawbridge:tunnel": {"device": "tap"}},
+    "bridged": {"drawbridge:tunnel": {"device": "tap"}},
+    "bonded": {"drawbridge:tunnel": {"device": "tap", "links": 2}},
+}
+
+
+def is_refused(kind: str, system: System) -> bool:
+    """Return whether a stack's settings refuse a client's system on a kind of tunnel."""
+    raw = {"aws:region": "eu-west-1", "drawbridge:clients": [{"name": "alice", "system": system}]}
+    try:
+        parse({**raw, **SEGMENTS.get(kind, {})}, stack="team", endpoint="http://127.0.0.1")
+    except SettingsError as error:
+        return any(problem.key.endswith("clients[0].system") for problem in error.problems)
+    return False
+
+
+def render_table() -> str:
+    """Return the table of programs and kinds of tunnel, as the page has it."""
+    lines = [f"| program | `system` | {' | '.join(TUNNELS)} |", "| --- " * (2 + len(TUNNELS)) + "|"]
+    for program, (systems, kinds) in CASES.items():
+        cells = []
+        for kind in TUNNELS:
+            refused = {is_refused(kind, system) for system in systems}
+            cells.append("refused" if refused == {True} else "imported" if kind in kinds else "no")
+        lines.append(f"| {program} | {', '.join(f'`{system}`' for system in systems)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_has_the_table_of_these_tests() -> None:
+    table = render_table()
+    assert table in PAGE.read_text(), f"docs/clients.md must have this table:\n{table}"
+
+
+def test_every_bundle_that_a_stack_issues_is_imported_by_its_program() -> None:
+    """No cell is `no`, and every system but Windows, whose bundles run elsewhere, has a program."""
+    assert "| no |" not in render_table()
+    assert {system for systems, _ in CASES.values() for system in systems} == {*get_args(System)} - {"windows"}

@@ -41,6 +41,8 @@ from tests.support.debian_packages import unpack
 from tests.support.network_namespace import NetworkNamespace, network_namespace
 from tests.support.requests import create_request
 from tests.support.waiting import Lateness, until
+from tests.unit.openvpn.test_importers import CASES, TUNNELS
+from tests.unit.openvpn.test_importers import render as render_kind
 from userdata.cloud_config import FILES
 from userdata.files import agent
 
@@ -334,6 +336,23 @@ def test_bundle_gets_in_without_one_warning(site: Site, version: str, request: p
     site.on_client("ping", "-c", "1", "-W", "5", "10.8.0.1")
     for log in (server.log, client.log):
         assert not re.findall("(?i).*(?:warning|deprecated).*", log)
+
+
+@pytest.mark.parametrize("version", ["2.6", "2.7"])
+def test_openvpn_knows_every_option_of_a_bundle(version: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    program = request.getfixturevalue("openvpn_2_7") if version == "2.7" else ("openvpn",)
+    file = tmp_path / "alice.ovpn"
+    for kind in CASES[f"OpenVPN {version}"][1]:
+        bundle = render_kind(TUNNELS[kind])
+        file.write_text(bundle)
+        # An option that does not exist ends the program, once it has read the bundle.
+        command = [*program, "--config", str(file), "--end-of-options"]
+        read = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        assert "[CMD-LINE]:1: end-of-options" in read and version in read, (kind, read)
+        assert not re.findall("(?i).*(?:warning|deprecated).*", read)
+    file.write_text(bundle.replace("verb 3\n", "verb 3\nblock-outside-dns-anew\n"))
+    refused = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert "block-outside-dns-anew" in refused, "the control: the bundle is read"
 
 
 def test_a_client_that_cannot_look_up_the_name_gets_in_by_the_address(site: Site) -> None:
