@@ -92,10 +92,10 @@ def check_complete(bundle: str) -> None:
         _read_part(bundle, tag)
 
 
-def has_same_keys(bundle: str, other: str) -> bool:
+def has_same_keys(bundle: str, reference: str) -> bool:
     """Return whether two bundles have the same certificate and tls-crypt-v2 key; False if one of them is damaged."""
     try:
-        return (certificate_of(bundle), tls_crypt_of(bundle)) == (certificate_of(other), tls_crypt_of(other))
+        return (certificate_of(bundle), tls_crypt_of(bundle)) == (certificate_of(reference), tls_crypt_of(reference))
     except BundleError:
         return False
 
@@ -108,6 +108,12 @@ def remote_of(bundle: str) -> Remote:
         case [host, port], [protocol], [name, *_] if _PORT.fullmatch(port) and 0 < int(port) < 65536:
             return Remote(host, int(port), "tcp" if protocol.startswith("tcp") else "udp", name)
     raise BundleError("the bundle has no remote, proto and verify-x509-name; fetch it again")
+
+
+def with_port(bundle: str, port: int) -> str:
+    """Return a bundle that leads to another port of the same server."""
+    profile, opening, parts = bundle.partition("\n<ca>")
+    return re.sub(r"^(remote \S+) \d+", rf"\g<1> {port}", profile, flags=re.MULTILINE) + opening + parts
 
 
 def _read_part(bundle: str, tag: str) -> str:

@@ -37,6 +37,9 @@ _OPEN = 2.5
 """Seconds for the first answer; the rest is for TLS."""
 
 ProbeState = Literal["fine", "configuration", "nothing", "unanswered", "address"]
+ProbeCause = Literal["", "server-certificate-ended", "clock-behind"]
+ProbeResult = tuple[ProbeState, str, str] | tuple[ProbeState, str, str, ProbeCause]
+"""State, what was found, the remedy, and the cause if it has a name of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +57,8 @@ class Verdict:
     """What the probe saw."""
     remedy: str
     seconds: float
+    cause: ProbeCause = ""
+    """Why the bundle refuses the gateway's certificate, if it is not the bundle's fault; else empty."""
 
     @property
     def fine(self) -> bool:
@@ -102,10 +107,10 @@ def probe_bundle(bundle: str) -> Verdict:
             f"this is not a bundle: {error}", "fetch it: drawbridge client fetch NAME"
         ) from None
 
-    def verdict(state: ProbeState, finding: str, remedy: str) -> Verdict:
+    def verdict(state: ProbeState, finding: str, remedy: str, cause: ProbeCause = "") -> Verdict:
         where = f"{remote.host} {remote.protocol} {remote.port}"
         seconds = round(time.monotonic() - start, 2)
-        return Verdict(state=state, remote=where, finding=finding, remedy=remedy, seconds=seconds)
+        return Verdict(state=state, remote=where, finding=finding, remedy=remedy, seconds=seconds, cause=cause)
 
     if certificate.not_after <= datetime.now(UTC):
         finding = f"the certificate of {certificate.common_name} ended on {certificate.not_after:%Y-%m-%d}"
@@ -140,8 +145,8 @@ def _try_remote(
     address: tuple[Any, ...],
     echo: "Future[bool | None]",
     start: float,
-) -> tuple[ProbeState, str, str]:
-    """State, what is finding, and the remedy."""
+) -> ProbeResult:
+    """Return what an attempt at the bundle's `remote` shows."""
     try:
         wire = (_Stream if remote.protocol == "tcp" else _Datagrams)(family, address, start + _OPEN)
     except ConnectionRefusedError:
@@ -161,8 +166,7 @@ def _try_remote(
             if handshake.secure(bundle, start + TIME_LIMIT - 0.3):
                 return "fine", "the gateway and the bundle accept each other", "connect"
         except ServerCertificateError as error:
-            finding, remedy = _explain_refusal(str(error))
-            return "configuration", finding, remedy
+            return "configuration", *_explain_refusal(str(error))
         except ConnectionRefusedError:
             return "nothing", f"{address[0]} says that nothing listens on {remote.protocol} {remote.port}", _START
         except (EOFError, ConnectionResetError):
@@ -174,18 +178,21 @@ def _try_remote(
     return "configuration", finding, f"is the client still in the stack file? {_FETCH}"
 
 
-def _explain_refusal(reason: str) -> tuple[str, str]:
-    """Return what it means that the bundle refuses the gateway's certificate, and the remedy; OpenSSL says why."""
+def _explain_refusal(reason: str) -> tuple[str, str, ProbeCause]:
+    """Return why the bundle refuses the gateway's certificate, the remedy and the cause; OpenSSL gives the reason."""
+    cause: ProbeCause
     match reason:
         # The authority's certificate in the bundle ends after the client's, which has not ended.
         case "certificate has expired":
             finding, remedy = "the gateway's certificate has ended", "renew it: pulumi up --stack NAME"
+            cause = "server-certificate-ended"
         case "certificate is not yet valid":
             finding, remedy = "the gateway's certificate is not valid yet", "set this machine's clock"
+            cause = "clock-behind"
         case _:
             finding = f"OpenVPN knows the bundle's key and shows a certificate that the bundle refuses: {reason}"
-            return finding, _FETCH
-    return f"{finding}; this machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", remedy
+            return finding, _FETCH, ""
+    return f"{finding}; this machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", remedy, cause
 
 
 def _judge_silence(remote: Remote, echo: "Future[bool | None]", start: float) -> tuple[ProbeState, str, str]:

@@ -39,6 +39,8 @@ class ClientDevice:
     is_tunnel: bool
     """Whether it is a TUN or TAP device, as OpenVPN has."""
     addresses: tuple[IPv4Interface, ...]
+    is_up: bool = True
+    """Whether it is on and has a carrier; a TUN or TAP device has one while a program holds it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +144,7 @@ def _parse_device(device: Mapping[str, Any]) -> ClientDevice:
         name=str(device["ifname"]),
         mtu=int(device["mtu"]),
         is_tunnel=kind in _TUNNEL_KINDS,
+        is_up="flags" not in device or {"UP", "LOWER_UP"} <= {*device["flags"]},
         addresses=tuple(
             IPv4Interface(f"{address['local']}/{address['prefixlen']}")
             for address in device.get("addr_info", [])

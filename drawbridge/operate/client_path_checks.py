@@ -11,7 +11,6 @@ from drawbridge.operate.path_snapshot import (
     Unread,
     UnreadError,
     client_of,
-    list_listeners,
     require,
 )
 from drawbridge.operate.vpc_rules import (
@@ -55,10 +54,18 @@ def _find_black_hole(path: PathSnapshot) -> str | None:
 
 def _list_tunnels(path: PathSnapshot) -> list[ClientDevice]:
     """Return the machine's devices in the tunnel's network."""
-    client = require(path.client)
-    if client is None or client.tunnel_gateway is None:
+    client, machine = client_of(path), _machine(path)
+    if client.tunnel_gateway is not None:
+        return machine.list_devices(client.tunnel_gateway)
+    release = require(path.release)
+    # A bond has its address from the host's kit, and the bundle names none.
+    if not release.links:
         raise UnreadError(Unread("the bundle does not name the gateway's address in the tunnel"))
-    return _machine(path).list_devices(client.tunnel_gateway)
+    return [
+        device
+        for device in machine.devices.values()
+        if any(address.ip in network for address in device.addresses for network in release.sources)
+    ]
 
 
 def _is_tunnel(path: PathSnapshot, device: str) -> bool:
@@ -68,7 +75,24 @@ def _is_tunnel(path: PathSnapshot, device: str) -> bool:
 def _find_no_tunnel(path: PathSnapshot) -> str | None:
     if path.machine is None or _list_tunnels(path):
         return None
-    return f"no device of the machine is in a network with {client_of(path).tunnel_gateway}, the gateway in the tunnel"
+    gateway = client_of(path).tunnel_gateway
+    if gateway is None:
+        return (
+            f"no device of the machine is in {', '.join(map(str, require(path.release).sources))}, the bond's network"
+        )
+    return f"no device of the machine is in a network with {gateway}, the gateway in the tunnel"
+
+
+def _find_link_down(path: PathSnapshot) -> str | None:
+    """Return which tunnels of a bond the machine does not have, or has without a connection."""
+    if path.machine is None:
+        return None
+    down = []
+    for link in require(path.release).links:
+        device = path.machine.devices.get(link)
+        if device is None or not device.is_up:
+            down.append(f"link {link} is {'missing' if device is None else 'down'}")
+    return f"of the machine's bond, {' and '.join(down)}" if down else None
 
 
 def _find_two_tunnels(path: PathSnapshot) -> str | None:
@@ -153,11 +177,15 @@ def _describe_elsewhere(path: PathSnapshot) -> str | None:
 
 
 def _find_other_listener(path: PathSnapshot) -> str | None:
-    remote, release = client_of(path).remote, require(path.release)
-    if remote is None or not release.ports or (remote.protocol, remote.port) in list_listeners(path):
+    remote, listeners = client_of(path).remote, require(path.release).listeners
+    if (
+        remote is None
+        or not listeners
+        or (remote.protocol, remote.port) in [(at.protocol, at.port) for at in listeners]
+    ):
         return None
-    ports = " or ".join(map(str, release.ports))
-    return f"the bundle leads to {remote.protocol} {remote.port}, the gateway listens on {release.protocol} {ports}"
+    ports = " or ".join(map(str, listeners))
+    return f"the bundle leads to {remote.protocol} {remote.port}, the gateway listens on {ports}"
 
 
 def _find_pending_client(path: PathSnapshot) -> str | None:
@@ -221,7 +249,8 @@ def _find_foreign_address(path: PathSnapshot) -> str | None:
 def _find_missing_client_route(path: PathSnapshot) -> str | None:
     release = require(path.release)
     takes_all = EVERYWHERE in release.destinations
-    if path.target is None or takes_all or any(path.target in network for network in release.routes):
+    # A bond has its routes from the host's kit, or the gateway's release.
+    if path.target is None or takes_all or release.links or any(path.target in network for network in release.routes):
         return None
     return f"clients get routes to {', '.join(map(str, release.routes)) or 'nothing'}, not to {path.target}"
 
@@ -290,6 +319,13 @@ CLIENT_CHECKS = (
         "",
         _find_no_tunnel,
         "start OpenVPN on the machine, and read its log there",
+    ),
+    PathCheck(
+        "link-down",
+        PathHop.ADDRESS,
+        "",
+        _find_link_down,
+        "read the link's log on the machine: journalctl -u drawbridge-link@LINK; docs/links.md says what it means",
     ),
     PathCheck(
         "tunnel-twice",

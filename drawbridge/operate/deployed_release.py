@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Network
+from pathlib import PurePosixPath
 from typing import Literal
 
 from drawbridge import errors
@@ -25,6 +26,24 @@ _SEGMENT = re.compile(r"^ *tcp option maxseg size set (\d+)$", re.MULTILINE)
 _SET = re.compile(r"set (\w+) \{\n\s*type ipv4_addr\n(?:\s*flags [\w,]+\n)?\s*elements = \{ ([^}]*) \}")
 
 
+@dataclass(frozen=True, slots=True)
+class ServerPort:
+    """The protocol and port on which an OpenVPN process listens."""
+
+    protocol: Literal["udp", "tcp"]
+    port: int
+    link: str = ""
+    """The bond's link that it serves, such as `ovn1`; empty if clients have one tunnel."""
+
+    def __str__(self) -> str:
+        """Return it for people.
+
+        >>> str(ServerPort("udp", 1195, "ovn1")), str(ServerPort("tcp", 443))
+        ('udp 1195 of link ovn1', 'tcp 443')
+        """
+        return f"{self.protocol} {self.port}" + (f" of link {self.link}" if self.link else "")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeployedRelease:
     """The release that a stack asks its gateway to run."""
@@ -33,6 +52,8 @@ class DeployedRelease:
     protocol: Literal["udp", "tcp"]
     ports: tuple[int, ...]
     """Port of each OpenVPN process."""
+    links: tuple[str, ...] = ()
+    """The bond's link that each of the processes serves; none if clients have one tunnel."""
     clients: frozenset[str] | None
     """Clients that may connect; None for a pair's gateway, which lets in whoever has its bundle."""
     revoked: frozenset[int]
@@ -47,6 +68,17 @@ class DeployedRelease:
     """Bytes of the largest packet of the tunnel in which a client sends TCP."""
     translates: bool
     """Whether the VPC sees the gateway's own address in place of the clients'."""
+
+    @property
+    def is_pair(self) -> bool:
+        """True if the client is the other gateway of a pair."""
+        return self.clients is None
+
+    @property
+    def listeners(self) -> tuple[ServerPort, ...]:
+        """Protocol and port of each OpenVPN process."""
+        links = self.links or ("",) * len(self.ports)
+        return tuple(ServerPort(self.protocol, port, link) for port, link in zip(self.ports, links, strict=True))
 
 
 def read_release(account: Account) -> DeployedRelease:
@@ -85,14 +117,17 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
             stream = tar.extractfile(files[name])
             return "" if stream is None else stream.read().decode()
 
-        configurations = "\n".join(read(name) for name in sorted(files) if _is_configuration(name))
+        names = [name for name in sorted(files) if _is_configuration(name)]
+        listening = [(name, port) for name in names for port in _PORT.findall(read(name))]
+        configurations = "\n".join(map(read, names))
         rules = read("root/etc/drawbridge/nftables.conf")
         is_pair = "unit" in json.loads(read("manifest.json"))
     sets = {name: tuple(_parse_networks(elements)) for name, elements in _SET.findall(rules)}
     return DeployedRelease(
         sha256=digest,
         protocol="tcp" if _TCP.search(configurations) else "udp",
-        ports=tuple(int(port) for port in _PORT.findall(configurations)),
+        ports=tuple(int(port) for _, port in listening),
+        links=tuple(_name_links([name for name, _ in listening], is_pair=is_pair)),
         clients=None if is_pair else frozenset(_names_below("ccd/", files)),
         revoked=frozenset(map(int, _names_below("revoked/", files))),
         routes=tuple(IPv4Network("/".join(route)) for route in dict.fromkeys(_PUSHED_ROUTE.findall(configurations))),
@@ -110,6 +145,15 @@ def _names_below(directory: str, files: Iterable[str]) -> Iterator[str]:
 def _is_configuration(name: str) -> bool:
     """Return whether a file is the configuration of an OpenVPN server; the other link of a pair's gateway is not."""
     return name.startswith(("root/etc/openvpn/server/", "root/etc/drawbridge/links/")) and name.endswith(".conf")
+
+
+def _name_links(configurations: list[str], *, is_pair: bool) -> Iterator[str]:
+    """Yield the link of each process; a pair's are named after it, and bonded clients' come in the links' order."""
+    for number, name in enumerate(configurations):
+        if is_pair:
+            yield PurePosixPath(name).stem
+        elif len(configurations) > 1:
+            yield f"ovn{number}"
 
 
 def _parse_networks(elements: str) -> Iterator[IPv4Network]:

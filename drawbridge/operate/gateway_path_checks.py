@@ -43,6 +43,14 @@ def _find_no_listener(path: PathSnapshot) -> str | None:
     return path.verdict.finding if path.verdict and path.verdict.state == "nothing" else None
 
 
+def _find_ended_server_certificate(path: PathSnapshot) -> str | None:
+    return path.verdict.finding if path.verdict and path.verdict.cause == "server-certificate-ended" else None
+
+
+def _find_slow_clock(path: PathSnapshot) -> str | None:
+    return path.verdict.finding if path.verdict and path.verdict.cause == "clock-behind" else None
+
+
 def _find_refused_handshake(path: PathSnapshot) -> str | None:
     if path.verdict is None or path.verdict.state == "fine":
         return None
@@ -103,6 +111,14 @@ GATEWAY_CHECKS = (
         f"wait a minute after a deployment; then: {LOGS}; drawbridge gateway retry --stack {{stack}}",
     ),
     PathCheck("listener-closed", PathHop.LISTENER, "", _find_no_listener, LOGS),
+    PathCheck(
+        "server-certificate-ended",
+        PathHop.TLS,
+        "",
+        _find_ended_server_certificate,
+        "pulumi up --stack {stack} renews it, and OpenVPN restarts within a minute; bundles stay as they are",
+    ),
+    PathCheck("clock-behind", PathHop.TLS, "", _find_slow_clock, "set this machine's clock, or start its NTP client"),
     PathCheck("handshake-refused", PathHop.TLS, "", _find_refused_handshake, f"fetch the bundle again: {FETCH}"),
     PathCheck(
         "forwarding-refused",

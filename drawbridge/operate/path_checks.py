@@ -124,8 +124,16 @@ def _find_skip_reason(path: PathSnapshot, hop: PathHop) -> str:
             return "no host is named: --to ADDRESS"
         case PathHop.HOST_RULES | PathHop.HOST if leaves_vpc(path):
             return f"{path.target} is outside the VPC"
+        case PathHop.FORWARDING | PathHop.VPC_ROUTE if _is_separate_pair(path):
+            return "the pair does not route between its VPCs"
         case PathHop.VPC_ROUTE if require(path.release).translates:
             return f"hosts see {interface_of(path).address}, the gateway's own address"
         case PathHop.TRANSLATION if not require(path.release).translates:
             return "hosts see the clients' own addresses"
     return ""
+
+
+def _is_separate_pair(path: PathSnapshot) -> bool:
+    """Return whether the gateways of a pair reach each other, and no hosts of their VPCs do."""
+    release = require(path.release)
+    return release.is_pair and len(release.sources) == 1

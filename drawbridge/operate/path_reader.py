@@ -24,7 +24,7 @@ from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import configured_clients
 from drawbridge.operate.stored_bundles import read_stored_bundle
 from drawbridge.operate.vpc_rules import IngressEgressRule, NetworkAclEntry, SubnetAcl, VpcRoute, VpcRouteTable
-from openvpn.bundle import BundleError, certificate_of, check_complete, has_same_keys, remote_of
+from openvpn.bundle import BundleError, certificate_of, check_complete, has_same_keys, remote_of, with_port
 from openvpn.pull_filter import accepted_options, own_address
 from pki.authority import Certificate, PkiError
 
@@ -73,13 +73,13 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
     if query.client is not None:
         account, client, bundle = _read_client(account, query.client, query.bundle)
     session, refusal = _read_connections(account, query.client, now)
-    source = query.source or _last_origin(session)
     instances = _read(lambda: gateway_status.find_instances(account))
     interface = _read(lambda: _find_interface(account, _tag_filters(account)))
     vpc = _read_vpc(account, interface)
     host, host_state, host_rules = _read_host(account, interface, query.target)
     elastic_ip, resolved = _read(lambda: _find_elastic_ip(account)), _resolve(client)
     release = _read(lambda: read_release(account))
+    source = query.source or _last_origin(session) or _find_peer(account, release)
     return PathSnapshot(
         stack=account.stack,
         now=now,
@@ -108,7 +108,7 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
         refusal=refusal,
         machine=query.machine,
         path_sizes=_measure_path(resolved, release) if query.measures_path else {},
-        verdict=_probe(account, bundle) if query.probes and bundle else None,
+        verdict=_probe(account, bundle, release) if query.probes and bundle else None,
     )
 
 
@@ -261,9 +261,31 @@ def _last_origin(session: client_states.SessionState | Unread) -> IPv4Address | 
     return None
 
 
-def _probe(account: Account, bundle: str) -> bundle_probe.Verdict | None:
-    """Return the verdict on a bundle as it is seen from here, without AWS's findings."""
-    return bundle_probe.probe_from(account.namespace, bundle)
+def _find_peer(account: Account, release: DeployedRelease | Unread) -> IPv4Address | None:
+    """Return the address of a pair's other gateway, which is the client; None if this is not a pair's."""
+    if isinstance(release, Unread) or not release.is_pair:
+        return None
+    for names in account.all_names:
+        if names != account.names:
+            peer = replace(account, gateway=names.gateway)
+            elastic_ip = _read(lambda peer=peer: _find_elastic_ip(peer))  # type: ignore[misc]  # bound at once
+            return elastic_ip.address if isinstance(elastic_ip, ElasticIp) else None
+    return None
+
+
+def _probe(account: Account, bundle: str, release: DeployedRelease | Unread) -> bundle_probe.Verdict:
+    """Return the verdict on a bundle as it is seen from here, without AWS's findings.
+
+    A bond's bundle is for every link, and names the port of the first; the verdict is on the first link that fails.
+    """
+    verdict = bundle_probe.probe_from(account.namespace, bundle)
+    if isinstance(release, Unread) or len(release.links) < 2:
+        return verdict
+    for listener in release.listeners:
+        verdict = bundle_probe.probe_from(account.namespace, with_port(bundle, listener.port))
+        if not verdict.fine:
+            return replace(verdict, finding=f"link {listener.link}: {verdict.finding}")
+    return verdict
 
 
 # --- the gateway ------------------------------------------------------------------------------------------------------

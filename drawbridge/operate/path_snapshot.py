@@ -175,9 +175,3 @@ def host_of(path: PathSnapshot) -> VpcInterface:
 def leaves_vpc(path: PathSnapshot) -> bool:
     """Return whether the host is outside the VPC; raises `UnreadError`."""
     return path.target is not None and not any(path.target in network for network in require(path.vpc_ranges))
-
-
-def list_listeners(path: PathSnapshot) -> list[tuple[str, int]]:
-    """Return protocol and port of each OpenVPN process; raises `UnreadError`."""
-    release = require(path.release)
-    return [(release.protocol, port) for port in release.ports]

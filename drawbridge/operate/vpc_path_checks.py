@@ -5,6 +5,7 @@ Source for the codes: Amazon VPC Reachability Analyzer User Guide, "Explanation 
 
 from ipaddress import IPv4Address
 
+from drawbridge.operate.deployed_release import ServerPort
 from drawbridge.operate.path_hops import RESTORE, RESTORE_OR_ADD, PathCheck, PathHop
 from drawbridge.operate.path_snapshot import (
     PathSnapshot,
@@ -13,7 +14,6 @@ from drawbridge.operate.path_snapshot import (
     host_of,
     interface_of,
     leaves_vpc,
-    list_listeners,
     require,
 )
 from drawbridge.operate.vpc_rules import (
@@ -53,9 +53,11 @@ def _visible_source(path: PathSnapshot) -> IPv4Address:
     client = require(path.client)
     if client and client.address:
         return client.address
-    if not release.sources:
+    # In a pair, hosts of the other VPC speak with those of this one; the first network is the bond's own.
+    sources = release.sources[1:] if release.is_pair else release.sources
+    if not sources:
         raise UnreadError(Unread("the release names no addresses of clients"))
-    return release.sources[0][2]
+    return sources[0][4 if release.is_pair else 2]
 
 
 def _find_missing_elastic_ip(path: PathSnapshot) -> str | None:
@@ -137,9 +139,10 @@ def _find_other_default_route(path: PathSnapshot) -> str | None:
 
 def _find_acl_inbound(path: PathSnapshot) -> str | None:
     acl = _acl_of(path, interface_of(path).subnet)
-    for protocol, port in list_listeners(path):
-        if refusal := _judge_acl(acl, Packet(peer=path.source, protocol=protocol, port=port), outbound=False):
-            return refusal
+    for listener in require(path.release).listeners:
+        packet = Packet(peer=path.source, protocol=listener.protocol, port=listener.port)
+        if refusal := _judge_acl(acl, packet, outbound=False):
+            return refusal + (f"; it is link {listener.link}" if listener.link else "")
     return None
 
 
@@ -176,29 +179,29 @@ def _find_empty_group(path: PathSnapshot) -> str | None:
 
 
 def _find_closed_port(path: PathSnapshot) -> str | None:
-    for protocol, port in list_listeners(path):
-        if not _open_ranges(path, protocol, port):
-            return f"{', '.join(interface_of(path).groups)} has {protocol} {port} open to nobody"
+    for listener in require(path.release).listeners:
+        if not _open_ranges(path, listener):
+            return f"{', '.join(interface_of(path).groups)} has {listener} open to nobody"
     return None
 
 
 def _find_refused_source(path: PathSnapshot) -> str | None:
     rules = select_rules(require(path.rules), "ingress")
-    for protocol, port in list_listeners(path):
-        packet = Packet(peer=path.source, protocol=protocol, port=port)
-        ranges = _open_ranges(path, protocol, port)
+    for listener in require(path.release).listeners:
+        packet = Packet(peer=path.source, protocol=listener.protocol, port=listener.port)
+        ranges = _open_ranges(path, listener)
         if not ranges or any(rule.applies(packet) for rule in rules):
             continue
-        finding = f"{', '.join(interface_of(path).groups)} has {protocol} {port} open to {', '.join(ranges)} alone"
+        finding = f"{', '.join(interface_of(path).groups)} has {listener} open to {', '.join(ranges)} alone"
         if path.source is None:
             raise UnreadError(Unread(f"{finding}; give the client's public address: --from"))
         return f"{finding}, the client comes from {path.source}"
     return None
 
 
-def _open_ranges(path: PathSnapshot, protocol: str, port: int) -> list[str]:
+def _open_ranges(path: PathSnapshot, listener: ServerPort) -> list[str]:
     """Return the peers outside the VPC for which the gateway's security groups have a port open."""
-    packet = Packet(peer=None, protocol=protocol, port=port)
+    packet = Packet(peer=None, protocol=listener.protocol, port=listener.port)
     internal = () if isinstance(path.vpc_ranges, Unread) else path.vpc_ranges
     return [
         str(rule.cidr or rule.group or rule.prefix_list)

@@ -1,12 +1,17 @@
 """What the program makes of world `bonded`. Packets: tests/lab/worlds/test_links_bonded.py."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
 import contract
+from drawbridge.operate import bundle_probe, path_checks, path_reader
+from openvpn.bundle import remote_of
 from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws
+from tests.program.test_doctor import account_of, report_ready
 from tests.program.test_worlds import archive, ingress
 
 NAMES = contract.Names("bonded")
@@ -35,6 +40,29 @@ def test_two_processes_serve_one_segment_on_two_ports(bonded: Deployment) -> Non
     assert files["ccd/left"].splitlines()[1:] == ["max-routes-per-client 13"]
     assert "Address=10.0.0.254/24" in lines(files, "root/etc/systemd/network/10-drawbridge-br0.network")
     assert "udp dport 1194-1195 accept" in files["root/etc/drawbridge/nftables.conf"]
+
+
+def test_the_doctor_finds_nothing_broken_and_then_the_link_that_is(
+    bonded: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_ready(bonded, NAMES)
+    probed: list[int] = []
+
+    def probe(namespace: str | None, bundle: str) -> bundle_probe.Verdict:
+        port = remote_of(bundle).port
+        probed.append(port)
+        state: bundle_probe.ProbeState = "fine" if port == 1194 else "nothing"
+        return bundle_probe.Verdict(state=state, remote="", finding="nothing listens", remedy="", seconds=0.0)
+
+    monkeypatch.setattr(bundle_probe, "probe_from", probe)
+    query = path_reader.PathQuery(client="left", source=IPv4Address("203.0.113.10"), probes=False)
+    whole = path_checks.judge_path(path_reader.read_snapshot(account_of("bonded"), query))
+    assert {result.state for result in whole} <= {"ok", "skipped"}, whole
+    results = path_checks.judge_path(path_reader.read_snapshot(account_of("bonded"), replace(query, probes=True)))
+    broken = path_checks.find_first_broken(results)
+    assert broken is not None
+    assert (broken.breakage, broken.finding) == ("listener-closed", "link ovn1: nothing listens")
+    assert probed[-2:] == [1194, 1195]
 
 
 def test_the_security_group_opens_both_ports(bonded: Deployment) -> None:

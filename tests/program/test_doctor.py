@@ -32,15 +32,15 @@ def account_of(stack: str) -> Account:
     return Account(stack=stack, session=session)
 
 
-def report_ready(stack: Deployment, name: str) -> None:
-    """Have the gateway report that the stack's release runs, as its agent does."""
-    names = contract.Names(name)
+def report_ready(stack: Deployment, names: contract.Names) -> None:
+    """Have a gateway report that the stack's release runs, as its agent does."""
+    outputs = stack.outputs if names.gateway == contract.GATEWAYS[0] else stack.outputs[contract.StackOutput.PAIR]
     report = {
         "state": "ready",
-        "release": stack.outputs["release"],
+        "release": outputs["release"],
         "reason": "",
         "time": datetime.now(UTC).isoformat(),
-        "instance": stack.outputs["gatewayInstanceId"],
+        "instance": outputs["gatewayInstanceId"],
         "units": ["openvpn-server@server.service"],
     }
     stack.ssm.put_parameter(Name=names.report, Value=json.dumps(report), Type="String", Overwrite=True)
@@ -70,7 +70,7 @@ class DeployedPath:
     def __init__(self, name: str) -> None:
         self.name = name
         self.stack = deploy_into_moto(read_stack_file(ROOT / f"stacks/Pulumi.{FILES[name]}.yaml"), name)
-        report_ready(self.stack, name)
+        report_ready(self.stack, contract.Names(name))
         self.host_id = add_host(self.stack)
         self.account = account_of(name)
         self.host = self.stack.ec2.describe_instances(InstanceIds=[self.host_id])["Reservations"][0]["Instances"][0]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,13 +11,14 @@ import pulumi
 import pytest
 
 import contract
-from drawbridge.operate import connection_log
+from drawbridge.operate import connection_log, path_checks, path_reader
 from drawbridge.operate.account import Account
 from lab.api.moto_patches import add_quota_increases, patched
 from openvpn.bundle import ca_of, certificate_of
 from pki.authority import Certificate
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deploy, Deployment, deploy_into_moto, empty_aws
+from tests.program.test_doctor import account_of, report_ready
 from tests.program.test_worlds import archive
 
 A, B = contract.Names("duo"), contract.Names("duo", "b")
@@ -211,6 +213,24 @@ def write_event(pair: Deployment, names: contract.Names, moment: datetime) -> No
     )
 
 
+def judge(stack: str, gateway: str, client: str | None) -> tuple[path_checks.HopResult, ...]:
+    """Return what the doctor says of the path to one gateway of a pair."""
+    account = replace(account_of(stack), gateway=gateway)
+    return path_checks.judge_path(
+        path_reader.read_snapshot(account, path_reader.PathQuery(client=client, probes=False))
+    )
+
+
+@pytest.mark.parametrize(("gateway", "client"), [("a", None), ("b", None), ("a", "a"), ("a", "b")])
+def test_the_doctor_finds_nothing_broken_between_the_gateways(
+    pair: Deployment, gateway: str, client: str | None
+) -> None:
+    for names in (A, B):
+        report_ready(pair, names)
+    results = judge("duo", gateway, client)
+    assert {result.state for result in results} <= {"ok", "skipped"}, results
+
+
 def test_gateways_alone_where_the_vpcs_stay_apart(deploy: Deploy) -> None:
     tunnel = {**STACK["drawbridge:tunnel"], "vpc": False}
     with patched(add_quota_increases):  # the other stack of this module counts
@@ -225,6 +245,11 @@ def test_gateways_alone_where_the_vpcs_stay_apart(deploy: Deploy) -> None:
         ]
         assert nic["SourceDestCheck"] is True
     assert not [name for kind, name, *_ in stack.resources if name.startswith("routes")]
+    for names in (contract.Names("apart"), contract.Names("apart", "b")):
+        report_ready(stack, names)
+        results = judge("apart", names.gateway, None)
+        assert {result.state for result in results} <= {"ok", "skipped"}, results
+        assert "the pair does not route between its VPCs" in [result.finding for result in results]
 
 
 @pytest.mark.seed("1.5")

@@ -134,8 +134,10 @@ ROUTED = DeployedRelease(
 )
 
 
-def device(name: str, address: str, *, mtu: int = 1500, is_tunnel: bool = False) -> ClientDevice:
-    return ClientDevice(name=name, mtu=mtu, is_tunnel=is_tunnel, addresses=(IPv4Interface(address),))
+def device(name: str, *addresses: str, mtu: int = 1500, is_tunnel: bool = False, is_up: bool = True) -> ClientDevice:
+    return ClientDevice(
+        name=name, mtu=mtu, is_tunnel=is_tunnel, addresses=tuple(map(IPv4Interface, addresses)), is_up=is_up
+    )
 
 
 def machine(*changed: ClientDevice, routes: dict[str, str] | None = None, resolver: str = "10.1.0.2") -> ClientMachine:
@@ -191,6 +193,55 @@ TRANSLATED = replace(
     host_rules=(ingress(None, "tcp", 443, group="sg-gateway"), EGRESS),
 )
 
+BOND = IPv4Network("10.0.0.0/24")
+LINKS = tuple(device(name, is_tunnel=True) for name in ("ovn0", "ovn1"))
+BONDED_MACHINE = ClientMachine(
+    devices={each.name: each for each in (device("eth0", "192.168.1.20/24"), device("bond0", "10.0.0.1/24"), *LINKS)},
+    routes=tuple(
+        ClientRoute(destination=IPv4Network(destination), device=name)
+        for destination, name in (("0.0.0.0/0", "eth0"), ("10.0.0.0/24", "bond0"), ("10.1.0.0/16", "bond0"))
+    ),
+    resolvers=frozenset(),
+)
+#: A host whose two tunnels are links of a bond: its bundle names no address, and its kit has the routes.
+BONDED = replace(
+    WHOLE,
+    client=replace(CLIENT, address=None, tunnel_gateway=None, routes=(), resolver=None),
+    release=replace(ROUTED, ports=(1194, 1195), links=("ovn0", "ovn1"), routes=(), sources=(BOND,), translates=True),
+    rules=(*(ingress(EVERYWHERE, "udp", port) for port in (1194, 1195)), ingress(VPC), EGRESS),
+    acls=(
+        replace(
+            PUBLIC_ACL,
+            entries=(*PUBLIC_ACL.entries, entry(111, EVERYWHERE, outbound=False, protocol="17", ports=(1195, 1195))),
+        ),
+        PRIVATE_ACL,
+    ),
+    host_rules=(ingress(None, "tcp", 443, group="sg-gateway"), EGRESS),
+    machine=BONDED_MACHINE,
+)
+PEER_VPC = IPv4Network("10.2.0.0/16")
+#: A gateway of a pair, whose client is the other one: hosts of both VPCs see each other's own addresses.
+PAIRED = replace(
+    WHOLE,
+    client=replace(CLIENT, name="b", address=None, tunnel_gateway=None, routes=(), resolver=None),
+    release=replace(ROUTED, clients=None, links=("ovn0",), routes=(), sources=(BOND, PEER_VPC)),
+    rules=(ingress(IPv4Network("192.0.2.7/32"), "udp", 1194), ingress(VPC), EGRESS),
+    route_tables=tuple(
+        replace(table, routes=(*table.routes[:-1], VpcRoute(PEER_VPC, GATEWAY.id)))
+        for table in (PUBLIC_TABLE, PRIVATE_TABLE)
+    ),
+    acls=(
+        PUBLIC_ACL,
+        acl(
+            "acl-private",
+            "subnet-private",
+            *(entry(100, cidr, outbound=out) for out in (False, True) for cidr in (VPC, PEER_VPC)),
+        ),
+    ),
+    host_rules=(ingress(PEER_VPC, "tcp", 443), EGRESS),
+    machine=None,
+)
+
 
 def with_client(**part: Any) -> Callable[[PathSnapshot], PathSnapshot]:
     return lambda s: replace(s, client=replace(CLIENT, **part))
@@ -216,8 +267,13 @@ def with_routes(table: VpcRouteTable, *routes: VpcRoute) -> Callable[[PathSnapsh
     )
 
 
-def with_verdict(state: Any, finding: str) -> Callable[[PathSnapshot], PathSnapshot]:
-    return lambda s: replace(s, verdict=replace(VERDICT, state=state, finding=finding))
+def with_verdict(state: Any, finding: str, cause: Any = "") -> Callable[[PathSnapshot], PathSnapshot]:
+    return lambda s: replace(s, verdict=replace(VERDICT, state=state, finding=finding, cause=cause))
+
+
+def with_devices(*changed: ClientDevice) -> Callable[[PathSnapshot], PathSnapshot]:
+    devices = {**BONDED_MACHINE.devices, **{each.name: each for each in changed}}
+    return lambda s: replace(s, machine=replace(BONDED_MACHINE, devices=devices))
 
 
 NAMED = Remote("vpn.example.com", 1194, "udp", "team.drawbridge")
@@ -305,6 +361,11 @@ BREAKAGES: dict[str, tuple[Callable[[PathSnapshot], PathSnapshot], str]] = {
     "gateway-failed": (with_report(state="failed", reason="no space"), "no space"),
     "release-not-in-force": (with_report(release="b" * 64), "bbbbbbbbbbbb"),
     "listener-closed": (with_verdict("nothing", "nothing listens"), "nothing listens"),
+    "server-certificate-ended": (
+        with_verdict("configuration", "the gateway's certificate has ended", "server-certificate-ended"),
+        "the gateway's certificate has ended",
+    ),
+    "clock-behind": (with_verdict("configuration", "is not valid yet", "clock-behind"), "is not valid yet"),
     "handshake-refused": (with_verdict("configuration", "another authority"), "another authority"),
     "client-pending": (with_part(client=ClientRecord(name="alice", state="pending"), verdict=None), "alice"),
     "client-revoked": (
@@ -316,6 +377,10 @@ BREAKAGES: dict[str, tuple[Callable[[PathSnapshot], PathSnapshot], str]] = {
     "certificate-ended": (with_client(not_after=NOW), "2026-03-01"),
     "client-not-in-release": (with_release(clients=frozenset({"bob"})), "alice"),
     "tunnel-down": (with_part(machine=machine(device("tun0", "10.99.0.1/24"))), "10.8.0.1"),
+    "link-down": (
+        lambda _: with_devices(device("ovn1", is_tunnel=True, is_up=False))(BONDED),
+        "of the machine's bond, link ovn1 is down",
+    ),
     "tunnel-twice": (
         with_part(machine=machine(device("tun1", "10.8.0.130/24", is_tunnel=True))),
         "tun0 and tun1 are tunnels",
@@ -382,6 +447,14 @@ def first_broken(snapshot: PathSnapshot) -> HopResult:
         replace(WHOLE, target=None),
         replace(WHOLE, machine=None),
         replace(WHOLE, client=None, target=None, verdict=None, machine=None),
+        BONDED,
+        replace(BONDED, target=None),
+        PAIRED,
+        replace(PAIRED, target=None),
+        replace(PAIRED, target=None, client=None),
+        with_release(clients=None, links=("ovn0",), routes=(), destinations=(), sources=(BOND,))(
+            replace(PAIRED, target=None)
+        ),
     ],
 )
 def test_nothing_is_broken_in_a_whole_path(snapshot: PathSnapshot) -> None:
@@ -403,6 +476,48 @@ def test_a_breakage_is_found_first_and_by_its_name(name: str) -> None:
     assert part in result.finding
     assert result.remedy
     assert "{" not in result.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "finding"),
+    [
+        (
+            with_part(rules=(ingress(EVERYWHERE, "udp", 1194), ingress(VPC), EGRESS)),
+            "group-port-closed",
+            "sg-gateway has udp 1195 of link ovn1 open to nobody",
+        ),
+        (with_part(acls=(PUBLIC_ACL, PRIVATE_ACL)), "acl-inbound", "udp port 1195 from 192.0.2.7"),
+        (
+            lambda s: replace(s, machine=replace(BONDED_MACHINE, devices={"eth0": BONDED_MACHINE.devices["eth0"]})),
+            "tunnel-down",
+            "no device of the machine is in 10.0.0.0/24, the bond's network",
+        ),
+        (
+            lambda s: replace(
+                s, machine=replace(BONDED_MACHINE, devices=dict(list(BONDED_MACHINE.devices.items())[:-1]))
+            ),
+            "link-down",
+            "link ovn1 is missing",
+        ),
+        (
+            lambda s: replace(s, client=replace(s.client, remote=replace(REMOTE, port=443))),
+            "listener-elsewhere",
+            "the gateway listens on udp 1194 of link ovn0 or udp 1195 of link ovn1",
+        ),
+    ],
+)
+def test_of_two_links_the_broken_one_is_named(change: Callable[[Any], PathSnapshot], name: str, finding: str) -> None:
+    result = first_broken(change(BONDED))
+    assert (result.breakage, finding in result.finding) == (name, True), result
+
+
+def test_a_pair_s_other_gateway_is_the_only_client() -> None:
+    stranger = first_broken(replace(PAIRED, source=IPv4Address("198.51.100.9")))
+    assert stranger.finding == (
+        "sg-gateway has udp 1194 of link ovn0 open to 192.0.2.7/32 alone, the client comes from 198.51.100.9"
+    )
+    tables = tuple(replace(table, routes=table.routes[:-1]) for table in PAIRED.route_tables)
+    assert first_broken(replace(PAIRED, route_tables=tables)).breakage == "return-route-missing"
 
 
 @pytest.mark.parametrize("name", ["group-source-refused", "report-stale", "host-group-closed"])
