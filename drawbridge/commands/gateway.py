@@ -12,7 +12,15 @@ import click
 
 from contract import GATEWAYS
 from drawbridge.commands import options, output, path_table, rotation
-from drawbridge.operate import bundle_probe, client_machine, gateway_status, path_checks, path_reader, rotations
+from drawbridge.operate import (
+    bundle_probe,
+    client_machine,
+    gateway_status,
+    machine_reader,
+    path_checks,
+    path_reader,
+    rotations,
+)
 from drawbridge.operate.account import Account
 from drawbridge.operate.gateway_status import SoftwareReport
 from drawbridge.operate.lab_account import connect
@@ -252,5 +260,5 @@ def doctor(
 def _read_machine(is_client: bool, path: Path | None) -> client_machine.ClientMachine | None:
     """Return this machine if it is the client's, or the one that a file describes."""
     if is_client:
-        return client_machine.read_own_machine()
-    return client_machine.read_machine(path) if path else None
+        return machine_reader.read_own_machine()
+    return machine_reader.read_machine(path) if path else None

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 from drawbridge import errors
 from drawbridge.operate import bundle_probe, bundles, client_states, connection_log, gateway_status
 from drawbridge.operate.account import Account, translate_aws_errors
-from drawbridge.operate.client_machine import SMALLEST_PATH, ClientMachine, measure_path
+from drawbridge.operate.client_machine import SMALLEST_PATH, ClientMachine
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.deployed_release import DeployedRelease, read_release
 from drawbridge.operate.gateway_status import AgentReport
+from drawbridge.operate.machine_reader import measure_path
 from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, PathSnapshot, Unread, VpcInterface
 from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import configured_clients

@@ -16,7 +16,7 @@ import contract
 from drawbridge import errors
 from drawbridge.operate import path_checks, path_reader
 from drawbridge.operate.account import Account
-from drawbridge.operate.client_machine import parse_machine
+from drawbridge.operate.machine_reader import parse_machine
 from drawbridge.operate.path_checks import HopResult
 from drawbridge.operate.path_hops import PathHop
 from settings.stack_file import read_stack_file

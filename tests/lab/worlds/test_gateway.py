@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from drawbridge.operate import bundle_probe, connection_log, gateway_status, path_checks, path_reader
-from drawbridge.operate.client_machine import READ_MACHINE, parse_machine
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.gateway_status import ClientSession, parse_sessions
+from drawbridge.operate.linux_machine import READ_LINUX
+from drawbridge.operate.machine_reader import parse_machine
 from drawbridge.operate.stack_files import CHECKOUT
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import fetch_bundle, run_checked
@@ -313,7 +314,7 @@ def diagnose(deployed: Deployment, host: Host) -> list[str]:
     query = path_reader.PathQuery(
         client="alice",
         target=IPv4Address(deployed.region.host("private-host").address),
-        machine=parse_machine(run_checked(host, "sh", "-c", READ_MACHINE)),
+        machine=parse_machine(run_checked(host, "sh", "-c", READ_LINUX)),
         probes=False,
     )
     hops = path_checks.judge_path(path_reader.read_snapshot(deployed.account, query))

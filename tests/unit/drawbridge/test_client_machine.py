@@ -1,4 +1,4 @@
-"""A client's machine as iproute2 and resolvectl describe it. Does not prove what other systems print."""
+"""A client's machine as iproute2 and resolvectl describe it. Other systems: test_foreign_machines.py."""
 
 import json
 from ipaddress import IPv4Address
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from drawbridge import errors
-from drawbridge.operate.client_machine import ClientRoute, measure_path, parse_machine, read_machine
+from drawbridge.operate.client_machine import ClientRoute
+from drawbridge.operate.machine_reader import measure_path, parse_machine, read_machine
 
 DEVICES = [
     {"ifname": "lo", "mtu": 65536, "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},
@@ -70,7 +71,7 @@ def test_another_text_is_refused_with_the_command_to_run(text: str) -> None:
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "machine.txt"
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"\xff\xfea")
     with pytest.raises(errors.MachineError, match="cannot be read"):
         read_machine(path)
 

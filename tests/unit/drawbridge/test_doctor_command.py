@@ -99,7 +99,7 @@ def test_a_machine_that_has_described_itself_in_a_file(
     path.write_text("nothing of the kind")
     result = run(monkeypatch, (OK,), "alice", "--machine", str(path))
     assert result.exit_code == 1
-    assert "on the client, run: (ip -json -details address" in result.output
+    assert "on a client with Linux, run: (ip -json -details address" in result.output
 
 
 @pytest.mark.skipif(shutil.which("ip") is None, reason="needs ip on PATH")
