@@ -21,7 +21,7 @@ from drawbridge.operate.deployed_release import DeployedRelease
 from drawbridge.operate.gateway_status import AgentReport, GatewayInstance
 from drawbridge.operate.path_checks import CHECKS, HopResult, find_first_broken, judge_path
 from drawbridge.operate.path_hops import PathHop
-from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, PathSnapshot, Unread, VpcInterface
+from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, PathSnapshot, Unread, VpcInterface, require
 from drawbridge.operate.vpc_rules import (
     EVERYWHERE,
     IngressEgressRule,
@@ -516,7 +516,7 @@ def test_a_pair_s_other_gateway_is_the_only_client() -> None:
     assert stranger.finding == (
         "sg-gateway has udp 1194 of link ovn0 open to 192.0.2.7/32 alone, the client comes from 198.51.100.9"
     )
-    tables = tuple(replace(table, routes=table.routes[:-1]) for table in PAIRED.route_tables)
+    tables = tuple(replace(table, routes=table.routes[:-1]) for table in require(PAIRED.route_tables))
     assert first_broken(replace(PAIRED, route_tables=tables)).breakage == "return-route-missing"
 
 
