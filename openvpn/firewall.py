@@ -7,6 +7,7 @@ Source: nft(8); the AWS page "Use the Instance Metadata Service to access instan
 kept from clients.
 """
 
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from string import Template
 
@@ -81,11 +82,14 @@ def render_nftables(
         "TRANSLATED": "{}-{}".format(*translated_ports(tunnel.listener)),
     }
     groups = Template(_GROUPS if segment else "").substitute(values)
+    measured = bool(tunnel.measured_paths)
+    values["MEASURED"] = _MEASURED if measured else ""
     chains = (
         _METERS,
         _SPOOFING,
         _UNTRACKED,
         *([_TCP_SEGMENTS] if protocol == "tcp" else []),
+        *([_FRAGMENTS, *map(partial(_render_path, tunnel), tunnel.measured_paths)] if measured else []),
         _FLOWS,
         _INPUT.replace("$GROUPS\n", groups),
         _FORWARD,
@@ -102,6 +106,23 @@ def render_nftables(
     )
     rules = render_table("The gateway's firewall", TABLE, body)
     return f"{rules}\n{segment_filter.render_nftables(tunnel)}" if segment else rules
+
+
+def path_chain(path_mtu: int) -> str:
+    """Return the name of the chain for clients whose path takes packets of so many bytes."""
+    return f"path_{path_mtu}"
+
+
+def _render_path(tunnel: Tunnel, path_mtu: int) -> str:
+    """Return the chain that sets the segment size of clients by their path."""
+    size = tunnel.segment_size_over(path_mtu)
+    if size == tunnel.segment_size:
+        return f"chain {path_chain(path_mtu)} {{\n}}\n"
+    rules = (
+        f"tcp option maxseg size set {size}",
+        f"meta nfproto ipv6 tcp option maxseg size set {size - _IPV6_EXTRA}",
+    )
+    return f"chain {path_chain(path_mtu)} {{\n" + "".join(f"    {rule}\n" for rule in rules) + "}\n"
 
 
 def complement(*networks: IPv4Network) -> tuple[IPv4Network, ...]:
@@ -217,6 +238,36 @@ chain segments_to_clients {
 }
 """
 
+# What path_mtu.py has measured: the chain of each client's path. Elements expire, so that no old measurement stays. A
+# packet that came in fragments did not pass its path as it was; the chain sees it before the kernel puts it together
+# again (priority -400).
+_FRAGMENTS = """\
+map client_paths {
+    type ipv4_addr : verdict
+    flags interval, timeout
+}
+map client_paths6 {
+    type ipv6_addr : verdict
+    flags interval, timeout
+}
+set fragmented {
+    type ipv4_addr
+    size 65536
+    flags dynamic
+    timeout 1m
+}
+chain fragments {
+    type filter hook prerouting priority -450; policy accept;
+    iifname "$TUNNEL" accept
+    ip frag-off & 0x3fff == 0x2000 udp dport $PORT update @fragmented { ip saddr }
+}
+"""
+
+_MEASURED = """\
+    ip daddr vmap @client_paths
+    ip6 daddr vmap @client_paths6
+"""
+
 # No source fills the connection table, and all together leave room for the gateway's calls to AWS.
 _FLOWS = """\
 chain flows {
@@ -261,7 +312,7 @@ chain segments {
     tcp option maxseg size set $MSS
     meta nfproto ipv6 tcp option maxseg size set $MSS6
     oifname != "$TUNNEL" return
-    tcp option maxseg size set $CLIENT_MSS
+$MEASURED    tcp option maxseg size set $CLIENT_MSS
     meta nfproto ipv6 tcp option maxseg size set $CLIENT_MSS6
 }
 chain forward {

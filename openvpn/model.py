@@ -32,6 +32,10 @@ GLOBAL6 = IPv6Network("2000::/3")
 IPV4_AND_TCP = 20 + 20
 ENVELOPE = 20 + 8 + 24
 
+#: Path MTUs, in bytes, of lines with tunnels of their own (GRE, IPsec, WireGuard, 6in4); the last one is less than IPv6
+#: demands of a line (RFC 8200, section 5).
+_SMALLER_PATHS = (1440, 1400, 1360, 1312, 1280, 1200)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TunnelClient:
@@ -133,7 +137,7 @@ class Tunnel:
     mtu: int = 1420
     """Largest packet inside the tunnel, bytes: with all headers (at most 72) it still fits a PPPoE line (1,492)."""
     path_mtu: int = 1400
-    """Smallest path, in bytes, over which TCP from clients passes without a fragment."""
+    """Smallest path, in bytes, over which TCP from a client passes without a fragment if its path is not measured."""
 
     @cached_property
     def layout(self) -> Layout:
@@ -147,13 +151,29 @@ class Tunnel:
 
     @property
     def client_segment_size(self) -> int:
-        """Largest TCP segment over IPv4 that clients send, bytes: in the tunnel's packets it fits the smallest path.
+        """Largest TCP segment over IPv4 of clients whose path is not measured, bytes: it fits the smallest path.
 
         Clients' systems forbid routers to fragment, which the gateway does not. In a tunnel over TCP each packet fits.
         """
         if self.listener.protocol == "tcp":
             return self.segment_size
-        return min(self.segment_size, self.path_mtu - ENVELOPE - self.layout.frame_header - IPV4_AND_TCP)
+        return self.segment_size_over(self.path_mtu)
+
+    def segment_size_over(self, path_mtu: int) -> int:
+        """Return the largest TCP segment over IPv4, bytes, that fits a path in one of the tunnel's UDP packets."""
+        return min(self.segment_size, path_mtu - ENVELOPE - self.layout.frame_header - IPV4_AND_TCP)
+
+    @property
+    def measured_paths(self) -> tuple[int, ...]:
+        """Path MTUs that the gateway looks for, bytes: the tunnel's largest packet, then smaller ones in falling order.
+
+        Empty where a client's path does not matter, or its tunnel address does not say whose packets are to be smaller:
+        over TCP, on a segment, and between a pair.
+        """
+        if self.listener.protocol == "tcp" or not isinstance(self.topology, Routed):
+            return ()
+        largest = self.mtu + ENVELOPE
+        return (largest, *(path for path in _SMALLER_PATHS if path < largest))
 
     @property
     def processes(self) -> tuple[ServerProcess, ...]:

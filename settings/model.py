@@ -246,7 +246,7 @@ class Tunnel(Section):
     keepalive: tuple[Interval, Silence] = DEFAULT_KEEPALIVE
     """Seconds between pings, and of silence after which a client connects anew; two links have their own."""
     path_mtu: int = Field(default=1400, ge=1280, le=1500)
-    """Bytes of the smallest path between a client and the gateway over which the client's TCP needs no fragments."""
+    """Bytes of a path that the gateway has not measured, over which the client's TCP needs no fragments."""
     verb: int = Field(default=3, ge=1, le=6)
     """Verbosity of OpenVPN's log at both ends: 5 shows each packet."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from contract import GATEWAY_SECRETS
 from openvpn import firewall, segment_bridge, server, sysctl, tun_device
-from openvpn.model import Tunnel
+from openvpn.model import ENVELOPE, Tunnel
 from openvpn.paths import Paths
 from userdata.cloud_config import FILES
 
@@ -109,6 +109,7 @@ def build(
         **{f"root/{path}": text for path, text in _topology_files(tunnel).items()},
         **{f"root/{path}": text for path, text in _metrics_files(metrics).items()},
         **({f"root/{CONNECTIONS_DROP_IN}": START_CONNECTIONS} if connection_log else {}),
+        **(_path_files(tunnel) if tunnel.measured_paths else {}),
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
     _check_size(contents, archive, len(clients), len(revoked))
@@ -193,6 +194,17 @@ def _metrics_files(level: str) -> dict[str, str]:
 #: Each run of the agent starts the connection log's process unless it runs; the process ends itself where it is off.
 CONNECTIONS_DROP_IN = "etc/systemd/system/drawbridge-agent.service.d/connections.conf"
 START_CONNECTIONS = "[Unit]\nWants=drawbridge-connections.service\n"
+
+
+def _path_files(tunnel: Tunnel) -> dict[str, str]:
+    """Return what only a gateway has that measures its clients' paths: the script, its settings and its unit."""
+    sizes = {firewall.path_chain(path): path - ENVELOPE for path in tunnel.measured_paths}
+    settings = {"device": tunnel.layout.interface, "paths": sizes, "unknown": tunnel.path_mtu - ENVELOPE}
+    return {
+        "path_mtu.py": (FILES / "path_mtu.py").read_text(),
+        "path-mtu.json": json.dumps(settings) + "\n",
+        **{f"root/{path}": text for path, text in _read_tree(FILES / "routed").items()},
+    }
 
 
 def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> bytes:

@@ -22,6 +22,7 @@ MAX_ARCHIVE, MAX_UNPACKED = 4 << 20, 16 << 20
 _PORT = re.compile(r"^port (\d+)$", re.MULTILINE)
 _TCP = re.compile(r"^proto tcp", re.MULTILINE)
 _PUSHED_ROUTE = re.compile(r'^push "route (\S+) (\S+)"$', re.MULTILINE)
+_SEGMENTS = re.compile(r"^ *chain segments \{(.*?)\}", re.MULTILINE | re.DOTALL)
 _SEGMENT = re.compile(r"^ *tcp option maxseg size set (\d+)$", re.MULTILINE)
 _SET = re.compile(r"set (\w+) \{\n\s*type ipv4_addr\n(?:\s*flags [\w,]+\n)?\s*elements = \{ ([^}]*) \}")
 
@@ -65,7 +66,7 @@ class DeployedRelease:
     sources: tuple[IPv4Network, ...]
     """Networks of clients, and behind them."""
     path_mtu: int
-    """Bytes of the largest packet of the tunnel in which a client sends TCP."""
+    """Bytes of the largest packet of the tunnel in which a client sends TCP whose path is not known."""
     translates: bool
     """Whether the VPC sees the gateway's own address in place of the clients'."""
 
@@ -123,6 +124,7 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         rules = read("root/etc/drawbridge/nftables.conf")
         is_pair = "unit" in json.loads(read("manifest.json"))
     sets = {name: tuple(_parse_networks(elements)) for name, elements in _SET.findall(rules)}
+    segments = "".join(_SEGMENTS.findall(rules))
     return DeployedRelease(
         sha256=digest,
         protocol="tcp" if _TCP.search(configurations) else "udp",
@@ -133,7 +135,7 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         routes=tuple(IPv4Network("/".join(route)) for route in dict.fromkeys(_PUSHED_ROUTE.findall(configurations))),
         destinations=sets.get("destinations", ()),
         sources=sets.get("sources", ()),
-        path_mtu=min(map(int, _SEGMENT.findall(rules)), default=0) + ENVELOPE + IPV4_AND_TCP,
+        path_mtu=min(map(int, _SEGMENT.findall(segments)), default=0) + ENVELOPE + IPV4_AND_TCP,
         translates="masquerade" in rules,
     )
 

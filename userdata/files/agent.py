@@ -328,8 +328,8 @@ def read_routes(table: str, device: str) -> set[IPv4Network]:
 
 
 def without_dynamic_elements(listing: str) -> str:
-    """Return nft's listing without the elements of dynamic sets: the addresses that send now."""
-    return re.sub(r"(flags dynamic[^}]*?)\s*elements = \{[^}]*\}", r"\1", listing)
+    """Return nft's listing without the elements that come and go: addresses that send now, and clients' paths."""
+    return re.sub(r"(flags (?:dynamic|interval,timeout)[^}]*?)\s*elements = \{[^}]*\}", r"\1", listing)
 
 
 def is_plain(name: str) -> bool:

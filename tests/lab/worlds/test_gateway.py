@@ -61,6 +61,22 @@ def test_a_client_gets_the_route_and_reaches_the_gateway_and_a_private_host(depl
     assert ping(alice, deployed.region.host("private-host").address, 5) is not None
 
 
+def test_a_client_s_path_is_measured(deployed: Deployment, alice: Host) -> None:
+    """By a process that is not root's, and whose elements do not count as a changed filter."""
+    gateway = deployed.gateway
+    (address,) = re.findall(r"inet (10\.8\.0\.\d+)/", run_checked(alice, "ip", "-4", "address", "show", "dev", "tun0"))
+
+    def is_measured() -> bool:
+        listing = run_checked(gateway, "nft", "list", "map", "inet", "drawbridge", "client_paths")
+        return re.search(rf"\b{re.escape(address)} timeout \S+ expires \S+ : goto path_1472\b", listing) is not None
+
+    waiting.until(is_measured, 120)
+    pid = run_checked(gateway, "systemctl", "show", "--value", "--property=MainPID", "drawbridge-path-mtu").strip()
+    assert run_checked(gateway, "stat", "--format=%U", f"/proc/{pid}").strip() != "root"
+    report = json.loads(run_checked(gateway, "cat", "/run/drawbridge/report.json"))
+    assert (report["state"], report["repaired"]) == ("ready", [])
+
+
 def test_control_without_the_tunnel_the_private_host_is_out_of_reach(deployed: Deployment, alice: Host) -> None:
     private = deployed.region.host("private-host").address
     run_checked(alice, "systemctl", "stop", "openvpn-client@alice")

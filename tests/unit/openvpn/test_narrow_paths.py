@@ -4,6 +4,7 @@ Two routers stand between client and server, with a narrow line between them; in
 tells a sender that its packet is too big (RFC 2923). Does not prove that a router of a real provider fragments.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,19 @@ import pytest
 
 from openvpn.firewall import render_nftables
 from openvpn.listener import Listener
+from tests.support import gateway, waiting
 from tests.support.network_namespace import NetworkNamespace, network_namespace
-from tests.unit.openvpn.test_real_openvpn import TUNNEL, UP, Site, add_tunnel_device, open_site, pytestmark, run
+from tests.unit.openvpn.test_real_openvpn import (
+    TUNNEL,
+    UP,
+    Process,
+    Site,
+    add_tunnel_device,
+    open_site,
+    pytestmark,
+    run,
+)
+from userdata.cloud_config import FILES
 
 __all__ = ["pytestmark"]
 
@@ -44,13 +56,32 @@ if way == "listen":
                     connection.sendall(b"%d" % take(connection))
 else:
     with socket.create_connection(("10.1.0.20", 5001), timeout=patience) as connection:
-        if way == "download":
+        if way == "segment":
+            connection.sendall(b"t")
+            print(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(20)
+        elif way == "download":
             connection.send(b"s")
             print(take(connection))
         else:
             connection.sendall(b"t" + bytes(size))
             connection.shutdown(socket.SHUT_WR)
             print(connection.recv(20).decode())
+"""
+
+
+#: Runs the gateway's script as on the gateway, but more often, on the files of the server's directory.
+MEASURE = """
+import importlib.util, pathlib, sys
+spec = importlib.util.spec_from_file_location("path_mtu", sys.argv[1])
+script = importlib.util.module_from_spec(spec)
+sys.modules["path_mtu"] = script
+spec.loader.exec_module(script)
+script.SETTINGS = pathlib.Path(sys.argv[2])
+script.RUNTIME = script.CURRENT = script.SETTINGS.parent
+script.TICK, script.INTERVAL, script.WRITE_INTERVAL, script.RETRIES, script.PATIENCE = 0.2, 0.5, 0.5, (), 0.5
+script.main()
 """
 
 
@@ -81,6 +112,25 @@ class Path:
         _, client = self.site.namespaces
         done = subprocess.run(client.enter(*program), capture_output=True, text=True, timeout=150, check=False)
         return (done.stdout + done.stderr).splitlines()[-1]
+
+    def start_measuring(self) -> Process:
+        """Start the script that measures clients' paths."""
+        server, _ = self.site.namespaces
+        settings = gateway.release_contents(gateway.build_release())["path-mtu.json"].decode()
+        (self.site.directory / "openvpn-server").symlink_to(self.site.directory)
+        program = (sys.executable, "-I", "-c", MEASURE, str(FILES / "path_mtu.py"))
+        return self.site.start_in(server, *program, self.site.write("path-mtu.json", settings))
+
+    def wait_for(self, chain: str, segment_size: str) -> None:
+        """Wait until the firewall has the path of the client and its network, and the client's segments fit it."""
+        expected = {("10.8.0.10", chain), ("192.168.1.0/24", chain)}
+        waiting.until(lambda: self.measured() == expected and self.transfer("segment") == segment_size, 90)
+
+    def measured(self) -> set[tuple[str, str]]:
+        """Return the chain that the server's firewall has for each client's address and network."""
+        server, _ = self.site.namespaces
+        listing = run(*server.enter("nft", "list", "map", "inet", "drawbridge", "client_paths"))
+        return set(re.findall(r"([0-9./]+) timeout \S+ expires \S+ : goto (\w+)", listing))
 
 
 def join(name: str, one: NetworkNamespace, address: str, far_name: str, other: NetworkNamespace, far: str) -> None:
@@ -139,3 +189,36 @@ def test_by_default_only_what_a_client_sends_over_less_than_1400_bytes_sticks(pa
     path.narrow(1312, told=False)
     assert path.transfer("download") == str(SIZE)
     assert "timed out" in path.transfer("upload", patience=10)
+
+
+@pytest.mark.parametrize("path", [UDP], indirect=True, ids=["udp"])
+def test_a_client_sends_segments_as_large_as_its_path_takes(path: Path) -> None:
+    """Also over a line that got narrower since, and whether or not its routers say so."""
+    server, client = path.site.namespaces
+    default = path.transfer("segment")
+    script = path.start_measuring()
+    for mtu, told, chain in (
+        (1500, True, "path_1472"),
+        (1400, True, "path_1400"),
+        (1312, False, "path_1312"),
+        (1280, False, "path_1280"),
+    ):
+        path.narrow(mtu, told=told)
+        path.wait_for(chain, str(UDP.segment_size_over(mtu) - 12))
+        for way in ("download", "upload"):
+            assert path.transfer(way) == str(SIZE), (mtu, told, way)
+    # The agent loads the filter anew, and the client's path is wide again.
+    path.narrow(1500, told=False)
+    run(*server.enter("nft", "-f", str(path.site.directory / "rules")))
+    path.wait_for("path_1472", str(UDP.segment_size - 12))
+    # Its firewall does not let it answer any more.
+    run(
+        *client.enter(
+            "nft", "table ip silent { chain input { type filter hook input priority 0; iifname tun0 drop; }; };"
+        )
+    )
+    waiting.until(lambda: not path.measured(), 60)
+    run(*client.enter("nft", "delete table ip silent"))
+    script.stop()
+    run(*server.enter("nft", "flush", "map", "inet", "drawbridge", "client_paths"))
+    assert path.transfer("segment") == default

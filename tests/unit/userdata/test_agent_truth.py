@@ -179,11 +179,18 @@ def test_the_last_repairs_are_few_and_none_appears_twice() -> None:
     assert repairs == ("2026-01-01T00:03:00Z c", "2026-01-01T00:04:00Z d", f"2026-01-01T00:05:00Z {'x' * 60}")
 
 
-def test_addresses_that_send_now_do_not_change_the_filter() -> None:
-    """Of a dynamic set only the elements change; those of another set are the rules'."""
-    listing = "set a {{\n\tflags dynamic,timeout\n\ttimeout 1m{}\n}}\nset b {{\n\tflags interval{}\n}}\n"
+@pytest.mark.parametrize(
+    ("flags", "elements"),
+    [
+        ("dynamic,timeout\n\ttimeout 1m", "10.0.0.1 limit rate over 1/second timeout 1m expires 5s, 10.0.0.2"),
+        ("interval,timeout", "10.0.0.1 timeout 5m : goto path_1472, 10.0.1.0/24 timeout 5m : goto path_1400"),
+    ],
+)
+def test_elements_that_come_and_go_do_not_change_the_filter(flags: str, elements: str) -> None:
+    """Those of another set are the rules'."""
+    listing = f"set a {{{{\n\tflags {flags}{{}}\n}}}}\nset b {{{{\n\tflags interval{{}}\n}}}}\n"
     plain = agent.without_dynamic_elements(listing.format("", ""))
-    elements = "\n\telements = { 10.0.0.1 limit rate over 1/second timeout 1m expires 5s, 10.0.0.2 }"
+    elements = f"\n\telements = {{ {elements} }}"
     assert agent.without_dynamic_elements(listing.format(elements, "")) == plain
     assert agent.without_dynamic_elements(listing.format("", elements)) != plain
 

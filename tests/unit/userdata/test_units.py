@@ -24,7 +24,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not STOCK.exists():
         pytest.skip("no openvpn on this machine, so not the unit that ours changes")
     root = tmp_path_factory.mktemp("root")
-    shutil.copytree(FILES / "root", root, dirs_exist_ok=True)
+    for tree in ("root", "routed"):
+        shutil.copytree(FILES / tree, root, dirs_exist_ok=True)
     shutil.copytree(STOCK.parent, root / "usr/lib/systemd/system", symlinks=True)
     for program in ("bin/sh", "usr/bin/python3", "usr/bin/cp", "usr/sbin/nft", "usr/sbin/openvpn"):
         (root / program).parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +46,7 @@ def analyze(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         ("drawbridge-agent.service", 35),
         ("drawbridge-patches.service", 30),
         ("drawbridge-connections.service", 35),
+        ("drawbridge-path-mtu.service", 30),
     ],
 )
 def test_exposure(root: Path, unit: str, most: int) -> None:
@@ -64,6 +66,7 @@ def test_exposure(root: Path, unit: str, most: int) -> None:
         "drawbridge-patches.service",
         "drawbridge-patches.timer",
         "drawbridge-connections.service",
+        "drawbridge-path-mtu.service",
     ],
 )
 def test_no_complaint(root: Path, unit: str) -> None:
