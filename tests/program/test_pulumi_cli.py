@@ -19,25 +19,30 @@ import pytest
 import yaml
 
 from engine.engine import Engine
+from settings.stack_file import read_stack_file
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-west-1"
 STACK = "lab"
+WORLDS = [path.suffixes[0].removeprefix(".") for path in sorted(ROOT.glob("stacks/Pulumi.*.yaml"))]
 
 pytestmark = pytest.mark.skipif(
     shutil.which("pulumi") is None,
     reason="no pulumi on PATH: Pulumi's own engine is not compared with the embedded one",
 )
 
+#: A client's public address.
+HOME = "203.0.113.77"
+
 #: Serves moto with the lab's public images on a free port of loopback, and prints its URL.
 SERVER = """
 import logging, sys, threading
 from moto.server import ThreadedMotoServer
-from lab.api.moto_patches import apply, ignore_bucket_policies
+from lab.api.moto_patches import apply
 from lab.api.moto_state import publish_images
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 publish_images(sys.argv[1])
-apply(ignore_bucket_policies)
+apply()
 server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 print("http://%s:%d" % server.get_host_and_port(), flush=True)
@@ -135,7 +140,7 @@ def regions() -> Iterator[tuple[Region, Region]]:
 class Cli:
     """The CLI with home, backend and stack files of its own; the checkout is not written to."""
 
-    def __init__(self, directory: Path, region: Region, config: Mapping[str, object]) -> None:
+    def __init__(self, directory: Path, region: Region, config: Mapping[str, object], stack: str = STACK) -> None:
         self.program = directory / "program"
         self.program.mkdir()
         for path in ROOT.iterdir():
@@ -147,7 +152,7 @@ class Cli:
         project["runtime"] = {"name": "python", "options": {"virtualenv": sys.prefix}}
         (self.program / "Pulumi.yaml").write_text(yaml.safe_dump(project))
         (self.program / "stacks").mkdir()
-        self.stack_file = self.program / "stacks" / f"Pulumi.{STACK}.yaml"
+        self.stack_file = self.program / "stacks" / f"Pulumi.{stack}.yaml"
         self.configure(config)
         backend = directory / "backend"
         backend.mkdir()
@@ -231,6 +236,37 @@ def test_both_engines_do_the_same(
     cli.run("destroy", "--yes", "--skip-preview")
     embedded(other).destroy()
     assert theirs.inventory() == ours.inventory() == {**ours.inventory(), "vpcs": 0, "parameters": [], "objects": []}
+
+
+def new_client(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return one more client of a stack; it has an address where the tunnel is open to no range."""
+    is_closed = config["drawbridge:gateway"].get("allowFrom") == []
+    return {"name": "zoe", **({"at": HOME} if is_closed else {})}
+
+
+@pytest.mark.parametrize("stack", WORLDS)
+def test_a_world_is_created_kept_refreshed_changed_and_destroyed(
+    stack: str, tmp_path: Path, regions: tuple[Region, Region]
+) -> None:
+    region, _ = regions
+    config = read_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml")
+    empty = region.inventory()
+    cli = Cli(tmp_path, region, config, stack)
+    cli.run("stack", "init", stack)
+    cli.run("up", "--yes", "--skip-preview")
+    deployed = region.inventory()
+    assert deployed != empty
+    cli.run("up", "--yes", "--skip-preview", "--expect-no-changes")
+    cli.run("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+    assert region.inventory() == deployed
+    if "drawbridge:pair" not in config:  # The gateways of a pair have no clients.
+        cli.configure({**config, "drawbridge:clients": [*config["drawbridge:clients"], new_client(config)]})
+        cli.run("up", "--yes", "--skip-preview")
+        more = region.inventory()
+        assert more["instances"] == deployed["instances"]
+        assert len(more["parameters"]) > len(deployed["parameters"])
+    cli.run("destroy", "--yes", "--skip-preview")
+    assert region.inventory() == empty
 
 
 def test_pulumi_new_copies_the_program(tmp_path: Path, regions: tuple[Region, Region]) -> None:
