@@ -4,12 +4,13 @@
 # make test-vm     worlds in virtual machines with Debian's cloud kernel: root, qemu, an hour; prints a table
 # make check       lint, format, types, shell scripts, pinned versions, policies, import rules, words, links: no root, no network
 # make bench       figures of the lab
+# make docs        the site of the documentation, in build/docs/site; no root
 # make clean       take the lab down, remove .venv and caches
 #
 # ARGS goes to pytest: make test ARGS="-k revoked"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-python setup-vm lab test test-unit test-vm check bench clean
+.PHONY: help setup setup-python setup-vm setup-docs lab test test-unit test-vm check bench docs clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -29,6 +30,9 @@ setup-python:
 
 setup-vm:
 	@tools/setup vm
+
+setup-docs:
+	@tools/setup docs
 
 lab: setup
 	@$(BIN)/drawbridge lab up
@@ -55,7 +59,10 @@ check: setup-python
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)
 
+docs: setup-docs
+	@build/docs/venv/bin/python tools/site.py
+
 clean:
 	@if [ -x $(BIN)/drawbridge ]; then $(BIN)/drawbridge lab down; fi
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

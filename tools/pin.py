@@ -2,6 +2,7 @@
 
 Run it with .venv/bin/python after installing a newer version of a package. pyproject.toml lists what the code
 imports; the requirements files pin those packages, and all that they need on any supported Python, to one version each.
+`build/docs/venv/bin/python tools/pin.py docs` writes requirements-docs.txt, for the environment that builds the site.
 """
 
 import re
@@ -53,9 +54,12 @@ def closure(requirements: list[str]) -> dict[str, str]:
     return versions
 
 
-def files() -> dict[str, str]:
-    """Return the text of each file, by its name."""
+def files(*, docs: bool) -> dict[str, str]:
+    """Return the text of each file, by its name: of the file for the documentation's site, or of the others."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    if docs:
+        site = closure(project["dependency-groups"]["docs"])
+        return {"requirements-docs.txt": text("What builds the documentation's site", site)}
     runtime = closure(project["project"]["dependencies"])
     dev = closure(project["dependency-groups"]["dev"])
     return {
@@ -75,14 +79,15 @@ def text(title: str, versions: dict[str, str]) -> str:
 
 def main() -> int:
     """Write the files; with --check, writes nothing and exits 1 if they would change."""
+    contents = files(docs="docs" in sys.argv[1:])
     stale = [
-        name for name, content in files().items() if not (path := ROOT / name).exists() or path.read_text() != content
+        name for name, content in contents.items() if not (path := ROOT / name).exists() or path.read_text() != content
     ]
-    if sys.argv[1:] == ["--check"]:
+    if "--check" in sys.argv[1:]:
         if stale:
             print(f"{' and '.join(stale)}: not what is installed; run .venv/bin/python tools/pin.py", file=sys.stderr)
         return bool(stale)
-    for name, content in files().items():
+    for name, content in contents.items():
         (ROOT / name).write_text(content)
     return 0
 

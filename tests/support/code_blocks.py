@@ -32,8 +32,8 @@ _BLOCK = re.compile(
 #: Programs of the system, of which only the shell's syntax is checked.
 SYSTEM_PROGRAMS = frozenset(
     """
-    cat cp curl cd date echo eval exit export git grep install ip mkdir openssl ping resolvectl sleep ssh systemctl
-    test trap
+    cat cp curl cd date echo eval exit export git grep ifconfig install ip mkdir netstat openssl ping ps resolvectl
+    scutil sleep ssh systemctl test trap
     """.split()  # noqa: SIM905 -- a list of words, as one reads it
 )
 

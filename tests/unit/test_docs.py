@@ -9,6 +9,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
+from contract import StackOutput
 from drawbridge.commands.root import cli
 from settings.model import Bridge, Settings
 from settings.problems import NAMESPACE
@@ -206,3 +207,29 @@ def test_commands_of_a_script_are_told_apart() -> None:
         ["g"],
         ["X=1", "i", "j", "SUBSTITUTED"],
     ]
+
+
+#: Pages of the guide: each says which test shows what it claims.
+GUIDE = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("docs/systems/*.md")])
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_page_says_what_shows_it(page: Path) -> None:
+    last = page.read_text().rstrip("\n").splitlines()[-1]
+    match = re.fullmatch(r"Shown by \[(tests/[\w/]+\.py)\]\(((?:\.\./)+\1)\)(, .+)?\.", last)
+    assert match, f"{page.name} must end with: Shown by [tests/…](../tests/…)."
+    text = (page.parent / match[2]).read_text()
+    assert "def test_" in text
+    if match[1].startswith(("tests/lab/worlds/", "tests/attacks/")):
+        assert re.search(r"pytest\.mark\.(seed|attack|fault)\(", text), f"{match[1]} shows no numbered behaviour"
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    listed = re.findall(r"[\w./-]+\.md$", (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2], re.MULTILINE)
+    decisions = set(ROOT.glob("docs/adr/0*.md"))
+    assert sorted(listed) == sorted(page.relative_to(ROOT).as_posix() for page in set(PAGES) - decisions)
+
+
+def test_every_output_is_in_the_docs_and_no_other() -> None:
+    section = (ROOT / "docs" / "hosts.md").read_text().partition("## Outputs of a stack\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [str(output) for output in StackOutput]

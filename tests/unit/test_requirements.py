@@ -41,7 +41,7 @@ def distributions(paths: Iterable[Path]) -> set[str]:
 
 
 def test_every_line_is_one_exact_version() -> None:
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    for file in ("requirements.txt", "requirements-dev.txt", "requirements-docs.txt"):
         for line in pinned(file):
             assert re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", line), f"{file}: {line}"
 
@@ -61,6 +61,7 @@ def test_every_import_of_the_tests_is_a_dependency() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     assert names(RUNTIME) <= names(pinned("requirements.txt"))
+    assert names(PYPROJECT["dependency-groups"]["docs"]) <= names(pinned("requirements-docs.txt"))
     assert names(DEV) <= names([*pinned("requirements.txt"), *pinned("requirements-dev.txt")])
 
 
