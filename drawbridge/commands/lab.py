@@ -24,6 +24,11 @@ DEPLOYING = {
     "up": LazyCommand(
         "drawbridge.commands.lab_trial", "up", "Deploy stacks into the region on this machine, and leave them running."
     ),
+    "replace": LazyCommand(
+        "drawbridge.commands.lab_trial",
+        "replace",
+        "Replace the instance of a stack's gateway, and show how long a client had no answer.",
+    ),
     "destroy": LazyCommand(
         "drawbridge.commands.lab_trial",
         "destroy",

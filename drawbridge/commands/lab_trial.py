@@ -1,8 +1,11 @@
 """drawbridge lab up, try and destroy: deploy stacks into a region on this machine, check them, and remove them."""
 
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,7 +14,7 @@ import click
 from drawbridge import errors
 from drawbridge.commands import options, output
 from drawbridge.operate.stack_files import LAB, find_stack_file
-from drawbridge.trial import removal, run
+from drawbridge.trial import removal, replacement, run
 from drawbridge.trial.checks import Check, all_hold
 from drawbridge.trial.deployment import DEFAULT_CLIENTS
 from lab import region as labs
@@ -37,8 +40,8 @@ def up(stacks: tuple[Path, ...], clients: int, lab: str, wants_json: bool) -> No
     """Deploy stacks into the region on this machine, and leave them running.
 
     Each STACK is a name (Pulumi.NAME.yaml) or a path; without any it is lab. The region starts if none runs. The
-    stacks' clients start as well, and the command shows who reaches whom. The region has AWS's quotas: five VPCs and
-    five Elastic IPs. Exits 1 if a check fails.
+    stacks' clients start as well, and the command shows who reaches whom. With AWS's quota of five VPCs, the
+    default one among them, four stacks fit into the region. Exits 1 if a check fails.
     """
     require_privileges()
     with _reported_work(f"to remove what was started: drawbridge lab down{_lab_option(lab)}") as progress:
@@ -64,13 +67,40 @@ def try_(stack: Path, clients: int, keep: bool, json_file: Path | None) -> None:
     require_privileges()
     with _reported_work("its region is removed") as progress:
         (file,) = run.read_stacks([stack])
-        with labs.disposable_region(progress, keep=keep) as region:
-            if keep:
-                _print_hints(region.name, file.stack)
+        with (
+            labs.disposable_region(progress, keep=keep) as region,
+            _hints(region.name, file.stack) if keep else nullcontext(),
+        ):
             checks = {file.stack: run.deploy_and_check(region, file, progress, clients=clients)}
+    if not keep:
+        # What to look at is gone with the region.
+        checks = {name: [replace_fields(check, look="") for check in results] for name, results in checks.items()}
     if json_file is not None:
         json_file.write_text(_as_json(checks) + "\n")
+    if not keep and not all(map(all_hold, checks.values())):
+        output.print_line(f"look at it: {shlex.join(['drawbridge', 'lab', 'try', str(stack), '--keep'])}", err=True)
     _print_checks(checks, wants_json=False)
+
+
+@click.command()
+@click.argument("stack", default=LAB)
+@options.lab
+@options.json
+def replace(stack: str, lab: str, wants_json: bool) -> None:
+    """Replace the instance of a stack's gateway, and show how long a client had no answer.
+
+    STACK is the name of a stack of the region, lab if it is not given. The instance is replaced as by other user data,
+    such as after an upgrade, and the command waits until the new one is ready. Of a pair it is gateway a. Exits 1 if a
+    check fails.
+    """
+    require_privileges()
+    region = _connect(lab)
+    with _reported_work(f"the gateway may be gone; deploy it: drawbridge lab up{_lab_option(lab)} {stack}") as progress:
+        checks = []
+        for check in replacement.replace_gateway(region, stack, progress):
+            progress(f"{'ok  ' if check.ok else 'FAIL'} {check.promise}: {check.figure}")
+            checks.append(check)
+    _print_checks({stack: checks}, wants_json)
 
 
 @click.command()
@@ -83,15 +113,21 @@ def destroy(stack: str, lab: str) -> None:
     anything of it is left.
     """
     require_privileges()
-    region = labs.connect(lab)
-    if region is None:
-        raise NotUp(f"no lab {lab} runs on this machine")
+    region = _connect(lab)
     with _reported_work(f"to destroy the rest: drawbridge lab destroy {stack}{_lab_option(lab)}") as progress:
         left = removal.destroy_stack(region, stack, progress)
     if left:
         output.table(("left", "name"), [(resource.kind, resource.name) for resource in left])
         raise SystemExit(1)
     output.print_line(f"nothing of stack {stack} is left")
+
+
+def _connect(lab: str) -> labs.Region:
+    """Return a running lab; raises `NotUp` if there is none of that name."""
+    region = labs.connect(lab)
+    if region is None:
+        raise NotUp("no lab runs on this machine" if lab == labs.DEFAULT else f"no lab {lab} runs on this machine")
+    return region
 
 
 @contextmanager
@@ -126,11 +162,21 @@ def _lab_option(lab: str) -> str:
     return "" if lab == labs.DEFAULT else f" --lab {lab}"
 
 
+@contextmanager
+def _hints(lab: str, stack: str) -> Iterator[None]:
+    """Print after the block, also after an error, how to look at a kept region and how to take it down."""
+    try:
+        yield
+    except Exception:
+        _print_hints(lab, stack)
+        raise
+    _print_hints(lab, stack)
+
+
 def _print_hints(lab: str, stack: str) -> None:
-    """Print how to look at a kept region, and how to take it down."""
     option = _lab_option(lab)
     lines = (
-        f"lab {lab} stays, also if a check fails. Look at it, and take it down:",
+        f"lab {lab} stays; look at it, and take it down:",
         f"  drawbridge lab status{option}",
         f'  eval "$(drawbridge lab env{option})"; drawbridge gateway status --stack {stack}',
         f"  drawbridge lab down{option}",
@@ -140,9 +186,7 @@ def _print_hints(lab: str, stack: str) -> None:
 
 def _as_json(checks: Mapping[str, Sequence[Check]]) -> str:
     rows: list[dict[str, Any]] = [
-        {"stack": stack, "ok": check.ok, "promise": check.promise, "figure": check.figure}
-        for stack, stack_checks in checks.items()
-        for check in stack_checks
+        {"stack": stack, **asdict(check)} for stack, stack_checks in checks.items() for check in stack_checks
     ]
     return output.as_json(rows)
 

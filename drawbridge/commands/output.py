@@ -5,6 +5,7 @@ Results go to standard output, progress to standard error.
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,8 +76,8 @@ def as_json(value: object) -> str:
     return json.dumps(value, default=_encode_value, indent=2)
 
 
-def check_lines(checks: Iterable[Check]) -> None:
-    """Print one line a check: `ok` or `FAIL`, the promise, the figure."""
+def check_lines(checks: Sequence[Check]) -> None:
+    """Print one line a check: `ok` or `FAIL`, the promise, the figure; then what to look at if one failed."""
     grid = Table(box=None, pad_edge=False, show_header=False)
     grid.add_column(min_width=4)
     grid.add_column(overflow="fold")
@@ -85,6 +86,10 @@ def check_lines(checks: Iterable[Check]) -> None:
         verdict = Text("ok", "green") if check.ok else Text("FAIL", "bold red")
         grid.add_row(verdict, Text(escape_controls(check.promise)), Text(escape_controls(check.figure)))
     _print_grid(grid)
+    # Below the table, because a command in it would be folded, and could not be copied.
+    for check in checks:
+        if check.look and not check.ok:
+            print_line(f"{check.promise} failed; look: {check.look}")
 
 
 def _print_grid(grid: Table) -> None:
@@ -107,11 +112,16 @@ def _encode_value(value: object) -> Any:
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
+#: Seconds without a message after which a line says that the work goes on.
+SILENCE = 5.0
+
+
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Yield the function that long work calls with a message before each step.
 
-    Each message is a line with the seconds since the start; on a terminal the last one also shows that time passes.
+    Each message is a line with the seconds since the start. After each five seconds without one, a line says that the
+    work goes on.
     """
     start = time.monotonic()
     console = Console(stderr=True, highlight=False)
@@ -119,13 +129,45 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
         yield lambda message: None
         return
     if not console.is_terminal:
-        yield lambda message: print_line(f"{time.monotonic() - start:6.1f} s  {message}", err=True)
+        with _repeated(lambda message: print_line(f"{time.monotonic() - start:6.1f} s  {message}", err=True)) as show:
+            yield show
         return
     with console.status("") as spinner:
 
-        def show(message: str) -> None:
+        def show_both(message: str) -> None:
             message = escape_controls(message)
             console.print(Text(f"{time.monotonic() - start:6.1f} s  {message}"))
             spinner.update(Text(message, "dim"))
 
-        yield show
+        with _repeated(show_both) as show:
+            yield show
+
+
+@contextmanager
+def _repeated(show: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a message; during the block, a line is shown after each silence as well."""
+    lock, ended = threading.Lock(), threading.Event()
+    last = shown = time.monotonic()
+
+    def show_message(message: str) -> None:
+        nonlocal last, shown
+        with lock:
+            last = shown = time.monotonic()
+            show(message)
+
+    def watch() -> None:
+        nonlocal shown
+        while not ended.wait(max(0.1, shown + SILENCE - time.monotonic())):
+            with lock:
+                now = time.monotonic()
+                if now - shown >= SILENCE:
+                    shown = now
+                    show(f"… still at it, for {now - last:.0f} s")
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield show_message
+    finally:
+        ended.set()
+        thread.join()

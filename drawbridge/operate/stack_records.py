@@ -28,6 +28,8 @@ class StackRecord:
     """Clients that were started, each with the stack's names of its own machine and of those in its LAN."""
     bundles: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the bundle that each started client runs."""
+    adopted: dict[str, dict[str, str]] = field(default_factory=dict)
+    """IDs of what the region got because the file names it, by section."""
 
     def machine(self, name: str) -> str:
         """Return the lab's name of a machine: the stack's own unless another stack has a machine of that name."""
@@ -36,11 +38,12 @@ class StackRecord:
 
 def load_record(region: Region, stack: str) -> StackRecord | None:
     """Return the record of a stack that a region has, or None."""
-    path = _path(region, stack)
     try:
-        return StackRecord(**json.loads(path.read_text())) if _state(region, stack).exists() else None
+        record = StackRecord(**json.loads(_path(region, stack).read_text()))
     except FileNotFoundError:
         return None
+    # The engine removes its state when it has destroyed a stack.
+    return record if record.adopted or _state(region, stack).exists() else None
 
 
 def save_record(region: Region, record: StackRecord) -> None:

@@ -13,6 +13,8 @@ class Check:
     """Such as `alice -> private host 10.1.1.10`."""
     figure: str
     """What was measured, such as `0.8 ms`, or why it failed."""
+    look: str = ""
+    """Of a check that failed: the command that shows more."""
 
 
 def all_hold(checks: Sequence[Check]) -> bool:

@@ -26,6 +26,8 @@ from settings.parse import parse
 #: Told what is being done, for people.
 Progress = Callable[[str], None]
 
+_QUOTA_REMEDY = "the lab has AWS's quotas; make room: drawbridge lab status, drawbridge lab destroy STACK"
+
 #: Clients of a stack that get machines unless the command says otherwise.
 DEFAULT_CLIENTS = 12
 
@@ -63,13 +65,14 @@ class Deployment:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the lab's operator, in the stack's AWS region."""
-        return boto3.client(  # type: ignore[call-overload]  # the service is a name here
-            service,
-            region_name=self.settings.region,
-            endpoint_url=self.region.endpoint,
-            aws_access_key_id=self.region.environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.region.environment["AWS_SECRET_ACCESS_KEY"],
-        )
+        return create_client(self.region, service, self.settings.region)
+
+    @property
+    def private_subnet(self) -> str:
+        """Return the subnet of private hosts; of an existing VPC that the lab did not make, it is the gateway's."""
+        section = "network" if self.letter == contract.GATEWAYS[0] else "pair"
+        adopted, key = self.record.adopted.get(section, {}), contract.StackOutput.PRIVATE_SUBNET_ID
+        return str(self.outputs.get(key) or adopted.get(key) or self.outputs[contract.StackOutput.PUBLIC_SUBNET_ID])
 
     @property
     def account(self) -> Account:
@@ -108,6 +111,17 @@ class Deployment:
         return self.region.host(self.outputs["gatewayInstanceId"])
 
 
+def create_client(region: labs.Region, service: str, aws_region: str) -> Any:
+    """Return a boto3 client of a lab's operator in an AWS region."""
+    return boto3.client(  # type: ignore[call-overload]  # the service is a name here
+        service,
+        region_name=aws_region,
+        endpoint_url=region.endpoint,
+        aws_access_key_id=region.environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=region.environment["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
 def deploy(
     running: labs.Region, stack: str, raw: Mapping[str, Any], progress: Progress, *, file: Path | None = None
 ) -> Deployment:
@@ -132,12 +146,29 @@ def deploy(
     record.file, record.aws_region, record.config = str(file or ""), str(config["aws:region"]), config
     save_record(running, record)
     progress(f"deploying stack {stack}")
+    return _run_program(running, record, progress)
+
+
+def redeploy(running: labs.Region, stack: str, progress: Progress, *, replacing: str) -> Deployment:
+    """Deploy a stack of the region again as it is, and replace the resources whose URNs match a pattern.
+
+    Raises:
+        As `load_deployment` and `deploy`.
+    """
+    return _run_program(running, load_deployment(running, stack).record, progress, replacing)
+
+
+def _run_program(
+    running: labs.Region, record: StackRecord, progress: Progress, replacing: str | None = None
+) -> Deployment:
+    """Run the program with the configuration of a stack's record."""
+    stack, config = record.stack, record.config
     with _patched_environment({**running.environment, "AWS_REGION": str(config["aws:region"])}):
         try:
             settings = parse(config, stack=stack, endpoint=running.endpoint)
-            result = create_engine(running, stack, config, progress).up()
+            result = create_engine(running, stack, config, progress).up(replacing=replacing)
         except pulumi.RunError as error:
-            raise errors.StackError(str(error)) from error
+            raise errors.StackError(str(error), _QUOTA_REMEDY if "quota" in str(error) else "") from error
         except EngineError as error:
             raise errors.DeploymentError(
                 str(error), f"see {running.directory}/log; start anew: drawbridge lab down"

@@ -81,7 +81,7 @@ def start_private_host(deployed: Deployment, name: str = PRIVATE_HOST) -> str:
     reservations = ec2.describe_instances(
         Filters=[
             {"Name": "tag:Name", "Values": [name]},
-            {"Name": "subnet-id", "Values": [deployed.outputs["privateSubnetId"]]},
+            {"Name": "subnet-id", "Values": [deployed.private_subnet]},
             {"Name": "instance-state-name", "Values": ["pending", "running"]},
         ]
     )["Reservations"]
@@ -103,7 +103,7 @@ def start_private_host(deployed: Deployment, name: str = PRIVATE_HOST) -> str:
         InstanceType="t4g.nano",
         MinCount=1,
         MaxCount=1,
-        SubnetId=deployed.outputs["privateSubnetId"],
+        SubnetId=deployed.private_subnet,
         SecurityGroupIds=[group],
         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}],
     )
@@ -137,15 +137,13 @@ def public_address(settings: Settings, number: int, avoided: Collection[IPv4Addr
     if client.at:
         return client.at
     allowed = settings.gateway.allow_from
-    homes = [address for address in _list_from(HOMES, number + 10) if any(address in network for network in allowed)]
-    candidates = (
-        [*homes, *_list_from(allowed[number % len(allowed)], number + 10)] if allowed else _list_from(HOMES, 10)
-    )
+    homes = [address for address in list_from(HOMES, number + 10) if any(address in network for network in allowed)]
+    candidates = [*homes, *list_from(allowed[number % len(allowed)], number + 10)] if allowed else list_from(HOMES, 10)
     used = {*avoided, *(declared.at for declared in settings.clients)}
     return next((address for address in candidates if address not in used), candidates[0])
 
 
-def _list_from(network: IPv4Network, start: int) -> list[IPv4Address]:
+def list_from(network: IPv4Network, start: int) -> list[IPv4Address]:
     """Return up to 256 addresses of a range from the one with this number on, and then from its beginning."""
     return [network[(start + n) % network.num_addresses] for n in range(min(network.num_addresses, 256))]
 
@@ -289,10 +287,13 @@ def _give_credentials(deployed: Deployment, host: labs.Host, name: str) -> None:
     arn = f"arn:aws:ssm:{deployed.settings.region}:{account}:parameter{deployed.names.bundle(name)}"
     if bucket := _find_bundles_bucket(deployed):
         action, arn = "s3:GetObject", f"arn:aws:s3:::{bucket}/{deployed.names.bundle_key(name)}"
-    statement = {"Effect": "Allow", "Action": action, "Resource": arn}
+    statements = [{"Effect": "Allow", "Action": action, "Resource": arn}]
+    if (key := deployed.settings.secrets.key).startswith("arn:"):
+        # The policy of an existing key names no user.
+        statements.append({"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key})
     with suppress(iam.exceptions.EntityAlreadyExistsException):
         iam.create_user(UserName=user)
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
     iam.put_user_policy(UserName=user, PolicyName="bundle", PolicyDocument=policy)
     _install_key(deployed, host, user)
 

@@ -56,7 +56,7 @@ def find_private_address(deployed: Deployment) -> IPv6Address:
     """Return the IPv6 address of the private host; raises LabError if it has none."""
     reservations = deployed.client("ec2").describe_instances(
         Filters=[
-            {"Name": "subnet-id", "Values": [deployed.outputs["privateSubnetId"]]},
+            {"Name": "subnet-id", "Values": [deployed.private_subnet]},
             {"Name": "instance-state-name", "Values": ["running"]},
         ]
     )["Reservations"]
@@ -81,7 +81,7 @@ def check_private_ssh(host: labs.Host, address: IPv6Address) -> Check:
 def check_ipv6(deployed: Deployment) -> Iterator[Check]:
     """Check that each client has a global address that the Internet sees, and reaches if the stack says so."""
     settings, server = deployed.settings, start_internet_host(deployed)
-    private = find_private_address(deployed) if deployed.outputs["privateSubnetId"] else None
+    private = find_private_address(deployed) if settings.tunnel.vpc else None
     for client in deployed.clients:
         host = deployed.host(client.name)
         if client.bridge and not client.address6:
@@ -101,7 +101,7 @@ def check_ipv6(deployed: Deployment) -> Iterator[Check]:
         if out:
             seen = packets_arrive(server, f"icmp6 and src {address}", partial(ping, host, SERVER6, 2))
             yield Check(seen, f"the Internet sees {client.name} as itself", str(address))
-        if settings.tunnel.vpc and private is not None:
+        if private is not None:
             yield check_private_ssh(host, private)
         opened = any(SERVER6 in network for network in settings.tunnel.open_to)
         rtt_back = ping(server, str(address), 10 if opened else 2)

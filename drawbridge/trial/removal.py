@@ -5,8 +5,10 @@ from contextlib import suppress
 from typing import Any
 
 from drawbridge import errors
+from drawbridge.operate.account import translate_aws_errors
 from drawbridge.operate.leftovers import Leftover, find_leftovers
 from drawbridge.operate.stack_records import is_shared, remove_record, save_record
+from drawbridge.trial.adoption import remove_adopted
 from drawbridge.trial.deployment import Deployment, Progress, client_user, create_engine, load_deployment
 from drawbridge.trial.hosts import PRIVATE_HOST
 from drawbridge.trial.measure import wait_until
@@ -21,9 +23,15 @@ def destroy_stack(region: Region, stack: str, progress: Progress) -> list[Leftov
 
     Raises:
         StackError: the region has no such stack.
-        DeploymentError: the engine failed; the stack's record stays, so that the command can run again.
+        DeploymentError, AwsError: it failed; the stack's record stays, so that the command can run again.
     """
     deployed = load_deployment(region, stack)
+    with translate_aws_errors(stack):
+        return _destroy(deployed, progress)
+
+
+def _destroy(deployed: Deployment, progress: Progress) -> list[Leftover]:
+    region, stack = deployed.region, deployed.settings.stack
     progress(f"removing the machines of stack {stack}")
     for client in list(deployed.record.clients):
         remove_client(deployed, client)
@@ -38,6 +46,7 @@ def destroy_stack(region: Region, stack: str, progress: Progress) -> list[Leftov
                 str(error),
                 f"see {region.directory}/log, then run it again, or take the region down: drawbridge lab down",
             ) from error
+    remove_adopted(region, deployed.record, deployed.settings.region)
     region.wait_reconciled()
     left = [*find_leftovers(deployed.account), *_find_started(deployed)]
     if not left:
@@ -126,6 +135,7 @@ def _find_started(deployed: Deployment) -> Iterator[Leftover]:
     """Find what was started for the stack beside its own resources."""
     outside = {host["name"] for host in deployed.region.status()["hosts"]}
     yield from (Leftover("machine", machine) for machine in deployed.record.machines.values() if machine in outside)
+    yield from (Leftover("adopted", section) for section in deployed.record.adopted)
     yield from (Leftover("instance", row["InstanceId"]) for row in _find_private_hosts(deployed))
     users = deployed.client("iam").get_paginator("list_users").paginate()
     names = {client_user(deployed.record.stack, client.name) for client in deployed.settings.clients}

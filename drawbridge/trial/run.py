@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drawbridge.trial import bonded, hosts, ipv6, pair, routed, segment
+from drawbridge.trial import admin, bonded, hosts, ipv6, pair, routed, segment
+from drawbridge.trial.adoption import adopt
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import DEFAULT_CLIENTS, Deployment, Progress, deploy
+from drawbridge.trial.next_steps import suggest_command
 from drawbridge.trial.removal import remove_client
 from lab import region as labs
 from settings.model import Settings
@@ -51,6 +53,7 @@ TRIALS = (
     Trial("pair of gateways", pair.applies, pair.check_pair, own_kernels=True),
     Trial("bonded hosts", bonded.applies, bonded.check_bonded_hosts, max_clients=bonded.MACHINES),
     Trial("clients", hosts.applies, _start_clients),
+    Trial("administrator", hosts.applies, lambda deployed, progress: admin.check_login(deployed)),
     Trial("IPv6", ipv6.applies, lambda deployed, progress: ipv6.check_ipv6(deployed)),
     Trial("routed network", routed.applies, lambda deployed, progress: routed.check_routed(deployed)),
     Trial("segment", segment.applies, lambda deployed, progress: segment.check_segment(deployed)),
@@ -60,6 +63,11 @@ TRIALS = (
         lambda deployed, progress: routed.check_connectivity(deployed),
     ),
 )
+
+
+def needs_own_kernels(settings: Settings) -> bool:
+    """Return whether the gateways of a stack need kernels of their own."""
+    return any(trial.own_kernels for trial in trials_of(settings))
 
 
 def trials_of(settings: Settings) -> list[Trial]:
@@ -102,9 +110,10 @@ def deploy_and_check(
         DeploymentError: the program failed.
     """
     trials = trials_of(stack.settings)
-    region.use_own_kernels(any(trial.own_kernels for trial in trials))
+    region.use_own_kernels(needs_own_kernels(stack.settings))
     try:
-        deployed = deploy(region, stack.stack, stack.raw, progress, file=stack.path)
+        raw = adopt(region, stack.settings, _replace_key(stack.raw), progress)
+        deployed = deploy(region, stack.stack, raw, progress, file=stack.path)
     finally:
         region.use_own_kernels(False)
     limit = min([clients, *(trial.max_clients for trial in trials if trial.max_clients is not None)])
@@ -114,8 +123,14 @@ def deploy_and_check(
         progress(f"checking: {trial.feature}")
         for check in trial.check(deployed, progress):
             progress(f"{'ok  ' if check.ok else 'FAIL'} {check.promise}: {check.figure}")
-            checks.append(check)
+            checks.append(check if check.ok else replace(check, look=suggest_command(deployed, check.promise)))
     return checks
+
+
+def _replace_key(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stack's settings without the operator's public key: nobody here has its private one, the lab has one."""
+    gateway = {key: value for key, value in (raw.get("drawbridge:gateway") or {}).items() if key != "sshKey"}
+    return {**raw, "drawbridge:gateway": gateway} if gateway else dict(raw)
 
 
 def _report_left_out(deployed: Deployment) -> Iterator[Check]:

@@ -1,4 +1,6 @@
-"""Commands in machines that go down: each ends within seconds, and the machine's next boot answers.
+"""Commands in machines that go down, and what a region gets because a stack file names it.
+
+A command ends within seconds of its machine, and the machine's next boot answers.
 
 Does not prove it of machines with a kernel of their own beyond a power cut.
 """
@@ -10,9 +12,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from drawbridge.operate.stack_records import load_record
+from drawbridge.trial.adoption import adopt, remove_adopted
 from lab.errors import MachineDown
 from lab.region import Host, Region
+from settings.parse import parse
 from tests.support import waiting
+from tests.support.cloud import client
 
 #: A system takes a few seconds to shut down, and more on a busy machine.
 SECONDS = 20.0
@@ -91,3 +97,57 @@ def test_a_machine_that_is_off_says_so_at_once(region: Region, host: Host) -> No
 
 def boot_of(host: Host) -> str:
     return host.run(["cat", "/proc/1/stat"]).stdout.split(")")[-1].split()[19]
+
+
+#: What only an account has, as a stack file names it.
+ACCOUNTS_OWN = {
+    "aws:region": "eu-west-1",
+    "drawbridge:network": {
+        "vpcId": "vpc-0123456789abcdef0",
+        "subnetId": "subnet-0123456789abcdef0",
+        "routeTableIds": ["rtb-0123456789abcdef0", "rtb-0fedcba9876543210"],
+    },
+    "drawbridge:tunnel": {"pool": "10.1.200.0/24"},
+    "drawbridge:secrets": {"key": "arn:aws:kms:eu-west-1:210987654321:key/11111111-2222-3333-4444-555555555555"},
+    "drawbridge:iam": {"permissionsBoundary": "arn:aws:iam::210987654321:policy/team/bound"},
+    "drawbridge:gateway": {"image": "ami-0123456789abcdef0"},
+    "drawbridge:clients": [{"name": "home", "lan": ["10.2.0.0/16"]}],
+}
+
+
+def test_what_a_stack_file_names_and_only_its_account_has_is_made_once_and_removed(region: Region) -> None:
+    settings = parse(ACCOUNTS_OWN, stack="adopted", endpoint="http://127.0.0.1")
+    before = _count_resources(region)
+    first, again = (adopt(region, settings, ACCOUNTS_OWN, lambda _: None) for _ in range(2))
+    assert first == again
+    network = first["drawbridge:network"]
+    ec2, kms, iam = (client(region, service) for service in ("ec2", "kms", "iam"))
+    (vpc,) = ec2.describe_vpcs(VpcIds=[network["vpcId"]])["Vpcs"]
+    assert vpc["CidrBlock"] == "10.3.0.0/16", "it overlaps no range of the stack"
+    (subnet,) = ec2.describe_subnets(SubnetIds=[network["subnetId"]])["Subnets"]
+    assert subnet["VpcId"] == network["vpcId"]
+    tables = ec2.describe_route_tables(RouteTableIds=network["routeTableIds"])["RouteTables"]
+    by_id = {table["RouteTableId"]: table for table in tables}
+    private = by_id[network["routeTableIds"][0]]["Associations"][0]["SubnetId"]
+    assert private != network["subnetId"], "the first route table is that of the private hosts"
+    assert kms.describe_key(KeyId=first["drawbridge:secrets"]["key"])["KeyMetadata"]["Enabled"]
+    assert iam.get_policy(PolicyArn=first["drawbridge:iam"]["permissionsBoundary"])["Policy"]["Path"] == "/team/"
+    assert "image" not in first.get("drawbridge:gateway", {})
+
+    record = load_record(region, "adopted")
+    assert record is not None
+    remove_adopted(region, record, "eu-west-1")
+    assert _count_resources(region) == before
+    assert load_record(region, "adopted") is None
+
+
+def _count_resources(region: Region) -> dict[str, int]:
+    ec2, iam = client(region, "ec2"), client(region, "iam")
+    calls = {
+        "Vpcs": ec2.describe_vpcs,
+        "Subnets": ec2.describe_subnets,
+        "RouteTables": ec2.describe_route_tables,
+        "InternetGateways": ec2.describe_internet_gateways,
+        "Policies": lambda: iam.list_policies(Scope="Local"),
+    }
+    return {kind: len(call()[kind]) for kind, call in calls.items()}

@@ -2,27 +2,32 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from drawbridge.commands import lab, lab_trial
+from drawbridge.commands import lab, lab_trial, output
 from drawbridge.commands.root import cli
 from drawbridge.operate.leftovers import Leftover
 from drawbridge.operate.stack_records import StackRecord, save_record
 from drawbridge.trial.checks import Check
+from drawbridge.trial.next_steps import suggest_command
 from lab import errors as lab_errors
 from lab.linux import require_privileges
 from settings.problems import Problem, SettingsError
 
 GOOD = [Check(True, "alice -> gateway 10.8.0.1", "0.7 ms"), Check(True, "alice -> private host 10.1.1.10", "0.9 ms")]
-BAD = [*GOOD, Check(False, "alice -> metadata of the gateway", "it answered")]
+LOOK = "drawbridge lab exec alice -- journalctl"
+BAD = [*GOOD, Check(False, "alice -> metadata of the gateway", "it answered", LOOK)]
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +94,7 @@ def test_up_exits_1_when_one_check_fails(trial: SimpleNamespace) -> None:
     result = run("up")
     assert result.exit_code == 1
     assert "FAIL  alice -> metadata of the gateway" in result.stdout
+    assert f"alice -> metadata of the gateway failed; look: {LOOK}" in result.stdout.splitlines()
 
 
 def test_up_that_checked_nothing_is_no_success(trial: SimpleNamespace) -> None:
@@ -99,7 +105,7 @@ def test_up_that_checked_nothing_is_no_success(trial: SimpleNamespace) -> None:
 @pytest.mark.usefixtures("trial")
 def test_up_json_is_json_alone() -> None:
     assert json.loads(run("up", "--json").stdout) == [
-        {"stack": "lab", "ok": True, "promise": check.promise, "figure": check.figure} for check in GOOD
+        {"stack": "lab", "ok": True, "promise": check.promise, "figure": check.figure, "look": ""} for check in GOOD
     ]
 
 
@@ -155,7 +161,7 @@ def test_destroy_lists_what_is_left(trial: SimpleNamespace, monkeypatch: pytest.
     assert [line.split() for line in result.stdout.splitlines()] == [["left", "name"], ["address", "eipalloc-1"]]
     trial.labs.connect = lambda name: None
     result = run("destroy", "tenant")
-    assert (result.exit_code, "no lab lab runs on this machine" in result.stderr) == (1, True)
+    assert (result.exit_code, "no lab runs on this machine" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +233,62 @@ def test_try_writes_its_checks_also_when_they_fail(trial: SimpleNamespace, tmp_p
     result = run("try", str(stack), "--json", str(target))
     assert result.exit_code == 1
     assert [check["ok"] for check in json.loads(target.read_text())] == [True, True, False]
+    assert f"look at it: drawbridge lab try {stack} --keep" in result.stderr
+    assert LOOK not in result.stdout, "the machine is gone"
+
+
+def test_a_silence_ends_with_a_line_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "SILENCE", 0.05)
+    said = ""
+    with output.progress() as progress:
+        progress("checking: segment")
+        while "still at it" not in said:
+            said += capsys.readouterr().err
+    assert said.splitlines()[0].endswith("checking: segment")
+    assert "progress" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize(
+    ("promise", "machine"),
+    [
+        ("alice -> gateway 10.1.0.4", "alice-tenant"),
+        ("alice (203.0.113.10) -x gateway's SSH", "alice-tenant"),
+        ("ovn0 of alice: its cable is pulled", "alice-tenant"),
+        ("alice-2 -> gateway 10.1.0.4", "alice-2"),
+        ("private host -x alice-hidden 192.168.1.2", "private-host-tenant"),
+        ("alice-hidden 192.168.1.2 -> private host", "alice-hidden"),
+        ("gateway runs the stack's release", "drawbridge-tenant-gateway"),
+        ("gateway b is bonded", "drawbridge-tenant-gateway-b"),
+    ],
+)
+def test_a_failed_check_names_a_command_that_exists(
+    region: SimpleNamespace, promise: str, machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"alice": "alice-tenant", "alice-2": "alice-2", "alice-hidden": "alice-hidden"}
+    record = StackRecord(
+        stack="tenant", machines={**names, "private-host": "private-host-tenant"}, clients={"alice": [], "alice-2": []}
+    )
+    deployed: Any = SimpleNamespace(
+        region=SimpleNamespace(name="try1a2b3c"), record=record, settings=SimpleNamespace(stack="tenant"), letter="a"
+    )
+    program, noun, *words = shlex.split(suggest_command(deployed, promise))
+    assert (program, noun, words[:4]) == ("drawbridge", "lab", ["exec", "--lab", "try1a2b3c", machine])
+    commands: list[list[str]] = []
+
+    def host(name: str) -> SimpleNamespace:
+        assert name == machine
+
+        def run_command(argv: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+            commands.append(list(argv))
+            return subprocess.CompletedProcess(argv, 0, "", "")
+
+        return SimpleNamespace(run=run_command)
+
+    monkeypatch.setattr(region.connect("lab"), "host", host)
+    assert run(*words).exit_code == 0
+    assert commands == [words[words.index("--") + 1 :]]
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """Trials are chosen by what a stack's settings say. Does not prove what a trial checks: tests/lab runs them."""
 
+import hashlib
 from collections.abc import Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from drawbridge.operate.stack_files import CHECKOUT, find_stack_file, list_stacks
 from drawbridge.operate.stack_records import StackRecord, list_records, name_machine, save_record
+from drawbridge.trial import hosts
+from drawbridge.trial.admin import list_admin_addresses
 from drawbridge.trial.deployment import adapt_to_lab, choose_clients
 from drawbridge.trial.hosts import public_address
 from drawbridge.trial.routed import list_pairs
@@ -17,8 +22,8 @@ from settings.model import Client, Settings
 from settings.parse import parse
 from settings.stack_file import read_stack_file
 
-CLIENTS = ["clients", "routed network"]
-SEGMENT = ["clients", "segment", "VPC from the segment"]
+CLIENTS = ["clients", "administrator", "routed network"]
+SEGMENT = ["clients", "administrator", "segment", "VPC from the segment"]
 
 
 def settings_of(stack: str) -> Settings:
@@ -30,7 +35,7 @@ def settings_of(stack: str) -> Settings:
     [
         ("bonded", ["bonded hosts"]),
         ("bridge", SEGMENT),
-        ("ipv6", ["clients", "IPv6", "segment", "VPC from the segment"]),
+        ("ipv6", ["clients", "administrator", "IPv6", "segment", "VPC from the segment"]),
         ("lab", CLIENTS),
         ("pair", ["pair of gateways"]),
         ("ros2", SEGMENT),
@@ -85,6 +90,14 @@ def test_a_client_s_home_is_at_no_address_that_is_taken() -> None:
     assert public_address(closed, 0) == public_address(closed, 1, {only}) == only, "whom the tunnel lets in"
 
 
+def test_the_administrator_s_addresses_are_those_that_may_use_ssh() -> None:
+    assert list_admin_addresses(settings_of("site")) == [IPv4Address("203.0.113.10")]
+    addresses = list_admin_addresses(settings_of("lab"))
+    assert IPv4Address("192.0.2.128") in addresses and IPv4Address("203.0.113.128") in addresses
+    gateway = settings_of("lab").gateway.model_copy(update={"admin_from": ()})
+    assert list_admin_addresses(settings_of("lab").model_copy(update={"gateway": gateway})) == []
+
+
 def region_of(directory: Path) -> Region:
     return Region("lab", directory, 4700, "token", {})
 
@@ -116,3 +129,31 @@ def test_what_exists_outside_of_the_lab_only_is_left_out() -> None:
         "drawbridge:clients": [{"name": "alice"}, {"name": "bob"}],
     }
     assert adapt_to_lab({"aws:region": "eu-west-1"}) == {"aws:region": "eu-west-1"}
+
+
+@pytest.mark.parametrize("kit", [False, True])
+def test_a_machine_gets_its_bundle_again_only_if_that_has_changed(
+    kit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = ["first"]
+    done: list[str] = []
+    monkeypatch.setattr(hosts, "read_stored_bundle", lambda account, names, name: stored[-1])
+    monkeypatch.setattr(hosts, "install_kit", lambda deployed, host, name: done.append("kit"))
+    monkeypatch.setattr(hosts, "run_checked", lambda host, *argv: done.append(" ".join(argv)))
+    monkeypatch.setattr(hosts, "fetch_bundle", lambda deployed, host, name: done.append(f"fetch {stored[-1]}"))
+    monkeypatch.setattr(hosts, "_give_credentials", lambda deployed, host, name: None)
+    record = StackRecord(stack="lab", bundles={"alice": hashlib.sha256(b"first").hexdigest()})
+    settings = settings_of("lab")
+    deployed: Any = SimpleNamespace(
+        account=None, names=None, record=record, region=region_of(tmp_path), settings=settings
+    )
+    host: Any = SimpleNamespace(wait_booted=lambda: None)
+    section = {"name": "alice", **({"at": "203.0.113.10"} if kit else {})}
+    (client,) = clients_of(section)
+    hosts.renew_bundle(deployed, host, client)
+    assert done == []
+    stored.append("second")
+    hosts.renew_bundle(deployed, host, client)
+    assert done == (["kit"] if kit else ["fetch second", "systemctl restart openvpn-client@alice"])
+    hosts.renew_bundle(deployed, host, client)
+    assert len(done) == (1 if kit else 2)
