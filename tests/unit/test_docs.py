@@ -94,6 +94,34 @@ def test_every_setting_is_in_the_docs_and_no_other(section: str) -> None:
     assert sorted(told) == sorted(field.alias or name for name, field in SECTIONS[section].model_fields.items())
 
 
+def show_default(model: type[BaseModel], name: str) -> str:
+    """Return a setting's default as its table shows it; empty if it has none, or if it is described in words."""
+    field = model.model_fields[name]
+    value = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+    if value in (None, ""):
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value}`"
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [
+        *((f"{NAMESPACE}:{name}", model) for name, model in SECTIONS.items()),
+        (f"Of {NAMESPACE}:clients, bridge", Bridge),
+    ],
+)
+def test_every_default_in_the_docs_is_that_of_the_code(heading: str, model: type[BaseModel]) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    text = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    shown = dict(re.findall(r"^\| `(\w+)` \| ?([^|]*?) ?\|", text, re.MULTILINE))
+    defaults = {field.alias or name: show_default(model, name) for name, field in model.model_fields.items()}
+    assert {key: shown[key] for key in defaults if not shown[key].startswith(defaults[key])} == {}
+
+
 def test_every_key_of_a_bridge_is_in_the_docs_and_no_other() -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
     text = page.partition(f"## Of {NAMESPACE}:clients, bridge\n")[2].partition("\n## ")[0]
