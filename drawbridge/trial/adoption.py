@@ -6,6 +6,7 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
+from drawbridge import errors
 from drawbridge.operate.stack_records import StackRecord, load_record, save_record
 from drawbridge.trial.deployment import Progress, create_client
 from images import IMAGES, PREPARED
@@ -25,6 +26,9 @@ def adopt(region: Region, settings: Settings, raw: Mapping[str, Any], progress: 
     A VPC that the region has stays as it is. Another one is made as the settings describe it: with a public subnet, a
     private one, and the route tables; the stack's record holds the IDs. An existing KMS key and a permissions boundary
     get counterparts as well, and an AMI is replaced by the default image.
+
+    Raises:
+        DeploymentError: a VPC was not completed by an earlier run.
     """
     record = load_record(region, settings.stack)
     record = record or StackRecord(stack=settings.stack, aws_region=settings.region, config=raw)
@@ -90,6 +94,16 @@ def _adopt_vpc(
             adopted[key] = id
             save_record(region, record)
     adopted = record.adopted[name]
+    if "privateSubnetId" not in adopted:
+        raise errors.DeploymentError(
+            f"the VPC that was made for drawbridge:{name} is not complete",
+            f"start anew: drawbridge lab destroy {settings.stack}",
+        )
+    for table in section.get("routeTableIds") or ():
+        if table not in adopted:
+            created = ec2.create_route_table(VpcId=adopted["vpcId"])["RouteTable"]
+            adopted[table] = created["RouteTableId"]
+            save_record(region, record)
     ids = {"vpcId": adopted["vpcId"], "subnetId": adopted["subnetId"]}
     tables = [adopted[table] for table in section.get("routeTableIds") or ()]
     return {**section, **ids, **({"routeTableIds": tables} if tables else {})}

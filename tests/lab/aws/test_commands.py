@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,7 @@ def boot_of(host: Host) -> str:
 
 
 #: What only an account has, as a stack file names it.
-ACCOUNTS_OWN = {
+ACCOUNTS_OWN: dict[str, Any] = {
     "aws:region": "eu-west-1",
     "drawbridge:network": {
         "vpcId": "vpc-0123456789abcdef0",
@@ -120,6 +121,10 @@ def test_what_a_stack_file_names_and_only_its_account_has_is_made_once_and_remov
     before = _count_resources(region)
     first, again = (adopt(region, settings, ACCOUNTS_OWN, lambda _: None) for _ in range(2))
     assert first == again
+    more = [*ACCOUNTS_OWN["drawbridge:network"]["routeTableIds"], "rtb-00000000000000001"]
+    changed = {**ACCOUNTS_OWN, "drawbridge:network": {**ACCOUNTS_OWN["drawbridge:network"], "routeTableIds": more}}
+    third = adopt(region, settings, changed, lambda _: None)["drawbridge:network"]["routeTableIds"]
+    assert third[:2] == first["drawbridge:network"]["routeTableIds"] and len(set(third)) == 3
     network = first["drawbridge:network"]
     ec2, kms, iam = (client(region, service) for service in ("ec2", "kms", "iam"))
     (vpc,) = ec2.describe_vpcs(VpcIds=[network["vpcId"]])["Vpcs"]
