@@ -8,13 +8,13 @@ import gc
 import sys
 from pathlib import Path
 
-from lab.botocore_models import parse_models_once
+from lab.botocore_cache import share_between_sessions
 
 
 def start(directory: Path) -> None:
     """Import the region's parts and run them until SIGTERM."""
     gc.disable()
-    parse_models_once()
+    share_between_sessions()
     from lab.region_server import main
 
     gc.freeze()  # what is imported stays for the life of the process

@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from lab.botocore_models import parse_models_once
+from lab.botocore_cache import share_between_sessions
 from lab.errors import NotPermitted
 from lab.linux import require_privileges
 
@@ -28,7 +28,7 @@ TESTS = Path(__file__).parent
 os.environ["MOTO_AMIS_PATH"] = str(TESTS / "support" / "amazon_images.json")
 
 # moto has each test begin with a session of its own.
-parse_models_once()
+share_between_sessions()
 
 PROCESS_EVENTS = frozenset(
     {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
