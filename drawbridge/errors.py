@@ -7,6 +7,7 @@ DrawbridgeError
 │   ├── AccessDeniedError   the credentials lack a permission
 │   ├── CredentialsError    no credentials, or expired ones
 │   └── NotDeployedError    the stack, or a part of it, is not deployed
+├── PulumiError             Pulumi's CLI is missing, or failed
 ├── ImageBuildError         a prepared image could not be built
 ├── BundleFileError         a bundle's file cannot be read or written, or is damaged
 ├── MachineError            a client's machine cannot be read
@@ -55,6 +56,10 @@ class CredentialsError(AwsError):
 
 class NotDeployedError(AwsError):
     """The stack, or a part of it, is not deployed."""
+
+
+class PulumiError(DrawbridgeError):
+    """Pulumi's CLI is missing, or failed."""
 
 
 class ImageBuildError(DrawbridgeError):

@@ -398,6 +398,45 @@ OPERATOR = (
     ),
 )
 
+REAPER = (
+    *LOOK,
+    Statement(sid="Ec2", patterns=("ec2:*",), excluded=("ec2:Describe*",), condition=TAGGED),
+    Statement(sid="Identities", patterns=("iam:*",), excluded=UNRESTRICTED, resources=IAM_NAMES),
+    Statement(
+        sid="Alarms",
+        patterns=("cloudwatch:DeleteAlarms", "sns:DeleteTopic"),
+        resources=("arn:aws:cloudwatch:*:*:alarm:drawbridge-*", "arn:aws:sns:*:*:drawbridge-*"),
+    ),
+    # Secrets are deleted without being read.
+    Statement(
+        sid="Parameters",
+        patterns=("ssm:DeleteParameter*",),
+        resources=("arn:aws:ssm:*:*:parameter/drawbridge/*",),
+    ),
+    Statement(
+        sid="Claims",
+        patterns=("ssm:GetParameter*",),
+        resources=("arn:aws:ssm:*:*:parameter/drawbridge/_claims", "arn:aws:ssm:*:*:parameter/drawbridge/*/report"),
+    ),
+    Statement(sid="Buckets", patterns=("s3:*",), excluded=UNRESTRICTED, resources=("arn:aws:s3:::drawbridge-*",)),
+    Statement(sid="Logs", patterns=("logs:DeleteLogGroup",), resources=("arn:aws:logs:*:*:log-group:/drawbridge/*",)),
+    Statement(
+        sid="Keys",
+        patterns=("kms:DescribeKey", "kms:ListResourceTags"),
+        resources=("arn:aws:kms:*:*:key/*",),
+    ),
+    Statement(
+        sid="DeleteKey",
+        patterns=("kms:DeleteAlias", "kms:ScheduleKeyDeletion"),
+        resources=("arn:aws:kms:*:*:key/*",),
+        condition=TAGGED,
+    ),
+    Statement(sid="KeyAlias", patterns=("kms:DeleteAlias",), resources=("arn:aws:kms:*:*:alias/drawbridge-*",)),
+    Statement(
+        sid="Zones", patterns=("route53:*",), excluded=UNRESTRICTED, resources=("arn:aws:route53:::hostedzone/*",)
+    ),
+)
+
 IMAGE_BUILDER = (
     LOOK[0],
     # What is created gets the tag in the same call.
@@ -425,6 +464,9 @@ IMAGE_BUILDER = (
 
 #: Tags are given in the calls that create.
 IMAGE_BUILDER_EXTRAS = ("ec2:CreateTags",)
+
+#: Buckets are versioned, so their objects are deleted by version.
+REAPER_EXTRAS = ("s3:DeleteObjectVersion",)
 
 #: Links to kits are signed, not called: whoever opens one has the operator's permission.
 OPERATOR_EXTRAS = ("s3:GetObject",)
@@ -489,11 +531,16 @@ def files() -> dict[str, str]:
     # Whoever deploys a new stack has claimed its name and ranges.
     creation = {operate / "claims.py", operate / "stack_creation.py"}
     program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py", backup, *creation]
-    operated = {*boto3_calls({*operate.glob("*.py")} - images - creation - {backup})} - MISTAKEN
+    reaper = operate / "reaper.py"
+    reaped = [reaper, *(operate / f"{name}.py" for name in ("account", "claims", "leftovers", "stack_inventory"))]
+    operated = {*boto3_calls({*operate.glob("*.py")} - images - creation - {backup, reaper})} - MISTAKEN
     deployer = actions([*provider_calls(), *({*boto3_calls(program)} - MISTAKEN), *PROVIDER_EXTRAS])
     return {
         "deployer.json": policy(DEPLOYER, deployer),
         "operator.json": policy(OPERATOR, actions([*OPERATOR_EXTRAS, *operated])),
+        "reaper.json": policy(
+            REAPER, actions([*REAPER_EXTRAS, *({*boto3_calls(reaped)} - MISTAKEN - {"ssm:PutParameter"})])
+        ),
         "image-builder.json": policy(IMAGE_BUILDER, actions([*IMAGE_BUILDER_EXTRAS, *boto3_calls(images)])),
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,13 +49,34 @@ def gateway() -> None:
 
 @gateway.command()
 @_login
+@click.option(
+    "--wait",
+    "patience",
+    callback=options.optional_period,
+    help="Wait until its report says that it is ready on the stack's release, at most so long, such as 10m.",
+)
+@click.option("--no-login", is_flag=True, help="Do not log in to the gateway: go by its report and by AWS.")
 @options.json
-def status(stack: str, region: str | None, user: str, identity: Path | None, second: bool, wants_json: bool) -> None:
+def status(
+    stack: str,
+    region: str | None,
+    user: str,
+    identity: Path | None,
+    second: bool,
+    patience: timedelta | None,
+    no_login: bool,
+    wants_json: bool,
+) -> None:
     """Show what the gateway runs and who is connected.
 
     Exit 0 if its state is ready, on the stack's release, and all its processes and links are up; else exit 1.
     """
-    state = gateway_status.read_status(*_find_target(stack, region, user, identity, second))
+    account = replace(connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
+    if patience is not None:
+        with output.progress() as progress:
+            gateway_status.wait_ready(account, patience.total_seconds(), progress, poll=gateway_status.POLL)
+    target = None if no_login else gateway_status.ssh_target(account, user=user, identity=identity)
+    state = gateway_status.read_status(account, target)
     if wants_json:
         output.print_line(output.as_json(state))
     else:
@@ -82,7 +103,7 @@ def status(stack: str, region: str | None, user: str, identity: Path | None, sec
         output.print_line("\nthe agent's last lines on the instance's console:")
         for line in state.console:
             output.print_line(f"  {line}")
-    if not wants_json and not state.links and not state.login_error:
+    if not wants_json and not state.links and not state.login_error and not state.is_remote:
         output.print_line()
         output.table(
             ("client", "address", "from", "since", "received", "sent"),

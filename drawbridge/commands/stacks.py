@@ -21,6 +21,11 @@ COMMANDS = {
         "cost",
         "Show what STACK costs in a month, beside AWS Site-to-Site VPN and Client VPN for the same inputs.",
     ),
+    "destroy": LazyCommand(
+        "drawbridge.commands.stack_deploy",
+        "destroy",
+        "Destroy stack NAME with Pulumi's CLI, without questions, and release its name and ranges.",
+    ),
     "list": LazyCommand(
         "drawbridge.commands.stack",
         "list_stacks",
@@ -30,6 +35,11 @@ COMMANDS = {
         "drawbridge.commands.stack_new",
         "new",
         "Write the stack file of NAME, with ranges that no other stack of the account and region has.",
+    ),
+    "reap": LazyCommand(
+        "drawbridge.commands.stack_reap",
+        "reap",
+        "Destroy all stacks of the account and region that are past their end, or only NAME.",
     ),
     "restore": LazyCommand(
         "drawbridge.commands.backup",
@@ -41,6 +51,7 @@ COMMANDS = {
         "rotate",
         "Have the next `pulumi up` replace all of a stack's keys and certificates, and print the steps.",
     ),
+    "up": LazyCommand("drawbridge.commands.stack_deploy", "up", "Deploy STACK with Pulumi's CLI, without questions."),
 }
 
 

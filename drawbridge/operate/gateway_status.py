@@ -3,8 +3,9 @@
 import contextlib
 import re
 import shlex
+import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,6 +42,9 @@ CONSOLE_LINES = 5
 
 #: The agent sends its report every ten minutes; an older one says nothing of now.
 REPORT_MAX_AGE = timedelta(minutes=15)
+
+#: Seconds between two looks at the report of a gateway that is waited for.
+POLL = 5.0
 
 UNIT_PROPERTIES = ("Id", "ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "MemoryCurrent")
 
@@ -160,6 +164,8 @@ class GatewayStatus:
     """Last lines of the agent on the instance's console, if its report does not say how the gateway is."""
     login_error: str = ""
     """Why the gateway could not be asked over SSH; its services and sessions are unknown then."""
+    is_remote: bool = False
+    """Whether nobody tried to log in: then the report alone says how the gateway is."""
 
     @property
     def healthy(self) -> bool:
@@ -167,7 +173,7 @@ class GatewayStatus:
         return (
             self.report.state == "ready"
             and self.report.release == self.release
-            and {service.get("ActiveState") for service in self.services.values()} == {"active"}
+            and (self.is_remote or {service.get("ActiveState") for service in self.services.values()} == {"active"})
             and {*self.links.values()} <= {"up"}
         )
 
@@ -223,22 +229,63 @@ def ssh_target(account: Account, *, user: str, identity: Path | None) -> SshTarg
     )
 
 
-def read_status(account: Account, target: SshTarget) -> GatewayStatus:
-    """Return the gateway's state now, of every OpenVPN process; raises `AwsError` and `MalformedError`."""
+def wait_ready(account: Account, timeout: float, progress: Callable[[str], None], *, poll: float = POLL) -> AgentReport:
+    """Return the agent's report once it is ready on the release that the stack asks for, without SSH.
+
+    `timeout` and `poll`, the time between two looks, are in seconds. Raises `UnreachableError` after that time, or if
+    the agent has refused the release, `AwsError` and `MalformedError`.
+    """
+    end, last = time.monotonic() + timeout, ""
+    while True:
+        release, state = "", "not deployed"
+        try:
+            release = str(account.json_parameter(account.names.release).get("sha256", ""))
+            report = read_report(account, find_instances(account))
+        except errors.NotDeployedError as error:
+            state = str(error)
+        else:
+            if report.state == "ready" and report.release == release:
+                return report
+            state = " ".join(filter(None, (report.state, report.reason)))
+            if report.state == "ready":
+                state = f"ready on release {report.release[:12]}, not yet on {release[:12]}"
+            if report.state == "refused" and report.release == release:
+                raise errors.UnreachableError(
+                    f"the gateway of stack {account.stack} is not ready: {state}", "deploy other settings"
+                )
+        if state != last:
+            progress(state)
+            last = state
+        if time.monotonic() > end:
+            raise errors.UnreachableError(
+                f"the gateway of stack {account.stack} is not ready after {timeout:.0f} s: {state}",
+                "read the agent's last lines on its console: drawbridge gateway status --no-login",
+            )
+        time.sleep(poll)
+
+
+def read_status(account: Account, target: SshTarget | None) -> GatewayStatus:
+    """Return the gateway's state now, of every OpenVPN process; raises `AwsError` and `MalformedError`.
+
+    Without a target, it is what AWS knows: the agent's report, alarms and console.
+    """
     instances = find_instances(account)
     try:
         report = read_report(account, instances)
     except errors.NotDeployedError as error:
         report = AgentReport(state="missing", release="", reason=f"{error}; {error.remedy}", time="")
     status = GatewayStatus(
-        address=target.host,
+        address=target.host if target else find_address(account),
         report=report,
         release=str(account.json_parameter(account.names.release).get("sha256", "")),
         services={},
         sessions=(),
         alarms=find_active_alarms(account),
         console=read_console(account, instances) if report.state in UNCERTAIN_STATES else (),
+        is_remote=target is None,
     )
+    if target is None:
+        return status
     try:
         return _read_services(account, target, status)
     except errors.MalformedError:

@@ -36,7 +36,7 @@ from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.network_acls import NetworkAclBackend
 from moto.ec2.models.route_tables import RouteBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend, SecurityGroupRule
-from moto.ec2.models.subnets import Subnet
+from moto.ec2.models.subnets import Subnet, SubnetBackend
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.elastic_ip_addresses import ElasticIPAddresses
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
@@ -848,6 +848,21 @@ def make_zones_of_vpcs_private(patches: Patches) -> None:
         return original(self)
 
 
+def drop_associations_of_deleted_subnets(patches: Patches) -> None:
+    """Drop a deleted subnet's association with its network ACL, which moto keeps, so that the ACL can be deleted.
+
+    Source: Amazon VPC User Guide, "Delete a network ACL".
+    """
+
+    @patches.wrap(SubnetBackend, "delete_subnet")
+    def delete(original: Any, self: Any, subnet_id: str) -> Any:
+        subnet = original(self, subnet_id)
+        for acl in self.network_acls.values():
+            for id in [id for id, entry in acl._associations.items() if entry.subnet_id == subnet_id]:
+                del acl._associations[id]
+        return subnet
+
+
 def add_quota_increases(patches: Patches) -> None:
     """Approve each RequestServiceQuotaIncrease at once, and answer GetServiceQuota with the value in force.
 
@@ -1012,6 +1027,7 @@ PATCHES: tuple[Patch, ...] = (
     tag_snapshots_of_images,
     add_root_volume_replacement,
     make_zones_of_vpcs_private,
+    drop_associations_of_deleted_subnets,
     add_quota_increases,
     keep_boundaries,
     wait_for_confirmation,

@@ -52,6 +52,7 @@ from tools import policies
 STACKS = {path.suffixes[0].removeprefix("."): path for path in sorted(ROOT.glob("stacks/Pulumi.*.yaml"))}
 DEPLOYER = (policies.POLICIES / "deployer.json").read_text()
 OPERATOR = (policies.POLICIES / "operator.json").read_text()
+REAPER = (policies.POLICIES / "reaper.json").read_text()
 IMAGE_BUILDER = (policies.POLICIES / "image-builder.json").read_text()
 
 
@@ -353,10 +354,11 @@ def test_the_policies_are_up_to_date() -> None:
     assert policies.files() == {
         "deployer.json": DEPLOYER,
         "operator.json": OPERATOR,
+        "reaper.json": REAPER,
         "image-builder.json": IMAGE_BUILDER,
     }
 
 
-@pytest.mark.parametrize("document", [DEPLOYER, OPERATOR, IMAGE_BUILDER])
+@pytest.mark.parametrize("document", [DEPLOYER, OPERATOR, REAPER, IMAGE_BUILDER])
 def test_iam_takes_a_policy_of_this_length(document: str) -> None:
     assert len(re.sub(r"\s", "", document)) <= 6144

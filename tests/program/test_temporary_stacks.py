@@ -1,10 +1,14 @@
-"""Stacks for a time, listed and audited without their files.
+"""Stacks for a time: listed, audited and reaped without their files, also after a job that died half-way.
 
 Runs the whole program in the lab's API, without machines.
 """
 
+import contextlib
 import json
+import re
+import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from drawbridge.commands.root import cli
-from drawbridge.operate import claims
+from drawbridge.operate import claims, reaper, stack_creation
 from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import connect_region
-from engine.engine import Engine
+from engine.engine import Engine, Event
 from lab.api.moto_patches import patched
 from lab.api.rules import Rules
 from lab.api.validation.validator import Validator
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
 from tests.support.lab_api import Api, serve_lab_api
+from tools import policies
 
 PAST, FUTURE = "2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z"
 
@@ -118,9 +123,127 @@ def test_an_audit_of_all_stacks_names_orphans(account: Account, api: Api) -> Non
     }
     assert audits["half"]["resources"] == [{"kind": "VPC", "name": vpc}]
     assert foreign not in result.stdout
-    assert "without a gateway" in run("audit", "--all").stdout
     alone = run("audit", "half")
     assert (alone.exit_code, vpc in alone.stdout) == (1, True)
     ec2.delete_vpc(VpcId=vpc)
     ec2.delete_vpc(VpcId=foreign)
     assert run("audit", "half").exit_code == 0
+
+
+@pytest.fixture
+def reaper_account(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work as a user with exactly the reaper's policy, and without waiting."""
+    monkeypatch.setattr(reaper, "POLL", 0.0)
+    monkeypatch.setattr(reaper, "TIMEOUT", 30.0)
+    document = (policies.POLICIES / "reaper.json").read_text()
+    user = f"reaper-{secrets.token_hex(4)}"
+    for name, value in api.create_user(user, document).items():
+        monkeypatch.setenv(name.upper(), value)
+
+
+def create_vpc(api: Api, cidr: str, tags: dict[str, str]) -> str:
+    """Create a VPC with a subnet and an internet gateway, all with these tags, as the first steps of a job do."""
+    ec2 = api.client("ec2")
+
+    def specify(kind: str) -> list[dict[str, Any]]:
+        return [{"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
+
+    vpc = str(ec2.create_vpc(CidrBlock=cidr, TagSpecifications=specify("vpc"))["Vpc"]["VpcId"])
+    subnet = cidr.replace("/16", "/24").replace("/24", "/25")
+    ec2.create_subnet(VpcId=vpc, CidrBlock=subnet, TagSpecifications=specify("subnet"))
+    gateway = ec2.create_internet_gateway(TagSpecifications=specify("internet-gateway"))["InternetGateway"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc)
+    return vpc
+
+
+class KilledError(Exception):
+    """Stands for the signal that ends a job."""
+
+
+def kill_half_way(state: Path, stack: str) -> None:
+    """Deploy a stack until its instance exists, and lose its state."""
+
+    def end(event: Event) -> None:
+        if event.kind == "end" and event.step and "aws:ec2/instance:Instance" in event.step.urn:
+            raise KilledError
+
+    engine = Engine(ROOT, project="drawbridge", stack=stack, config=config("site", PAST), state=state, events=end)
+    with contextlib.suppress(Exception):
+        engine.up()
+    state.unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("deployed", "elsewhere")
+def test_stacks_made_at_once_are_reaped_without_clash_and_leak(
+    account: Account, api: Api, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """One has all its resources, one was killed half-way, two have only their first, two have nothing yet."""
+    quotas = api.client("service-quotas")
+    quotas.request_service_quota_increase(ServiceCode="vpc", QuotaCode="L-F678F1CE", DesiredValue=50)
+    quotas.request_service_quota_increase(ServiceCode="vpc", QuotaCode="L-A4707A72", DesiredValue=50)
+    (tmp_path / "Pulumi.yaml").write_text("name: drawbridge\nruntime: python\n")
+    before = {vpc["VpcId"] for vpc in api.client("ec2").describe_vpcs()["Vpcs"]}
+    moment = claims.parse_moment(FUTURE)
+    source = ROOT / "stacks" / "Pulumi.ros2.yaml"
+
+    def create(number: int) -> stack_creation.NewStack:
+        wanted = stack_creation.StackRequest(
+            name=f"job-{number}", source=source, owner="ci", end=moment, region=None, ssh_key=None, admin_from=()
+        )
+        return stack_creation.create_stack(account, wanted)
+
+    with ThreadPoolExecutor(5) as pool:
+        created = list(pool.map(create, range(5)))
+    assert len({entry.settings.network.cidr for entry in created}) == 5
+    for entry in created[1:3]:
+        tags = {"Project": "drawbridge", "Stack": entry.settings.stack, "DrawbridgeEnd": PAST}
+        create_vpc(api, str(entry.settings.network.cidr), tags)
+    kill_half_way(tmp_path / "lost.json", "job-0")
+    kept = create_vpc(api, "10.15.0.0/24", {"Project": "drawbridge", "Stack": "kept"})
+    foreign = create_vpc(api, "10.14.0.0/24", {"DrawbridgeEnd": PAST, "Stack": "job-1"})
+
+    request.getfixturevalue("reaper_account")
+    dry = run("reap", "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    assert re.findall(r"^stack (\S+) of", dry.stdout, re.MULTILINE) == ["gone", "job-0", "job-1", "job-2"]
+    assert foreign not in dry.stdout
+
+    refused = run("reap", "kept")
+    assert (refused.exit_code, "stack kept has no end" in refused.output) == (1, True)
+    assert "there is no stack nobody" in run("reap", "nobody").output
+    reaped = run("reap")
+    assert reaped.exit_code == 0, reaped.output
+    assert listing().keys() - {"later"} == {"kept", "job-3", "job-4"}
+    assert (
+        run("audit", "gone", "--region", REGION).exit_code == run("audit", "job-0", "--region", REGION).exit_code == 0
+    )
+    after = {vpc["VpcId"] for vpc in api.client("ec2").describe_vpcs()["Vpcs"]}
+    assert after - before == {kept, foreign}
+    left = claims.list_claims(account)
+    assert {claim.stack for claim in left} - {"later"} == {"job-3", "job-4"}
+    claims.release_claims(account, left)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_is_not_the_stack_s_stays_and_is_named(api: Api, request: pytest.FixtureRequest) -> None:
+    vpc = create_vpc(api, "10.13.0.0/24", {"Project": "drawbridge", "Stack": "shared", "DrawbridgeEnd": PAST})
+    subnet = api.client("ec2").create_subnet(VpcId=vpc, CidrBlock="10.13.0.128/25")["Subnet"]["SubnetId"]
+    request.getfixturevalue("reaper_account")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reaper, "TIMEOUT", 0.0)
+        result = run("reap", "shared")
+    assert result.exit_code == 1
+    assert re.search(rf"^VPC +{vpc} +DependencyViolation", result.stdout, re.MULTILINE), result.stdout
+    api.client("ec2").delete_subnet(SubnetId=subnet)
+    assert run("reap", "shared").exit_code == 0
+    assert "shared" not in listing()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_stack_of_which_one_resource_has_no_end_stays(api: Api) -> None:
+    """Whoever takes the end out of the stack's file keeps the stack, also if its deployment ends half-way."""
+    create_vpc(api, "10.12.0.0/24", {"Project": "drawbridge", "Stack": "mixed", "DrawbridgeEnd": PAST})
+    create_vpc(api, "10.11.0.0/24", {"Project": "drawbridge", "Stack": "mixed"})
+    assert listing()["mixed"]["end"] is None
+    assert run("reap", "mixed").exit_code == 1
+    assert "no stack is past its end" in run("reap", "--dry-run").stdout

@@ -580,3 +580,46 @@ def test_a_retry_that_the_gateway_does_not_take_is_an_error(deployed: SshServer,
     code, _, complaint = run("retry", identity=identity)
     assert code == 1
     assert "no room" in complaint
+
+
+def test_a_gateway_is_waited_for_without_ssh(
+    deployed: SshServer, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = account.json_parameter(account.names.report)
+    states = iter(("pending", "failed", "ready"))
+
+    def report_next(_: float) -> None:
+        value = json.dumps({**report, "state": next(states), "time": datetime.now(UTC).isoformat()})
+        account.client("ssm").put_parameter(Name=account.names.report, Value=value, Type="String", Overwrite=True)
+
+    account.client("ssm").delete_parameter(Name=account.names.report)
+    monkeypatch.setattr("time.sleep", report_next)
+    status = CliRunner().invoke(cli, ["gateway", "status", "--stack", STACK, "--wait", "10m", "--no-login"])
+    assert status.exit_code == 0, status.output
+    assert [state in status.stderr for state in ("has not reported yet", "pending", "failed")] == [True] * 3
+    assert "ready" in status.stdout and "client" not in status.stdout
+    assert deployed.logins == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"state": "pending", "reason": "no agent"}, "is not ready after 0 s: pending no agent"),
+        ({"release": "cd" * 32}, "ready on release cdcdcdcdcdcd, not yet on abababababab"),
+        ({"state": "refused", "reason": "nft -c"}, "is not ready: refused nft -c"),
+    ],
+)
+def test_waiting_ends_with_the_last_state(
+    change: dict[str, str], message: str, deployed: SshServer, account: Account
+) -> None:
+    report = account.json_parameter(account.names.report)
+    account.client("ssm").put_parameter(Name=account.names.report, Value=json.dumps(report | change), Overwrite=True)
+    with pytest.raises(errors.UnreachableError, match=message):
+        verbs.wait_ready(account, 0.0, lambda _: None)
+
+
+def test_without_a_login_an_unwell_gateway_exits_1(deployed: SshServer, account: Account) -> None:
+    report = account.json_parameter(account.names.report) | {"state": "degraded", "reason": "forwarding is off"}
+    account.client("ssm").put_parameter(Name=account.names.report, Value=json.dumps(report), Overwrite=True)
+    status = CliRunner().invoke(cli, ["gateway", "status", "--stack", STACK, "--no-login"])
+    assert (status.exit_code, "degraded forwarding is off" in status.stdout, deployed.logins) == (1, True, [])
