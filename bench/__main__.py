@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import boots, gaps, growth, lab, links
+from bench import boots, gaps, growth, lab, links, throughput
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWBRIDGE = (sys.executable, "-m", "drawbridge")
@@ -52,7 +52,12 @@ def main() -> int:
             failed = True
             print(done.stderr, file=sys.stderr)
     for figure in itertools.chain(
-        growth.measure_growth(), lab.measure_lab(), boots.measure_boots(), gaps.measure_gaps(), links.measure_links()
+        throughput.measure_throughput(),
+        growth.measure_growth(),
+        lab.measure_lab(),
+        boots.measure_boots(),
+        gaps.measure_gaps(),
+        links.measure_links(),
     ):
         print(figure, flush=True)
     for title, stack, changes in TRIALS:

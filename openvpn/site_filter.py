@@ -29,14 +29,12 @@ def render_nftables(client: TunnelClient, tunnel: Tunnel, *, interface: str) -> 
         render_set("far", "ipv4_addr", remote_networks(client, tunnel), "interval"),
         render_set("reachable", "ipv4_addr", collapse_addresses(client.reachable), "interval"),
     )
-    rules = Template(_RULES).substitute(
-        TUNNEL=interface, MSS=tunnel.segment_size, CLIENT_MSS=tunnel.client_segment_size
-    )
+    rules = Template(_RULES).substitute(TUNNEL=interface, MSS=tunnel.segment_size)
     return render_table("What the tunnel may bring", TABLE, "".join(sets) + rules)
 
 
-# The maximum segment size comes first: the answer to a SYN already belongs to an established connection. It says what
-# the one who reads it may send.
+# The maximum segment size comes first: the answer to a SYN already belongs to an established connection. It is that of
+# the tunnel; the gateway, which has measured the path, makes what the LAN sends smaller where it must be.
 _RULES = """\
 counter refused_input {
 }
@@ -55,7 +53,6 @@ chain forward {
     type filter hook forward priority filter; policy accept;
     iifname != "$TUNNEL" oifname != "$TUNNEL" accept
     tcp flags syn / syn,rst tcp option maxseg size set $MSS
-    iifname "$TUNNEL" tcp flags syn / syn,rst tcp option maxseg size set $CLIENT_MSS
     iifname != "$TUNNEL" accept
     ct state vmap { established : accept, related : accept, invalid : drop }
     oifname != "$TUNNEL" ip saddr @far ip daddr @reachable accept

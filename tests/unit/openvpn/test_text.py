@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import openvpn.model
-from openvpn import sysctl
+from openvpn import site_filter, sysctl
 from openvpn.bundle import BundleError, ca_of, certificate_of, key_of, remote_of, render_bundle, tls_crypt_of
 from openvpn.listener import Listener
 from openvpn.model import GLOBAL6, ServerProcess, Tunnel, TunnelClient, TunnelIPv6
@@ -341,3 +341,8 @@ def test_texts_know_nothing_but_values() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert {name.split(".")[0] for name in names} <= {*sys.stdlib_module_names, "openvpn", "pki"}, file
+
+
+def test_a_sites_filter_leaves_what_its_lan_may_send_to_the_gateway_which_has_measured_the_path() -> None:
+    rules = site_filter.render_nftables(HOME, TUNNEL, interface="tun0")
+    assert re.findall(r"maxseg size set (\d+)", rules) == [str(TUNNEL.segment_size)]
