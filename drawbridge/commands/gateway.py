@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -215,7 +215,12 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
     help="The bundle that the client has; otherwise the one that the stack has for it.",
 )
 @click.option("--from", "source", type=options.Address(), help="The client's public address.")
-@click.option("--to", "target", type=options.Address(), help="Private address of the host that the client is to reach.")
+@click.option(
+    "--to",
+    "target",
+    type=options.HostAddress(),
+    help="Private IPv4, or IPv6 address of the host at the end.",
+)
 @click.option("--port", callback=options.service, help="Port of that host: 443, or 53/udp.")
 @click.option(
     "--here",
@@ -236,7 +241,7 @@ def doctor(
     client: str | None,
     bundle: Path | None,
     source: IPv4Address | None,
-    target: IPv4Address | None,
+    target: IPv4Address | IPv6Address | None,
     port: tuple[str, int] | None,
     is_client: bool,
     machine: Path | None,
@@ -262,7 +267,8 @@ def doctor(
         client=client,
         bundle=bundle_probe.read_bundle(bundle) if bundle else None,
         source=source,
-        target=target,
+        target=target if isinstance(target, IPv4Address) else None,
+        target6=target if isinstance(target, IPv6Address) else None,
         target_protocol=protocol,
         target_port=number,
         machine=_read_machine(is_client, machine),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,20 @@ class Address(click.ParamType[IPv4Address]):
             return IPv4Address(str(value))
         except ValueError:
             self.fail(f"{value} is not a valid IPv4 address", param, ctx)
+
+
+class HostAddress(click.ParamType[IPv4Address | IPv6Address]):
+    """An IPv4 or IPv6 address."""
+
+    name = "address"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> IPv4Address | IPv6Address:
+        try:
+            return ip_address(str(value))
+        except ValueError:
+            self.fail(f"{value} is not a valid IPv4 or IPv6 address", param, ctx)
 
 
 def of_account(command: F) -> F:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -24,7 +24,7 @@ _TCP = re.compile(r"^proto tcp", re.MULTILINE)
 _PUSHED_ROUTE = re.compile(r'^push "route (\S+) (\S+)"$', re.MULTILINE)
 _SEGMENTS = re.compile(r"^ *chain segments \{(.*?)\}", re.MULTILINE | re.DOTALL)
 _SEGMENT = re.compile(r"^ *tcp option maxseg size set (\d+)$", re.MULTILINE)
-_SET = re.compile(r"set (\w+) \{\n\s*type ipv4_addr\n(?:\s*flags [\w,]+\n)?\s*elements = \{ ([^}]*) \}")
+_SET = re.compile(r"set (\w+) \{\n\s*type ipv[46]_addr\n(?:\s*flags [\w,]+\n)?\s*elements = \{ ([^}]*) \}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,10 @@ class DeployedRelease:
     """Networks that it forwards to."""
     sources: tuple[IPv4Network, ...]
     """Networks of clients, and behind them."""
+    clients6: IPv6Network | None = None
+    """Range of clients' IPv6 addresses; None if the tunnel has no IPv6."""
+    destinations6: tuple[IPv6Network, ...] = ()
+    """IPv6 networks that it forwards to."""
     path_mtu: int
     """Bytes of the largest packet of the tunnel in which a client sends TCP whose path is not known."""
     translates: bool
@@ -123,7 +127,7 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         configurations = "\n".join(map(read, names))
         rules = read("root/etc/drawbridge/nftables.conf")
         is_pair = "unit" in json.loads(read("manifest.json"))
-    sets = {name: tuple(_parse_networks(elements)) for name, elements in _SET.findall(rules)}
+    sets = {name: elements.split(", ") for name, elements in _SET.findall(rules)}
     segments = "".join(_SEGMENTS.findall(rules))
     return DeployedRelease(
         sha256=digest,
@@ -133,8 +137,10 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         clients=None if is_pair else frozenset(_names_below("ccd/", files)),
         revoked=frozenset(map(int, _names_below("revoked/", files))),
         routes=tuple(IPv4Network("/".join(route)) for route in dict.fromkeys(_PUSHED_ROUTE.findall(configurations))),
-        destinations=sets.get("destinations", ()),
-        sources=sets.get("sources", ()),
+        destinations=tuple(map(IPv4Network, sets.get("destinations", ()))),
+        sources=tuple(map(IPv4Network, sets.get("sources", ()))),
+        clients6=next(map(IPv6Network, sets.get("clients6", ())), None),
+        destinations6=tuple(map(IPv6Network, sets.get("destinations6", ()))),
         path_mtu=min(map(int, _SEGMENT.findall(segments)), default=0) + ENVELOPE + IPV4_AND_TCP,
         translates="masquerade" in rules,
     )
@@ -156,7 +162,3 @@ def _name_links(configurations: list[str], *, is_pair: bool) -> Iterator[str]:
             yield PurePosixPath(name).stem
         elif len(configurations) > 1:
             yield f"ovn{number}"
-
-
-def _parse_networks(elements: str) -> Iterator[IPv4Network]:
-    yield from (IPv4Network(element.strip()) for element in elements.split(","))

@@ -13,6 +13,7 @@ from typing import Literal
 
 from drawbridge.operate.client_path_checks import CLIENT_CHECKS
 from drawbridge.operate.gateway_path_checks import GATEWAY_CHECKS
+from drawbridge.operate.ipv6_path_checks import IPV6_CHECKS
 from drawbridge.operate.path_hops import PathCheck, PathHop
 from drawbridge.operate.path_snapshot import (
     ClientRecord,
@@ -30,7 +31,10 @@ from drawbridge.operate.vpc_path_checks import VPC_CHECKS
 
 #: Every breakage, in the order of the hops.
 CHECKS: tuple[PathCheck, ...] = tuple(
-    sorted((*CLIENT_CHECKS, *VPC_CHECKS, *GATEWAY_CHECKS), key=lambda check: list(PathHop).index(check.hop))
+    check
+    for hop in PathHop
+    for check in (*CLIENT_CHECKS, *VPC_CHECKS, *GATEWAY_CHECKS, *IPV6_CHECKS)
+    if check.hop == hop
 )
 
 
@@ -120,6 +124,12 @@ def _find_skip_reason(path: PathSnapshot, hop: PathHop) -> str:
             return "no client is named"
         case PathHop.ROUTE if path.target is None and path.machine is None:
             return "no host is named: --to ADDRESS"
+        case PathHop.IPV6_ADDRESS if path.target6 is None and require(path.release).clients6 is None:
+            return "the tunnel has no IPv6"
+        case PathHop.IPV6_ROUTE | PathHop.IPV6_RULES if require(path.release).clients6 is None:
+            return "the tunnel has no IPv6"
+        case PathHop.HOST_RULES | PathHop.HOST if path.target6 is not None:
+            return "the host is named by its IPv6 address"
         case PathHop.HOST_RULES | PathHop.HOST if path.target is None:
             return "no host is named: --to ADDRESS"
         case PathHop.HOST_RULES | PathHop.HOST if leaves_vpc(path):

@@ -28,6 +28,9 @@ class PathHop(StrEnum):
     VPC_ROUTE = "VPC's route back"
     HOST_RULES = "host's rules"
     HOST = "host"
+    IPV6_ADDRESS = "IPv6 addresses"
+    IPV6_ROUTE = "IPv6 routes"
+    IPV6_RULES = "IPv6 rules"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ Nothing is changed. A part that AWS refuses to show stays unread, and the rest i
 
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 from typing import Any, TypeVar
 
 from drawbridge import errors
@@ -19,12 +19,14 @@ from drawbridge.operate.client_machine import SMALLEST_PATH, ClientMachine
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.deployed_release import DeployedRelease, read_release
 from drawbridge.operate.gateway_status import AgentReport
+from drawbridge.operate.ipv6_path_reader import read_ipv6_path
 from drawbridge.operate.machine_reader import measure_path
-from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, PathSnapshot, Unread, VpcInterface
+from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, Ipv6Path, PathSnapshot, Unread, VpcInterface
 from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import configured_clients
 from drawbridge.operate.stored_bundles import read_stored_bundle
-from drawbridge.operate.vpc_rules import IngressEgressRule, NetworkAclEntry, SubnetAcl, VpcRoute, VpcRouteTable
+from drawbridge.operate.vpc_reader import parse_acl, parse_route_table, parse_rules
+from drawbridge.operate.vpc_rules import IngressEgressRule, SubnetAcl, VpcRouteTable
 from openvpn.bundle import BundleError, certificate_of, check_complete, has_same_keys, remote_of, with_port
 from openvpn.pull_filter import accepted_options, own_address
 from pki.authority import Certificate, PkiError
@@ -49,6 +51,8 @@ class PathQuery:
     """The client's public address; without it, the one that the connection log last saw."""
     target: IPv4Address | None = None
     """Private address of the host that the client wants to reach."""
+    target6: IPv6Address | None = None
+    """The host's IPv6 address, if it is named by that."""
     target_protocol: str | None = None
     target_port: int | None = None
     machine: ClientMachine | None = None
@@ -87,6 +91,8 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
         client=client,
         source=source,
         target=query.target,
+        target6=query.target6,
+        ipv6=_read_ipv6(account, interface, release, query.target6),
         target_protocol=query.target_protocol,
         target_port=query.target_port,
         resolved=resolved,
@@ -415,62 +421,28 @@ def _read_vpc(account: Account, interface: VpcInterface | Unread | None) -> _Vpc
             }
         ),
         internet_gateways=_read(read_internet_gateways),
-        route_tables=_read(lambda: tuple(map(_parse_route_table, list_pages("describe_route_tables", "RouteTables")))),
-        acls=_read(lambda: tuple(map(_parse_acl, list_pages("describe_network_acls", "NetworkAcls")))),
+        route_tables=_read(lambda: tuple(map(parse_route_table, list_pages("describe_route_tables", "RouteTables")))),
+        acls=_read(lambda: tuple(map(parse_acl, list_pages("describe_network_acls", "NetworkAcls")))),
     )
+
+
+def _read_ipv6(
+    account: Account,
+    interface: VpcInterface | Unread | None,
+    release: DeployedRelease | Unread,
+    target: IPv6Address | None,
+) -> Ipv6Path | Unread | None:
+    """Return the VPC as packets of IPv6 see it; None if the tunnel has none."""
+    if isinstance(release, Unread):
+        return release
+    if release.clients6 is None:
+        return None
+    if not isinstance(interface, VpcInterface):
+        return interface or Unread(_WITHOUT_INTERFACE)
+    return _read(lambda: read_ipv6_path(account, interface, target))
 
 
 _WITHOUT_INTERFACE = "the gateway has no network interface"
-
-#: Keys of a route's target in DescribeRouteTables.
-_TARGETS = (
-    "GatewayId",
-    "NetworkInterfaceId",
-    "NatGatewayId",
-    "TransitGatewayId",
-    "VpcPeeringConnectionId",
-    "LocalGatewayId",
-    "CarrierGatewayId",
-    "CoreNetworkArn",
-    "InstanceId",
-)
-
-
-def _parse_route_table(table: Mapping[str, Any]) -> VpcRouteTable:
-    associations = table.get("Associations", [])
-    return VpcRouteTable(
-        id=table["RouteTableId"],
-        is_main=any(entry.get("Main") for entry in associations),
-        subnets=tuple(entry["SubnetId"] for entry in associations if entry.get("SubnetId")),
-        routes=tuple(
-            VpcRoute(
-                IPv4Network(route["DestinationCidrBlock"]),
-                next((route[key] for key in _TARGETS if route.get(key)), ""),
-                is_active=route.get("State", "active") == "active",
-            )
-            for route in table.get("Routes", [])
-            if route.get("DestinationCidrBlock")
-        ),
-    )
-
-
-def _parse_acl(acl: Mapping[str, Any]) -> SubnetAcl:
-    return SubnetAcl(
-        id=acl["NetworkAclId"],
-        subnets=tuple(entry["SubnetId"] for entry in acl.get("Associations", [])),
-        entries=tuple(
-            NetworkAclEntry(
-                number=entry["RuleNumber"],
-                is_outbound=entry["Egress"],
-                allows=entry["RuleAction"] == "allow",
-                protocol=str(entry["Protocol"]),
-                cidr=IPv4Network(entry["CidrBlock"]),
-                ports=(entry["PortRange"]["From"], entry["PortRange"]["To"]) if entry.get("PortRange") else None,
-            )
-            for entry in acl.get("Entries", [])
-            if entry.get("CidrBlock")
-        ),
-    )
 
 
 def _read_rules(account: Account, interface: VpcInterface | Unread | None) -> tuple[IngressEgressRule, ...] | Unread:
@@ -482,25 +454,9 @@ def _read_rules(account: Account, interface: VpcInterface | Unread | None) -> tu
         filters = [{"Name": "group-id", "Values": list(interface.groups)}]
         with translate_aws_errors(account.stack):
             pages = account.client("ec2").get_paginator("describe_security_group_rules").paginate(Filters=filters)
-            return tuple(_parse_rules(rule for page in pages for rule in page["SecurityGroupRules"]))
+            return tuple(parse_rules(rule for page in pages for rule in page["SecurityGroupRules"]))
 
     return _read(read)
-
-
-def _parse_rules(rules: Iterator[Mapping[str, Any]]) -> Iterator[IngressEgressRule]:
-    for rule in rules:
-        if rule.get("CidrIpv6"):
-            continue
-        first, last = rule.get("FromPort", -1), rule.get("ToPort", -1)
-        yield IngressEgressRule(
-            id=rule["SecurityGroupRuleId"],
-            is_egress=rule["IsEgress"],
-            protocol=str(rule["IpProtocol"]),
-            ports=None if -1 in (first, last) else (first, last),
-            cidr=IPv4Network(rule["CidrIpv4"]) if rule.get("CidrIpv4") else None,
-            group=str((rule.get("ReferencedGroupInfo") or {}).get("GroupId") or ""),
-            prefix_list=str(rule.get("PrefixListId") or ""),
-        )
 
 
 def _read_host(

@@ -6,7 +6,7 @@ A snapshot is read once (`path_reader`) and judged without any further call (`pa
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal, TypeVar
 
 from drawbridge.operate.bundle_probe import Verdict
@@ -69,6 +69,33 @@ class VpcInterface:
     """Instance that it is attached to; empty if there is none."""
     attachment: str
     """State of the attachment, such as `attached`; empty without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv6Host:
+    """A host in the VPC, named by its IPv6 address."""
+
+    subnet: str
+    groups: tuple[str, ...]
+    rules: tuple[IngressEgressRule, ...]
+    """Rules of its security groups for IPv6."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ipv6Path:
+    """The VPC as packets of IPv6 in the tunnel see it."""
+
+    vpc_ranges: tuple[IPv6Network, ...]
+    subnets: Mapping[str, IPv6Network]
+    """Ranges of those subnets of the VPC that have one."""
+    prefixes: tuple[IPv6Network, ...]
+    """Prefixes that are delegated to the gateway's interface."""
+    route_tables: tuple[VpcRouteTable, ...]
+    acls: tuple[SubnetAcl, ...]
+    rules: tuple[IngressEgressRule, ...]
+    """Rules of the gateway's security groups."""
+    host: Ipv6Host | None
+    """The host that has the address `target6`, if one is named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +171,10 @@ class PathSnapshot:
     """The client's own machine, if it was read."""
     path_sizes: Mapping[int, bool] = field(default_factory=dict)
     """Sizes of packets, bytes, and whether the way to the gateway lets them pass or says that it does not."""
+    target6: IPv6Address | None = None
+    """IPv6 address of the host that the client wants to reach, if it is named by that."""
+    ipv6: Ipv6Path | Unread | None = None
+    """None if the tunnel has no IPv6."""
     verdict: Verdict | None = None
     """What a probe of the client's bundle saw from here, if one was made."""
 

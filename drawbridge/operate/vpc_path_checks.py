@@ -3,7 +3,7 @@
 Source for the codes: Amazon VPC Reachability Analyzer User Guide, "Explanation codes".
 """
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from drawbridge.operate.deployed_release import ServerPort
 from drawbridge.operate.path_hops import RESTORE, RESTORE_OR_ADD, PathCheck, PathHop
@@ -207,7 +207,7 @@ def _open_ranges(path: PathSnapshot, listener: ServerPort) -> list[str]:
         str(rule.cidr or rule.group or rule.prefix_list)
         for rule in select_rules(require(path.rules), "ingress")
         if packet.matches(rule.protocol, rule.ports)
-        and not (rule.cidr and any(rule.cidr.subnet_of(network) for network in internal))
+        and not (isinstance(rule.cidr, IPv4Network) and any(rule.cidr.subnet_of(network) for network in internal))
     ]
 
 

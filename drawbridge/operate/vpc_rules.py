@@ -1,13 +1,18 @@
 """Judge packets by a VPC's route tables, network ACLs and security groups, as AWS does.
 
-Only IPv4. Sources: Amazon VPC User Guide, "Route tables" (the longest prefix decides), "Network ACLs" (the first rule
+Each table and list holds the rules of one family of addresses.
+
+Sources: Amazon VPC User Guide, "Route tables" (the longest prefix decides), "Network ACLs" (the first rule
 by its number decides, and replies need rules of their own), "Security groups" (rules allow, and replies need none).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
+
+IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
 
 EVERYWHERE = IPv4Network("0.0.0.0/0")
 
@@ -21,9 +26,9 @@ EPHEMERAL_PORTS = (1024, 32768, 60999, 65535)
 
 @dataclass(frozen=True, slots=True)
 class VpcRoute:
-    """One IPv4 route of a route table."""
+    """One route of a route table."""
 
-    destination: IPv4Network
+    destination: IpNetwork
     target: str
     """ID of the gateway, interface or connection; `local` for the VPC itself."""
     is_active: bool = True
@@ -40,7 +45,7 @@ class VpcRouteTable:
     subnets: tuple[str, ...]
     routes: tuple[VpcRoute, ...]
 
-    def find_route(self, destination: IPv4Address) -> VpcRoute | None:
+    def find_route(self, destination: IpAddress) -> VpcRoute | None:
         """Return the route that a packet takes; None without one.
 
         >>> routes = (VpcRoute(EVERYWHERE, "igw-1"), VpcRoute(IPv4Network("10.0.0.0/8"), "local"))
@@ -63,7 +68,7 @@ def find_route_table(tables: Iterable[VpcRouteTable], subnet: str) -> VpcRouteTa
 class Packet:
     """The part of a packet that rules look at, seen from the VPC's side."""
 
-    peer: IPv4Address | None
+    peer: IpAddress | None
     """Address at the other end: the source of what comes in, the destination of what goes out; None if unknown."""
     protocol: str | None
     """`tcp`, `udp` or `icmp`; None for any."""
@@ -81,14 +86,14 @@ class Packet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkAclEntry:
-    """One IPv4 entry of a network ACL."""
+    """One entry of a network ACL."""
 
     number: int
     is_outbound: bool
     allows: bool
     protocol: str
     """Number of the protocol; -1 for all."""
-    cidr: IPv4Network
+    cidr: IpNetwork
     ports: tuple[int, int] | None
     """First and last port; None for all."""
 
@@ -132,7 +137,7 @@ class IngressEgressRule:
     """`tcp`, `udp`, `icmp` or a number; -1 for all."""
     ports: tuple[int, int] | None
     """First and last port; None for all."""
-    cidr: IPv4Network | None = None
+    cidr: IpNetwork | None = None
     group: str = ""
     """Security group whose interfaces are the peers."""
     prefix_list: str = ""

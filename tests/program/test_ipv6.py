@@ -3,15 +3,17 @@
 import io
 import tarfile
 from collections.abc import Iterator
-from ipaddress import IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
 import pulumi
 import pytest
 
 import contract
+from drawbridge.operate import path_checks, path_reader
 from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws_with_ipv6
+from tests.program.test_doctor import account_of, report_ready
 
 RAW = read_stack_file(ROOT / "stacks/Pulumi.ipv6.yaml")
 NAMES = contract.Names("six")
@@ -148,3 +150,41 @@ def test_the_group_and_the_acl_let_in_by_ipv6_what_is_open(stack: Deployment) ->
         if not e["Egress"] and e.get("Ipv6CidrBlock") and e["RuleAction"] == "allow"
     }
     assert entries == {(230, "6", "::/0"), (240, "17", "::/0"), (250, "58", "::/0"), (260, "-1", "::/0")}
+
+
+def test_the_doctor_judges_ipv6_and_names_what_is_broken(stack: Deployment) -> None:
+    report_ready(stack, NAMES)
+    table = stack.ec2.describe_route_tables(
+        Filters=[{"Name": "association.subnet-id", "Values": [stack.outputs["publicSubnetId"]]}]
+    )["RouteTables"][0]
+    host = stack.ec2.create_network_interface(
+        SubnetId=stack.outputs["privateSubnetId"],
+        Groups=[stack.outputs["securityGroupId"]],
+        Ipv6AddressCount=1,
+    )["NetworkInterface"]
+    target = IPv6Address(host["Ipv6Addresses"][0]["Ipv6Address"])
+
+    def judge(**part: Any) -> tuple[path_checks.HopResult, ...]:
+        query = path_reader.PathQuery(source=IPv4Address("203.0.113.10"), probes=False, **part)
+        return path_checks.judge_path(path_reader.read_snapshot(account_of("six"), query))
+
+    try:
+        for query in ({}, {"client": "cabin"}, {"client": "cabin", "target6": target}):
+            results = judge(**query)
+            assert [result for result in results if result.state not in ("ok", "skipped")] == [], query
+            assert [result.state for result in results if result.hop.startswith("IPv6")] == ["ok"] * 3
+        nobody = path_checks.find_first_broken(judge(target6=target + 0x1000))
+        assert nobody is not None and nobody.breakage == "ipv6-host-missing"
+        stack.ec2.delete_route(RouteTableId=table["RouteTableId"], DestinationIpv6CidrBlock="::/0")
+        broken = path_checks.find_first_broken(judge(client="cabin"))
+        assert broken is not None
+        assert (broken.breakage, broken.finding) == (
+            "ipv6-route-missing",
+            f"{table['RouteTableId']} has no route to ::/0",
+        )
+    finally:
+        (internet,) = [
+            route["GatewayId"] for route in table["Routes"] if route.get("DestinationIpv6CidrBlock") == "::/0"
+        ]
+        stack.ec2.create_route(RouteTableId=table["RouteTableId"], DestinationIpv6CidrBlock="::/0", GatewayId=internet)
+        stack.ec2.delete_network_interface(NetworkInterfaceId=host["NetworkInterfaceId"])

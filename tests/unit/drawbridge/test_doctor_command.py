@@ -115,7 +115,7 @@ def test_this_machine_is_the_client_s(monkeypatch: pytest.MonkeyPatch, queries: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--to", "10.1.1.300"), "10.1.1.300 is not a valid IPv4 address"),
+        (("--to", "10.1.1.300"), "10.1.1.300 is not a valid IPv4 or IPv6 address"),
         (("--to", "10.1.1.9", "--port", "0"), "0 is not a valid port; use one such as 443 or 53/udp"),
         (("--to", "10.1.1.9", "--port", "443/sctp"), "443/sctp is not a valid port"),
         (("--port", "443"), "--port is of a host: name it with --to"),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,20 @@ from drawbridge.operate.deployed_release import DeployedRelease
 from drawbridge.operate.gateway_status import AgentReport, GatewayInstance
 from drawbridge.operate.path_checks import CHECKS, HopResult, find_first_broken, judge_path
 from drawbridge.operate.path_hops import PathHop
-from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, PathSnapshot, Unread, VpcInterface, require
+from drawbridge.operate.path_snapshot import (
+    ClientRecord,
+    ElasticIp,
+    Ipv6Host,
+    Ipv6Path,
+    PathSnapshot,
+    Unread,
+    VpcInterface,
+    require,
+)
 from drawbridge.operate.vpc_rules import (
     EVERYWHERE,
     IngressEgressRule,
+    IpNetwork,
     NetworkAclEntry,
     SubnetAcl,
     VpcRoute,
@@ -75,7 +85,7 @@ HOST = VpcInterface(
 )
 
 
-def entry(number: int, cidr: IPv4Network, *, outbound: bool, allows: bool = True, **part: Any) -> NetworkAclEntry:
+def entry(number: int, cidr: IpNetwork, *, outbound: bool, allows: bool = True, **part: Any) -> NetworkAclEntry:
     values = {"protocol": "-1", "ports": None, **part}
     return NetworkAclEntry(number=number, is_outbound=outbound, allows=allows, cidr=cidr, **values)
 
@@ -98,7 +108,7 @@ PRIVATE_ACL = acl(
 )
 
 
-def ingress(cidr: IPv4Network | None, protocol: str = "-1", port: int | None = None, **part: str) -> IngressEgressRule:
+def ingress(cidr: IpNetwork | None, protocol: str = "-1", port: int | None = None, **part: str) -> IngressEgressRule:
     ports = None if port is None else (port, port)
     return IngressEgressRule(id="sgr-1", is_egress=False, protocol=protocol, ports=ports, cidr=cidr, **part)
 
@@ -242,6 +252,43 @@ PAIRED = replace(
     machine=None,
 )
 
+IPV6_HOPS = (PathHop.IPV6_ADDRESS, PathHop.IPV6_ROUTE, PathHop.IPV6_RULES)
+VPC6 = IPv6Network("2001:db8:1::/56")
+CLIENTS6 = IPv6Network("2001:db8:1:0:5::/80")
+EVERYWHERE6 = IPv6Network("::/0")
+HOST6 = IPv6Address("2001:db8:1:1::9")
+RULES6 = (ingress(VPC6), replace(EGRESS, cidr=EVERYWHERE6))
+SIX = Ipv6Path(
+    vpc_ranges=(VPC6,),
+    subnets={"subnet-public": IPv6Network("2001:db8:1::/64"), "subnet-private": IPv6Network("2001:db8:1:1::/64")},
+    prefixes=(CLIENTS6,),
+    route_tables=(
+        VpcRouteTable(
+            id="rtb-public",
+            is_main=True,
+            subnets=("subnet-public",),
+            routes=(VpcRoute(VPC6, "local"), VpcRoute(EVERYWHERE6, "igw-1")),
+        ),
+    ),
+    acls=tuple(
+        acl(id, subnet, *(entry(100, VPC6, outbound=out) for out in (False, True)))
+        for id, subnet in (("acl-public", "subnet-public"), ("acl-private", "subnet-private"))
+    ),
+    rules=RULES6,
+    host=Ipv6Host("subnet-private", ("sg-host",), (ingress(CLIENTS6, "tcp", 443), *RULES6[1:])),
+)
+#: A path whose tunnel has IPv6, to a host that is named by its IPv6 address.
+IPV6 = replace(
+    WHOLE,
+    release=replace(ROUTED, clients6=CLIENTS6, destinations6=(IPv6Network("2000::/3"),)),
+    target=None,
+    target6=HOST6,
+    host=None,
+    host_state="",
+    host_rules=(),
+    ipv6=SIX,
+)
+
 
 def with_client(**part: Any) -> Callable[[PathSnapshot], PathSnapshot]:
     return lambda s: replace(s, client=replace(CLIENT, **part))
@@ -269,6 +316,18 @@ def with_routes(table: VpcRouteTable, *routes: VpcRoute) -> Callable[[PathSnapsh
 
 def with_verdict(state: Any, finding: str, cause: Any = "") -> Callable[[PathSnapshot], PathSnapshot]:
     return lambda s: replace(s, verdict=replace(VERDICT, state=state, finding=finding, cause=cause))
+
+
+def with_ipv6(**part: Any) -> Callable[[PathSnapshot], PathSnapshot]:
+    return lambda _: replace(IPV6, ipv6=replace(SIX, **part))
+
+
+def with_host6(*rules: IngressEgressRule) -> Callable[[PathSnapshot], PathSnapshot]:
+    return with_ipv6(host=Ipv6Host("subnet-private", ("sg-host",), rules))
+
+
+def with_routes6(*routes: VpcRoute) -> Callable[[PathSnapshot], PathSnapshot]:
+    return with_ipv6(route_tables=(replace(SIX.route_tables[0], routes=(SIX.route_tables[0].routes[0], *routes)),))
 
 
 def with_devices(*changed: ClientDevice) -> Callable[[PathSnapshot], PathSnapshot]:
@@ -430,6 +489,33 @@ BREAKAGES: dict[str, tuple[Callable[[PathSnapshot], PathSnapshot], str]] = {
     "host-group-closed": (with_part(host_rules=(ingress(POOL, "tcp", 22), EGRESS)), "tcp 443 in from 10.8.0.10"),
     "host-missing": (with_part(host=None), "10.1.1.9"),
     "host-stopped": (with_part(host_state="stopped"), "i-host is stopped"),
+    "ipv6-not-in-tunnel": (lambda _: replace(IPV6, release=ROUTED, ipv6=None), "and 2001:db8:1:1::9 is one"),
+    "ipv6-range-missing": (with_ipv6(subnets={}), "subnet-public has no IPv6 range"),
+    "ipv6-prefix-elsewhere": (
+        with_ipv6(prefixes=(IPv6Network("2001:db8:1:0:6::/80"),)),
+        "clients are in 2001:db8:1:0:5::/80, and AWS leads 2001:db8:1:0:6::/80 to eni-gateway",
+    ),
+    "ipv6-route-missing": (with_routes6(), "rtb-public has no route to ::/0"),
+    "ipv6-route-dead": (with_routes6(VpcRoute(EVERYWHERE6, "igw-gone", is_active=False)), "igw-gone that is gone"),
+    "ipv6-route-elsewhere": (with_routes6(VpcRoute(EVERYWHERE6, "nat-1")), "leads to nat-1"),
+    "ipv6-not-forwarded": (
+        lambda _: replace(IPV6, release=replace(ROUTED, clients6=CLIENTS6)),
+        "the gateway forwards to nothing, not to 2001:db8:1:1::9",
+    ),
+    "ipv6-group-outbound": (with_ipv6(rules=RULES6[:1]), "sg-gateway lets nothing out to 2001:db8:1:1::9"),
+    "ipv6-gateway-acl": (
+        with_ipv6(acls=(replace(SIX.acls[0], entries=SIX.acls[0].entries[1:]), SIX.acls[1])),
+        "acl-public refuses tcp port 1024 from 2001:db8:1:1::9",
+    ),
+    "ipv6-host-missing": (with_ipv6(host=None), "no network interface of vpc-1 has 2001:db8:1:1::9"),
+    "ipv6-host-acl": (
+        with_ipv6(acls=(SIX.acls[0], replace(SIX.acls[1], entries=()))),
+        "acl-private refuses tcp port 443 from 2001:db8:1:0:5::2",
+    ),
+    "ipv6-host-group-closed": (
+        with_host6(ingress(POOL, "tcp", 443)),
+        "sg-host of 2001:db8:1:1::9 does not let tcp 443 in from 2001:db8:1:0:5::/80",
+    ),
 }
 
 
@@ -452,6 +538,23 @@ def first_broken(snapshot: PathSnapshot) -> HopResult:
         PAIRED,
         replace(PAIRED, target=None),
         replace(PAIRED, target=None, client=None),
+        IPV6,
+        replace(IPV6, target6=None, ipv6=replace(SIX, host=None)),
+        replace(IPV6, target6=None, release=replace(ROUTED, clients6=CLIENTS6, destinations6=(VPC6,))),
+        replace(IPV6, target6=None, release=replace(ROUTED, clients6=CLIENTS6)),
+        replace(
+            IPV6,
+            ipv6=replace(
+                SIX,
+                prefixes=(),
+                route_tables=(
+                    replace(
+                        SIX.route_tables[0],
+                        routes=(*SIX.route_tables[0].routes, VpcRoute(IPv6Network("2001:db8:1:0::/64"), GATEWAY.id)),
+                    ),
+                ),
+            ),
+        ),
         with_release(clients=None, links=("ovn0",), routes=(), destinations=(), sources=(BOND,))(
             replace(PAIRED, target=None)
         ),
@@ -597,6 +700,7 @@ def test_a_host_outside_the_vpc_has_no_rules_to_judge() -> None:
         PathHop.TRANSLATION,
         PathHop.HOST_RULES,
         PathHop.HOST,
+        *IPV6_HOPS,
     ]
 
 
