@@ -13,10 +13,14 @@ from openvpn.model import Tunnel
 CONFIG_DIRECTORY = r"C:\Program Files\OpenVPN\config-auto"
 
 
+#: The first of the additional lines; no other profile has it.
+FIRST_OPTION = "ifconfig-noexec"
+
+
 def render_options(tunnel: Tunnel, client: str) -> Iterator[str]:
     """Yield the additional lines of a profile for a client on Windows."""
     # The scripts set addresses and routes: OpenVPN passes them in the environment.
-    yield "ifconfig-noexec"
+    yield FIRST_OPTION
     yield "route-noexec"
     if tunnel.redirect:
         # With route-noexec OpenVPN does not redirect the default route, and no script learns of it otherwise.

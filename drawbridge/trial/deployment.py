@@ -47,11 +47,14 @@ class Deployment:
 
     client_limit: int = DEFAULT_CLIENTS
     """Number of clients that get machines, at most."""
+    failed: set[str] = field(default_factory=set, compare=False)
+    """Names of clients that did not start."""
 
     @property
     def clients(self) -> tuple[Client, ...]:
-        """The clients that get machines: one of each kind first."""
-        return choose_clients(self.settings.clients, self.client_limit)
+        """The clients that get machines: one of each kind first, without those that failed to start."""
+        chosen = choose_clients(self.settings.clients, self.client_limit)
+        return tuple(client for client in chosen if client.name not in self.failed)
 
     @property
     def names(self) -> contract.Names:

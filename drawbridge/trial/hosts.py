@@ -21,6 +21,7 @@ from drawbridge.trial.measure import ECHO_PORT, start_echo
 from images import DEFAULT_IMAGE, IMAGES
 from lab import region as labs
 from lab.errors import LabError
+from openvpn.windows import FIRST_OPTION
 from settings.model import Client, Settings, Tunnel
 
 #: Name of the instance in the private subnet, in its stack.
@@ -33,7 +34,7 @@ HOMES = IPv4Network("203.0.113.0/24")
 FETCH_SCRIPT = """
 import os, sys
 import boto3
-name, address, region, adapter = sys.argv[1:]
+name, address, region, adapter, windows = sys.argv[1:]
 if address.startswith("s3://"):
     bucket, _, key = address.removeprefix("s3://").partition("/")
     bundle = boto3.client("s3", region_name=region).get_object(Bucket=bucket, Key=key)["Body"].read().decode()
@@ -41,7 +42,7 @@ else:
     ssm = boto3.client("ssm", region_name=region)
     bundle = ssm.get_parameter(Name=address, WithDecryption=True)["Parameter"]["Value"]
 profile, keys = bundle[:bundle.index("<ca>")], bundle[bundle.index("<ca>"):]
-bundle = profile.partition("# for Windows: ")[0] + adapter + keys
+bundle = profile.partition(windows)[0] + adapter + keys
 path = f"/etc/openvpn/client/{name}.conf"
 with os.fdopen(os.open(path + ".new", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as out:
     out.write(bundle)
@@ -54,17 +55,27 @@ def applies(settings: Settings) -> bool:
     return settings.pair is None and settings.tunnel.links == 1
 
 
-def place_hosts(deployed: Deployment, progress: Progress, *, renews: bool = False) -> None:
+def place_hosts(
+    deployed: Deployment, progress: Progress, *, renews: bool = False, failures: dict[str, str] | None = None
+) -> None:
     """Start a home for each of the deployment's `clients` and a host in the private subnet, unless they run.
 
-    With `renews`, machines that run fetch their bundles again if these have changed.
+    With `renews`, machines that run fetch their bundles again if these have changed. With `failures`, a client that
+    does not start is noted there with the reason and is no longer one of the deployment's `clients`; otherwise its
+    error is raised.
     """
     private = start_private_host(deployed)
     for client in deployed.clients:
         progress(f"starting client {client.name}")
-        machine = start_client(deployed, deployed.settings.clients.index(client), client.name)
-        if renews:
-            renew_bundle(deployed, machine, client)
+        try:
+            machine = start_client(deployed, deployed.settings.clients.index(client), client.name)
+            if renews:
+                renew_bundle(deployed, machine, client)
+        except LabError as error:
+            if failures is None:
+                raise
+            failures[client.name] = str(error)
+            deployed.failed.add(client.name)
     host = deployed.region.host(private)
     host.wait_booted()
     start_echo(host)
@@ -183,25 +194,41 @@ def _set_up(deployed: Deployment, host: labs.Host, client: Client, site: str) ->
     region, name, tunnel = deployed.region, client.name, deployed.settings.tunnel
     neighbours = site_hosts(client, tunnel.pool) if client.needs_kit(tunnel) else {}
     deployed.record.clients[name] = [name, *neighbours]
-    deployed.record.bundles[name] = _bundle_digest(deployed, name)
+    deployed.record.bundles.pop(name, None)
     save_record(region, deployed.record)
+    digest = _bundle_digest(deployed, name)
     if not client.needs_kit(tunnel):
         _give_credentials(deployed, host, name)
         fetch_bundle(deployed, host, name)
         run_checked(host, "systemctl", "enable", "--now", f"openvpn-client@{name}")
+        _record_bundle(deployed, name, digest)
         return
     hints = install_kit(deployed, host, name)
     for network, via in re.findall(r"(\S+) via (this host|\S+)", hints):
         region.add_route(site, IPv4Network(network), host.address if via == "this host" else via)
     for neighbour, address in neighbours.items():
         region.add_host(deployed.name_machine(neighbour), site=site, address=address)
+    _record_bundle(deployed, name, digest)
+
+
+def _record_bundle(deployed: Deployment, name: str, digest: str) -> None:
+    deployed.record.bundles[name] = digest
+    save_record(deployed.region, deployed.record)
 
 
 def renew_bundle(deployed: Deployment, host: labs.Host, client: Client) -> None:
-    """Have a client's machine fetch its bundle again, and connect with it, if it was set up with another one."""
-    record, name = deployed.record, client.name
+    """Have a client's machine fetch its bundle again, and connect with it, if it was set up with another one.
+
+    A machine whose set-up has failed is set up again.
+    """
+    name = client.name
+    if name not in deployed.record.bundles:
+        site, _ = find_home(deployed, deployed.settings.clients.index(client))
+        host.wait_booted()
+        _set_up(deployed, host, client, site)
+        return
     digest = _bundle_digest(deployed, name)
-    if record.bundles.get(name, digest) == digest:
+    if deployed.record.bundles[name] == digest:
         return
     host.wait_booted()
     if client.needs_kit(deployed.settings.tunnel):
@@ -210,8 +237,7 @@ def renew_bundle(deployed: Deployment, host: labs.Host, client: Client) -> None:
         _give_credentials(deployed, host, name)
         fetch_bundle(deployed, host, name)
         run_checked(host, "systemctl", "restart", f"openvpn-client@{name}")
-    record.bundles[name] = digest
-    save_record(deployed.region, record)
+    _record_bundle(deployed, name, digest)
 
 
 def _bundle_digest(deployed: Deployment, name: str) -> str:
@@ -268,7 +294,7 @@ def fetch_bundle(deployed: Deployment, host: labs.Host, name: str) -> None:
     mac = next((client.mac for client in settings.clients if client.name == name), None)
     adapter = f"lladdr {mac}\n" if mac else ""
     address = deployed.names.bundle_address(name, _find_bundles_bucket(deployed))
-    run_checked(host, "python3", "-c", FETCH_SCRIPT, name, address, settings.region, adapter)
+    run_checked(host, "python3", "-c", FETCH_SCRIPT, name, address, settings.region, adapter, FIRST_OPTION)
 
 
 def _find_bundles_bucket(deployed: Deployment) -> str | None:

@@ -39,7 +39,10 @@ def _start_clients(deployed: Deployment, progress: Progress) -> Iterator[Check]:
     for former in [name for name in deployed.record.clients if name not in started]:
         progress(f"removing client {former}")
         remove_client(deployed, former)
-    hosts.place_hosts(deployed, progress, renews=True)
+    failures = dict[str, str]()
+    hosts.place_hosts(deployed, progress, renews=True, failures=failures)
+    for name, reason in failures.items():
+        yield Check(False, f"{name} starts", reason)
     progress("waiting for the gateway")
     yield routed.check_release(deployed)
 

@@ -7,21 +7,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pulumi
 import pytest
 
+from drawbridge import errors
 from drawbridge.operate.stack_files import CHECKOUT, find_stack_file, list_stacks
 from drawbridge.operate.stack_records import StackRecord, list_records, name_machine, save_record
-from drawbridge.trial import hosts
+from drawbridge.trial import deployment, hosts
 from drawbridge.trial.admin import list_admin_addresses
 from drawbridge.trial.deployment import adapt_to_lab, choose_clients
 from drawbridge.trial.hosts import public_address
 from drawbridge.trial.routed import list_pairs
 from drawbridge.trial.run import TRIALS, trials_of
+from lab.errors import LabError
 from lab.region import Region
 from settings.model import Client, Settings
 from settings.parse import parse
 from settings.stack_file import read_stack_file
 
+_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 CLIENTS = ["clients", "administrator", "routed network"]
 SEGMENT = ["clients", "administrator", "segment", "VPC from the segment"]
 
@@ -157,3 +161,42 @@ def test_a_machine_gets_its_bundle_again_only_if_that_has_changed(
     assert done == (["kit"] if kit else ["fetch second", "systemctl restart openvpn-client@alice"])
     hosts.renew_bundle(deployed, host, client)
     assert len(done) == (1 if kit else 2)
+
+
+def test_a_quota_s_refusal_says_how_to_make_room_in_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    region = region_of(tmp_path)
+    for name in ("operator", "operator.pub"):
+        (tmp_path / name).write_text(
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n"
+        )
+
+    def refuse(**_: object) -> None:
+        raise pulumi.RunError("drawbridge:network: needs 1 new VPC, but the account's quota is 5")
+
+    engine = SimpleNamespace(up=refuse)
+    monkeypatch.setattr(deployment, "create_engine", lambda region, stack, config, progress: engine)
+    with pytest.raises(errors.StackError) as refusal:
+        deployment.deploy(region, "lab", read_stack_file(find_stack_file("lab")), lambda _: None)
+    assert "drawbridge lab destroy STACK" in refusal.value.remedy
+
+
+def test_a_client_that_does_not_start_is_a_failed_check_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of("tenant")
+    region: Any = SimpleNamespace(host=lambda name: SimpleNamespace(wait_booted=lambda: None))
+    deployed = deployment.Deployment(region, settings, {}, {})
+
+    def start(deployed: object, number: int, name: str) -> None:
+        if name == "engineer":
+            raise LabError("on engineer, `systemctl` failed")
+
+    monkeypatch.setattr(hosts, "start_private_host", lambda deployed: "private-host")
+    monkeypatch.setattr(hosts, "start_echo", lambda host: None)
+    monkeypatch.setattr(hosts, "start_client", start)
+    with pytest.raises(LabError):
+        hosts.place_hosts(deployed, lambda _: None)
+    failures = dict[str, str]()
+    hosts.place_hosts(deployed, lambda _: None, failures=failures)
+    assert failures == {"engineer": "on engineer, `systemctl` failed"}
+    assert [client.name for client in deployed.clients] == ["ci-job"]
