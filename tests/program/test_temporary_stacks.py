@@ -187,10 +187,10 @@ def test_stacks_made_at_once_are_reaped_without_clash_and_leak(
     source = ROOT / "stacks" / "Pulumi.ros2.yaml"
 
     def create(number: int) -> stack_creation.NewStack:
-        wanted = stack_creation.StackRequest(
+        stack = stack_creation.StackRequest(
             name=f"job-{number}", source=source, owner="ci", end=moment, region=None, ssh_key=None, admin_from=()
         )
-        return stack_creation.create_stack(account, wanted)
+        return stack_creation.create_stack(account, stack)
 
     with ThreadPoolExecutor(5) as pool:
         created = list(pool.map(create, range(5)))

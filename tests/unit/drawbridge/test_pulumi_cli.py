@@ -1,6 +1,6 @@
 """`drawbridge stack up` and `destroy`, with a stand-in for Pulumi's CLI that writes its arguments down.
 
-Does not prove that the real CLI takes them: tests/program/test_pulumi_cli.py does, where it is on PATH.
+Does not prove that the real CLI takes them: no test runs these commands with it.
 """
 
 import sys
