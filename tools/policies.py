@@ -533,7 +533,8 @@ def files() -> dict[str, str]:
     program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py", backup, *creation]
     reaper = operate / "reaper.py"
     reaped = [reaper, *(operate / f"{name}.py" for name in ("account", "claims", "leftovers", "stack_inventory"))]
-    operated = {*boto3_calls({*operate.glob("*.py")} - images - creation - {backup, reaper})} - MISTAKEN
+    command = {*operate.glob("*.py"), *(ROOT / "drawbridge" / "doctor").glob("*.py")}
+    operated = {*boto3_calls(command - images - creation - {backup, reaper})} - MISTAKEN
     deployer = actions([*provider_calls(), *({*boto3_calls(program)} - MISTAKEN), *PROVIDER_EXTRAS])
     return {
         "deployer.json": policy(DEPLOYER, deployer),

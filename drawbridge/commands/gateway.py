@@ -12,15 +12,8 @@ import click
 
 from contract import GATEWAYS
 from drawbridge.commands import options, output, path_table, rotation
-from drawbridge.operate import (
-    bundle_probe,
-    client_machine,
-    gateway_status,
-    machine_reader,
-    path_checks,
-    path_reader,
-    rotations,
-)
+from drawbridge.doctor import client_machine, machine_reader, path_checks, path_reader
+from drawbridge.operate import bundle_probe, gateway_status, rotations
 from drawbridge.operate.account import Account
 from drawbridge.operate.gateway_status import SoftwareReport
 from drawbridge.operate.lab_account import connect

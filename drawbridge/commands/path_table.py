@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from drawbridge.commands import output
-from drawbridge.operate.path_checks import HopResult, find_first_broken
+from drawbridge.doctor.path_checks import HopResult, find_first_broken
 
 _STATES = {"ok": "ok", "broken": "BROKEN", "unknown": "?", "skipped": "-"}
 

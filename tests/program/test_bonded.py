@@ -7,7 +7,8 @@ from ipaddress import IPv4Address
 import pytest
 
 import contract
-from drawbridge.operate import bundle_probe, path_checks, path_reader
+from drawbridge.doctor import path_checks, path_reader
+from drawbridge.operate import bundle_probe
 from openvpn.bundle import remote_of
 from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws

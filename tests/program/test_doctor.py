@@ -14,11 +14,11 @@ import pytest
 
 import contract
 from drawbridge import errors
-from drawbridge.operate import path_checks, path_reader
+from drawbridge.doctor import path_checks, path_reader
+from drawbridge.doctor.machine_reader import parse_machine
+from drawbridge.doctor.path_checks import HopResult
+from drawbridge.doctor.path_hops import PathHop
 from drawbridge.operate.account import Account
-from drawbridge.operate.machine_reader import parse_machine
-from drawbridge.operate.path_checks import HopResult
-from drawbridge.operate.path_hops import PathHop
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT, Deployment, deploy_into_moto, empty_aws
 

@@ -10,7 +10,7 @@ import pulumi
 import pytest
 
 import contract
-from drawbridge.operate import path_checks, path_reader
+from drawbridge.doctor import path_checks, path_reader
 from settings.stack_file import read_stack_file
 from tests.program.conftest import ROOT, Deployment, deploy_into_moto, empty_aws_with_ipv6
 from tests.program.test_doctor import account_of, report_ready

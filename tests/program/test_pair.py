@@ -11,7 +11,8 @@ import pulumi
 import pytest
 
 import contract
-from drawbridge.operate import connection_log, path_checks, path_reader
+from drawbridge.doctor import path_checks, path_reader
+from drawbridge.operate import connection_log
 from drawbridge.operate.account import Account
 from lab.api.moto_patches import add_quota_increases, patched
 from openvpn.bundle import ca_of, certificate_of

@@ -21,6 +21,7 @@ from moto.ec2.models import ec2_backends
 import contract
 from components.access import EC2_TRUST
 from drawbridge import errors
+from drawbridge.doctor import path_checks, path_reader
 from drawbridge.operate import (
     bundle_probe,
     bundles,
@@ -30,8 +31,6 @@ from drawbridge.operate import (
     image_build,
     ingress_rules,
     leftovers,
-    path_checks,
-    path_reader,
     prepared_images,
     stack_creation,
     stack_inventory,

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from drawbridge.operate import bundle_probe, connection_log, gateway_status, path_checks, path_reader
+from drawbridge.doctor import path_checks, path_reader
+from drawbridge.doctor.linux_machine import READ_LINUX
+from drawbridge.doctor.machine_reader import parse_machine
+from drawbridge.operate import bundle_probe, connection_log, gateway_status
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.gateway_status import ClientSession, parse_sessions
-from drawbridge.operate.linux_machine import READ_LINUX
-from drawbridge.operate.machine_reader import parse_machine
 from drawbridge.operate.stack_files import CHECKOUT
 from drawbridge.trial.deployment import Deployment, create_engine, deploy
 from drawbridge.trial.hosts import fetch_bundle, run_checked

@@ -27,7 +27,8 @@ from drawbridge import errors
 from drawbridge.commands.client import client as client_group
 from drawbridge.commands.gateway import gateway as gateway_group
 from drawbridge.commands.root import cli
-from drawbridge.operate import bundle_probe, path_reader, private_files, renewals, rotations, ssh_login, stack_files
+from drawbridge.doctor import path_reader
+from drawbridge.operate import bundle_probe, private_files, renewals, rotations, ssh_login, stack_files
 from drawbridge.operate.account import POLICIES, Account, translate_aws_errors
 from drawbridge.operate.stack_file_lock import lock_stack_file
 from openvpn.bundle import render_bundle

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from drawbridge import errors
-from drawbridge.operate.client_machine import ClientRoute
-from drawbridge.operate.machine_reader import measure_path, parse_machine, read_machine
+from drawbridge.doctor.client_machine import ClientRoute
+from drawbridge.doctor.machine_reader import measure_path, parse_machine, read_machine
 
 DEVICES = [
     {"ifname": "lo", "mtu": 65536, "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},

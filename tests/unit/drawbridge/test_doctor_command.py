@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from drawbridge.commands.root import cli
-from drawbridge.operate import path_checks, path_reader
-from drawbridge.operate.path_checks import HopResult
-from drawbridge.operate.path_hops import PathHop
-from drawbridge.operate.path_reader import PathQuery
+from drawbridge.doctor import path_checks, path_reader
+from drawbridge.doctor.path_checks import HopResult
+from drawbridge.doctor.path_hops import PathHop
+from drawbridge.doctor.path_reader import PathQuery
 
 OK = HopResult(hop=PathHop.ELASTIC_IP, state="ok")
 BROKEN = HopResult(

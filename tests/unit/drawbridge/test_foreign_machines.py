@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from drawbridge.doctor.client_machine import ClientMachine
+from drawbridge.doctor.machine_reader import parse_machine, read_machine
+from drawbridge.doctor.path_checks import find_first_broken, judge_path
 from drawbridge.errors import MachineError
-from drawbridge.operate.client_machine import ClientMachine
-from drawbridge.operate.machine_reader import parse_machine, read_machine
-from drawbridge.operate.path_checks import find_first_broken, judge_path
 
 from .test_path_checks import WHOLE
 

@@ -13,15 +13,10 @@ from typing import Any
 
 import pytest
 
-from drawbridge.operate.bundle_probe import Verdict
-from drawbridge.operate.client_machine import ClientDevice, ClientMachine, ClientRoute
-from drawbridge.operate.client_states import SessionState
-from drawbridge.operate.connection_log import ConnectionEvent
-from drawbridge.operate.deployed_release import DeployedRelease
-from drawbridge.operate.gateway_status import AgentReport, GatewayInstance
-from drawbridge.operate.path_checks import CHECKS, HopResult, find_first_broken, judge_path
-from drawbridge.operate.path_hops import PathHop
-from drawbridge.operate.path_snapshot import (
+from drawbridge.doctor.client_machine import ClientDevice, ClientMachine, ClientRoute
+from drawbridge.doctor.path_checks import CHECKS, HopResult, find_first_broken, judge_path
+from drawbridge.doctor.path_hops import PathHop
+from drawbridge.doctor.path_snapshot import (
     ClientRecord,
     ElasticIp,
     Ipv6Host,
@@ -31,7 +26,7 @@ from drawbridge.operate.path_snapshot import (
     VpcInterface,
     require,
 )
-from drawbridge.operate.vpc_rules import (
+from drawbridge.doctor.vpc_rules import (
     EVERYWHERE,
     IngressEgressRule,
     IpNetwork,
@@ -40,6 +35,11 @@ from drawbridge.operate.vpc_rules import (
     VpcRoute,
     VpcRouteTable,
 )
+from drawbridge.operate.bundle_probe import Verdict
+from drawbridge.operate.client_states import SessionState
+from drawbridge.operate.connection_log import ConnectionEvent
+from drawbridge.operate.deployed_release import DeployedRelease
+from drawbridge.operate.gateway_status import AgentReport, GatewayInstance
 from openvpn.bundle import Remote
 
 PAGE = Path(__file__).parents[3] / "docs" / "troubleshooting.md"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from drawbridge.operate.client_machine import ClientDevice, ClientMachine, ClientRoute
+from drawbridge.doctor.client_machine import ClientDevice, ClientMachine, ClientRoute
 
 READ_WINDOWS = "ipconfig /all & route print -4"
 

@@ -5,9 +5,8 @@ Source for the codes: Amazon VPC Reachability Analyzer User Guide, "Explanation 
 
 from ipaddress import IPv4Address, IPv4Network
 
-from drawbridge.operate.deployed_release import ServerPort
-from drawbridge.operate.path_hops import RESTORE, RESTORE_OR_ADD, PathCheck, PathHop
-from drawbridge.operate.path_snapshot import (
+from drawbridge.doctor.path_hops import RESTORE, RESTORE_OR_ADD, PathCheck, PathHop
+from drawbridge.doctor.path_snapshot import (
     PathSnapshot,
     Unread,
     UnreadError,
@@ -16,7 +15,7 @@ from drawbridge.operate.path_snapshot import (
     leaves_vpc,
     require,
 )
-from drawbridge.operate.vpc_rules import (
+from drawbridge.doctor.vpc_rules import (
     EPHEMERAL_PORTS,
     EVERYWHERE,
     Packet,
@@ -26,6 +25,7 @@ from drawbridge.operate.vpc_rules import (
     find_route_table,
     select_rules,
 )
+from drawbridge.operate.deployed_release import ServerPort
 
 #: Stands for a client whose public address is not known (RFC 5737): nobody has a route or a rule for it alone.
 _ANY_CLIENT = IPv4Address("198.51.100.1")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from drawbridge.operate.path_snapshot import PathSnapshot
+from drawbridge.doctor.path_snapshot import PathSnapshot
 
 
 class PathHop(StrEnum):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from drawbridge.operate.client_machine import ClientDevice, ClientMachine, ClientRoute
+from drawbridge.doctor.client_machine import ClientDevice, ClientMachine, ClientRoute
 
 READ_MACOS = "ifconfig -a; netstat -rn -f inet; scutil --dns"
 

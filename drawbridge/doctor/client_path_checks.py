@@ -2,20 +2,11 @@
 
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from drawbridge.operate.client_machine import SMALLEST_PATH, ClientDevice, ClientMachine, ClientRoute
+from drawbridge.doctor.client_machine import SMALLEST_PATH, ClientDevice, ClientMachine, ClientRoute
+from drawbridge.doctor.path_hops import FETCH, PathCheck, PathHop
+from drawbridge.doctor.path_snapshot import ElasticIp, PathSnapshot, Unread, UnreadError, client_of, require
+from drawbridge.doctor.vpc_rules import EVERYWHERE
 from drawbridge.operate.client_states import RECENT
-from drawbridge.operate.path_hops import FETCH, PathCheck, PathHop
-from drawbridge.operate.path_snapshot import (
-    ElasticIp,
-    PathSnapshot,
-    Unread,
-    UnreadError,
-    client_of,
-    require,
-)
-from drawbridge.operate.vpc_rules import (
-    EVERYWHERE,
-)
 
 
 def _machine(path: PathSnapshot) -> ClientMachine:

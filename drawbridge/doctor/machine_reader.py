@@ -14,10 +14,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from drawbridge import errors
-from drawbridge.operate.client_machine import ClientMachine
-from drawbridge.operate.linux_machine import READ_LINUX, parse_linux
-from drawbridge.operate.macos_machine import READ_MACOS, parse_macos
-from drawbridge.operate.windows_machine import READ_WINDOWS, parse_windows
+from drawbridge.doctor.client_machine import ClientMachine
+from drawbridge.doctor.linux_machine import READ_LINUX, parse_linux
+from drawbridge.doctor.macos_machine import READ_MACOS, parse_macos
+from drawbridge.doctor.windows_machine import READ_WINDOWS, parse_windows
 
 READ_TIMEOUT = 10.0
 

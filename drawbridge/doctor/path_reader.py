@@ -13,20 +13,20 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 from typing import Any, TypeVar
 
 from drawbridge import errors
+from drawbridge.doctor.client_machine import SMALLEST_PATH, ClientMachine
+from drawbridge.doctor.ipv6_path_reader import read_ipv6_path
+from drawbridge.doctor.machine_reader import measure_path
+from drawbridge.doctor.path_snapshot import ClientRecord, ElasticIp, Ipv6Path, PathSnapshot, Unread, VpcInterface
+from drawbridge.doctor.vpc_reader import parse_acl, parse_route_table, parse_rules
+from drawbridge.doctor.vpc_rules import IngressEgressRule, SubnetAcl, VpcRouteTable
 from drawbridge.operate import bundle_probe, bundles, client_states, connection_log, gateway_status
 from drawbridge.operate.account import Account, translate_aws_errors
-from drawbridge.operate.client_machine import SMALLEST_PATH, ClientMachine
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.deployed_release import DeployedRelease, read_release
 from drawbridge.operate.gateway_status import AgentReport
-from drawbridge.operate.ipv6_path_reader import read_ipv6_path
-from drawbridge.operate.machine_reader import measure_path
-from drawbridge.operate.path_snapshot import ClientRecord, ElasticIp, Ipv6Path, PathSnapshot, Unread, VpcInterface
 from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import configured_clients
 from drawbridge.operate.stored_bundles import read_stored_bundle
-from drawbridge.operate.vpc_reader import parse_acl, parse_route_table, parse_rules
-from drawbridge.operate.vpc_rules import IngressEgressRule, SubnetAcl, VpcRouteTable
 from openvpn.bundle import BundleError, certificate_of, check_complete, has_same_keys, remote_of, with_port
 from openvpn.pull_filter import accepted_options, own_address
 from pki.authority import Certificate, PkiError

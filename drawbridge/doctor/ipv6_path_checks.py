@@ -6,17 +6,9 @@ the codes: Amazon VPC Reachability Analyzer User Guide, "Explanation codes".
 
 from ipaddress import IPv6Address, IPv6Network
 
-from drawbridge.operate.path_hops import RESTORE, RESTORE_OR_ADD, PathCheck, PathHop
-from drawbridge.operate.path_snapshot import (
-    Ipv6Host,
-    Ipv6Path,
-    PathSnapshot,
-    Unread,
-    UnreadError,
-    interface_of,
-    require,
-)
-from drawbridge.operate.vpc_rules import (
+from drawbridge.doctor.path_hops import RESTORE, RESTORE_OR_ADD, PathCheck, PathHop
+from drawbridge.doctor.path_snapshot import Ipv6Host, Ipv6Path, PathSnapshot, Unread, UnreadError, interface_of, require
+from drawbridge.doctor.vpc_rules import (
     EPHEMERAL_PORTS,
     Packet,
     SubnetAcl,

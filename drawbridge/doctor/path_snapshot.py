@@ -9,13 +9,13 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal, TypeVar
 
+from drawbridge.doctor.client_machine import ClientMachine
+from drawbridge.doctor.vpc_rules import IngressEgressRule, SubnetAcl, VpcRouteTable
 from drawbridge.operate.bundle_probe import Verdict
-from drawbridge.operate.client_machine import ClientMachine
 from drawbridge.operate.client_states import SessionState
 from drawbridge.operate.connection_log import ConnectionEvent
 from drawbridge.operate.deployed_release import DeployedRelease
 from drawbridge.operate.gateway_status import AgentReport, GatewayInstance
-from drawbridge.operate.vpc_rules import IngressEgressRule, SubnetAcl, VpcRouteTable
 from openvpn.bundle import Remote
 
 T = TypeVar("T")

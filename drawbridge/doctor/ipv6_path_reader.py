@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
+from drawbridge.doctor.path_snapshot import Ipv6Host, Ipv6Path, VpcInterface
+from drawbridge.doctor.vpc_reader import parse_acl, parse_route_table, parse_rules
+from drawbridge.doctor.vpc_rules import IngressEgressRule
 from drawbridge.operate.account import Account, translate_aws_errors
-from drawbridge.operate.path_snapshot import Ipv6Host, Ipv6Path, VpcInterface
-from drawbridge.operate.vpc_reader import parse_acl, parse_route_table, parse_rules
-from drawbridge.operate.vpc_rules import IngressEgressRule
 
 #: EC2's states of a range that the VPC or the subnet does not have.
 _GONE = ("associating", "disassociating", "disassociated", "failing", "failed")

@@ -1,18 +1,8 @@
 """Judge the gateway's part of a path: OpenVPN, its certificate, and what the gateway forwards."""
 
-from drawbridge.operate.path_hops import FETCH, LOGS, RESTORE, PathCheck, PathHop
-from drawbridge.operate.path_snapshot import (
-    PathSnapshot,
-    Unread,
-    UnreadError,
-    VpcInterface,
-    interface_of,
-    require,
-)
-from drawbridge.operate.vpc_rules import (
-    Packet,
-    select_rules,
-)
+from drawbridge.doctor.path_hops import FETCH, LOGS, RESTORE, PathCheck, PathHop
+from drawbridge.doctor.path_snapshot import PathSnapshot, Unread, UnreadError, VpcInterface, interface_of, require
+from drawbridge.doctor.vpc_rules import Packet, select_rules
 
 
 def _find_missing_report(path: PathSnapshot) -> str | None:

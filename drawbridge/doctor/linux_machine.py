@@ -10,7 +10,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
-from drawbridge.operate.client_machine import ClientDevice, ClientMachine, ClientRoute
+from drawbridge.doctor.client_machine import ClientDevice, ClientMachine, ClientRoute
 
 #: Prints devices and routes as JSON, then the name servers.
 READ_LINUX = "ip -json -details address; ip -json route; resolvectl dns 2>/dev/null || cat /etc/resolv.conf"

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from drawbridge.operate.client_path_checks import CLIENT_CHECKS
-from drawbridge.operate.gateway_path_checks import GATEWAY_CHECKS
-from drawbridge.operate.ipv6_path_checks import IPV6_CHECKS
-from drawbridge.operate.path_hops import PathCheck, PathHop
-from drawbridge.operate.path_snapshot import (
+from drawbridge.doctor.client_path_checks import CLIENT_CHECKS
+from drawbridge.doctor.gateway_path_checks import GATEWAY_CHECKS
+from drawbridge.doctor.ipv6_path_checks import IPV6_CHECKS
+from drawbridge.doctor.path_hops import PathCheck, PathHop
+from drawbridge.doctor.path_snapshot import (
     ClientRecord,
     ElasticIp,
     PathSnapshot,
@@ -27,7 +27,7 @@ from drawbridge.operate.path_snapshot import (
     leaves_vpc,
     require,
 )
-from drawbridge.operate.vpc_path_checks import VPC_CHECKS
+from drawbridge.doctor.vpc_path_checks import VPC_CHECKS
 
 #: Every breakage, in the order of the hops.
 CHECKS: tuple[PathCheck, ...] = tuple(
