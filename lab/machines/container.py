@@ -226,12 +226,13 @@ class LabMachine:
                 os.kill(leader, signal.SIGINT)
 
     def stop(self, *, orderly: bool = True) -> None:
-        """Power off, by force after 20 s or where not `orderly`."""
+        """Power off, by force after 20 s or where not `orderly`; nothing of the machine runs when it returns."""
         with self._changing:
             process, leader = self.process, self.leader
             self.process = None  # the watcher must not take this for the machine's own doing
         if process is None:
             return
+        children = _list_children(process.pid)
         if orderly and leader:
             with contextlib.suppress(ProcessLookupError, LabError):
                 self._power_off(leader)
@@ -243,6 +244,10 @@ class LabMachine:
                     os.kill(leader, signal.SIGKILL)
             process.kill()
             process.wait()
+            # It dies with its parent, but only when all in the container have: until then it has the root locked, and
+            # the machine could not start again.
+            for nspawn in children:
+                nspawn.end(signal.SIGKILL, _STOP_SECONDS)
 
     def _power_off(self, leader: int) -> None:
         os.kill(leader, _POWER_OFF)
@@ -288,6 +293,14 @@ def leader_of(unshare: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         pass  # it is on its way out
     return None
+
+
+def _list_children(process: int) -> list[Process]:
+    """Return the processes that a process has started; none of one that has ended."""
+    try:
+        return [child for pid in _children(process) if (child := Process.of(pid))]
+    except OSError:
+        return []
 
 
 def _children(process: int) -> list[int]:

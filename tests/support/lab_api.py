@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
-from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
 
 from lab import wsgi
@@ -47,6 +46,8 @@ class Api:
 @contextmanager
 def serve_lab_api(validator: Validator) -> Iterator[Api]:
     """Serve an empty API on a free port of loopback."""
+    # moto keeps what a test has left that used it without a server.
+    BackendDict.reset()
     services = SimpleNamespace(forget_launch_data=lambda: None)
     instances = SimpleNamespace(
         is_running=lambda _: False,
@@ -67,6 +68,4 @@ def serve_lab_api(validator: Validator) -> Iterator[Api]:
         yield running
     finally:
         threading.Thread(target=wsgi.close, args=(server,), daemon=True).start()
-        for service in ("ec2", "iam", "s3", "ssm", "sts", "autoscaling", "route53", "cloudwatch", "sns", "sqs"):
-            backends: BackendDict[Any] = get_backend(service)
-            backends.reset()
+        BackendDict.reset()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from drawbridge.operate.stack_records import load_record
 from drawbridge.trial.adoption import adopt, remove_adopted
 from lab.errors import MachineDown
+from lab.linux import Process
 from lab.region import Host, Region
 from settings.parse import parse
 from tests.support import waiting
@@ -86,8 +88,18 @@ def test_commands_at_any_moment_of_a_reboot_end_soon(region: Region, host: Host)
     assert slowest < SECONDS
 
 
-def test_a_machine_that_is_off_says_so_at_once(region: Region, host: Host) -> None:
+def find_container(host: Host) -> Process:
+    """Find the process that runs a host's container: the parent of its PID 1."""
+    parent = Path(f"/proc/{host.leader}/stat").read_text().rsplit(")", 1)[1].split()[1]
+    container = Process.of(int(parent))
+    assert container
+    return container
+
+
+def test_a_machine_that_is_off_says_so_at_once_and_can_start_again_at_once(region: Region, host: Host) -> None:
+    container = find_container(region.host("guest"))
     region.cut_power("guest")
+    assert not container.runs, "it has the machine's files locked until it has ended"
     begin = time.monotonic()
     with pytest.raises(MachineDown, match="guest is down"):
         host.run(["true"])

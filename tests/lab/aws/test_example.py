@@ -26,7 +26,7 @@ def run_example(number: int) -> dict[str, Any]:
 def test_the_example_of_the_docs_serves_its_page_and_leaves_the_status_readable(
     aws_region: Region, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(labs, "connect", lambda: aws_region)
+    monkeypatch.setattr(labs, "connect", lambda *_: aws_region)
     run_example(0)
     page = capsys.readouterr().out.strip()
     assert page.startswith("ip-10-9-0-")
