@@ -928,4 +928,5 @@ def test_a_bundle_that_is_used_twice_is_noticed(site: Site) -> None:
     site.client(leaf).wait_for(UP)
     assert find_displaced(server.log) == ()
     site.client(leaf, options=("--dev", "tun9")).wait_for(UP)
-    assert find_displaced(server.log) == (DisplacedClient("alice", 1, ("192.0.2.2",)),)
+    # The client is ready before the server's log has been read.
+    until(lambda: find_displaced(server.log) == (DisplacedClient("alice", 1, ("192.0.2.2",)),), 20)
