@@ -4,7 +4,8 @@ A client, a gateway and a host behind it are network namespaces of this machine,
 ends of a tunnel are real OpenVPN processes with keys of one authority; what only concerns the handshake (tls-crypt and
 scripts) is left out everywhere. The rounds are interleaved: a change of the machine's load meets every tunnel.
 
-Run by itself with `python -m bench.throughput`, as root; `--json FILE` keeps the figures.
+Run by itself with `python -m bench.throughput`, as root; `--json FILE` keeps the figures, and `--figures FILE` prints
+the table of such a file.
 """
 
 import argparse
@@ -373,12 +374,17 @@ def _spread(figures: Sequence[float], digits: int) -> str:
 
 
 def main() -> int:
-    """Print the table; return 0."""
+    """Print the table of a run, or of the figures of a former one; return 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.throughput")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--figures", type=Path)
     arguments = parser.parse_args()
+    if arguments.figures:
+        rows = json.loads(arguments.figures.read_text())["rounds"]
+        print(*render_table([Round(**row) for row in rows]), sep="\n")
+        return 0
     begin = datetime.now(UTC)
     rounds = measure_rounds(arguments.rounds, arguments.seconds)
     print(*render_table(rounds), sep="\n")
