@@ -247,3 +247,20 @@ def test_a_stack_of_which_one_resource_has_no_end_stays(api: Api) -> None:
     assert listing()["mixed"]["end"] is None
     assert run("reap", "mixed").exit_code == 1
     assert "no stack is past its end" in run("reap", "--dry-run").stdout
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_user_of_a_stack_of_that_name_in_another_region_stays(api: Api, request: pytest.FixtureRequest) -> None:
+    """IAM has the users of all regions, so each user's own end counts."""
+    ours = {"Project": "drawbridge", "Stack": "twin"}
+    create_vpc(api, "10.10.0.0/24", {**ours, "DrawbridgeEnd": PAST})
+    iam = api.client("iam")
+    for name, end in (("drawbridge-twin-past", PAST), ("drawbridge-twin-later", FUTURE)):
+        tags = [{"Key": key, "Value": value} for key, value in {**ours, "DrawbridgeEnd": end}.items()]
+        iam.create_user(UserName=name, Tags=tags)
+    request.getfixturevalue("reaper_account")
+    result = run("reap", "twin")
+    assert result.exit_code == 0, result.output
+    names = {user["UserName"] for user in iam.list_users()["Users"]}
+    assert {name for name in names if name.startswith("drawbridge-twin-")} == {"drawbridge-twin-later"}
+    iam.delete_user(UserName="drawbridge-twin-later")
