@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from lab.errors import CommandFailed, LabError, NotInstalled, NotPermitted
 
@@ -62,32 +62,42 @@ def run_while(
         subprocess.TimeoutExpired: the command did not end within `timeout` seconds; its process group is killed.
     """
     deadline = time.monotonic() + timeout
-    with tempfile.TemporaryFile("w+") as text:
-        # Not a pipe: `communicate` sends nothing more of its input once it was interrupted (python/cpython, 3.11).
-        text.write(stdin or "")
-        text.seek(0)
-        with subprocess.Popen(
-            command,
-            stdin=None if stdin is None else text,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                while condition():
-                    left = deadline - time.monotonic()
-                    try:
-                        stdout, stderr = process.communicate(timeout=max(min(left, _POLL_SECONDS), 0))
-                        return subprocess.CompletedProcess(list(command), process.returncode, stdout, stderr)
-                    except subprocess.TimeoutExpired:
-                        if left <= _POLL_SECONDS:
-                            raise
-            except BaseException:
-                _kill_group(process)
-                raise
+    pipe = subprocess.PIPE
+    with (
+        _write_input(stdin) as input_file,
+        subprocess.Popen(
+            command, stdin=input_file, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        ) as process,
+    ):
+        try:
+            while condition():
+                left = deadline - time.monotonic()
+                try:
+                    stdout, stderr = process.communicate(timeout=max(min(left, _POLL_SECONDS), 0))
+                    return subprocess.CompletedProcess(list(command), process.returncode, stdout, stderr)
+                except subprocess.TimeoutExpired:
+                    if left <= _POLL_SECONDS:
+                        raise
+        except BaseException:
             _kill_group(process)
-            return None
+            raise
+        _kill_group(process)
+        return None
+
+
+@contextmanager
+def _write_input(text: str | None) -> Iterator[IO[str] | None]:
+    """Yield a file that a command reads a text from; None for a command without input.
+
+    A pipe would not do: `communicate` sends nothing more of its input once it was interrupted (python/cpython, 3.11).
+    """
+    if text is None:
+        yield None
+        return
+    with tempfile.TemporaryFile("w+") as file:
+        file.write(text)
+        file.seek(0)
+        yield file
 
 
 def _kill_group(process: "subprocess.Popen[str]") -> None:
