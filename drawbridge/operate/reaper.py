@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 import contract
-from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.account import DENIED_CODES, Account, translate_aws_errors
 from drawbridge.operate.claims import list_claims, parse_moment, release_claims
 from drawbridge.operate.leftovers import Leftover, find_leftovers
 
@@ -24,8 +24,6 @@ KEY_WINDOW = 7
 
 #: Codes of what has been deleted meanwhile.
 _GONE_CODES = ("NotFound", "NoSuchEntity", "NoSuchBucket", "NoSuchHostedZone", "ResourceNotFoundException")
-#: Codes of what will be refused again in the next round.
-_DENIED_CODES = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthorizationError")
 
 Progress = Callable[[str], None]
 Delete = Callable[[Account, str], object]
@@ -110,7 +108,7 @@ def _try(delete: Delete, account: Account, name: str) -> str:
 
 
 def _is_denied(reason: str) -> bool:
-    return reason.partition(":")[0] in _DENIED_CODES
+    return reason.partition(":")[0] in DENIED_CODES
 
 
 def _delete_address(account: Account, name: str) -> None:
