@@ -4,7 +4,6 @@ CloudWatch is the lab's: moto, and the lab's evaluation on a clock that is set f
 evaluates so; tests/unit/lab/test_alarm_states.py has the tables of its page.
 """
 
-import importlib.util
 import json
 import threading
 from collections.abc import Iterator
@@ -25,13 +24,11 @@ from lab.api.moto_alarms import MotoAlarmStore
 from lab.api.moto_patches import keep_alarm_states, patched, stamp_metrics
 from lab.clock import Clock
 from tests.program.conftest import REGION, deploy_into_moto, empty_aws
+from tests.support.sources import load_script
 from userdata.cloud_config import FILES
 
-_SPEC = importlib.util.spec_from_file_location("gateway_metrics", FILES / "metrics.py")
-assert _SPEC and _SPEC.loader
 #: The gateway's script.
-METRICS = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(METRICS)
+METRICS = load_script(FILES / "metrics.py")
 
 NAMESPACE = "Drawbridge/dev"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:drawbridge-dev-alerts"

@@ -1,9 +1,12 @@
-"""Read the project's own Python files: which there are, and what they import."""
+"""Read the project's own Python files: which there are, what they import, and scripts as modules."""
 
 import ast
+import importlib.util
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,3 +45,14 @@ def source_files() -> Iterator[Path]:
     yield from sorted(ROOT.glob("*.py"))
     for package in sorted(PACKAGES - {"tests"}):
         yield from python_files(ROOT / package)
+
+
+def load_script(path: Path) -> ModuleType:
+    """Return a script as it is on the machine, a module of no package; each call runs it anew."""
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclasses look their module up.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

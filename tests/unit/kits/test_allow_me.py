@@ -1,6 +1,5 @@
 """The site's script that keeps its ingress rule at its public address: when it calls EC2, and when it need not."""
 
-import importlib.util
 import io
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +7,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from tests.support.sources import load_script
 
 SCRIPT = Path(__file__).parents[3] / "kits/files/site/usr/local/lib/drawbridge/allow_me.py"
 KIT = {
@@ -24,11 +25,7 @@ KIT = {
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script as a module, with its kit and state below a temporary directory."""
-    spec = importlib.util.spec_from_file_location("allow_me", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(SCRIPT)
     monkeypatch.setattr(module, "KIT", tmp_path / "kit.env")
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     return module

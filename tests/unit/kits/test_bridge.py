@@ -3,7 +3,6 @@
 Does not prove that a host is reached afterwards: tests/lab/worlds/test_bridge.py does.
 """
 
-import importlib.util
 import json
 import subprocess
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from kits.kit import FILES
+from tests.support.sources import load_script
 
 NIC = "enp1s0"
 LINK = {"ifname": NIC, "ifindex": 2, "link_type": "ether", "address": "02:00:00:00:00:07", "addr_info": []}
@@ -24,11 +24,7 @@ DEFAULT = {"dst": "default", "gateway": "192.168.1.1", "flags": [], "metric": 10
 @pytest.fixture
 def script(tmp_path: Path) -> ModuleType:
     """The script, with places of its own instead of the system's."""
-    path = FILES / "bridge/usr/local/lib/drawbridge/bridge.py"
-    spec = importlib.util.spec_from_file_location("bridge_script", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(FILES / "bridge/usr/local/lib/drawbridge/bridge.py")
     places: dict[str, Path] = {name: value for name, value in vars(module).items() if isinstance(value, Path)}
     for name, place in places.items():
         setattr(module, name, tmp_path / str(place).lstrip("/"))

@@ -4,7 +4,6 @@
 events: moto does.
 """
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from moto import mock_aws
 
 import contract
+from tests.support.sources import load_script
 from userdata.cloud_config import FILES
 
 UNIT = "openvpn-server@server"
@@ -50,12 +50,7 @@ def status(time: int, *rows: str) -> str:
 @pytest.fixture(scope="module")
 def connections() -> ModuleType:
     """The script as it is on the machine: no module of any package."""
-    spec = importlib.util.spec_from_file_location("gateway_connections", FILES / "connections.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FILES / "connections.py")
 
 
 class Gateway:

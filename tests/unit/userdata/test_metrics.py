@@ -1,6 +1,5 @@
 """The metrics that the gateway sends to CloudWatch. Does not prove that AWS takes them: nothing is sent here."""
 
-import importlib.util
 import json
 import socket
 import subprocess
@@ -15,18 +14,14 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
+from tests.support.sources import load_script
 from userdata.cloud_config import FILES
 
 
 @pytest.fixture(scope="module")
 def metrics() -> ModuleType:
     """The script as it is on the machine: no module of any package."""
-    path = FILES / "metrics.py"
-    spec = importlib.util.spec_from_file_location("gateway_metrics", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FILES / "metrics.py")
 
 
 @pytest.mark.seed("4.16")

@@ -3,10 +3,8 @@
 Does not prove that an echo's answer takes the path it stands for: test_narrow_paths.py has real tunnels.
 """
 
-import importlib.util
 import json
 import os
-import sys
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
@@ -20,6 +18,7 @@ from openvpn.listener import Listener
 from openvpn.model import ENVELOPE
 from openvpn.topology import Segment
 from tests.support import gateway
+from tests.support.sources import load_script
 from userdata.cloud_config import FILES
 from userdata.release import Release
 
@@ -43,12 +42,7 @@ UNKNOWN = 1348
 @pytest.fixture(scope="module")
 def path_mtu() -> ModuleType:
     """The script as it is on the machine: no module of any package."""
-    spec = importlib.util.spec_from_file_location("gateway_path_mtu", FILES / "path_mtu.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FILES / "path_mtu.py")
 
 
 class Clients:
