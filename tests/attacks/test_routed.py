@@ -641,7 +641,7 @@ def test_a_renewal_leaves_a_client_s_session_and_both_of_its_bundles_connect(
     world.deploy(rotations={"renewals": {"alice": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}})
     renewed = read_bundle(routed, "alice")
     assert Certificate.read(certificate_of(renewed)).issued > Certificate.read(certificate_of(former)).issued
-    run_checked(routed.gateway, "systemctl", "start", "drawbridge-agent")
+    stacks.run_agent(routed.gateway)
     for client in (alice, bob):
         assert ping(client, world.private.address, 5) is not None
     for session in ("[alice] Peer Connection Initiated", "[bob] Peer Connection Initiated"):

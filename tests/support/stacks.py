@@ -28,13 +28,24 @@ def deploy_world(region: Region, stack: str, raw: Mapping[str, Any]) -> Deployme
 
 def wait_current(made: Deployment) -> Deployment:
     """Wait until a stack's gateway runs what was deployed: it is told to look now, as its timer does every 30 s."""
-    gateway = made.gateway
-    if gateway.leader:
+    if made.gateway.leader:
         with contextlib.suppress(LabError):  # it may be on its way up or down: then it looks by itself
-            gateway.run(["systemctl", "start", "drawbridge-agent"])
+            run_agent(made.gateway)
     said = wait_report(made, made.outputs["release"])
     assert said.get("state") == "ready", f"{said}\n{made.gateway.run(['journalctl', '--no-pager', '-n', '60']).stdout}"
     return made
+
+
+def run_agent(gateway: Host) -> None:
+    """Have the agent look at what is there now, whether it succeeds or not, and wait until it has.
+
+    Its timer may have started a run before, which has read what was there then. Starting a unit that is starting only
+    waits for that run.
+    """
+    active = ["systemctl", "show", "--property=ActiveState", "--value", "drawbridge-agent.service"]
+    if gateway.run(active).stdout.strip() == "activating":
+        gateway.run(["systemctl", "start", "drawbridge-agent.service"])
+    gateway.run(["systemctl", "start", "drawbridge-agent.service"])
 
 
 @contextmanager

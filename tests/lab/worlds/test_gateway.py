@@ -179,7 +179,7 @@ def test_a_gateway_that_lost_filter_forwarding_and_device_puts_them_back(deploye
         run_checked(deployed.gateway, *command)
 
     # Its timer starts it as well; by hand, the test need not wait for that.
-    run_checked(deployed.gateway, "systemctl", "start", "drawbridge-agent.service")
+    stacks.run_agent(deployed.gateway)
 
     report = json.loads(run_checked(deployed.gateway, "cat", "/run/drawbridge/report.json"))
     assert (report["state"], report["reason"]) == ("ready", "")
@@ -478,7 +478,7 @@ def patched(deployed: Deployment) -> gateway_status.SoftwareReport:
     """The gateway's report after its script for fixes has looked again."""
     run_checked(deployed.gateway, "systemctl", "start", "drawbridge-patches.service", timeout=300)
     # The agent passes it on; it looks every 30 seconds by itself.
-    run_checked(deployed.gateway, "systemctl", "start", "drawbridge-agent.service")
+    stacks.run_agent(deployed.gateway)
     instances = gateway_status.find_instances(deployed.account)
     software = gateway_status.read_report(deployed.account, instances).software
     assert software is not None
@@ -670,7 +670,7 @@ class Operator:
 
 def wait_ready(gateway: Host) -> None:
     """Wait until the agent says, in this boot, that all is well, whichever release that is."""
-    gateway.run(["systemctl", "start", "drawbridge-agent.service"])
+    stacks.run_agent(gateway)
     report = ["grep", "--quiet", '"state": "ready"', "/run/drawbridge/report.json"]
     waiting.until(lambda: gateway.run(report).returncode == 0, BOOT)
 
@@ -687,13 +687,14 @@ def test_a_gateway_that_is_not_ready_or_silent_sends_its_operator_mail(
 ) -> None:
     ssm, gateway, parameter = deployed.client("ssm"), deployed.gateway, deployed.names.release
     pointer = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
-    # It may be so already, since before the operator was there to get a message.
+    # A state that they have already, since before the operator was there, sends no message.
     operator.wait_state("heartbeat", "OK")
+    operator.wait_state("not-ready", "OK")
     operator.forget()
 
     ssm.put_parameter(Name=parameter, Value="no pointer to a release", Overwrite=True)
     try:
-        gateway.run(["systemctl", "start", "drawbridge-agent.service"])
+        stacks.run_agent(gateway)
         operator.wait_mail("not-ready", "ALARM", minutes=30, sends=True)
         assert ping(alice, deployed.outputs["privateIp"], TUNNEL) is not None, "the last good release runs"
     finally:

@@ -219,7 +219,7 @@ def test_all_of_the_gateway_s_services_fit_its_memory(
     record_property: Callable[[str, object], None],
 ) -> None:
     """Proportional set sizes: a page that several processes share counts once. The kernel's own is not among them."""
-    run_checked(deployed.gateway, "systemctl", "start", "drawbridge-agent")
+    stacks.run_agent(deployed.gateway)
     script = "cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {sum += $2} END {print sum}'"
     resident = int(run_checked(deployed.gateway, "sh", "-c", script)) / 1024
     peak = int(run_checked(deployed.gateway, "systemctl", "show", "-P", "MemoryMax", "drawbridge-agent")) / 2**20
