@@ -2,7 +2,7 @@
 # make test        every test (root, /dev/net/tun); ends with the behaviours that hold
 # make test-unit   the tests that need neither root nor /dev/net/tun
 # make test-vm     worlds in virtual machines with Debian's cloud kernel: root, qemu, an hour; prints a table
-# make check       lint, format, types, shell scripts, pinned versions, policies, import rules, words, links: no root, no network
+# make check       lint, format, types, shell scripts, pinned versions, policies, settings, import rules, words, links: no root, no network
 # make bench       figures of the lab
 # make docs        the site of the documentation, in build/docs/site; no root
 # make clean       take the lab down, remove .venv and caches
@@ -53,6 +53,7 @@ check: setup-python
 	$(SHELL_SCRIPTS) | xargs shellcheck
 	$(BIN)/python tools/pin.py --check
 	$(BIN)/python tools/policies.py --check
+	$(BIN)/python tools/settings_tables.py --check
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q tests/unit/test_imports.py tests/unit/test_words.py tests/unit/test_docs.py tests/unit/test_project.py
 

@@ -3,17 +3,14 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import click
 import pytest
-from pydantic import BaseModel
 
 from contract import StackOutput
 from drawbridge.commands.root import cli
-from settings.model import Bridge, Settings
-from settings.problems import NAMESPACE
 from tests.support.code_blocks import CodeBlock, find_faults, read_code_blocks, split_commands
+from tests.support.sources import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")])
@@ -75,63 +72,45 @@ def test_every_command_and_option_has_help_and_is_in_the_docs(name: str) -> None
             assert f"`{max(parameter.opts, key=len)}`" in section, f"{name}: {parameter.opts}"
 
 
-def sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Name and model of every part of a stack's configuration; of a list, the model of its items."""
-    for name, field in model.model_fields.items():
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield name, kind
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+settings_tables = load_script(ROOT / "tools" / "settings_tables.py")
 
 
-SECTIONS = dict(sections(Settings))
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_every_setting_is_in_the_docs_and_no_other(section: str) -> None:
-    page = (ROOT / "docs" / "settings.md").read_text()
-    text = page.partition(f"## {NAMESPACE}:{section}\n")[2].partition("\n## ")[0]
-    told = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert sorted(told) == sorted(field.alias or name for name, field in SECTIONS[section].model_fields.items())
-
-
-def show_default(model: type[BaseModel], name: str) -> str:
-    """Return a setting's default as its table shows it; empty if it has none, or if it is described in words."""
-    field = model.model_fields[name]
-    value = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
-    if value in (None, ""):
-        return ""
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, tuple):
-        return f"`[{', '.join(map(str, value))}]`"
-    return f"`{value}`"
+def test_the_tables_of_settings_are_rendered_from_the_model() -> None:
+    assert settings_tables.render(SETTINGS) == SETTINGS
 
 
 @pytest.mark.parametrize(
-    ("heading", "model"),
+    ("written", "stale"),
     [
-        *((f"{NAMESPACE}:{name}", model) for name, model in SECTIONS.items()),
-        (f"Of {NAMESPACE}:clients, bridge", Bridge),
+        ("| `zones` | 1 to 3 | `1` |", "| `zones` | 1 to 4 | `2` |"),
+        ("| 17 to 24 | `24` |", "| |"),
+        ("## drawbridge:network\n\n| key | value | default | meaning |", "## drawbridge:network\n\n| key | | | |"),
+        ("| --- |\n| `instanceType` |", "| --- |\n| `former` | text | | a key that is gone |\n| `instanceType` |"),
     ],
 )
-def test_every_default_in_the_docs_is_that_of_the_code(heading: str, model: type[BaseModel]) -> None:
-    page = (ROOT / "docs" / "settings.md").read_text()
-    text = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    shown = dict(re.findall(r"^\| `(\w+)` \| ?([^|]*?) ?\|", text, re.MULTILINE))
-    defaults = {field.alias or name: show_default(model, name) for name, field in model.model_fields.items()}
-    assert {key: shown[key] for key in defaults if not shown[key].startswith(defaults[key])} == {}
+def test_a_table_that_disagrees_with_the_model_is_rendered_again(written: str, stale: str) -> None:
+    assert written in SETTINGS
+    assert settings_tables.render(SETTINGS.replace(written, stale)) == SETTINGS
 
 
-def test_every_key_of_a_bridge_is_in_the_docs_and_no_other() -> None:
-    page = (ROOT / "docs" / "settings.md").read_text()
-    text = page.partition(f"## Of {NAMESPACE}:clients, bridge\n")[2].partition("\n## ")[0]
-    told = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert sorted(told) == sorted(field.alias or name for name, field in Bridge.model_fields.items())
+def test_words_after_a_default_stay() -> None:
+    assert "| `10.8.0.0/24`, on a segment `192.168.255.0/24` |" in settings_tables.render(SETTINGS)
 
 
-def test_the_docs_know_no_section_that_is_not_there() -> None:
-    told = re.findall(rf"^## {NAMESPACE}:(\w+)$", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
-    assert sorted(told) == sorted(SECTIONS)
+@pytest.mark.parametrize(
+    ("written", "instead", "message"),
+    [
+        ("## drawbridge:log\n", "## drawbridge:logs\n", "no heading for drawbridge:log"),
+        ("## drawbridge:log\n", "## drawbridge:rest\n\n## drawbridge:log\n", "no section drawbridge:rest"),
+        ("| its fixed tunnel address |", "| |", "drawbridge:clients: say what `address` means"),
+        ("| `verb` |", "| `verbosity` |", "drawbridge:tunnel: say what `verb` means"),
+    ],
+)
+def test_what_no_model_knows_is_asked_for(written: str, instead: str, message: str) -> None:
+    assert written in SETTINGS
+    with pytest.raises(ValueError, match=message):
+        settings_tables.render(SETTINGS.replace(written, instead))
 
 
 def test_the_docs_know_no_command_that_is_not_there() -> None:
