@@ -13,6 +13,8 @@ from lab.errors import LabError
 _T = TypeVar("_T")
 
 _NAME = "aws-lab"
+#: Name of the lab that is meant where none is named.
+DEFAULT_LAB = "lab"
 NOTE_SUFFIX = ".netns"
 #: Environment variable that names the cache directory.
 CACHE_VARIABLE = "AWS_LAB_CACHE"

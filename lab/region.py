@@ -38,10 +38,9 @@ from lab.machines.container import execute, execute_in, is_up, remove_nspawn_lef
 from lab.machines.control_groups import remove_groups
 from lab.machines.factory import Kernel
 from lab.namespaces import REGION_VARIABLE, delete_namespace, list_namespaces, remove_notes
-from lab.paths import CACHE_VARIABLE, PATHS, check_private, create_in_private, create_private
+from lab.paths import CACHE_VARIABLE, DEFAULT_LAB, PATHS, check_private, create_in_private, create_private
 from lab.verbs import Verb
 
-DEFAULT = "lab"
 DEFAULT_PORT = 4700
 #: File in a region's directory that lists its processes.
 PROCESSES = "processes.json"
@@ -314,7 +313,7 @@ class Region:
             raise NotUp(f"the lab {self.name} does not answer ({gone})") from gone
 
 
-def connect(name: str = DEFAULT) -> Region | None:
+def connect(name: str = DEFAULT_LAB) -> Region | None:
     """Return the running lab of this name, or None."""
     directory = PATHS.directory(name)
     _check_directories(directory)
@@ -330,7 +329,7 @@ def connect(name: str = DEFAULT) -> Region | None:
 
 
 def start(
-    name: str = DEFAULT,
+    name: str = DEFAULT_LAB,
     progress: Callable[[str], None] = lambda _: None,
     port: int | None = None,
     *,
@@ -353,7 +352,7 @@ def start(
         if connect(name) is not None:
             raise AlreadyUp(f"the lab {name} is up already")
         _clean_up(name)
-        chosen = _claim_port(port or (DEFAULT_PORT if name == DEFAULT else 0))
+        chosen = _claim_port(port or (DEFAULT_PORT if name == DEFAULT_LAB else 0))
         image.ensure(progress)
         directory = PATHS.directory(name)
         create_in_private(PATHS.root, lambda: create_private(directory))
@@ -440,7 +439,7 @@ def _wait_ready(name: str, process: subprocess.Popen[bytes]) -> Region:
     raise LabError("the region did not come up")
 
 
-def down(name: str = DEFAULT) -> bool:
+def down(name: str = DEFAULT_LAB) -> bool:
     """Take a lab down and remove all it made, also what a killed one left; return whether there was anything."""
     require_privileges()
     _check_directories(PATHS.directory(name))

@@ -15,6 +15,7 @@ from drawbridge.operate.stack_records import StackRecord, list_records
 from lab import region as labs
 from lab.errors import NotUp
 from lab.linux import require_privileges
+from lab.paths import DEFAULT_LAB
 
 #: Their modules load Pulumi's SDK and the engine.
 DEPLOYING = {
@@ -142,6 +143,6 @@ def _connect(lab: str) -> labs.Region:
     """Return a running lab; raises `NotUp` if there is none of that name."""
     region = labs.connect(lab)
     if region is None:
-        named = "" if lab == labs.DEFAULT else f" named {lab}"
+        named = "" if lab == DEFAULT_LAB else f" named {lab}"
         raise NotUp(f"no lab{named} runs on this machine")
     return region

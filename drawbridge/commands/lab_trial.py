@@ -20,6 +20,7 @@ from drawbridge.trial.deployment import DEFAULT_CLIENTS
 from lab import region as labs
 from lab.errors import NotUp
 from lab.linux import require_privileges
+from lab.paths import DEFAULT_LAB
 from settings.problems import SettingsError
 
 _clients = click.option(
@@ -126,7 +127,7 @@ def _connect(lab: str) -> labs.Region:
     """Return a running lab; raises `NotUp` if there is none of that name."""
     region = labs.connect(lab)
     if region is None:
-        raise NotUp("no lab runs on this machine" if lab == labs.DEFAULT else f"no lab {lab} runs on this machine")
+        raise NotUp("no lab runs on this machine" if lab == DEFAULT_LAB else f"no lab {lab} runs on this machine")
     return region
 
 
@@ -159,7 +160,7 @@ def _raise_termination(number: int, frame: object) -> NoReturn:
 
 def _lab_option(lab: str) -> str:
     """Return the option that names a lab, with a space before it; nothing for the default one."""
-    return "" if lab == labs.DEFAULT else f" --lab {lab}"
+    return "" if lab == DEFAULT_LAB else f" --lab {lab}"
 
 
 @contextmanager

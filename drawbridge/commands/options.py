@@ -11,7 +11,7 @@ import click
 
 from drawbridge.operate.stack_files import LAB, find_stack_file, list_stacks
 from images import DEFAULT_IMAGE, IMAGES
-from lab import region as labs
+from lab.paths import DEFAULT_LAB
 from settings.stack_file import stack_name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 stack = click.option("--stack", default=LAB, envvar="DRAWBRIDGE_STACK", show_default=True, help="Name of the stack.")
 region = click.option("--region", help="AWS region; otherwise the stack file's or the environment's.")
 preview = click.option("--preview", is_flag=True, help="Print the steps, and leave the stack file as it is.")
-lab = click.option("--lab", default=labs.DEFAULT, envvar="DRAWBRIDGE_LAB", show_default=True, help="Name of the lab.")
+lab = click.option("--lab", default=DEFAULT_LAB, envvar="DRAWBRIDGE_LAB", show_default=True, help="Name of the lab.")
 json = click.option("--json", "wants_json", is_flag=True, help="Print JSON.")
 
 

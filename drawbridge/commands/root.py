@@ -23,6 +23,7 @@ from lab.errors import (
     NotUp,
     PortInUse,
 )
+from lab.system import require_linux
 
 #: What to do about an error of the lab's. The first class that fits counts.
 LAB_REMEDIES: tuple[tuple[type[LabError], str], ...] = (
@@ -37,12 +38,22 @@ LAB_REMEDIES: tuple[tuple[type[LabError], str], ...] = (
     (LabError, "see what runs: drawbridge lab status; clean up: drawbridge lab down"),
 )
 
+
+class LabCommand(LazyCommand):
+    """The lab's subcommand, whose modules only Linux can import."""
+
+    def load(self) -> click.Command:
+        """Import the command; raises `NotPermitted` on another system."""
+        require_linux()
+        return super().load()
+
+
 COMMANDS = {
     "access": LazyCommand("drawbridge.commands.access", "access", "Let in an address that changes."),
     "client": LazyCommand("drawbridge.commands.client", "client", "Clients of a stack, and their bundles."),
     "gateway": LazyCommand("drawbridge.commands.gateway", "gateway", "Look at a gateway: status, logs, reachability."),
     "image": LazyCommand("drawbridge.commands.image", "image", "Prepared images: Debian with a gateway's packages."),
-    "lab": LazyCommand("drawbridge.commands.lab", "lab", "An AWS region on this machine, with real packets."),
+    "lab": LabCommand("drawbridge.commands.lab", "lab", "An AWS region on this machine, with real packets."),
     "map": LazyCommand(
         "drawbridge.commands.stack_map",
         "map_stack",
@@ -80,7 +91,7 @@ def installed_version() -> str:
         return version("drawbridge")
     except PackageNotFoundError:
         project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-        return str(tomllib.loads(project.read_text())["project"]["version"])
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def _print_version(ctx: click.Context, option: click.Parameter, is_set: bool) -> None:

@@ -6,6 +6,7 @@ brought here as a file.
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +27,10 @@ READ_COMMANDS: Mapping[str, str] = {"Linux": READ_LINUX, "macOS": READ_MACOS, "W
 _PARSERS: tuple[Callable[[str], ClientMachine], ...] = (parse_linux, parse_macos, parse_windows)
 
 _ICMP_HEADERS = 20 + 8
-_TOO_BIG = re.compile("too long|needed", re.IGNORECASE)
+#: Windows names the bit DF in every language.
+_TOO_BIG = re.compile(r"too long|needed|\bDF\b", re.IGNORECASE)
+#: Seconds for a connection through the tunnel.
+_CONNECT_TIMEOUT = 3.0
 
 _BY_HAND = "; ".join(
     (
@@ -40,12 +44,15 @@ _BY_HAND = "; ".join(
 
 def read_own_machine() -> ClientMachine:
     """Return this machine; raises `MachineError` where its tools are missing."""
-    argv = ["sh", "-c", READ_MACOS if sys.platform == "darwin" else READ_LINUX]
+    # cmd itself parses what follows /c, so it is no list of arguments.
+    windows = f"cmd /c {READ_WINDOWS}"
+    commands: dict[str, list[str] | str] = {"darwin": ["sh", "-c", READ_MACOS], "win32": windows}
+    command = commands.get(sys.platform, ["sh", "-c", READ_LINUX])
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=READ_TIMEOUT, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=READ_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise errors.MachineError(f"this machine cannot be read: {error}", _BY_HAND) from error
-    return parse_machine(done.stdout)
+    return parse_machine(_decode(done.stdout))
 
 
 def read_machine(path: Path) -> ClientMachine:
@@ -77,22 +84,38 @@ def parse_machine(text: str) -> ClientMachine:
     raise errors.MachineError("the client's machine is not described as expected", _BY_HAND)
 
 
+def read_segment_size(address: IPv4Address, port: int) -> int | None:
+    """Return how many bytes a TCP segment has at most that this machine sends to a host, without headers.
+
+    None if there is no connection, or the system does not say it. Source: tcp(7) and macOS' tcp(4), `TCP_MAXSEG`.
+    """
+    try:
+        with socket.create_connection((str(address), port), timeout=_CONNECT_TIMEOUT) as connection:
+            return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+    except (OSError, AttributeError):
+        return None
+
+
 def measure_path(address: IPv4Address, sizes: Iterable[int]) -> dict[int, bool]:
     """Return for sizes of packets, bytes, whether they reach an address, or an error says that they are too big.
 
     A size is left out if this machine cannot send pings. Source: ping(8), `-M do`, and of macOS, `-D`, whose `-W` is in
-    milliseconds; RFC 2923, 2.1, on lost errors.
+    milliseconds; Microsoft's reference of Windows commands, "ping"; RFC 2923, 2.1, on lost errors.
     """
     passing = {}
     # The status that says that no answer came; any other one but 0 is for an error, such as no permission.
-    options, silence = (["-W", "1000", "-D"], 2) if sys.platform == "darwin" else (["-W", "1", "-M", "do"], 1)
+    options, silence = {
+        "darwin": (("-n", "-c", "3", "-i", "0.3", "-W", "1000", "-D", "-s"), 2),
+        "win32": (("-n", "3", "-w", "1000", "-f", "-l"), 1),
+    }.get(sys.platform, (("-n", "-c", "3", "-i", "0.3", "-W", "1", "-M", "do", "-s"), 1))
     for size in sizes:
-        argv = ["ping", "-n", "-c", "3", "-i", "0.3", *options, "-s", str(size - _ICMP_HEADERS), str(address)]
+        argv = ["ping", *options, str(size - _ICMP_HEADERS), str(address)]
         with suppress(OSError, subprocess.TimeoutExpired):
             done = subprocess.run(
                 argv,
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=READ_TIMEOUT,
                 check=False,
                 env={**os.environ, "LC_ALL": "C"},

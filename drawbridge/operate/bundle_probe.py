@@ -25,7 +25,6 @@ from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.gateway_status import find_address, find_instances, read_report
 from drawbridge.operate.stored_bundles import read_stored_bundle
-from lab.linux import within
 from openvpn.bundle import BundleError, Remote, certificate_of, check_complete, has_same_keys, remote_of
 from openvpn.handshake import Handshake, ServerCertificateError, Wire, client_key_of
 from pki.authority import Certificate, PkiError
@@ -90,6 +89,8 @@ def probe_from(namespace: str | None, bundle: str) -> Verdict:
     """Probe a bundle from a network namespace, or from this machine's; raises as `probe_bundle`."""
     if namespace is None:
         return probe_bundle(bundle)
+    from lab.linux import within  # Only Linux can import it.
+
     return within(namespace, lambda: probe_bundle(bundle))
 
 

@@ -3,7 +3,11 @@
 Stack `lab` lives in the region on this machine and nowhere else. Whatever the environment holds of endpoints and
 credentials, an endpoint that is not on loopback is refused, so that the lab never touches a real account. Another stack
 lives in the region if the environment names its API, as `drawbridge lab env` prints it.
+
+The lab's modules are imported where a lab is looked for: only Linux can import them.
 """
+
+from __future__ import annotations
 
 import os
 import re
@@ -11,6 +15,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 
@@ -19,9 +24,12 @@ from drawbridge.operate.account import Account, Policy, dial, translate_aws_erro
 from drawbridge.operate.stack_files import LAB, configured_region
 from drawbridge.operate.stack_records import load_record
 from endpoint import endpoint_of, is_loopback, remote_endpoint
-from lab import linux
-from lab import region as labs
 from lab.errors import NotPermitted, NotUp
+from lab.paths import DEFAULT_LAB
+from lab.system import require_linux
+
+if TYPE_CHECKING:
+    from lab.region import Region
 
 STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -65,12 +73,12 @@ def connect_region(region: str | None, environ: Mapping[str, str] = os.environ) 
     return Account(stack="any", session=session)
 
 
-def operator_key(region: labs.Region) -> Path:
+def operator_key(region: Region) -> Path:
     """Return the path of the lab operator's private SSH key, which the lab's gateways accept."""
     return region.directory / "operator"
 
 
-def _find_named_lab(environ: Mapping[str, str]) -> labs.Region | None:
+def _find_named_lab(environ: Mapping[str, str]) -> Region | None:
     """Return the running lab whose API the environment names, as `drawbridge lab env` prints it; None if there is none.
 
     Only root finds one.
@@ -79,24 +87,32 @@ def _find_named_lab(environ: Mapping[str, str]) -> labs.Region | None:
     if endpoint is None or not is_loopback(endpoint):
         return None
     with suppress(NotPermitted):
+        require_linux()
+        from lab import region as labs
+
         regions = (labs.connect(name) for name in labs.running())
         return next((region for region in regions if region and region.endpoint == endpoint.rstrip("/")), None)
     return None
 
 
-def _default_lab(environ: Mapping[str, str]) -> labs.Region:
+def _default_lab(environ: Mapping[str, str]) -> Region:
     if remote := remote_endpoint(environ):
         raise errors.StackError(
             f"stack {LAB} lives on this machine, and {remote.source} is {remote.url}",
             f"unset {remote.source}, or name another stack with --stack",
         )
-    region = labs.connect(environ.get("DRAWBRIDGE_LAB") or labs.DEFAULT)
+    require_linux()
+    from lab import region as labs
+
+    region = labs.connect(environ.get("DRAWBRIDGE_LAB") or DEFAULT_LAB)
     if region is None:
         raise NotUp("no lab runs on this machine")
     return region
 
 
-def _connect_lab(stack: str, aws_region: str | None, region: labs.Region) -> Account:
+def _connect_lab(stack: str, aws_region: str | None, region: Region) -> Account:
+    from lab import linux
+
     internet, record = region.status()["internet"], load_record(region, stack)
 
     def dial_public(host: str, port: int, timeout: float) -> socket.socket:

@@ -70,7 +70,7 @@ class Usage:
 @cache
 def read_prices() -> dict[str, Any]:
     """Return the contents of the price file."""
-    return tomllib.loads(PRICES.read_text())
+    return tomllib.loads(PRICES.read_text(encoding="utf-8"))
 
 
 def price_date() -> tuple[date, str]:

@@ -1,13 +1,24 @@
-"""Have one command at a time change a stack file, so that no operator's change is lost."""
+"""Have one command at a time change a stack file, so that no operator's change is lost.
 
-import fcntl
+The file itself is locked, except on Windows, where no file can be replaced while it is open: there it is one in the
+user's temporary directory. Sources: flock(2); Microsoft's reference of the C runtime, `_locking`.
+"""
+
+import hashlib
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from drawbridge import errors
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 #: Seconds to wait for another command, which may read every bundle of a large stack before it writes.
 WAIT = 60.0
@@ -33,13 +44,12 @@ def _lock(path: Path, deadline: float) -> int | None:
     """Return the descriptor that has the lock until it is closed; None if nothing can be locked."""
     while True:
         try:
-            # A network file system locks only files that are open for writing.
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = _open(path)
         except OSError:
             return None  # Whoever reads or writes it says why.
         is_locked = False
         try:
-            is_locked = _try_lock(descriptor) and _is_same_file(descriptor, path)
+            is_locked = _try_lock(descriptor) and (sys.platform == "win32" or _is_same_file(descriptor, path))
         finally:
             if not is_locked:
                 os.close(descriptor)
@@ -52,11 +62,23 @@ def _lock(path: Path, deadline: float) -> int | None:
         time.sleep(_POLL)
 
 
+def _open(path: Path) -> int:
+    """Return the descriptor of the file that is locked for a stack file; raises `OSError`."""
+    if sys.platform == "win32":
+        name = hashlib.sha256(os.fsencode(path.resolve(strict=True))).hexdigest()
+        return os.open(Path(tempfile.gettempdir(), f"drawbridge-{name}.lock"), os.O_RDWR | os.O_CREAT)
+    # A network file system locks only files that are open for writing. No process that is started inherits it.
+    return os.open(path, os.O_RDWR)
+
+
 def _try_lock(descriptor: int) -> bool:
     """Return whether this process has the lock now; also where the file system has no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         return False
     except OSError:
         return True

@@ -104,7 +104,7 @@ def _config_directory(project: Path) -> Path:
     """
     path = project / "Pulumi.yaml"
     try:
-        document = load_yaml(path.read_text())
+        document = load_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, StackYamlError) as error:
         raise errors.StackError(f"{path} cannot be read: {error}", "correct it, or change directory: -C DIR") from error
     configured = document.get("stackConfigDir") if isinstance(document, dict) else None

@@ -1,13 +1,16 @@
 """Remember which stacks a region has, from which files, and which machines were started for each."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lab.region import Region
+if TYPE_CHECKING:
+    from lab.region import Region
 
 _SUFFIX = ".record"
 

@@ -7,6 +7,7 @@ import contract
 from drawbridge.trial.deployment import Deployment
 from drawbridge.trial.hosts import PRIVATE_HOST
 from lab import region as labs
+from lab.paths import DEFAULT_LAB
 
 _LOG = ("journalctl", "--no-pager", "-n", "40", "-u", "openvpn*", "-u", "drawbridge*")
 
@@ -33,7 +34,7 @@ def suggest_command(deployed: Deployment, promise: str) -> str:
 
 def name_lab(region: labs.Region) -> tuple[str, ...]:
     """Return the option by which commands name a lab; nothing for the default one."""
-    return () if region.name == labs.DEFAULT else ("--lab", region.name)
+    return () if region.name == DEFAULT_LAB else ("--lab", region.name)
 
 
 def _begins_with(promise: str, name: str) -> bool:
