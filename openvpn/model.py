@@ -246,6 +246,11 @@ class Tunnel:
         return self.reachable if self.nat else self.sources
 
 
+def packet_size(segment_size: int) -> int:
+    """Return the bytes of the tunnel's packet that carries a TCP segment over IPv4, whose options do not count."""
+    return segment_size + IPV4_AND_TCP + ENVELOPE
+
+
 def derive_once(derive: Callable[[Tunnel], T]) -> Callable[[Tunnel], T]:
     """Decorate a function of a tunnel so that it runs once for each tunnel, whose values do not change.
 

@@ -7,6 +7,7 @@ from drawbridge.doctor.path_hops import FETCH, PathCheck, PathHop
 from drawbridge.doctor.path_snapshot import ElasticIp, PathSnapshot, Unread, UnreadError, client_of, require
 from drawbridge.doctor.vpc_rules import EVERYWHERE
 from drawbridge.operate.client_states import RECENT
+from openvpn.model import packet_size
 
 
 def _machine(path: PathSnapshot) -> ClientMachine:
@@ -38,9 +39,14 @@ def _find_black_hole(path: PathSnapshot) -> str | None:
     release = require(path.release)
     if release.protocol == "tcp" or not path.path_sizes.get(SMALLEST_PATH):
         return None
-    if path.path_sizes.get(release.path_mtu, True):
+    size = release.path_mtu if path.segment_size is None else packet_size(path.segment_size)
+    if path.path_sizes.get(size, True):
         return None
-    return f"packets of {release.path_mtu} bytes are lost without an answer, those of {SMALLEST_PATH} arrive"
+    finding = f"packets of {size} bytes are lost without an answer, those of {SMALLEST_PATH} arrive"
+    if path.segment_size is None and release.measures_paths:
+        # The gateway has the client send smaller ones if it has measured that, and a connection alone shows it.
+        raise UnreadError(Unread(f"{finding}; to see which the client sends, name a host that answers: --to, --port"))
+    return finding
 
 
 def _list_tunnels(path: PathSnapshot) -> list[ClientDevice]:
@@ -266,7 +272,8 @@ CLIENT_CHECKS = (
         PathHop.MACHINE,
         "",
         _find_black_hole,
-        "drawbridge:tunnel.pathMtu: 1280, then: pulumi up --stack {stack}; or use another network",
+        "have the machine answer pings through the tunnel; or drawbridge:tunnel.pathMtu: 1280, then: pulumi up --stack "
+        "{stack}; or use another network",
     ),
     PathCheck(
         "name-not-found",

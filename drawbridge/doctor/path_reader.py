@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from drawbridge import errors
 from drawbridge.doctor.client_machine import SMALLEST_PATH, ClientMachine
 from drawbridge.doctor.ipv6_path_reader import read_ipv6_path
-from drawbridge.doctor.machine_reader import measure_path
+from drawbridge.doctor.machine_reader import measure_path, read_segment_size
 from drawbridge.doctor.path_snapshot import ClientRecord, ElasticIp, Ipv6Path, PathSnapshot, Unread, VpcInterface
 from drawbridge.doctor.vpc_reader import parse_acl, parse_route_table, parse_rules
 from drawbridge.doctor.vpc_rules import IngressEgressRule, SubnetAcl, VpcRouteTable
@@ -28,6 +28,7 @@ from drawbridge.operate.revoked_certificates import list_revoked
 from drawbridge.operate.stack_files import configured_clients
 from drawbridge.operate.stored_bundles import read_stored_bundle
 from openvpn.bundle import BundleError, certificate_of, check_complete, has_same_keys, remote_of, with_port
+from openvpn.model import packet_size
 from openvpn.pull_filter import accepted_options, own_address
 from pki.authority import Certificate, PkiError
 
@@ -36,6 +37,7 @@ T = TypeVar("T")
 #: How far the connection log is read back for the client's last session or refusal.
 LOG_PERIOD = timedelta(days=7)
 
+_DNS_PORT = 53
 _REMOTE = re.compile(r"^remote (\S+) ", re.MULTILINE)
 
 
@@ -84,6 +86,7 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
     host, host_state, host_rules = _read_host(account, interface, query.target)
     elastic_ip, resolved = _read(lambda: _find_elastic_ip(account)), _resolve(client)
     release = _read(lambda: read_release(account))
+    segment_size = _read_segment_size(query, client) if query.measures_path else None
     source = query.source or _last_origin(session) or _find_peer(account, release)
     return PathSnapshot(
         stack=account.stack,
@@ -114,7 +117,8 @@ def read_snapshot(account: Account, query: PathQuery) -> PathSnapshot:
         session=session,
         refusal=refusal,
         machine=query.machine,
-        path_sizes=_measure_path(resolved, release) if query.measures_path else {},
+        path_sizes=_measure_path(resolved, release, segment_size) if query.measures_path else {},
+        segment_size=segment_size,
         verdict=_probe(account, bundle, release) if query.probes and bundle else None,
     )
 
@@ -238,11 +242,23 @@ def _resolve(client: ClientRecord | Unread | None) -> tuple[IPv4Address, ...] | 
     return tuple(dict.fromkeys(IPv4Address(str(answer[4][0])) for answer in answers))
 
 
-def _measure_path(resolved: tuple[IPv4Address, ...] | Unread, release: DeployedRelease | Unread) -> Mapping[int, bool]:
+def _read_segment_size(query: PathQuery, client: ClientRecord | Unread | None) -> int | None:
+    """Return the bytes of the segments that pass through the tunnel from here: to the named host, or the resolver."""
+    services = []
+    if query.target is not None and query.target_protocol == "tcp" and query.target_port is not None:
+        services.append((query.target, query.target_port))
+    if isinstance(client, ClientRecord) and client.resolver is not None:
+        services.append((client.resolver, _DNS_PORT))
+    return next(filter(None, (read_segment_size(*service) for service in services)), None)
+
+
+def _measure_path(
+    resolved: tuple[IPv4Address, ...] | Unread, release: DeployedRelease | Unread, segment_size: int | None
+) -> Mapping[int, bool]:
     """Return which sizes of packets pass from here to the address in the client's `remote`."""
     if isinstance(resolved, Unread) or isinstance(release, Unread) or not resolved:
         return {}
-    return measure_path(resolved[0], (SMALLEST_PATH, release.path_mtu))
+    return measure_path(resolved[0], (SMALLEST_PATH, packet_size(segment_size) if segment_size else release.path_mtu))
 
 
 def _read_connections(

@@ -171,6 +171,8 @@ class PathSnapshot:
     """The client's own machine, if it was read."""
     path_sizes: Mapping[int, bool] = field(default_factory=dict)
     """Sizes of packets, bytes, and whether the way to the gateway lets them pass or says that it does not."""
+    segment_size: int | None = None
+    """Bytes of the largest TCP segment that the client sends through the tunnel, if a connection has shown it."""
     target6: IPv6Address | None = None
     """IPv6 address of the host that the client wants to reach, if it is named by that."""
     ipv6: Ipv6Path | Unread | None = None

@@ -14,7 +14,7 @@ from typing import Literal
 
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
-from openvpn.model import ENVELOPE, IPV4_AND_TCP
+from openvpn.model import packet_size
 
 #: Bytes of an archive, and of all its files, that are read; the same as the gateway's own limits.
 MAX_ARCHIVE, MAX_UNPACKED = 4 << 20, 16 << 20
@@ -71,6 +71,8 @@ class DeployedRelease:
     """IPv6 networks that it forwards to."""
     path_mtu: int
     """Bytes of the largest packet of the tunnel in which a client sends TCP whose path is not known."""
+    measures_paths: bool = False
+    """Whether the gateway measures the paths of clients that answer echoes."""
     translates: bool
     """Whether the VPC sees the gateway's own address in place of the clients'."""
 
@@ -141,7 +143,8 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         sources=tuple(map(IPv4Network, sets.get("sources", ()))),
         clients6=next(map(IPv6Network, sets.get("clients6", ())), None),
         destinations6=tuple(map(IPv6Network, sets.get("destinations6", ()))),
-        path_mtu=min(map(int, _SEGMENT.findall(segments)), default=0) + ENVELOPE + IPV4_AND_TCP,
+        path_mtu=packet_size(min(map(int, _SEGMENT.findall(segments)), default=0)),
+        measures_paths="path-mtu.json" in files,
         translates="masquerade" in rules,
     )
 

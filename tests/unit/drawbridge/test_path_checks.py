@@ -667,6 +667,23 @@ def test_a_path_is_narrow_only_if_small_packets_pass(sizes: dict[int, bool]) -> 
     assert find_first_broken(judge_path(replace(WHOLE, path_sizes=sizes))) is None
 
 
+def test_what_the_client_sends_decides_whether_the_path_is_too_narrow() -> None:
+    """The gateway has it send segments that fit the path that it has measured, 1,312 bytes here."""
+    sizes = {1280: True, 1312: True}
+    assert find_first_broken(judge_path(replace(WHOLE, path_sizes=sizes, segment_size=1312 - 92))) is None
+    broken = first_broken(replace(WHOLE, path_sizes={1280: True, 1400: False}, segment_size=1400 - 92))
+    assert (broken.breakage, broken.finding.partition(" are")[0]) == ("path-black-hole", "packets of 1400 bytes")
+
+
+def test_without_a_connection_a_gateway_that_measures_may_know_the_path() -> None:
+    narrow = with_release(measures_paths=True)(replace(WHOLE, path_sizes={1280: True, 1400: False}))
+    (unknown,) = [result for result in judge_path(narrow) if result.state == "unknown"]
+    assert unknown.hop == PathHop.MACHINE
+    assert "packets of 1400 bytes are lost" in unknown.finding and "--to, --port" in unknown.finding
+    assert find_first_broken(judge_path(narrow)) is None
+    assert first_broken(replace(narrow, segment_size=1400 - 92)).breakage == "path-black-hole"
+
+
 def test_a_name_that_is_not_found_does_not_matter_to_a_bundle_with_the_address() -> None:
     nowhere = replace(WHOLE, resolved=(), client=replace(CLIENT, remote=NAMED, fallbacks=(str(ELASTIC_IP),)))
     assert find_first_broken(judge_path(nowhere)) is None

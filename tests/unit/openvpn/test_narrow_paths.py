@@ -4,6 +4,7 @@ Two routers stand between client and server, with a narrow line between them; in
 tells a sender that its packet is too big (RFC 2923). Does not prove that a router of a real provider fragments.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from ipaddress import IPv4Network
 
 import pytest
 
+from drawbridge.doctor.path_checks import find_first_broken, judge_path
 from openvpn.firewall import render_nftables
 from openvpn.listener import Listener
 from tests.support import gateway, waiting
 from tests.support.network_namespace import NetworkNamespace, network_namespace
+from tests.unit.drawbridge.test_path_checks import WHOLE
 from tests.unit.openvpn.test_real_openvpn import (
     TUNNEL,
     UP,
@@ -85,6 +88,17 @@ script.main()
 """
 
 
+#: Measures as the doctor does on the client: the size of its segments, and whether the tunnel's packets with them pass.
+EXAMINE = """
+import ipaddress, json, sys
+from drawbridge.doctor.machine_reader import measure_path, read_segment_size
+from openvpn.model import packet_size
+segment_size = read_segment_size(ipaddress.ip_address("10.1.0.20"), 5001)
+sizes = measure_path(ipaddress.ip_address("192.0.2.1"), (1280, packet_size(segment_size)))
+print(json.dumps([segment_size, sizes]))
+"""
+
+
 @dataclass(frozen=True)
 class Path:
     """Client, two routers, server and a host behind it."""
@@ -112,6 +126,17 @@ class Path:
         _, client = self.site.namespaces
         done = subprocess.run(client.enter(*program), capture_output=True, text=True, timeout=150, check=False)
         return (done.stdout + done.stderr).splitlines()[-1]
+
+    def diagnose(self) -> str:
+        """Return what the doctor on the client calls broken; empty if nothing is."""
+        _, client = self.site.namespaces
+        done = subprocess.run(
+            client.enter(sys.executable, "-c", EXAMINE), stdout=subprocess.PIPE, timeout=150, check=True
+        )
+        segment_size, sizes = json.loads(done.stdout)
+        seen = {int(size): passes for size, passes in sizes.items()}
+        broken = find_first_broken(judge_path(replace(WHOLE, segment_size=segment_size, path_sizes=seen)))
+        return broken.breakage if broken else ""
 
     def start_measuring(self) -> Process:
         """Start the script that measures clients' paths."""
@@ -183,12 +208,18 @@ def test_ten_megabytes_pass_every_path(path: Path) -> None:
 @pytest.mark.parametrize("path", [UDP], indirect=True, ids=["udp"])
 def test_by_default_only_what_a_client_sends_over_less_than_1400_bytes_sticks(path: Path) -> None:
     """It sticks where no router says why; `pathMtu` is the key for that."""
+    _, client = path.site.namespaces
     for mtu, told in ((1400, False), (1312, True)):
         path.narrow(mtu, told=told)
         assert path.transfer("download") == path.transfer("upload") == str(SIZE)
+    assert not path.diagnose()
     path.narrow(1312, told=False)
     assert path.transfer("download") == str(SIZE)
     assert "timed out" in path.transfer("upload", patience=10)
+    assert path.diagnose() == "path-black-hole"
+    # A system that looks for such paths itself, by losses (RFC 4821).
+    run(*client.enter("sysctl", "-q", "-w", "net.ipv4.tcp_mtu_probing=1"))
+    assert path.transfer("upload") == str(SIZE)
 
 
 @pytest.mark.parametrize("path", [UDP], indirect=True, ids=["udp"])
@@ -200,6 +231,7 @@ def test_a_client_sends_segments_as_large_as_its_path_takes(path: Path) -> None:
     for mtu, told, chain in (
         (1500, True, "path_1472"),
         (1400, True, "path_1400"),
+        (1400, False, "path_1400"),
         (1312, False, "path_1312"),
         (1280, False, "path_1280"),
     ):
@@ -207,6 +239,7 @@ def test_a_client_sends_segments_as_large_as_its_path_takes(path: Path) -> None:
         path.wait_for(chain, str(UDP.segment_size_over(mtu) - 12))
         for way in ("download", "upload"):
             assert path.transfer(way) == str(SIZE), (mtu, told, way)
+        assert not path.diagnose(), mtu
     # The agent loads the filter anew, and the client's path is wide again.
     path.narrow(1500, told=False)
     run(*server.enter("nft", "-f", str(path.site.directory / "rules")))
