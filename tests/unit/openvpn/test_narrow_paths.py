@@ -5,20 +5,22 @@ tells a sender that its packet is too big (RFC 2923). Does not prove that a rout
 """
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 
 import pytest
 
 from drawbridge.doctor.path_checks import find_first_broken, judge_path
+from openvpn.bond import render_files
 from openvpn.firewall import render_nftables
 from openvpn.listener import Listener
-from tests.support import gateway, waiting
+from tests.support import gateway, pair, waiting
 from tests.support.network_namespace import NetworkNamespace, network_namespace
 from tests.unit.drawbridge.test_path_checks import WHOLE
 from tests.unit.openvpn.test_real_openvpn import (
@@ -167,30 +169,61 @@ def join(name: str, one: NetworkNamespace, address: str, far_name: str, other: N
         run(*namespace.enter("ip", "link", "set", device, "up"))
 
 
+@contextmanager
+def open_line(directory: pathlib.Path) -> Iterator[tuple[Site, tuple[NetworkNamespace, NetworkNamespace]]]:
+    """Yield a server and a client, which reach each other over a line between two routers, and these."""
+    with ExitStack() as undo:
+        client, first, second, server = (undo.enter_context(network_namespace()) for _ in range(4))
+        join("up0", client, "192.168.0.2/24", "lan", first, "192.168.0.1/24")
+        join("line", first, "198.51.100.1/30", "line", second, "198.51.100.2/30")
+        join("wan", second, "192.0.2.2/30", "up0", server, "192.0.2.1/30")
+        routes = ((client, "192.168.0.1"), (first, "198.51.100.2"), (second, "198.51.100.1"), (server, "192.0.2.2"))
+        for namespace, gateway in routes:
+            run(*namespace.enter("ip", "route", "add", "default", "via", gateway))
+        for router in (first, second):
+            run(*router.enter("sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
+        yield open_site(directory, (server, client), undo.enter_context(ExitStack())), (first, second)
+
+
 @pytest.fixture
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tunnel of the kind that the test names, its server's firewall in force; a host behind it serves transfers."""
     tunnel = request.param
-    with ExitStack() as undo:
-        client, first, second, server, host = (undo.enter_context(network_namespace()) for _ in range(5))
-        join("up0", client, "192.168.0.2/24", "lan", first, "192.168.0.1/24")
-        join("line", first, "198.51.100.1/30", "line", second, "198.51.100.2/30")
-        join("wan", second, "192.0.2.2/30", "up0", server, "192.0.2.1/30")
+    with open_line(tmp_path_factory.mktemp("p")) as (site, routers), network_namespace() as host:
+        server, _ = site.namespaces
         join("vpc", server, "10.1.0.5/16", "eth0", host, "10.1.0.20/16")
-        routes = ((client, "192.168.0.1"), (first, "198.51.100.2"), (second, "198.51.100.1"), (server, "192.0.2.2"))
-        for namespace, gateway in routes:
-            run(*namespace.enter("ip", "route", "add", "default", "via", gateway))
-        for forwarder in (first, second, server):
-            run(*forwarder.enter("sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
+        run(*server.enter("sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
         add_tunnel_device(server, tunnel.mtu)
-        site = open_site(tmp_path_factory.mktemp("p"), (server, client), undo.enter_context(ExitStack()))
         rules = render_nftables(tunnel, admin_from=(), allow_from=WORLD, vpc=(IPv4Network("10.1.0.0/16"),))
         run(*server.enter("nft", "-f", site.write("rules", rules)))
         listener = site.start_in(host, sys.executable, "-I", "-c", TRANSFER, "listen", str(SIZE), "0")
         listener.wait_for("ready")
         site.server(tunnel=tunnel)
         site.client(site.leaf(), tunnel=tunnel).wait_for(UP)
-        yield Path(site, (first, second), host)
+        yield Path(site, routers, host)
+
+
+@pytest.fixture
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One of the links that two hosts bond, as their kits have it; the bond itself sends each packet over one link."""
+    with open_line(tmp_path_factory.mktemp("l")) as (site, routers):
+        bonds, keys = pair.pair_bonds(pair.NAMES, "balance-xor"), pair.issue_bundles(pair.NAMES)
+        ends = zip(site.namespaces, bonds, keys, ("10.1.0.20/24", "10.1.0.10/24"), strict=True)
+        for namespace, bond, bundle, address in ends:
+            called = replace(bond.links[0], remote=bond.links[0].remote and "192.0.2.1", uplink=None)
+            profile = render_files(replace(bond, links=(called,)))["etc/drawbridge/links/ovn0.conf"]
+            for command in (
+                "tuntap add dev ovn0 mode tap",
+                f"address add {address} dev ovn0",
+                "link set ovn0 up",
+            ):
+                run(*namespace.enter("ip", *command.split()))
+            config = site.write(f"{bond.host}.conf", profile + bundle["ovn0"])
+            process = site.start_in(namespace, "openvpn", "--suppress-timestamps", "--config", config)
+        process.wait_for(UP)
+        host = site.namespaces[0]
+        site.start_in(host, sys.executable, "-I", "-c", TRANSFER, "listen", str(SIZE), "0").wait_for("ready")
+        yield Path(site, routers, host)
 
 
 UDP, TCP = TUNNEL, replace(TUNNEL, listener=Listener("tcp", (443,)))
@@ -203,6 +236,14 @@ def test_ten_megabytes_pass_every_path(path: Path) -> None:
         path.narrow(mtu, told=told)
         for way in ("download", "upload"):
             assert path.transfer(way) == str(SIZE), (mtu, told, way)
+
+
+def test_ten_megabytes_pass_a_bonds_link_over_every_path(link: Path) -> None:
+    """With the default of `pathMtu`: both ends of a link have routers fragment what is too big."""
+    for mtu, told in ((1500, True), (1280, True), (1400, False), (1312, False), (1280, False)):
+        link.narrow(mtu, told=told)
+        for way in ("download", "upload"):
+            assert link.transfer(way) == str(SIZE), (mtu, told, way)
 
 
 @pytest.mark.parametrize("path", [UDP], indirect=True, ids=["udp"])
