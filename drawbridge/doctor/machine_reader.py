@@ -44,7 +44,7 @@ _BY_HAND = "; ".join(
 
 def read_own_machine() -> ClientMachine:
     """Return this machine; raises `MachineError` where its tools are missing."""
-    # cmd itself parses what follows /c, so it is no list of arguments.
+    # cmd itself parses what follows /c, so it is not a list of arguments.
     windows = f"cmd /c {READ_WINDOWS}"
     commands: dict[str, list[str] | str] = {"darwin": ["sh", "-c", READ_MACOS], "win32": windows}
     command = commands.get(sys.platform, ["sh", "-c", READ_LINUX])
