@@ -1,24 +1,28 @@
 """Bundles in the programs that import them: NetworkManager's own importer, and the options that others refuse.
 
-Does not prove that those programs connect. OpenVPN itself reads the bundles in test_real_openvpn.py. Sources of the
-options: OpenVPN 3's `client/cliopt.hpp` (aa57ac46) and Tunnelblick's `defines.h` (9e5afa8d).
+Does not prove that those programs connect, nor that anything runs on Windows. OpenVPN itself reads the bundles in
+test_real_openvpn.py. Sources of the options: OpenVPN 3's `client/cliopt.hpp` (aa57ac46), Tunnelblick's `defines.h`
+(9e5afa8d), OpenVPN's `options.c` and `lladdr.c` (3de92608).
 """
 
 import json
+import shlex
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import get_args
 
 import pytest
 
+from kits import windows as windows_kit
 from openvpn.bundle import ca_of, certificate_of, key_of, render_bundle, system_of, tls_crypt_of
 from openvpn.listener import Listener
 from openvpn.model import System, Tunnel, TunnelClient, TunnelIPv6
 from openvpn.profile import render_profile
 from openvpn.topology import BondedSegment, BridgedSegment, Routed, Segment
+from openvpn.windows import CONFIG_DIRECTORY
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
 from settings.parse import parse
@@ -52,6 +56,7 @@ CASES: dict[str, tuple[tuple[System, ...], tuple[str, ...]]] = {
     "NetworkManager": (("networkmanager",), tuple(TUNNELS)),
     "OpenVPN 3 (OpenVPN Connect)": (("android", "ios"), ROUTED_TUNNELS),
     "Tunnelblick": (("macos",), ROUTED_TUNNELS),
+    "OpenVPN for Windows": (("windows",), (*ROUTED_TUNNELS, "segment", "bridged")),
 }
 PAGE = Path(__file__).parents[3] / "docs" / "clients.md"
 
@@ -69,6 +74,13 @@ TUNNELBLICK_REFUSES = {
     "auth-user-pass-verify", "client-connect", "client-crresponse", "client-disconnect", "dns-script", "down",
     "ipchange", "iproute", "learn-address", "plugin", "route-pre-down", "route-up", "tls-verify", "up",
 }  # fmt: skip
+#: Options that OpenVPN for Windows is built without, or takes and cannot obey.
+WINDOWS_REFUSES = {
+    "bind-dev", "chroot", "daemon", "group", "iproute", "lladdr", "mark", "mlock", "nice", "passtos", "port-share",
+    "setcon", "user",
+}  # fmt: skip
+#: Characters that OpenVPN reads of a line outside of an inline file.
+OPTION_LINE_SIZE = 256
 
 
 def render(tunnel: Tunnel, system: System = "linux") -> str:
@@ -156,6 +168,29 @@ def test_tunnelblick_installs_a_bundle_without_a_question(kind: str) -> None:
     assert all(line.isprintable() and not line.endswith("\\") for line in bundle.splitlines())
 
 
+@pytest.mark.parametrize("kind", CASES["OpenVPN for Windows"][1])
+def test_openvpn_for_windows_can_obey_every_option(kind: str) -> None:
+    """Its service starts each profile of a directory; the scripts are where the profile looks for them."""
+    tunnel = TUNNELS[kind]
+    alice, *others = tunnel.clients
+    mac = None if isinstance(tunnel.topology, Routed) else "00:ff:5e:00:53:01"
+    files = windows_kit.files(render(replace(tunnel, clients=(replace(alice, mac=mac), *others)), "windows"), "alice")
+    bundle = files["alice.ovpn"].replace("\r\n", "\n")
+    assert not options(bundle) & WINDOWS_REFUSES
+    lines = bundle.partition("<ca>")[0].splitlines()
+    assert max(map(len, lines)) < OPTION_LINE_SIZE
+    # OpenVPN reads an option's value, and then the value as a command.
+    commands = [shlex.split(line) for line in lines if line.startswith(("up ", "down ", "route-up "))]
+    scripts = [PureWindowsPath(shlex.split(command)[0]) for _, command in commands]
+    assert [option for option, _ in commands] == ["up", "down"]
+    assert all(f"{script.parent}" == CONFIG_DIRECTORY and script.name in files for script in scripts)
+
+
+def test_openvpn_for_windows_sets_no_hardware_address() -> None:
+    """The control: why a client on a segment needs `mac`."""
+    assert options(render(TUNNELS["segment"], "windows")) & WINDOWS_REFUSES == {"lladdr"}
+
+
 def test_a_bundle_for_windows_is_the_control() -> None:
     """It names scripts, which neither OpenVPN 3 nor Tunnelblick installs as they are."""
     names = options(render(ROUTED, "windows"))
@@ -203,6 +238,6 @@ def test_the_page_has_the_table_of_these_tests() -> None:
 
 
 def test_every_bundle_that_a_stack_issues_is_imported_by_its_program() -> None:
-    """No cell is `no`, and every system but Windows, whose bundles run elsewhere, has a program."""
+    """No cell is `no`, and every system has a program."""
     assert "| no |" not in render_table()
-    assert {system for systems, _ in CASES.values() for system in systems} == {*get_args(System)} - {"windows"}
+    assert {system for systems, _ in CASES.values() for system in systems} == {*get_args(System)}
