@@ -83,7 +83,7 @@ class Host:
 
     def wait_booted(self, timeout: float = 60) -> str:
         """Wait for the machine's systemd; see `lab.machines.container.wait_booted`."""
-        return wait_booted(self.run, timeout) if self.leader else "running"
+        return wait_booted(self.name, self.run, timeout) if self.leader else "running"
 
     def _current_leader(self) -> int:
         if is_up(self.leader) or self.find is None:

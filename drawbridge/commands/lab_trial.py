@@ -3,7 +3,7 @@
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -18,7 +18,7 @@ from drawbridge.trial import removal, replacement, run
 from drawbridge.trial.checks import Check, all_hold
 from drawbridge.trial.deployment import DEFAULT_CLIENTS
 from lab import region as labs
-from lab.errors import NotUp
+from lab.errors import LabError, NotInstalled, NotUp
 from lab.linux import require_privileges
 from lab.paths import DEFAULT_LAB
 from settings.problems import SettingsError
@@ -70,7 +70,7 @@ def try_(stack: Path, clients: int, keep: bool, json_file: Path | None) -> None:
         (file,) = run.read_stacks([stack])
         with (
             labs.disposable_region(progress, keep=keep) as region,
-            _hints(region.name, file.stack) if keep else nullcontext(),
+            _hints(region.name, file.stack) if keep else _removed_region(stack),
         ):
             checks = {file.stack: run.deploy_and_check(region, file, progress, clients=clients)}
     if not keep:
@@ -79,7 +79,7 @@ def try_(stack: Path, clients: int, keep: bool, json_file: Path | None) -> None:
     if json_file is not None:
         json_file.write_text(_as_json(checks) + "\n")
     if not keep and not all(map(all_hold, checks.values())):
-        output.print_line(f"look at it: {shlex.join(['drawbridge', 'lab', 'try', str(stack), '--keep'])}", err=True)
+        output.print_line(f"look at it: {_keeping(stack)}", err=True)
     _print_checks(checks, wants_json=False)
 
 
@@ -161,6 +161,24 @@ def _raise_termination(number: int, frame: object) -> NoReturn:
 def _lab_option(lab: str) -> str:
     """Return the option that names a lab, with a space before it; nothing for the default one."""
     return "" if lab == DEFAULT_LAB else f" --lab {lab}"
+
+
+def _keeping(stack: Path) -> str:
+    """Return the command that tries a stack and leaves its region running."""
+    return shlex.join(["drawbridge", "lab", "try", str(stack), "--keep"])
+
+
+@contextmanager
+def _removed_region(stack: Path) -> Iterator[None]:
+    """Have errors of the block say how to keep the region: what else they would say to look at is removed with it."""
+    try:
+        yield
+    except NotInstalled:
+        raise
+    except (LabError, errors.DeploymentError) as error:
+        raise errors.DeploymentError(
+            str(error), f"its region is removed; keep one to look at: {_keeping(stack)}"
+        ) from error
 
 
 @contextmanager

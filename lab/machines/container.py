@@ -372,10 +372,11 @@ ENVIRONMENT = (
 )
 
 
-def wait_booted(call: Callable[..., "subprocess.CompletedProcess[str]"], timeout: float) -> str:
+def wait_booted(name: str, call: Callable[..., "subprocess.CompletedProcess[str]"], timeout: float) -> str:
     """Wait until a machine's systemd has nothing left to start; return its state: ``running`` or ``degraded``.
 
     Args:
+        name: the machine's, for the error.
         call: runs a command on the machine in whichever boot it is, as `lab.region.Host.run` does.
 
     Raises:
@@ -390,7 +391,7 @@ def wait_booted(call: Callable[..., "subprocess.CompletedProcess[str]"], timeout
         if state in ("running", "degraded"):
             return state
         time.sleep(0.1)  # PID 1 answers no call yet
-    raise LabError(f"the machine was still booting after {timeout:.0f} s")
+    raise LabError(f"the machine {name} was still booting after {timeout:.0f} s")
 
 
 def _unified_cgroups() -> bool:

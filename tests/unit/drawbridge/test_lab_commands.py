@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from drawbridge import errors
 from drawbridge.commands import lab, lab_trial, output
 from drawbridge.commands.root import cli
 from drawbridge.operate.leftovers import Leftover
@@ -212,6 +213,28 @@ def test_what_goes_wrong_is_one_message(
     assert result.exit_code == code
     assert told in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lab_errors.LabError("the machine left was still booting after 420 s"),
+        lab_errors.MachineDown("the machine left was still booting after 420 s"),
+        errors.DeploymentError("the machine left was still booting after 420 s", "see /var/lib/aws-lab/try1a2b3c/log"),
+    ],
+)
+def test_an_error_in_a_region_that_is_gone_says_how_to_keep_one(
+    trial: SimpleNamespace, tmp_path: Path, error: Exception
+) -> None:
+    trial.checks = error
+    stack = tmp_path / "stack.yaml"
+    stack.touch()
+    removed, kept = run("try", str(stack)), run("try", str(stack), "--keep")
+    assert removed.stderr.splitlines()[-2:] == [
+        "Error: the machine left was still booting after 420 s",
+        f"  -> its region is removed; keep one to look at: drawbridge lab try {stack} --keep",
+    ]
+    assert "keep one to look at" not in kept.stderr
 
 
 def test_try_takes_a_name_or_a_path(trial: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
