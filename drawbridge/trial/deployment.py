@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,8 @@ class Deployment:
     """Number of clients that get machines, at most."""
     failed: set[str] = field(default_factory=set, compare=False)
     """Names of clients that did not start."""
+    ended: float = field(default_factory=time.monotonic, compare=False)
+    """When the deployment ended, on the monotonic clock."""
 
     @property
     def clients(self) -> tuple[Client, ...]:
@@ -242,7 +245,7 @@ def create_engine(
 
     def tell(event: Event) -> None:
         if event.kind in ("warning", "error", "info"):
-            progress(event.text)
+            progress(f"warning: {event.text}" if event.kind == "warning" else event.text)
 
     state = running.stacks / f"{stack}.json"
     return Engine(CHECKOUT, project=contract.PROJECT, stack=stack, config=config, state=state, events=tell)

@@ -121,7 +121,7 @@ def deploy_and_check(
         region.use_own_kernels(False)
     limit = min([clients, *(trial.max_clients for trial in trials if trial.max_clients is not None)])
     deployed = replace(deployed, client_limit=limit)
-    checks = list(_report_left_out(deployed))
+    checks = list(report_left_out(deployed))
     for trial in trials:
         progress(f"checking: {trial.feature}")
         for check in trial.check(deployed, progress):
@@ -136,7 +136,7 @@ def _replace_key(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, "drawbridge:gateway": gateway} if gateway else dict(raw)
 
 
-def _report_left_out(deployed: Deployment) -> Iterator[Check]:
+def report_left_out(deployed: Deployment) -> Iterator[Check]:
     """Report how many clients are started where not all are."""
     started, clients = deployed.clients, deployed.settings.clients
     if len(started) < len(clients):

@@ -143,10 +143,14 @@ def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
         if moment == "a machine runs":
             waiting.until(lambda: (found := region.connect(name)) and found.status()["instances"], 120)
         trial.send_signal(signal.SIGINT)
+        assert trial.stderr
+        assert any("taking the region down" in line for line in trial.stderr)
+        trial.send_signal(signal.SIGINT)  # impatience changes nothing
         _, told = trial.communicate(timeout=60)
 
     assert trial.returncode == 130
     assert "Traceback" not in told
+    assert "its region is removed" in told
     assert traces(name) == []
 
 

@@ -1,11 +1,13 @@
 """Trials are chosen by what a stack's settings say. Does not prove what a trial checks: tests/lab runs them."""
 
 import hashlib
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pytest
@@ -13,12 +15,12 @@ import pytest
 from drawbridge import errors
 from drawbridge.operate.stack_files import CHECKOUT, find_stack_file, list_stacks
 from drawbridge.operate.stack_records import StackRecord, list_records, name_machine, save_record
-from drawbridge.trial import deployment, hosts
+from drawbridge.trial import deployment, hosts, routed
 from drawbridge.trial.admin import list_admin_addresses
 from drawbridge.trial.deployment import adapt_to_lab, choose_clients
 from drawbridge.trial.hosts import public_address
 from drawbridge.trial.routed import list_pairs
-from drawbridge.trial.run import TRIALS, trials_of
+from drawbridge.trial.run import TRIALS, report_left_out, trials_of
 from lab.errors import LabError
 from lab.region import Region
 from settings.model import Client, Settings
@@ -71,6 +73,52 @@ def test_one_client_of_each_kind_is_started_first() -> None:
     assert [client.name for client in choose_clients(clients, 2)] == ["robot0", "laptop"]
     assert choose_clients(clients, 12) == clients
     assert choose_clients((), 12) == ()
+
+
+def test_clients_that_are_left_out_are_counted_first() -> None:
+    settings = settings_of("lab").model_copy(update={"clients": clients_of(*({"name": f"c{n}"} for n in range(40)))})
+    some = deployment.Deployment(cast(Region, None), settings, {}, {}, client_limit=12)
+    (check,) = report_left_out(some)
+    assert (check.ok, check.promise) == (True, "12 of 40 clients started")
+    assert check.figure.split(", ") == [f"c{n}" for n in range(12)]
+    assert list(report_left_out(replace(some, client_limit=40))) == []
+
+
+def test_a_client_stays_at_its_home_when_another_one_goes() -> None:
+    """Homes are numbered by the order of the clients, and a client that runs has its home already."""
+    settings = settings_of("lab").model_copy(update={"clients": clients_of(*({"name": name} for name in "abc"))})
+    sites = [{"name": f"home-{name}", "public": f"203.0.113.{10 + number}"} for number, name in enumerate("abcd")]
+    running = [{"name": name, "site": f"home-{name}"} for name in "abd"]
+    region: Any = SimpleNamespace(status=lambda: {"sites": sites, "hosts": running})
+    left = settings.model_copy(update={"clients": clients_of({"name": "a"}, {"name": "d"})})
+    deployed = deployment.Deployment(region, left, {}, {})
+    assert hosts.find_home(deployed, 1) == ("home-d", IPv4Address("203.0.113.13"))
+
+
+@pytest.mark.parametrize(
+    ("report", "figure"),
+    [
+        ({}, "not within 0 s: it has not reported"),
+        ({"state": "pending", "reason": ""}, "not within 0 s: pending"),
+        ({"state": "failed", "reason": "no space left"}, "not within 0 s: failed: no space left"),
+    ],
+)
+def test_a_gateway_that_is_not_ready_says_what_it_reported(
+    monkeypatch: pytest.MonkeyPatch, report: dict[str, str], figure: str
+) -> None:
+    monkeypatch.setattr(routed, "wait_report", lambda deployed, release, timeout: report)
+    deployed = deployment.Deployment(cast(Region, None), settings_of("lab"), {"release": "abc"}, {})
+    check = routed.check_release(deployed, timeout=0)
+    assert (check.ok, check.figure) == (False, figure)
+
+
+def test_a_gateway_s_time_counts_from_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients start before it is looked at."""
+    monkeypatch.setattr(routed, "wait_report", lambda *_: {"state": "ready", "release": "abc"})
+    region, ended = cast(Region, None), time.monotonic() - 3700
+    deployed = deployment.Deployment(region, settings_of("lab"), {"release": "abc"}, {}, ended=ended)
+    check = routed.check_release(deployed)
+    assert check.ok and check.figure.startswith("ready 370")
 
 
 def test_every_client_of_many_is_in_a_pair_both_ways() -> None:
@@ -178,6 +226,15 @@ def test_a_quota_s_refusal_says_how_to_make_room_in_the_lab(tmp_path: Path, monk
     with pytest.raises(errors.StackError) as refusal:
         deployment.deploy(region, "lab", read_stack_file(find_stack_file("lab")), lambda _: None)
     assert "drawbridge lab destroy STACK" in refusal.value.remedy
+
+
+def test_a_warning_of_the_program_is_shown_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+    monkeypatch.setattr(deployment, "Engine", lambda *_, events, **__: events)
+    tell = deployment.create_engine(region_of(tmp_path), "lab", {}, said.append)
+    for kind in ("warning", "error", "created"):
+        tell(SimpleNamespace(kind=kind, text=f"the {kind}"))
+    assert said == ["warning: the warning", "the error"]
 
 
 def test_a_client_that_does_not_start_is_a_failed_check_and_the_others_go_on(
