@@ -75,7 +75,7 @@ def new(
         click.echo(escape_controls(f"warning: {notice}"), err=True)
     ranges_of = [("VPC", str(vpc.cidr)) for vpc in created.settings.vpcs if not vpc.vpc_id]
     output.table(
-        ("", str(created.path)),
+        ("file", str(created.path)),
         [
             *ranges_of,
             ("tunnel", str(created.settings.tunnel.pool)),

@@ -112,12 +112,16 @@ def _default_lab(environ: Mapping[str, str]) -> Region:
 
 def _connect_lab(stack: str, aws_region: str | None, region: Region) -> Account:
     from lab import linux
+    from lab.network.plan import BACKBONE
 
     internet, record = region.status()["internet"], load_record(region, stack)
 
     def dial_public(host: str, port: int, timeout: float) -> socket.socket:
         # The lab's public addresses are on its own Internet, which this machine is not part of.
-        return linux.within(internet, lambda: dial(host, port, timeout))
+        try:
+            return linux.within(internet, lambda: dial(host, port, timeout))
+        except OSError as error:
+            raise OSError(f"{error} (your address in the lab is {BACKBONE})") from error
 
     keys = region.environment
     return Account(

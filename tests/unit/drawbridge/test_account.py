@@ -73,6 +73,8 @@ def test_addresses_of_stack_lab_are_dialled_on_the_labs_internet(monkeypatch: py
         found.dial("127.0.0.1", server.getsockname()[1], 5).close()
         server.accept()[0].close()
     assert entered == ["the-internet"]
+    with pytest.raises(OSError, match=r"refused \(your address in the lab is 192\.0\.2\.1\)"):
+        found.dial("127.0.0.1", 9, 5)
 
 
 @pytest.mark.usefixtures("running_lab")
