@@ -12,7 +12,7 @@ from typing import Any
 from drawbridge.trial import admin, bonded, hosts, ipv6, pair, routed, segment
 from drawbridge.trial.adoption import adopt
 from drawbridge.trial.checks import Check
-from drawbridge.trial.deployment import DEFAULT_CLIENTS, Deployment, Progress, deploy
+from drawbridge.trial.deployment import DEFAULT_CLIENTS, Deployment, Progress, choose_clients, deploy
 from drawbridge.trial.next_steps import suggest_command
 from drawbridge.trial.removal import remove_client
 from lab import region as labs
@@ -113,15 +113,17 @@ def deploy_and_check(
         DeploymentError: the program failed.
     """
     trials = trials_of(stack.settings)
+    limit = min([clients, *(trial.max_clients for trial in trials if trial.max_clients is not None)])
+    checks = list(report_left_out(stack.settings, limit))
+    for check in checks:
+        progress(f"{check.promise}: {check.figure}")
     region.use_own_kernels(needs_own_kernels(stack.settings))
     try:
         raw = adopt(region, stack.settings, _replace_key(stack.raw), progress)
         deployed = deploy(region, stack.stack, raw, progress, file=stack.path)
     finally:
         region.use_own_kernels(False)
-    limit = min([clients, *(trial.max_clients for trial in trials if trial.max_clients is not None)])
     deployed = replace(deployed, client_limit=limit)
-    checks = list(report_left_out(deployed))
     for trial in trials:
         progress(f"checking: {trial.feature}")
         for check in trial.check(deployed, progress):
@@ -136,12 +138,12 @@ def _replace_key(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, "drawbridge:gateway": gateway} if gateway else dict(raw)
 
 
-def report_left_out(deployed: Deployment) -> Iterator[Check]:
-    """Report how many clients are started where not all are."""
-    started, clients = deployed.clients, deployed.settings.clients
-    if len(started) < len(clients):
-        names = ", ".join(client.name for client in started)
-        yield Check(True, f"{len(started)} of {len(clients)} clients started", names)
+def report_left_out(settings: Settings, limit: int) -> Iterator[Check]:
+    """Report how many of a stack's clients get machines, where not all do, and which."""
+    chosen = choose_clients(settings.clients, limit)
+    if len(chosen) < len(settings.clients):
+        names = ", ".join(client.name for client in chosen)
+        yield Check(True, f"{len(chosen)} of {len(settings.clients)} clients started", names)
 
 
 #: Any endpoint of a lab: settings are parsed before the lab has one.

@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +14,12 @@ import pytest
 from drawbridge import errors
 from drawbridge.operate.stack_files import CHECKOUT, find_stack_file, list_stacks
 from drawbridge.operate.stack_records import StackRecord, list_records, name_machine, save_record
-from drawbridge.trial import deployment, hosts, routed
+from drawbridge.trial import deployment, hosts, routed, run
 from drawbridge.trial.admin import list_admin_addresses
 from drawbridge.trial.deployment import adapt_to_lab, choose_clients
 from drawbridge.trial.hosts import public_address
 from drawbridge.trial.routed import list_pairs
-from drawbridge.trial.run import TRIALS, report_left_out, trials_of
+from drawbridge.trial.run import TRIALS, StackFile, trials_of
 from lab.errors import LabError
 from lab.region import Region
 from settings.model import Client, Settings
@@ -75,13 +74,19 @@ def test_one_client_of_each_kind_is_started_first() -> None:
     assert choose_clients((), 12) == ()
 
 
-def test_clients_that_are_left_out_are_counted_first() -> None:
+def test_clients_that_are_left_out_are_counted_before_anything_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of("lab").model_copy(update={"clients": clients_of(*({"name": f"c{n}"} for n in range(40)))})
-    some = deployment.Deployment(cast(Region, None), settings, {}, {}, client_limit=12)
-    (check,) = report_left_out(some)
-    assert (check.ok, check.promise) == (True, "12 of 40 clients started")
-    assert check.figure.split(", ") == [f"c{n}" for n in range(12)]
-    assert list(report_left_out(replace(some, client_limit=40))) == []
+    said = list[str]()
+
+    def stop(*_: object) -> None:
+        raise LabError("it would be deployed")
+
+    monkeypatch.setattr(run, "adopt", stop)
+    region: Any = SimpleNamespace(use_own_kernels=lambda own: None)
+    for clients in (12, 40):
+        with pytest.raises(LabError):
+            run.deploy_and_check(region, StackFile(Path("x"), settings, {}), said.append, clients=clients)
+    assert said == [f"12 of 40 clients started: {', '.join(f'c{n}' for n in range(12))}"]
 
 
 def test_a_client_stays_at_its_home_when_another_one_goes() -> None:
