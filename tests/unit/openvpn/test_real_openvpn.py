@@ -34,7 +34,7 @@ from openvpn.bundle import ca_of, key_of, render_bundle, render_key_file
 from openvpn.model import Tunnel, TunnelClient
 from openvpn.paths import Paths
 from openvpn.profile import render_profile
-from openvpn.server import redirect_options, render_ccd, render_server
+from openvpn.server import redirect_options, render_ccd, render_server, resolver_options
 from pki import tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
 from tests.support.debian_packages import unpack
@@ -566,6 +566,71 @@ def test_a_redirected_client_sends_no_ipv6_past_a_tunnel_that_has_none(site: Sit
     until(lambda: "Destination unreachable" in answer(), 30)
     # Its own network is still reached directly.
     site.on_client("ping", "-n", "-c", "1", "-W", "5", gateway6)
+
+
+#: Answers look-ups at several addresses that there is no such name, and says which address was asked.
+RESOLVERS = """
+import select, socket, sys
+sockets = {}
+for address in sys.argv[1:]:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind((address, 53))
+    sockets[listener] = address
+print("ready", flush=True)
+while True:
+    for listener in select.select([*sockets], [], [])[0]:
+        query, peer = listener.recvfrom(2000)
+        print("asked:", sockets[listener], flush=True)
+        listener.sendto(query[:2] + bytes([0x81, 0x83]) + query[4:], peer)
+"""
+OWN_RESOLVER, VPC_RESOLVER = "192.0.2.1", "10.1.0.2"
+
+
+@pytest.mark.parametrize(("version", "asked"), [("2.6", {OWN_RESOLVER}), ("2.7", {VPC_RESOLVER})])
+def test_whom_a_redirected_client_with_a_resolver_of_its_own_asks(
+    site: Site, version: str, asked: set[str], request: pytest.FixtureRequest
+) -> None:
+    """OpenVPN 2.7's own script, as Debian has it, puts the pushed resolver first; 2.6 alone leaves all as it is."""
+    tunnel = replace(TUNNEL, redirect=True, resolver=IPv4Address(VPC_RESOLVER))
+    server, client = site.namespaces
+    run(*server.enter("ip", "address", "add", f"{VPC_RESOLVER}/32", "dev", "lo"))
+    resolvers = site.start_in(server, sys.executable, "-I", "-c", RESOLVERS, OWN_RESOLVER, VPC_RESOLVER)
+    resolvers.wait_for("ready")
+    pushed = [
+        argument for option in (*redirect_options(tunnel), *resolver_options(tunnel)) for argument in ("--push", option)
+    ]
+    site.server(None, *pushed)
+    etc, program, mounts = site.directory / "etc", ("openvpn",), "mount --bind $0 /etc"
+    etc.mkdir()
+    for name in ("passwd", "group"):
+        shutil.copy(f"/etc/{name}", etc)
+    (etc / "nsswitch.conf").write_text("hosts: dns\n")
+    (etc / "resolv.conf").write_text(f"nameserver {OWN_RESOLVER}\noptions timeout:1\n")
+    if version == "2.7":
+        program = request.getfixturevalue("openvpn_2_7")
+        mounts += f" && mount --bind {Path(program[-1]).parents[1]}/libexec /usr/libexec"
+    leaf = site.leaf()
+    keys = (site.authority.certificate, leaf.certificate, leaf.key, tls_crypt.client_key(site.tls_crypt_key))
+    profile = site.write("own.ovpn", render_bundle(render_profile(tunnel, "192.0.2.1", SERVER_NAME, "alice"), *keys))
+    script = f'{mounts} && exec "$@"'
+    process = site.start_in(
+        client,
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        str(etc),
+        *program,
+        "--suppress-timestamps",
+        "--config",
+        profile,
+    )
+    process.wait_for(UP)
+    look_up = ("nsenter", "-t", str(process.pid), "--mount", "--net", "getent", "ahostsv4", "name.test")
+    subprocess.run(look_up, capture_output=True, timeout=60, check=False)
+    resolvers.wait_for("asked")
+    assert set(re.findall("asked: (.*)", resolvers.log)) == asked, process.log
 
 
 #: What a server that was taken over pushes; the server itself passes quotes and blanks on as they are.
