@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
@@ -31,7 +31,7 @@ from components.schedule import Schedule
 from drawbridge.operate.gateway_status import DisplacedClient, find_displaced
 from openvpn import peer, windows
 from openvpn.bundle import ca_of, key_of, render_bundle, render_key_file
-from openvpn.model import Tunnel, TunnelClient
+from openvpn.model import GLOBAL6, Tunnel, TunnelClient, TunnelIPv6
 from openvpn.paths import Paths
 from openvpn.profile import render_profile
 from openvpn.server import redirect_options, render_ccd, render_server, resolver_options
@@ -536,16 +536,40 @@ def test_stranger_s_tls_crypt_key_gets_no_answer(site: Site) -> None:
     assert "Initial packet from" not in client.log
 
 
+#: A host on the Internet, and the router of the client's own network.
+OUTSIDE6, ROUTER6 = "2001:db8:99::1", "2001:db8:f::1"
+PING_OUTSIDE = ("ping", "-n", "-c", "2", "-W", "5", OUTSIDE6)
+
+
+def add_ipv6(site: Site) -> None:
+    """Give the client's own network IPv6."""
+    server, client = site.namespaces
+    run(*server.enter("ip", "address", "add", f"{ROUTER6}/64", "dev", "up0", "nodad"))
+    run(*server.enter("ip", "address", "add", f"{OUTSIDE6}/128", "dev", "lo", "nodad"))
+    run(*client.enter("ip", "address", "add", "2001:db8:f::2/64", "dev", "up0", "nodad"))
+    run(*client.enter("ip", "route", "add", "default", "via", ROUTER6))
+    site.on_client(*PING_OUTSIDE)  # the control
+
+
+def test_a_redirected_client_sends_ipv6_through_a_tunnel_that_has_it(site: Site) -> None:
+    pool = IPv6Network("2001:db8:8::/80")
+    tunnel = replace(TUNNEL, redirect=True, ipv6=TunnelIPv6(pool=pool, routes=(GLOBAL6,)))
+    server, _ = site.namespaces
+    add_ipv6(site)
+    run(*server.enter("ip", "route", "add", f"{pool}", "dev", "tun0"))
+    site.server(tunnel=tunnel)
+    site.client(site.leaf(), client="alice", tunnel=tunnel).wait_for(UP)
+    for address in ("198.51.100.1", OUTSIDE6):
+        assert "dev tun0" in site.on_client("ip", "route", "get", address)
+    # There is no other way any more.
+    run(*server.enter("ip", "address", "delete", f"{ROUTER6}/64", "dev", "up0"))
+    site.on_client(*PING_OUTSIDE)
+
+
 def test_a_redirected_client_sends_no_ipv6_past_a_tunnel_that_has_none(site: Site) -> None:
     tunnel = replace(TUNNEL, redirect=True)
-    server, client = site.namespaces
-    outside, gateway6 = "2001:db8:99::1", "2001:db8:f::1"
-    run(*server.enter("ip", "address", "add", f"{gateway6}/64", "dev", "up0", "nodad"))
-    run(*server.enter("ip", "address", "add", f"{outside}/128", "dev", "lo", "nodad"))
-    run(*client.enter("ip", "address", "add", "2001:db8:f::2/64", "dev", "up0", "nodad"))
-    run(*client.enter("ip", "route", "add", "default", "via", gateway6))
-    ping = ("ping", "-n", "-c", "2", "-W", "5", outside)
-    site.on_client(*ping)  # the control
+    _, client = site.namespaces
+    add_ipv6(site)
 
     pushed = [argument for option in redirect_options(tunnel) for argument in ("--push", option)]
     site.server(None, *pushed)
@@ -555,17 +579,17 @@ def test_a_redirected_client_sends_no_ipv6_past_a_tunnel_that_has_none(site: Sit
     site.start_client(render_bundle(profile, *keys)).wait_for(UP)
 
     assert "dev tun0" in site.on_client("ip", "route", "get", "198.51.100.1")
-    assert "dev tun0" in site.on_client("ip", "route", "get", outside)
+    assert "dev tun0" in site.on_client("ip", "route", "get", OUTSIDE6)
 
     def answer() -> str:
-        done = subprocess.run(client.enter(*ping), capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(client.enter(*PING_OUTSIDE), capture_output=True, text=True, timeout=20, check=False)
         assert done.returncode, done.stdout
         return done.stdout
 
     # An error at once, so that a program with an IPv4 address as well does not wait for a timeout.
     until(lambda: "Destination unreachable" in answer(), 30)
     # Its own network is still reached directly.
-    site.on_client("ping", "-n", "-c", "1", "-W", "5", gateway6)
+    site.on_client("ping", "-n", "-c", "1", "-W", "5", ROUTER6)
 
 
 #: Answers look-ups at several addresses that there is no such name, and says which address was asked.
