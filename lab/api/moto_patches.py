@@ -199,6 +199,30 @@ def _modify_rule(backend: Any, group: Any, rule: Any, members: dict[str, Any]) -
         setattr(rule, name, getattr(changed, name))
 
 
+def keep_groups_on_interfaces(patches: Patches) -> None:
+    """Let an instance's security groups be those of its primary interface, the VPC's default group if none was named.
+
+    Amazon EC2 API Reference, "RunInstances", "ModifyInstanceAttribute", "ModifyNetworkInterfaceAttribute". moto keeps
+    those that a launch named beside the interface's.
+    """
+
+    def primary(instance: Any) -> Any:
+        return instance.__dict__.get("nics", {}).get(0)
+
+    def read(instance: Any) -> list[Any]:
+        interface = primary(instance)
+        return list(interface._group_set if interface else instance.__dict__.get("launch_groups", ()))
+
+    def write(instance: Any, groups: list[Any]) -> None:
+        if interface := primary(instance):
+            interface._group_set = list(groups)
+        else:
+            instance.launch_groups = groups
+
+    patches.set(Instance, "security_groups", property(read, write))
+    patches.set(NetworkInterface, "group_set", property(lambda interface: interface._group_set))
+
+
 # --- VPCs -------------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +259,22 @@ def complete_vpc_defaults(patches: Patches) -> None:
         if self.get_vpc(vpc_id).get_cidr_block_association_set(ipv6=True):
             allow_ipv6(self, vpc_id)
         return answer
+
+
+def connect_default_vpc(patches: Patches) -> None:
+    """Give the default VPC an internet gateway, and its main route table the route to it.
+
+    Amazon VPC User Guide, "Default VPC components".
+    """
+
+    @patches.wrap(VPCBackend, "create_default_vpc")
+    def create(original: Any, self: Any) -> Any:
+        vpc = original(self)
+        gateway = self.create_internet_gateway()
+        self.attach_internet_gateway(gateway.id, vpc.id)
+        (table,) = self.describe_route_tables(filters={"vpc-id": [vpc.id]})
+        self.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
+        return vpc
 
 
 def read_ignored_parameters(patches: Patches) -> None:
@@ -1010,7 +1050,9 @@ def ignore_bucket_policies(patches: Patches) -> None:
 #: Every patch that needs nothing but moto.
 PATCHES: tuple[Patch, ...] = (
     modify_whole_rules,
+    keep_groups_on_interfaces,
     complete_vpc_defaults,
+    connect_default_vpc,
     report_ipv6_of_subnets,
     read_ignored_parameters,
     drop_ports_of_portless_protocols,
