@@ -5,14 +5,18 @@ Runs the whole program in the lab's API, without machines.
 
 import contextlib
 import json
+import os
 import re
 import secrets
+import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from drawbridge.commands.root import cli
@@ -264,3 +268,62 @@ def test_a_user_of_a_stack_of_that_name_in_another_region_stays(api: Api, reques
     names = {user["UserName"] for user in iam.list_users()["Users"]}
     assert {name for name in names if name.startswith("drawbridge-twin-")} == {"drawbridge-twin-later"}
     iam.delete_user(UserName="drawbridge-twin-later")
+
+
+PAGE = (ROOT / "docs" / "temporary.md").read_text()
+
+
+def blocks(language: str, word: str) -> list[str]:
+    """Return the code blocks of the page in a language that have a word."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    return [block for block in found if word in block]
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.usefixtures("elsewhere")
+def test_the_schedule_s_build_reaps_as_the_role_that_the_page_creates(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-ins: this test for EventBridge's schedule and for CodeBuild's machine, the checkout for `tools/setup`."""
+    if not shutil.which("aws"):
+        pytest.skip("AWS's CLI is not on PATH")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    (recipe,) = blocks("sh", "create-schedule")
+    # Version 1 of the CLI does not read AWS_REGION.
+    environment = {**os.environ, "AWS_PAGER": "", "AWS_DEFAULT_REGION": REGION}
+    done = subprocess.run(["bash", "-euc", recipe], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    schedule = api.client("scheduler").get_schedule(Name="drawbridge-reaper")
+    assert (schedule["ScheduleExpression"], schedule["State"]) == ("rate(1 hour)", "ENABLED")
+    assert schedule["Target"]["Arn"].endswith(":aws-sdk:codebuild:startBuild")
+    role = api.client("iam").get_role(RoleName="drawbridge-reaper")["Role"]
+    assert schedule["Target"]["RoleArn"] == role["Arn"]
+    principals = role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"]
+    assert set(principals) == {"codebuild.amazonaws.com", "scheduler.amazonaws.com"}
+
+    build = api.client("codebuild").start_build(projectName=json.loads(schedule["Target"]["Input"])["ProjectName"])
+    project = api.client("codebuild").batch_get_projects(names=[build["build"]["projectName"]])["projects"][0]
+    assert project["serviceRole"].rpartition("/")[2] == role["RoleName"]
+    assert project["source"]["buildspec"] == "reap.yml"
+    (text,) = blocks("yaml", "phases:")
+    phases = yaml.safe_load(text)["phases"]
+    assert [phase["commands"] for phase in phases.values()] == [
+        ["tools/setup python"],
+        [".venv/bin/drawbridge stack reap"],
+    ]
+
+    create_vpc(api, "10.9.0.0/24", {"Project": "drawbridge", "Stack": "hourly", "DrawbridgeEnd": PAST})
+    kept = create_vpc(api, "10.8.0.0/24", {"Project": "drawbridge", "Stack": "still", "DrawbridgeEnd": FUTURE})
+    keys = api.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="build")["Credentials"]
+    for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"):
+        variable = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
+        monkeypatch.setenv(f"AWS_{variable}", keys[name])
+    monkeypatch.setattr(reaper, "POLL", 0.0)
+    result = run("reap")
+    assert result.exit_code == 0, result.output
+    assert "nothing of stack hourly is left" in result.stdout
+    for name, value in credentials(api).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_SESSION_TOKEN")
+    assert "hourly" not in listing() and kept in run("audit", "still").stdout
