@@ -13,11 +13,14 @@ import click
 from contract import GATEWAYS
 from drawbridge.commands import options, output, path_table, rotation
 from drawbridge.doctor import client_machine, machine_reader, path_checks, path_reader
-from drawbridge.operate import bundle_probe, gateway_status, rotations
+from drawbridge.operate import bundle_probe, connection_log, gateway_status, rotations
 from drawbridge.operate.account import Account
 from drawbridge.operate.gateway_status import SoftwareReport
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.ssh_login import SshTarget
+
+#: How far back the journal is read in CloudWatch Logs.
+JOURNAL_PERIOD = timedelta(days=7)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -144,10 +147,31 @@ def _describe_service(properties: Mapping[str, str]) -> str:
 @_login
 @click.option("-n", "--lines", default=100, show_default=True, type=click.IntRange(min=0), help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Show new lines as they come, until Ctrl-C.")
+@click.option(
+    "--no-login", is_flag=True, help="Do not log in to the gateway: show the errors that CloudWatch Logs has of it."
+)
 def logs(
-    stack: str, region: str | None, user: str, identity: Path | None, second: bool, lines: int, follow: bool
+    stack: str,
+    region: str | None,
+    user: str,
+    identity: Path | None,
+    second: bool,
+    lines: int,
+    follow: bool,
+    no_login: bool,
 ) -> None:
-    """Show the journal of OpenVPN and of the gateway's agent."""
+    """Show the journal of OpenVPN and of the gateway's agent.
+
+    Without a login, it shows the agent's lines, systemd's warnings and OpenVPN's own errors of the last seven days,
+    which the gateway sends to its connection log within two minutes.
+    """
+    if no_login:
+        if follow:
+            raise click.UsageError("--follow needs a login: leave out --no-login")
+        account = replace(connect(stack, region=region), gateway=GATEWAYS[1 if second else 0])
+        for entry in connection_log.read_journal(account, lines, JOURNAL_PERIOD):
+            output.print_line(f"{entry.time:%Y-%m-%dT%H:%M:%SZ} {entry.unit}: {entry.message}")
+        return
     _, target = _find_target(stack, region, user, identity, second)
     # Ctrl-C is how following ends; it is not a failure.
     with suppress(KeyboardInterrupt) if follow else nullcontext():

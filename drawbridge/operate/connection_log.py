@@ -47,6 +47,40 @@ class ConnectionEvent:
     by_port: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JournalLine:
+    """A line of a gateway's journal that says how the gateway is."""
+
+    time: datetime
+    unit: str
+    message: str
+
+
+def read_journal(account: Account, lines: int, since: timedelta) -> list[JournalLine]:
+    """Return the last lines of a gateway's journal that its connection log has, the oldest first.
+
+    Raises `NotDeployedError` if the stack has no connection log, else `AwsError`.
+    """
+    messages = _read_messages(account, account.names, '{ $.event = "journal" }', datetime.now(UTC) - since)
+    if messages is None:
+        raise _missing_log(account)
+    # A line may have been sent twice.
+    journal = sorted(dict.fromkeys(_parse_journal(messages)), key=lambda line: line.time)
+    return journal[max(0, len(journal) - lines) :]
+
+
+def _parse_journal(messages: Iterable[str]) -> Iterator[JournalLine]:
+    for message in messages:
+        try:
+            fields = json.loads(message)
+            if fields["event"] == "journal":
+                yield JournalLine(
+                    time=_parse_time(fields["time"]), unit=str(fields["unit"]), message=str(fields["message"])
+                )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+
+
 def read_history(account: Account, client: str, since: timedelta) -> list[ConnectionEvent]:
     """Return the events of a client within `since`, the oldest first, of every gateway of the stack.
 
@@ -75,12 +109,7 @@ def read_events(account: Account, since: timedelta, client: str | None = None) -
     groups = (_read_group(account, names, client, start) for names in account.all_names)
     logs = [events for events in groups if events is not None]
     if not logs:
-        account.parameter(account.names.release)  # Raises where the stack is not deployed at all.
-        raise errors.NotDeployedError(
-            f"stack {account.stack} has no connection log",
-            "switch it on in the stack file (drawbridge:log: {retention: 90}), "
-            f"then: pulumi up --stack {account.stack}",
-        )
+        raise _missing_log(account)
     # An event that was sent twice has one id.
     events = {id: event for log in logs for id, event in log}
     return sorted(events.values(), key=lambda event: event.time)
@@ -109,17 +138,35 @@ def _read_group(
     account: Account, names: contract.Names, client: str | None, start: datetime
 ) -> list[tuple[str, ConnectionEvent]] | None:
     """Return a client's events, or all, with their ids from one gateway's log; None if there is no such log."""
+    pattern = None if client is None else f"{{ $.client = {json.dumps(client)} }}"
+    messages = _read_messages(account, names, pattern, start)
+    if messages is None:
+        return None
+    return [(id, event) for id, event in parse_events(messages) if client in (None, event.client)]
+
+
+def _read_messages(account: Account, names: contract.Names, pattern: str | None, start: datetime) -> list[str] | None:
+    """Return what one gateway's log has since `start`; None if there is no such log. Raises `AwsError`."""
     logs = account.client("logs")
-    pattern = {} if client is None else {"filterPattern": f"{{ $.client = {json.dumps(client)} }}"}
     pages = logs.get_paginator("filter_log_events").paginate(
-        logGroupName=names.connections, startTime=int(start.timestamp() * 1000), **pattern
+        logGroupName=names.connections,
+        startTime=int(start.timestamp() * 1000),
+        **({} if pattern is None else {"filterPattern": pattern}),
     )
     with translate_aws_errors(account.stack):
         try:
-            messages = [event["message"] for page in pages for event in page["events"]]
+            return [event["message"] for page in pages for event in page["events"]]
         except logs.exceptions.ResourceNotFoundException:
             return None
-    return [(id, event) for id, event in parse_events(messages) if client in (None, event.client)]
+
+
+def _missing_log(account: Account) -> errors.NotDeployedError:
+    """Return the error of a stack without a log; raises another where the stack is not deployed at all."""
+    account.parameter(account.names.release)
+    return errors.NotDeployedError(
+        f"stack {account.stack} has no connection log",
+        f"switch it on in the stack file (drawbridge:log: {{retention: 90}}), then: pulumi up --stack {account.stack}",
+    )
 
 
 def parse_events(messages: list[str]) -> Iterator[tuple[str, ConnectionEvent]]:

@@ -209,14 +209,20 @@ def _alarms(settings: Settings) -> list[Item]:
 
 #: Hours of a session, and bytes of its two events with what CloudWatch Logs adds to them; both are estimates.
 SESSION_HOURS, SESSION_BYTES = 1, 700
+#: Bytes of its journal that a gateway sends in an hour at most: LINES_BYTES of connections.py.
+JOURNAL_BYTES = 32 << 10
 
 
 def _connection_log(settings: Settings, hours: float) -> list[Item]:
-    """Return the cost of the connection log, for clients that are connected for `hours` a month in all."""
+    """Return the cost of the connection log, for clients that are connected for `hours` a month in all.
+
+    It counts all lines of the journal that a gateway may send.
+    """
     if settings.log.days is None:
         return []
     gigabyte = read_prices()["gigabyte"]
-    gigabytes = hours / SESSION_HOURS * SESSION_BYTES / 1e9
+    gateways = 2 if settings.pair else 1
+    gigabytes = (hours / SESSION_HOURS * SESSION_BYTES + gateways * HOURS_PER_MONTH * JOURNAL_BYTES) / 1e9
     stored = gigabytes * settings.log.days / 30
     return [Item("connection log", gigabytes * gigabyte["log"] + stored * gigabyte["stored_log"])]
 

@@ -5,8 +5,9 @@ Every ten seconds it reads OpenVPN's journal, and the bytes of each session in t
 often; OpenVPN does nothing for it. Events wait in the state directory and go to CloudWatch Logs at most once a
 minute. A child process sends them, so that boto3 takes memory (50 MB) for a moment only. The journal's cursor, the open
 sessions and the waiting events are one file, which is replaced as a whole: after a crash an event may be sent twice,
-with the same `id`, and none is lost. Nothing in an event is secret. Only Python's standard library, and boto3 in the
-child.
+with the same `id`, and none is lost. Beside the clients' events there are lines of the journal that say why a gateway
+fails: the agent's, systemd's warnings about our units, and errors of OpenVPN itself, of which an hour has a limited
+number of bytes. Nothing in an event is secret. Only Python's standard library, and boto3 in the child.
 """
 
 import contextlib
@@ -48,8 +49,10 @@ MAX_WAITING = 2000
 REFUSAL_WINDOW, MAX_REFUSALS = 600.0, 256
 #: Handshakes and ended sessions that are remembered.
 MAX_REMEMBERED = 1000
-#: Characters of a text that a client chose.
-MAX_TEXT = 128
+#: Characters of a text that a client chose, and of a line of the journal.
+MAX_TEXT, MAX_LINE = 128, 1000
+#: Seconds, and the bytes of lines of the journal that are sent in that time.
+LINES_PERIOD, LINES_BYTES = 3600, 32 << 10
 
 #: Events and bytes of a request (AWS takes 10,000 and 1 MiB), and bytes that AWS adds to each event.
 BATCH_EVENTS, BATCH_BYTES, EVENT_BYTES = 1000, 900_000, 26
@@ -57,6 +60,7 @@ BATCH_EVENTS, BATCH_BYTES, EVENT_BYTES = 1000, 900_000, 26
 MAX_AGE, MAX_AHEAD, MAX_SPAN = 13 * 86_400_000, 3_600_000, 23 * 3_600_000
 
 SERVERS, LINKS = "openvpn-server@", "drawbridge-link@"
+AGENT, OWN_UNITS = "drawbridge-agent", "drawbridge-"
 
 _PEER = r"(?:\[AF_INET6?\])?\[?(?:::ffff:)?(?P<address>[0-9A-Fa-f.:]+?)\]?:(?P<port>\d{1,5})"
 _PREFIX = re.compile(rf"(?:(?P<name>[A-Za-z0-9._-]{{1,64}})/)?{_PEER} (?P<text>.*)", re.DOTALL)
@@ -69,6 +73,9 @@ _HALTED = re.compile(r"SENT CONTROL \[[^\]]*\]: 'HALT")
 _FLOATED = re.compile(rf"peer \d+ \([^)]*\) floated from (?P<before>\S+) to {_PEER}")
 _UNKNOWN_KEY = re.compile(rf"TLS Error: can not extract tls-crypt-v2 client key from {_PEER}")
 _REVOKED_SERIAL = re.compile(r"revoked serial (?P<serial>\d+)")
+#: What OpenVPN says of itself. Lines with an address or of tls-crypt are about packets, of which a stranger sends as
+#: many as they like.
+_OWN_ERROR = re.compile(r"(?!.*(?:\[AF_INET|tls.crypt)).*(?:error|fail|cannot|fatal|exiting)", re.IGNORECASE)
 _COMMON_NAME = re.compile(r"(?:^|, )CN=([^,]+)")
 
 #: Words for OpenVPN's own of why a session ended.
@@ -130,7 +137,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of OpenVPN's journal."""
+    """A line of the journal of OpenVPN, of the agent, or of systemd about a unit."""
 
     unit: str
     pid: str
@@ -138,6 +145,8 @@ class Entry:
     moment: Moment
     cursor: str
     message: str
+    is_own: bool = False
+    """Whether it is the agent's, or systemd's about a unit."""
 
 
 @dataclass(slots=True)
@@ -188,25 +197,26 @@ def show_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def escape(text: str) -> str:
-    r"""Return a text that a client chose with each character that is not printable ASCII escaped, and not too long.
+def escape(text: str, length: int = MAX_TEXT) -> str:
+    r"""Return a foreign text with each character that is not printable ASCII escaped, and not too long.
 
     >>> print(escape("CN=a\x1b[2J\u202e"))
     CN=a\x1b[2J\u202e
     """
-    shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text[:MAX_TEXT])
-    return shown[:MAX_TEXT]
+    shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text[:length])
+    return shown[:length]
 
 
 def read_entry(line: bytes) -> Entry | None:
-    """Return the entry that a line of `journalctl --output=json` holds, or None if it is not one of OpenVPN's."""
+    """Return the entry that a line of `journalctl --output=json` holds, or None if no event comes of it."""
     try:
         fields = json.loads(line)
         message = fields.get("MESSAGE") or ""
         if isinstance(message, list):
             # A text that is not UTF-8, or has control characters.
             message = bytes(message).decode(errors="replace")
-        unit = str(fields.get("_SYSTEMD_UNIT", ""))
+        is_systemd = str(fields.get("_PID", "")) == "1"
+        unit = str(fields.get("UNIT" if is_systemd else "_SYSTEMD_UNIT", "")).removesuffix(".service")
         moment = Moment(
             int(fields["__REALTIME_TIMESTAMP"]) / 1e6,
             int(fields["__MONOTONIC_TIMESTAMP"]) / 1e6,
@@ -215,10 +225,12 @@ def read_entry(line: bytes) -> Entry | None:
         cursor = str(fields["__CURSOR"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    if unit == AGENT or (is_systemd and unit.startswith((SERVERS, OWN_UNITS))):
+        return Entry(unit, "", moment, cursor, str(message), is_own=True)
     if not unit.startswith((SERVERS, LINKS)):
         return None
     pid = str(fields.get("_PID", "")) if fields.get("_COMM") == "openvpn" else ""
-    return Entry(unit.removesuffix(".service"), pid, moment, cursor, str(message))
+    return Entry(unit, pid, moment, cursor, str(message))
 
 
 def read_revoked_name(serial: str) -> str:
@@ -301,10 +313,17 @@ class ConnectionLog:
     """When each unit's last status file was written."""
     waiting: list[dict[str, Any]] = field(default_factory=list)
     dropped: int = 0
+    lines_hour: int = 0
+    """The hour, since 1970, of the last line of the journal that was added."""
+    lines_bytes: int = 0
+    """Bytes of that hour's lines."""
 
     def handle(self, entry: Entry) -> None:
         """Take one line of the journal into account."""
         self.cursor = entry.cursor
+        if entry.is_own:
+            self._add_line(entry)
+            return
         if not entry.pid:
             # OpenVPN waits for the script, so its own line about the refusal is the next one that matters.
             if revoked := _REVOKED_SERIAL.fullmatch(entry.message):
@@ -330,6 +349,8 @@ class ConnectionLog:
         elif established := _ESTABLISHED.match(text):
             # Behind the line about a displaced session, OpenVPN leaves the client's name and address out.
             self._connect_last(entry.unit, established["name"])
+        elif _OWN_ERROR.match(text):
+            self._add_line(entry)
 
     def _key(self, unit: str, address: str, port: int | str) -> str:
         return f"{unit} {address} {port}"
@@ -444,6 +465,25 @@ class ConnectionLog:
             f"{int(session.start.time)} {session.unit}",
         )
 
+    def _add_line(self, entry: Entry) -> None:
+        """Add a line of the journal, unless this hour's bytes are used up."""
+        hour = int(entry.moment.time // LINES_PERIOD)
+        if hour != self.lines_hour:
+            self.lines_hour, self.lines_bytes = hour, 0
+        event = {
+            "event": "journal",
+            "time": show_time(entry.moment.time),
+            "gateway": self.gateway,
+            "unit": entry.unit,
+            "message": escape(entry.message, MAX_LINE),
+        }
+        size = len(json.dumps(event)) + EVENT_BYTES
+        if self.lines_bytes + size > LINES_BYTES:
+            self.dropped += 1
+            return
+        self.lines_bytes += size
+        self._wait(event, entry.cursor)
+
     def _wait(self, event: dict[str, Any], identity: str) -> None:
         """Add an event to those that wait; its `id` is the same if it is derived again."""
         text = json.dumps([identity, {key: event[key] for key in event if key not in ("received", "sent")}])
@@ -551,10 +591,13 @@ class ConnectionLog:
 
 
 def read_journal(cursor: str) -> Iterator[Entry]:
-    """Yield OpenVPN's lines behind a cursor, or of the last minutes without one or if journalctl does not take it."""
+    """Yield lines behind a cursor, or of the last minutes without one or if journalctl does not take it."""
     where = f"--after-cursor={cursor}" if cursor else "--since=-5min"
     command = ["journalctl", "--quiet", "--no-pager", "--output=json", where]
-    command += ["--output-fields=MESSAGE,_PID,_COMM,_SYSTEMD_UNIT", "_COMM=openvpn", "_COMM=sh"]
+    command += ["--output-fields=MESSAGE,_PID,_COMM,_SYSTEMD_UNIT,UNIT", "_COMM=openvpn", "_COMM=sh"]
+    command += ["+", f"_SYSTEMD_UNIT={AGENT}.service"]
+    # systemd's own lines from warnings on.
+    command += ["+", "_PID=1", *(f"PRIORITY={priority}" for priority in range(5))]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout
         yield from filter(None, map(read_entry, process.stdout))

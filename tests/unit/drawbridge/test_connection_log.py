@@ -126,3 +126,40 @@ def test_a_log_without_events_is_no_error(deployed: Account, enrol: Enrol) -> No
     deployed.client("logs").create_log_group(logGroupName=deployed.names.connections)
     enrol("alice")
     assert run("alice").stdout == "alice has not connected within this time\n"
+
+
+def journal(age: float, message: str, unit: str = "drawbridge-agent") -> dict[str, Any]:
+    return {"event": "journal", "time": entry("connected", age)["time"], "unit": unit, "message": message}
+
+
+def show_logs(*arguments: str) -> Any:
+    return CliRunner().invoke(cli, ["gateway", "logs", "--no-login", *arguments, "--stack", STACK])
+
+
+def test_the_errors_of_a_gateway_are_read_without_a_login(write: Write) -> None:
+    write(
+        journal(30, "the first"),
+        entry("connected", 25),
+        journal(20, "Options error: \x1b[2J", "openvpn-server@server"),
+        {"event": "journal", "time": "never"},
+    )
+    twice = journal(10, "release refused")
+    write(twice, twice)
+    write(journal(5, "the other gateway's"), names=Names(STACK, "b"))
+    result = show_logs("--lines", "2")
+    assert result.exit_code == 0, result.output
+    assert [line.partition(" ")[2] for line in result.stdout.splitlines()] == [
+        "openvpn-server@server: Options error: \\x1b[2J",
+        "drawbridge-agent: release refused",
+    ]
+    assert len(show_logs().stdout.splitlines()) == 3
+    assert show_logs("--lines", "0").stdout == ""
+    second = show_logs("--second")
+    assert second.stdout.endswith("drawbridge-agent: the other gateway's\n") and second.stdout.count("\n") == 1
+
+
+def test_without_a_log_or_to_follow_it_a_login_is_needed(deployed: Account) -> None:
+    result = show_logs()
+    assert (result.exit_code, "has no connection log" in result.output) == (1, True)
+    result = show_logs("--follow")
+    assert (result.exit_code, "--follow needs a login" in result.output) == (2, True)

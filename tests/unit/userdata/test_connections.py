@@ -17,6 +17,7 @@ import pytest
 from moto import mock_aws
 
 import contract
+from drawbridge.operate import monthly_cost
 from tests.support.sources import load_script
 from userdata.cloud_config import FILES
 
@@ -318,6 +319,50 @@ def test_a_line_of_the_journal(connections: ModuleType) -> None:
     assert connections.read_entry(b"no JSON") is None
 
 
+def journal_line(**fields: str) -> bytes:
+    return json.dumps(
+        {"__CURSOR": "c", "__REALTIME_TIMESTAMP": "1795864960000000", "__MONOTONIC_TIMESTAMP": "1", **fields}
+    ).encode()
+
+
+def test_why_a_gateway_fails_is_in_the_log(gateway: Gateway, connections: ModuleType) -> None:
+    """The agent's lines, systemd's about our units, and OpenVPN's errors of itself; nothing of packets."""
+    lines = (
+        {"_SYSTEMD_UNIT": "drawbridge-agent.service", "_PID": "9", "_COMM": "python3", "MESSAGE": "refused \x1b[2J"},
+        {"_SYSTEMD_UNIT": "init.scope", "_PID": "1", "UNIT": "openvpn-server@server.service", "MESSAGE": "Failed."},
+        {"_SYSTEMD_UNIT": "init.scope", "_PID": "1", "UNIT": "ssh.service", "MESSAGE": "not ours"},
+        {"_SYSTEMD_UNIT": "init.scope", "_PID": "1", "MESSAGE": "of no unit"},
+        {"_SYSTEMD_UNIT": "other.service", "_PID": "5", "_COMM": "sh", "MESSAGE": "not ours"},
+    )
+    entries = [connections.read_entry(journal_line(**line)) for line in lines]
+    for entry in filter(None, entries):
+        gateway.log.handle(entry)
+    gateway.write("Options error: Unrecognized option\nData Channel: cipher 'AES-256-GCM'")
+    gateway.write("TLS Error: tls-crypt unwrapping failed from [AF_INET]192.0.2.66:4711")
+    assert [pick(event, "event", "gateway", "unit", "message") for event in gateway.log.waiting] == [
+        ("journal", "lab", "drawbridge-agent", "refused \\x1b[2J"),
+        ("journal", "lab", "openvpn-server@server", "Failed."),
+        ("journal", "lab", "openvpn-server@server", "Options error: Unrecognized option"),
+    ]
+    assert gateway.log.waiting[0]["time"] == "2026-11-28T11:22:40.000Z"
+
+
+def test_an_hours_lines_are_bounded_and_said(gateway: Gateway, connections: ModuleType) -> None:
+    def fail(count: int, time: float) -> None:
+        for number in range(count):
+            moment = connections.Moment(time + number)
+            line = f"{number} " + "x" * 2000
+            gateway.log.handle(connections.Entry("drawbridge-agent", "", moment, f"{time} {number}", line, True))
+
+    fail(100, START)
+    size = sum(len(json.dumps(event)) for event in gateway.log.waiting)
+    assert connections.LINES_BYTES - 2000 < size < connections.LINES_BYTES
+    assert gateway.log.dropped == 100 - len(gateway.log.waiting) > 0
+    before = len(gateway.log.waiting)
+    fail(1, START + 3600)
+    assert len(gateway.log.waiting) == before + 1
+
+
 @pytest.mark.allow_subprocess
 def test_the_journal_is_read_behind_the_cursor_or_from_the_last_minutes(
     connections: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -437,6 +482,10 @@ def test_where_the_log_is_off_nothing_stays(
     monkeypatch.setattr(sys, "argv", ["connections.py"])
     assert connections.main() == 0
     assert not (tmp_path / "state.json").exists()
+
+
+def test_the_journals_bytes_are_those_of_the_cost(connections: ModuleType) -> None:
+    assert monthly_cost.JOURNAL_BYTES * connections.LINES_PERIOD == connections.LINES_BYTES * 3600
 
 
 def test_the_group_is_the_one_of_the_contract() -> None:
