@@ -4,7 +4,7 @@ import contextlib
 import re
 import shlex
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -33,6 +33,14 @@ JOURNAL_UNITS = (
     "drawbridge-watch@*.service",
     "drawbridge-agent.service",
 )
+
+#: The agent's runs, each 30 s, and the connections by which it and the metrics ask OpenVPN.
+_ROUTINE = re.compile(
+    r"systemd\[1\]: ((Starting|Finished) drawbridge-agent\.service|drawbridge-agent\.service: (Deactivated|Consumed))"
+    r"|MANAGEMENT: Client (dis)?connected"
+)
+#: Lines of the journal that are read for each one shown: eight a minute are routine, so 100 lines reach ten hours back.
+_READ_PER_LINE = 50
 
 #: States of a report that do not say how the gateway is now, or say that nothing runs.
 UNCERTAIN_STATES = ("missing", "pending", "stale", "failed")
@@ -537,13 +545,19 @@ def find_displaced(journal: str) -> tuple[DisplacedClient, ...]:
 
 
 def read_logs(target: SshTarget, *, lines: int, follow: bool = False) -> Iterator[str]:
-    """Yield the journal of OpenVPN and the agent, oldest first, for ever if `follow`; raises `GatewayError`."""
-    command = ["sudo", "-n", "journalctl", "--no-pager", "--output=short-iso", f"--lines={lines}"]
+    """Yield the journal of OpenVPN and the agent, oldest first, for ever if `follow`; raises `GatewayError`.
+
+    What is logged each minute while nothing happens is left out, so that a day's events are among a few lines.
+    """
+    read = lines if follow else lines * _READ_PER_LINE
+    command = ["sudo", "-n", "journalctl", "--no-pager", "--output=short-iso", f"--lines={read}"]
     command += [f"--unit={unit}" for unit in JOURNAL_UNITS]
     if follow:
         command.append("--follow")
     with ssh_login.connect(target) as shell:
-        yield from shell.lines(shlex.join(command), timeout=None if follow else ssh_login.COMMAND_TIMEOUT)
+        journal = shell.lines(shlex.join(command), timeout=None if follow else ssh_login.COMMAND_TIMEOUT)
+        events = (line for line in journal if not _ROUTINE.search(line))
+        yield from events if follow else deque(events, maxlen=lines)
 
 
 def retry_release(target: SshTarget) -> None:

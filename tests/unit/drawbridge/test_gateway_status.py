@@ -6,9 +6,11 @@ Does not prove that a real gateway has these units, files and sudo rights: tests
 import json
 import socket
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -547,7 +549,7 @@ def test_the_second_gateway_of_a_stack_that_has_one_gateway(deployed: SshServer,
 def test_logs_are_of_openvpn_and_the_agent(deployed: SshServer, identity: Path) -> None:
     assert run("logs", "--lines", "7", identity=identity) == (0, "line one\nline two\n", "")
     (asked,) = deployed.asked
-    assert "--lines=7" in asked
+    assert "--lines=350" in asked
     assert "--unit=openvpn-server@*.service" in asked
     assert "--unit=drawbridge-agent.service" in asked
     assert "--follow" not in asked
@@ -623,3 +625,30 @@ def test_without_a_login_an_unwell_gateway_exits_1(deployed: SshServer, account:
     account.client("ssm").put_parameter(Name=account.names.report, Value=json.dumps(report), Overwrite=True)
     status = CliRunner().invoke(cli, ["gateway", "status", "--stack", STACK, "--no-login"])
     assert (status.exit_code, "degraded forwarding is off" in status.stdout, deployed.logins) == (1, True, [])
+
+
+def test_logs_leave_out_what_is_logged_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = "2026-11-29T02:12:03+00:00 gateway"
+    routine = [
+        f"{at} systemd[1]: Starting drawbridge-agent.service - Runs the stack's release...\n",
+        f"{at} systemd[1]: drawbridge-agent.service: Deactivated successfully.\n",
+        f"{at} systemd[1]: Finished drawbridge-agent.service - Runs the stack's release.\n",
+        f"{at} openvpn[5]: MANAGEMENT: Client connected from /run/openvpn/server.sock\n",
+        f"{at} openvpn[5]: MANAGEMENT: Client disconnected\n",
+    ]
+    events = [
+        f"{at} openvpn[5]: alice/203.0.113.7:1194 peer info: IV_VER=2.6.3\n",
+        f"{at} systemd[1]: drawbridge-agent.service: Failed with result 'exit-code'.\n",
+        f"{at} openvpn[5]: bob/203.0.113.8:1194 TLS handshake failed\n",
+    ]
+    commands = list[str]()
+
+    def lines(command: str, timeout: float | None) -> list[str]:
+        commands.append(command)
+        return [line for event in events for line in (event, *routine)]
+
+    monkeypatch.setattr(ssh_login, "connect", lambda target: nullcontext(SimpleNamespace(lines=lines)))
+    target = ssh_login.SshTarget(host="192.0.2.1", host_key="")
+    assert list(verbs.read_logs(target, lines=2)) == events[1:]
+    assert list(verbs.read_logs(target, lines=2, follow=True)) == events
+    assert "--lines=100 " in commands[0] and "--lines=2 " in commands[1] and "--follow" in commands[1]
