@@ -187,7 +187,12 @@ class Region:
             address: on the LAN of `site`; any free one by default.
             files: text by path, written before it boots.
             own_kernel: whether it is a `lab.machines.uml.UmlMachine`.
+
+        Raises:
+            UnsupportedProcessor: such a machine does not boot on this processor.
         """
+        if own_kernel:
+            uml.require_processor()
         self._ask(
             Verb.ADD_HOST,
             name=name,
@@ -230,7 +235,13 @@ class Region:
         return self.host(name)
 
     def use_own_kernels(self, enabled: bool) -> None:
-        """Set whether instances launched from now on have a kernel of their own: `lab.machines.uml.UmlMachine`."""
+        """Set whether instances launched from now on have a kernel of their own: `lab.machines.uml.UmlMachine`.
+
+        Raises:
+            UnsupportedProcessor: such a machine does not boot on this processor.
+        """
+        if enabled:
+            uml.require_processor()
         self._ask(Verb.USE_KERNEL, kernel=Kernel.USER_MODE if enabled else Kernel.SHARED)
 
     def use_virtual_machines(self, enabled: bool, progress: Callable[[str], None] = lambda _: None) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, MachineDown, NotInstalled
+from lab.errors import LabError, MachineDown, NotInstalled, UnsupportedProcessor
 from lab.linux import NETNS, ip_batch, listen, run, within
 from lab.machines.container import ENVIRONMENT, LabMachine
 from lab.machines.uml_agent import ADDRESS, CHECKER, MAC, PORT
@@ -425,6 +425,22 @@ def list_children(process: int) -> list[int]:
 def name_tap(name: str) -> str:
     """Return the name of the tap that joins an interface with the kernel's own."""
     return f"t{name}"
+
+
+def require_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Check that User-Mode Linux boots on this machine's processor.
+
+    With AMX the registers of a process have another size than the 6.1 kernel saves, and a host refuses to set a part
+    of them (arch/x86/kernel/fpu/regset.c, `xstateregs_set`). The kernel then panics before its first process runs:
+    "ptrace set fp regs failed".
+
+    Raises:
+        UnsupportedProcessor: it panics there.
+    """
+    if re.search(r"^flags\s*:.*\bamx_tile\b", cpuinfo.read_text(), re.MULTILINE):
+        raise UnsupportedProcessor(
+            "a machine with a kernel of its own (User-Mode Linux) does not boot on a processor with AMX"
+        )
 
 
 def find_modules() -> Path:
