@@ -17,13 +17,17 @@ from ipaddress import IPv4Network
 import pytest
 
 from drawbridge.doctor.path_checks import find_first_broken, judge_path
-from openvpn.bond import render_files
+from openvpn.bond import create_segment_bond, render_files
+from openvpn.bundle import render_bundle
 from openvpn.firewall import render_nftables
 from openvpn.listener import Listener
+from openvpn.topology import BondedSegment
+from pki import tls_crypt
 from tests.support import gateway, pair, waiting
 from tests.support.network_namespace import NetworkNamespace, network_namespace
 from tests.unit.drawbridge.test_path_checks import WHOLE
 from tests.unit.openvpn.test_real_openvpn import (
+    SERVER_NAME,
     TUNNEL,
     UP,
     Process,
@@ -203,6 +207,16 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Path(site, routers, host)
 
 
+def add_tap(namespace: NetworkNamespace, device: str, address: str) -> None:
+    """Add a tap with an address."""
+    for command in (
+        f"tuntap add dev {device} mode tap",
+        f"address add {address} dev {device}",
+        f"link set {device} up",
+    ):
+        run(*namespace.enter("ip", *command.split()))
+
+
 @pytest.fixture
 def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One of the links that two hosts bond, as their kits have it; the bond itself sends each packet over one link."""
@@ -212,12 +226,7 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for namespace, bond, bundle, address in ends:
             called = replace(bond.links[0], remote=bond.links[0].remote and "192.0.2.1", uplink=None)
             profile = render_files(replace(bond, links=(called,)))["etc/drawbridge/links/ovn0.conf"]
-            for command in (
-                "tuntap add dev ovn0 mode tap",
-                f"address add {address} dev ovn0",
-                "link set ovn0 up",
-            ):
-                run(*namespace.enter("ip", *command.split()))
+            add_tap(namespace, "ovn0", address)
             config = site.write(f"{bond.host}.conf", profile + bundle["ovn0"])
             process = site.start_in(namespace, "openvpn", "--suppress-timestamps", "--config", config)
         process.wait_for(UP)
@@ -238,8 +247,30 @@ def test_ten_megabytes_pass_every_path(path: Path) -> None:
             assert path.transfer(way) == str(SIZE), (mtu, told, way)
 
 
-def test_ten_megabytes_pass_a_bonds_link_over_every_path(link: Path) -> None:
+@pytest.fixture
+def gateway_link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One of the links that a host bonds to a gateway, whose tap stands for its bridge."""
+    tunnel = replace(TUNNEL, topology=BondedSegment(), listener=Listener("udp", (1194, 1195)))
+    with open_line(tmp_path_factory.mktemp("b")) as (site, routers):
+        bond = create_segment_bond(tunnel, "alice", remote="192.0.2.1", server_name=SERVER_NAME)
+        ends = zip(site.namespaces, (tunnel.adapters[0], "ovn0"), ("10.1.0.20/24", "10.1.0.10/24"), strict=True)
+        for namespace, device, address in ends:
+            add_tap(namespace, device, address)
+        # There is no filter here that the scripts could tell of members.
+        site.server(None, "--tls-verify", "/bin/true", "--learn-address", "/bin/true", tunnel=tunnel)
+        leaf = site.leaf()
+        keys = (site.authority.certificate, leaf.certificate, leaf.key, tls_crypt.client_key(site.tls_crypt_key))
+        profile = render_bundle(render_files(bond)["etc/drawbridge/links/ovn0.conf"], *keys)
+        site.start_client(profile).wait_for(UP)
+        host = site.namespaces[0]
+        site.start_in(host, sys.executable, "-I", "-c", TRANSFER, "listen", str(SIZE), "0").wait_for("ready")
+        yield Path(site, routers, host)
+
+
+@pytest.mark.parametrize("kind", ["link", "gateway_link"])
+def test_ten_megabytes_pass_a_bonds_link_over_every_path(kind: str, request: pytest.FixtureRequest) -> None:
     """With the default of `pathMtu`: both ends of a link have routers fragment what is too big."""
+    link = request.getfixturevalue(kind)
     for mtu, told in ((1500, True), (1280, True), (1400, False), (1312, False), (1280, False)):
         link.narrow(mtu, told=told)
         for way in ("download", "upload"):
