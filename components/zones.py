@@ -21,6 +21,11 @@ def find_offering_zones(instance_type: str) -> frozenset[str]:
     return frozenset(offerings.locations)
 
 
+def find_vcpus(instance_type: str) -> int:
+    """Return how many virtual processors an instance type has."""
+    return aws.ec2.get_instance_type(instance_type=instance_type).default_vcpus
+
+
 def suggest_types(*zones: str) -> str:
     """Return the remedy that names types which one of the zones offers."""
     offerings = aws.ec2.get_instance_type_offerings(

@@ -19,6 +19,8 @@ def dynamic_range(tunnel: Tunnel) -> tuple[IPv4Address, IPv4Address] | None:
     half is used where no fixed address lies in it and it is large enough: then fixed addresses come and go below it
     without a change of the server's configuration, that is without a restart. Otherwise it is the longest free run.
     """
+    if tunnel.listener.sharing > 1:
+        return None  # Each process would hand out the same ones.
     pool = tunnel.pool
     fixed = sorted({c.address for c in tunnel.clients if c.address} | {tunnel.layout.address})
     half = pool.network_address + pool.num_addresses // 2
@@ -30,7 +32,9 @@ def dynamic_range(tunnel: Tunnel) -> tuple[IPv4Address, IPv4Address] | None:
 
 @derive_once
 def segment_addresses(tunnel: Tunnel) -> Mapping[str, IPv4Address]:
-    """Return the address of each client of a segment by its name: all are fixed, since the filter names them.
+    """Return the address of each client by its name, where all are fixed.
+
+    The filter of a segment names them, and processes that share a port give a client the same one.
 
     A client that declares none gets an address that follows from its name, or the next free one; so one more client
     changes no other's. A bridge has none: its host has addresses of the LAN.
@@ -47,13 +51,19 @@ def segment_addresses(tunnel: Tunnel) -> Mapping[str, IPv4Address]:
 
 
 @derive_once
+def fixed_addresses(tunnel: Tunnel) -> Mapping[str, IPv4Address]:
+    """Return the address of each client that always has the same, by its name."""
+    if tunnel.layout.is_segment or tunnel.listener.sharing > 1:
+        return segment_addresses(tunnel)
+    return {client.name: client.address for client in tunnel.clients if client.address}
+
+
+@derive_once
 def fixed_addresses6(tunnel: Tunnel) -> Mapping[str, IPv6Address]:
     """Return the IPv6 address of each client that always has the same, by its name."""
     if tunnel.ipv6 is None:
         return {}
-    declared = {client.name: client.address for client in tunnel.clients if client.address}
-    fixed = segment_addresses(tunnel) if tunnel.layout.is_segment else declared
-    pool = tunnel.ipv6.pool
+    fixed, pool = fixed_addresses(tunnel), tunnel.ipv6.pool
     offsets = {name: int(address) - int(tunnel.pool.network_address) for name, address in fixed.items()}
     chosen = {c.name: int(c.address6) & int(pool.hostmask) for c in tunnel.clients if c.address6}
     # Where a client has chosen what another client's IPv4 address leads to, the other one moves out of the way.

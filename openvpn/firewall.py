@@ -63,11 +63,17 @@ def render_nftables(
         "peers6": pool6 if tunnel.client_to_client else (),
     }
     protocol = tunnel.listener.protocol
+    ports, choice = tunnel.listener.process_ports, _choose_process(tunnel.listener)
+    interfaces = ", ".join(f'"{name}"' for name in tunnel.interfaces)
     new_sessions = _FIRST_PACKETS[protocol] * tunnel.clients_per_address * len(tunnel.listener.ports)
     values = {
-        "TUNNEL": tunnel.layout.interface,
+        "TUNNEL": interfaces if len(tunnel.interfaces) == 1 else f"{{ {interfaces} }}",
+        "INTERFACES": interfaces,
         "PROTOCOL": protocol,
-        "PORT": "-".join(map(str, dict.fromkeys(tunnel.listener.port_range))),
+        "PORT": _spell_ports(ports),
+        "CLOSED": Template(_CLOSED).substitute(choice) if choice else "",
+        "CHOICE": Template(_CHOICE).substitute(choice) if choice else "",
+        "RESTORED": Template(_RESTORED).substitute(choice) if choice else "",
         "MSS": tunnel.segment_size,
         "MSS6": tunnel.segment_size - _IPV6_EXTRA,
         "CLIENT_MSS": tunnel.client_segment_size,
@@ -106,6 +112,24 @@ def render_nftables(
     )
     rules = render_table("The gateway's firewall", TABLE, body)
     return f"{rules}\n{segment_filter.render_nftables(tunnel)}" if segment else rules
+
+
+def _spell_ports(ports: tuple[int, ...]) -> str:
+    return "-".join(map(str, dict.fromkeys((ports[0], ports[-1]))))
+
+
+def _choose_process(listener: Listener) -> dict[str, object]:
+    """Return the values of the rules that hand clients to processes which share a port; none for one process."""
+    first, *others = listener.process_ports
+    if listener.sharing == 1:
+        return {}
+    return {
+        "PROTOCOL": listener.protocol,
+        "SHARED": first,
+        "OTHERS": _spell_ports(tuple(others)),
+        "SHARING": listener.sharing,
+        "PORTS": ", ".join(f"{number} : {port}" for number, port in enumerate(listener.process_ports)),
+    }
 
 
 def path_chain(path_mtu: int) -> str:
@@ -147,7 +171,7 @@ def translated_ports(listener: Listener) -> tuple[int, int]:
 
     Packets to the tunnel's ports are not tracked, so a reply to a client there would not be translated back.
     """
-    first, last = listener.port_range
+    first, last = listener.process_ports[0], listener.process_ports[-1]
     below, above = (_UNPRIVILEGED, first - 1), (max(last + 1, _UNPRIVILEGED), 65535)
     return max(below, above, key=lambda ports: ports[1] - ports[0])
 
@@ -197,7 +221,7 @@ set flows6 {
 _SPOOFING = """\
 chain tunnel {
     type filter hook prerouting priority raw; policy accept;
-    iifname != "$TUNNEL" accept
+    iifname != $TUNNEL accept
     ip daddr 169.254.0.0/16 counter name metadata drop
     ip6 daddr $METADATA6 counter name metadata drop
     ip saddr != @sources counter name spoofed drop
@@ -211,30 +235,44 @@ chain tunnel {
 _UNTRACKED = """\
 chain untracked {
     type filter hook prerouting priority raw; policy accept;
-    iifname "$TUNNEL" accept
+    iifname $TUNNEL accept
     fib daddr type != local accept
-    $PROTOCOL dport $PORT $NEW_SESSION \\
+$CLOSED    $PROTOCOL dport $PORT $NEW_SESSION \\
         update @openers { ip saddr limit rate over $NEW_SESSIONS/minute burst $NEW_SESSIONS packets } \\
         counter name sessions drop
     $PROTOCOL dport $PORT notrack
-    ip saddr @admin tcp dport 22 notrack
+$CHOICE    ip saddr @admin tcp dport 22 notrack
 }
 chain untracked_replies {
     type filter hook output priority raw; policy accept;
     $PROTOCOL sport $PORT notrack
-    tcp sport 22 ip daddr @admin notrack
+$RESTORED    tcp sport 22 ip daddr @admin notrack
 }
+"""
+
+# Processes that share a port: behind the limits the filter writes into each packet which of them it is for, and into
+# their answers the port that clients know. By the address alone: a home router may give a session another port, and
+# OpenVPN follows it only within a process. The seed is fixed, else each load of the filter would deal anew and end all
+# sessions.
+_CLOSED = """\
+    $PROTOCOL dport $OTHERS drop
+"""
+_CHOICE = """\
+    $PROTOCOL dport $SHARED $PROTOCOL dport set jhash ip saddr mod $SHARING seed 0x5eed map { $PORTS }
+"""
+_RESTORED = """\
+    $PROTOCOL sport $OTHERS $PROTOCOL sport set $SHARED
 """
 
 # A TCP sender whose segments are too big for the path learns of it by an error that many networks drop.
 _TCP_SEGMENTS = """\
 chain segments_from_clients {
     type filter hook prerouting priority mangle; policy accept;
-    iifname != "$TUNNEL" tcp dport $PORT tcp flags syn / syn,rst tcp option maxseg size set $OUTER_MSS
+    iifname != $TUNNEL tcp dport $PORT tcp flags syn / syn,rst tcp option maxseg size set $OUTER_MSS
 }
 chain segments_to_clients {
     type filter hook output priority mangle; policy accept;
-    oifname != "$TUNNEL" tcp sport $PORT tcp flags syn / syn,rst tcp option maxseg size set $OUTER_MSS
+    oifname != $TUNNEL tcp sport $PORT tcp flags syn / syn,rst tcp option maxseg size set $OUTER_MSS
 }
 """
 
@@ -258,7 +296,7 @@ set fragmented {
 }
 chain fragments {
     type filter hook prerouting priority -450; policy accept;
-    iifname "$TUNNEL" accept
+    iifname $TUNNEL accept
     ip frag-off & 0x3fff == 0x2000 udp dport $PORT update @fragmented { ip saddr }
 }
 """
@@ -289,9 +327,9 @@ chain input {
     ct state new jump flows
     icmp type echo-request accept
     icmpv6 type { echo-request, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query } accept
-    iifname != "$TUNNEL" udp sport 67 udp dport 68 accept
-    iifname != "$TUNNEL" ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
-    iifname != "$TUNNEL" ip saddr @allowed $PROTOCOL dport $PORT accept
+    iifname != $TUNNEL udp sport 67 udp dport 68 accept
+    iifname != $TUNNEL ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
+    iifname != $TUNNEL ip saddr @allowed $PROTOCOL dport $PORT accept
     ip saddr @admin tcp dport 22 accept
 $GROUPS
     limit rate 5/second log prefix "drawbridge refused input: "
@@ -301,8 +339,8 @@ $GROUPS
 
 # Multicast that crosses a segment reaches the gateway too; the segment's own table filters it.
 _GROUPS = """\
-    iifname "$TUNNEL" ip daddr 224.0.0.0/4 accept
-    iifname "$TUNNEL" ip6 daddr ff00::/8 accept
+    iifname $TUNNEL ip daddr 224.0.0.0/4 accept
+    iifname $TUNNEL ip6 daddr ff00::/8 accept
 """
 
 # The maximum segment size comes first: the answer to a SYN already belongs to an established connection. It says what
@@ -311,7 +349,7 @@ _FORWARD = """\
 chain segments {
     tcp option maxseg size set $MSS
     meta nfproto ipv6 tcp option maxseg size set $MSS6
-    oifname != "$TUNNEL" return
+    oifname != $TUNNEL return
 $MEASURED    tcp option maxseg size set $CLIENT_MSS
     meta nfproto ipv6 tcp option maxseg size set $CLIENT_MSS6
 }
@@ -320,13 +358,13 @@ chain forward {
     tcp flags syn / syn,rst jump segments
     ct state vmap { established : accept, related : accept, invalid : drop }
     ct state new jump flows
-    iifname "$TUNNEL" ip daddr @resolvers counter name refused_forward drop
-    iifname "$TUNNEL" oifname != "$TUNNEL" ip daddr @destinations accept
-    iifname "$TUNNEL" oifname "$TUNNEL" ip daddr @peers accept
-    iifname != "$TUNNEL" oifname "$TUNNEL" ip saddr @vpc ip daddr @reachable accept
-    iifname "$TUNNEL" oifname != "$TUNNEL" ip6 daddr @destinations6 accept
-    iifname "$TUNNEL" oifname "$TUNNEL" ip6 daddr @peers6 accept
-    iifname != "$TUNNEL" oifname "$TUNNEL" ip6 saddr @opened6 ip6 daddr @clients6 accept
+    iifname $TUNNEL ip daddr @resolvers counter name refused_forward drop
+    iifname $TUNNEL oifname != $TUNNEL ip daddr @destinations accept
+    iifname $TUNNEL oifname $TUNNEL ip daddr @peers accept
+    iifname != $TUNNEL oifname $TUNNEL ip saddr @vpc ip daddr @reachable accept
+    iifname $TUNNEL oifname != $TUNNEL ip6 daddr @destinations6 accept
+    iifname $TUNNEL oifname $TUNNEL ip6 daddr @peers6 accept
+    iifname != $TUNNEL oifname $TUNNEL ip6 saddr @opened6 ip6 daddr @clients6 accept
     limit rate 5/second log prefix "drawbridge refused forward: "
     counter name refused_forward
 }
@@ -336,7 +374,7 @@ chain forward {
 _OUTPUT = """\
 chain output {
     type filter hook output priority filter; policy accept;
-    oifname "$TUNNEL" tcp flags syn / syn,rst jump segments
+    oifname $TUNNEL tcp flags syn / syn,rst jump segments
     meta skuid != 0 ip daddr 169.254.169.254 counter name metadata reject
     meta skuid != 0 ip6 daddr fd00:ec2::254 counter name metadata reject
 }
@@ -347,7 +385,7 @@ chain output {
 _POSTROUTING = """\
 chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
-    oifname != { "lo", "$TUNNEL" } ip saddr @sources meta l4proto { tcp, udp } masquerade to :$TRANSLATED
-    oifname != { "lo", "$TUNNEL" } ip saddr @sources masquerade
+    oifname != { "lo", $INTERFACES } ip saddr @sources meta l4proto { tcp, udp } masquerade to :$TRANSLATED
+    oifname != { "lo", $INTERFACES } ip saddr @sources masquerade
 }
 """

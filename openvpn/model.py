@@ -105,7 +105,7 @@ class Tunnel:
     topology: Topology = field(default_factory=Routed)
     """What the tunnel is: a routed network, a segment, or the link of a pair."""
     listener: Listener = field(default_factory=Listener)
-    """Transport protocol, and a port for each process; hosts of a bonded segment connect to all of them."""
+    """Transport protocol and ports; hosts of a bonded segment connect to all of them."""
     pool: IPv4Network
     """Network of the tunnel, /16 to /29 as OpenVPN takes them; the server has one of its addresses."""
     routes: tuple[IPv4Network, ...] = ()
@@ -177,7 +177,7 @@ class Tunnel:
 
     @property
     def processes(self) -> tuple[ServerProcess, ...]:
-        """The OpenVPN server processes, one for each of the listener's ports; all serve the same clients.
+        """The OpenVPN server processes, each with a port of its own; all serve the same clients.
 
         The link of a pair has none: it runs units of its own.
         """
@@ -185,13 +185,18 @@ class Tunnel:
             return ()
         return tuple(
             ServerProcess(instance=f"server{number or ''}", adapter=f"{self.layout.device}{number}", port=port)
-            for number, port in enumerate(self.listener.ports)
+            for number, port in enumerate(self.listener.process_ports)
         )
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """Network interfaces of all processes."""
         return tuple(process.adapter for process in self.processes)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Network interfaces that clients' packets come in by: one, or that of each process of a routed tunnel."""
+        return self.adapters if isinstance(self.topology, Routed) else (self.layout.interface,)
 
     @property
     def max_sessions(self) -> int:

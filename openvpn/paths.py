@@ -29,6 +29,9 @@ class Paths:
     verify_member = "/etc/drawbridge/verify-member"
     """Script that OpenVPN asks whether a client of a segment may connect: not while it is suspended."""
 
+    note_session = "/etc/drawbridge/note-session"
+    """Script by which processes that share a port say which clients they have."""
+
     @property
     def config(self) -> str:
         """Configuration that `openvpn-server@<instance>` starts with."""

@@ -11,9 +11,10 @@ for an empty word: that finds every option, and the last line is never reached, 
 
 import re
 from collections.abc import Iterator, Set
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from openvpn.addressing import fixed_addresses6, segment_addresses
+from openvpn.addressing import fixed_addresses, fixed_addresses6
 from openvpn.model import Tunnel, derive_once
 from openvpn.server import redirect_options, resolver_options
 from openvpn.syntax import spell_network
@@ -85,6 +86,12 @@ def accepted_options(profile: str) -> tuple[str, ...]:
     return tuple(_ACCEPTED.findall(profile))
 
 
+@derive_once
+def _without_sharing(tunnel: Tunnel) -> Tunnel:
+    """Return the tunnel as if one process served it: a bundle stays as it is when the gateway gets more of them."""
+    return replace(tunnel, listener=replace(tunnel.listener, sharing=1))
+
+
 def _addresses(tunnel: Tunnel, client: str) -> Iterator[str]:
     """Yield how the options begin that give a client its addresses; with its own address, they are whole."""
     if not tunnel.layout.is_segment:
@@ -92,14 +99,11 @@ def _addresses(tunnel: Tunnel, client: str) -> Iterator[str]:
     yield f"route-gateway {tunnel.layout.address}"
     if client == tunnel.bridge:
         return  # Its host has addresses of the LAN.
-    if tunnel.layout.is_segment:
-        address = segment_addresses(tunnel).get(client)
-    else:
-        declared = tunnel.clients_by_name.get(client)
-        address = declared.address if declared else None
+    single = _without_sharing(tunnel)
+    address = fixed_addresses(single).get(client)
     yield f"ifconfig {address} {tunnel.layout.network.netmask}" if address else "ifconfig "
     if ipv6 := tunnel.ipv6:
-        address6 = fixed_addresses6(tunnel).get(client)
+        address6 = fixed_addresses6(single).get(client)
         yield f"ifconfig-ipv6 {address6}/{ipv6.pool.prefixlen} {ipv6.address}" if address6 else "ifconfig-ipv6 "
 
 

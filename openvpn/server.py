@@ -5,7 +5,7 @@ Source: the reference manual for OpenVPN 2.6, openvpn(8); the reasons for option
 
 from collections.abc import Iterator
 
-from openvpn.addressing import dynamic_range, first_dynamic6, fixed_addresses6, segment_addresses, source_macs
+from openvpn.addressing import dynamic_range, first_dynamic6, fixed_addresses, fixed_addresses6, source_macs
 from openvpn.model import BLOCKED6, ServerProcess, Tunnel, TunnelClient
 from openvpn.paths import Paths
 from openvpn.syntax import render_lines, spell_network
@@ -56,6 +56,10 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
     # OpenVPN waits for the script; the packet filter's rate for new sessions bounds how often it runs.
     yield "script-security 2"
     yield f'tls-crypt-v2-verify "/bin/sh {Paths.verify_key}"'
+    if tunnel.listener.sharing > 1:
+        # The kernel's route to a client follows it to the process that it has connected to (client_routes.py).
+        yield f'client-connect "/bin/sh {Paths.note_session} {paths.runtime}"'
+        yield f'client-disconnect "/bin/sh {Paths.note_session} {paths.runtime}"'
     yield "dh none"
     yield "tls-version-min 1.2"
     yield "remote-cert-tls client"
@@ -160,8 +164,7 @@ def _client_options(client: TunnelClient, tunnel: Tunnel) -> Iterator[str]:
         yield f"max-routes-per-client {len(macs) + FOREIGN_MACS}"
     if not tunnel.layout.pushes_addresses or client.name == tunnel.bridge:
         return  # The host has its addresses on its bond or its bridge, not on the tunnel's device.
-    address = segment_addresses(tunnel)[client.name] if tunnel.layout.is_segment else client.address
-    if address:
+    if address := fixed_addresses(tunnel).get(client.name):
         yield f"ifconfig-push {address} {tunnel.layout.network.netmask}"
     if tunnel.ipv6 and (address6 := fixed_addresses6(tunnel).get(client.name)):
         yield f"ifconfig-ipv6-push {address6}/{tunnel.ipv6.pool.prefixlen} {tunnel.ipv6.address}"

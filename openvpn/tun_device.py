@@ -5,7 +5,7 @@ no privilege to do so, and a client's network comes or goes without a restart.
 Source: systemd.netdev(5), systemd.network(5).
 """
 
-from openvpn.model import Tunnel
+from openvpn.model import Tunnel, TunnelIPv6
 from openvpn.networkd import USER, name_files, render_wait
 from openvpn.topology import Routed
 
@@ -14,23 +14,33 @@ def render_files(tunnel: Tunnel) -> dict[str, str]:
     """Return the files of a routed tunnel by their paths under `/`; none for any other tunnel."""
     if not isinstance(tunnel.topology, Routed):
         return {}
-    device = tunnel.layout.interface
-    network = _NETWORK.format(device=device, mtu=tunnel.mtu) + _addresses(tunnel) + _routes(tunnel)
-    return {
-        **name_files({f"{device}.netdev": _DEVICE.format(device=device), f"{device}.network": network}),
-        "etc/systemd/system/openvpn-server@.service.d/routed.conf": render_wait((device,)),
-    }
+    files = {}
+    for device in tunnel.adapters:
+        files[f"{device}.netdev"] = _DEVICE.format(device=device)
+        files[f"{device}.network"] = _NETWORK.format(device=device, mtu=tunnel.mtu)
+        if tunnel.ipv6 and device != tunnel.layout.interface:
+            # systemd-networkd switches IPv6 off on a device without an address.
+            files[f"{device}.network"] += _address6(tunnel.ipv6, 128)
+    files[f"{tunnel.layout.interface}.network"] += _addresses(tunnel) + _routes(tunnel)
+    shares = tunnel.listener.sharing > 1
+    wait = render_wait(tunnel.adapters, wants="drawbridge-client-routes.service" if shares else "")
+    sessions = "RuntimeDirectory=openvpn-%i/sessions\n" if shares else ""
+    return {**name_files(files), "etc/systemd/system/openvpn-server@.service.d/routed.conf": wait + sessions}
 
 
 def _addresses(tunnel: Tunnel) -> str:
     text = f"\n[Address]\nAddress={tunnel.layout.address}/{tunnel.layout.network.prefixlen}\n"
-    if ipv6 := tunnel.ipv6:
-        text += f"\n[Address]\nAddress={ipv6.address}/{ipv6.pool.prefixlen}\nDuplicateAddressDetection=none\n"
-    return text
+    return text + (_address6(tunnel.ipv6, tunnel.ipv6.pool.prefixlen) if tunnel.ipv6 else "")
+
+
+def _address6(ipv6: TunnelIPv6, prefix: int) -> str:
+    return f"\n[Address]\nAddress={ipv6.address}/{prefix}\nDuplicateAddressDetection=none\n"
 
 
 def _routes(tunnel: Tunnel) -> str:
-    return "".join(f"\n[Route]\nDestination={lan}\n" for lan in tunnel.lans)
+    # Of several processes' devices the first one has them; the route to a client of another process comes before it.
+    metric = "Metric=1024\n" if tunnel.listener.sharing > 1 else ""
+    return "".join(f"\n[Route]\nDestination={lan}\n{metric}" for lan in tunnel.lans)
 
 
 _DEVICE = f"""\

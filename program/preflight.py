@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+import pulumi
+
 from components.account_quotas import check_addresses, check_vpcs
 from components.authority_provider import BATCH
 from components.existing_vpc import ExistingVpc, ExistingVpcArgs, find_existing_vpc
@@ -11,10 +13,11 @@ from components.own_account import check_own_account
 from components.parameter_quotas import check_parameters, count_needed
 from components.prepared_image import check_prepared_image
 from components.public_name import check_public_name
-from components.zones import choose_zones
+from components.zones import choose_zones, find_vcpus
 from contract import GATEWAYS, Names
 from images import PREPARED
-from settings.model import Settings, Vpc
+from settings.model import MAX_PROCESSES, Settings, Vpc
+from settings.problems import problem_at
 
 #: Section of the settings of each gateway's VPC.
 SECTIONS = ("network", "pair")
@@ -47,6 +50,21 @@ def check_account(settings: Settings) -> None:
     if settings.gateway.hosted_zone_id and settings.gateway.hostname:
         names = Names(settings.stack, GATEWAYS[0])
         check_public_name(names, settings.gateway.hosted_zone_id, settings.gateway.hostname)
+
+
+def choose_processes(settings: Settings) -> Settings:
+    """Return the settings with a number of OpenVPN processes; warn of more than the instance type has vCPUs."""
+    gateway = settings.gateway
+    if gateway.processes == 1:
+        return settings
+    vcpus = find_vcpus(gateway.instance_type)
+    if gateway.processes == "auto":
+        chosen = gateway.model_copy(update={"processes": min(vcpus, MAX_PROCESSES)})
+        return settings.model_copy(update={"gateway": chosen})
+    if gateway.processes > vcpus:
+        reason = f"is more than the {vcpus} vCPUs of {gateway.instance_type}: more processes than that carry no more"
+        pulumi.log.warn(str(problem_at("gateway.processes", gateway.processes, reason, "use auto")))
+    return settings
 
 
 def find_placements(settings: Settings) -> dict[str, Placement]:

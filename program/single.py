@@ -28,7 +28,7 @@ from program.gateway import (
     list_revocations,
 )
 from program.kits import create_kit_users, render_kits
-from program.preflight import check_account, find_placements, list_vpc_ranges
+from program.preflight import check_account, choose_processes, find_placements, list_vpc_ranges
 from program.secrets import create_bundles_bucket, create_secrets_key
 from program.tunnel import reachable_vpc, tunnel_from_settings, with_ipv6, with_vpc_routes
 from settings.checks.overlaps import check_vpc_overlap
@@ -39,6 +39,7 @@ from userdata import release
 
 def deploy(settings: Settings) -> None:
     """Declare the stack's resources and outputs."""
+    settings = choose_processes(settings)
     names = contract.Names(settings.stack)
     tunnel = tunnel_from_settings(settings)
     listener, routed = tunnel.listener, tunnel.vpc_routes

@@ -15,11 +15,17 @@ BONDED_KEEPALIVE = (1, 5)
 
 
 def tunnel_from_settings(settings: Settings) -> Tunnel:
-    """Return the tunnel and its clients, without what depends on the VPC."""
+    """Return the tunnel and its clients, without what depends on the VPC.
+
+    A number of processes that depends on the instance type must be known before (`program.preflight.choose_processes`).
+    """
     section = settings.tunnel
     tunnel = Tunnel(
         topology=topology_from_settings(settings),
-        listener=Listener.consecutive(section.protocol, section.port, section.links),
+        listener=replace(
+            Listener.consecutive(section.protocol, section.port, section.links),
+            sharing=1 if settings.gateway.processes == "auto" else settings.gateway.processes,
+        ),
         pool=section.pool,
         routes=section.routes,
         nat=section.nat,

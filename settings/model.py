@@ -38,6 +38,9 @@ DEFAULT_KEEPALIVE = (1, 7)
 #: A family and a size (Amazon EC2 Instance Types, "Naming conventions").
 INSTANCE_TYPE = r"^[a-z]+[a-z0-9-]*\d[a-z0-9-]*\.(nano|micro|small|medium|large|(\d+)?xlarge|metal(-\d+xl)?)$"
 
+#: Each process opens a device and takes 10 MB of memory; larger machines' networks are busy before.
+MAX_PROCESSES = 16
+
 #: A unicast address: the last bit of its first byte is 0 (IEEE 802).
 MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 
@@ -61,6 +64,13 @@ def _normalize_mac(value: object) -> object:
 def _parse_ipv6(value: object) -> object:
     """Return one of the words, or an IPv6 range; raises ValueError."""
     return value if value in ("none", "delegated", "advertised") else IPv6Network(str(value))
+
+
+def _parse_processes(value: object) -> object:
+    """Return `auto`, or a number of processes; raises ValueError."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PROCESSES):
+        return value
+    raise ValueError
 
 
 def _parse_range(value: object) -> object:
@@ -180,6 +190,10 @@ class Gateway(Section):
     """Size of the root volume, GiB."""
     credits: Literal["standard", "unlimited"] = "standard"
     """CPU of a burstable instance above its baseline: as far as its credits go, or without end at a price."""
+    processes: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_PROCESSES)], PlainValidator(_parse_processes)
+    ] = 1
+    """OpenVPN processes that share the tunnel's port; `auto`: one for each vCPU of the instance type."""
     metrics: Literal["basic", "full", "off"] = "basic"
     """What the gateway sends to CloudWatch, which bills each metric by the hour."""
     maintenance_window: str = Field(default="sun:03:00-sun:04:00", pattern=maintenance.PATTERN)

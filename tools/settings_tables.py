@@ -58,7 +58,7 @@ def describe_value(kind: Any, noun: str, metadata: Sequence[Any] = ()) -> str:
         return describe_value(arguments[0], noun, [*inner, *metadata])
     if origin is Literal:
         words = [f"`{word}`" for word in arguments]
-        return f"{', '.join(words[:-1])} or {words[-1]}"
+        return f"{', '.join(words[:-1])} or {words[-1]}" if words[1:] else words[0]
     if origin in (Union, UnionType):
         words = [describe_value(part, noun, metadata) for part in arguments if part is not NoneType]
         return ", ".join(words[:-1]).replace(" or ", ", ") + f" or {words[-1]}" if words[1:] else words[0]

@@ -16,7 +16,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from contract import GATEWAY_SECRETS
-from openvpn import firewall, segment_bridge, server, sysctl, tun_device
+from openvpn import addressing, firewall, segment_bridge, server, sysctl, tun_device
 from openvpn.model import ENVELOPE, Tunnel
 from openvpn.paths import Paths
 from userdata.cloud_config import FILES
@@ -110,6 +110,7 @@ def build(
         **{f"root/{path}": text for path, text in _metrics_files(metrics).items()},
         **({f"root/{CONNECTIONS_DROP_IN}": START_CONNECTIONS} if connection_log else {}),
         **(_path_files(tunnel) if tunnel.measured_paths else {}),
+        **(_sharing_files(tunnel) if tunnel.listener.sharing > 1 else {}),
     }
     archive = pack({path: text.encode() for path, text in contents.items()}, directories=("ccd", "revoked"))
     _check_size(contents, archive, len(clients), len(revoked))
@@ -199,11 +200,33 @@ START_CONNECTIONS = "[Unit]\nWants=drawbridge-connections.service\n"
 def _path_files(tunnel: Tunnel) -> dict[str, str]:
     """Return what only a gateway has that measures its clients' paths: the script, its settings and its unit."""
     sizes = {firewall.path_chain(path): path - ENVELOPE for path in tunnel.measured_paths}
-    settings = {"device": tunnel.layout.interface, "paths": sizes, "unknown": tunnel.path_mtu - ENVELOPE}
+    # With several devices, routes say which one a client is reached by.
+    device = tunnel.layout.interface if len(tunnel.interfaces) == 1 else ""
+    settings = {"device": device, "paths": sizes, "unknown": tunnel.path_mtu - ENVELOPE}
     return {
         "path_mtu.py": (FILES / "path_mtu.py").read_text(),
         "path-mtu.json": json.dumps(settings) + "\n",
         **{f"root/{path}": text for path, text in _read_tree(FILES / "routed").items()},
+    }
+
+
+def _sharing_files(tunnel: Tunnel) -> dict[str, str]:
+    """Return what only a gateway has whose processes share a port: the script that sets routes, and its settings."""
+    addresses, addresses6 = addressing.fixed_addresses(tunnel), addressing.fixed_addresses6(tunnel)
+    clients = {
+        client.name: [
+            str(addresses[client.name]),
+            *([str(addresses6[client.name])] if client.name in addresses6 else []),
+            *map(str, client.lan),
+        ]
+        for client in tunnel.clients
+    }
+    devices = {process.instance: process.adapter for process in tunnel.processes}
+    settings = {"source": str(tunnel.layout.address), "devices": devices, "clients": clients}
+    return {
+        "client_routes.py": (FILES / "client_routes.py").read_text(),
+        "client-routes.json": json.dumps(settings) + "\n",
+        **{f"root/{path}": text for path, text in _read_tree(FILES / "sharing").items()},
     }
 
 

@@ -52,7 +52,7 @@ class DeployedRelease:
     sha256: str
     protocol: Literal["udp", "tcp"]
     ports: tuple[int, ...]
-    """Port of each OpenVPN process."""
+    """Port of each OpenVPN process, or the one that they share."""
     links: tuple[str, ...] = ()
     """The bond's link that each of the processes serves; none if clients have one tunnel."""
     clients: frozenset[str] | None
@@ -129,6 +129,8 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         configurations = "\n".join(map(read, names))
         rules = read("root/etc/drawbridge/nftables.conf")
         is_pair = "unit" in json.loads(read("manifest.json"))
+        if "client-routes.json" in files:
+            listening = listening[:1]  # The processes share the first one's port.
     sets = {name: elements.split(", ") for name, elements in _SET.findall(rules)}
     segments = "".join(_SEGMENTS.findall(rules))
     return DeployedRelease(

@@ -58,12 +58,15 @@ UNIT_PROPERTIES = ("Id", "ActiveState", "SubState", "ActiveEnterTimestamp", "NRe
 
 #: OpenVPN's log of a client that connects, with its public address, and of one that ends a former session of its name.
 _CONNECTED = re.compile(r"\[([^]]+)\] Peer Connection Initiated with \[AF_INET6?\](?:::ffff:)?(\S+):\d+")
-_DISPLACES = re.compile(r"new connection by client '([^']+)' will cause previous active sessions")
+_DISPLACES = re.compile(
+    r"new connection by client '([^']+)' (?:will cause previous active|to \S+ has ended its) session"
+)
 
 #: Prints these lines of the last 24 hours of its arguments' units; without any, journalctl's exit status is 1.
 PRINT_CONNECTIONS = (
     "journalctl --quiet --no-pager --output=cat --since=-24h "
-    "--grep='Peer Connection Initiated with|will cause previous active sessions' \"$@\" || true"
+    "--grep='Peer Connection Initiated with|will cause previous active sessions|has ended its session with' "
+    '"$@" || true'
 )
 
 #: Prints those files of its arguments that exist: a process that is down has no status file.
@@ -328,7 +331,7 @@ def _read_services(account: Account, target: SshTarget, status: GatewayStatus) -
         sessions = _read_status_files(shell, units)
         has_links = any(unit.startswith("drawbridge-link@") for unit in units)
         links = shell.run("cat /proc/net/bonding/bond0") if has_links else ""
-        journals = [f"--unit={unit}" for unit in units]
+        journals = [f"--unit={unit}" for unit in (*units, "drawbridge-client-routes.service")]
         connections = shell.run(shlex.join(["sudo", "-n", "sh", "-c", PRINT_CONNECTIONS, "sh", *journals]))
     return replace(
         status,

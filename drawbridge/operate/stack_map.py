@@ -196,7 +196,7 @@ def _topology(settings: Settings) -> Topology:
 
 def _client_addresses(settings: Settings, topology: Topology) -> Mapping[str, IPv4Address]:
     """Return the tunnel address of each client that always has the same, by its name."""
-    if isinstance(topology, Routed):
+    if isinstance(topology, Routed) and settings.gateway.processes == 1:
         return {client.name: client.address for client in settings.clients if client.address}
     clients = tuple(TunnelClient(name=client.name, address=client.address) for client in settings.clients)
     return segment_addresses(Tunnel(topology=topology, pool=settings.tunnel.pool, clients=clients))

@@ -228,6 +228,14 @@ def instance_type_offerings(aws: Aws, arguments: Props) -> Props:
     }
 
 
+@invoke("aws:ec2/getInstanceType:getInstanceType", "instanceType")
+def instance_type(aws: Aws, arguments: Props) -> Props:
+    """Return an instance type's vCPUs."""
+    response = aws.client("ec2").describe_instance_types(InstanceTypes=[arguments["instanceType"]])
+    (row,) = response["InstanceTypes"]
+    return {"id": row["InstanceType"], "defaultVcpus": row["VCpuInfo"]["DefaultVCpus"], **arguments}
+
+
 @invoke("aws:servicequotas/getServiceQuota:getServiceQuota", "serviceCode", "quotaCode")
 def service_quota(aws: Aws, arguments: Props) -> Props:
     """Return the quota that is in force."""

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator
 from ipaddress import collapse_addresses
+from typing import assert_never
 
 from settings.draft import Draft, Topology
 from settings.maintenance import MINIMUM, parse_window
+from settings.model import MAX_PROCESSES
 from settings.problems import FORMATS, NAMESPACE, Problem, problem_at
 from settings.ssh_key import is_complete
 
@@ -45,6 +47,32 @@ def check_credits(draft: Draft) -> Iterator[Problem]:
     if gateway is not None and "credits" in gateway.model_fields_set and not gateway.is_burstable:
         reason = f"has no meaning for {gateway.instance_type}, which is not burstable"
         yield problem_at("gateway.credits", gateway.credits, reason, "remove the key, or use a type such as t4g.nano")
+
+
+def check_processes(draft: Draft) -> Iterator[Problem]:
+    """Check that several processes serve only a routed network, and that there is a port for each.
+
+    On a segment a client's hardware address would have to move from one process's device to another's with it.
+    """
+    if draft.gateway is None or draft.topology is None or (processes := draft.gateway.processes) == 1:
+        return
+    match draft.topology:
+        case Topology.ROUTED:
+            most = MAX_PROCESSES if processes == "auto" else processes
+            if draft.tunnel and draft.tunnel.port + most - 1 > 65535:
+                reason = f"leaves no ports for {most} processes on the gateway"
+                yield problem_at("tunnel.port", draft.tunnel.port, reason, f"use {65536 - most} or less")
+        case Topology.SEGMENT:
+            reason = "is only possible for a routed network"
+            yield problem_at("gateway.processes", processes, reason, "leave it out, or set device: tun")
+        case Topology.BONDED:
+            reason = "is not possible with two links, which have a process each"
+            yield problem_at("gateway.processes", processes, reason, "leave it out")
+        case Topology.PAIR:
+            reason = "is not possible in a pair, whose two links have a process each"
+            yield problem_at("gateway.processes", processes, reason, "leave it out")
+        case _:
+            assert_never(draft.topology)
 
 
 def check_maintenance_window(draft: Draft) -> Iterator[Problem]:
@@ -91,6 +119,7 @@ CHECKS = (
     check_allow_from,
     check_admin_from,
     check_credits,
+    check_processes,
     check_maintenance_window,
     check_ssh_key,
     check_instance_type,

@@ -70,7 +70,8 @@ def check_port(draft: Draft) -> Iterator[Problem]:
     tunnel = draft.client_tunnel
     if tunnel is None:
         return
-    for port in range(tunnel.port, tunnel.port + tunnel.links):
+    processes = draft.gateway.processes if draft.gateway else 1
+    for port in range(tunnel.port, tunnel.port + max(tunnel.links, processes if isinstance(processes, int) else 1)):
         if service := USED_PORTS.get((tunnel.protocol, port)):
             remedy = f"use {443 if tunnel.protocol == 'tcp' else 1194} or another free port"
             yield problem_at("tunnel.port", port, f"is already used by {service} on the gateway", remedy)

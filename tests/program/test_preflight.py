@@ -14,6 +14,10 @@ import contract
 from components import parameter_quotas
 from engine.provider import invokes
 from lab.api.moto_patches import add_quota_increases, patched
+from openvpn.model import Tunnel
+from program import single
+from program.tunnel import tunnel_from_settings
+from settings.model import Settings
 from tests.program.conftest import REGION, Deploy, Deployment
 
 NAMES = contract.Names("dev")
@@ -96,6 +100,32 @@ def test_a_deployed_subnet_whose_zone_does_not_offer_the_type(
         "drawbridge:gateway.instanceType: a1.medium is not offered in eu-west-1a, where the stack's subnets are; "
         "use another type, such as t4g.nano or t3a.nano, or destroy the stack and deploy it again, in eu-west-1b or "
         "eu-west-1c"
+    )
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "chosen", "warned"), [("auto", 4, False), (4, 4, False), (6, 6, True)])
+def test_processes_by_the_vcpus_of_the_type(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, asked: object, chosen: int, warned: bool
+) -> None:
+    tunnels, warnings = list[Tunnel](), list[str]()
+
+    def render(settings: Settings) -> Tunnel:
+        tunnels.append(tunnel_from_settings(settings))
+        return tunnels[-1]
+
+    monkeypatch.setattr(single, "tunnel_from_settings", render)
+    monkeypatch.setattr(pulumi.log, "warn", warnings.append)
+    deploy(config(gateway={"instanceType": "c7g.xlarge", "processes": asked}, clients=[{"name": "alice"}]))
+
+    assert [process.port for process in tunnels[0].processes] == [*range(1194, 1194 + chosen)]
+    excess = (
+        "drawbridge:gateway.processes: 6 is more than the 4 vCPUs of c7g.xlarge: more processes than that carry no "
+    )
+    assert [warning for warning in warnings if "processes" in warning] == (
+        [f"{excess}more; use auto"] if warned else []
     )
 
 

@@ -1135,6 +1135,8 @@ class GatewayMachine:
         self.run_checked("systemctl", "mask", "--quiet", "openvpn.service")  # It would start every *.conf.
         self.run_checked("systemctl", "enable", "--quiet", FIREWALL, *manifest.units, *manifest.beside)
         self.run_checked("systemctl", "daemon-reload")
+        # Before the filter, which has their last words leave by the port that clients know.
+        self.stop_former(generation.release)
         # Filter first, then forwarding.
         self.load_filter(generation.release)
         self.apply_settings()
@@ -1153,6 +1155,21 @@ class GatewayMachine:
         if fault := self.find_fault(generation, START_TIMEOUT):
             raise FailedError(fault)
         return hung
+
+    def stop_former(self, release: str) -> None:
+        """Stop processes that a former release had and this one has not, and delete their devices."""
+        units, former = {*self.load_manifest(release).units}, dict[str, set[str]]()
+        for directory in self.releases.iterdir():
+            with contextlib.suppress(RefusedError):  # One that was never in use may be malformed.
+                for instance, unit in self.processes(directory.name):
+                    config = self.instance_config(directory.name, instance)
+                    former.setdefault(unit, set()).update(words[0] for words in read_options(config, "dev"))
+        used = self.release_devices(release)
+        for unit in sorted(former.keys() - units):
+            self.run_checked("systemctl", "disable", "--now", "--quiet", unit)
+            for device in sorted(former[unit] - used.keys()):
+                if self.has_device(device, must_be_up=False):
+                    self.run_checked("ip", "link", "delete", device)
 
     def link_files(self, release: str) -> None:
         """Link each file under the release's `root` to its place, and remove links of files in other releases only."""

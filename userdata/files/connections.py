@@ -28,6 +28,8 @@ from typing import Any
 ENVIRONMENT = Path("/etc/drawbridge/env")
 #: `on` or `off`, of this script's release.
 SWITCH = Path(__file__).with_name("connection-log")
+#: Exists where OpenVPN's processes share a port: a client has one session with all of them.
+SHARING = Path(__file__).with_name("client-routes.json")
 #: Leads to the release that runs now.
 CURRENT = Path("/opt/drawbridge/current")
 INSTANCE_ID = Path("/var/lib/cloud/data/instance-id")
@@ -317,6 +319,8 @@ class ConnectionLog:
     """The hour, since 1970, of the last line of the journal that was added."""
     lines_bytes: int = 0
     """Bytes of that hour's lines."""
+    shares: bool = False
+    """Whether the processes share a port."""
 
     def handle(self, entry: Entry) -> None:
         """Take one line of the journal into account."""
@@ -428,6 +432,10 @@ class ConnectionLog:
         self._start(Session(unit, name, address, int(port), moment))
 
     def _start(self, session: Session) -> None:
+        by = {"byAddress": session.address, "byPort": session.port}
+        for key, former in list(self.sessions.items()):
+            if self.shares and former.client == session.client and former.unit != session.unit:
+                self._end(key, session.start, "", by=by)
         self.sessions[self._key(session.unit, session.address, session.port)] = session
         self._add(session.start, "connected", session)
 
@@ -617,14 +625,14 @@ def save(path: Path, log: ConnectionLog) -> None:
 
 def start_log(path: Path, gateway: str) -> ConnectionLog:
     """Return the log as the state file has it, or an empty one."""
-    log = ConnectionLog(gateway)
+    log = ConnectionLog(gateway, shares=SHARING.exists())
     try:
         log.load(json.loads(path.read_text()))
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"the state could not be read, and starts anew: {error!r}", file=sys.stderr)
-        return ConnectionLog(gateway)
+        return ConnectionLog(gateway, shares=SHARING.exists())
     return log
 
 

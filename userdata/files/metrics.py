@@ -34,6 +34,8 @@ LEVEL = Path(__file__).with_name("metrics-level")
 SOFTWARE = Path("/var/lib/drawbridge-patches/status.json")
 #: In a stack with alarms: JSON with `clientsEnd`, when the first of the clients' certificates ends, or empty.
 ALARMS = Path(__file__).with_name("alarms.json")
+#: Exists where OpenVPN's processes share a port; and the unit that then ends displaced sessions.
+SHARING, ROUTES = Path(__file__).with_name("client-routes.json"), "drawbridge-client-routes.service"
 REPORT = Path("/run/drawbridge/report.json")
 #: The agent writes its report each time it runs, every 30 seconds; an older one says nothing of now.
 REPORT_MAX_AGE = timedelta(minutes=15)
@@ -98,11 +100,16 @@ def process_metrics(instance: str, load: Mapping[str, int], before: Mapping[str,
     ]
 
 
-def gateway_metrics(loads: Mapping[str, Mapping[str, int]], before: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the metrics of all OpenVPN processes together; a client of a bonded pair is connected to each."""
+def gateway_metrics(
+    loads: Mapping[str, Mapping[str, int]], before: Mapping[str, Any], *, shares: bool = False
+) -> list[dict[str, Any]]:
+    """Return the metrics of all OpenVPN processes together.
+
+    A bonded client is connected to each of them; if one port `shares` its clients among them, a client is to one.
+    """
     if not loads:
         return []
-    clients = max(load["nclients"] for load in loads.values())
+    clients = (sum if shares else max)(load["nclients"] for load in loads.values())
     counts = [count_bytes(load, before.get(instance, {})) for instance, load in loads.items()]
     return [
         {"MetricName": "ConnectedClients", "Value": clients, "Unit": "Count"},
@@ -239,8 +246,12 @@ def displaced_sessions(since: int, until: int) -> list[dict[str, Any]]:
 
     CloudWatch bills a metric for each hour in which it is sent. `since` and `until` are seconds since 1970.
     """
-    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--unit=openvpn-server@*"]
-    command += [f"--since=@{since}", f"--until=@{until}", "--grep=will cause previous active sessions"]
+    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--unit=openvpn-server@*", f"--unit={ROUTES}"]
+    command += [
+        f"--since=@{since}",
+        f"--until=@{until}",
+        "--grep=will cause previous active sessions|has ended its session with",
+    ]
     try:
         # The exit status is 1 if no line matches.
         result = subprocess.run(
@@ -314,7 +325,11 @@ def main() -> int:
     if alarms is not None:
         certificates = [*certificates, *client_metrics(alarms["clientsEnd"], now)]
         metrics += alarm_metrics(now, before, after)
-    metrics += [*certificates, *waiting_fixes(now)] if level == "full" else gateway_metrics(loads, before)
+    metrics += (
+        [*certificates, *waiting_fixes(now)]
+        if level == "full"
+        else gateway_metrics(loads, before, shares=SHARING.exists())
+    )
     # CloudWatch bills a metric for each hour in which it is sent.
     if before.get("day") != today:
         metrics += waiting_fixes(now) if level != "full" else []

@@ -151,11 +151,12 @@ def read_echo(packet: bytes, identifier: int, token: bytes) -> tuple[int, int] |
 
 
 class Echoes:
-    """Asks clients for echoes, through the tunnel's device only. Needs CAP_NET_RAW."""
+    """Asks clients for echoes, through the tunnel's device only, if it has one. Needs CAP_NET_RAW."""
 
     def __init__(self, device: str) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         try:
+            # An empty name binds it to none.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
             self._socket.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", ~(1 << ECHO_REPLY) & 0xFFFFFFFF))
             # No packet leaves in fragments, and none is kept because of a path that the kernel remembers.

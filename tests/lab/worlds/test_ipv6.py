@@ -299,6 +299,12 @@ def test_a_routed_stack_has_ipv6_by_the_same_setting(deployed: Deployment, serve
         assert stack.settings.tunnel.pool == IPv4Network("10.8.0.0/24")
         assert wait_until(lambda: ping(region.host("fixed"), stack.outputs["privateIp"], 2), 10)
 
+        # With two processes each client has an address that its name leads to, whichever process it is at.
+        stack = bring(region, {**raw, "drawbridge:gateway": {**raw["drawbridge:gateway"], "processes": 2}})
+        assert wait_until(lambda: block[7] == global_address(region.host("fixed"), "tun0"), TUNNEL)
+        assert [check for check in ipv6.check_ipv6(stack) if not check.ok] == []
+        assert f"{block[7]} dev tun1" in run_checked(stack.gateway, "ip", "-6", "route")
+
 
 @pytest.fixture(scope="module")
 def world(deployed: Deployment) -> World:

@@ -223,6 +223,22 @@ def test_a_private_host_that_was_taken_over_does_not_get_into_the_home(
         deployed.region.wait_reconciled()
 
 
+def test_a_home_of_the_second_of_two_processes_is_reached(deployed: Deployment, private: Host, inside: Host) -> None:
+    raw = settings()
+    raw["drawbridge:gateway"] = {**raw["drawbridge:gateway"], "processes": 2}
+    stacks.deploy_world(deployed.region, "site", raw)
+    assert ping(inside, private.address, TUNNEL) is not None
+
+    assert "192.168.1.0/24 dev tun1" in run_checked(deployed.gateway, "ip", "route")
+    # AWS opens a connection: the home may have sent nothing before.
+    assert source(ask_echo(private, REACHABLE)) == private.address
+    assert source(ask_echo(inside, private.address)) == REACHABLE
+    before = refused(deployed.gateway)
+    assert ping(private, HIDDEN, 2) is None and refused(deployed.gateway) > before
+    stacks.deploy_world(deployed.region, "site", settings())
+    assert ping(inside, private.address, TUNNEL) is not None
+
+
 @pytest.mark.seed("4.17")
 def test_throughput_is_recorded(
     private: Host,

@@ -6,15 +6,15 @@ address, but not its own kernel.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import run_checked
-from drawbridge.trial.measure import ask_echo, packets_arrive, ping, start_echo
+from drawbridge.trial.deployment import Deployment, deploy
+from drawbridge.trial.hosts import fetch_bundle, run_checked
+from drawbridge.trial.measure import ask_echo, packets_arrive, ping, send_datagram, start_echo
 from lab.region import Host
 from tests.support import stacks, waiting
 from tests.support.every_routed_world import EveryRoutedWorld
@@ -252,6 +252,126 @@ def refused(gateway: Host, counter: str) -> int:
     """Packets that a counter of the gateway's has counted."""
     listed = json.loads(run_checked(gateway, "nft", "-j", "list", "counter", "inet", "drawbridge", counter))["nftables"]
     return int(next(entry["counter"]["packets"] for entry in listed if "counter" in entry))
+
+
+def wait_process(deployed: Deployment, client: str, instance: str) -> None:
+    """Wait until this process of the gateway has a client's session by its status file, and no other one has."""
+    script = f"grep -l '^CLIENT_LIST.{client}' /run/openvpn-*/status"
+    expected = [f"/run/openvpn-{instance}/status"]
+    waiting.until(lambda: deployed.gateway.run(["sh", "-c", script]).stdout.split() == expected, TUNNEL)
+
+
+def reaches(host: Host, address: str, seconds: float = TUNNEL) -> bool:
+    return ping(host, address, seconds) is not None
+
+
+def test_two_processes_serve_clients_behind_one_port(deployed: Deployment, engineer: Host, tenant: Host) -> None:
+    """Each client has one of the processes, by its address; the kernel leads to it, and the filter is in between."""
+    raw = stacks.world_config("tenant")
+    raw["drawbridge:gateway"] = {**raw["drawbridge:gateway"], "processes": 2}
+    raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "clientToClient": True, "keepalive": [1, 5]}
+    job, bundle = connected(deployed, "ci-job"), bundle_digest(engineer, "engineer")
+    made = stacks.deploy_world(deployed.region, "tenant", raw)
+    gateway, addresses = made.gateway, {"engineer": "10.213.77.10", "ci-job": "10.213.77.11"}
+    hosts = {"engineer": engineer, "ci-job": job}
+
+    # Both came back with the bundles that they had, each at a process of its own, and reach what they may.
+    for host in hosts.values():
+        assert reaches(host, tenant.address)
+    assert bundle_digest(engineer, "engineer") == bundle
+    # Where the hash leads their homes' addresses.
+    own, other = "engineer", "ci-job"
+    wait_process(made, own, "server1")
+    wait_process(made, other, "server")
+    assert reaches(engineer, addresses["ci-job"]) and reaches(job, addresses["engineer"])
+
+    # The second one's port is open to nobody, though a security group should let packets there in.
+    with permitted(made, IpProtocol="udp", FromPort=1195, ToPort=1195, IpRanges=[{"CidrIp": "0.0.0.0/0"}]):
+        public = made.outputs["publicIp"]
+        heard = packets_arrive(gateway, "udp and dst port 1195", lambda: send_datagram(job, public, 1195))
+        assert heard  # the control: they arrive
+        dropped = run_checked(gateway, "nft", "list", "chain", "inet", "drawbridge", "untracked")
+        assert "udp dport 1195 drop" in dropped
+
+    # A process that is killed costs its own clients only: the other one's do not connect again.
+    before = {name: connections(hosts[name], name) for name in hosts}
+    run_checked(gateway, "systemctl", "kill", "--signal=KILL", "openvpn-server@server1")
+    waiting.until(lambda: connections(hosts[own], own) > before[own], TUNNEL)
+    assert reaches(hosts[own], tenant.address)
+    wait_process(made, own, "server1")
+    assert connections(hosts[other], other) == before[other] and reaches(hosts[other], tenant.address, 2)
+
+    # From the other one's home a client gets the other process, which ends its former session; routes follow.
+    home = made.region.add_host("moved", site=site_of(made, other))
+    home.wait_booted()
+    run_checked(home, "mkdir", "-p", "/etc/openvpn/client")
+    text = run_checked(hosts[own], "cat", f"/etc/openvpn/client/{own}.conf")
+    run_checked(home, "tee", f"/etc/openvpn/client/{own}.conf", stdin=text)
+    run_checked(hosts[own], "systemctl", "stop", "--no-block", f"openvpn-client@{own}")
+    run_checked(hosts[own], "systemctl", "kill", "--signal=KILL", f"openvpn-client@{own}")
+    run_checked(home, "systemctl", "start", f"openvpn-client@{own}")
+    assert reaches(home, tenant.address)
+    assert reaches(hosts[other], addresses[own])
+    wait_process(made, own, "server")
+    journal = run_checked(gateway, "journalctl", "--no-pager", "-o", "cat", "-u", "drawbridge-client-routes")
+    assert f"new connection by client '{own}' to server has ended its session with server1" in journal, journal
+    run_checked(home, "systemctl", "stop", f"openvpn-client@{own}")
+    run_checked(hosts[own], "systemctl", "restart", f"openvpn-client@{own}")
+    assert reaches(hosts[own], tenant.address)
+
+    # Apart, they reach the network and not each other, in both directions.
+    raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "clientToClient": False}
+    made = stacks.deploy_world(deployed.region, "tenant", raw)
+    for host in hosts.values():
+        assert reaches(host, tenant.address)
+    assert not reaches(engineer, addresses["ci-job"], 2) and not reaches(job, addresses["engineer"], 2)
+
+    # Without the client of the second process, the agent cuts its session there.
+    raw["drawbridge:clients"] = [entry for entry in raw["drawbridge:clients"] if entry["name"] != own]
+    stacks.wait_current(deploy(deployed.region, "tenant", raw, lambda _: None))
+    waiting.until(lambda: not reaches(hosts[own], deployed.outputs["privateIp"], 1), TUNNEL)
+    assert reaches(hosts[other], tenant.address)
+
+    # Over TCP as well.
+    raw["drawbridge:clients"] = stacks.world_config("tenant")["drawbridge:clients"]
+    raw["drawbridge:tunnel"] = {**raw["drawbridge:tunnel"], "protocol": "tcp"}
+    made = stacks.deploy_world(deployed.region, "tenant", raw)
+    fetch_bundles(made, hosts)
+    for host in hosts.values():
+        assert reaches(host, tenant.address)
+        answer = ask_echo(host, tenant.address, take=1_000_000)
+        assert answer is not None and answer.received == 1_000_000
+    wait_process(made, own, "server1")
+    wait_process(made, other, "server")
+
+    # With one process again, nothing is left of the second one.
+    made = stacks.deploy_world(deployed.region, "tenant", stacks.world_config("tenant"))
+    fetch_bundles(made, hosts)
+    for host in hosts.values():
+        assert reaches(host, tenant.address)
+    assert gateway.run(["systemctl", "is-active", "openvpn-server@server1"]).stdout.strip() == "inactive"
+    assert gateway.run(["ip", "link", "show", "tun1"]).returncode
+
+
+def fetch_bundles(deployed: Deployment, hosts: Mapping[str, Host]) -> None:
+    """Have clients fetch their bundles and connect with them."""
+    for name, host in hosts.items():
+        fetch_bundle(deployed, host, name)
+        run_checked(host, "systemctl", "restart", f"openvpn-client@{name}")
+
+
+def connections(host: Host, name: str) -> int:
+    """How often a client has connected."""
+    unit = f"openvpn-client@{name}"
+    return run_checked(host, "journalctl", "--no-pager", "-o", "cat", "-u", unit).count("Initialization Sequence Comp")
+
+
+def bundle_digest(host: Host, name: str) -> str:
+    return run_checked(host, "sha256sum", f"/etc/openvpn/client/{name}.conf")
+
+
+def site_of(deployed: Deployment, name: str) -> str:
+    return str(next(host["site"] for host in deployed.region.status()["hosts"] if host["name"] == name))
 
 
 @pytest.fixture(scope="module")

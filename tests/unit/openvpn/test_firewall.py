@@ -565,3 +565,57 @@ def test_the_reverse_path_filter_is_strict_on_the_image_of_aws(tmp_path: Path) -
     interface, key = "ip link add tun0 type veth peer name far", "net.ipv4.conf.tun0.rp_filter"
     script = f"{interface} && {SYSTEMD_SYSCTL} {files} && sysctl -n {key}"
     assert run("unshare", "-n", "sh", "-c", script).stdout == "1\n"
+
+
+#: Answers datagrams to some ports with the number of the port that they have come to.
+ANSWER = """
+import select, socket, sys
+servers = []
+for port in sys.argv[2:]:
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((sys.argv[1], int(port)))
+    servers.append(server)
+print("ready", flush=True)
+while True:
+    for server in select.select(servers, [], [])[0]:
+        _, peer = server.recvfrom(100)
+        server.sendto(str(server.getsockname()[1]).encode(), peer)
+"""
+
+#: Asks a port from an address; shows which port the answer comes from, and the answer.
+ASK = """
+import socket, sys
+source, address, port = sys.argv[1:]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+    asker.settimeout(1)
+    asker.bind((source, 0))
+    asker.sendto(b"?", (address, int(port)))
+    try:
+        answer, peer = asker.recvfrom(100)
+        print(peer[1], answer.decode())
+    except TimeoutError:
+        print("no answer")
+"""
+
+
+def test_the_filter_hands_each_address_to_one_of_the_processes_that_share_a_port(network: Network) -> None:
+    tunnel = replace(TUNNEL, listener=Listener(sharing=3))
+    ports = [str(port) for port in tunnel.listener.process_ports]
+
+    def ask(source: str, port: str) -> str:
+        return network.at(network.vpc, sys.executable, "-c", ASK, source, GATEWAY, port).stdout.strip()
+
+    network.load(render(tunnel))
+    argv = network.gateway.enter(sys.executable, "-c", ANSWER, GATEWAY, *ports)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as answerer:
+        try:
+            assert answerer.stdout and answerer.stdout.readline() == "ready\n"
+            chosen = {source: ask(source, ports[0]) for source in (HOST, OPERATOR, INTERNET)}
+            assert {*chosen.values()} <= {f"{ports[0]} {port}" for port in ports} and len({*chosen.values()}) > 1
+            # From another port, and after the filter was loaded anew, it is the same one.
+            network.load(render(tunnel))
+            assert {source: ask(source, ports[0]) for source in chosen} == chosen
+            assert [ask(INTERNET, port) for port in ports[1:]] == ["no answer"] * 2, "only the filter leads there"
+            assert network.tracked() == 0
+        finally:
+            answerer.kill()

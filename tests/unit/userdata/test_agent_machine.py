@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -677,3 +677,17 @@ def test_a_full_disk_changes_nothing(world: World, monkeypatch: pytest.MonkeyPat
     # But the revocation holds.
     assert list_disk(world) == {*listing, Path("etc/openvpn/server/revoked/5")}
     assert world.run().running == sha
+
+
+def test_a_process_that_a_release_no_longer_has_is_stopped_and_its_device_deleted(world: World) -> None:
+    world.publish(gateway.build_release(replace(gateway.TUNNEL, listener=Listener(sharing=2))))
+    assert world.run().state == "ready"
+    assert f"systemctl restart {OPENVPN.replace('.', '1.')}" in world.services.commands
+    world.services.commands.clear()
+    world.publish(gateway.build_release())
+    assert world.run().state == "ready"
+
+    disabled = [command for command in world.services.commands if command.startswith("systemctl disable")]
+    assert disabled == ["systemctl disable --now --quiet openvpn-server@server1.service"]
+    deleted = [command for command in world.services.commands if command.startswith("ip link delete")]
+    assert deleted == ["ip link delete tun1"]

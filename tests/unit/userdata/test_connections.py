@@ -233,6 +233,16 @@ def test_a_bonded_client_has_a_session_with_each_process(gateway: Gateway) -> No
     assert len(gateway.log.sessions) == 2, "two processes, so nobody is thrown out"
 
 
+def test_a_client_of_processes_that_share_a_port_has_one_session(gateway: Gateway) -> None:
+    gateway.log.shares = True
+    gateway.section("connect")
+    gateway.write("192.0.2.9:5 [alice] Peer Connection Initiated with [AF_INET]192.0.2.9:5", f"{UNIT}1")
+    former, event = gateway.write("alice/192.0.2.9:5 SENT CONTROL [alice]: 'PUSH_REPLY'", f"{UNIT}1")
+    assert pick(former, "event", "process", "byAddress", "byPort") == ("displaced", "server", "192.0.2.9", 5)
+    assert pick(event, "event", "process") == ("connected", "server1")
+    assert gateway.write("alice/192.0.2.2:47946 SIGTERM[soft,] received, client-instance exiting") == []
+
+
 def test_a_stop_of_openvpn_ends_its_sessions(gateway: Gateway) -> None:
     gateway.section("connect")
     (event,) = gateway.section("stop server")

@@ -47,6 +47,8 @@ def test_the_basic_level_has_a_metric_of_bytes_of_clients_and_of_days(metrics: M
         {"MetricName": "ConnectedClients", "Value": 3, "Unit": "Count"},
         {"MetricName": "Bytes", "Value": 50 + 10 + 10 + 20, "Unit": "Bytes"},
     ]
+    shared = metrics.gateway_metrics(loads, before, shares=True)
+    assert shared[0]["Value"] == sum(load["nclients"] for load in loads.values()), "each is connected to one of them"
     assert metrics.gateway_metrics({}, before) == [], "a pair's gateway serves no clients"
     certificates = [{"MetricName": "DaysLeft", "Value": days} for days in (825.0, 3650.0)]
     assert metrics.earliest_end(certificates) == [{"MetricName": "DaysLeft", "Value": 825.0, "Unit": "None"}]

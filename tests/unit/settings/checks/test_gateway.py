@@ -46,6 +46,38 @@ from tests.support.refusals import find_problems
             "gateway.maintenanceWindow: 03:00-03:45 is too short for two gateways; use 60 minutes or more",
         ),
         ({"gateway": {"maintenanceWindow": "23:45-00:15"}}, None),
+        *(({"gateway": {"processes": number}}, None) for number in (1, 16, "auto")),
+        *(
+            (
+                {"gateway": {"processes": number}},
+                f"gateway.processes: {number} is not a valid number of processes; use auto, or 1 to 16",
+            )
+            for number in (0, 17, "all")
+        ),
+        (
+            {"gateway": {"processes": 2}, "tunnel": {"device": "tap"}},
+            "gateway.processes: 2 is only possible for a routed network; leave it out, or set device: tun",
+        ),
+        (
+            {
+                "gateway": {"processes": "auto"},
+                "tunnel": {"device": "tap", "links": 2, "clientToClient": True},
+                "clients": [{"name": "a"}],
+            },
+            "gateway.processes: auto is not possible with two links, which have a process each; leave it out",
+        ),
+        (
+            {"gateway": {"processes": 2}, "pair": {}},
+            "gateway.processes: 2 is not possible in a pair, whose two links have a process each; leave it out",
+        ),
+        (
+            {"gateway": {"processes": 4}, "tunnel": {"port": 65533}},
+            "tunnel.port: 65533 leaves no ports for 4 processes on the gateway; use 65532 or less",
+        ),
+        (
+            {"gateway": {"processes": 2}, "tunnel": {"port": 52}},
+            "tunnel.port: 53 is already used by the resolver on the gateway; use 1194 or another free port",
+        ),
         ({"gateway": {"instanceType": "t3a.nano", "credits": "unlimited"}}, None),
     ],
 )
