@@ -77,7 +77,7 @@ _UNKNOWN_KEY = re.compile(rf"TLS Error: can not extract tls-crypt-v2 client key 
 _REVOKED_SERIAL = re.compile(r"revoked serial (?P<serial>\d+)")
 #: What OpenVPN says of itself. Lines with an address or of tls-crypt are about packets, of which a stranger sends as
 #: many as they like.
-_OWN_ERROR = re.compile(r"(?!.*(?:\[AF_INET|tls.crypt)).*(?:error|fail|cannot|fatal|exiting)", re.IGNORECASE)
+_OWN_ERROR = re.compile(r"(?!Note:|.*(?:\[AF_INET|tls.crypt)).*(?:error|fail|cannot|fatal|exiting)", re.IGNORECASE)
 _COMMON_NAME = re.compile(r"(?:^|, )CN=([^,]+)")
 
 #: Words for OpenVPN's own of why a session ended.

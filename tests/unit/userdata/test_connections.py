@@ -348,6 +348,7 @@ def test_why_a_gateway_fails_is_in_the_log(gateway: Gateway, connections: Module
     for entry in filter(None, entries):
         gateway.log.handle(entry)
     gateway.write("Options error: Unrecognized option\nData Channel: cipher 'AES-256-GCM'")
+    gateway.write("Note: --cipher is not set. OpenVPN versions before 2.5 defaulted to BF-CBC if negotiation failed.")
     gateway.write("TLS Error: tls-crypt unwrapping failed from [AF_INET]192.0.2.66:4711")
     assert [pick(event, "event", "gateway", "unit", "message") for event in gateway.log.waiting] == [
         ("journal", "lab", "drawbridge-agent", "refused \\x1b[2J"),
