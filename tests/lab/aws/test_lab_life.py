@@ -145,7 +145,8 @@ def test_an_interrupted_trial_leaves_nothing(moment: str) -> None:
         trial.send_signal(signal.SIGINT)
         assert trial.stderr
         assert any("taking the region down" in line for line in trial.stderr)
-        trial.send_signal(signal.SIGINT)  # impatience changes nothing
+        if moment == "a machine runs":  # else it may be over by now
+            trial.send_signal(signal.SIGINT)  # impatience changes nothing
         _, told = trial.communicate(timeout=60)
 
     assert trial.returncode == 130
