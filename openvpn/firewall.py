@@ -241,7 +241,7 @@ $CLOSED    $PROTOCOL dport $PORT $NEW_SESSION \\
         update @openers { ip saddr limit rate over $NEW_SESSIONS/minute burst $NEW_SESSIONS packets } \\
         counter name sessions drop
     $PROTOCOL dport $PORT notrack
-$CHOICE    ip saddr @admin tcp dport 22 notrack
+$CHOICE    tcp dport 22 ip saddr @admin notrack
 }
 chain untracked_replies {
     type filter hook output priority raw; policy accept;
@@ -296,8 +296,7 @@ set fragmented {
 }
 chain fragments {
     type filter hook prerouting priority -450; policy accept;
-    iifname $TUNNEL accept
-    ip frag-off & 0x3fff == 0x2000 udp dport $PORT update @fragmented { ip saddr }
+    ip frag-off & 0x3fff == 0x2000 iifname != $TUNNEL udp dport $PORT update @fragmented { ip saddr }
 }
 """
 
@@ -315,11 +314,13 @@ chain flows {
 }
 """
 
-# Errors come first: one that is about the tunnel's own packets belongs to no tracked connection, so it is invalid. Of a
-# path that takes smaller packets the gateway learns by such an error alone.
+# The tunnel's own packets come first: no connection is tracked for them, and each of them pays for every rule before
+# theirs. Errors are next: one that is about the tunnel's own packets is invalid, since it belongs to no tracked
+# connection. Of a path that takes smaller packets the gateway learns by such an error alone.
 _INPUT = """\
 chain input {
     type filter hook input priority filter; policy drop;
+    $PROTOCOL dport $PORT iifname != $TUNNEL ip saddr @allowed accept
     icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
     icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
     ct state vmap { established : accept, related : accept, invalid : drop }
@@ -329,7 +330,6 @@ chain input {
     icmpv6 type { echo-request, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query } accept
     iifname != $TUNNEL udp sport 67 udp dport 68 accept
     iifname != $TUNNEL ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
-    iifname != $TUNNEL ip saddr @allowed $PROTOCOL dport $PORT accept
     ip saddr @admin tcp dport 22 accept
 $GROUPS
     limit rate 5/second log prefix "drawbridge refused input: "
@@ -375,8 +375,8 @@ _OUTPUT = """\
 chain output {
     type filter hook output priority filter; policy accept;
     oifname $TUNNEL tcp flags syn / syn,rst jump segments
-    meta skuid != 0 ip daddr 169.254.169.254 counter name metadata reject
-    meta skuid != 0 ip6 daddr fd00:ec2::254 counter name metadata reject
+    ip daddr 169.254.169.254 meta skuid != 0 counter name metadata reject
+    ip6 daddr fd00:ec2::254 meta skuid != 0 counter name metadata reject
 }
 """
 

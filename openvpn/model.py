@@ -32,9 +32,13 @@ GLOBAL6 = IPv6Network("2000::/3")
 IPV4_AND_TCP = 20 + 20
 ENVELOPE = 20 + 8 + 24
 
-#: Path MTUs, in bytes, of lines with tunnels of their own (GRE, IPsec, WireGuard, 6in4); the last one is less than IPv6
-#: demands of a line (RFC 8200, section 5).
-_SMALLER_PATHS = (1440, 1400, 1360, 1312, 1280, 1200)
+#: Path MTUs, in bytes, of lines with tunnels or translators of their own (464XLAT, GRE, IPsec, WireGuard, 6in4); the
+#: last one is less than IPv6 demands of a line (RFC 8200, section 5).
+_SMALLER_PATHS = (1472, 1440, 1400, 1360, 1312, 1280, 1200)
+
+#: Largest packets, bytes, inside a routed tunnel, where they fill a PPPoE line (1,492) with what is around them; and
+#: inside frames, which fit that line with their 14 bytes more.
+_ROUTED_MTU, _FRAMED_MTU = 1440, 1420
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,8 +138,8 @@ class Tunnel:
     """Domain that clients look names up in."""
     resolver: IPv4Address | None = None
     """Name server that clients ask through the tunnel."""
-    mtu: int = 1420
-    """Largest packet inside the tunnel, bytes: with all headers (at most 72) it still fits a PPPoE line (1,492)."""
+    fixed_mtu: int | None = None
+    """Largest packet inside a tunnel whose hosts use no smaller one, bytes: a LAN's, or a bond's."""
     path_mtu: int = 1400
     """Smallest path, in bytes, over which TCP from a client passes without a fragment if its path is not measured."""
 
@@ -143,6 +147,11 @@ class Tunnel:
     def layout(self) -> Layout:
         """The device, interface and addresses that follow from the topology."""
         return lay_out(self.topology, self.pool)
+
+    @property
+    def mtu(self) -> int:
+        """Largest packet inside the tunnel, bytes."""
+        return self.fixed_mtu or (_FRAMED_MTU if self.layout.frame_header else _ROUTED_MTU)
 
     @property
     def segment_size(self) -> int:

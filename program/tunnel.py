@@ -42,9 +42,9 @@ def tunnel_from_settings(settings: Settings) -> Tunnel:
     )
     match tunnel.topology:
         case BondedSegment():
-            return replace(tunnel, keepalive=BONDED_KEEPALIVE, mtu=bond.MTU)
+            return replace(tunnel, keepalive=BONDED_KEEPALIVE, fixed_mtu=bond.MTU)
         case BridgedSegment():
-            return replace(tunnel, mtu=lan_bridge.MTU)
+            return replace(tunnel, fixed_mtu=lan_bridge.MTU)
         case _:
             return tunnel
 

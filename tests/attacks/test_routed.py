@@ -360,7 +360,7 @@ CHANGES = {
     "nft add table inet attack": "nft delete table inet attack",
     "ip route add 198.51.100.0/24 dev tun0": "ip route delete 198.51.100.0/24 dev tun0",
     "ip address add 198.51.100.1/32 dev tun0": "ip address delete 198.51.100.1/32 dev tun0",
-    "ip link set tun0 mtu 1400": "ip link set tun0 mtu 1420",
+    "ip link set tun0 mtu 1400": "ip link set tun0 mtu 1440",
     "ip link add attack0 type veth peer name attack1": "ip link delete attack0",
     "ip tuntap add dev attack0 mode tun": "ip tuntap delete dev attack0 mode tun",
 }

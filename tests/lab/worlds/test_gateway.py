@@ -69,7 +69,7 @@ def test_a_client_s_path_is_measured(deployed: Deployment, alice: Host) -> None:
 
     def is_measured() -> bool:
         listing = run_checked(gateway, "nft", "list", "map", "inet", "drawbridge", "client_paths")
-        return re.search(rf"\b{re.escape(address)} timeout \S+ expires \S+ : goto path_1472\b", listing) is not None
+        return re.search(rf"\b{re.escape(address)} timeout \S+ expires \S+ : goto path_1492\b", listing) is not None
 
     waiting.until(is_measured, 120)
     pid = run_checked(gateway, "systemctl", "show", "--value", "--property=MainPID", "drawbridge-path-mtu").strip()

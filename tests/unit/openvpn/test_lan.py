@@ -25,7 +25,7 @@ TUNNEL = Tunnel(
     routes=(IPv4Network("10.1.0.0/16"),),
     clients=(HOME, LAPTOP),
     client_to_client=True,
-    mtu=lan_bridge.MTU,
+    fixed_mtu=lan_bridge.MTU,
 )
 IPV6 = TunnelIPv6(pool=IPv6Network("2001:db8:1:2:3::/80"), routes=(IPv6Network("2001:db8:1::/56"),))
 SIX = replace(

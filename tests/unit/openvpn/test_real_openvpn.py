@@ -329,7 +329,7 @@ def test_bundle_gets_in_without_one_warning(site: Site, version: str, request: p
     assert re.search(r"Control Channel: TLSv1\.3, .*256 bits? E(C|CDSA)", client.log), client.log
     assert "AES-256-GCM" in client.log
     assert "10.8.0.10/24" in site.on_client("ip", "-4", "address", "show", "dev", "tun0")
-    assert "mtu 1420" in site.on_client("ip", "link", "show", "dev", "tun0")
+    assert f"mtu {TUNNEL.mtu}" in site.on_client("ip", "link", "show", "dev", "tun0")
     assert "10.1.0.0/16 via 10.8.0.1" in site.on_client("ip", "route")
     # Her own network, which others have a route to, is not pushed to alice.
     assert "192.168.1.0/24" not in site.on_client("ip", "route")
@@ -353,6 +353,31 @@ def test_openvpn_knows_every_option_of_a_bundle(version: str, request: pytest.Fi
     file.write_text(bundle.replace("verb 3\n", "verb 3\nblock-outside-dns-anew\n"))
     refused = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     assert "block-outside-dns-anew" in refused, "the control: the bundle is read"
+
+
+@pytest.mark.parametrize(
+    ("server_mtu", "bundle_mtu", "pulls", "device_mtu"),
+    [(1440, 1420, True, 1440), (1440, 1420, False, 1420), (1420, 1440, True, 1420)],
+    ids=["a former bundle", "a former bundle of a client that is pushed no size", "a former gateway"],
+)
+def test_packets_of_either_size_pass_where_gateway_and_bundle_differ(
+    site: Site, server_mtu: int, bundle_mtu: int, pulls: bool, device_mtu: int
+) -> None:
+    site.server().stop()
+    config = site.directory / "server.conf"
+    config.write_text(config.read_text().replace(f"tun-mtu {TUNNEL.mtu}\n", f"tun-mtu {server_mtu}\n"))
+    server, _ = site.namespaces
+    run(*server.enter("ip", "link", "set", "tun0", "mtu", f"{server_mtu}"))
+    site.restart_server()
+    leaf = site.leaf()
+    bundle = Path(site.bundle(leaf)).read_text().replace(f"tun-mtu {TUNNEL.mtu}\n", f"tun-mtu {bundle_mtu}\n")
+    if not pulls:
+        bundle = bundle.replace('pull-filter accept "tun-mtu "', 'pull-filter ignore "tun-mtu "')
+    site.start_client(bundle).wait_for(UP)
+    assert f"mtu {device_mtu} " in site.on_client("ip", "link", "show", "dev", "tun0")
+    for size in (1420, 1440):
+        for namespace, address in ((server, "10.8.0.10"), (site.namespaces[1], "10.8.0.1")):
+            run(*namespace.enter("ping", "-n", "-c", "1", "-W", "5", "-M", "dont", "-s", f"{size - 28}", address))
 
 
 def test_a_client_that_cannot_look_up_the_name_gets_in_by_the_address(site: Site) -> None:

@@ -84,9 +84,10 @@ hand-window 15
 connect-freq-initial 100000 10
 keepalive 1 7
 explicit-exit-notify 1
-tun-mtu 1420
+tun-mtu 1440
 mssfix 0
 mtu-disc no
+fast-io
 persist-key
 persist-tun
 management /run/openvpn-server/mgmt.sock unix
@@ -124,6 +125,7 @@ def test_over_tcp_the_connection_s_end_is_the_farewell() -> None:
         "explicit-exit-notify 1",
         "connect-freq-initial 100000 10",
         "mtu-disc no",
+        "fast-io",
     }
     assert profile ^ set(options(render_profile(plain, REMOTE, SERVER))) == {
         "proto tcp",
@@ -221,7 +223,7 @@ tls-version-min 1.2
 auth-retry nointeract
 auth-nocache
 explicit-exit-notify 1
-tun-mtu 1420
+tun-mtu 1440
 verb 3
 pull-filter accept "ping"
 pull-filter accept "peer-id "
