@@ -38,11 +38,21 @@ IMAGES: Mapping[str, MachineImage] = {
 
 DEFAULT_IMAGE = "debian-13"
 
-#: Name of the newest image that `drawbridge image build` has made in the account, of the default image's system.
-PREPARED = "ours"
+#: Names of the newest image that `drawbridge image build` has made in the account, of the default image's system; the
+#: second one has OpenVPN and the kernel from Debian's backports.
+PREPARED, PREPARED_BACKPORTS = "ours", "ours-backports"
+
+#: What is in a prepared image, by its name: the value of the tag that it is found by.
+PREPARED_SYSTEMS: Mapping[str, str] = {PREPARED: DEFAULT_IMAGE, PREPARED_BACKPORTS: f"{DEFAULT_IMAGE}-backports"}
+
+#: Suite of Debian 13's backports.
+BACKPORTS = "trixie-backports"
+
+#: Names that a stack file may give an image.
+IMAGE_NAMES = (*IMAGES, *PREPARED_SYSTEMS)
 
 #: Regular expression of what a stack file may name: an image, a prepared one, or the ID of an AMI.
-IMAGE_PATTERN = rf"^({'|'.join(IMAGES)}|{PREPARED}|ami-([0-9a-f]{{8}}|[0-9a-f]{{17}}))$"
+IMAGE_PATTERN = rf"^({'|'.join(IMAGE_NAMES)}|ami-([0-9a-f]{{8}}|[0-9a-f]{{17}}))$"
 
 
 def find_image(name: str) -> MachineImage:
@@ -52,6 +62,21 @@ def find_image(name: str) -> MachineImage:
     'admin'
     """
     return IMAGES.get(name, IMAGES[DEFAULT_IMAGE])
+
+
+def list_packages(name: str, architecture: Architecture) -> tuple[str, ...]:
+    """Return what apt-get installs into a prepared image.
+
+    A package with a suite comes from that suite, and so do its dependencies if they must (apt-get(8), "install").
+
+    >>> list_packages("ours-backports", "arm64")[0]
+    'openvpn/trixie-backports'
+    """
+    packages = IMAGES[DEFAULT_IMAGE].packages
+    if name != PREPARED_BACKPORTS:
+        return packages
+    newer = ("openvpn", f"linux-image-cloud-{architecture}")
+    return (*(f"{package}/{BACKPORTS}" for package in newer), *(entry for entry in packages if entry not in newer))
 
 
 def find_architecture(instance_type: str) -> Architecture:

@@ -9,7 +9,7 @@ import pulumi_aws as aws
 import contract
 from components.default_tags import read_default_tags
 from components.image_provider import PinnedImage
-from images import IMAGES, PREPARED, find_architecture
+from images import IMAGES, PREPARED_SYSTEMS, find_architecture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,7 @@ class GatewayArgs:
     """Name of the instance profile."""
     instance_type: str
     image: str
-    """A name in `images.IMAGES`, or `images.PREPARED`, for the newest when the gateway is created; or an AMI's ID."""
+    """A name in `images.IMAGE_NAMES`, for the newest when the gateway is created; or an AMI's ID."""
     disk_size: int
     """GiB."""
     credits: str | None
@@ -47,8 +47,8 @@ class Gateway(pulumi.ComponentResource):
         # processor's architecture, so another architecture gets another image.
         processor = find_architecture(args.instance_type)
         image_name, child = f"{name}-image-{processor}", pulumi.ResourceOptions(parent=self)
-        if args.image == PREPARED:
-            ami = PinnedImage(image_name, prepared=processor, region=args.region, opts=child).image
+        if system := PREPARED_SYSTEMS.get(args.image):
+            ami = PinnedImage(image_name, prepared=processor, system=system, region=args.region, opts=child).image
         elif image := IMAGES.get(args.image):
             parameter = image.parameters[processor]
             ami = PinnedImage(image_name, parameter=parameter, region=args.region, opts=child).image

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 
 from components.prepared_image import find_prepared_images
-from images import Architecture
+from images import DEFAULT_IMAGE, Architecture
 
 
 class ImageError(Exception):
@@ -29,7 +29,7 @@ class NewestImage(ResourceProvider):
     def _read_prepared(self, props: dict[str, Any]) -> str:
         architecture, region = props["prepared"], props["region"]
         try:
-            images = find_prepared_images(region)
+            images = find_prepared_images(region, props.get("system") or DEFAULT_IMAGE)
         except (ClientError, BotoCoreError) as error:
             raise ImageError(f"cannot list the prepared images of {region}: {error}") from error
         for image in images:
@@ -45,7 +45,7 @@ class NewestImage(ResourceProvider):
             raise ImageError(f"cannot read the image in parameter {props['parameter']}: {error}") from error
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        changed = [key for key in ("parameter", "prepared", "region") if olds.get(key) != news.get(key)]
+        changed = [key for key in ("parameter", "prepared", "system", "region") if olds.get(key) != news.get(key)]
         return DiffResult(changes=bool(changed), replaces=changed)
 
 
@@ -62,7 +62,11 @@ class PinnedImage(Resource, name="PinnedImage"):
         opts: pulumi.ResourceOptions,
         parameter: str | None = None,
         prepared: Architecture | None = None,
+        system: str = DEFAULT_IMAGE,
     ) -> None:
-        """Pin the image in a public SSM parameter, or the account's prepared image for an architecture."""
-        source = {"prepared": prepared} if prepared else {"parameter": parameter}
+        """Pin the image in a public SSM parameter, or the account's prepared image of a system for an architecture."""
+        source: dict[str, str | None] = {"prepared": prepared} if prepared else {"parameter": parameter}
+        if system != DEFAULT_IMAGE:
+            # Not in the state of stacks that are older than the second system: they would get a new instance.
+            source["system"] = system
         super().__init__(NewestImage(), name, {**source, "region": region, "image": None}, opts)

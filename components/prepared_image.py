@@ -7,7 +7,14 @@ import boto3
 import pulumi
 
 import contract
-from images import DEFAULT_IMAGE, EC2_ARCHITECTURES, Architecture, find_architecture
+from images import (
+    DEFAULT_IMAGE,
+    EC2_ARCHITECTURES,
+    PREPARED_BACKPORTS,
+    PREPARED_SYSTEMS,
+    Architecture,
+    find_architecture,
+)
 
 #: An older image is warned of: Debian has published another one since, and fixes that a new gateway lacks at first.
 MAX_AGE = timedelta(days=60)
@@ -22,13 +29,13 @@ class AvailableImage:
     created: datetime
 
 
-def find_prepared_images(region: str) -> list[AvailableImage]:
-    """Return the account's prepared images of the default system, newest first; boto3's errors are raised.
+def find_prepared_images(region: str, system: str = DEFAULT_IMAGE) -> list[AvailableImage]:
+    """Return the account's prepared images of a system in `PREPARED_SYSTEMS`, newest first; boto3's errors are raised.
 
     Only the account's own images count, because anybody may publish one with these tags.
     """
     filters = [
-        {"Name": f"tag:{contract.IMAGE_TAG}", "Values": [DEFAULT_IMAGE]},
+        {"Name": f"tag:{contract.IMAGE_TAG}", "Values": [system]},
         {"Name": "state", "Values": ["available"]},
     ]
     ec2 = boto3.Session(region_name=region).client("ec2")
@@ -43,16 +50,20 @@ def find_prepared_images(region: str) -> list[AvailableImage]:
     return sorted(images, key=lambda image: image.created, reverse=True)
 
 
-def check_prepared_image(region: str, stack: str, instance_type: str) -> None:
-    """Raise `pulumi.RunError` if the account has no prepared image for an instance type; warn of an old one."""
+def check_prepared_image(region: str, stack: str, image: str, instance_type: str) -> None:
+    """Raise `pulumi.RunError` if the account has no prepared image for an instance type; warn of an old one.
+
+    `image` is a name in `PREPARED_SYSTEMS`.
+    """
     architecture = find_architecture(instance_type)
-    images = find_prepared_images(region)
-    newest = next((image for image in images if image.architecture == architecture), None)
-    build = f"drawbridge image build --stack {stack} --architecture {architecture}"
+    images = find_prepared_images(region, PREPARED_SYSTEMS[image])
+    newest = next((entry for entry in images if entry.architecture == architecture), None)
+    backports = " --backports" if image == PREPARED_BACKPORTS else ""
+    build = f"drawbridge image build --stack {stack} --architecture {architecture}{backports}"
     if newest is None:
         existing = f"only images for {images[0].architecture}" if images else "none"
         raise pulumi.RunError(
-            f"drawbridge:gateway.image: ours needs a prepared image for {architecture}, the architecture of "
+            f"drawbridge:gateway.image: {image} needs a prepared image for {architecture}, the architecture of "
             f"{instance_type}, but {region} has {existing}; build one ({build}), or write image: {DEFAULT_IMAGE}"
         )
     age = datetime.now(UTC) - newest.created

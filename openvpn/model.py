@@ -143,6 +143,9 @@ class Tunnel:
     path_mtu: int = 1400
     """Smallest path, in bytes, over which TCP from a client passes without a fragment if its path is not measured."""
 
+    data_channel_offload: bool = False
+    """Whether the kernel carries the data, where it can; OpenVPN creates the device then, and has the privilege."""
+
     @cached_property
     def layout(self) -> Layout:
         """The device, interface and addresses that follow from the topology."""

@@ -38,9 +38,9 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
     yield f"dev-type {tunnel.layout.device}"
     yield "proto udp" if protocol == "udp" else "proto tcp-server"
     yield f"port {process.port}"
-    # Data channel offload needs a kernel module that differs between 2.6 and 2.7 and must be rebuilt for each kernel;
-    # without it OpenVPN runs in userspace.
-    yield "disable-dco"
+    if not tunnel.data_channel_offload:
+        # It takes privileges, which OpenVPN does not have (tun_device).
+        yield "disable-dco"
     # systemd-networkd gives the device its addresses and routes (tun_device, segment_bridge).
     yield "ifconfig-noexec"
     yield "route-noexec"

@@ -1,8 +1,9 @@
 """Render a routed tunnel's device on the gateway as files for systemd-networkd: it exists at boot and outlives OpenVPN.
 
 The device has the gateway's addresses and the routes to the networks behind clients, so OpenVPN sets up neither: it has
-no privilege to do so, and a client's network comes or goes without a restart.
-Source: systemd.netdev(5), systemd.network(5).
+no privilege to do so, and a client's network comes or goes without a restart. With data channel offload OpenVPN creates
+the device, which is of a kind that systemd-networkd does not know, and systemd-networkd configures it then.
+Source: systemd.netdev(5), systemd.network(5); README.dco.md of OpenVPN, "Routing with ovpn-dco".
 """
 
 from openvpn.model import Tunnel, TunnelIPv6
@@ -14,14 +15,21 @@ def render_files(tunnel: Tunnel) -> dict[str, str]:
     """Return the files of a routed tunnel by their paths under `/`; none for any other tunnel."""
     if not isinstance(tunnel.topology, Routed):
         return {}
+    device = tunnel.layout.interface
+    if tunnel.data_channel_offload:
+        network = _NETWORK.format(device=device, mtu=tunnel.mtu) + _addresses(tunnel) + _routes_by_clients(tunnel)
+        return {
+            **name_files({f"{device}.network": network}),
+            "etc/systemd/system/openvpn-server@.service.d/routed.conf": _OFFLOAD.format(device=device),
+        }
     files = {}
-    for device in tunnel.adapters:
-        files[f"{device}.netdev"] = _DEVICE.format(device=device)
-        files[f"{device}.network"] = _NETWORK.format(device=device, mtu=tunnel.mtu)
-        if tunnel.ipv6 and device != tunnel.layout.interface:
+    for adapter in tunnel.adapters:
+        files[f"{adapter}.netdev"] = _DEVICE.format(device=adapter)
+        files[f"{adapter}.network"] = _NETWORK.format(device=adapter, mtu=tunnel.mtu)
+        if tunnel.ipv6 and adapter != device:
             # systemd-networkd switches IPv6 off on a device without an address.
-            files[f"{device}.network"] += _address6(tunnel.ipv6, 128)
-    files[f"{tunnel.layout.interface}.network"] += _addresses(tunnel) + _routes(tunnel)
+            files[f"{adapter}.network"] += _address6(tunnel.ipv6, 128)
+    files[f"{device}.network"] += _addresses(tunnel) + _routes(tunnel)
     shares = tunnel.listener.sharing > 1
     wait = render_wait(tunnel.adapters, wants="drawbridge-client-routes.service" if shares else "")
     sessions = "RuntimeDirectory=openvpn-%i/sessions\n" if shares else ""
@@ -42,6 +50,28 @@ def _routes(tunnel: Tunnel) -> str:
     metric = "Metric=1024\n" if tunnel.listener.sharing > 1 else ""
     return "".join(f"\n[Route]\nDestination={lan}\n{metric}" for lan in tunnel.lans)
 
+
+def _routes_by_clients(tunnel: Tunnel) -> str:
+    """Return the routes to networks behind clients by the clients' addresses, by which the kernel finds its peers.
+
+    OpenVPN adds the route itself while a client without a fixed address is connected.
+    """
+    routes = [(lan, client.address) for client in tunnel.clients if client.address for lan in client.lan]
+    return "".join(f"\n[Route]\nDestination={lan}\nGateway={address}\n" for lan, address in routes)
+
+
+#: Who creates a device and hands keys to the kernel needs the privilege; other drop-ins may add more.
+_OFFLOAD = """\
+[Unit]
+Wants=systemd-networkd.service
+After=systemd-networkd.service
+
+[Service]
+AmbientCapabilities=CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_NET_ADMIN
+# Beside a device of the tun driver, which only a release without offload leaves, OpenVPN offloads nothing.
+ExecStartPre=+/bin/sh -c '[ ! -e /sys/class/net/{device}/tun_flags ] || ip link delete {device}'
+"""
 
 _DEVICE = f"""\
 [NetDev]

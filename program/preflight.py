@@ -15,7 +15,7 @@ from components.prepared_image import check_prepared_image
 from components.public_name import check_public_name
 from components.zones import choose_zones, find_vcpus
 from contract import GATEWAYS, Names
-from images import PREPARED
+from images import PREPARED_SYSTEMS
 from settings.model import MAX_PROCESSES, Settings, Vpc
 from settings.problems import problem_at
 
@@ -40,8 +40,8 @@ def check_account(settings: Settings) -> None:
     boundary = settings.iam.permissions_boundary
     remedy = "use a policy of that account, or one of AWS's (arn:aws:iam::aws:policy/…)"
     check_own_account("iam.permissionsBoundary", [boundary] if boundary else [], remedy)
-    if settings.gateway.image == PREPARED:
-        check_prepared_image(settings.region, settings.stack, settings.gateway.instance_type)
+    if settings.gateway.image in PREPARED_SYSTEMS:
+        check_prepared_image(settings.region, settings.stack, settings.gateway.image, settings.gateway.instance_type)
     if settings.log.days is not None:
         gateways = [Names(settings.stack, letter) for letter, _ in zip(GATEWAYS, settings.vpcs, strict=False)]
         check_log_groups(settings.region, gateways)

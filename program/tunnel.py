@@ -38,6 +38,7 @@ def tunnel_from_settings(settings: Settings) -> Tunnel:
         clients=tuple(client_from_settings(client) for client in settings.clients),
         keepalive=section.keepalive,
         path_mtu=section.path_mtu,
+        data_channel_offload=section.data_channel_offload,
         verb=section.verb,
     )
     match tunnel.topology:

@@ -169,7 +169,7 @@ class Gateway(Section):
 
     instance_type: str = Field(default="t4g.nano", pattern=INSTANCE_TYPE)
     image: str = Field(default=DEFAULT_IMAGE, pattern=IMAGE_PATTERN)
-    """A name in `images.IMAGES`, or `images.PREPARED`, for the newest when the gateway is created; or an AMI's ID."""
+    """A name in `images.IMAGE_NAMES`, for the newest when the gateway is created; or an AMI's ID."""
     admin_from: tuple[Range4, ...] = ()
     """Ranges that may use SSH."""
     admin_from_anywhere: bool = False
@@ -259,6 +259,8 @@ class Tunnel(Section):
     """Broadcast frames a second that each client of a segment may send."""
     keepalive: tuple[Interval, Silence] = DEFAULT_KEEPALIVE
     """Seconds between pings, and of silence after which a client connects anew; two links have their own."""
+    data_channel_offload: bool = False
+    """Whether the kernel carries the data, where the gateway's image has OpenVPN 2.7 and a kernel with `ovpn`."""
     path_mtu: int = Field(default=1400, ge=1280, le=1500)
     """Bytes of a path that the gateway has not measured, over which the client's TCP needs no fragments."""
     verb: int = Field(default=3, ge=1, le=6)

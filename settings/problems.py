@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from images import IMAGES, PREPARED
+from images import IMAGE_NAMES
 from settings.model import Section
 
 NAMESPACE = "drawbridge"
@@ -67,7 +67,7 @@ FORMATS = {
     "mac": Format("unicast hardware address", "use one such as 02:00:5e:00:53:01"),
     "instanceType": Format("EC2 instance type", "use one such as t4g.nano"),
     "processes": Format("number of processes", "use auto, or 1 to 16"),
-    "image": Format("image", f"use {', '.join([*IMAGES, PREPARED])} or the ID of an AMI (ami-…)"),
+    "image": Format("image", f"use {', '.join(IMAGE_NAMES)} or the ID of an AMI (ami-…)"),
     "maintenanceWindow": Format(
         "maintenance window", "use one such as sun:03:00-sun:04:00, or 03:00-04:00 for every day, in UTC"
     ),

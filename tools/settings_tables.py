@@ -26,7 +26,7 @@ COLUMNS = ("key", "value", "default", "meaning")
 
 #: What one may write where texts have forms that the errors' nouns do not tell, by section and key.
 FORMS = {
-    "Gateway.image": "`debian-13`, `ours` or AMI ID",
+    "Gateway.image": "`debian-13`, `ours`, `ours-backports` or AMI ID",
     "Secrets.key": "`stack`, `aws/ssm` or ARN of a KMS key",
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from contract import Names
-from images import DEFAULT_IMAGE, PREPARED, find_image
+from images import DEFAULT_IMAGE, PREPARED_SYSTEMS, find_image
 
 FILES = Path(__file__).with_name("files")
 
@@ -34,7 +34,7 @@ def render(*, names: Names, region: str, ssh_key: str | None, image: str = DEFAU
     config: dict[str, object] = {
         # A prepared image has them, and cloud-init would fetch the mirror's lists to find that out. If it lacks any,
         # the bootstrap installs them.
-        **({} if image == PREPARED else {"packages": packages}),
+        **({} if image in PREPARED_SYSTEMS else {"packages": packages}),
         # Just a placeholder until the agent brings the key that the operator knows; the console should not show it.
         "ssh_genkeytypes": ["ed25519"],
         "no_ssh_fingerprints": True,

@@ -15,7 +15,7 @@ from drawbridge.commands import options, output, path_table, rotation
 from drawbridge.doctor import client_machine, machine_reader, path_checks, path_reader
 from drawbridge.operate import bundle_probe, connection_log, gateway_status, rotations
 from drawbridge.operate.account import Account
-from drawbridge.operate.gateway_status import SoftwareReport
+from drawbridge.operate.gateway_status import AgentReport, SoftwareReport
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.ssh_login import SshTarget
 
@@ -86,6 +86,7 @@ def status(
                     for unit in sorted(state.services)
                 ),
                 ("reported", state.report.time),
+                *_describe_offload(state.report),
                 *(_describe_software(state.report.software) if state.report.software else ()),
                 *([("login", state.login_error)] if state.login_error else []),
                 *((f"link {tap}", status) for tap, status in sorted(state.links.items())),
@@ -119,6 +120,14 @@ def status(
             )
     if not state.healthy:
         raise SystemExit(1)
+
+
+def _describe_offload(report: AgentReport) -> list[tuple[str, str]]:
+    """Return a row that says where the data is carried, if the stack asks for data channel offload."""
+    if report.offloaded is None:
+        return []
+    kernel = "the kernel" if report.offloaded else "OpenVPN: it is not 2.7, or the kernel has no ovpn"
+    return [("data channel", f"carried by {kernel}")]
 
 
 def _describe_software(software: SoftwareReport) -> list[tuple[str, str]]:

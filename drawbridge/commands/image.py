@@ -27,10 +27,20 @@ def image() -> None:
     help="Processor architecture; otherwise that of the stack file's gateway.instanceType.",
 )
 @click.option("--subnet", metavar="ID", help="Subnet for the machine that is built on; otherwise a VPC of its own.")
+@click.option(
+    "--backports",
+    is_flag=True,
+    help="OpenVPN and the kernel of Debian's backports, for tunnel.dataChannelOffload: gateway.image ours-backports.",
+)
 @options.of_account
 @options.json
 def build(
-    architecture: Architecture | None, subnet: str | None, stack: str, region: str | None, wants_json: bool
+    architecture: Architecture | None,
+    subnet: str | None,
+    backports: bool,
+    stack: str,
+    region: str | None,
+    wants_json: bool,
 ) -> None:
     """Build an image of the newest Debian with a gateway's packages.
 
@@ -39,7 +49,7 @@ def build(
     account = connect(stack, region=region, policy="image-builder")
     with output.progress(quiet=wants_json) as progress:
         built = image_build.build_image(
-            account, architecture or configured_architecture(stack), progress, subnet=subnet
+            account, architecture or configured_architecture(stack), progress, subnet=subnet, backports=backports
         )
     output.print_line(output.as_json(built) if wants_json else built.id)
 

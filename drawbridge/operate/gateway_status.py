@@ -130,6 +130,8 @@ class AgentReport:
     """OpenVPN's systemd units, one a process; none if the agent is older than this field."""
     software: SoftwareReport | None = None
     """None if it is not known yet."""
+    offloaded: tuple[str, ...] | None = None
+    """OpenVPN's instances whose data the kernel carries; None if the stack asks for no data channel offload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +469,13 @@ def parse_report(report: Mapping[str, Any]) -> AgentReport:
     units = report.get("units") or []
     if not isinstance(units, list) or not all(isinstance(unit, str) and _UNIT.fullmatch(unit) for unit in units):
         raise errors.MalformedError("the gateway's report does not name OpenVPN's units", _DISTRUST)
-    return AgentReport(**texts, units=tuple(units), software=parse_software(report.get("software")))
+    offloaded = report.get("offloaded")
+    return AgentReport(
+        **texts,
+        units=tuple(units),
+        software=parse_software(report.get("software")),
+        offloaded=tuple(map(str, offloaded)) if isinstance(offloaded, list) else None,
+    )
 
 
 def parse_software(software: object) -> SoftwareReport | None:

@@ -28,7 +28,7 @@ from drawbridge import errors
 from drawbridge.operate import prepared_images
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.prepared_images import PreparedImage, tag_filter, tag_list
-from images import DEFAULT_IMAGE, IMAGES, Architecture
+from images import DEFAULT_IMAGE, IMAGES, PREPARED, PREPARED_BACKPORTS, PREPARED_SYSTEMS, Architecture, list_packages
 from userdata.image_config import LIFETIME, render_image_config
 
 Progress = Callable[[str], None]
@@ -66,19 +66,22 @@ def build_image(
     progress: Progress,
     *,
     subnet: str | None = None,
+    backports: bool = False,
     poll: float = POLL,
 ) -> PreparedImage:
     """Return a new prepared image, once it is available; everything else that the build created is removed.
 
     `subnet` is an existing subnet for the machine, which reaches Debian's mirrors from there; by default the build has
-    a VPC of its own. `poll` is the seconds between two looks.
+    a VPC of its own. With `backports` the image has OpenVPN and the kernel of Debian's backports. `poll` is the seconds
+    between two looks.
 
     Raises:
         AwsError: AWS refused a call, or does not offer the machine.
         ImageBuildError: the packages could not be installed, or a step took too long.
     """
     with translate_aws_errors(account.stack, policy=account.policy):
-        build = _ImageBuild(account, architecture, progress, poll)
+        name = PREPARED_BACKPORTS if backports else PREPARED
+        build = _ImageBuild(account, name, architecture, progress, poll)
         with _interruptible():
             image = build.run(subnet)
     return next(entry for entry in prepared_images.list_images(account) if entry.id == image)
@@ -107,10 +110,12 @@ def _interruptible() -> Iterator[None]:
 class _ImageBuild:
     """One build, by its ID."""
 
-    def __init__(self, account: Account, architecture: Architecture, progress: Progress, poll: float) -> None:
+    def __init__(
+        self, account: Account, name: str, architecture: Architecture, progress: Progress, poll: float
+    ) -> None:
         self._account = account
         self._ec2 = account.client("ec2")
-        self._architecture = architecture
+        self._name, self._system, self._architecture = name, PREPARED_SYSTEMS[name], architecture
         self._progress = progress
         self._poll = poll
         self._started = datetime.now(UTC)
@@ -185,7 +190,11 @@ class _ImageBuild:
             MaxCount=1,
             SubnetId=subnet,
             SecurityGroupIds=[group],
-            UserData=render_image_config(self._id, IMAGES[DEFAULT_IMAGE].packages),
+            UserData=render_image_config(
+                self._id,
+                list_packages(self._name, self._architecture),
+                backports=self._name == PREPARED_BACKPORTS,
+            ),
             # It powers off by itself after a while, so it goes even if this program is killed.
             InstanceInitiatedShutdownBehavior="terminate",
             MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
@@ -218,8 +227,8 @@ class _ImageBuild:
     def _create_image(self, instance: str, base: str, facts: ImageFacts) -> str:
         tags = {
             "Project": contract.PROJECT,
-            "Name": f"drawbridge-{DEFAULT_IMAGE}-{self._architecture}",
-            contract.IMAGE_TAG: DEFAULT_IMAGE,
+            "Name": f"drawbridge-{self._system}-{self._architecture}",
+            contract.IMAGE_TAG: self._system,
             contract.BUILD_TAG: self._id,
             prepared_images.ARCHITECTURE_TAG: self._architecture,
             prepared_images.BASE_TAG: base,
@@ -231,7 +240,7 @@ class _ImageBuild:
         return str(
             self._ec2.create_image(
                 InstanceId=instance,
-                Name=f"drawbridge-{DEFAULT_IMAGE}-{self._architecture}-{self._id}",
+                Name=f"drawbridge-{self._system}-{self._architecture}-{self._id}",
                 Description=f"Debian {facts.debian} with OpenVPN {facts.openvpn}, for a gateway of Drawbridge",
                 TagSpecifications=[{"ResourceType": kind, "Tags": tag_list(tags)} for kind in ("image", "snapshot")],
             )["ImageId"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drawbridge import errors
-from images import PREPARED
+from images import PREPARED_SYSTEMS
 from settings.model import Settings
 
 PRICES = Path(__file__).with_name("prices.toml")
@@ -157,7 +157,7 @@ def _check_price(machine: str) -> None:
 
 def _prepared_image(settings: Settings) -> list[Item]:
     """Return the cost of one prepared image's snapshot, which all stacks of the region may share."""
-    if settings.gateway.image != PREPARED:
+    if settings.gateway.image not in PREPARED_SYSTEMS:
         return []
     return [Item(f"image, {SNAPSHOT_SIZE} GB", SNAPSHOT_SIZE * read_prices()["month"]["snapshot"])]
 

@@ -125,10 +125,7 @@ def read_settings(stack: str) -> Settings:
     try:
         return parse(read_stack_file(path), stack=stack, endpoint="http://127.0.0.1")
     except FileNotFoundError:
-        raise errors.StackError(
-            f"{path} does not exist",
-            "name a stack that has a file: --stack NAME, with -C DIR if it is in another project",
-        ) from None
+        raise errors.StackError(f"{path} does not exist", "name a stack that has a file: --stack NAME") from None
     except SettingsError as error:
         raise errors.StackError(str(error), f"correct {path}") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 from drawbridge import errors
 from drawbridge.operate.stack_records import StackRecord, load_record, save_record
 from drawbridge.trial.deployment import Progress, create_client
-from images import IMAGES, PREPARED
+from images import IMAGE_NAMES
 from lab.api.iam import ACCOUNT
 from lab.region import Region
 from settings.model import Settings
@@ -169,7 +169,7 @@ def _replace_references(
 ) -> Iterator[tuple[str, Any]]:
     """Yield the sections that name a key, a boundary or an image of the account, with the lab's counterparts."""
     gateway = dict(config.get(f"{_PREFIX}gateway") or {})
-    if settings.gateway.image not in IMAGES and settings.gateway.image != PREPARED:
+    if settings.gateway.image not in IMAGE_NAMES:
         progress(f"the lab has no image {settings.gateway.image}; the gateway boots the default one")
         del gateway["image"]
     if settings.network.vpc_id and gateway.pop("ipv6Prefix", None):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import assert_never
 
+from images import IMAGES, PREPARED, PREPARED_BACKPORTS
 from settings.draft import Draft, Topology
 from settings.model import Tunnel
 from settings.problems import NAMESPACE, Problem, problem_at
@@ -65,6 +66,25 @@ def _check_addresses(tunnel: Tunnel, draft: Draft) -> Iterator[Problem]:
             yield problem_at(f"clients[{i}].address", client.address, reason, f"use one from {first} to {last}")
 
 
+def check_data_channel_offload(draft: Draft) -> Iterator[Problem]:
+    """Check that the kernel can carry what the tunnel carries, and that the image may have such a kernel."""
+    tunnel, key = draft.tunnel, "tunnel.dataChannelOffload"
+    if tunnel is None or not tunnel.data_channel_offload:
+        return
+    if draft.topology is not Topology.ROUTED:
+        reason = "is not possible on a segment, whose frames the kernel's part of OpenVPN does not carry"
+        yield problem_at(key, True, reason, "leave it out" if draft.has_pair else "leave it out, or use device: tun")
+    elif draft.gateway is not None and draft.gateway.image in (*IMAGES, PREPARED):
+        reason = f"needs OpenVPN 2.7 and a kernel with ovpn, which image {draft.gateway.image} lacks"
+        remedy = (
+            f"set {NAMESPACE}:gateway.image: {PREPARED_BACKPORTS}, which `drawbridge image build --backports` makes"
+        )
+        yield problem_at(key, True, reason, remedy)
+    elif draft.gateway is not None and draft.gateway.processes != 1:
+        reason = "is not possible with data channel offload: the kernel uses all processors by itself"
+        yield problem_at("gateway.processes", draft.gateway.processes, reason, "leave it out")
+
+
 def check_port(draft: Draft) -> Iterator[Problem]:
     """Check that no service of the gateway uses a port of the tunnel for clients."""
     tunnel = draft.client_tunnel
@@ -94,4 +114,4 @@ def check_keepalive(draft: Draft) -> Iterator[Problem]:
         yield problem_at("tunnel.keepalive", tunnel.keepalive, reason, f"use [{interval}, {2 * interval}] or more")
 
 
-CHECKS = (check_pool, check_port, check_keepalive)
+CHECKS = (check_pool, check_data_channel_offload, check_port, check_keepalive)

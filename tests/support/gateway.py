@@ -146,7 +146,7 @@ class ServicesStub:
         elif argv[:2] in (["networkctl", "reload"], ["networkctl", "reconfigure"]) or argv[0] == "sh":
             self._create_devices()
         elif argv[:3] == ["ip", "route", "replace"]:
-            self.add_route(argv[5], IPv4Network(argv[3]))
+            self.add_route(argv[-1], IPv4Network(argv[3]))
         elif argv[-1] == "check":
             out = f"{agent.CHECKED} {Path(argv[-2]).parent.name}\n" if self.checks is None else self.checks
         elif argv[0] == "ssh-keygen":

@@ -32,7 +32,7 @@ import tarfile
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
@@ -204,6 +204,8 @@ class Report:
     """Deviations of the machine from its release that were put back."""
     software: dict[str, Any] = field(default_factory=dict)
     """Versions that run and are installed, and the fixes that wait, as patches.py has noted them."""
+    offloaded: tuple[str, ...] | None = None
+    """Instances whose data the kernel carries (data channel offload); none if the release asks for no offload."""
 
     def content(self) -> str:
         """Return the report without its time; a report is sent only if this has changed."""
@@ -309,14 +311,18 @@ def read_sysctl(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in lines if "*" not in key}
 
 
-def read_destinations(network: str) -> list[IPv4Network]:
-    """Return the destinations of the routes in a systemd.network(5) file.
+def read_destinations(network: str) -> dict[IPv4Network, str]:
+    """Return the destinations of the routes in a systemd.network(5) file, each with its gateway, empty if it has none.
 
     >>> read_destinations("[Address]\\nAddress=10.8.0.1/24\\n[Route]\\nDestination=192.168.7.0/24\\n")
-    [IPv4Network('192.168.7.0/24')]
+    {IPv4Network('192.168.7.0/24'): ''}
     """
-    pairs = (line.partition("=") for line in network.splitlines())
-    return [IPv4Network(value) for key, _, value in pairs if key == "Destination"]
+    sections = (dict(line.partition("=")[::2] for line in text.splitlines()) for text in network.split("[Route]"))
+    return {
+        IPv4Network(section["Destination"]): section.get("Gateway", "")
+        for section in sections
+        if "Destination" in section
+    }
 
 
 def read_routes(table: str, device: str) -> set[IPv4Network]:
@@ -862,6 +868,25 @@ class GatewayMachine:
                 devices.setdefault(name, False)
         return devices
 
+    def find_offloaded(self, release: str) -> tuple[str, ...] | None:
+        """Return which instances' data the kernel carries, by its own device; None if the release wants none.
+
+        Only the devices of the tun driver have this file (Linux, tun.c).
+        """
+        configs = {instance: self.instance_config(release, instance) for instance, _ in self.processes(release)}
+        devices = {
+            instance: self.root / "sys/class/net" / name
+            for instance, config in configs.items()
+            if not read_options(config, "disable-dco")
+            for name, *_ in read_options(config, "dev")
+            if name.startswith("tun")
+        }
+        if not devices:
+            return None
+        return tuple(
+            instance for instance, device in devices.items() if device.exists() and not (device / "tun_flags").exists()
+        )
+
     def has_device(self, name: str, must_be_up: bool) -> bool:
         """Return whether the kernel has a network device, which is up if it must be (IFF_UP, netdevice(7))."""
         flags = read_or_empty(self.root / f"sys/class/net/{name}/flags").strip()
@@ -880,17 +905,18 @@ class GatewayMachine:
         if fault := self.find_fault(generation, START_TIMEOUT):
             raise FailedError(fault)
 
-    def missing_routes(self, release: str, device: str) -> list[IPv4Network]:
-        """Return the networks behind clients that the kernel has no route to by a tunnel's device."""
+    def missing_routes(self, release: str, device: str) -> dict[IPv4Network, str]:
+        """Return the networks behind clients that the kernel has no route to by a tunnel's device, with gateways."""
         path = self.releases / release / f"root/etc/systemd/network/10-drawbridge-{device}.network"
         routes = read_destinations(read_or_empty(path))
         present = read_routes(read_or_empty(self.root / "proc/net/route"), device)
-        return [route for route in routes if route not in present]
+        return {network: gateway for network, gateway in routes.items() if network not in present}
 
-    def add_routes(self, device: str, networks: Iterable[IPv4Network]) -> None:
-        """Add routes to networks behind clients."""
-        for network in networks:
-            self.run_checked("ip", "route", "replace", str(network), "dev", device)
+    def add_routes(self, device: str, networks: Mapping[IPv4Network, str]) -> None:
+        """Add routes to networks behind clients, each by its gateway if it has one."""
+        for network, gateway in networks.items():
+            via = ["via", gateway] if gateway else []
+            self.run_checked("ip", "route", "replace", str(network), *via, "dev", device)
 
     def find_management_fault(self, release: str, instance: str) -> str:
         """Return why OpenVPN does not answer at its management socket; empty if it does, or has none.
@@ -1520,6 +1546,8 @@ def publish_report(machine: GatewayMachine, cloud: Cloud, report: Report) -> Non
     now, state = datetime.now(UTC), machine.load_state()
     repairs = add_repairs(state.repairs, report.repaired, now)
     report = replace(report, repaired=repairs, software=machine.load_software())
+    if report.running:
+        report = replace(report, offloaded=machine.find_offloaded(report.running))
     machine.report_file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(machine.report_file, report.text(now).encode())
     if state.repairs != repairs:

@@ -66,6 +66,22 @@ def test_the_newest_prepared_image_of_the_architecture_stays_until_its_resource_
     assert provider.diff("id", {**public, "image": "ami-1"}, inputs).replaces == ["parameter", "prepared"]
 
 
+def test_an_image_with_backports_is_another_system_and_a_gateway_that_changes_to_it_gets_a_new_instance() -> None:
+    provider, plain = NewestImage(), {"prepared": "arm64", "region": REGION}
+    inputs = {**plain, "system": "debian-13-backports"}
+    prepare_image("plain", "arm64", "2026-11-03T10:00:00+00:00", DrawbridgeImage="debian-13")
+    with pytest.raises(ImageError, match="has no prepared image"):
+        provider.create(inputs)
+    with pytest.raises(pulumi.RunError, match=r"image: ours-backports needs .*--architecture arm64 --backports\)"):
+        check_prepared_image(REGION, "prod", "ours-backports", "t4g.nano")
+    image = prepare_image("backports", "arm64", "2026-11-02T10:00:00+00:00", DrawbridgeImage="debian-13-backports")
+    check_prepared_image(REGION, "prod", "ours-backports", "t4g.nano")
+    outputs = provider.create(inputs).outs
+    assert outputs is not None
+    assert outputs["image"] == image
+    assert provider.diff("id", outputs, plain).replaces == ["system"]
+
+
 def test_an_image_that_somebody_else_has_published_is_not_taken() -> None:
     image = prepare_image("published", "arm64", "2026-11-03T10:00:00+00:00", DrawbridgeImage="debian-13")
     ec2_backends[ACCOUNT][REGION].amis[image].owner_id = "999999999999"
@@ -79,7 +95,7 @@ def test_an_old_prepared_image_is_warned_of(days: int, warnings: int, monkeypatc
     image = prepare_image("old", "arm64", created.isoformat(), DrawbridgeImage="debian-13")
     logged: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", logged.append)
-    check_prepared_image(REGION, "prod", "t4g.nano")
+    check_prepared_image(REGION, "prod", "ours", "t4g.nano")
     assert len(logged) == warnings
     assert all(f"{image}, the newest prepared image for arm64, is {days} days old" in text for text in logged)
 

@@ -290,6 +290,25 @@ def test_status_says_which_versions_run_and_what_waits(deployed: SshServer, acco
 
 
 @pytest.mark.parametrize(
+    ("offloaded", "row"),
+    [
+        (None, None),
+        (["server"], "data channel carried by the kernel"),
+        ([], "data channel carried by OpenVPN: it is not 2.7, or the kernel has no ovpn"),
+    ],
+)
+def test_status_says_what_carries_the_data_where_it_should_be_the_kernel(
+    deployed: SshServer, account: Account, identity: Path, offloaded: list[str] | None, row: str | None
+) -> None:
+    text = json.dumps({**json.loads(account.parameter(account.names.report)), "offloaded": offloaded})
+    account.client("ssm").put_parameter(Name=account.names.report, Value=text, Type="String", Overwrite=True)
+    code, out, _ = run("status", identity=identity)
+    assert code == 0
+    rows = [line for line in (" ".join(line.split()) for line in out.splitlines()) if line.startswith("data channel")]
+    assert rows == ([row] if row else [])
+
+
+@pytest.mark.parametrize(
     "software", [[], "x", {"openvpn": 1, "kernel": [], "waiting": 3}, {"waiting": {"kernel": "yesterday"}}]
 )
 def test_a_report_of_strange_software_is_still_read(software: object) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
@@ -21,6 +22,7 @@ from drawbridge.operate.account import Account
 from drawbridge.operate.prepared_images import PreparedImage, tag_list
 from lab.api.moto_patches import patched, serve_console_output, tag_snapshots_of_images
 from lab.api.moto_state import finish_image, publish_images, start_images
+from userdata.image_config import render_image_config
 
 from .conftest import REGION, STACK
 
@@ -119,6 +121,32 @@ def test_a_build_leaves_an_image_that_says_what_is_in_it_and_nothing_else(accoun
     assert list(image.snapshots) == list_own_snapshots(account)
     assert image.dollars == pytest.approx(0.4), "8 GB at most"
     assert left_behind(account) == []
+
+
+def test_an_image_with_backports_has_their_openvpn_and_kernel_and_is_of_another_system(
+    account: Account, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[str] = []
+
+    def render(*arguments: Any, **options: Any) -> str:
+        launched.append(render_image_config(*arguments, **options))
+        return launched[-1]
+
+    monkeypatch.setattr(image_build, "render_image_config", render)
+    image = build(account, backports=True)
+    (described,) = account.client("ec2").describe_images(ImageIds=[image.id])["Images"]
+    tags = {tag["Key"]: tag["Value"] for tag in described["Tags"]}
+    assert tags[contract.IMAGE_TAG] == "debian-13-backports"
+    build(account)
+    backports, plain = (yaml.safe_load(text) for text in launched)
+    command = backports["runcmd"][0]
+    assert {"openvpn/trixie-backports", "linux-image-cloud-arm64/trixie-backports", "nftables"} <= {*command}
+    origins = "origin=Debian Backports,codename=${distro_codename}-backports"
+    assert any(origins in file["content"] for file in backports["write_files"]), "their fixes are installed as well"
+    assert "openvpn" in plain["runcmd"][0] and not any("backports" in word for word in plain["runcmd"][0]), (
+        "the control"
+    )
+    assert not any("backports" in file["path"] for file in plain["write_files"]), "the control"
 
 
 def test_the_machine_has_no_role_and_nobody_may_connect(

@@ -78,3 +78,27 @@ def test_systemd_sets_the_sandbox_up_once_for_each_start_of_openvpn() -> None:
     before_openvpn = [line for text in drop_ins for line in text.splitlines() if line.startswith("ExecStartPre=")]
     assert len(before_openvpn) == 3
     assert all(line.startswith("ExecStartPre=+") for line in before_openvpn), before_openvpn
+
+
+OFFLOADED = replace(TUNNEL, data_channel_offload=True)
+
+
+def test_with_data_channel_offload_openvpn_creates_the_device_and_may_do_so() -> None:
+    files = tun_device.render_files(OFFLOADED)
+    assert not [path for path in files if path.endswith(".netdev")]
+    unit = files[UNIT.format("routed")]
+    assert "AmbientCapabilities=CAP_NET_ADMIN\nCapabilityBoundingSet=CAP_NET_ADMIN\n" in unit
+    assert "wait-online" not in unit, "the device is not there before OpenVPN"
+    assert "disable-dco" not in render_server(OFFLOADED)
+    assert "disable-dco" in render_server(TUNNEL), "the control"
+
+
+def test_with_data_channel_offload_a_network_is_routed_by_its_clients_address() -> None:
+    """The kernel finds the peer by the next hop; without one it looks for a client with the destination's address."""
+    text = tun_device.render_files(OFFLOADED)[NETWORK]
+    assert settings(text, "Route") == [
+        ["Destination=192.168.1.0/24", "Gateway=10.8.0.10"],
+        ["Destination=192.168.7.0/24", "Gateway=10.8.0.10"],
+    ]
+    dynamic = replace(OFFLOADED, clients=(replace(HOME, address=None),))
+    assert settings(tun_device.render_files(dynamic)[NETWORK], "Route") == []

@@ -354,6 +354,24 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "the first and the last port, such as [7400, 7500]",
         tunnel(SEGMENT, multicast=[{"group": "239.0.0.0/8", "ports": [7400, 7500]}]),
     ),
+    # Data channel offload
+    (
+        {**tunnel(dataChannelOffload=True), "gateway": {"image": "ours"}},
+        "set drawbridge:gateway.image: ours-backports",
+        {**tunnel(dataChannelOffload=True), "gateway": {"image": "ours-backports"}},
+    ),
+    (tunnel(SEGMENT, dataChannelOffload=True), "leave it out", tunnel(SEGMENT)),
+    (
+        {**tunnel(SEGMENT, dataChannelOffload=True), "gateway": {"image": "ours-backports"}},
+        "use device: tun",
+        {**tunnel(dataChannelOffload=True), "gateway": {"image": "ours-backports"}},
+    ),
+    ({"pair": {}, **tunnel(dataChannelOffload=True)}, "leave it out", {"pair": {}}),
+    (
+        {**tunnel(dataChannelOffload=True), "gateway": {"image": "ours-backports", "processes": 2}},
+        "leave it out",
+        {**tunnel(dataChannelOffload=True), "gateway": {"image": "ours-backports"}},
+    ),
     # Pings
     (tunnel(keepalive=10), "[10, 120]", tunnel(keepalive=[10, 120])),
     (tunnel(keepalive=[10]), "the interval of pings and a time of silence", tunnel(keepalive=[10, 120])),

@@ -53,7 +53,8 @@ NAME = "use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or dig
         ),
         (
             {"gateway": {"image": "debian-9"}},
-            "gateway.image: debian-9 is not a valid image; use debian-13, ours or the ID of an AMI (ami-…)",
+            "gateway.image: debian-9 is not a valid image; "
+            "use debian-13, ours, ours-backports or the ID of an AMI (ami-…)",
         ),
         ({"gateway": {"diskSize": 7}}, "gateway.diskSize: 7 is too small; use 8 or more"),
         ({"gateway": {"sshKey": "hello"}}, f"gateway.sshKey: hello is not a valid public key; {KEY}"),

@@ -5,8 +5,9 @@ Does not prove that the kernel and nft print what `gateway.ServicesStub`, their 
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,26 @@ def test_a_network_behind_a_client_comes_and_goes_without_a_restart(world: World
         assert world.run().state == "ready"
         assert agent.read_routes(world.services.routes.read_text(), "tun0") == set(lans)
     assert world.services.starts == 1
+
+
+def test_with_data_channel_offload_it_says_whether_the_kernel_carries_the_data(world: World) -> None:  # noqa: F811
+    home = TunnelClient(name="home", address=IPv4Address("10.8.0.10"), lan=(LAN,), reachable=(LAN,))
+    tunnel = Tunnel(pool=gateway.TUNNEL.pool, clients=(home,), data_channel_offload=True)
+    world.services.set_device("tun0")  # OpenVPN creates it
+    world.publish(gateway.build_release(tunnel))
+    assert world.run().state == "ready"
+    assert world.published_report()["offloaded"] == ["server"]
+    # networkd adds the route when the device comes; should it be gone, the agent does.
+    assert world.run().repaired == (f"no route to {LAN}",)
+    assert f"ip route replace {LAN} via 10.8.0.10 dev tun0" in world.services.commands
+
+    (world.root / "sys/class/net/tun0/tun_flags").write_text("0x1001\n")
+    assert world.run().state == "ready"
+    assert world.published_report()["offloaded"] == [], "a device of the tun driver: OpenVPN carries the data itself"
+
+    world.publish(gateway.build_release(replace(tunnel, data_channel_offload=False)))
+    assert world.run().state == "ready"
+    assert world.published_report()["offloaded"] is None, "nobody asked for it"
 
 
 @pytest.mark.fault("3.6")
