@@ -21,6 +21,8 @@ from lab.region import Host, disposable_region
 from settings.stack_file import read_stack_file
 from tests.support.waiting import Lateness, until, wait_lossless
 
+pytestmark = pytest.mark.own_kernel
+
 LEFT, RIGHT, GATEWAY = "10.0.0.1", "10.0.0.2", "10.0.0.254"
 #: Seconds of silence after which a link leaves the bond; 1 more is the goal, the rest the driver and measuring add.
 KEEPALIVE, SLACK = 5.0, 1.5 + bonded.DRIVER_DELAY

@@ -21,6 +21,8 @@ from tests.support import pair as pairs
 from tests.support.pair import Pair, read_boot_id, wait_bonded, wait_links
 from tests.support.waiting import Lateness, until, wait_lossless
 
+pytestmark = pytest.mark.own_kernel
+
 LEFT, RIGHT = "10.0.0.1", "10.0.0.2"
 #: Seconds of silence after which a link leaves the bond (`Bond.keepalive`). The goal is 1 more, the rest is measuring;
 #: what a busy machine is late comes on top (`Lateness`).
