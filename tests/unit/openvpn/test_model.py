@@ -119,3 +119,9 @@ def test_the_topology_decides_the_gateways_side(
     layout = lay_out(topology, POOL)
     assert (layout.device, layout.interface) == (device, interface)
     assert (layout.address, layout.network) == (IPv4Address(address), IPv4Network(network))
+
+
+def test_a_packet_fits_a_pppoe_line_unless_the_hosts_use_no_smaller_one() -> None:
+    assert Tunnel(pool=POOL).mtu + 20 + 8 + 24 == 1492
+    assert Tunnel(pool=POOL, topology=Segment()).mtu + 14 + 20 + 8 + 24 <= 1492
+    assert Tunnel(pool=POOL, topology=BondedSegment(), fixed_mtu=1500).mtu == 1500
