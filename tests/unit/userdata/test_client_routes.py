@@ -122,6 +122,7 @@ def test_a_process_notes_its_clients_and_not_the_end_of_a_displaced_session(tmp_
     assert note("client-connect", "1") and note("client-connect", "2")
     assert note("client-disconnect", "1") == "2 1\n"
     assert note("client-disconnect", "2") == ""
+    assert note("client-disconnect", "1") == "", "a displaced session that ends last"
 
 
 def test_a_release_with_a_shared_port_says_whose_addresses_are_whose() -> None:
