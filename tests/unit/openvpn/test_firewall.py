@@ -606,6 +606,7 @@ def test_the_filter_hands_each_address_to_one_of_the_processes_that_share_a_port
         return network.at(network.vpc, sys.executable, "-c", ASK, source, GATEWAY, port).stdout.strip()
 
     network.load(render(tunnel))
+    before = network.tracked()
     argv = network.gateway.enter(sys.executable, "-c", ANSWER, GATEWAY, *ports)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as answerer:
         try:
@@ -616,6 +617,6 @@ def test_the_filter_hands_each_address_to_one_of_the_processes_that_share_a_port
             network.load(render(tunnel))
             assert {source: ask(source, ports[0]) for source in chosen} == chosen
             assert [ask(INTERNET, port) for port in ports[1:]] == ["no answer"] * 2, "only the filter leads there"
-            assert network.tracked() == 0
+            assert network.tracked() <= before
         finally:
             answerer.kill()
