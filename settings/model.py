@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from images import DEFAULT_IMAGE, IMAGE_PATTERN
 from settings import maintenance
@@ -104,6 +105,25 @@ def _write_number(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+#: An IPv4 address.
+_ADDRESS = re.compile(r"\d+(\.\d+){3}")
+
+
+def _refuse_host(value: object) -> object:
+    """Return a range as it is; raises `PydanticCustomError` for an address without a prefix length, which is a host."""
+    if isinstance(value, str) and _ADDRESS.fullmatch(value):
+        raise PydanticCustomError("no_prefix", "an address without a prefix length")
+    return value
+
+
+def _refuse_bare_network(value: object) -> object:
+    """Return a range as it is; raises as `_refuse_host` for an address that ends in 0.
+
+    Other addresses stand for the range of that host alone.
+    """
+    return _refuse_host(value) if isinstance(value, str) and value.endswith(".0") else value
+
+
 #: A KMS key (`Secrets.key`). IAM policies name keys by these ARNs; an alias there is no key. An ID of KMS has 36
 #: characters; without a limit here, a policy could outgrow IAM's.
 KEY_ARN = r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]{1,64}"
@@ -113,7 +133,9 @@ PRINCIPAL_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:(user|role)/[A-Za-z0-9_+=,.@/-]+$"
 
 Address4 = Annotated[IPv4Address, BeforeValidator(_write_number)]
 Address6 = Annotated[IPv6Address, BeforeValidator(_write_number)]
-Range4 = Annotated[IPv4Network, BeforeValidator(_write_number)]
+Range4 = Annotated[IPv4Network, BeforeValidator(_refuse_bare_network), BeforeValidator(_write_number)]
+#: A range that cannot be of one host.
+Network4 = Annotated[IPv4Network, BeforeValidator(_refuse_host), BeforeValidator(_write_number)]
 Range6 = Annotated[IPv6Network, BeforeValidator(_write_number)]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -139,7 +161,7 @@ class Section(BaseModel):
 class Vpc(Section):
     """A VPC: a new one with the range `cidr`, or an existing one (`vpcId`) with a public subnet (`subnetId`)."""
 
-    cidr: Range4 = IPv4Network("10.1.0.0/16")
+    cidr: Network4 = IPv4Network("10.1.0.0/16")
     zones: int = Field(default=1, ge=1, le=3)
     """Availability zones that get a public and a private subnet."""
     private_prefix: int = Field(default=24, ge=17, le=24)
@@ -161,7 +183,7 @@ class Network(Vpc):
 class Pair(Vpc):
     """The second gateway's VPC. The two gateways reach each other over two links."""
 
-    cidr: Range4 = IPv4Network("10.2.0.0/16")
+    cidr: Network4 = IPv4Network("10.2.0.0/16")
 
 
 class Gateway(Section):
@@ -227,7 +249,7 @@ class Tunnel(Section):
 
     device: Literal["tun", "tap"] = "tun"
     """`tun` routes; `tap` is one Ethernet segment."""
-    pool: Range4 = Field(default_factory=lambda values: DEFAULT_POOLS[values.get("device", "tun")])
+    pool: Network4 = Field(default_factory=lambda values: DEFAULT_POOLS[values.get("device", "tun")])
     protocol: Literal["udp", "tcp"] = "udp"
     """`tcp` works in networks that let only web traffic out, but is slower."""
     port: int = Field(default=1194, ge=1, le=65535)

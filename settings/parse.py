@@ -104,7 +104,9 @@ def _check_keys(raw: Mapping[str, object]) -> Iterator[Problem]:
             remedy = f"did you mean {near[0]}:{name}?" if near else f"known ones are {', '.join(sorted(NAMESPACES))}"
             yield Problem(key, show(value), "has an unknown namespace", remedy)
         elif namespace == NAMESPACE and name not in SECTIONS:
-            yield Problem(key, show(value), "has an unknown key", suggest(name, SECTIONS))
+            nested = "write each of its keys by itself, such as `drawbridge:tunnel: {…}`"
+            remedy = nested if name == NAMESPACE else suggest(name, SECTIONS)
+            yield Problem(namespace, name, "is not a known key", remedy)
 
 
 def _check_region(raw: Mapping[str, object]) -> Iterator[Problem]:

@@ -159,8 +159,12 @@ def explain(model: type[Section], key: str, value: object, details: ErrorDetails
     invalid = f"is not a valid {expected.noun if expected else 'value'}"
     match details["type"]:
         case "extra_forbidden" | "invalid_key":
-            remedy = suggest(str(details["loc"][-1]), map(to_camel, section.model_fields))
-            return problem_at(path, value, "has an unknown key", remedy)
+            unknown = str(details["loc"][-1])
+            remedy = suggest(unknown, map(to_camel, section.model_fields))
+            return problem_at(path.removesuffix(f".{unknown}"), unknown, "is not a known key", remedy)
+        case "no_prefix":
+            remedy = f"add one, such as {_suggest_range(str(value), field)}"
+            return problem_at(path, value, "has no prefix length", remedy)
         case "model_type":
             remedy = f"write them like {SECTION_EXAMPLES[section.__name__]}"
             return problem_at(path, value, "must be keys with values", remedy)
@@ -212,6 +216,21 @@ def _clear_host_bits(value: object, kind: str, field: str) -> IPv4Network | IPv6
         case _:
             valid = network.is_multicast if field == "group" else network.version == 6
     return network if valid else None
+
+
+def _suggest_range(address: str, field: str) -> str:
+    """Return the range that an address without a prefix length was probably meant for.
+
+    >>> _suggest_range("10.0.0.0", "cidr"), _suggest_range("10.9.0.0", "pool"), _suggest_range("10.9.0.0", "routes")
+    ('10.0.0.0/16', '10.9.0.0/24', '10.9.0.0/16')
+    """
+    zeros = 0
+    for byte in reversed(address.split(".")):
+        if byte != "0":
+            break
+        zeros += 8
+    length = {"cidr": 16, "pool": 24}.get(field, 32 - zeros)
+    return str(ip_network(f"{address}/{length}", strict=False))
 
 
 def _child(value: object, part: str | int) -> object:

@@ -25,6 +25,43 @@ REGIONS = frozenset(
     for number in range(1, count + 1)
 )
 
+#: Places that AWS names regions after (same source), and the region there.
+_PLACES = {
+    "bahrain": "me-south-1",
+    "california": "us-west-1",
+    "calgary": "ca-west-1",
+    "canada": "ca-central-1",
+    "cape town": "af-south-1",
+    "frankfurt": "eu-central-1",
+    "hong kong": "ap-east-1",
+    "hyderabad": "ap-south-2",
+    "ireland": "eu-west-1",
+    "jakarta": "ap-southeast-3",
+    "london": "eu-west-2",
+    "malaysia": "ap-southeast-5",
+    "melbourne": "ap-southeast-4",
+    "mexico": "mx-central-1",
+    "milan": "eu-south-1",
+    "mumbai": "ap-south-1",
+    "new zealand": "ap-southeast-6",
+    "ohio": "us-east-2",
+    "oregon": "us-west-2",
+    "osaka": "ap-northeast-3",
+    "paris": "eu-west-3",
+    "sao paulo": "sa-east-1",
+    "seoul": "ap-northeast-2",
+    "singapore": "ap-southeast-1",
+    "spain": "eu-south-2",
+    "stockholm": "eu-north-1",
+    "sydney": "ap-southeast-2",
+    "taipei": "ap-east-2",
+    "tel aviv": "il-central-1",
+    "thailand": "ap-southeast-7",
+    "tokyo": "ap-northeast-1",
+    "virginia": "us-east-1",
+    "zurich": "eu-central-2",
+}
+
 #: The form of names: an area, a direction and a number.
 _NAME = re.compile(r"[a-z]{2}([a-z]{2})?(-[a-z]{2,4})?-(north|south|central|(north|south)?(east|west))-\d")
 
@@ -39,11 +76,13 @@ def is_region_name(name: str) -> bool:
 
 
 def suggest_region(name: str) -> str:
-    """Return the known region whose name is most like another name, the first of several.
+    """Return the known region whose name or place is most like another name, the first of several.
 
-    >>> suggest_region("eu-centrl-1"), suggest_region("eu-west"), suggest_region("")
-    ('eu-central-1', 'eu-west-1', 'eu-west-1')
+    >>> suggest_region("eu-centrl-1"), suggest_region("eu-west"), suggest_region("Frankfurt"), suggest_region("")
+    ('eu-central-1', 'eu-west-1', 'eu-central-1', 'eu-west-1')
     """
+    if place := difflib.get_close_matches(name.lower(), _PLACES, n=1, cutoff=0.8):
+        return _PLACES[place[0]]
 
     def similarity(region: str) -> float:
         return difflib.SequenceMatcher(None, region, name).ratio()

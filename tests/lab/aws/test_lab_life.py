@@ -195,7 +195,7 @@ def test_a_stack_file_with_errors_is_told_whole_and_starts_no_lab(
 
     assert done.exit_code == 1
     assert "drawbridge:tunnel.pool: 10.1.0.0/24 overlaps drawbridge:network.cidr 10.1.0.0/16" in done.output
-    assert "drawbridge:gateway.diskSiz: 9 has an unknown key; did you mean diskSize?" in done.output
+    assert "drawbridge:gateway: diskSiz is not a known key; did you mean diskSize?" in done.output
     assert isinstance(done.exception, SystemExit)
     good = CliRunner().invoke(cli, ["lab", "try", "lab"])
     assert isinstance(good.exception, StartedError)

@@ -55,11 +55,14 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"stack": "lab"}, "choose another stack for AWS", {"stack": "dev"}),
     ({"stack": "lab"}, "`drawbridge lab up`", {"stack": "lab", "endpoint": "http://127.0.0.1:5000"}),
     ({"region": "ireland"}, "aws:region eu-west-1", {"region": "eu-west-1"}),
+    ({"region": "frankfurt"}, "aws:region eu-central-1", {"region": "eu-central-1"}),
     ({"netwrok": {}}, "did you mean network?", {"network": {}}),
     ({"x": {}}, "known keys are alerts, clients, gateway,", {"iam": {}}),
     ({"Drawbridge:tunnel": {}}, "did you mean drawbridge:tunnel?", {"tunnel": {}}),
     ({"other:x": {}}, "known ones are aws, drawbridge, pulumi", {"pulumi:x": {}}),
     ({"network": {"cdir": "10.1.0.0/16"}}, "did you mean cidr?", {"network": {"cidr": "10.1.0.0/16"}}),
+    ({"drawbridge": {"tunnel": {}}}, "such as `drawbridge:tunnel: {…}`", {"tunnel": {}}),
+    ({"network": {"cidr": "10.1.0.0"}}, "add one, such as 10.1.0.0/16", {"network": {"cidr": "10.1.0.0/16"}}),
     ({"lifetimes": {"x": 1}}, "known keys are ca, client, renewal, server", {"lifetimes": {"ca": 3650}}),
     # The gateway's name
     (

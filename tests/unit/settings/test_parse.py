@@ -77,17 +77,21 @@ def test_keys_of_the_provider_and_of_pulumi_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"tunel": {}}, "tunel: {} has an unknown key; did you mean tunnel?"),
+        ({"tunel": {}}, ": tunel is not a known key; did you mean tunnel?"),
         (
             {"zzz": 1},
-            "zzz: 1 has an unknown key; "
+            ": zzz is not a known key; "
             "known keys are alerts, clients, gateway, iam, lifetimes, log, network, pair, rotations, secrets, tunnel",
         ),
-        ({"clients": "alice"}, "clients: alice must be a list; write it in brackets, such as [{name: alice}]"),
+        (
+            {"drawbridge": {"tunnel": {}}},
+            ": drawbridge is not a known key; write each of its keys by itself, such as `drawbridge:tunnel: {…}`",
+        ),
+        ({"clients": "alice"}, ":clients: alice must be a list; write it in brackets, such as [{name: alice}]"),
     ],
 )
 def test_refused_sections(sections: dict[str, Any], expected: str) -> None:
-    assert find_problems(**sections) == [f"drawbridge:{expected}"]
+    assert find_problems(**sections) == [f"drawbridge{expected}"]
 
 
 def test_all_problems_at_once() -> None:
@@ -102,7 +106,7 @@ def test_all_problems_at_once() -> None:
     )
     assert [line.partition(": ")[0] for line in lines] == [
         "stack",
-        "drawbridge:typo",
+        "drawbridge",
         "drawbridge:gateway.image",
         "drawbridge:gateway.diskSize",
         "drawbridge:lifetimes.ca",

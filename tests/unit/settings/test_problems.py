@@ -21,8 +21,8 @@ NAME = "use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or dig
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"network": {"cdir": 1}}, "network.cdir: 1 has an unknown key; did you mean cidr?"),
-        ({"gateway": {"admin_from": []}}, "gateway.admin_from: [] has an unknown key; did you mean adminFrom?"),
+        ({"network": {"cdir": 1}}, "network: cdir is not a known key; did you mean cidr?"),
+        ({"gateway": {"admin_from": []}}, "gateway: admin_from is not a known key; did you mean adminFrom?"),
         ({"lifetimes": "long"}, "lifetimes: long must be keys with values; write them like {client: 365}"),
         ({"clients": ["alice"]}, "clients[0]: alice must be keys with values; write them like {name: alice}"),
         ({"clients": [{}]}, f"clients[0].name: (missing) is required; {NAME}"),
@@ -37,6 +37,38 @@ NAME = "use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or dig
         (
             {"network": {"cidr": "10.1.0.0/8"}},
             "network.cidr: 10.1.0.0/8 has bits set after its /8 prefix; use 10.0.0.0/8",
+        ),
+        (
+            {"network": {"cidr": "10.1.0.0"}},
+            "network.cidr: 10.1.0.0 has no prefix length; add one, such as 10.1.0.0/16",
+        ),
+        (
+            {"network": {"cidr": "10.0.0.0"}},
+            "network.cidr: 10.0.0.0 has no prefix length; add one, such as 10.0.0.0/16",
+        ),
+        (
+            {"network": {"cidr": "10.1.0.7"}},
+            "network.cidr: 10.1.0.7 has no prefix length; add one, such as 10.1.0.0/16",
+        ),
+        (
+            {"pair": {"cidr": "10.2.0.0"}},
+            "pair.cidr: 10.2.0.0 has no prefix length; add one, such as 10.2.0.0/16",
+        ),
+        (
+            {"tunnel": {"pool": "10.9.0.0"}},
+            "tunnel.pool: 10.9.0.0 has no prefix length; add one, such as 10.9.0.0/24",
+        ),
+        (
+            {"clients": [{"name": "a", "lan": ["192.168.178.0"]}]},
+            "clients[0].lan[0]: 192.168.178.0 has no prefix length; add one, such as 192.168.178.0/24",
+        ),
+        (
+            {"tunnel": {"routes": ["172.20.0.0"]}},
+            "tunnel.routes[0]: 172.20.0.0 has no prefix length; add one, such as 172.20.0.0/16",
+        ),
+        (
+            {"gateway": {"allowFrom": ["0.0.0.0"]}},
+            "gateway.allowFrom[0]: 0.0.0.0 has no prefix length; add one, such as 0.0.0.0/0",
         ),
         ({"network": {"privatePrefix": 16}}, "network.privatePrefix: 16 is too small; use 17 or more"),
         ({"network": {"privatePrefix": 25}}, "network.privatePrefix: 25 is too large; use 24 or less"),
@@ -150,7 +182,7 @@ def test_refused_values(sections: dict[str, Any], expected: str) -> None:
         ),
         (
             {"clients": [{"name": "a", 1: 2}]},
-            "clients[0].1: 2 has an unknown key; known keys are address, address6, at, bridge, csr, days, lan, lines, "
+            "clients[0]: 1 is not a known key; known keys are address, address6, at, bridge, csr, days, lan, lines, "
             "mac, name, reachable, system",
         ),
     ],

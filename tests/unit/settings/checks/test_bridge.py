@@ -78,7 +78,7 @@ def home(**changed: Any) -> list[dict[str, Any]]:
         ({"clients": home(bridge={"timeout": 5})}, "clients[0].bridge.timeout: 5 is too small; use 10 or more"),
         (
             {"clients": home(bridge={"nic": "eth0"})},
-            "clients[0].bridge.nic: eth0 has an unknown key; known keys are gateway6, interface, tap, timeout",
+            "clients[0].bridge: nic is not a known key; known keys are gateway6, interface, tap, timeout",
         ),
         (
             {"clients": [{"name": "home", "lan": ["192.168.9.0/24"]}]},

@@ -30,7 +30,7 @@ NO_POLICY = (
         ({"iam": {"users": "some"}}, "iam.users: some is not a valid value; use kits or none"),
         ({"iam": {"users": False}}, "iam.users: false is not a valid value; use kits or none"),
         ({"iam": "none"}, "iam: none must be keys with values; write them like {users: none}"),
-        ({"iam": {"user": "none"}}, "iam.user: none has an unknown key; did you mean users?"),
+        ({"iam": {"user": "none"}}, "iam: user is not a known key; did you mean users?"),
         *(
             ({"iam": {"permissionsBoundary": arn}}, f"iam.permissionsBoundary: {arn} {NO_POLICY}")
             for arn in (

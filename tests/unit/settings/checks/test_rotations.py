@@ -34,7 +34,7 @@ REMEDY = "use one such as 2026-11-28T08:10:00Z"
             ".renewals.alcie: 2026-11-28T08:10:00Z is for a client that does not exist; "
             "use a name of drawbridge:clients, or leave it out",
         ),
-        ({"gatway": "2026-11-28"}, ".gatway: 2026-11-28 has an unknown key; did you mean gateway?"),
+        ({"gatway": "2026-11-28"}, ": gatway is not a known key; did you mean gateway?"),
     ],
 )
 def test_refused_rotations(rotations: Any, expected: str) -> None:

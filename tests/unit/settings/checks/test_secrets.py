@@ -62,7 +62,7 @@ def test_accepted_secrets(secrets: dict[str, Any]) -> None:
             f".users: [{USER}] has no effect, because secrets.key is aws/ssm, whose policy is not changed; "
             "leave users out, or use key: stack",
         ),
-        ({"keys": "stack"}, ".keys: stack has an unknown key; did you mean key?"),
+        ({"keys": "stack"}, ": keys is not a known key; did you mean key?"),
         ("stack", ": stack must be keys with values; write them like {key: stack}"),
     ],
 )
