@@ -40,7 +40,7 @@ def test_two_processes_serve_one_segment_on_two_ports(bonded: Deployment) -> Non
     # Of hardware addresses it has five.
     assert files["ccd/left"].splitlines()[1:] == ["max-routes-per-client 13"]
     assert "Address=10.0.0.254/24" in lines(files, "root/etc/systemd/network/10-drawbridge-br0.network")
-    assert "udp dport 1194-1195 accept" in files["root/etc/drawbridge/nftables.conf"]
+    assert 'udp dport 1194-1195 iifname != "br0" ip saddr @allowed accept' in files["root/etc/drawbridge/nftables.conf"]
 
 
 def test_the_doctor_finds_nothing_broken_and_then_the_link_that_is(
