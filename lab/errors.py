@@ -7,7 +7,6 @@ LabError
 ├── PortInUse       another process listens on its port
 ├── NotUp           no region of that name runs
 ├── ImageError      the image of the machines could not be built
-├── UnsupportedProcessor    no kernel of its own boots on this machine's processor
 ├── MachineDown     a machine went down before a command in it had ended
 └── CommandFailed   a tool of the system (ip, nft, mount …) refused
     └── NotInstalled    the tool is not there
@@ -40,10 +39,6 @@ class NotUp(LabError):
 
 class ImageError(LabError):
     """The machines' image could not be built."""
-
-
-class UnsupportedProcessor(LabError):
-    """User-Mode Linux does not boot on this machine's processor."""
 
 
 class MachineDown(LabError):

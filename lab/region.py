@@ -33,7 +33,7 @@ from lab.linux import (
     processes_with,
     require_privileges,
 )
-from lab.machines import image, uml, vm, vm_image
+from lab.machines import image, uml, uml_kernel, vm, vm_image
 from lab.machines.container import execute, execute_in, is_up, remove_nspawn_leftovers, unmount_below, wait_booted
 from lab.machines.control_groups import remove_groups
 from lab.machines.factory import Kernel
@@ -186,13 +186,14 @@ class Region:
             second_site: site that its ``eth1`` is plugged into.
             address: on the LAN of `site`; any free one by default.
             files: text by path, written before it boots.
-            own_kernel: whether it is a `lab.machines.uml.UmlMachine`.
+            own_kernel: whether it is a `lab.machines.uml.UmlMachine`; its kernel is fetched first where the cache has
+                none.
 
         Raises:
-            UnsupportedProcessor: such a machine does not boot on this processor.
+            ImageError: the kernel could not be fetched.
         """
         if own_kernel:
-            uml.require_processor()
+            uml_kernel.ensure(lambda _: None)
         self._ask(
             Verb.ADD_HOST,
             name=name,
@@ -234,14 +235,16 @@ class Region:
         self._ask(Verb.POWER_ON, name=name)
         return self.host(name)
 
-    def use_own_kernels(self, enabled: bool) -> None:
+    def use_own_kernels(self, enabled: bool, progress: Callable[[str], None] = lambda _: None) -> None:
         """Set whether instances launched from now on have a kernel of their own: `lab.machines.uml.UmlMachine`.
 
+        The kernel is fetched first where the cache has none.
+
         Raises:
-            UnsupportedProcessor: such a machine does not boot on this processor.
+            ImageError: the kernel could not be fetched.
         """
         if enabled:
-            uml.require_processor()
+            uml_kernel.ensure(progress)
         self._ask(Verb.USE_KERNEL, kernel=Kernel.USER_MODE if enabled else Kernel.SHARED)
 
     def use_virtual_machines(self, enabled: bool, progress: Callable[[str], None] = lambda _: None) -> None:

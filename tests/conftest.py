@@ -9,7 +9,7 @@ import ipaddress
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,8 @@ import hypothesis
 import pytest
 
 from lab.botocore_cache import share_between_sessions
-from lab.errors import NotPermitted, UnsupportedProcessor
+from lab.errors import NotPermitted
 from lab.linux import require_privileges
-from lab.machines.uml import require_processor
 
 pytest_plugins = ["tests.support.ledgers", "lab.pytest_plugin"]
 
@@ -83,28 +82,18 @@ sys.addaudithook(GUARD.audit)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs root and /dev/net/tun; where they lack, it is skipped and says what lacks. Order the files.
-
-    So is what boots machines with kernels of their own, where this machine's processor does not let them boot.
-    """
-    privileges, processor = refusal_of(require_privileges), refusal_of(require_processor)
+    """Mark what needs root and /dev/net/tun; where they lack, it is skipped and says what lacks. Order the files."""
+    try:
+        require_privileges()
+        lacking = None
+    except NotPermitted as refused:
+        lacking = str(refused)
     for item in items:
         if any(item.path.is_relative_to(TESTS / room) for room in ("attacks", "lab")):
             item.add_marker("lab")
-            if privileges:
-                item.add_marker(pytest.mark.skip(reason=privileges))
-        if processor and item.get_closest_marker("own_kernel"):
-            item.add_marker(pytest.mark.skip(reason=processor))
+            if lacking:
+                item.add_marker(pytest.mark.skip(reason=lacking))
     items[:] = order_files(items)
-
-
-def refusal_of(requirement: Callable[[], None]) -> str | None:
-    """Return what a check of this machine says that it lacks, or None."""
-    try:
-        requirement()
-    except (NotPermitted, UnsupportedProcessor) as refused:
-        return str(refused)
-    return None
 
 
 def order_files(items: list[pytest.Item]) -> list[pytest.Item]:

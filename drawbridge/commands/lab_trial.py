@@ -18,7 +18,7 @@ from drawbridge.trial import removal, replacement, run
 from drawbridge.trial.checks import Check, all_hold
 from drawbridge.trial.deployment import DEFAULT_CLIENTS
 from lab import region as labs
-from lab.errors import LabError, NotInstalled, NotUp, UnsupportedProcessor
+from lab.errors import LabError, NotInstalled, NotUp
 from lab.linux import require_privileges
 from lab.paths import DEFAULT_LAB
 from settings.problems import SettingsError
@@ -173,7 +173,7 @@ def _removed_region(stack: Path) -> Iterator[None]:
     """Have errors of the block say how to keep the region: what else they would say to look at is removed with it."""
     try:
         yield
-    except (NotInstalled, UnsupportedProcessor):
+    except NotInstalled:
         raise
     except (LabError, errors.DeploymentError) as error:
         raise errors.DeploymentError(

@@ -22,7 +22,6 @@ from lab.errors import (
     NotPermitted,
     NotUp,
     PortInUse,
-    UnsupportedProcessor,
 )
 from lab.system import require_linux
 
@@ -34,10 +33,6 @@ LAB_REMEDIES: tuple[tuple[type[LabError], str], ...] = (
     (PortInUse, "stop what listens on that port: ss -ltnp names it"),
     (NotUp, "clean up: drawbridge lab down; start one: make lab"),
     (MachineDown, "wait until it is up again: drawbridge lab status"),
-    (
-        UnsupportedProcessor,
-        "try this stack on a machine whose /proc/cpuinfo has no amx_tile; others than bonded and pair work here",
-    ),
     (NotInstalled, "install what the lab needs: make setup"),
     (CommandFailed, "clean up: drawbridge lab down"),
     (LabError, "see what runs: drawbridge lab status; clean up: drawbridge lab down"),

@@ -39,7 +39,7 @@ def replace_gateway(region: Region, stack: str, progress: Progress) -> Iterator[
         (name for name in deployed.record.clients if ping(deployed.host(name), address, _CONNECTED_SECONDS)), None
     )
     pattern = f"**aws:ec2/instance:Instance::{deployed.names.resource('gateway-instance')}"
-    region.use_own_kernels(needs_own_kernels(deployed.settings))
+    region.use_own_kernels(needs_own_kernels(deployed.settings), progress)
     try:
         with _timed_pings(deployed.host(client) if client else None, address) as read_times:
             progress("replacing the gateway's instance")

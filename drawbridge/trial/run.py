@@ -16,7 +16,6 @@ from drawbridge.trial.deployment import DEFAULT_CLIENTS, Deployment, Progress, c
 from drawbridge.trial.next_steps import suggest_command
 from drawbridge.trial.removal import remove_client
 from lab import region as labs
-from lab.machines.uml import require_processor
 from settings.model import Settings
 from settings.parse import parse
 from settings.stack_file import read_stack_file, stack_name
@@ -29,8 +28,6 @@ class Trial:
     feature: str
     applies: Callable[[Settings], bool]
     check: Callable[[Deployment, Progress], Iterable[Check]]
-    own_kernel_hosts: bool = False
-    """Whether the clients' hosts need a kernel of their own."""
     own_kernels: bool = False
     """Whether the gateways need a kernel of their own: the one of this machine may lack the bonding driver."""
     max_clients: int | None = None
@@ -57,9 +54,7 @@ def _reaches_vpc_from_segment(settings: Settings) -> bool:
 #: Every trial; those that apply to a stack run in this order.
 TRIALS = (
     Trial("pair of gateways", pair.applies, pair.check_pair, own_kernels=True),
-    Trial(
-        "bonded hosts", bonded.applies, bonded.check_bonded_hosts, own_kernel_hosts=True, max_clients=bonded.MACHINES
-    ),
+    Trial("bonded hosts", bonded.applies, bonded.check_bonded_hosts, max_clients=bonded.MACHINES),
     Trial("clients", hosts.applies, _start_clients),
     Trial("administrator", hosts.applies, lambda deployed, progress: admin.check_login(deployed)),
     Trial("IPv6", ipv6.applies, lambda deployed, progress: ipv6.check_ipv6(deployed)),
@@ -118,13 +113,11 @@ def deploy_and_check(
         DeploymentError: the program failed.
     """
     trials = trials_of(stack.settings)
-    if any(trial.own_kernels or trial.own_kernel_hosts for trial in trials):
-        require_processor()
     limit = min([clients, *(trial.max_clients for trial in trials if trial.max_clients is not None)])
     checks = list(report_left_out(stack.settings, limit))
     for check in checks:
         progress(f"{check.promise}: {check.figure}")
-    region.use_own_kernels(needs_own_kernels(stack.settings))
+    region.use_own_kernels(needs_own_kernels(stack.settings), progress)
     try:
         raw = adopt(region, stack.settings, _replace_key(stack.raw), progress)
         deployed = deploy(region, stack.stack, raw, progress, file=stack.path)

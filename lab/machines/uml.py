@@ -1,9 +1,9 @@
 """Machines with a kernel of their own: User-Mode Linux, for what the kernel of this machine may lack, such as bonding.
 
-Such a machine boots the same image by the same systemd as any other of the lab's, which takes it about 15 s. Its kernel
-is Debian's, an ordinary process in the machine's network namespace: each interface found there becomes one of the
-machine's own, with its address, route and MAC, and the namespace only carries frames between the two. Commands reach it
-through `lab.machines.uml_agent`.
+Such a machine boots the same image by the same systemd as any other of the lab's, which takes it about 6 s. Its kernel
+(`lab.machines.uml_kernel`) is an ordinary process in the machine's network namespace: each interface found there
+becomes one of the machine's own, with its address, route and MAC, and the namespace only carries frames between the
+two. Commands reach it through `lab.machines.uml_agent`.
 
 Debian's such kernel has nftables for bridges alone. For all else `lab.machines.uml_nft` stands in for the program:
 rulesets are checked and not in force there.
@@ -26,16 +26,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, MachineDown, NotInstalled, UnsupportedProcessor
+from lab.errors import LabError, MachineDown
 from lab.linux import NETNS, ip_batch, listen, run, within
+from lab.machines import uml_kernel
 from lab.machines.container import ENVIRONMENT, LabMachine
 from lab.machines.uml_agent import ADDRESS, CHECKER, MAC, PORT
 from lab.machines.uml_nft import REAL
 from lab.namespaces import add_namespace, delete_namespace
 from lab.rooted_files import read_file, remove_file, rename_file, write_file
 
-KERNEL = "linux.uml"
-MODULES = Path("/usr/lib/uml/modules")
 NFT = "/usr/sbin/nft"
 #: Options of nft that change what it prints, or have it check alone.
 _NFT_OPTIONS = {"-c", "--check", "-j", "--json", "-a", "--handle", "-s", "--stateless", "-n", "--numeric"}
@@ -215,11 +214,11 @@ class UmlMachine(OwnKernelMachine):
     def prepare(self, files: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
         """As `Machine.prepare`; its kernel's modules and its interfaces' files are there as well."""
         super().prepare(files, hostname)
-        release = find_modules().name
-        target = self.root / "usr/lib/modules" / release
+        modules = uml_kernel.find().modules
+        target = self.root / "usr/lib/modules" / modules.name
         if not target.is_mount():
             target.mkdir(parents=True, exist_ok=True)
-            run("mount", "--bind", "-o", "ro", str(find_modules()), str(target))
+            run("mount", "--bind", "-o", "ro", str(modules), str(target))
         self._take_links()
         mine = dict(_FILES)
         mine[_NETWORK] = "".join(link.script for link in self.links)
@@ -273,7 +272,7 @@ class UmlMachine(OwnKernelMachine):
             "setpriv", "--pdeathsig=KILL",
             "nsenter", f"--net={NETNS / self.namespace}",
             "unshare", "--pid", "--fork", "--kill-child=KILL",
-            KERNEL, f"mem={memory}M", f"uml_dir={self.directory}/uml/", "umid=kernel",
+            *uml_kernel.find().command, f"mem={memory}M", f"uml_dir={self.directory}/uml/", "umid=kernel",
             "root=/dev/root", "rootfstype=hostfs", f"rootflags={self.root}", "rw", "noreboot",
             "con=null", "con0=null,fd:1", "ssl=null", "quiet", "net.ifnames=0", "systemd.show_status=no",
             *vectors,
@@ -425,30 +424,6 @@ def list_children(process: int) -> list[int]:
 def name_tap(name: str) -> str:
     """Return the name of the tap that joins an interface with the kernel's own."""
     return f"t{name}"
-
-
-def require_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Check that User-Mode Linux boots on this machine's processor.
-
-    With AMX the registers of a process have another size than the 6.1 kernel saves, and a host refuses to set a part
-    of them (arch/x86/kernel/fpu/regset.c, `xstateregs_set`). The kernel then panics before its first process runs:
-    "ptrace set fp regs failed".
-
-    Raises:
-        UnsupportedProcessor: it panics there.
-    """
-    if re.search(r"^flags\s*:.*\bamx_tile\b", cpuinfo.read_text(), re.MULTILINE):
-        raise UnsupportedProcessor(
-            "a machine with a kernel of its own (User-Mode Linux) does not boot on a processor with AMX"
-        )
-
-
-def find_modules() -> Path:
-    """Return the directory of the kernel's modules; raise `NotInstalled` where that kernel is missing."""
-    releases = sorted(MODULES.iterdir()) if MODULES.is_dir() else []
-    if not releases:
-        raise NotInstalled("Debian's package user-mode-linux is not installed")
-    return releases[-1]
 
 
 def execute(

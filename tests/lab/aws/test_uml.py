@@ -19,8 +19,6 @@ from lab.region import Host, Region, disposable_region
 from tests.support.pair import read_boot_id
 from tests.support.waiting import take_down, until
 
-pytestmark = pytest.mark.own_kernel
-
 BOOT = 90.0
 
 

@@ -1,6 +1,6 @@
 """World `bonded` as a user has it: its stack file, deployed; two hosts with two lines each, set up by their kits.
 
-Does not prove that AWS itself accepts what is deployed, nor that a kernel newer than User-Mode Linux's 6.1 does so too.
+Does not prove that AWS itself accepts what is deployed, nor that a kernel other than User-Mode Linux's does so too.
 """
 
 import functools
@@ -20,8 +20,6 @@ from drawbridge.trial.routed import wait_report
 from lab.region import Host, disposable_region
 from settings.stack_file import read_stack_file
 from tests.support.waiting import Lateness, until, wait_lossless
-
-pytestmark = pytest.mark.own_kernel
 
 LEFT, RIGHT, GATEWAY = "10.0.0.1", "10.0.0.2", "10.0.0.254"
 #: Seconds of silence after which a link leaves the bond; 1 more is the goal, the rest the driver and measuring add.

@@ -21,8 +21,6 @@ from lab.region import Host, disposable_region
 from settings.stack_file import read_stack_file
 from tests.support.waiting import wait_lossless
 
-pytestmark = pytest.mark.own_kernel
-
 A, B = "10.0.0.1", "10.0.0.2"
 #: Seconds; booted with a kernel of its own on a machine that has other things to do.
 READY = 420.0

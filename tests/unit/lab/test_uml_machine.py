@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import UnsupportedProcessor
 from lab.machines import uml
 from lab.machines.uml import UmlMachine
 
@@ -37,12 +36,3 @@ def test_a_kernel_that_does_not_end_after_its_last_words_is_killed(tmp_path: Pat
 def test_a_kernel_that_ends_by_itself_is_not(tmp_path: Path) -> None:
     assert wait_down(tmp_path, "sleep 1; exit 3") == 3
     assert wait_down(tmp_path, "echo 'reboot: Power down'; exit 0") == 0
-
-
-def test_a_processor_that_such_a_kernel_panics_on_is_told(tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512f amx_bf16 amx_tile\n")
-    with pytest.raises(UnsupportedProcessor, match="does not boot on a processor with AMX"):
-        uml.require_processor(cpuinfo)
-    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512f\n")
-    uml.require_processor(cpuinfo)
