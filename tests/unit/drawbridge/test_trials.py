@@ -82,7 +82,7 @@ def test_clients_that_are_left_out_are_counted_before_anything_is_deployed(monke
         raise LabError("it would be deployed")
 
     monkeypatch.setattr(run, "adopt", stop)
-    region: Any = SimpleNamespace(use_own_kernels=lambda own, progress: None)
+    region: Any = SimpleNamespace(use_own_kernels=lambda own, progress=None: None)
     for clients in (12, 40):
         with pytest.raises(LabError):
             run.deploy_and_check(region, StackFile(Path("x"), settings, {}), said.append, clients=clients)
