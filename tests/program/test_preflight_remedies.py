@@ -211,11 +211,11 @@ def request_more(message: str) -> None:
     quotas.request_service_quota_increase(ServiceCode=service, QuotaCode=code, DesiredValue=float(value))
 
 
-def prepare_image(architecture: str) -> None:
+def prepare_image(architecture: str, system: str = "debian-13") -> None:
     """Create what `drawbridge image build` creates."""
     ec2 = Deployment({}, []).ec2
     image = ec2.register_image(Name=f"prepared {architecture}")["ImageId"]
-    ec2.create_tags(Resources=[image], Tags=[{"Key": contract.IMAGE_TAG, "Value": "debian-13"}])
+    ec2.create_tags(Resources=[image], Tags=[{"Key": contract.IMAGE_TAG, "Value": system}])
     ec2_backends[ACCOUNT][REGION].amis[image].architecture = architecture
 
 
@@ -245,7 +245,7 @@ class Refusal:
     """Apply the remedy, which is in the refusal; return the stack's sections then, None for those before."""
 
 
-NO_IMAGE = "drawbridge:gateway.image: ours needs a prepared image for *, the architecture of *, but * has *; *"
+NO_IMAGE = "drawbridge:gateway.image: * needs a prepared image for *, the architecture of *, but * has *; *"
 LOG_GROUP = contract.Names("dev").connections
 FOREIGN_LOG = "drawbridge:log: log group * exists in * and is not stack *'s; *"
 FOREIGN_TOPIC = "drawbridge:alerts: topic * exists in * and is not stack *'s; *"
@@ -448,6 +448,12 @@ IN_THE_ACCOUNT = [
         NO_IMAGE,
         "build one (drawbridge image build --stack dev --architecture arm64)",
         lambda *_: prepare_image("arm64"),
+    ),
+    Refusal(
+        lambda _: {"gateway": {"image": "ours-backports"}},
+        NO_IMAGE,
+        "build one (drawbridge image build --stack dev --architecture arm64 --backports)",
+        lambda *_: prepare_image("arm64", "debian-13-backports"),
     ),
     Refusal(
         with_foreign_log,
