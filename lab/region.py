@@ -327,14 +327,19 @@ class Region:
             raise NotUp(f"the lab {self.name} does not answer ({gone})") from gone
 
 
+_ROOT_ALONE = "only root may use a lab"
+
+
 def connect(name: str = DEFAULT_LAB) -> Region | None:
-    """Return the running lab of this name, or None."""
+    """Return the running lab of this name, or None; raises `LabError` as `_check_directories`."""
     directory = PATHS.directory(name)
     _check_directories(directory)
     try:
         ready = json.loads((directory / "region.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+    except PermissionError as error:
+        raise NotPermitted(_ROOT_ALONE) from error
     processes = _read_processes(directory)
     if not processes or not all(process.runs for process in processes):
         return None
@@ -577,7 +582,7 @@ def _check_directories(directory: Path) -> None:
         except FileNotFoundError:
             return
         except PermissionError as error:
-            raise NotPermitted("only root may use a lab") from error
+            raise NotPermitted(_ROOT_ALONE) from error
 
 
 if __name__ == "__main__":  # called by a region whose owner is gone

@@ -4,11 +4,15 @@ import json
 import os
 import secrets
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from drawbridge.commands.root import cli
 from lab import region as labs
 from lab.errors import LabError
 from lab.linux import NETNS, Process
@@ -63,6 +67,40 @@ def test_the_same_files_are_obeyed_if_they_are_roots(paths: LabPaths, victim: Pr
     connected = labs.connect("shared")
     assert connected
     assert connected.port == 31337
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+#: Commands that look for a lab.
+COMMANDS = ("lab status", "client list", "client fetch alice", "gateway status", "stack audit lab")
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755], ids=["directory of all labs is root's alone", "only the lab's"])
+def test_a_user_who_may_not_look_into_the_lab_is_told_so_in_one_line(
+    victim: Process, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest's own directories are root's alone.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        paths = LabPaths(root=Path(directory) / "lib", run=Path(directory) / "run")
+        monkeypatch.setattr(labs, "PATHS", paths)
+        prepare(paths.directory("lab"), victim, 0)
+        paths.directory("lab").chmod(0o700)
+        paths.root.chmod(mode)
+        for command in COMMANDS:
+            CliRunner().invoke(cli, [*command.split(), "--help"])  # imports what nobody may not read
+            with as_nobody():
+                result = CliRunner().invoke(cli, command.split())
+            assert result.exit_code == 1
+            assert result.stderr.splitlines()[0] == "Error: only root may use a lab", command
+            assert len(result.stderr.splitlines()) == 2
 
 
 @pytest.mark.attack("10.4")
