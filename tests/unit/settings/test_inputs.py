@@ -124,6 +124,14 @@ def test_refused(tmp_path: Path, text: str, words: str) -> None:
             NETWORK + "{domain: x.internal}\n  drawbridge:tunnel: {vpc: false}\n",
             "they cannot ask the VPC's resolver without vpc; use drawbridge:tunnel.vpc: true",
         ),
+        (
+            GATEWAY + "{instanceType: x9z.large}\n",
+            "x9z.large is of a family that was not known in November 2026; use a",
+        ),
+        (
+            GATEWAY + "{instanceType: t44g.nano}\n",
+            "a family that was not known in November 2026; did you mean t4g.nano?",
+        ),
         (REGION + "  drawbridge:clients: [{name: con}]\n", "con is a device of Windows"),
         (REGION + "  drawbridge:clients: [{name: nul.home}]\n", "nul.home is a device of Windows"),
     ],
@@ -144,6 +152,9 @@ def test_warned_of(tmp_path: Path, text: str, words: str) -> None:
         + "  drawbridge:gateway: {adminFrom: [10.8.0.0/24, 10.1.0.7/32, 203.0.113.7/32], allowFrom: [0.0.0.0/0]}\n",
         "  drawbridge:tunnel: {device: tap}\n  drawbridge:clients: [{name: a, mac: 12:34:56:12:34:56}]\n",
         ALICE + "  drawbridge:gateway: {image: ami-0123456789abcdef0, instanceType: m7i.metal-48xl}\n",
+        # Xen, too, boots the images; clients of these names are like others.
+        ALICE + "  drawbridge:gateway: {instanceType: t2.nano}\n",
+        "  drawbridge:clients: [{name: ca}, {name: server}, {name: gateway}, {name: operator}]\n",
         ALICE + "  pulumi:disable-default-providers: ['*']\n",
     ],
 )
