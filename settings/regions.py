@@ -81,8 +81,10 @@ def suggest_region(name: str) -> str:
     >>> suggest_region("eu-centrl-1"), suggest_region("eu-west"), suggest_region("Frankfurt"), suggest_region("")
     ('eu-central-1', 'eu-west-1', 'eu-central-1', 'eu-west-1')
     """
-    if place := difflib.get_close_matches(name.lower(), _PLACES, n=1, cutoff=0.8):
-        return _PLACES[place[0]]
+    words = name.lower()
+    named = [place for place in _PLACES if place in words] or difflib.get_close_matches(words, _PLACES, cutoff=0.8)
+    if named:
+        return _PLACES[named[0]]
 
     def similarity(region: str) -> float:
         return difflib.SequenceMatcher(None, region, name).ratio()

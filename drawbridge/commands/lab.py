@@ -11,6 +11,7 @@ import contract
 from contract import GATEWAYS
 from drawbridge.commands import options, output
 from drawbridge.commands.lazy import LazyCommand, LazyGroup
+from drawbridge.operate.stack_files import LAB, configured_region
 from drawbridge.operate.stack_records import StackRecord, list_records
 from lab import region as labs
 from lab.errors import NotUp
@@ -120,11 +121,14 @@ def env(lab: str) -> None:
     """Print the variables that point a shell at the region: eval "$(drawbridge lab env)".
 
     In that shell the AWS CLI and this command reach the region's stacks, each by its own name: drawbridge client list
-    --stack NAME.
+    --stack NAME. The AWS region is that of its stacks, the first one's by name; without any, that of stack lab's file.
     """
     require_privileges()
     region = _connect(lab)
-    for name, value in {**region.environment, "DRAWBRIDGE_LAB": lab}.items():
+    aws_region = next((record.aws_region for record in list_records(region)), None) or configured_region(LAB)
+    # The AWS CLI's first version and boto3 read the latter variable alone.
+    regions = dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), aws_region) if aws_region else {}
+    for name, value in {**region.environment, **regions, "DRAWBRIDGE_LAB": lab}.items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
 

@@ -146,10 +146,12 @@ def translate_aws_errors(stack: str, missing: str = "such resource", policy: Pol
         raise errors.CredentialsError(f"no AWS credentials: {error}", _LOGIN) from error
     except boto.NoRegionError as error:
         raise errors.AwsError(
-            f"no AWS region for stack {stack}", "give --region, or set aws:region in its stack file"
+            f"no AWS region for stack {stack}", "give --region, or set AWS_REGION, or aws:region in its stack file"
         ) from error
     except boto.BotoCoreError as error:
-        raise errors.AwsError(f"AWS cannot be reached: {error}", "check the network and AWS_ENDPOINT_URL") from error
+        raise errors.AwsError(
+            f"AWS cannot be reached: {error}", "check the network, the region and AWS_ENDPOINT_URL"
+        ) from error
 
 
 #: AWS's words for who may not do what; EC2 adds an encoded message, which takes a permission of its own to read.

@@ -27,6 +27,7 @@ from endpoint import endpoint_of, is_loopback, remote_endpoint
 from lab.errors import NotPermitted, NotUp
 from lab.paths import DEFAULT_LAB
 from lab.system import require_linux
+from settings.regions import is_region_name, suggest_region
 
 if TYPE_CHECKING:
     from lab.region import Region
@@ -45,17 +46,17 @@ def connect(
 
     `policy` has every permission that the command needs. `region` wins over the stack file, AWS_REGION,
     AWS_DEFAULT_REGION and the AWS profile. Raises `StackError` for a name that no stack can have, or an endpoint that
-    stack `lab` refuses, and `lab.errors.NotUp` where no lab runs.
+    stack `lab` refuses, `AwsError` for a region that cannot exist, and `lab.errors.NotUp` where no lab runs.
     """
     if not STACK_NAME.fullmatch(stack):
         raise errors.StackError(f"{stack!r} is not a valid stack name", "use at most 63 of a-z 0-9 . _ -")
     running = _find_named_lab(environ)
     if stack == LAB:
-        return _connect_lab(stack, region, running or _default_lab(environ))
+        return _connect_lab(stack, region, running or _default_lab(environ), environ)
     if running is not None:
-        return _connect_lab(stack, region, running)
+        return _connect_lab(stack, region, running, environ)
     # `pulumi up` deploys to the stack file's region, whatever the environment has.
-    chosen = region or configured_region(stack) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    chosen = _check_region(region or configured_region(stack) or _region_of(environ))
     with translate_aws_errors(stack):
         return Account(stack=stack, policy=policy, session=boto3.Session(region_name=chosen))
 
@@ -63,14 +64,25 @@ def connect(
 def connect_region(region: str | None, environ: Mapping[str, str] = os.environ) -> Account:
     """Return the account for work on all stacks of a region: the given one, or the environment's.
 
-    Raises `AwsError` if no region is known.
+    Raises `AwsError` if no region is known, or if it cannot exist.
     """
-    chosen = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    chosen = _check_region(region or _region_of(environ))
     with translate_aws_errors("any"):
         session = boto3.Session(region_name=chosen)
     if session.region_name is None:
         raise errors.AwsError("no AWS region is given", "give --region, or set AWS_REGION")
     return Account(stack="any", session=session)
+
+
+def _region_of(environ: Mapping[str, str]) -> str | None:
+    return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+
+
+def _check_region(name: str | None) -> str | None:
+    """Return the name of a region, or None; raises `AwsError` for one that AWS cannot have."""
+    if name and not is_region_name(name):
+        raise errors.AwsError(f"{name} is not a valid AWS region", f"did you mean {suggest_region(name)}?")
+    return name
 
 
 def operator_key(region: Region) -> Path:
@@ -110,7 +122,7 @@ def _default_lab(environ: Mapping[str, str]) -> Region:
     return region
 
 
-def _connect_lab(stack: str, aws_region: str | None, region: Region) -> Account:
+def _connect_lab(stack: str, aws_region: str | None, region: Region, environ: Mapping[str, str]) -> Account:
     from lab import linux
     from lab.network.plan import BACKBONE
 
@@ -124,6 +136,7 @@ def _connect_lab(stack: str, aws_region: str | None, region: Region) -> Account:
             raise OSError(f"{error} (your address in the lab is {BACKBONE})") from error
 
     keys = region.environment
+    deployed = record.aws_region if record else configured_region(stack)
     return Account(
         stack=stack,
         endpoint=region.endpoint,
@@ -134,6 +147,6 @@ def _connect_lab(stack: str, aws_region: str | None, region: Region) -> Account:
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
             aws_session_token=keys.get("AWS_SESSION_TOKEN"),
-            region_name=aws_region or (record.aws_region if record else configured_region(stack)),
+            region_name=_check_region(aws_region or deployed or _region_of(environ)),
         ),
     )

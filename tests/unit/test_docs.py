@@ -76,6 +76,22 @@ SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 settings_tables = load_script(ROOT / "tools" / "settings_tables.py")
 
 
+def test_every_command_has_the_stack_and_the_region_that_the_docs_say() -> None:
+    defaults: dict[str, list[str]] = {}
+    for name, command in COMMANDS.items():
+        for parameter in command.params:
+            if parameter.name == "stack" and isinstance(parameter, click.Option):
+                assert parameter.envvar == "DRAWBRIDGE_STACK", name
+                default = parameter.get_default(click.Context(command))
+                defaults.setdefault(default if isinstance(default, str) else "none", []).append(name)
+    assert defaults["none"] == ["drawbridge gateway probe"], "the one that docs/commands.md excepts"
+    assert defaults.keys() == {"lab", "none"}
+    text = " ".join((ROOT / "docs/commands.md").read_text().split())
+    assert (
+        "`--stack` is `lab` unless given or set in `DRAWBRIDGE_STACK`, except that `drawbridge gateway probe`" in text
+    )
+
+
 def test_the_tables_of_settings_are_rendered_from_the_model() -> None:
     assert settings_tables.render(SETTINGS) == SETTINGS
 

@@ -1,7 +1,9 @@
 """Where the command looks for a stack, and how it tells AWS's errors. Reaches no AWS and no lab."""
 
+import re
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -93,6 +95,27 @@ def test_any_stack_is_on_this_machine_if_the_environment_names_the_labs_api(runn
         assert lab_account.connect("team", region="eu-west-1", environ=environ).endpoint is None
 
 
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_a_stack_of_the_lab_that_left_no_file_is_in_the_environment_s_region(
+    running_lab: SimpleNamespace, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"AWS_ENDPOINT_URL": running_lab.endpoint, variable: "eu-north-1"}
+    assert lab_account.connect("gone", environ=environ).session.region_name == "eu-north-1"
+
+
+@pytest.mark.parametrize("name", ["frankfurt", "eu-centrl-1", "Europe (Frankfurt)"])
+@pytest.mark.parametrize("connect", [partial(lab_account.connect, "team"), lab_account.connect_region])
+@pytest.mark.parametrize("is_option", [True, False])
+def test_a_region_that_cannot_exist_is_named_with_the_one_that_it_is_like(
+    connect: Callable[..., account.Account], is_option: bool, name: str
+) -> None:
+    option, environ = (name, {}) if is_option else (None, {"AWS_REGION": name})
+    with pytest.raises(errors.AwsError, match=f"^{re.escape(name)} is not a valid AWS region$") as caught:
+        connect(region=option, environ=environ)
+    assert caught.value.remedy == "did you mean eu-central-1?"
+
+
 def test_no_lab_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labs, "connect", no_lab)
     with pytest.raises(NotUp, match="no lab runs"):
@@ -140,8 +163,9 @@ def test_a_stack_without_a_region_of_its_own_has_the_environment_s(
 
 def test_no_region_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(errors.AwsError, match="no AWS region for stack team"):
+    with pytest.raises(errors.AwsError, match="no AWS region for stack team") as caught:
         lab_account.connect("team", environ={}).client("ssm")
+    assert caught.value.remedy == "give --region, or set AWS_REGION, or aws:region in its stack file"
 
 
 def test_a_stack_file_that_is_no_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -413,6 +413,8 @@ def test_status_shows_the_region_with_its_stacks(region: SimpleNamespace) -> Non
 def test_env_points_a_shell_at_the_region() -> None:
     assert run("env", "--lab", "second").stdout.splitlines() == [
         "export AWS_ENDPOINT_URL=http://127.0.0.1:4999",
+        "export AWS_REGION=eu-west-1",
+        "export AWS_DEFAULT_REGION=eu-west-1",
         "export DRAWBRIDGE_LAB=second",
     ]
 
