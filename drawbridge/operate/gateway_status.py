@@ -17,20 +17,20 @@ from drawbridge.operate import ssh_login
 from drawbridge.operate.account import Account, translate_aws_errors
 from drawbridge.operate.leftovers import list_alarms
 from drawbridge.operate.ssh_login import SshTarget
-from drawbridge.operate.stack_files import LAB, configured_links
+from drawbridge.operate.stack_files import LAB
 from openvpn.paths import Paths
 
-#: Units of a gateway of a pair: an OpenVPN process a link.
-LINK_UNITS = ("drawbridge-link@ovn0.service", "drawbridge-link@ovn1.service")
+#: Patterns of the units that run OpenVPN: a server's processes, and a pair's links.
+OPENVPN_UNITS = ("openvpn-server@*.service", "drawbridge-link@*.service")
 
 #: The agent forgets what failed before when this file exists.
 RETRY_FILE = "/run/drawbridge/retry"
 
 #: Patterns of the units whose journal is shown.
 JOURNAL_UNITS = (
-    "openvpn-server@*.service",
-    "drawbridge-link@*.service",
+    *OPENVPN_UNITS,
     "drawbridge-watch@*.service",
+    "drawbridge-client-routes.service",
     "drawbridge-agent.service",
 )
 
@@ -300,7 +300,7 @@ def read_status(account: Account, target: SshTarget | None) -> GatewayStatus:
     if target is None:
         return status
     try:
-        return _read_services(account, target, status)
+        return _read_services(target, status)
     except errors.MalformedError:
         raise
     except errors.GatewayError as error:
@@ -316,7 +316,7 @@ def read_sessions(account: Account, target: SshTarget) -> tuple[ClientSession, .
     except errors.NotDeployedError:
         units = ()
     with ssh_login.connect(target) as shell:
-        return _read_status_files(shell, units or _configured_units(account))
+        return _read_status_files(shell, units or _find_units(shell))
 
 
 def _read_status_files(shell: ssh_login.Shell, units: Iterable[str]) -> tuple[ClientSession, ...]:
@@ -325,10 +325,12 @@ def _read_status_files(shell: ssh_login.Shell, units: Iterable[str]) -> tuple[Cl
     return parse_sessions(shell.run(shlex.join(["sudo", "-n", "sh", "-c", _PRINT_FILES, "sh", *files])))
 
 
-def _read_services(account: Account, target: SshTarget, status: GatewayStatus) -> GatewayStatus:
+def _read_services(target: SshTarget, status: GatewayStatus) -> GatewayStatus:
     """Return the status with what the gateway itself says over SSH; raises `GatewayError`."""
-    units = status.report.units or _configured_units(account)
     with ssh_login.connect(target) as shell:
+        units = status.report.units or _find_units(shell)
+        if not units:
+            return status
         properties = shell.run(shlex.join(["systemctl", "show", f"--property={','.join(UNIT_PROPERTIES)}", *units]))
         sessions = _read_status_files(shell, units)
         has_links = any(unit.startswith("drawbridge-link@") for unit in units)
@@ -357,11 +359,11 @@ def find_active_alarms(account: Account) -> tuple[ActiveAlarm, ...]:
     )
 
 
-def _configured_units(account: Account) -> tuple[str, ...]:
-    """Return the units that a stack's settings imply, for an agent that does not report them."""
-    if is_pair(account):
-        return LINK_UNITS
-    return tuple(f"openvpn-server@server{n or ''}.service" for n in range(configured_links(account.stack)))
+def _find_units(shell: ssh_login.Shell) -> tuple[str, ...]:
+    """Return OpenVPN's units that a gateway has loaded, for an agent that has not reported them yet."""
+    listing = shell.run(shlex.join(["systemctl", "list-units", "--all", "--plain", "--no-legend", *OPENVPN_UNITS]))
+    names = (line.split()[0] for line in listing.splitlines() if line.strip())
+    return tuple(sorted(name for name in names if _UNIT.fullmatch(name)))
 
 
 def parse_services(text: str) -> dict[str, dict[str, str]]:

@@ -50,15 +50,6 @@ def configured_region(stack: str) -> str | None:
     return _read_configuration(stack).get("aws:region")
 
 
-def configured_links(stack: str) -> int:
-    """Return how many OpenVPN processes serve a stack's clients by its file, 1 where there is none.
-
-    Raises `StackError` for a file that is wrong.
-    """
-    tunnel = _read_configuration(stack).get("drawbridge:tunnel")
-    return int(tunnel.get("links", 1)) if isinstance(tunnel, dict) else 1
-
-
 def configured_clients(stack: str) -> dict[str, Mapping[str, Any]]:
     """Return the clients in a stack's file by their names, as they are written there; none where there is no file.
 

@@ -113,6 +113,7 @@ def deployed(
     }.items():
         account.client("ssm").put_parameter(Name=name, Value=value, Type="String")
     gateway.answers = {
+        **listed("openvpn-server@server.service"),
         "systemctl show": (0, "Id=openvpn-server@server.service\nActiveState=active\nSubState=running\n", ""),
         "sudo -n sh -c": (0, STATUS_FILE, ""),
         "sudo -n journalctl": (0, "line one\nline two\n", ""),
@@ -358,6 +359,12 @@ def test_no_gateway_at_all(account: Account, identity: Path) -> None:
     )
 
 
+def listed(*units: str) -> dict[str, tuple[int, str, str]]:
+    """Answer of `systemctl list-units` of a gateway that has these units."""
+    lines = (f"{unit} loaded active running OpenVPN service\n" for unit in (*units, "openvpn-server@a;reboot.service"))
+    return {"systemctl list-units": (0, "".join(lines), "")}
+
+
 def shown(units: Sequence[str], *states: str) -> str:
     """Output of `systemctl show` for several units."""
     return "\n\n".join(
@@ -491,14 +498,23 @@ def test_a_bonded_gateway_without_its_second_process_is_not_healthy(bonded: SshS
     assert "failed" in out
 
 
-def test_units_follow_from_the_stack_file_if_the_agent_reports_none(
-    deployed: SshServer, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "Pulumi.yaml").write_text("name: mine\n")
-    (tmp_path / f"Pulumi.{STACK}.yaml").write_text("config:\n  drawbridge:tunnel: {device: tap, links: 2}\n")
-    assert run("status", identity=identity)[0] == 0
-    assert deployed.asked[0].endswith(" ".join(PROCESSES))
+def test_units_are_those_that_the_gateway_has_if_the_agent_reports_none(deployed: SshServer, identity: Path) -> None:
+    """The processes of `processes: auto` follow from the instance type, which no stack file says."""
+    units = tuple(f"openvpn-server@server{number or ''}.service" for number in range(4))
+    deployed.answers |= listed(*units) | {"systemctl show": (0, shown(units, *["active"] * 4), "")}
+    code, out, _ = run("status", identity=identity)
+    assert code == 0 and "openvpn-server@server3 " in out
+    assert deployed.asked[1].endswith(" ".join(units))
+    assert deployed.asked[2].endswith("/run/openvpn-server3/status")
+
+
+def test_a_gateway_that_has_not_started_openvpn_yet_is_not_healthy(deployed: SshServer, identity: Path) -> None:
+    deployed.answers |= listed()
+    code, _, _ = run("status", identity=identity)
+    assert code == 1
+    assert [asked.split()[1] for asked in deployed.asked] == ["list-units"], (
+        "without units it shows the manager's state"
+    )
 
 
 def test_a_unit_with_a_shells_words_is_refused_and_nothing_is_run(
@@ -525,6 +541,7 @@ def paired(deployed: SshServer, account: Account) -> SshServer:
     second = contract.Names(account.stack, contract.GATEWAYS[1])
     account.client("ssm").put_parameter(Name=second.release, Value="{}", Type="String")
     deployed.answers = {
+        **listed(*LINKS),
         "systemctl show": (0, shown(LINKS, "active", "active"), ""),
         "cat /proc/net/bonding/bond0": (0, BOND, ""),
         "sudo -n sh -c": (0, STATISTICS, ""),
@@ -539,8 +556,8 @@ def test_status_of_a_pairs_gateway_is_that_of_its_links(paired: SshServer, ident
     code, out, _ = run("status", identity=identity)
     assert code == 0
     assert "link ovn0" in out and "link ovn1" in out and "client" not in out
-    assert "drawbridge-link@ovn0.service drawbridge-link@ovn1.service" in paired.asked[0]
-    assert paired.asked[1].endswith("/run/openvpn-ovn0/status /run/openvpn-ovn1/status")
+    assert "drawbridge-link@ovn0.service drawbridge-link@ovn1.service" in paired.asked[1]
+    assert paired.asked[2].endswith("/run/openvpn-ovn0/status /run/openvpn-ovn1/status")
 
 
 @pytest.mark.parametrize(
@@ -570,6 +587,7 @@ def test_logs_are_of_openvpn_and_the_agent(deployed: SshServer, identity: Path) 
     (asked,) = deployed.asked
     assert "--lines=350" in asked
     assert "--unit=openvpn-server@*.service" in asked
+    assert "--unit=drawbridge-client-routes.service" in asked
     assert "--unit=drawbridge-agent.service" in asked
     assert "--follow" not in asked
     assert run("logs", "--follow", identity=identity)[0] == 0
