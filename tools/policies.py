@@ -204,6 +204,10 @@ TAG_WHAT_IS_NEW = Statement(
 )
 
 
+#: Calls for pools of IPAM, which belong to no region and have tags of their owner's.
+IPAM = ("ec2:AllocateIpamPoolCidr", "ec2:GetIpamPoolCidrs", "ec2:ReleaseIpamPoolAllocation")
+POOLS = Statement(sid="Pools", patterns=IPAM, resources=("arn:aws:ec2::*:ipam-pool/*",))
+
 #: Lists and look-ups whose actions AWS does not restrict to resources.
 UNRESTRICTED = (
     "cloudwatch:DescribeAlarms",
@@ -244,10 +248,11 @@ DEPLOYER = (
     Statement(
         sid="UseWhatHasTheTag",
         patterns=("ec2:*",),
-        excluded=("ec2:AllocateAddress", "ec2:CreateInternetGateway", "ec2:CreateVpc", "ec2:Describe*"),
+        excluded=("ec2:AllocateAddress", "ec2:CreateInternetGateway", "ec2:CreateVpc", "ec2:Describe*", *IPAM),
         condition=TAGGED,
-        collapsed=("ec2:Delete*", "ec2:Disassociate*", *RULES),
+        collapsed=("ec2:Associate*", "ec2:Delete*", "ec2:Disassociate*", *RULES),
     ),
+    POOLS,
     # A rule's security group must have the tag.
     Statement(
         sid="Rules",
@@ -400,7 +405,8 @@ OPERATOR = (
 
 REAPER = (
     *LOOK,
-    Statement(sid="Ec2", patterns=("ec2:*",), excluded=("ec2:Describe*",), condition=TAGGED),
+    Statement(sid="Ec2", patterns=("ec2:*",), excluded=("ec2:Describe*", *IPAM), condition=TAGGED),
+    POOLS,
     Statement(sid="Identities", patterns=("iam:*",), excluded=UNRESTRICTED, resources=IAM_NAMES),
     Statement(
         sid="Alarms",
@@ -529,7 +535,7 @@ def files() -> dict[str, str]:
     backup = operate / "stack_backup.py"
     images = {operate / "image_build.py", operate / "prepared_images.py"}
     # Whoever deploys a new stack has claimed its name and ranges.
-    creation = {operate / "claims.py", operate / "stack_creation.py"}
+    creation = {operate / f"{name}.py" for name in ("address_pools", "claims", "stack_creation")}
     program = [*(ROOT / "components").glob("*.py"), ROOT / "engine" / "provider" / "route53.py", backup, *creation]
     reaper = operate / "reaper.py"
     reaped = [reaper, *(operate / f"{name}.py" for name in ("account", "claims", "leftovers", "stack_inventory"))]

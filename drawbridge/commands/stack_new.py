@@ -9,7 +9,8 @@ import click
 
 from drawbridge import errors
 from drawbridge.commands import options, output
-from drawbridge.operate import stack_creation
+from drawbridge.operate import address_pools, stack_creation
+from drawbridge.operate.account import Account
 from drawbridge.operate.claims import MOMENT
 from drawbridge.operate.lab_account import connect
 from drawbridge.operate.stack_files import new_stack_file
@@ -36,6 +37,12 @@ from settings.ssh_key import is_complete
     "--admin-from", metavar="RANGE", multiple=True, help="Range that may use SSH, such as 203.0.113.7/32; repeatable."
 )
 @click.option("--no-ssh", is_flag=True, help="Let nobody in over SSH, as for a CI job.")
+@click.option(
+    "--ipam-pool",
+    metavar="ID",
+    help="IPAM pool that gives the VPC its range; otherwise the region's one with the tag "
+    f"{address_pools.TAG_KEY}: {address_pools.TAG_VALUE}.",
+)
 @options.region
 def new(
     name: str,
@@ -45,12 +52,14 @@ def new(
     ssh_key: str | None,
     admin_from: tuple[str, ...],
     no_ssh: bool,
+    ipam_pool: str | None,
     region: str | None,
 ) -> None:
     """Write the stack file of NAME, with ranges that no other stack of the account and region has.
 
     VPC and tunnel get ranges of 10.0.0.0/8 that are claimed in the account, so that any number of people and jobs can
-    run it at once. On a terminal, it asks for the SSH key and for the addresses that may use it.
+    run it at once. If the account has an IPAM pool for it, the VPC gets a range of the pool. On a terminal, it asks for
+    the SSH key and for the addresses that may use it.
     """
     path = new_stack_file(name)
     stack_creation.check_name(name, path)
@@ -59,6 +68,7 @@ def new(
         raise click.UsageError("--no-ssh cannot be combined with --ssh-key or --admin-from")
     key, ranges = (None, ()) if no_ssh else _ask_for_access(ssh_key, admin_from)
     account = connect(name, region=region or settings.region)
+    pool = _find_pool(account, ipam_pool)
     created = stack_creation.create_stack(
         account,
         stack_creation.StackRequest(
@@ -69,6 +79,7 @@ def new(
             region=region,
             ssh_key=key,
             admin_from=ranges,
+            pool=pool,
         ),
     )
     for notice in find_notices(created.settings):
@@ -78,12 +89,27 @@ def new(
         ("file", str(created.path)),
         [
             *ranges_of,
+            *([("IPAM pool", pool)] if pool and ranges_of else []),
             ("tunnel", str(created.settings.tunnel.pool)),
             ("owner", created.claims[0].owner),
             ("end", created.claims[0].end.strftime(MOMENT) if created.claims[0].end else "none"),
         ],
     )
     output.print_line(f"\ndeploy it: drawbridge stack up {name}")
+
+
+def _find_pool(account: Account, named: str | None) -> str | None:
+    """Return the IPAM pool to use, if any; whoever names none needs no permission to look for one."""
+    try:
+        return address_pools.find_pool(account, named)
+    except errors.AccessDeniedError as error:
+        if named:
+            raise
+        click.echo(
+            escape_controls(f"warning: AWS denies {error.permission}, so the VPC gets a range without an IPAM pool"),
+            err=True,
+        )
+        return None
 
 
 def _ask_for_access(ssh_key: str | None, admin_from: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -4,12 +4,15 @@ A claim is a parameter of SSM, which is created only if it does not exist (AWS S
 PutParameter: without `Overwrite`, it fails with ParameterAlreadyExists). Of several that claim the same at once, one
 succeeds. An abandoned claim is replaced by the next generation of it, a parameter of another name, so that it too is
 created by one alone.
+
+A claim on a range of an IPAM pool holds the allocation, which is released with the claim.
 """
 
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -21,18 +24,32 @@ from drawbridge.operate.account import Account, translate_aws_errors
 MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
+#: Codes of AWS for an allocation that is released already, or whose pool is deleted.
+_RELEASED_CODES = frozenset({"InvalidIpamPoolAllocationId.NotFound", "InvalidIpamPoolId.NotFound"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allocation:
+    """A range that is allocated in an IPAM pool, as the IDs of both name it."""
+
+    pool: str
+    id: str
+    cidr: IPv4Network
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """A claim of a stack on its name or on a range."""
 
     subject: str
-    """What is claimed: `stack/NAME`, or `range/` and a number."""
+    """What is claimed: `stack/NAME`, `range/` and a number, or `allocation/` and the ID of an allocation."""
     generation: int
     stack: str
     owner: str
     """Who made the stack."""
     end: datetime | None
     """When the stack may be destroyed; None for a stack without an end."""
+    allocation: Allocation | None = None
 
     @property
     def parameter(self) -> str:
@@ -67,9 +84,16 @@ def parse_claim(name: str, value: str) -> Claim | None:
             stack=str(document["stack"]),
             owner=str(document["owner"]),
             end=parse_moment(end) if end else None,
+            allocation=_parse_allocation(document.get("allocation")),
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _parse_allocation(fields: dict[str, str] | None) -> Allocation | None:
+    if fields is None:
+        return None
+    return Allocation(pool=str(fields["pool"]), id=str(fields["id"]), cidr=IPv4Network(fields["cidr"]))
 
 
 def parse_moment(text: object) -> datetime:
@@ -112,12 +136,41 @@ def claim_subject(
     return claim
 
 
+def claim_allocation(account: Account, allocation: Allocation, stack: str, owner: str, end: datetime | None) -> Claim:
+    """Return the stack's new claim on an allocation, which is released if it cannot be claimed; raises `AwsError`."""
+    claim = Claim(
+        subject=f"allocation/{allocation.id}", generation=1, stack=stack, owner=owner, end=end, allocation=allocation
+    )
+    try:
+        _create(account, claim)
+    except BaseException:
+        _release_allocation(account, allocation)
+        raise
+    return claim
+
+
 def release_claims(account: Account, claims: Iterable[Claim]) -> None:
-    """Delete claims; those that are gone already count as deleted. Raises `AwsError`."""
+    """Delete claims, and release their allocations; those that are gone already count as deleted. Raises `AwsError`."""
+    claims = list(claims)
+    # First, because nothing but the claim names the allocation.
+    for claim in claims:
+        if claim.allocation:
+            _release_allocation(account, claim.allocation)
     names = [claim.parameter for claim in claims]
     with translate_aws_errors(account.stack):
         for start in range(0, len(names), 10):  # AWS takes 10 at once.
             account.client("ssm").delete_parameters(Names=names[start : start + 10])
+
+
+def _release_allocation(account: Account, allocation: Allocation) -> None:
+    with translate_aws_errors(account.stack, policy="deployer"):
+        try:
+            account.client("ec2").release_ipam_pool_allocation(
+                IpamPoolId=allocation.pool, IpamPoolAllocationId=allocation.id, Cidr=str(allocation.cidr)
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _RELEASED_CODES:
+                raise
 
 
 def _list_generations(account: Account, subject: str) -> list[Claim]:
@@ -128,7 +181,11 @@ def _list_generations(account: Account, subject: str) -> list[Claim]:
 def _create(account: Account, claim: Claim) -> bool:
     """Create a claim's parameter; return False if it exists."""
     end = claim.end.strftime(MOMENT) if claim.end else None
-    value = json.dumps({"stack": claim.stack, "owner": claim.owner, "end": end})
+    document: dict[str, Any] = {"stack": claim.stack, "owner": claim.owner, "end": end}
+    if claim.allocation:
+        allocation = claim.allocation
+        document["allocation"] = {"pool": allocation.pool, "id": allocation.id, "cidr": str(allocation.cidr)}
+    value = json.dumps(document)
     tags = {**contract.tags(claim.stack), contract.OWNER_TAG: claim.owner}
     with translate_aws_errors(account.stack):
         try:

@@ -1,7 +1,8 @@
 """Create a stack file from another one, with ranges that no other stack of the account and region has.
 
 The space is 10.0.0.0/8. Each of its numbers from `FIRST_NUMBER` on stands for a VPC's range in the lower half and a
-tunnel's range in the upper half, and a stack claims one number for each of its VPCs.
+tunnel's range in the upper half, and a stack claims one number for each of its VPCs. If the account has an IPAM pool
+for it, VPCs get allocations of the pool, and the stack claims one number, for its tunnel.
 """
 
 import contextlib
@@ -19,9 +20,11 @@ import yaml
 import contract
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.address_pools import allocate_range
 from drawbridge.operate.claims import (
     MOMENT,
     Claim,
+    claim_allocation,
     claim_subject,
     list_claims,
     parse_moment,
@@ -62,6 +65,8 @@ class StackRequest:
     """The operator's public key; empty for none."""
     admin_from: tuple[str, ...] | None
     """Ranges that may use SSH."""
+    pool: str | None = None
+    """ID of the IPAM pool from which VPCs get their ranges; None for 10.0.0.0/8."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,9 +117,16 @@ def create_stack(account: Account, request: StackRequest) -> NewStack:
     claims: list[Claim] = []
     try:
         claims.append(_claim_name(account, request, now))
-        numbers = _claim_numbers(account, request, occupied, now, sum(not vpc.vpc_id for vpc in settings.vpcs) or 1)
+        lengths = [vpc.cidr.prefixlen for vpc in settings.vpcs if not vpc.vpc_id]
+        networks: list[IPv4Network] = []
+        if request.pool:
+            for length in lengths:
+                claim, network = _claim_allocation(account, request, request.pool, length, occupied, now)
+                claims.append(claim)
+                networks.append(network)
+        numbers = _claim_numbers(account, request, occupied, now, 1 if request.pool else len(lengths) or 1)
         claims += numbers.values()
-        text = _render(request, settings, list(numbers))
+        text = _render(request, settings, networks or [vpc_range(number) for number in numbers], next(iter(numbers)))
         parsed = _parse(text, request)
         _write_new_file(path, text)
     except BaseException:
@@ -185,7 +197,54 @@ def _claim_name(account: Account, request: StackRequest, now: datetime) -> Claim
             f"the name {request.name} is already claimed{owner}{end}",
             f"use another name, or have it destroyed: drawbridge stack destroy {request.name}",
         )
+    # The former stack of this name is gone, and nobody else claims its allocations anew.
+    is_abandoned = _abandonment(account, now)
+    abandoned = [entry for entry in list_claims(account) if entry.stack == request.name and entry.allocation]
+    try:
+        release_claims(account, filter(is_abandoned, abandoned))
+    except BaseException:
+        with contextlib.suppress(errors.AwsError):
+            release_claims(account, [claim])
+        raise
     return claim
+
+
+def _claim_allocation(
+    account: Account, request: StackRequest, pool: str, length: int, occupied: Iterable[IPv4Network], now: datetime
+) -> tuple[Claim, IPv4Network]:
+    """Return the claim on a new allocation of a pool, and its range; raises `StackError` if the pool has none."""
+    is_abandoned = _abandonment(account, now)
+    used = [network for network in occupied if network.prefixlen > 1]
+    used += _list_claimed_ranges(list_claims(account), is_abandoned)
+    while True:
+        allocation = allocate_range(account, pool, request.name, length, used)
+        claim = claim_allocation(account, allocation, request.name, request.owner, request.end)
+        try:
+            # Meanwhile somebody may have claimed a number whose ranges the allocation overlaps.
+            others = [entry for entry in list_claims(account) if entry.subject != claim.subject]
+            claimed = list(_list_claimed_ranges(others, is_abandoned))
+        except BaseException:
+            with contextlib.suppress(errors.AwsError):
+                release_claims(account, [claim])
+            raise
+        if not any(allocation.cidr.overlaps(network) for network in claimed):
+            return claim, allocation.cidr
+        release_claims(account, [claim])
+        used += claimed
+
+
+def _list_claimed_ranges(claims: Iterable[Claim], is_abandoned: Callable[[Claim], bool]) -> Iterator[IPv4Network]:
+    """Yield the ranges of allocations, and of numbers whose claims are not abandoned."""
+    claims = list(claims)
+    pooled = {claim.stack for claim in claims if claim.allocation}
+    for claim in claims:
+        kind, _, number = claim.subject.partition("/")
+        if claim.allocation:
+            yield claim.allocation.cidr
+        elif kind == "range" and number.isdecimal() and not is_abandoned(claim):
+            yield tunnel_range(int(number))
+            if claim.stack not in pooled:
+                yield vpc_range(int(number))
 
 
 def _claim_numbers(
@@ -194,14 +253,18 @@ def _claim_numbers(
     """Return new claims on so many numbers, by the number; raises `StackError` if there are not enough."""
     used = [network for network in occupied if network.prefixlen > 1]
     is_abandoned = _abandonment(account, now)
-    live = {claim.subject for claim in list_claims(account) if not is_abandoned(claim)}
+    former = list_claims(account)
+    live = {claim.subject for claim in former if not is_abandoned(claim)}
+    used += [claim.allocation.cidr for claim in former if claim.allocation]
+
+    def list_number_ranges(number: int) -> tuple[IPv4Network, ...]:
+        return (tunnel_range(number),) if request.pool else (vpc_range(number), tunnel_range(number))
+
     free = [
         number
         for number in range(FIRST_NUMBER, LAST_NUMBER + 1)
         if _subject(number) not in live
-        and not any(
-            network.overlaps(range_) for network in used for range_ in (vpc_range(number), tunnel_range(number))
-        )
+        and not any(network.overlaps(range_) for network in used for range_ in list_number_ranges(number))
     ]
     # In another order for each, so that those who start at once rarely want the same.
     random.shuffle(free)
@@ -211,8 +274,13 @@ def _claim_numbers(
             if len(claims) == count:
                 break
             claim = claim_subject(account, _subject(number), request.name, request.owner, request.end, is_abandoned)
-            if claim is not None:
-                claims[number] = claim
+            if claim is None:
+                continue
+            claims[number] = claim
+            # Meanwhile somebody may have been allocated a range that the number's ranges overlap.
+            allocated = [entry.allocation.cidr for entry in list_claims(account) if entry.allocation]
+            if any(network.overlaps(range_) for network in allocated for range_ in list_number_ranges(number)):
+                release_claims(account, [claims.pop(number)])
         if len(claims) < count:
             raise errors.StackError(
                 f"no range of 10.0.0.0/8 is free for stack {request.name}",
@@ -238,11 +306,14 @@ def _abandonment(account: Account, now: datetime) -> Callable[[Claim], bool]:
     return is_abandoned
 
 
-def _render(request: StackRequest, settings: Settings, numbers: list[int]) -> str:
-    """Return the text of the new file; raises `StackError` for a layout that is not understood."""
+def _render(request: StackRequest, settings: Settings, networks: list[IPv4Network], number: int) -> str:
+    """Return the text of the new file; raises `StackError` for a layout that is not understood.
+
+    `networks` are those of which the VPCs have the first part, and `number` is that of the tunnel's range.
+    """
     try:
         text = request.source.read_bytes().decode("utf-8-sig")
-        for path, value in _list_values(request, settings, numbers):
+        for path, value in _list_values(request, settings, networks, number):
             text = set_value(text, ("config", *_spell(text, path)), value)
     except (ValueError, yaml.YAMLError) as error:
         raise errors.StackError(
@@ -252,20 +323,19 @@ def _render(request: StackRequest, settings: Settings, numbers: list[int]) -> st
 
 
 def _list_values(
-    request: StackRequest, settings: Settings, numbers: list[int]
+    request: StackRequest, settings: Settings, networks: list[IPv4Network], number: int
 ) -> Iterator[tuple[tuple[str | int, ...], Value]]:
     """Yield the values in which the new file differs from its source, with their paths."""
     if request.region:
         yield ("aws:region",), request.region
-    left = list(numbers)
+    left = list(networks)
     for key, vpc in zip(("network", "pair"), settings.vpcs, strict=False):
         if not vpc.vpc_id:
-            network = vpc_range(left.pop(0))
-            yield (f"{NAMESPACE}:{key}", "cidr"), f"{network.network_address}/{vpc.cidr.prefixlen}"
+            yield (f"{NAMESPACE}:{key}", "cidr"), f"{left.pop(0).network_address}/{vpc.cidr.prefixlen}"
     # A client that bridges its LAN has the range of its LAN in the tunnel.
     if not any(client.bridge for client in settings.clients):
         former = settings.tunnel.pool
-        pool = IPv4Network((tunnel_range(numbers[0]).network_address, former.prefixlen))
+        pool = IPv4Network((tunnel_range(number).network_address, former.prefixlen))
         yield (f"{NAMESPACE}:tunnel", "pool"), str(pool)
         for i, client in enumerate(settings.clients):
             if client.address and client.address in former:

@@ -29,6 +29,7 @@ _PARAMETERS = {
     "volume": ("VolumeId",),
     "image": ("ImageId",),
     "snapshot": ("SnapshotId",),
+    "ipam-pool": ("IpamPoolId",),
 }
 
 #: Types of the resources that an action creates.
@@ -103,6 +104,9 @@ def arn_of(identity: str, prefix: str) -> str:
 def _build_arn(prefix: str, kind: str, identity: str) -> str:
     if kind in ("image", "snapshot"):  # belong to no account
         prefix = prefix.removesuffix(":").rpartition(":")[0] + "::"
+    if kind == "ipam-pool":  # belongs to no region
+        partition, _, account = prefix.removesuffix(":").rpartition(":")
+        prefix = f"{partition.rpartition(':')[0]}::{account}:"
     return f"{prefix}{kind}/{identity}"
 
 

@@ -43,6 +43,7 @@ from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfac
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.network_acls import NetworkACLs
+from moto.ec2.responses.vpcs import VPCs
 from moto.iam.access_control import PermissionResult
 from moto.iam.exceptions import NoSuchEntity
 from moto.iam.models import IAMBackend, Role, User
@@ -56,6 +57,7 @@ from moto.sns.models import SNSBackend, Subscription
 
 from lab.api.iam import ACCOUNT
 from lab.api.moto_inventory import applied_quotas
+from lab.api.moto_ipam import METHODS
 from lab.api.moto_state import root_volume_tasks
 from lab.api.validation.quotas import QUOTAS
 from lab.errors import LabError
@@ -903,6 +905,12 @@ def drop_associations_of_deleted_subnets(patches: Patches) -> None:
         return subnet
 
 
+def add_ipam_pools(patches: Patches) -> None:
+    """Add the calls for pools of IPAM."""
+    for name, method in METHODS.items():
+        patches.set(VPCs, name, method)
+
+
 def add_quota_increases(patches: Patches) -> None:
     """Approve each RequestServiceQuotaIncrease at once, and answer GetServiceQuota with the value in force.
 
@@ -1070,6 +1078,7 @@ PATCHES: tuple[Patch, ...] = (
     add_root_volume_replacement,
     make_zones_of_vpcs_private,
     drop_associations_of_deleted_subnets,
+    add_ipam_pools,
     add_quota_increases,
     keep_boundaries,
     wait_for_confirmation,

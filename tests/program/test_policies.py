@@ -16,11 +16,13 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 from moto.ec2.models import ec2_backends
 
 import contract
 from components.access import EC2_TRUST
 from drawbridge import errors
+from drawbridge.commands.root import cli
 from drawbridge.doctor import path_checks, path_reader
 from drawbridge.operate import (
     bundle_probe,
@@ -36,6 +38,7 @@ from drawbridge.operate import (
     stack_inventory,
 )
 from drawbridge.operate.account import Account
+from drawbridge.operate.address_pools import find_pool
 from drawbridge.operate.revoked_certificates import list_revoked
 from engine.engine import Engine, Result
 from lab.api.iam import ACCOUNT
@@ -45,6 +48,7 @@ from lab.api.rules import Rules
 from lab.api.validation.validator import Validator
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
+from tests.support.ipam import create_pool, list_allocations
 from tests.support.lab_api import Api, serve_lab_api
 from tools import policies
 
@@ -183,6 +187,31 @@ def test_a_deployer_claims_ranges_for_a_new_stack(
     assert created.claims[0].owner == "deployer"
     claims.release_claims(account, created.claims)
     assert claims.list_claims(account) == []
+    created.path.unlink()
+
+    pool = create_pool(api.client("ec2"), "172.20.0.0/14", tags={"Drawbridge": "vpc"})
+    created = stack_creation.create_stack(account, replace(request, pool=find_pool(account)))
+    assert list_allocations(api.client("ec2"), pool).keys() == {str(created.settings.network.cidr)}
+    claims.release_claims(account, created.claims)
+    assert list_allocations(api.client("ec2"), pool) == {}
+
+
+def test_who_may_not_look_for_pools_gets_a_range_without_one(
+    become: Become, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Pulumi.yaml").write_text("name: drawbridge\nruntime: python\n")
+    monkeypatch.chdir(tmp_path)
+    pool = create_pool(api.client("ec2"), "172.20.0.0/14", tags={"Drawbridge": "vpc"})
+    policy = json.loads(DEPLOYER)
+    policy["Statement"].append({"Effect": "Deny", "Action": "ec2:DescribeIpamPools", "Resource": "*"})
+    become("deployer", json.dumps(policy))
+    arguments = ["stack", "new", "job", "--no-ssh", "--region", REGION]
+    named = CliRunner().invoke(cli, [*arguments, "--ipam-pool", pool])
+    assert (named.exit_code, "AWS denies ec2:DescribeIpamPools" in named.output) == (1, True), named.output
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    assert "warning: AWS denies ec2:DescribeIpamPools, so the VPC gets a range without an IPAM pool" in result.stderr
+    assert list_allocations(api.client("ec2"), pool) == {}
 
 
 def test_a_deployer_reaches_nothing_else(become: Become, api: Api) -> None:

@@ -29,6 +29,7 @@ from lab.api.rules import Rules
 from lab.api.validation.validator import Validator
 from settings.stack_file import read_stack_file
 from tests.program.conftest import REGION, ROOT
+from tests.support.ipam import create_pool, list_allocations
 from tests.support.lab_api import Api, serve_lab_api
 from tools import policies
 
@@ -226,6 +227,34 @@ def test_stacks_made_at_once_are_reaped_without_clash_and_leak(
     left = claims.list_claims(account)
     assert {claim.stack for claim in left} - {"later"} == {"job-3", "job-4"}
     claims.release_claims(account, left)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_reaper_releases_an_allocation_of_an_ipam_pool(
+    account: Account, api: Api, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Of a job that died with its state: only a VPC and the claims are there."""
+    (tmp_path / "Pulumi.yaml").write_text("name: drawbridge\nruntime: python\n")
+    ec2 = api.client("ec2")
+    pool = create_pool(ec2, "172.20.0.0/14")
+    source = ROOT / "stacks" / "Pulumi.ros2.yaml"
+    stacks = {
+        name: stack_creation.create_stack(
+            account,
+            stack_creation.StackRequest(
+                name=name, source=source, owner="ci", end=claims.parse_moment(end), region=None, ssh_key=None,
+                admin_from=(), pool=pool,
+            ),
+        ).settings.network.cidr
+        for name, end in (("died", PAST), ("alive", FUTURE))
+    }  # fmt: skip
+    create_vpc(api, str(stacks["died"]), {"Project": "drawbridge", "Stack": "died", "DrawbridgeEnd": PAST})
+    assert list_allocations(ec2, pool).keys() == {str(stacks["died"]), str(stacks["alive"])}
+    request.getfixturevalue("reaper_account")
+    result = run("reap", "died")
+    assert result.exit_code == 0, result.output
+    assert list_allocations(ec2, pool) == {str(stacks["alive"]): "drawbridge stack alive"}
+    claims.release_claims(account, [claim for claim in claims.list_claims(account) if claim.stack == "alive"])
 
 
 @pytest.mark.usefixtures("elsewhere")

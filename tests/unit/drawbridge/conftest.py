@@ -18,6 +18,7 @@ from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 import contract
 from contract import Names
 from drawbridge.operate.account import Account
+from lab.api.moto_patches import add_ipam_pools, patched
 from openvpn.bundle import render_bundle
 from pki import ssh as ssh_keys
 from pki.authority import CertificateAuthority, Leaf
@@ -32,7 +33,7 @@ Write = Callable[..., None]
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """Where stack `team` lives; empty."""
-    with mock_aws():
+    with mock_aws(), patched(add_ipam_pools):
         monkeypatch.setenv("AWS_REGION", REGION)
         yield Account(stack=STACK, session=boto3.Session(region_name=REGION))
 

@@ -1,20 +1,23 @@
 """`drawbridge stack new`: the file that it writes, and the claims by which no two stacks have the same ranges."""
 
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.client import BaseClient
 from click.testing import CliRunner, Result
 
 import contract
 from drawbridge import errors
 from drawbridge.commands.root import cli
-from drawbridge.operate import claims, stack_creation
+from drawbridge.operate import address_pools, claims, stack_creation
 from drawbridge.operate.account import Account
 from drawbridge.operate.stack_creation import StackRequest
 from drawbridge.operate.stack_files import CHECKOUT
@@ -22,6 +25,7 @@ from settings.checks.overlaps import list_ranges
 from settings.model import Settings
 from settings.parse import parse
 from settings.stack_file import read_stack_file
+from tests.support.ipam import create_pool, list_allocations
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example"
 NOW = datetime.now(UTC)
@@ -41,12 +45,26 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make AWS's calls one after the other: moto in this process does not expect several threads."""
+    lock, call = threading.Lock(), BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def call_alone(*arguments: Any) -> Any:
+        with lock:
+            return call(*arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call_alone)
+
+
 def world(name: str) -> Path:
     return CHECKOUT / "stacks" / f"Pulumi.{name}.yaml"
 
 
-def request(name: str, source: str = "ros2", *, end: datetime | None = None) -> StackRequest:
-    return StackRequest(name=name, source=world(source), owner="ann", end=end, region=None, ssh_key=None, admin_from=())
+def request(name: str, source: str = "ros2", *, end: datetime | None = None, pool: str | None = None) -> StackRequest:
+    return StackRequest(
+        name=name, source=world(source), owner="ann", end=end, region=None, ssh_key=None, admin_from=(), pool=pool
+    )
 
 
 def read(path: Path) -> Settings:
@@ -87,6 +105,7 @@ def test_fixed_addresses_move_with_the_pool(account: Account, project: Path) -> 
     assert hosts == [10, 11]
 
 
+@pytest.mark.usefixtures("single_calls")
 def test_twenty_at_once_have_no_range_in_common(account: Account, project: Path) -> None:
     sources = ["ros2", "pair", "tenant", "lab"] * 5
     with ThreadPoolExecutor(20) as pool:
@@ -246,3 +265,164 @@ def test_a_file_that_cannot_be_written_releases_its_claims(
 
 def test_the_owner_is_the_caller(account: Account) -> None:
     assert stack_creation.find_owner(account) == "moto"
+
+
+TAGS = {"Drawbridge": "vpc"}
+
+
+def test_vpcs_get_ranges_of_the_pool_with_the_tag(account: Account, project: Path) -> None:
+    ec2 = account.client("ec2")
+    pool = create_pool(ec2, "172.20.0.0/14", tags=TAGS)
+    create_pool(ec2, "172.24.0.0/14", tags={"Drawbridge": "other"})
+    create_pool(ec2, "2001:db8::/32", tags=TAGS, family="ipv6")
+    create_pool(ec2, "203.0.113.0/24", tags=TAGS, scope="Public")
+    create_pool(ec2, "172.28.0.0/14", tags=TAGS, locale="us-east-1")
+    result = run("two", "--from", str(world("pair")), "--no-ssh")
+    assert result.exit_code == 0, result.output
+    assert pool in result.stdout
+    settings = read(project / "Pulumi.two.yaml")
+    vpcs = [str(vpc.cidr) for vpc in settings.vpcs]
+    assert list_allocations(ec2, pool) == dict.fromkeys(vpcs, "drawbridge stack two")
+    assert len(vpcs) == 2 and all(cidr.startswith("172.2") for cidr in vpcs)
+    assert settings.tunnel.pool.subnet_of(IPv4Network("10.128.0.0/9"))
+
+
+def test_without_a_pool_of_that_tag_the_range_is_claimed(account: Account, project: Path) -> None:
+    create_pool(account.client("ec2"), "172.20.0.0/14")
+    result = run("dev", "--no-ssh")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert read(project / "Pulumi.dev.yaml").network.cidr.subnet_of(IPv4Network("10.0.0.0/8"))
+
+
+@pytest.mark.usefixtures("single_calls")
+def test_twenty_at_once_with_and_without_a_pool_have_no_range_in_common(account: Account, project: Path) -> None:
+    """The pool has all ranges that numbers stand for, of VPCs and of tunnels."""
+    ec2 = account.client("ec2")
+    pool = create_pool(ec2, "10.0.0.0/8")
+    sources = ["ros2", "pair", "tenant", "lab"] * 5
+
+    def create(n: int) -> stack_creation.NewStack:
+        return stack_creation.create_stack(account, request(f"job-{n}", sources[n], pool=pool if n < 10 else None))
+
+    with ThreadPoolExecutor(20) as executor:
+        created = list(executor.map(create, range(20)))
+    settings = [entry.settings for entry in created]
+    for one, two in combinations(settings, 2):
+        assert not any(a.overlaps(b) for a in ranges(one) for b in ranges(two)), (one.stack, two.stack)
+    pooled = {str(vpc.cidr) for entry in settings[:10] for vpc in entry.vpcs}
+    assert list_allocations(ec2, pool).keys() == pooled
+    claims.release_claims(account, claims.list_claims(account))
+    assert (list_allocations(ec2, pool), claims.list_claims(account)) == ({}, [])
+
+
+def test_the_pool_s_ranges_that_are_in_use_are_not_given(account: Account, project: Path) -> None:
+    ec2 = account.client("ec2")
+    length = read(world("ros2")).network.cidr.prefixlen
+    first, second = list(IPv4Network("172.16.0.0/12").subnets(new_prefix=length))[:2]
+    pool = create_pool(ec2, str(first), str(second))
+    ec2.create_vpc(CidrBlock=f"{first[0]}/28")
+    created = stack_creation.create_stack(account, request("dev", pool=pool))
+    assert created.settings.network.cidr == second
+    with pytest.raises(errors.StackError, match=f"IPAM pool {pool} has no /{length} for stack more: The allocation"):
+        stack_creation.create_stack(account, request("more", pool=pool))
+    assert {claim.stack for claim in claims.list_claims(account)} == {"dev"}
+    assert not (project / "Pulumi.more.yaml").exists()
+
+
+def test_a_failed_creation_releases_its_allocation(
+    account: Account, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = create_pool(account.client("ec2"), "172.20.0.0/14")
+
+    def refuse(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stack_creation, "_write_new_file", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        stack_creation.create_stack(account, request("dev", pool=pool))
+    assert list_allocations(account.client("ec2"), pool) == {}
+
+
+def test_a_name_s_abandoned_allocation_is_released(account: Account, project: Path) -> None:
+    ec2 = account.client("ec2")
+    pool = create_pool(ec2, "172.20.0.0/14")
+    old = stack_creation.create_stack(account, request("dev", end=NOW - timedelta(hours=1), pool=pool))
+    old.path.unlink()
+    stack_creation.create_stack(account, request("dev"))
+    assert list_allocations(ec2, pool) == {}
+
+
+def test_an_allocation_that_the_pool_s_owner_released_is_no_error(account: Account, project: Path) -> None:
+    ec2 = account.client("ec2")
+    pool = create_pool(ec2, "172.20.0.0/14")
+    created = stack_creation.create_stack(account, request("dev", pool=pool))
+    allocation = next(claim.allocation for claim in created.claims if claim.allocation)
+    ec2.release_ipam_pool_allocation(IpamPoolId=pool, IpamPoolAllocationId=allocation.id, Cidr=str(allocation.cidr))
+    claims.release_claims(account, created.claims)
+    assert claims.list_claims(account) == []
+
+
+@pytest.mark.parametrize(
+    ("pool", "reason"),
+    [
+        ("pool-1", "pool-1 is not the ID of an IPAM pool"),
+        ("ipam-pool-0123456789abcdef0", "there is no IPAM pool ipam-pool-0123456789abcdef0 in eu-west-1"),
+        ({"family": "ipv6"}, "has no IPv4 ranges"),
+        ({"scope": "Public"}, "is in a public scope"),
+        ({"locale": "us-east-1"}, "has the locale us-east-1, not eu-west-1"),
+    ],
+)
+def test_a_named_pool_that_cannot_be_used_is_refused(
+    pool: str | dict[str, str], reason: str, account: Account, project: Path
+) -> None:
+    name = pool if isinstance(pool, str) else create_pool(account.client("ec2"), **pool)  # type: ignore[arg-type]
+    result = run("dev", "--no-ssh", "--ipam-pool", name)
+    assert (result.exit_code, reason in result.output) == (1, True), result.output
+    assert claims.list_claims(account) == []
+    assert list(project.glob("Pulumi.*.yaml")) == []
+
+
+def test_of_several_pools_with_the_tag_one_must_be_named(account: Account, project: Path) -> None:
+    first, second = sorted(create_pool(account.client("ec2"), "172.20.0.0/14", tags=TAGS) for _ in range(2))
+    result = run("dev", "--no-ssh")
+    assert (result.exit_code, f"have the tag Drawbridge: vpc: {first}, {second}" in result.output) == (1, True)
+    assert run("dev", "--no-ssh", "--ipam-pool", second).exit_code == 0
+    assert list_allocations(account.client("ec2"), first) == {}
+
+
+def test_an_allocation_gives_way_to_a_number_that_was_claimed_meanwhile(
+    account: Account, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2 = account.client("ec2")
+    pool = create_pool(ec2, "10.144.0.0/15")
+    allocate = address_pools.allocate_range
+
+    def interrupt(*arguments: Any) -> claims.Allocation:
+        allocation = allocate(*arguments)
+        claims.claim_subject(account, "range/16", "other", "bob", None, lambda _: False)
+        return allocation
+
+    monkeypatch.setattr(stack_creation, "allocate_range", interrupt)
+    created = stack_creation.create_stack(account, request("dev", pool=pool))
+    assert str(created.settings.network.cidr) == "10.145.0.0/16"
+    assert list_allocations(ec2, pool).keys() == {"10.145.0.0/16"}
+
+
+def test_a_number_gives_way_to_a_range_that_was_allocated_meanwhile(
+    account: Account, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = create_pool(account.client("ec2"), "10.16.0.0/16")
+    monkeypatch.setattr(stack_creation, "LAST_NUMBER", 17)
+    monkeypatch.setattr("random.shuffle", lambda numbers: None)
+    claim = claims.claim_subject
+
+    def interrupt(account: Account, subject: str, *arguments: Any) -> claims.Claim | None:
+        if subject == "range/16":
+            allocation = address_pools.allocate_range(account, pool, "other", 20, [])
+            claims.claim_allocation(account, allocation, "other", "bob", None)
+        return claim(account, subject, *arguments)
+
+    monkeypatch.setattr(stack_creation, "claim_subject", interrupt)
+    created = stack_creation.create_stack(account, request("dev"))
+    assert str(created.settings.network.cidr) == "10.17.0.0/16"
+    assert {entry.subject for entry in claims.list_claims(account) if entry.stack == "dev"} == {"stack/dev", "range/17"}
