@@ -229,6 +229,7 @@ def test_a_report_is_news_only_if_it_says_something_else() -> None:
         "units": [],
         "repaired": [],
         "software": {},
+        "offloaded": None,
         "time": "2026-01-01T00:00:00+00:00",
     }
 
