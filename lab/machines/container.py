@@ -29,6 +29,8 @@ from lab.rooted_files import write_file
 #: Orderly power-off of a container's systemd (systemd(1), SIGRTMIN+4).
 _POWER_OFF = signal.SIGRTMIN + 4
 _STOP_SECONDS = 20
+#: Between the end of a command and that of the container whose power is cut.
+_POWER_CUT_SECONDS = 1.0
 #: Flag of a process that is ending (linux/sched.h; field `flags` of proc_pid_stat(5)).
 _PF_EXITING = 0x4
 #: nspawn's exit code when the container asked for a reboot (systemd's EXIT_FORCE_RESTART).
@@ -335,9 +337,24 @@ def execute(
         done = run_while(lambda: is_up(leader), command, timeout, stdin)
     except subprocess.TimeoutExpired as late:
         raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from late
-    if done is None or (done.returncode and not is_up(leader)):
+    if done is None or (done.returncode and not is_up(leader)) or (_is_killed(done) and _ends_soon(leader)):
         raise MachineDown(f"the machine went down before `{' '.join(argv)}` had ended")
     return done
+
+
+def _is_killed(done: subprocess.CompletedProcess[str]) -> bool:
+    """Return whether a command was killed; nsenter ends by its child's signal, a shell with 128 more (sh(1))."""
+    return done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+
+def _ends_soon(leader: int) -> bool:
+    """Return whether a container ends within `_POWER_CUT_SECONDS`: its power may be cut, which kills PID 1 last."""
+    end = time.monotonic() + _POWER_CUT_SECONDS
+    while is_up(leader):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def is_up(leader: int) -> bool:
