@@ -348,7 +348,7 @@ def _is_killed(done: subprocess.CompletedProcess[str]) -> bool:
 
 
 def _ends_soon(leader: int) -> bool:
-    """Return whether a container ends within `_POWER_CUT_SECONDS`: its power may be cut, which kills PID 1 last."""
+    """Return whether a container ends within `_POWER_CUT_SECONDS`: a power cut may kill PID 1 last."""
     end = time.monotonic() + _POWER_CUT_SECONDS
     while is_up(leader):
         if time.monotonic() > end:
