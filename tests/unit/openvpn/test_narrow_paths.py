@@ -7,21 +7,25 @@ tells a sender that its packet is too big (RFC 2923). Does not prove that a rout
 import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from drawbridge.doctor.path_checks import find_first_broken, judge_path
+from openvpn import lan_bridge
+from openvpn.addressing import gateway_mac
 from openvpn.bond import create_segment_bond, render_files
 from openvpn.bundle import render_bundle
 from openvpn.firewall import render_nftables
 from openvpn.listener import Listener
-from openvpn.topology import BondedSegment
+from openvpn.model import Tunnel, TunnelClient
+from openvpn.topology import BRIDGE, BondedSegment, BridgedSegment, Segment
 from pki import tls_crypt
 from tests.support import gateway, pair, waiting
 from tests.support.network_namespace import NetworkNamespace, network_namespace
@@ -112,6 +116,8 @@ class Path:
     site: Site
     routers: tuple[NetworkNamespace, NetworkNamespace]
     host: NetworkNamespace
+    lan_host: NetworkNamespace | None = None
+    """A host of the LAN that the client bridges; it transfers in the client's place."""
 
     def narrow(self, mtu: int, *, told: bool) -> None:
         """Have the line between the routers take packets of so many bytes; `told`: they say so to senders."""
@@ -129,8 +135,8 @@ class Path:
         It gives up after `patience` seconds without a byte.
         """
         program = (sys.executable, "-I", "-c", TRANSFER, way, str(SIZE), str(patience))
-        _, client = self.site.namespaces
-        done = subprocess.run(client.enter(*program), capture_output=True, text=True, timeout=150, check=False)
+        sender = self.lan_host or self.site.namespaces[1]
+        done = subprocess.run(sender.enter(*program), capture_output=True, text=True, timeout=150, check=False)
         return (done.stdout + done.stderr).splitlines()[-1]
 
     def diagnose(self) -> str:
@@ -162,6 +168,15 @@ class Path:
         server, _ = self.site.namespaces
         listing = run(*server.enter("nft", "list", "map", "inet", "drawbridge", "client_paths"))
         return set(re.findall(r"([0-9./]+) timeout \S+ expires \S+ : goto (\w+)", listing))
+
+
+def assert_passes_everywhere(path: Path) -> None:
+    """Have each line narrow the path in turn; all bytes must arrive, both ways."""
+    for told in (True, False):
+        for mtu in (1500, 1400, 1312, 1280):
+            path.narrow(mtu, told=told)
+            for way in ("download", "upload"):
+                assert path.transfer(way) == str(SIZE), (mtu, told, way)
 
 
 def join(name: str, one: NetworkNamespace, address: str, far_name: str, other: NetworkNamespace, far: str) -> None:
@@ -241,10 +256,7 @@ UDP, TCP = TUNNEL, replace(TUNNEL, listener=Listener("tcp", (443,)))
 @pytest.mark.seed("9.5")
 @pytest.mark.parametrize("path", [replace(UDP, path_mtu=1280), TCP], indirect=True, ids=["udp", "tcp"])
 def test_ten_megabytes_pass_every_path(path: Path) -> None:
-    for mtu, told in ((1500, True), (1280, True), (1400, False), (1312, False), (1280, False)):
-        path.narrow(mtu, told=told)
-        for way in ("download", "upload"):
-            assert path.transfer(way) == str(SIZE), (mtu, told, way)
+    assert_passes_everywhere(path)
 
 
 @pytest.fixture
@@ -271,10 +283,87 @@ def gateway_link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_ten_megabytes_pass_a_bonds_link_over_every_path(kind: str, request: pytest.FixtureRequest) -> None:
     """With the default of `pathMtu`: both ends of a link have routers fragment what is too big."""
     link = request.getfixturevalue(kind)
-    for mtu, told in ((1500, True), (1280, True), (1400, False), (1312, False), (1280, False)):
-        link.narrow(mtu, told=told)
-        for way in ("download", "upload"):
-            assert link.transfer(way) == str(SIZE), (mtu, told, way)
+    assert_passes_everywhere(link)
+
+
+SEGMENT = Tunnel(
+    topology=Segment(),
+    pool=IPv4Network("10.1.0.0/24"),
+    client_to_client=True,
+    clients=(TunnelClient(name="alice"), TunnelClient(name="bob", address=IPv4Address("10.1.0.20"))),
+)
+BRIDGED = replace(
+    SEGMENT,
+    topology=BridgedSegment("alice", IPv4Network("10.1.0.0/24")),
+    pool=IPv4Network("10.1.0.16/28"),
+    fixed_mtu=lan_bridge.MTU,
+)
+
+
+def add_bridge(namespace: NetworkNamespace, mtu: int, *options: str) -> None:
+    """Add a bridge and a tap that is its port, as systemd-networkd does."""
+    for command in (
+        f"link add {BRIDGE} mtu {mtu} {' '.join(options)} type bridge forward_delay 0 mcast_snooping 0",
+        "tuntap add dev tap0 mode tap",
+        f"link set tap0 mtu {mtu} master {BRIDGE} up",
+        f"link set {BRIDGE} up",
+    ):
+        run(*namespace.enter("ip", *command.split()))
+
+
+def add_lan(client: NetworkNamespace, lan_host: NetworkNamespace, site: Site, tunnel: Tunnel) -> tuple[str, ...]:
+    """Make the client a bridge to a LAN with one host; return what its unit starts OpenVPN with beside a bundle."""
+    add_bridge(client, lan_bridge.MTU)
+    join("lan0", client, "192.168.7.1/24", "eth0", lan_host, "10.1.0.100/24")
+    run(*client.enter("ip", "link", "set", "lan0", "master", BRIDGE))
+    files = lan_bridge.render_files(tunnel.clients_by_name["alice"], tunnel, lan_bridge.BridgeHost())
+    run(*client.enter("nft", "-f", site.write("site.nft", files["etc/drawbridge/site.nft"])))
+    unit = files["etc/systemd/system/openvpn-client@alice.service.d/drawbridge.conf"].replace("\\\n", "")
+    (command,) = re.findall(r"^ExecStart=(/.*)$", unit, re.MULTILINE)
+    _, _, options = command.partition("--config %i.conf")
+    return (*shlex.split(options), "--up", "/bin/true")
+
+
+@pytest.fixture
+def segment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A segment of the kind that the test names, and another client of it, whose line is wide, as the host."""
+    tunnel = request.param
+    with open_line(tmp_path_factory.mktemp("t")) as (site, routers), network_namespace() as host, ExitStack() as undo:
+        server, client = site.namespaces
+        join("bob", server, "192.0.2.5/30", "up0", host, "192.0.2.6/30")
+        run(*server.enter("ip", "route", "replace", "192.0.2.4/30", "dev", "bob", "src", "192.0.2.1"))
+        run(*host.enter("ip", "route", "add", "default", "via", "192.0.2.5"))
+        add_bridge(server, tunnel.mtu, "address", gateway_mac(tunnel))
+        # Frames between clients come back out of the port that they came in by, as on a gateway.
+        run(*server.enter("ip", "link", "set", "tap0", "type", "bridge_slave", "hairpin", "on"))
+        # There is no filter here that the scripts could tell of members.
+        site.server(None, "--tls-verify", "/bin/true", "--learn-address", "/bin/true", tunnel=tunnel)
+        lan_host = undo.enter_context(network_namespace()) if tunnel.bridge else None
+        options = add_lan(client, lan_host, site, tunnel) if lan_host else ()
+        site.client(site.leaf("alice"), tunnel=tunnel, client="alice", options=options).wait_for(UP)
+        far = replace(site, namespaces=(server, host))
+        far.client(site.leaf("bob"), tunnel=tunnel, client="bob").wait_for(UP)
+        site.start_in(host, sys.executable, "-I", "-c", TRANSFER, "listen", str(SIZE), "0").wait_for("ready")
+        yield Path(site, routers, host, lan_host)
+
+
+@pytest.mark.seed("9.5")
+@pytest.mark.parametrize(
+    "segment", [replace(SEGMENT, path_mtu=1280), BRIDGED], indirect=True, ids=["segment", "bridged"]
+)
+def test_ten_megabytes_pass_between_clients_of_a_segment_over_every_path(segment: Path) -> None:
+    """A client that bridges its LAN needs no smaller `pathMtu`: it has routers fragment what is too big."""
+    assert_passes_everywhere(segment)
+
+
+@pytest.mark.parametrize("segment", [SEGMENT], indirect=True, ids=["segment"])
+def test_by_default_only_what_a_segments_client_sends_over_less_than_1400_bytes_sticks(segment: Path) -> None:
+    for mtu, told in ((1400, False), (1312, True)):
+        segment.narrow(mtu, told=told)
+        assert segment.transfer("download") == segment.transfer("upload") == str(SIZE)
+    segment.narrow(1312, told=False)
+    assert segment.transfer("download") == str(SIZE)
+    assert "timed out" in segment.transfer("upload", patience=5)
 
 
 @pytest.mark.parametrize("path", [UDP], indirect=True, ids=["udp"])
