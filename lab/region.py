@@ -470,6 +470,15 @@ def down(name: str = DEFAULT_LAB) -> bool:
         return _clean_up(name)
 
 
+def is_going(region: Region) -> bool:
+    """Return whether a region is gone, or another command is taking it down."""
+    try:
+        with _locked(region.name):
+            return connect(region.name) != region
+    except InTransition:
+        return True
+
+
 def running() -> list[str]:
     """Return the names of the labs that have a directory, running or left behind."""
     return sorted(path.name for path in PATHS.root.glob("*") if path.is_dir())

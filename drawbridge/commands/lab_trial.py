@@ -48,7 +48,8 @@ def up(stacks: tuple[Path, ...], clients: int, lab: str, wants_json: bool) -> No
     with _reported_work(f"to remove what was started: drawbridge lab down{_lab_option(lab)}") as progress:
         files = run.read_stacks(stacks or [find_stack_file(LAB)])
         region = labs.connect(lab) or labs.start(lab, progress)
-        checks = {file.stack: run.deploy_and_check(region, file, progress, clients=clients) for file in files}
+        with _removal_noticed(region):
+            checks = {file.stack: run.deploy_and_check(region, file, progress, clients=clients) for file in files}
     _print_checks(checks, wants_json)
 
 
@@ -98,9 +99,10 @@ def replace(stack: str, lab: str, wants_json: bool) -> None:
     region = _connect(lab)
     with _reported_work(f"the gateway may be gone; deploy it: drawbridge lab up{_lab_option(lab)} {stack}") as progress:
         checks = []
-        for check in replacement.replace_gateway(region, stack, progress):
-            progress(f"{'ok  ' if check.ok else 'FAIL'} {check.promise}: {check.figure}")
-            checks.append(check)
+        with _removal_noticed(region):
+            for check in replacement.replace_gateway(region, stack, progress):
+                progress(f"{'ok  ' if check.ok else 'FAIL'} {check.promise}: {check.figure}")
+                checks.append(check)
     _print_checks({stack: checks}, wants_json)
 
 
@@ -115,7 +117,8 @@ def destroy(stack: str, lab: str) -> None:
     """
     require_privileges()
     region = _connect(lab)
-    with _reported_work(f"to destroy the rest: drawbridge lab destroy {stack}{_lab_option(lab)}") as progress:
+    unfinished = f"to destroy the rest: drawbridge lab destroy {stack}{_lab_option(lab)}"
+    with _reported_work(unfinished) as progress, _removal_noticed(region):
         left = removal.destroy_stack(region, stack, progress)
     if left:
         output.table(("left", "name"), [(resource.kind, resource.name) for resource in left])
@@ -129,6 +132,19 @@ def _connect(lab: str) -> labs.Region:
     if region is None:
         raise NotUp("no lab runs on this machine" if lab == DEFAULT_LAB else f"no lab {lab} runs on this machine")
     return region
+
+
+@contextmanager
+def _removal_noticed(region: labs.Region) -> Iterator[None]:
+    """Raise `DeploymentError` for whatever fails because somebody takes the region down meanwhile."""
+    try:
+        yield
+    except Exception as error:
+        if labs.is_going(region):
+            raise errors.DeploymentError(
+                "the lab was taken down meanwhile", "start it again: drawbridge lab up" + _lab_option(region.name)
+            ) from error
+        raise
 
 
 @contextmanager

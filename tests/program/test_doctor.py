@@ -5,9 +5,10 @@ Does not prove that AWS drops what is called broken.
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import pytest
@@ -235,6 +236,21 @@ def lab_path() -> Iterator[DeployedPath]:
 
 
 def test_nothing_is_broken_where_hosts_see_the_gateway_s_address(lab_path: DeployedPath) -> None:
+    assert_whole(lab_path, PathHop.MACHINE, PathHop.TLS, PathHop.RESOLVER, PathHop.VPC_ROUTE)
+
+
+def test_without_port_22_nothing_is_unknown(lab_path: DeployedPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS's answers and the gateway's report are enough: the doctor dials nobody."""
+
+    def refuse(host: str, port: int, timeout: float) -> NoReturn:
+        pytest.fail(f"{host}:{port} was dialled")
+
+    remove_rules(group_of_gateway, IpProtocol="tcp", FromPort=22)(lab_path)
+    rules = lab_path.stack.ec2.describe_security_group_rules(
+        Filters=[{"Name": "group-id", "Values": [group_of_gateway(lab_path)]}]
+    )["SecurityGroupRules"]
+    assert 22 not in {rule.get("FromPort") for rule in rules}
+    monkeypatch.setattr(lab_path, "account", replace(lab_path.account, dial=refuse))
     assert_whole(lab_path, PathHop.MACHINE, PathHop.TLS, PathHop.RESOLVER, PathHop.VPC_ROUTE)
 
 

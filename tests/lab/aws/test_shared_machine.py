@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -67,6 +68,16 @@ def test_the_same_files_are_obeyed_if_they_are_roots(paths: LabPaths, victim: Pr
     connected = labs.connect("shared")
     assert connected
     assert connected.port == 31337
+
+
+def test_a_region_that_another_command_takes_down_is_noticed(paths: LabPaths, victim: Process) -> None:
+    prepare(paths.directory("lab"), victim, 0)
+    connected = labs.connect("lab")
+    assert connected and not labs.is_going(connected)
+    with labs._locked("lab"):
+        assert labs.is_going(connected), "it is being taken down"
+    victim.end(signal.SIGKILL, 5)
+    assert labs.is_going(connected)
 
 
 @contextmanager

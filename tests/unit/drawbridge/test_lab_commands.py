@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.parsers import ResponseParserError
 from click.testing import CliRunner, Result
 
 from drawbridge import errors
@@ -73,7 +74,10 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     module.read_stacks, module.deploy_and_check = read_stacks, deploy_and_check
     monkeypatch.setattr(lab_trial, "run", module)
     module.labs = SimpleNamespace(
-        DEFAULT="lab", connect=lambda name: f"lab {name}", disposable_region=disposable_region
+        DEFAULT="lab",
+        connect=lambda name: f"lab {name}",
+        disposable_region=disposable_region,
+        is_going=lambda region: False,
     )
     monkeypatch.setattr(lab_trial, "labs", module.labs)
     return module
@@ -101,6 +105,19 @@ def test_up_exits_1_when_one_check_fails(trial: SimpleNamespace) -> None:
 def test_up_that_checked_nothing_is_no_success(trial: SimpleNamespace) -> None:
     trial.checks = []
     assert run("up").exit_code == 1
+
+
+@pytest.mark.parametrize("is_going", [True, False])
+def test_up_says_that_the_lab_was_taken_down_meanwhile(trial: SimpleNamespace, is_going: bool) -> None:
+    """Without a region, an AWS SDK fails with whatever it makes of an answer that ended."""
+    trial.checks = ResponseParserError("Unable to parse response, invalid XML received: b''")
+    trial.labs.is_going = lambda region: is_going
+    trial.labs.connect = lambda name: SimpleNamespace(name=name)
+    result = run("up", "--lab", "second")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit) == is_going, "another failure stays what it is"
+    told = "Error: the lab was taken down meanwhile\n  -> start it again: drawbridge lab up --lab second"
+    assert (told in result.stderr) == is_going
 
 
 @pytest.mark.usefixtures("trial")
