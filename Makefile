@@ -3,14 +3,14 @@
 # make test-unit   the tests that need neither root nor /dev/net/tun
 # make test-vm     worlds in virtual machines with Debian's cloud kernel: root, qemu, an hour; prints a table
 # make check       lint, format, types, shell scripts, pinned versions, policies, settings, import rules, words, links: no root, no network
-# make bench       figures of the lab
+# make bench       figures of tunnels, beside other projects', and of the lab
 # make docs        the site of the documentation, in build/docs/site; no root
 # make clean       take the lab down, remove .venv and caches
 #
 # ARGS goes to pytest: make test ARGS="-k revoked"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-python setup-vm setup-docs lab test test-unit test-vm check bench docs clean
+.PHONY: help setup setup-python setup-bench setup-vm setup-docs lab test test-unit test-vm check bench docs clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -27,6 +27,9 @@ setup:
 
 setup-python:
 	@tools/setup python
+
+setup-bench:
+	@tools/setup bench
 
 setup-vm:
 	@tools/setup vm
@@ -57,7 +60,7 @@ check: setup-python
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q tests/unit/test_imports.py tests/unit/test_words.py tests/unit/test_docs.py tests/unit/test_project.py
 
-bench: setup
+bench: setup-bench
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: setup-docs

@@ -1,11 +1,12 @@
 """Measure what a tunnel carries, ours beside other projects' configurations, and what that costs in processor time.
 
 A client, a gateway and a host behind it are network namespaces of this machine, joined by wires of 1,500 bytes. Both
-ends of a tunnel are real OpenVPN processes with keys of one authority; what only concerns the handshake (tls-crypt and
-scripts) is left out everywhere. The rounds are interleaved: a change of the machine's load meets every tunnel.
+ends of a tunnel are real processes, those of OpenVPN with keys of one authority; what only concerns the handshake
+(tls-crypt and scripts) is left out everywhere. The rounds are interleaved: a change of the machine's load meets every
+tunnel.
 
-Run by itself with `python -m bench.throughput`, as root; `--json FILE` keeps the figures, and `--figures FILE` prints
-the table of such a file.
+Run by itself with `python -m bench.throughput`, as root; `--json FILE` keeps the figures, `--figures FILE` renders
+those of a former run, `--plots DIRECTORY` and `--page FILE` write them.
 """
 
 import argparse
@@ -13,18 +14,31 @@ import contextlib
 import json
 import os
 import platform
+import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from bench.throughput_report import (
+    STREAMS,
+    WAYS,
+    Figures,
+    FiguresError,
+    Round,
+    read_figures,
+    render_plots,
+    render_report,
+)
 from openvpn import segment_filter
 from openvpn.firewall import TABLE, path_chain, render_nftables
 from openvpn.model import Tunnel, TunnelClient
@@ -36,10 +50,14 @@ from pki.authority import CertificateAuthority
 from tests.support.network_namespace import NetworkNamespace, network_namespace
 
 ROUNDS, SECONDS = 4, 4.0
-STREAMS = (1, 8)
-WAYS = ("up", "down")
 #: Seconds that a tunnel may take to come up.
 PATIENCE = 60
+#: Seconds between pings.
+PING_INTERVAL = 0.05
+#: What is around the report in docs/benchmarks.md.
+PAGE_BEGIN, PAGE_END = "<!-- report -->\n", "<!-- end of the report -->"
+#: Names of WireGuard's interfaces at the gateway and the client; their sockets are in one directory.
+WIREGUARD = ("bench-server", "bench-client")
 
 VPC = IPv4Network("10.1.0.0/16")
 HOST = "10.1.0.20"
@@ -109,70 +127,12 @@ threads = [threading.Thread(target=move, args=(number,)) for number in range(str
 for thread in threads:
     thread.start()
 started.wait()
+print("started", flush=True)
 begin = time.monotonic()
 for thread in threads:
     thread.join()
 print(sum(counts), time.monotonic() - begin)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A tunnel to be measured: one of ours, or options of another project beside those that all of them need."""
-
-    name: str
-    source: str
-    tunnel: Tunnel | None = None
-    server: tuple[str, ...] = ()
-    client: tuple[str, ...] = ()
-
-
-CANDIDATES = (
-    Candidate("bare wire", "no tunnel; the gateway forwards"),
-    Candidate("ours, tun", "the default of `device: tun`, the client's path measured", OURS),
-    Candidate("ours, tap", "the default of `device: tap`, without its filter", replace(OURS, topology=Segment())),
-    Candidate(
-        "angristan",
-        # README.md of github.com/angristan/openvpn-install, "Security and Encryption": AES-128-GCM, SHA256, TLS 1.2.
-        "openvpn-install's README, defaults of a headless install",
-        server=("data-ciphers AES-128-GCM", "auth SHA256", "tls-version-min 1.2", "keepalive 10 120", "verb 3"),
-        client=("data-ciphers AES-128-GCM", "auth SHA256", "verb 3"),
-    ),
-    Candidate(
-        "kylemanna",
-        # bin/ovpn_genconfig of github.com/kylemanna/docker-openvpn without options: it names no cipher.
-        "docker-openvpn's ovpn_genconfig without options",
-        server=("keepalive 10 60", "persist-key", "persist-tun", "verb 3"),
-    ),
-    Candidate(
-        "pritunl",
-        # pritunl/constants.py of github.com/pritunl/pritunl, the configurations of server and client: monthly
-        # renegotiation, small buffers at the client; its default cipher gives way to what both ends negotiate.
-        "pritunl's constants.py, with the cipher that OpenVPN 2.6 negotiates",
-        server=("ping 10", "ping-restart 60", "persist-tun", "reneg-sec 2592000", "verb 2", "mute 3"),
-        client=("persist-tun", "reneg-sec 2592000", "sndbuf 100000", "rcvbuf 100000", "verb 2", "mute 3"),
-    ),
-    Candidate(
-        "the posts'",
-        # The posts whose worlds this project's seeds are: both ends log each packet.
-        "AES-256-CBC and `verb 6`, as in the posts that this project began with",
-        server=("data-ciphers AES-256-CBC", "auth SHA256", "keepalive 10 120", "verb 6"),
-        client=("data-ciphers AES-256-CBC", "auth SHA256", "verb 6"),
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """The rates and the cost of a tunnel in a round."""
-
-    candidate: str
-    load: float
-    """Load of the machine before it."""
-    rates: dict[str, float]
-    """Mbit/s by way and streams, such as `up 1`."""
-    cpu_per_gb: float
-    """Seconds of processor time of both OpenVPN processes for 10^9 bytes, over all ways and streams."""
 
 
 class Wires:
@@ -197,12 +157,31 @@ class Wires:
         serving = undo.enter_context(_process(self.host.enter(sys.executable, "-I", "-c", _SERVE), subprocess.PIPE))
         assert serving.stdout and serving.stdout.readline() == "ready\n"
 
+    @contextlib.contextmanager
+    def moving(self, way: str, streams: int, seconds: float) -> Iterator["subprocess.Popen[str]"]:
+        """Move bytes between the client and the host, and enter the block when all streams have begun."""
+        argv = self.client.enter(sys.executable, "-I", "-c", _MOVE, way, str(streams), str(seconds))
+        with _process(argv, subprocess.PIPE) as mover:
+            assert mover.stdout
+            if (line := mover.stdout.readline()) != "started\n":
+                raise RuntimeError(f"no stream {way}: {line}{mover.stdout.read()}")
+            yield mover
+
     def move(self, way: str, streams: int, seconds: float) -> tuple[int, float]:
         """Move bytes between the client and the host; return how many, and in how many seconds."""
-        argv = self.client.enter(sys.executable, "-I", "-c", _MOVE, way, str(streams), str(seconds))
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 120, check=True)
-        count, duration = done.stdout.split()
+        with self.moving(way, streams, seconds) as mover:
+            count, duration = mover.communicate(timeout=seconds + 120)[0].split()
         return int(count), float(duration)
+
+    def ping(self, seconds: float) -> tuple[list[float], float]:
+        """Ping the host from the client; return the round-trip times in ms, and the percentage that was lost."""
+        count = max(2, round(seconds / PING_INTERVAL))
+        argv = self.client.enter("ping", "-n", "-i", f"{PING_INTERVAL}", "-c", f"{count}", HOST)
+        out = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60, check=False).stdout
+        times = [float(time) for time in re.findall(r"time=([\d.]+) ms", out)]
+        if len(times) < 2:
+            raise RuntimeError(f"no ping is answered beside the streams:\n{out}")
+        return times, 100 * (1 - len(times) / count)
 
 
 def _join(left: NetworkNamespace, name: str, address: str, right: NetworkNamespace, far: str, far_address: str) -> None:
@@ -228,33 +207,72 @@ def _process(argv: Sequence[str], output: int) -> Iterator["subprocess.Popen[str
             process.kill()
 
 
-@contextlib.contextmanager
-def open_tunnel(wires: Wires, candidate: Candidate) -> Iterator[tuple[int, ...]]:
-    """Bring a candidate's tunnel up for the block, and yield its processes."""
-    with ExitStack() as undo:
-        if candidate.name == CANDIDATES[0].name:
-            _run(wires.client, "ip", "route", "replace", f"{VPC}", "via", "192.0.2.1")
-            undo.callback(_run, wires.client, "ip", "route", "delete", f"{VPC}")
-            yield ()
-            return
-        if candidate.tunnel:
-            server, client = _our_configurations(wires, candidate.tunnel, undo)
-        else:
-            server, client = _other_configurations(wires, candidate)
-        pids = []
-        for end, namespace, text in (("server", wires.gateway, server), ("client", wires.client, client)):
-            config, log = wires.directory / f"{end}.conf", wires.directory / f"{end}.log"
-            config.write_text(text + wires.keys[end])
-            argv = namespace.enter("openvpn", "--config", str(config))
-            process = undo.enter_context(_process(argv, undo.enter_context(log.open("w")).fileno()))
-            _wait_up(log)
-            pids.append(process.pid)
-        yield tuple(pids)
+def open_bare_wire(wires: Wires, undo: ExitStack) -> tuple[int, ...]:
+    """Route through the gateway without a tunnel."""
+    _run(wires.client, "ip", "route", "replace", f"{VPC}", "via", "192.0.2.1")
+    undo.callback(_run, wires.client, "ip", "route", "delete", f"{VPC}")
+    return ()
+
+
+def open_ours(wires: Wires, undo: ExitStack, *, tunnel: Tunnel) -> tuple[int, ...]:
+    """Bring one of our tunnels up."""
+    return _open_openvpn(wires, undo, *_our_configurations(wires, tunnel, undo))
+
+
+def open_others(wires: Wires, undo: ExitStack, *, server: Sequence[str], client: Sequence[str] = ()) -> tuple[int, ...]:
+    """Bring the tunnel of another project's OpenVPN up: its options beside those that all of them need."""
+    return _open_openvpn(wires, undo, *_other_configurations(wires, server, client))
+
+
+def open_wireguard_go(wires: Wires, undo: ExitStack) -> tuple[int, ...]:
+    """Bring a userspace WireGuard up; its gateway has no filter. Sources: wireguard-go's README, wg(8)."""
+    _run(wires.gateway, "nft", "flush", "ruleset")
+    private = {end: subprocess.run(["wg", "genkey"], capture_output=True, check=True).stdout for end in WIREGUARD}
+    public = {
+        end: subprocess.run(["wg", "pubkey"], input=key, capture_output=True, check=True).stdout.decode().strip()
+        for end, key in private.items()
+    }
+    server, client = WIREGUARD
+    pids = []
+    for name, namespace, address, peer in (
+        (server, wires.gateway, f"{OURS.layout.address}/24", (public[client], f"{OURS.clients[0].address}/32")),
+        (client, wires.client, f"{OURS.clients[0].address}/24", (public[server], "0.0.0.0/0")),
+    ):
+        key, socket = wires.directory / f"{name}.key", Path(f"/run/wireguard/{name}.sock")
+        key.write_bytes(private[name])
+        undo.callback(socket.unlink, missing_ok=True)
+        argv = namespace.enter("env", "LOG_LEVEL=error", "wireguard-go", "-f", name)
+        log = wires.directory / f"{name}.log"
+        pids.append(undo.enter_context(_process(argv, undo.enter_context(log.open("w")).fileno())).pid)
+        _wait(socket.exists, log)
+        _run(namespace, "wg", "set", name, "private-key", f"{key}", "peer", peer[0], "allowed-ips", peer[1])
+        _run(namespace, "ip", "address", "add", address, "dev", name)
+        _run(namespace, "ip", "link", "set", name, "up")
+    _run(wires.gateway, "wg", "set", server, "listen-port", "51820")
+    _run(wires.client, "wg", "set", client, "peer", public[server], "endpoint", "192.0.2.1:51820")
+    _run(wires.client, "ip", "route", "add", f"{VPC}", "dev", client)
+    return tuple(pids)
+
+
+def _open_openvpn(wires: Wires, undo: ExitStack, server: str, client: str) -> tuple[int, ...]:
+    pids = []
+    for end, namespace, text in (("server", wires.gateway, server), ("client", wires.client, client)):
+        config, log = wires.directory / f"{end}.conf", wires.directory / f"{end}.log"
+        config.write_text(text + wires.keys[end])
+        argv = namespace.enter("openvpn", "--config", str(config))
+        process = undo.enter_context(_process(argv, undo.enter_context(log.open("w")).fileno()))
+        _wait_up(log)
+        pids.append(process.pid)
+    return tuple(pids)
 
 
 def _wait_up(log: Path) -> None:
+    _wait(lambda: "Initialization Sequence Completed" in log.read_text(errors="replace"), log)
+
+
+def _wait(condition: Callable[[], bool], log: Path) -> None:
     end = time.monotonic() + PATIENCE
-    while "Initialization Sequence Completed" not in log.read_text(errors="replace"):
+    while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"the tunnel does not come up:\n{log.read_text(errors='replace')[-2000:]}")
         time.sleep(0.1)
@@ -293,7 +311,7 @@ def _without_handshake(text: str, more: tuple[str, ...]) -> str:
     return "".join(line for line in text.splitlines(True) if line.split(" ")[0].strip() not in (*_HANDSHAKE, *more))
 
 
-def _other_configurations(wires: Wires, candidate: Candidate) -> tuple[str, str]:
+def _other_configurations(wires: Wires, of_server: Sequence[str], of_client: Sequence[str]) -> tuple[str, str]:
     """Return the configurations of another project's tunnel, with the translation that its documents have."""
     server = (
         "port 1194",
@@ -303,12 +321,89 @@ def _other_configurations(wires: Wires, candidate: Candidate) -> tuple[str, str]
         f"server {OURS.pool.network_address} {OURS.pool.netmask}",
         "dh none",
         f'push "route {VPC.network_address} {VPC.netmask}"',
-        *candidate.server,
+        *of_server,
     )
     client = ("client", "dev tun0", "proto udp", "remote 192.0.2.1 1194", "nobind", "remote-cert-tls server")
     rules = 'table ip nat { chain after { type nat hook postrouting priority 100; oifname "vpc" masquerade; }; }'
     _run(wires.gateway, "nft", f"flush ruleset; {rules}")
-    return "\n".join((*server, "")), "\n".join((*client, *candidate.client, ""))
+    return "\n".join((*server, "")), "\n".join((*client, *of_client, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A tunnel to be measured."""
+
+    name: str
+    source: str
+    """Where its configuration is from."""
+    open: Callable[[Wires, ExitStack], tuple[int, ...]]
+    """Brings it up until the stack unwinds; returns the ids of its processes."""
+    peer: bool = False
+    """Whether it is another project's, which ours should not be slower than."""
+    programs: tuple[str, ...] = ("openvpn",)
+    """What must be installed for it."""
+
+
+CANDIDATES = (
+    Candidate("bare wire", "no tunnel; the gateway forwards", open_bare_wire),
+    Candidate("ours, tun", "the default of `device: tun`, the client's path measured", partial(open_ours, tunnel=OURS)),
+    Candidate(
+        "ours, tap",
+        "the default of `device: tap`, without its filter",
+        partial(open_ours, tunnel=replace(OURS, topology=Segment())),
+    ),
+    Candidate(
+        "angristan",
+        # README.md of github.com/angristan/openvpn-install, "Security and Encryption": AES-128-GCM, SHA256, TLS 1.2.
+        "openvpn-install's README, defaults of a headless install",
+        partial(
+            open_others,
+            server=("data-ciphers AES-128-GCM", "auth SHA256", "tls-version-min 1.2", "keepalive 10 120", "verb 3"),
+            client=("data-ciphers AES-128-GCM", "auth SHA256", "verb 3"),
+        ),
+        peer=True,
+    ),
+    Candidate(
+        "kylemanna",
+        # bin/ovpn_genconfig of github.com/kylemanna/docker-openvpn without options: it names no cipher.
+        "docker-openvpn's ovpn_genconfig without options",
+        partial(
+            open_others,
+            server=("keepalive 10 60", "persist-key", "persist-tun", "verb 3"),
+        ),
+        peer=True,
+    ),
+    Candidate(
+        "pritunl",
+        # pritunl/constants.py of github.com/pritunl/pritunl, the configurations of server and client: monthly
+        # renegotiation, small buffers at the client; its default cipher gives way to what both ends negotiate.
+        "pritunl's constants.py, with the cipher that OpenVPN 2.6 negotiates",
+        partial(
+            open_others,
+            server=("ping 10", "ping-restart 60", "persist-tun", "reneg-sec 2592000", "verb 2", "mute 3"),
+            client=("persist-tun", "reneg-sec 2592000", "sndbuf 100000", "rcvbuf 100000", "verb 2", "mute 3"),
+        ),
+        peer=True,
+    ),
+    Candidate(
+        "the posts'",
+        # The posts whose worlds this project's seeds are: both ends log each packet.
+        "AES-256-CBC and `verb 6`, as in the posts that this project began with",
+        partial(
+            open_others,
+            server=("data-ciphers AES-256-CBC", "auth SHA256", "keepalive 10 120", "verb 6"),
+            client=("data-ciphers AES-256-CBC", "auth SHA256", "verb 6"),
+        ),
+        peer=True,
+    ),
+    Candidate(
+        "wireguard-go",
+        "WireGuard in userspace with its defaults, as Debian packages it",
+        open_wireguard_go,
+        peer=True,
+        programs=("wireguard-go", "wg"),
+    ),
+)
 
 
 def _cpu_seconds(pids: Sequence[int]) -> float:
@@ -318,8 +413,9 @@ def _cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def measure_round(wires: Wires, candidate: Candidate, seconds: float) -> Round:
-    """Measure a candidate once, each way with each number of streams."""
-    with open_tunnel(wires, candidate) as pids:
+    """Measure a candidate once: each way with each number of streams, then pings beside a stream each way."""
+    with ExitStack() as undo:
+        pids = candidate.open(wires, undo)
         wires.move("up", 1, 0.5)  # Its first packets, and the window's growth, belong to no figure.
         load, before, moved, rates = os.getloadavg()[0], _cpu_seconds(pids), 0, {}
         for streams in STREAMS:
@@ -327,79 +423,85 @@ def measure_round(wires: Wires, candidate: Candidate, seconds: float) -> Round:
                 count, duration = wires.move(way, streams, seconds)
                 moved += count
                 rates[f"{way} {streams}"] = count * 8 / duration / 1e6
-        return Round(candidate.name, load, rates, (_cpu_seconds(pids) - before) / moved * 1e9)
+        cost = (_cpu_seconds(pids) - before) / moved * 1e9
+        with wires.moving("up", 1, seconds + 1), wires.moving("down", 1, seconds + 1):
+            times, lost = wires.ping(seconds)
+        percentile = statistics.quantiles(times, n=20, method="inclusive")[-1]
+        return Round(candidate.name, load, rates, cost, statistics.median(times), percentile, lost)
 
 
-def measure_rounds(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Round]:
-    """Measure every candidate in each round."""
+def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> Figures:
+    """Measure every candidate whose programs are installed in each round."""
+    begin, candidates = datetime.now(UTC), list(_installed())
     with ExitStack() as undo:
         wires = Wires(undo)
-        return [measure_round(wires, candidate, seconds) for _ in range(rounds) for candidate in CANDIDATES]
+        measured = [measure_round(wires, candidate, seconds) for _ in range(rounds) for candidate in candidates]
+    version = subprocess.run(["openvpn", "--version"], capture_output=True, text=True, check=False).stdout
+    return Figures(
+        begin=begin,
+        machine={
+            "kernel": platform.release().partition("-")[0],
+            "processors": os.cpu_count(),
+            "openvpn": " ".join(version.split()[:2]),
+            "priority": _priority(),
+        },
+        seconds=seconds,
+        candidates={candidate.name: candidate.source for candidate in candidates},
+        peers=[candidate.name for candidate in candidates if candidate.peer],
+        rounds=measured,
+    )
+
+
+def _installed() -> Iterator[Candidate]:
+    for candidate in CANDIDATES:
+        missing = [program for program in candidate.programs if not shutil.which(program)]
+        if missing:
+            print(f"{candidate.name}: left out, no {', '.join(missing)}; tools/setup bench", file=sys.stderr)
+        else:
+            yield candidate
+
+
+def _priority() -> str:
+    if os.sched_getscheduler(0) in (os.SCHED_RR, os.SCHED_FIFO):
+        return "real-time priority"
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    return f"a nice value of {nice}" if nice else "normal priority"
 
 
 def measure_throughput() -> Iterator[str]:
-    """Yield the table's lines."""
-    yield from render_table(measure_rounds())
-
-
-def render_table(rounds: Sequence[Round]) -> Iterator[str]:
-    """Yield the lines of a Markdown table: medians, each with the smallest and the largest figure.
-
-    The last column has how many times as fast as ours, tun, each is, by the sum of the rates of the same round. The
-    goal is that no other project's OpenVPN is faster; one that is has the word `faster` there.
-    """
-    columns = [f"{way} {streams}" for streams in STREAMS for way in WAYS]
-    titles = [f"{column.replace(' ', ', ')} stream{'s' * (not column.endswith(' 1'))}" for column in columns]
-    yield f"| | {' | '.join(titles)} | CPU-seconds per GB | to ours, tun |"
-    yield "| --- |" + " --- |" * (len(columns) + 2)
-    by_name = {
-        candidate.name: [each for each in rounds if each.candidate == candidate.name] for candidate in CANDIDATES
-    }
-    for candidate in CANDIDATES:
-        figures = by_name[candidate.name]
-        cells = [_spread([each.rates[column] for each in figures], 0) for column in columns]
-        ratios = [
-            sum(each.rates.values()) / sum(ours.rates.values())
-            for each, ours in zip(figures, by_name[CANDIDATES[1].name], strict=True)
-        ]
-        cells += [_spread([each.cpu_per_gb for each in figures], 1), _spread(ratios, 2)]
-        if not candidate.tunnel and candidate.server and statistics.median(ratios) > 1:
-            cells[-1] += ", faster"
-        yield f"| {candidate.name} | {' | '.join(cells)} |"
-
-
-def _spread(figures: Sequence[float], digits: int) -> str:
-    middle, low, high = (f"{figure:,.{digits}f}" for figure in (statistics.median(figures), min(figures), max(figures)))
-    return f"{middle} ({low} to {high})"
+    """Yield the lines of the report."""
+    yield from render_report(measure())
 
 
 def main() -> int:
-    """Print the table of a run, or of the figures of a former one; return 0."""
+    """Print the report of a run, or of the figures of a former one; return 2 if these cannot be read, else 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.throughput")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--figures", type=Path)
+    parser.add_argument("--json", type=Path, help="file that keeps the figures of this run")
+    parser.add_argument("--figures", type=Path, help="figures of a former run, in place of a new one")
+    parser.add_argument("--plots", type=Path, help="directory for the plots")
+    parser.add_argument("--page", type=Path, help="page whose report is replaced, between its two comments")
     arguments = parser.parse_args()
     if arguments.figures:
-        rows = json.loads(arguments.figures.read_text())["rounds"]
-        print(*render_table([Round(**row) for row in rows]), sep="\n")
-        return 0
-    begin = datetime.now(UTC)
-    rounds = measure_rounds(arguments.rounds, arguments.seconds)
-    print(*render_table(rounds), sep="\n")
-    loads = [each.load for each in rounds]
-    print(f"load of the machine {min(loads):.1f} to {max(loads):.1f}, {os.cpu_count()} processors")
+        try:
+            figures = read_figures(arguments.figures.read_text(), str(arguments.figures))
+        except FiguresError as error:
+            print(error, file=sys.stderr)
+            return 2
+    else:
+        figures = measure(arguments.rounds, arguments.seconds)
+    report = "\n".join(render_report(figures)) + "\n"
+    print(report, end="")
     if arguments.json:
-        version = subprocess.run(["openvpn", "--version"], capture_output=True, text=True, check=False).stdout
-        figures = {
-            "begin": begin.isoformat(timespec="seconds"),
-            "machine": {"kernel": platform.release(), "processors": os.cpu_count(), "openvpn": version.split(" [")[0]},
-            "seconds": arguments.seconds,
-            "candidates": {candidate.name: candidate.source for candidate in CANDIDATES},
-            "rounds": [asdict(each) for each in rounds],
-        }
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        content = asdict(figures) | {"begin": figures.begin.isoformat(timespec="seconds")}
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    if arguments.plots:
+        for name, plot in render_plots(figures).items():
+            (arguments.plots / name).write_text(plot)
+    if arguments.page:
+        before, rest = arguments.page.read_text().split(PAGE_BEGIN)
+        arguments.page.write_text(f"{before}{PAGE_BEGIN}\n{report}\n{PAGE_END}{rest.split(PAGE_END)[1]}")
     return 0
 
 

@@ -89,7 +89,7 @@ def test_pictures_of_the_docs_are_what_the_command_draws(name: str) -> None:
 
 
 def test_every_picture_is_of_a_world() -> None:
-    assert {path.stem for path in PICTURES.glob("*.svg")} == set(WORLDS)
+    assert {path.stem for path in PICTURES.glob("*.svg") if not path.stem.startswith("benchmarks-")} == set(WORLDS)
 
 
 @pytest.mark.parametrize("name", STACKS)
