@@ -263,9 +263,12 @@ class Tunnel:
         return self.reachable if self.nat else self.sources
 
 
-def packet_size(segment_size: int) -> int:
-    """Return the bytes of the tunnel's packet that carries a TCP segment over IPv4, whose options do not count."""
-    return segment_size + IPV4_AND_TCP + ENVELOPE
+def packet_size(segment_size: int, frame_header: int = 0) -> int:
+    """Return the bytes of the tunnel's packet that carries a TCP segment over IPv4, whose options do not count.
+
+    `frame_header` is the bytes that the tunnel carries in front of each IP packet (`Layout.frame_header`).
+    """
+    return segment_size + IPV4_AND_TCP + frame_header + ENVELOPE
 
 
 def derive_once(derive: Callable[[Tunnel], T]) -> Callable[[Tunnel], T]:

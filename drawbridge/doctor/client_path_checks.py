@@ -39,7 +39,7 @@ def _find_black_hole(path: PathSnapshot) -> str | None:
     release = require(path.release)
     if release.protocol == "tcp" or not path.path_sizes.get(SMALLEST_PATH):
         return None
-    size = release.path_mtu if path.segment_size is None else packet_size(path.segment_size)
+    size = release.path_mtu if path.segment_size is None else packet_size(path.segment_size, release.frame_header)
     if path.path_sizes.get(size, True):
         return None
     finding = f"packets of {size} bytes are lost without an answer, those of {SMALLEST_PATH} arrive"

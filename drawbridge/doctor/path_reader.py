@@ -258,7 +258,8 @@ def _measure_path(
     """Return which sizes of packets pass from here to the address in the client's `remote`."""
     if isinstance(resolved, Unread) or isinstance(release, Unread) or not resolved:
         return {}
-    return measure_path(resolved[0], (SMALLEST_PATH, packet_size(segment_size) if segment_size else release.path_mtu))
+    size = packet_size(segment_size, release.frame_header) if segment_size else release.path_mtu
+    return measure_path(resolved[0], (SMALLEST_PATH, size))
 
 
 def _read_connections(

@@ -15,11 +15,13 @@ from typing import Literal
 from drawbridge import errors
 from drawbridge.operate.account import Account, translate_aws_errors
 from openvpn.model import packet_size
+from openvpn.topology import ETHERNET_HEADER
 
 #: Bytes of an archive, and of all its files, that are read; the same as the gateway's own limits.
 MAX_ARCHIVE, MAX_UNPACKED = 4 << 20, 16 << 20
 
 _PORT = re.compile(r"^port (\d+)$", re.MULTILINE)
+_TAP = re.compile(r"^dev-type tap$", re.MULTILINE)
 _TCP = re.compile(r"^proto tcp", re.MULTILINE)
 _PUSHED_ROUTE = re.compile(r'^push "route (\S+) (\S+)"$', re.MULTILINE)
 _SEGMENTS = re.compile(r"^ *chain segments \{(.*?)\}", re.MULTILINE | re.DOTALL)
@@ -71,6 +73,8 @@ class DeployedRelease:
     """IPv6 networks that it forwards to."""
     path_mtu: int
     """Bytes of the largest packet of the tunnel in which a client sends TCP whose path is not known."""
+    frame_header: int = 0
+    """Bytes that the tunnel carries in front of each IP packet: those of an Ethernet frame's header on a segment."""
     measures_paths: bool = False
     """Whether the gateway measures the paths of clients that answer echoes."""
     translates: bool
@@ -133,6 +137,7 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
             listening = listening[:1]  # The processes share the first one's port.
     sets = {name: elements.split(", ") for name, elements in _SET.findall(rules)}
     segments = "".join(_SEGMENTS.findall(rules))
+    frame_header = ETHERNET_HEADER if _TAP.search(configurations) else 0
     return DeployedRelease(
         sha256=digest,
         protocol="tcp" if _TCP.search(configurations) else "udp",
@@ -145,7 +150,8 @@ def parse_release(archive: bytes, digest: str) -> DeployedRelease:
         sources=tuple(map(IPv4Network, sets.get("sources", ()))),
         clients6=next(map(IPv6Network, sets.get("clients6", ())), None),
         destinations6=tuple(map(IPv6Network, sets.get("destinations6", ()))),
-        path_mtu=packet_size(min(map(int, _SEGMENT.findall(segments)), default=0)),
+        path_mtu=packet_size(min(map(int, _SEGMENT.findall(segments)), default=0), frame_header),
+        frame_header=frame_header,
         measures_paths="path-mtu.json" in files,
         translates="masquerade" in rules,
     )
