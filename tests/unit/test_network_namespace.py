@@ -23,7 +23,8 @@ TESTS = """
 import subprocess, time
 from tests.support.network_namespace import network_namespace
 with network_namespace() as namespace:
-    program = subprocess.Popen(namespace.enter("sleep", "60"))
+    program = subprocess.Popen(namespace.enter("sh", "-c", "echo; exec sleep 60"), stdout=subprocess.PIPE)
+    program.stdout.readline()  # until then nothing ends it with this process
     print(namespace.holder, program.pid, flush=True)
     time.sleep(60)
 """
