@@ -36,8 +36,8 @@ from drawbridge.operate.leftovers import find_leftovers
 from drawbridge.operate.rotations import read_settings
 from drawbridge.operate.stack_inventory import list_summaries
 from engine.engine import Engine
+from lab.api import moto_state
 from lab.api.moto_patches import patched
-from lab.api.rules import Rules
 from lab.api.validation.validator import Validator
 from tests.support.lab_api import REGION, Api, serve_lab_api
 from tests.support.stacks import world_config
@@ -128,17 +128,14 @@ def use_and_reap(count: int) -> tuple[list[UsedStack], list[str]]:
     with (
         tempfile.TemporaryDirectory() as text,
         patched(),
-        serve_lab_api(Validator(Rules(throttle_writes=False))) as api,
+        serve_lab_api(Validator()) as api,
     ):
         directory = Path(text)
         (directory / "Pulumi.yaml").write_text("name: drawbridge\nruntime: python\n")
         raise_quotas(api, count)
-        os.environ |= {
-            "AWS_ENDPOINT_URL": api.endpoint,
-            "AWS_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": api.keys.lab_key,
-            "AWS_SECRET_ACCESS_KEY": api.keys.lab_secret,
-        }
+        keys = api.create_user("ci", json.dumps(moto_state.ADMINISTRATOR_POLICY))
+        os.environ |= {name.upper(): value for name, value in keys.items()}
+        os.environ |= {"AWS_ENDPOINT_URL": api.endpoint, "AWS_REGION": REGION}
         spawning = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(count, mp_context=spawning) as pool:
             stacks = list(pool.map(use_stack, names, [directory] * count))

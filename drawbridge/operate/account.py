@@ -25,6 +25,8 @@ Dial = Callable[[str, int, float], socket.socket]
 
 #: Short timeouts and few retries, because a person waits for the answer.
 CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+#: For writes to SSM, which takes 3 parameters a second from all jobs of an account together.
+WRITE_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 10})
 
 NOT_FOUND_CODES = frozenset({"ParameterNotFound", "NoSuchBucket", "NoSuchKey"})
 DENIED_CODES = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation"})

@@ -18,7 +18,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 import contract
-from drawbridge.operate.account import Account, translate_aws_errors
+from drawbridge.operate.account import WRITE_CONFIG, Account, translate_aws_errors
 
 #: How a moment is written in claims, tags and stack files.
 MOMENT = "%Y-%m-%dT%H:%M:%SZ"
@@ -159,7 +159,7 @@ def release_claims(account: Account, claims: Iterable[Claim]) -> None:
     names = [claim.parameter for claim in claims]
     with translate_aws_errors(account.stack):
         for start in range(0, len(names), 10):  # AWS takes 10 at once.
-            account.client("ssm").delete_parameters(Names=names[start : start + 10])
+            account.client("ssm", WRITE_CONFIG).delete_parameters(Names=names[start : start + 10])
 
 
 def _release_allocation(account: Account, allocation: Allocation) -> None:
@@ -189,7 +189,7 @@ def _create(account: Account, claim: Claim) -> bool:
     tags = {**contract.tags(claim.stack), contract.OWNER_TAG: claim.owner}
     with translate_aws_errors(account.stack):
         try:
-            account.client("ssm").put_parameter(
+            account.client("ssm", WRITE_CONFIG).put_parameter(
                 Name=claim.parameter,
                 Value=value,
                 Type="String",

@@ -91,8 +91,9 @@ class Aws:
         """Return the boto3 client of a service."""
         with self._lock:
             if service not in self._clients:
+                # AWS throttles; Pulumi's own provider would try even 25 times.
                 config = Config(
-                    retries={"total_max_attempts": 3, "mode": "standard"}, connect_timeout=5, read_timeout=60
+                    retries={"total_max_attempts": 10, "mode": "standard"}, connect_timeout=5, read_timeout=60
                 )
                 session: Any = botocore.session.Session()
                 session.register_component("data_loader", _create_loader())

@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from botocore.client import BaseClient
 from click.testing import CliRunner, Result
@@ -18,14 +19,17 @@ import contract
 from drawbridge import errors
 from drawbridge.commands.root import cli
 from drawbridge.operate import address_pools, claims, stack_creation
-from drawbridge.operate.account import Account
+from drawbridge.operate.account import WRITE_CONFIG, Account
 from drawbridge.operate.stack_creation import StackRequest
 from drawbridge.operate.stack_files import CHECKOUT
+from lab.api import moto_state
+from lab.api.validation.validator import Validator
 from settings.checks.overlaps import list_ranges
 from settings.model import Settings
 from settings.parse import parse
 from settings.stack_file import read_stack_file
 from tests.support.ipam import create_pool, list_allocations
+from tests.support.lab_api import REGION, serve_lab_api
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example"
 NOW = datetime.now(UTC)
@@ -118,6 +122,23 @@ def test_twenty_at_once_have_no_range_in_common(account: Account, project: Path)
         assert not any(a.overlaps(b) for a in ranges(one) for b in ranges(two)), (one.stack, two.stack)
     # A pair has two VPCs.
     assert len(claims.list_claims(account)) == 20 + 20 + 5
+
+
+def test_jobs_at_once_wait_for_ssm_which_takes_few_parameters_a_second(project: Path) -> None:
+    with serve_lab_api(Validator()) as api:
+        keys = api.create_user("ann", json.dumps(moto_state.ADMINISTRATOR_POLICY))
+        session: Any = boto3.Session(**keys, region_name=REGION)  # type: ignore[arg-type]
+        accounts = [Account(stack=f"job-{n}", session=session, endpoint=api.endpoint) for n in range(12)]
+        for account in accounts:
+            account.client("ssm", WRITE_CONFIG)  # a session creates clients for one thread at a time only
+
+        def create(account: Account) -> bool:
+            subjects = [f"stack/{account.stack}", f"range/{account.stack.removeprefix('job-')}"]
+            return all(claims.claim_subject(account, name, account.stack, "ann", None, lambda _: False)
+                       for name in subjects)  # fmt: skip
+
+        with ThreadPoolExecutor(len(accounts)) as pool:
+            assert all(pool.map(create, accounts))
 
 
 def test_twenty_at_once_with_one_name_are_one_stack(account: Account, tmp_path: Path, project: Path) -> None:
