@@ -109,10 +109,10 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
 DATAGRAMS = """
 import socket, sys
 source, address, port, first, count = sys.argv[1:]
-for _ in range(int(count)):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.bind((source, 0))
-        sender.sendto(bytes([int(first, 16)]) + b"?" * 20, (address, int(port)))
+senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(int(count))]  # all open: a port for each
+for sender in senders:
+    sender.bind((source, 0))
+    sender.sendto(bytes([int(first, 16)]) + b"?" * 20, (address, int(port)))
 """
 
 #: Opens TCP connections at once and ends; shows how many were accepted within a second.
