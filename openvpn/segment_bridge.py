@@ -1,8 +1,9 @@
 """Render a segment's bridge on the gateway as files for systemd-networkd: it exists at boot and outlives OpenVPN.
 
-The bridge has the gateway's address, and only OpenVPN's devices are its ports. A port in hairpin mode sends frames back
-out where they came in: so frames between clients of one process pass the kernel, where the filter sees them, instead of
-staying inside OpenVPN (`client-to-client`), where no filter does.
+The bridge has the gateway's address, and only OpenVPN's devices are its ports, one of each process. A port in hairpin
+mode sends frames back out where they came in: so frames between clients of one process pass the kernel, where the
+filter sees them, instead of staying inside OpenVPN (`client-to-client`), where no filter does. Where clients are kept
+apart, ports are also isolated: frames of one process's clients go to no other process.
 Source: systemd.netdev(5), systemd.network(5).
 """
 
@@ -68,12 +69,17 @@ def _advertisements(tunnel: Tunnel) -> str:
 
 
 def _port(port: str, tunnel: Tunnel) -> str:
-    return _PORT.format(port=port, bridge=BRIDGE, mtu=tunnel.mtu, hairpin="yes" if tunnel.client_to_client else "no")
+    hairpin, isolated = ("yes", "no") if tunnel.client_to_client else ("no", "yes")
+    return _PORT.format(port=port, bridge=BRIDGE, mtu=tunnel.mtu, hairpin=hairpin, isolated=isolated)
 
 
 def _unit(tunnel: Tunnel) -> str:
-    wait = render_wait((*tunnel.adapters, BRIDGE), wants="drawbridge-suspend@%i.path")
-    return f"{wait}RuntimeDirectory=openvpn-%i/refused openvpn-%i/suspended\n"
+    units, directories = ["drawbridge-suspend@%i.path"], ["openvpn-%i/refused", "openvpn-%i/suspended"]
+    if tunnel.listener.sharing > 1:
+        units.append("drawbridge-client-routes.service")
+        directories.append("openvpn-%i/sessions")
+    wait = render_wait((*tunnel.adapters, BRIDGE), wants=" ".join(units))
+    return f"{wait}RuntimeDirectory={' '.join(directories)}\n"
 
 
 # A bridge without a hardware address of its own takes a port's, so clients would see another gateway after each boot.
@@ -133,4 +139,5 @@ LLDP=no
 
 [Bridge]
 HairPin={hairpin}
+Isolated={isolated}
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from contract import GATEWAY_SECRETS
 from openvpn import addressing, firewall, segment_bridge, server, sysctl, tun_device
-from openvpn.model import ENVELOPE, Tunnel
+from openvpn.model import ENVELOPE, Tunnel, TunnelClient
 from openvpn.paths import Paths
 from userdata.cloud_config import FILES
 
@@ -212,15 +212,7 @@ def _path_files(tunnel: Tunnel) -> dict[str, str]:
 
 def _sharing_files(tunnel: Tunnel) -> dict[str, str]:
     """Return what only a gateway has whose processes share a port: the script that sets routes, and its settings."""
-    addresses, addresses6 = addressing.fixed_addresses(tunnel), addressing.fixed_addresses6(tunnel)
-    clients = {
-        client.name: [
-            str(addresses[client.name]),
-            *([str(addresses6[client.name])] if client.name in addresses6 else []),
-            *map(str, client.lan),
-        ]
-        for client in tunnel.clients
-    }
+    clients = {client.name: _list_networks(tunnel, client) for client in tunnel.clients}
     devices = {process.instance: process.adapter for process in tunnel.processes}
     settings = {"source": str(tunnel.layout.address), "devices": devices, "clients": clients}
     return {
@@ -228,6 +220,14 @@ def _sharing_files(tunnel: Tunnel) -> dict[str, str]:
         "client-routes.json": json.dumps(settings) + "\n",
         **{f"root/{path}": text for path, text in _read_tree(FILES / "sharing").items()},
     }
+
+
+def _list_networks(tunnel: Tunnel, client: TunnelClient) -> list[str]:
+    """Return the addresses and networks that routes lead to; none on a segment, whose bridge finds clients itself."""
+    if tunnel.layout.is_segment:
+        return []
+    address, address6 = addressing.fixed_addresses(tunnel)[client.name], addressing.fixed_addresses6(tunnel)
+    return [str(address), *([str(address6[client.name])] if client.name in address6 else []), *map(str, client.lan)]
 
 
 def pack(contents: Mapping[str, bytes], *, directories: Sequence[str] = ()) -> bytes:

@@ -50,21 +50,15 @@ def check_credits(draft: Draft) -> Iterator[Problem]:
 
 
 def check_processes(draft: Draft) -> Iterator[Problem]:
-    """Check that several processes serve only a routed network, and that there is a port for each.
-
-    On a segment a client's hardware address would have to move from one process's device to another's with it.
-    """
+    """Check that no links have their processes already, and that there is a port for each."""
     if draft.gateway is None or draft.topology is None or (processes := draft.gateway.processes) == 1:
         return
     match draft.topology:
-        case Topology.ROUTED:
+        case Topology.ROUTED | Topology.SEGMENT:
             most = MAX_PROCESSES if processes == "auto" else processes
             if draft.tunnel and draft.tunnel.port + most - 1 > 65535:
                 reason = f"leaves no ports for {most} processes on the gateway"
                 yield problem_at("tunnel.port", draft.tunnel.port, reason, f"use {65536 - most} or less")
-        case Topology.SEGMENT:
-            reason = "is only possible for a routed network"
-            yield problem_at("gateway.processes", processes, reason, "leave it out, or set device: tun")
         case Topology.BONDED:
             reason = "is not possible with two links, which have a process each"
             yield problem_at("gateway.processes", processes, reason, "leave it out")

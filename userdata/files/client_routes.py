@@ -3,8 +3,9 @@
 
 Each process has a device of its own, and notes in `sessions/NAME` of its runtime directory which clients it has. Routes
 to a client's addresses and networks lead to the device of the process that noted it last; the first process needs none,
-because its device has the routes to everything. OpenVPN ends a client's former session only within one process, so this
-script ends those of other processes. It runs as long as its release does; only Python's standard library.
+because its device has the routes to everything, and a segment has none, because its bridge finds clients itself.
+OpenVPN ends a client's former session only within one process, so this script ends those of other processes. It runs as
+long as its release does; only Python's standard library.
 """
 
 import contextlib
@@ -46,7 +47,7 @@ class Settings:
     devices: Mapping[str, str]
     """Device of each process by its instance; the first one's has the routes to everything."""
     networks: Mapping[str, tuple[Network, ...]]
-    """Addresses and networks of each client by its name: a process cannot claim others."""
+    """Addresses and networks of each client by its name, on a segment none: a process cannot claim others."""
 
     @property
     def led(self) -> frozenset[str]:

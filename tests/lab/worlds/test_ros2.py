@@ -23,6 +23,14 @@ from openvpn.addressing import derive_link_local
 from tests.support import stacks, waiting
 from tests.support.every_segment import EverySegment
 from tests.support.frames import arp, count_drops, mac, neighbour, udp
+from tests.support.processes import (
+    add_neighbour,
+    count_connections,
+    find_process,
+    move_client,
+    read_route_log,
+    wait_process,
+)
 from tests.support.promises import World
 from userdata.files.agent import without_dynamic_elements
 
@@ -339,6 +347,69 @@ def test_broadcasts_pass_at_their_rate_and_no_faster(
     assert rate <= arrived() <= 3 * rate
     # Not 1,000 less what passed: a busy tunnel loses some of such a burst before the filter sees it.
     assert count_drops(deployed)["broadcast"] >= rate
+
+
+def test_two_processes_serve_one_segment(
+    deployed: Deployment, here: tuple[SegmentMember, SegmentMember, SegmentMember], restored: None
+) -> None:
+    """Each client has one of the processes, by its address; the bridge is between them, and so is its filter."""
+    gateway, desktop, robot = here
+    raw = deepcopy(RAW)
+    raw["drawbridge:gateway"]["processes"] = 2
+    made = bring(deployed.region, raw)
+    assert ping(desktop.host, robot.address, TUNNEL) is not None
+    places = {member.name: find_process(made, member.name) for member in (desktop, robot)}
+    assert {*places.values()} == {"server", "server1"}, places  # where the hash leads their homes' addresses
+    ports = json.loads(run_checked(made.gateway, "ip", "-json", "link", "show", "master", "br0"))
+    assert {port["ifname"] for port in ports} == {"tap0", "tap1"}
+
+    for one, other in ((desktop, robot), (robot, desktop), (gateway, robot), (robot, gateway), (desktop, gateway)):
+        assert ping(one.host, other.address, 5) is not None, (one.name, other.name)
+        for group in (GROUP, GROUP6):
+            assert count_multicast(one, other, *group) == DATAGRAMS, (one.name, other.name, group)
+    # Nobody takes what is at the other process: not its hardware address, and not its network address.
+    own = mac(desktop)
+    for true, false in (
+        (udp(own, desktop, gateway, b"A1"), udp(mac(robot), desktop, gateway, b"A2")),
+        (udp(own, desktop, gateway, b"B1"), udp(own, robot, gateway, b"B2")),
+        (arp(own, own, desktop), arp(own, own, robot)),
+    ):
+        for frame, passes in ((true, True), (false, False)):
+            with segment.FrameListener(gateway.host, "count", "br0", "1.5", frame[6:].hex()) as arrived:
+                segment.send_frames(desktop.host, "tap0", frame, times=3)
+            assert (arrived() > 0) == passes
+    assert ping(gateway.host, robot.address, 5) is not None
+
+    # A process that is killed costs its own clients only.
+    before = {member.name: count_connections(member.host, member.name) for member in (desktop, robot)}
+    run_checked(made.gateway, "systemctl", "kill", "--signal=KILL", f"openvpn-server@{places[robot.name]}")
+    waiting.until(lambda: count_connections(robot.host, robot.name) > before[robot.name], TUNNEL)
+    assert ping(desktop.host, robot.address, TUNNEL) is not None
+    assert count_connections(desktop.host, desktop.name) == before[desktop.name]
+
+    # From the other one's home a client gets the other process; the bridge follows it, and its former session ends.
+    home = add_neighbour(made, desktop.name, "moved")
+    move_client(robot.name, robot.host, home)
+    assert ping(home, desktop.address, TUNNEL) is not None
+    assert ping(desktop.host, robot.address, 5) is not None
+    wait_process(made, robot.name, places[desktop.name])
+    ended = f"to {places[desktop.name]} has ended its session with {places[robot.name]}"
+    assert f"new connection by client '{robot.name}' {ended}" in (said := read_route_log(made.gateway)), said
+    run_checked(home, "systemctl", "stop", f"openvpn-client@{robot.name}")
+    run_checked(robot.host, "systemctl", "restart", f"openvpn-client@{robot.name}")
+    assert ping(robot.host, desktop.address, TUNNEL) is not None
+
+    # Apart, nothing crosses between the processes either.
+    raw["drawbridge:tunnel"]["clientToClient"] = False
+    made = bring(deployed.region, raw)
+    shown = ["bridge", "-d", "link", "show"]
+    waiting.until(lambda: run_checked(made.gateway, *shown).count("hairpin off") == 2, 10)
+    assert ping(desktop.host, gateway.address, TUNNEL) is not None
+    assert ping(robot.host, gateway.address, TUNNEL) is not None
+    assert ping(desktop.host, robot.address, 2) is None
+    for group in (GROUP, GROUP6):
+        assert count_multicast(desktop, robot, *group) == 0
+        assert count_multicast(desktop, gateway, *group) == DATAGRAMS
 
 
 @pytest.mark.seed("0.12")

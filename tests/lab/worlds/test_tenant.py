@@ -18,6 +18,7 @@ from drawbridge.trial.measure import ask_echo, packets_arrive, ping, send_datagr
 from lab.region import Host
 from tests.support import stacks, waiting
 from tests.support.every_routed_world import EveryRoutedWorld
+from tests.support.processes import add_neighbour, count_connections, move_client, read_route_log, wait_process
 from tests.support.promises import World
 from tests.support.stacks import configuration_digests
 from userdata.files.agent import without_dynamic_elements
@@ -254,13 +255,6 @@ def refused(gateway: Host, counter: str) -> int:
     return int(next(entry["counter"]["packets"] for entry in listed if "counter" in entry))
 
 
-def wait_process(deployed: Deployment, client: str, instance: str) -> None:
-    """Wait until this process of the gateway has a client's session by its status file, and no other one has."""
-    script = f"grep -l '^CLIENT_LIST.{client}' /run/openvpn-*/status"
-    expected = [f"/run/openvpn-{instance}/status"]
-    waiting.until(lambda: deployed.gateway.run(["sh", "-c", script]).stdout.split() == expected, TUNNEL)
-
-
 def reaches(host: Host, address: str, seconds: float = TUNNEL) -> bool:
     return ping(host, address, seconds) is not None
 
@@ -294,27 +288,21 @@ def test_two_processes_serve_clients_behind_one_port(deployed: Deployment, engin
         assert "udp dport 1195 drop" in dropped
 
     # A process that is killed costs its own clients only: the other one's do not connect again.
-    before = {name: connections(hosts[name], name) for name in hosts}
+    before = {name: count_connections(hosts[name], name) for name in hosts}
     run_checked(gateway, "systemctl", "kill", "--signal=KILL", "openvpn-server@server1")
-    waiting.until(lambda: connections(hosts[own], own) > before[own], TUNNEL)
+    waiting.until(lambda: count_connections(hosts[own], own) > before[own], TUNNEL)
     assert reaches(hosts[own], tenant.address)
     wait_process(made, own, "server1")
-    assert connections(hosts[other], other) == before[other] and reaches(hosts[other], tenant.address, 2)
+    assert count_connections(hosts[other], other) == before[other] and reaches(hosts[other], tenant.address, 2)
 
     # From the other one's home a client gets the other process, which ends its former session; routes follow.
-    home = made.region.add_host("moved", site=site_of(made, other))
-    home.wait_booted()
-    run_checked(home, "mkdir", "-p", "/etc/openvpn/client")
-    text = run_checked(hosts[own], "cat", f"/etc/openvpn/client/{own}.conf")
-    run_checked(home, "tee", f"/etc/openvpn/client/{own}.conf", stdin=text)
-    run_checked(hosts[own], "systemctl", "stop", "--no-block", f"openvpn-client@{own}")
-    run_checked(hosts[own], "systemctl", "kill", "--signal=KILL", f"openvpn-client@{own}")
-    run_checked(home, "systemctl", "start", f"openvpn-client@{own}")
+    home = add_neighbour(made, other, "moved")
+    move_client(own, hosts[own], home)
     assert reaches(home, tenant.address)
     assert reaches(hosts[other], addresses[own])
     wait_process(made, own, "server")
-    journal = run_checked(gateway, "journalctl", "--no-pager", "-o", "cat", "-u", "drawbridge-client-routes")
-    assert f"new connection by client '{own}' to server has ended its session with server1" in journal, journal
+    ended = f"new connection by client '{own}' to server has ended its session with server1"
+    assert ended in (said := read_route_log(gateway)), said
     run_checked(home, "systemctl", "stop", f"openvpn-client@{own}")
     run_checked(hosts[own], "systemctl", "restart", f"openvpn-client@{own}")
     assert reaches(hosts[own], tenant.address)
@@ -360,18 +348,8 @@ def fetch_bundles(deployed: Deployment, hosts: Mapping[str, Host]) -> None:
         run_checked(host, "systemctl", "restart", f"openvpn-client@{name}")
 
 
-def connections(host: Host, name: str) -> int:
-    """How often a client has connected."""
-    unit = f"openvpn-client@{name}"
-    return run_checked(host, "journalctl", "--no-pager", "-o", "cat", "-u", unit).count("Initialization Sequence Comp")
-
-
 def bundle_digest(host: Host, name: str) -> str:
     return run_checked(host, "sha256sum", f"/etc/openvpn/client/{name}.conf")
-
-
-def site_of(deployed: Deployment, name: str) -> str:
-    return str(next(host["site"] for host in deployed.region.status()["hosts"] if host["name"] == name))
 
 
 @pytest.fixture(scope="module")

@@ -118,18 +118,20 @@ def learn_address(runtime: Path, tunnel: Tunnel, address: str, client: str) -> b
 
 
 @pytest.mark.allow_subprocess
-def test_a_client_is_refused_while_it_is_suspended(tmp_path: Path) -> None:
+def test_a_client_is_refused_while_a_process_has_suspended_it(tmp_path: Path) -> None:
     script = FILES / "segment" / Paths.verify_member.lstrip("/")
 
     def accepts(depth: int, name: str) -> bool:
-        argv = ["sh", str(script), str(tmp_path), str(depth), f"CN={name}"]
+        argv = ["sh", str(script), str(tmp_path / "openvpn-server"), str(depth), f"CN={name}"]
         return (
             subprocess.run(argv, check=False, timeout=10, env={"X509_0_CN": name} if depth == 0 else {}).returncode == 0
         )
 
-    (tmp_path / "suspended").mkdir()
-    (tmp_path / "suspended/laptop").touch()
-    assert accepts(1, "CA") and accepts(0, "home") and not accepts(0, "laptop")
+    for process, name in (("server", "laptop"), ("server1", "robot")):
+        (tmp_path / f"openvpn-{process}/suspended").mkdir(parents=True)
+        (tmp_path / f"openvpn-{process}/suspended/{name}").touch()
+    assert accepts(1, "CA") and accepts(0, "home")
+    assert not accepts(0, "laptop") and not accepts(0, "robot")
 
 
 def test_the_host_gets_what_the_segment_adds() -> None:

@@ -106,7 +106,7 @@ def test_the_bridge_has_the_addresses_and_the_port_sends_back() -> None:
     files = segment_bridge.render_files(SIX)
     network = files["etc/systemd/network/10-drawbridge-br0.network"]
     assert "Address=192.168.255.1/24" in network and "Address=2001:db8:1:2:3::1/80" in network
-    assert "HairPin=yes" in files["etc/systemd/network/10-drawbridge-tap0.network"]
+    assert "HairPin=yes\nIsolated=no" in files["etc/systemd/network/10-drawbridge-tap0.network"]
     apart = segment_bridge.render_files(replace(SIX, client_to_client=False))
-    assert "HairPin=no" in apart["etc/systemd/network/10-drawbridge-tap0.network"]
+    assert "HairPin=no\nIsolated=yes" in apart["etc/systemd/network/10-drawbridge-tap0.network"]
     assert segment_bridge.render_files(Tunnel(pool=TUNNEL.pool)) == {}

@@ -270,8 +270,6 @@ REMEDIES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ),
     ({"gateway": {"allowFrom": SEPARATE}}, "larger ones", {"gateway": {"allowFrom": ["198.18.0.0/15"]}}),
     ({"gateway": {"processes": 4}, **tunnel(port=65535)}, "65532", {"gateway": {"processes": 4}, **tunnel(port=65532)}),
-    ({"gateway": {"processes": 2}, **tunnel(SEGMENT)}, "leave it out", tunnel(SEGMENT)),
-    ({"gateway": {"processes": 2}, **tunnel(SEGMENT)}, "set device: tun", {"gateway": {"processes": 2}}),
     ({"gateway": {"processes": 2}, **tunnel(BONDED)}, "leave it out", tunnel(BONDED)),
     ({"gateway": {"processes": 2}, "pair": {}}, "leave it out", {"pair": {}}),
     ({"gateway": {"processes": 99}}, "use auto", {"gateway": {"processes": "auto"}}),

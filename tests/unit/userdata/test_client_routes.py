@@ -17,6 +17,7 @@ import pytest
 from drawbridge.operate.deployed_release import parse_release
 from openvpn.listener import Listener
 from openvpn.paths import Paths
+from openvpn.topology import Segment
 from tests.support import gateway
 from tests.support.sources import load_script
 from userdata.cloud_config import FILES
@@ -138,5 +139,14 @@ def test_a_release_with_a_shared_port_says_whose_addresses_are_whose() -> None:
     assert "port 1195\n" in second and "dev tun1\n" in second and "ifconfig-pool" not in second
     built = gateway.build_release(tunnel)
     assert parse_release(built.archive, built.sha256).ports == (1194,), "the doctor asks for no other"
+
+    segment = gateway.release_contents(gateway.build_release(replace(tunnel, topology=Segment())))
+    settings = json.loads(segment["client-routes.json"])
+    assert settings["devices"] == {"server": "tap0", "server1": "tap1"}
+    assert settings["clients"] and not any(settings["clients"].values()), "the bridge finds them"
+    unit = segment["root/etc/systemd/system/openvpn-server@.service.d/segment.conf"].decode()
+    assert "Wants=drawbridge-suspend@%i.path drawbridge-client-routes.service\n" in unit
+    assert "openvpn-%i/sessions" in unit
+
     single = gateway.release_contents(gateway.build_release())
     assert "client-routes.json" not in single and not any("note-session" in name for name in single)

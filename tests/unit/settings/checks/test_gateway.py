@@ -54,10 +54,7 @@ from tests.support.refusals import find_problems
             )
             for number in (0, 17, "all")
         ),
-        (
-            {"gateway": {"processes": 2}, "tunnel": {"device": "tap"}},
-            "gateway.processes: 2 is only possible for a routed network; leave it out, or set device: tun",
-        ),
+        ({"gateway": {"processes": 2}, "tunnel": {"device": "tap"}}, None),
         (
             {
                 "gateway": {"processes": "auto"},
