@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from lab.region import Region
 
 _SUFFIX = ".record"
+
+#: Machines that the stacks of a region share: one outside of every stack, and one on the IPv6 Internet.
+SharedMachine = Literal["stranger", "six"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,9 +74,9 @@ def list_records(region: Region) -> list[StackRecord]:
 
 
 def name_machine(region: Region, record: StackRecord, name: str) -> str:
-    """Return the lab's name for a stack's machine, and record it: `NAME-STACK` if another stack has a NAME."""
+    """Return the lab's name for a stack's machine, and record it: `NAME-STACK` if NAME is another machine's already."""
     if name not in record.machines:
-        used = set(_list_foreign_machines(region, record))
+        used = {*get_args(SharedMachine), *_list_foreign_machines(region, record)}
         record.machines[name] = f"{name}-{record.stack}" if name in used else name
         save_record(region, record)
     return record.machines[name]

@@ -11,7 +11,7 @@ from drawbridge.operate.account import dial
 from drawbridge.operate.gateway_status import ssh_target
 from drawbridge.operate.lab_account import operator_key
 from drawbridge.trial.checks import Check
-from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.deployment import Deployment, name_own_machine
 from drawbridge.trial.hosts import find_home, list_from
 from images import DEFAULT_IMAGE, IMAGES
 from lab import linux
@@ -60,5 +60,6 @@ def _find_workplace(deployed: Deployment, allowed: list[IPv4Address]) -> tuple[I
     status = deployed.region.status()
     used = {site["public"] for site in status["sites"]} | {host["address"] for host in status["hosts"]}
     public = next((address for address in allowed if str(address) not in used), allowed[0])
-    host = deployed.region.add_internet_host(deployed.name_machine(ADMIN), address=public)
+    machine = deployed.name_machine(name_own_machine(deployed.settings, ADMIN))
+    host = deployed.region.add_internet_host(machine, address=public)
     return IPv4Address(host.address), host.namespace

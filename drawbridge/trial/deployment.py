@@ -17,7 +17,14 @@ from drawbridge import errors
 from drawbridge.operate.account import Account
 from drawbridge.operate.lab_account import operator_key
 from drawbridge.operate.stack_files import CHECKOUT
-from drawbridge.operate.stack_records import StackRecord, list_records, load_record, name_machine, save_record
+from drawbridge.operate.stack_records import (
+    SharedMachine,
+    StackRecord,
+    list_records,
+    load_record,
+    name_machine,
+    save_record,
+)
 from engine.engine import Engine, EngineError, Event
 from lab import region as labs
 from lab.api.iam import ACCOUNT
@@ -105,9 +112,9 @@ class Deployment:
         """Return the lab's name for a machine that is to be started, by its name in the stack."""
         return name_machine(self.region, self.record, name)
 
-    def share_machine(self, name: str) -> str:
-        """Return the name of a machine of the region that stacks may share, and record that this one uses it."""
-        self.record.machines[name] = name
+    def share_machine(self, name: SharedMachine) -> str:
+        """Return the name of a machine of the region that stacks share, and record that this one uses it."""
+        self.record.machines[name_own_machine(self.settings, name)] = name
         save_record(self.region, self.record)
         return name
 
@@ -115,6 +122,14 @@ class Deployment:
     def gateway(self) -> labs.Host:
         """The gateway's machine as it is now (its instance may have been replaced)."""
         return self.region.host(self.outputs["gatewayInstanceId"])
+
+
+def name_own_machine(settings: Settings, name: str) -> str:
+    """Return the stack's name for a machine that is nobody's of its users: `NAME-lab` if one of its clients is NAME."""
+    clients = {client.name for client in settings.clients}
+    while name in clients:
+        name += "-lab"
+    return name
 
 
 def create_client(region: labs.Region, service: str, aws_region: str) -> Any:

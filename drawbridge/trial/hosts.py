@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from drawbridge.operate.bundles import kit_command
 from drawbridge.operate.stack_records import save_record
 from drawbridge.operate.stored_bundles import read_stored_bundle
-from drawbridge.trial.deployment import Deployment, Progress, client_user
+from drawbridge.trial.deployment import Deployment, Progress, client_user, name_own_machine
 from drawbridge.trial.measure import ECHO_PORT, start_echo
 from images import DEFAULT_IMAGE, IMAGES
 from lab import region as labs
@@ -80,7 +80,7 @@ def place_hosts(
     host.wait_booted()
     start_echo(host)
     for client in deployed.clients:
-        for name in site_hosts(client, deployed.settings.tunnel.pool):
+        for name in site_hosts(deployed.settings, client):
             neighbour = deployed.host(name)
             neighbour.wait_booted()
             start_echo(neighbour)
@@ -88,7 +88,7 @@ def place_hosts(
 
 def start_private_host(deployed: Deployment, name: str = PRIVATE_HOST) -> str:
     """Return the id of a plain Debian instance in the private subnet, for pings, echoes and SSH; start it if needed."""
-    ec2, name = deployed.client("ec2"), deployed.name_machine(name)
+    ec2, name = deployed.client("ec2"), deployed.name_machine(name_own_machine(deployed.settings, name))
     reservations = ec2.describe_instances(
         Filters=[
             {"Name": "tag:Name", "Values": [name]},
@@ -119,6 +119,11 @@ def start_private_host(deployed: Deployment, name: str = PRIVATE_HOST) -> str:
         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}],
     )
     return str(launched["Instances"][0]["InstanceId"])
+
+
+def find_private_host(deployed: Deployment) -> labs.Host:
+    """Return the host in the private subnet, which `start_private_host` has started."""
+    return deployed.host(name_own_machine(deployed.settings, PRIVATE_HOST))
 
 
 def home_network(settings: Settings, number: int) -> IPv4Network:
@@ -192,7 +197,7 @@ def start_client(deployed: Deployment, number: int, name: str, mtu: int = 1500) 
 def _set_up(deployed: Deployment, host: labs.Host, client: Client, site: str) -> None:
     """Have a client's new machine fetch its bundle and connect; start the hosts in its LAN."""
     region, name, tunnel = deployed.region, client.name, deployed.settings.tunnel
-    neighbours = site_hosts(client, tunnel.pool) if client.needs_kit(tunnel) else {}
+    neighbours = site_hosts(deployed.settings, client) if client.needs_kit(tunnel) else {}
     deployed.record.clients[name] = [name, *neighbours]
     deployed.record.bundles.pop(name, None)
     save_record(region, deployed.record)
@@ -244,25 +249,25 @@ def _bundle_digest(deployed: Deployment, name: str) -> str:
     return hashlib.sha256(read_stored_bundle(deployed.account, deployed.names, name).encode()).hexdigest()
 
 
-def site_hosts(client: Client, pool: IPv4Network | None = None) -> dict[str, IPv4Address]:
+def site_hosts(settings: Settings, client: Client) -> dict[str, IPv4Address]:
     """Return hosts for a site's LAN by name: one in each reachable part, and one that is not reachable.
 
-    None has an address of the tunnel's `pool`, which is part of the LAN of a bridged site.
+    None has an address of the tunnel's pool, which is part of the LAN of a bridged site.
     """
     if not client.lan:
         return {}
-    lan = client.lan[0]
+    lan, pool = client.lan[0], settings.tunnel.pool
     reachable = [network for network in client.reachable if network.subnet_of(lan)]
     # The router has the first address, and hosts without an address get those from the tenth on.
     free = [lan[n] for n in range(2, min(lan.num_addresses - 1, 4096)) if not 10 <= n < 20]
-    free = [address for address in free if not pool or address not in pool]
+    free = [address for address in free if address not in pool]
     hidden = next((address for address in free if not any(address in network for network in reachable)), None)
     hosts = {f"{client.name}-hidden": hidden} if hidden else {}
     for number, network in enumerate(reachable):
         last = network.num_addresses - (1 if network.broadcast_address < lan.broadcast_address else 2)
-        ours = (network[n] for n in range(max(last, 0), -1, -1) if not pool or network[n] not in pool)
+        ours = (network[n] for n in range(max(last, 0), -1, -1) if network[n] not in pool)
         hosts |= {f"{client.name}-reachable{number or ''}": address for address in itertools.islice(ours, 1)}
-    return hosts
+    return {name_own_machine(settings, name): address for name, address in hosts.items()}
 
 
 def tunnel_interface(client: Client, tunnel: Tunnel) -> str:

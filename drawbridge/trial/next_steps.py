@@ -4,7 +4,7 @@ import re
 import shlex
 
 import contract
-from drawbridge.trial.deployment import Deployment
+from drawbridge.trial.deployment import Deployment, name_own_machine
 from drawbridge.trial.hosts import PRIVATE_HOST
 from lab import region as labs
 from lab.paths import DEFAULT_LAB
@@ -20,8 +20,10 @@ def suggest_command(deployed: Deployment, promise: str) -> str:
 
     A promise that names no client or private host is about the gateway.
     """
-    names = sorted(deployed.record.machines, key=len, reverse=True)
-    subject = next((name for name in names if _begins_with(promise, name.replace(PRIVATE_HOST, "private host"))), None)
+    private = name_own_machine(deployed.settings, PRIVATE_HOST)
+    labels = {name: "private host" if name == private else name for name in deployed.record.machines}
+    names = sorted(labels, key=len, reverse=True)
+    subject = next((name for name in names if _begins_with(promise, labels[name])), None)
     if subject is None:
         letter = next((letter for name, letter in _PAIR.items() if name in promise), deployed.letter)
         machine = contract.Names(deployed.settings.stack, letter).display_name("gateway")

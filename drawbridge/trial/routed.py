@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from drawbridge.trial import hosts
 from drawbridge.trial.checks import Check
 from drawbridge.trial.deployment import Deployment
-from drawbridge.trial.hosts import PRIVATE_HOST, find_home, free_lan, site_hosts, tunnel_interface
+from drawbridge.trial.hosts import find_home, find_private_host, free_lan, site_hosts, tunnel_interface
 from drawbridge.trial.measure import EchoAnswer, ask_echo, format_rtt, packets_arrive, ping, resolve_name, send_datagram
 from lab import region as labs
 from settings.model import Client, Settings, Tunnel
@@ -69,7 +69,7 @@ def wait_report(deployed: Deployment, release: str, timeout: float = _READY_SECO
 
 def check_connectivity(deployed: Deployment) -> Iterator[Check]:
     """Check that each started client reaches the gateway and the private host through its tunnel."""
-    private = deployed.host(PRIVATE_HOST)
+    private = find_private_host(deployed)
     targets = {"gateway": deployed.outputs["privateIp"], "private host": private.address}
     for client in deployed.clients:
         host = deployed.host(client.name)
@@ -126,7 +126,7 @@ def route_through_tunnel(deployed: Deployment, host: labs.Host, client: Client, 
 
 
 def _check_tunnel(deployed: Deployment, client: Client, host: labs.Host) -> Iterator[Check]:
-    settings, private = deployed.settings, deployed.host(PRIVATE_HOST)
+    settings, private = deployed.settings, find_private_host(deployed)
     name, address = client.name, tunnel_address(host, client, settings.tunnel)
     if client.address:
         yield Check(address == client.address, f"{name} has its address {client.address}", str(address))
@@ -181,8 +181,8 @@ def _check_peers(deployed: Deployment, client: Client, peer: Client) -> Check:
 
 def check_site(deployed: Deployment, client: Client) -> Iterator[Check]:
     """Check the LAN behind a client: its hosts reach the VPC, and the VPC reaches its declared parts only."""
-    private, nat = deployed.host(PRIVATE_HOST), deployed.settings.tunnel.nat
-    for name, address in site_hosts(client, deployed.settings.tunnel.pool).items():
+    private, nat = find_private_host(deployed), deployed.settings.tunnel.nat
+    for name, address in site_hosts(deployed.settings, client).items():
         neighbour = deployed.host(name)
         expected = deployed.outputs["privateIp"] if nat else str(address)
         yield _check_source(

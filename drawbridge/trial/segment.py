@@ -56,7 +56,7 @@ def find_members(deployed: Deployment) -> list[SegmentMember]:
     for client in deployed.clients:
         host, lan = deployed.host(client.name), client.name if client.bridge else ""
         members.append(find_member(client.name, host, "br0" if lan else "tap0", lan))
-        for name in site_hosts(client, deployed.settings.tunnel.pool):
+        for name in site_hosts(deployed.settings, client):
             members.append(find_member(name, deployed.host(name), "eth0", lan))
     return members
 

@@ -72,7 +72,7 @@ class EveryRoutedWorld:
 
         assert ping(client, world.private.address, TUNNEL) is not None
         assert configuration_digests(again) == before
-        for name, address in site_hosts(world.deployed.settings.clients[0]).items():
+        for name, address in site_hosts(world.deployed.settings, world.deployed.settings.clients[0]).items():
             assert ping(world.deployed.region.host(name), world.private.address, TUNNEL) is not None, address
 
     @pytest.mark.seed("9.1")

@@ -311,7 +311,10 @@ def test_a_failed_check_names_a_command_that_exists(
         stack="tenant", machines={**names, "private-host": "private-host-tenant"}, clients={"alice": [], "alice-2": []}
     )
     deployed: Any = SimpleNamespace(
-        region=SimpleNamespace(name="try1a2b3c"), record=record, settings=SimpleNamespace(stack="tenant"), letter="a"
+        region=SimpleNamespace(name="try1a2b3c"),
+        record=record,
+        settings=SimpleNamespace(stack="tenant", clients=()),
+        letter="a",
     )
     program, noun, *words = shlex.split(suggest_command(deployed, promise))
     assert (program, noun, words[:4]) == ("drawbridge", "lab", ["exec", "--lab", "try1a2b3c", machine])

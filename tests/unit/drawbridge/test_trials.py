@@ -173,6 +173,24 @@ def test_machines_of_two_stacks_have_names_that_do_not_clash(tmp_path: Path) -> 
     assert list_records(region) == records[1:], "a stack without a state is no longer there"
 
 
+def test_a_client_may_have_the_name_of_one_of_the_lab_s_own_machines(tmp_path: Path) -> None:
+    """The lab's own machine gets another name; one that stacks share keeps it, and the client's gets the other."""
+    names = ("private-host", "admin", "stranger", "home-hidden", "private-host-lab", "alice")
+    site: dict[str, object] = {"name": "home", "lan": ["192.168.1.0/24"], "at": "203.0.113.10"}
+    clients = clients_of(site, *({"name": name} for name in names))
+    settings = settings_of("lab").model_copy(update={"clients": clients})
+    region, record = region_of(tmp_path), StackRecord(stack="lab")
+    deployed = deployment.Deployment(region, settings, {}, {}, record=record)
+    own = [deployment.name_own_machine(settings, name) for name in ("private-host", "admin")]
+    started = [deployed.name_machine(name) for name in (*own, *names, *hosts.site_hosts(settings, clients[0]))]
+    started.append(deployed.share_machine("stranger"))
+    assert len({*started}) == len(started) == len(record.machines)
+    assert [record.machine(name) for name in names] == [
+        name if name != "stranger" else "stranger-lab" for name in names
+    ]
+    assert (own[0], started[-1]) == ("private-host-lab-lab", "stranger")
+
+
 def test_what_exists_outside_of_the_lab_only_is_left_out() -> None:
     name = {"hostname": "vpn.example.com"}
     raw = {
