@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, collapse_addresses
 
 from settings.checks.public import find_unroutable
-from settings.instance_families import FAMILIES, suggest_type
+from settings.instance_types import SIZES, suggest_type
 from settings.model import Settings
 from settings.problems import NAMESPACE, Problem, problem_at
 from settings.regions import REGIONS, suggest_region
@@ -25,10 +25,11 @@ def find_notices(settings: Settings) -> Iterator[Problem]:
     yield from _notice_ranges(settings)
     yield from _notice_domain(settings)
     gateway = settings.gateway
-    if gateway.instance_type.partition(".")[0] not in FAMILIES:
+    family, _, size = gateway.instance_type.partition(".")
+    if size not in SIZES.get(family, ()):
         near = suggest_type(gateway.instance_type)
         remedy = f"did you mean {near}?" if near else "use a type such as t4g.nano"
-        reason = "is of a family that was not known in November 2026"
+        reason = f"is of a {'size' if family in SIZES else 'family'} that was not known in November 2026"
         yield problem_at("gateway.instanceType", gateway.instance_type, reason, remedy)
     if gateway.admin_from_anywhere and sum(net.num_addresses for net in collapse_addresses(gateway.admin_from)) < 2**31:
         reason = f"confirms nothing: {NAMESPACE}:gateway.adminFrom does not open SSH to the world"

@@ -132,6 +132,10 @@ def test_refused(tmp_path: Path, text: str, words: str) -> None:
             GATEWAY + "{instanceType: t44g.nano}\n",
             "a family that was not known in November 2026; did you mean t4g.nano?",
         ),
+        (
+            GATEWAY + "{instanceType: t4g.16xlarge}\n",
+            "t4g.16xlarge is of a size that was not known in November 2026; did you mean t4g.xlarge?",
+        ),
         (REGION + "  drawbridge:clients: [{name: con}]\n", "con is a device of Windows"),
         (REGION + "  drawbridge:clients: [{name: nul.home}]\n", "nul.home is a device of Windows"),
     ],
