@@ -125,7 +125,7 @@ class Deployment:
 
 
 def name_own_machine(settings: Settings, name: str) -> str:
-    """Return the stack's name for a machine that is nobody's of its users: `NAME-lab` if one of its clients is NAME."""
+    """Return the stack's name for a machine that the lab adds to it: `NAME-lab` if a client has that name."""
     clients = {client.name for client in settings.clients}
     while name in clients:
         name += "-lab"
