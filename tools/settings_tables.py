@@ -3,6 +3,7 @@
 What a key means is written by hand, in the last column. Run it with .venv/bin/python after a key, its values or its
 default have changed. A new key gets a row at the end of its table; write what it means there. A default that the model
 does not state, such as one that depends on another key, is written by hand as well, and words after a default stay.
+A key that a section shares with another needs no row if the text above the table names it.
 """
 
 import argparse
@@ -97,9 +98,16 @@ def show_default(field: FieldInfo) -> str:
     return f"`{value}`"
 
 
-def rows(model: type[BaseModel], former: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield the rows of a table, in the order of the page; `former` has its cells after the key, by key."""
-    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+def rows(model: type[BaseModel], former: Mapping[str, Sequence[str]], above: str) -> Iterator[str]:
+    """Yield the rows of a table, in the order of the page.
+
+    `former` has its cells after the key, by key; inherited keys that the text `above` the table names have no new row.
+    """
+    fields = {
+        key: field
+        for name, field in model.model_fields.items()
+        if (key := field.alias or name) in former or name in model.__annotations__ or f"`{key}`" not in above
+    }
     for key in [*(key for key in former if key in fields), *(key for key in fields if key not in former)]:
         field = fields[key]
         by_key = FORMATS.get(f"{model.__name__}.{key}") or FORMATS.get(model.__name__) or FORMATS.get(key)
@@ -129,7 +137,7 @@ def render(page: str) -> str:
         if table is None:
             raise ValueError(f"no table below {heading}")
         cells = [[cell.strip() for cell in row[1:-1].split("|")] for row in table[1].splitlines()]
-        lines = list(rows(tables[heading], {key.strip("`"): rest for key, *rest in cells}))
+        lines = list(rows(tables[heading], {key.strip("`"): rest for key, *rest in cells}, text[: table.start()]))
         if bare := [line for line in lines if line.endswith("| |")]:
             raise ValueError(f"{heading}: say what {bare[0].split('|')[1].strip()} means")
         head = [f"| {' | '.join(COLUMNS)} |", f"| {' | '.join('---' for _ in COLUMNS)} |"]

@@ -120,6 +120,7 @@ def test_words_after_a_default_stay() -> None:
         ("## drawbridge:log\n", "## drawbridge:logs\n", "no heading for drawbridge:log"),
         ("## drawbridge:log\n", "## drawbridge:rest\n\n## drawbridge:log\n", "no section drawbridge:rest"),
         ("| its fixed tunnel address |", "| |", "drawbridge:clients: say what `address` means"),
+        ("`zones`, `privatePrefix`", "`privatePrefix`", "drawbridge:pair: say what `zones` means"),
         ("| `verb` |", "| `verbosity` |", "drawbridge:tunnel: say what `verb` means"),
     ],
 )
