@@ -76,8 +76,11 @@ class Page(HTMLParser):
 
 
 def copy_pages(root: Path, target: Path) -> None:
-    """Copy all pages, and the files that they link to, to the same paths below `target`."""
+    """Copy all pages, their style, and the files that they link to, to the same paths below `target`."""
     shutil.rmtree(target, ignore_errors=True)
+    for style in root.glob("docs/*.css"):
+        (target / "docs").mkdir(parents=True, exist_ok=True)
+        shutil.copy(style, target / "docs")
     for page in [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("tests/*.md")]:
         text = page.read_text()
         copy = target / page.relative_to(root)

@@ -21,16 +21,17 @@ def test_links_that_lead_nowhere_and_pictures_without_a_text_are_found(tmp_path:
     ]
 
 
-def test_pages_are_copied_with_the_files_that_they_link_to(tmp_path: Path) -> None:
+def test_pages_are_copied_with_their_style_and_the_files_that_they_link_to(tmp_path: Path) -> None:
     root, target = tmp_path / "root", tmp_path / "target"
     (root / "docs").mkdir(parents=True)
     (root / "README.md").write_text("1. a\n\n   ```sh\n   b\n   ```\n\n[x](docs/x.svg) [y](docs/y.md) [z](https://z)\n")
     (root / "docs" / "y.md").write_text("[r](../README.md)\n")
     (root / "docs" / "x.svg").write_text("<svg/>")
     (root / "docs" / "other.svg").write_text("<svg/>")
+    (root / "docs" / "site.css").touch()
     copy_pages(root, target)
     copied = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    assert copied == {"README.md", "docs/x.svg", "docs/y.md"}
+    assert copied == {"README.md", "docs/site.css", "docs/x.svg", "docs/y.md"}
     assert "\n    ```sh\n    b\n    ```\n" in (target / "README.md").read_text()
 
 
