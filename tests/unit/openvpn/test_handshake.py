@@ -56,7 +56,7 @@ class Server:
     def packet(self, operation: int, number: int | None, content: bytes = b"", acks: tuple[int, ...] = ()) -> bytes:
         header = bytes([operation << 3]) + SERVER + bytes(8)
         plain = bytes([len(acks)]) + b"".join(ack.to_bytes(4, "big") for ack in acks)
-        plain += self.handshake._session if acks else b""
+        plain += self.handshake.channel.session if acks else b""
         return header + plain + (b"" if number is None else number.to_bytes(4, "big") + content)
 
 
@@ -82,40 +82,57 @@ def soon() -> float:
 def test_a_reset_is_repeated_until_the_deadline(handshake: Handshake, wire: MemoryWire) -> None:
     assert not handshake.reset(time.monotonic() + 0.3)
     assert len(wire.sent) > 1 and set(wire.operations) == {RESET_CLIENT}
-    assert not handshake.answered and not handshake.confirmed
+    assert not handshake.answered and not handshake.channel.confirmed
 
 
 def test_a_reset_that_is_answered_is_acknowledged(handshake: Handshake, wire: MemoryWire, server: Server) -> None:
     wire.incoming.append(server.packet(RESET_SERVER, 0, acks=(0,)))
     assert handshake.reset(soon())
-    assert handshake.answered and handshake.confirmed
+    assert handshake.answered and handshake.channel.confirmed
 
 
-def test_messages_are_handled_in_order_and_acknowledged(handshake: Handshake, wire: MemoryWire, server: Server) -> None:
+def test_messages_come_in_order_and_are_acknowledged(handshake: Handshake, wire: MemoryWire, server: Server) -> None:
     wire.incoming.append(server.packet(RESET_SERVER, 0, acks=(0,)))
     handshake.reset(soon())
-    handled: list[bytes] = []
-    wire.incoming += [server.packet(CONTROL, 2, b"second"), server.packet(CONTROL, 1, b"first")]
-    assert handshake._wait_message(soon(), handled.append)
-    assert handled == [b"first", b"second"]
+    channel = handshake.channel
+    assert channel.receive(server.packet(CONTROL, 2, b"second")) == []
+    assert channel.receive(server.packet(CONTROL, 1, b"first")) == [b"first", b"second"]
+    channel.acknowledge()
     assert wire.operations[-1] == ACK
     acknowledged = wire.sent[-1][HEADER:]
     assert acknowledged == b"\x03" + b"".join(n.to_bytes(4, "big") for n in (0, 2, 1)) + SERVER
 
 
+def test_a_message_acknowledges_those_before_it(handshake: Handshake, wire: MemoryWire, server: Server) -> None:
+    wire.incoming.append(server.packet(RESET_SERVER, 0, acks=(0,)))
+    handshake.reset(soon())
+    handshake.channel.receive(server.packet(CONTROL, 1, b"first"))
+    handshake.channel.send(b"answer")
+    acks = b"".join(n.to_bytes(4, "big") for n in (0, 1))
+    assert wire.sent[-1][HEADER:].startswith(b"\x02" + acks + SERVER + (1).to_bytes(4, "big") + b"answer")
+    before = len(wire.sent)
+    handshake.channel.acknowledge()
+    assert len(wire.sent) == before
+
+
 def test_a_message_that_comes_twice_is_handled_once(handshake: Handshake, wire: MemoryWire, server: Server) -> None:
     wire.incoming += [server.packet(RESET_SERVER, 0, acks=(0,))]
     handshake.reset(soon())
-    handled: list[bytes] = []
-    wire.incoming += [server.packet(CONTROL, 1, b"first")] * 2
-    handshake._wait_message(soon(), handled.append)
-    assert not handshake._wait_message(time.monotonic() + 0.1, handled.append)
-    assert handled == [b"first"]
+    assert handshake.channel.receive(server.packet(CONTROL, 1, b"first")) == [b"first"]
+    assert handshake.channel.receive(server.packet(CONTROL, 1, b"first")) == []
+
+
+def test_a_repeated_message_is_acknowledged_again(handshake: Handshake, wire: MemoryWire, server: Server) -> None:
+    wire.incoming += [server.packet(RESET_SERVER, 0, acks=(0,))]
+    handshake.reset(soon())
+    for _ in range(2):
+        handshake.channel.receive(server.packet(CONTROL, 1, b"first"))
+        handshake.channel.acknowledge()
+    assert wire.operations[-2:] == [ACK, ACK]
 
 
 def test_packets_of_another_session_are_ignored(handshake: Handshake, wire: MemoryWire, server: Server) -> None:
     wire.incoming.append(server.packet(RESET_SERVER, 0, acks=(0,)))
     handshake.reset(soon())
     stranger = server.packet(CONTROL, 1, b"x").replace(SERVER, b"stranger")
-    wire.incoming.append(stranger)
-    assert not handshake._wait_message(time.monotonic() + 0.1, lambda content: pytest.fail("it was handled"))
+    assert handshake.channel.receive(stranger) == []

@@ -78,6 +78,7 @@ TUNNEL = Tunnel(
 OPENER = """
 import socket, sys, time
 from openvpn.bundle import tls_crypt_of
+from openvpn.control_channel import ControlChannel
 from openvpn.handshake import Handshake
 from pki.tls_crypt import ClientKey
 
@@ -101,8 +102,8 @@ for _ in range(sessions):
     wires.append(wire := Wire())
     handshake = Handshake(wire, key)
     if how == "forged":
-        handshake._packet_number = 0
-        handshake._send(10, 0, b"")
+        handshake.channel = ControlChannel(key, wire.send, early_negotiation=False)
+        handshake.channel.reset()
     elif handshake.reset(time.monotonic() + 20):
         answered += 1
         if how == "open":
