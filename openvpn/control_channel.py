@@ -1,7 +1,7 @@
 """Client side of OpenVPN's control channel: packets out and in, their order, acknowledgements and repetition.
 
-It neither waits nor reads a clock for its own purposes: whoever drives it hands packets in and says when to repeat what
-is not acknowledged. TLS, which it carries, is the driver's: `openvpn.handshake` drives one channel, the bench thousands.
+It does not wait: whoever drives it hands packets in and says when to repeat what is not acknowledged. TLS, which it
+carries, is the driver's: `openvpn.handshake` drives one channel, the bench thousands.
 
 Sources: OpenVPN's doc/openvpn-wire-protocol (draft-openvpn), sections on P_CONTROL_HARD_RESET_CLIENT_V3 and the
 reliability layer; doc/tls-crypt-v2.txt, "Wrapping".
