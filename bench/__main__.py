@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import boots, gaps, growth, lab, links, throughput
+from bench import boots, clients, gaps, growth, lab, links, throughput
+from bench.programs import OF_TUNNELS, require_programs
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWBRIDGE = (sys.executable, "-m", "drawbridge")
@@ -40,6 +41,7 @@ def run(arguments: tuple[str, ...]) -> tuple[float, subprocess.CompletedProcess[
 
 def main() -> int:
     """Print one line a step; return 1 if a step failed, 2 if a lab runs already."""
+    require_programs(*OF_TUNNELS)
     _, status = run(("lab", "status", "--json"))
     if status.returncode or json.loads(status.stdout):
         print(status.stderr or "a lab is running; take it down first: drawbridge lab down", file=sys.stderr)
@@ -53,6 +55,7 @@ def main() -> int:
             print(done.stderr, file=sys.stderr)
     for figure in itertools.chain(
         throughput.measure_throughput(),
+        clients.measure_clients(),
         growth.measure_growth(),
         lab.measure_lab(),
         boots.measure_boots(),

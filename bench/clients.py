@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bench.clients_report import Rush, render_rushes
 from bench.gateway_processes import Issuer, cpu_seconds, resident, running_gateway
+from bench.programs import OF_TUNNELS, require_programs
 from openvpn.listener import Listener
 from openvpn.model import Tunnel, TunnelClient
 from tests.support.network_namespace import NetworkNamespace, network_namespace
@@ -34,6 +35,8 @@ GATEWAY, NEAR = "192.0.2.1", "192.0.2.2"
 #: Where clients have their addresses, and what the tunnel gives them.
 SOURCES, POOL = IPv4Network("10.64.0.0/20"), IPv4Network("10.96.0.0/19")
 VPC = IPv4Network("10.1.0.0/16")
+#: What is around the report in docs/benchmarks.md.
+PAGE_BEGIN, PAGE_END = "<!-- report of clients -->\n", "<!-- end of the report of clients -->"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -76,7 +79,9 @@ def measure_rush(processes: int, count: int, each: int = 1, wait: float = PATIEN
         load.stdin.flush()
         outcome = json.loads(load.stdout.readline())
         spent, followed = cpu_seconds(gateway.pids) - spent, cpu_seconds(gateway.followers) - followed
-        time.sleep(11)  # The status file is written every 10 seconds.
+        end = time.monotonic() + 11  # The status file is written every 10 seconds.
+        while sum(gateway.sessions()) < len(outcome["times"]) and time.monotonic() < end:
+            time.sleep(0.2)
         return Rush(
             processes=processes,
             clients=count,
@@ -126,14 +131,34 @@ def measure_clients(count: int = CLIENTS) -> Iterator[str]:
     yield from render_rushes([measure_rush(processes, count, each) for processes, each in CASES])
 
 
+def read_rushes(content: str) -> list[Rush]:
+    """Return the figures in the text of a JSON file."""
+    return [Rush(**rush) for rush in json.loads(content)]
+
+
+def replace_report(page: str, report: str) -> str:
+    """Return a page with another report between its two comments."""
+    before, rest = page.split(PAGE_BEGIN)
+    return f"{before}{PAGE_BEGIN}\n{report}\n{PAGE_END}{rest.split(PAGE_END)[1]}"
+
+
 def main() -> None:
-    """Print the report."""
+    """Print the report of a run, or of the figures of a former one."""
     parser = argparse.ArgumentParser(prog="python -m bench.clients")
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--json", type=Path, help="file that keeps the figures of this run")
+    parser.add_argument("--figures", type=Path, help="figures of a former run, in place of a new one")
+    parser.add_argument("--page", type=Path, help="page whose report is replaced, between its two comments")
     arguments = parser.parse_args()
-    rushes = [measure_rush(processes, arguments.clients, each) for processes, each in CASES]
-    print("\n".join(render_rushes(rushes)))
+    if arguments.figures:
+        rushes = read_rushes(arguments.figures.read_text())
+    else:
+        require_programs(*OF_TUNNELS)
+        rushes = [measure_rush(processes, arguments.clients, each) for processes, each in CASES]
+    report = "\n".join(render_rushes(rushes)) + "\n"
+    print(report, end="")
+    if arguments.page:
+        arguments.page.write_text(replace_report(arguments.page.read_text(), report))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(rush) for rush in rushes], indent=1) + "\n")
 

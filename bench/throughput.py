@@ -29,6 +29,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from bench.programs import OF_TUNNELS, require_programs
 from bench.throughput_report import (
     STREAMS,
     WAYS,
@@ -490,6 +491,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 2
     else:
+        require_programs(*OF_TUNNELS)
         figures = measure(arguments.rounds, arguments.seconds)
     report = "\n".join(render_report(figures)) + "\n"
     print(report, end="")
