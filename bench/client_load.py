@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.client_session import ClientSession, ProtocolError
+from openvpn.client_session import ClientSession, ProtocolError
 from openvpn.handshake import ServerCertificateError, client_key_of, tls_context
 
 #: Seconds of OpenVPN's `tls-timeout` and `hand-window`, and of `server-poll-timeout` and `connect-retry` in profiles.

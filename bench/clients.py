@@ -146,6 +146,7 @@ def main() -> None:
     """Print the report of a run, or of the figures of a former one."""
     parser = argparse.ArgumentParser(prog="python -m bench.clients")
     parser.add_argument("--clients", type=int, default=CLIENTS)
+    parser.add_argument("--processes", type=int, help="only this number of processes, each client at its own address")
     parser.add_argument("--json", type=Path, help="file that keeps the figures of this run")
     parser.add_argument("--figures", type=Path, help="figures of a former run, in place of a new one")
     parser.add_argument("--page", type=Path, help="page whose report is replaced, between its two comments")
@@ -154,7 +155,8 @@ def main() -> None:
         rushes = read_rushes(arguments.figures.read_text())
     else:
         require_programs(*OF_TUNNELS)
-        rushes = [measure_rush(processes, arguments.clients, each) for processes, each in CASES]
+        cases = ((arguments.processes, 1),) if arguments.processes else CASES
+        rushes = [measure_rush(processes, arguments.clients, each) for processes, each in cases]
     report = "\n".join(render_rushes(rushes)) + "\n"
     print(report, end="")
     if arguments.page:
