@@ -134,15 +134,15 @@ def _unpack(directory: Path, tunnel: Tunnel, secrets: dict[str, str]) -> None:
     with tarfile.open(fileobj=io.BytesIO(built.archive)) as archive:
         archive.extractall(directory)
     places = {
-        "/etc/": f"{directory}/root/etc/",
+        "/etc/": f"{directory / 'root' / 'etc'}/",
         "/run/openvpn-": f"{directory}/run/openvpn-",
         "/var/lib/openvpn-": f"{directory}/lib/openvpn-",
     }
     server, scripts = directory / "root/etc/openvpn/server", directory / "root/etc/drawbridge"
     for path in (*server.glob("*.conf"), *scripts.iterdir()):
         text = path.read_text()
-        for place, there in places.items():
-            text = text.replace(place, there)
+        for place, replacement in places.items():
+            text = text.replace(place, replacement)
         path.write_text(text)
     for name in ("ccd", "revoked"):
         (server / name).symlink_to(directory / name)
