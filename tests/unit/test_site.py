@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from tools import site
 from tools.site import copy_pages, find_faults, indent_lists
 
 
@@ -38,3 +41,17 @@ def test_pages_are_copied_with_their_style_and_the_files_that_they_link_to(tmp_p
 def test_only_the_content_of_numbered_items_is_indented() -> None:
     text = "   code\n\n1. a\n   b\n\n   - c\n\nd\n   e\n"
     assert indent_lists(text) == "   code\n\n1. a\n    b\n\n    - c\n\nd\n   e\n"
+
+
+@pytest.mark.allow_subprocess
+def test_a_browser_that_stands_still_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "BROWSER_LIMIT", 1)
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f"#!/bin/sh\nif mkdir {tmp_path}/started; then exec sleep 60; fi\n"
+        """echo '<pre id="result">{"visited": 1, "empty": 0, "missing": []}</pre>'\n"""
+    )
+    browser.chmod(0o755)
+    assert site.visit(str(browser), tmp_path) == []
+    browser.write_text("#!/bin/sh\nexec sleep 60\n")
+    assert site.visit(str(browser), tmp_path) == [f"{browser} has not visited all pages within 1 s, 3 times"]
