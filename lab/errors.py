@@ -1,6 +1,7 @@
 """Errors of the lab.
 
 LabError
+├── InvalidName     no lab can have that name
 ├── NotPermitted    the machine lacks root, /dev/net/tun or a Debian tool
 ├── AlreadyUp       a region of the same name runs
 ├── InTransition    another command is bringing it up or down
@@ -15,6 +16,10 @@ LabError
 
 class LabError(Exception):
     """Base of all errors of the lab. The text says what is wrong; who shows it adds the remedy for its class."""
+
+
+class InvalidName(LabError):
+    """A text that names no directory of a lab's own, so that its removal could be that of other files."""
 
 
 class NotPermitted(LabError):

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lab.errors import LabError
+from lab.errors import InvalidName, LabError
 
 _T = TypeVar("_T")
 
@@ -16,6 +17,8 @@ _NAME = "aws-lab"
 #: Name of the lab that is meant where none is named.
 DEFAULT_LAB = "lab"
 NOTE_SUFFIX = ".netns"
+#: Names of labs: each becomes a directory of its own, which is removed with the lab, and begins names of machines.
+_LAB_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,19}")
 #: Environment variable that names the cache directory.
 CACHE_VARIABLE = "AWS_LAB_CACHE"
 
@@ -30,12 +33,12 @@ class LabPaths:
     """Holds what ends with this machine's boot: locks, and notes about namespaces."""
 
     def directory(self, lab: str) -> Path:
-        """Return the directory where a lab keeps all that it writes, except for the image."""
-        return self.root / lab
+        """Return the directory where a lab keeps all that it writes, except for the image; raises `InvalidName`."""
+        return self.root / _check_name(lab)
 
     def lock(self, lab: str) -> Path:
-        """Return the file that is locked while a lab is brought up or down."""
-        return self.run / f"{lab}.lock"
+        """Return the file that is locked while a lab is brought up or down; raises `InvalidName`."""
+        return self.run / f"{_check_name(lab)}.lock"
 
     def namespace_note(self, namespace: str) -> Path:
         """Return the file that notes which lab created a network namespace."""
@@ -50,6 +53,12 @@ class LabPaths:
 
 
 PATHS = LabPaths()
+
+
+def _check_name(lab: str) -> str:
+    if not _LAB_NAME.fullmatch(lab):
+        raise InvalidName(f"{lab!r} is not a valid name of a lab")
+    return lab
 
 
 def check_private(directory: Path) -> None:

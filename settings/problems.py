@@ -241,19 +241,28 @@ def _child(value: object, part: str | int) -> object:
     return value
 
 
+#: Characters of a value that a message shows at most: a text pasted by mistake must not hide what is wrong.
+_SHOWN = 400
+
+
 def show(value: object) -> str:
-    """Return a value on one line as a stack file spells it, but never a private key."""
+    """Return a value on one line as a stack file spells it, cut if it is long, but never a private key."""
+    text = _spell(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
+
+def _spell(value: object) -> str:
     match value:
         case None:
             return "(missing)"
         case bool():
             return "true" if value else "false"
         case Section():
-            return show(value.model_dump(by_alias=True, exclude_unset=True))
+            return _spell(value.model_dump(by_alias=True, exclude_unset=True))
         case Mapping():
-            return "{" + ", ".join(f"{show(key)}: {show(entry)}" for key, entry in value.items()) + "}"
+            return "{" + ", ".join(f"{_spell(key)}: {_spell(entry)}" for key, entry in value.items()) + "}"
         case list() | tuple():
-            return "[" + ", ".join(map(show, value)) + "]"
+            return "[" + ", ".join(map(_spell, value)) + "]"
     if "PRIVATE KEY" in str(value):
         return "(a private key)"
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
 
@@ -42,6 +43,14 @@ class DuplicateKeyError(ConstructorError):
 
 class _Loader(yaml.SafeLoader):
     """Constructs the values that Pulumi's CLI has."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse, as the CLI does, a reference from inside of what it refers to, whose end is not read yet."""
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()  # type: ignore[no-untyped-call]
+            if (node := self.anchors.get(alias.anchor)) is not None and node.end_mark is None:
+                raise ComposerError(None, None, "anchor contains itself", alias.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         first: dict[object, yaml.ScalarNode] = {}
@@ -118,6 +127,7 @@ _CONFLICT = re.compile(r"(<{7}|={7}|>{7}|\|{7})( |$)")
 _CAUSES = (
     ("while scanning an alias", "has a value that begins with *", "put the value in quotes", False),
     ("while scanning an anchor", "has a value that begins with &", "put the value in quotes", False),
+    ("anchor contains itself", "has a reference (*) to a section that it is part of", "write the values there", False),
     ("found undefined alias", "has a reference (*) to an anchor (&) that does not exist", "put it in quotes", False),
     ("while scanning a quoted scalar", "has a quote that is not closed", "close it", True),
     ("while scanning a double-quoted scalar", "has a \\ that begins no escape", "write \\\\, or use '…'", False),

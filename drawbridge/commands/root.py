@@ -16,6 +16,7 @@ from lab.errors import (
     AlreadyUp,
     CommandFailed,
     InTransition,
+    InvalidName,
     LabError,
     MachineDown,
     NotInstalled,
@@ -27,6 +28,7 @@ from lab.system import require_linux
 
 #: What to do about an error of the lab's. The first class that fits counts.
 LAB_REMEDIES: tuple[tuple[type[LabError], str], ...] = (
+    (InvalidName, "use 1 to 20 of a-z, 0-9, '-' and '_', starting with a letter or digit"),
     (NotPermitted, "run it as root on a machine with /dev/net/tun; without the lab: make test-unit"),
     (AlreadyUp, "see what runs: drawbridge lab status; take it down: drawbridge lab down"),
     (InTransition, "wait until the other command has ended"),

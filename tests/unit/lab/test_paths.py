@@ -2,13 +2,14 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.errors import LabError
-from lab.paths import create_in_private
+from lab import region
+from lab.errors import InvalidName, LabError
+from lab.paths import LabPaths, create_in_private
 
 
 @contextlib.contextmanager
@@ -44,3 +45,19 @@ def test_a_directory_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labs").chmod(0o777)
     with pytest.raises(LabError, match="must be a directory that belongs to root"):
         create_in_private(tmp_path / "labs", lambda: None)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", "-x", "Lab", "läb", "a\n", "a" * 21])
+@pytest.mark.parametrize("command", [region.connect, region.down, region.start])
+def test_a_name_outside_of_a_labs_own_directory_is_refused(
+    name: str, command: Callable[[str], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lab's directory is removed with it: without a name it would be that of all labs."""
+    paths = LabPaths(tmp_path / "labs", tmp_path / "run")
+    monkeypatch.setattr(region, "PATHS", paths)
+    monkeypatch.setattr(region, "_clean_up", lambda name: pytest.fail(f"removes {paths.root / name}"))
+    monkeypatch.setattr(region, "require_privileges", lambda: None)
+    with pytest.raises(InvalidName, match="is not a valid name of a lab"):
+        command(name)
+    assert not paths.run.exists()
+    assert paths.directory("try1a2b3c") == paths.root / "try1a2b3c", "while a name is taken"

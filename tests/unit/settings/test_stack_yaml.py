@@ -91,6 +91,7 @@ def test_anchors_and_merged_keys_are_read() -> None:
         ("a: 1\n---\nb: 2", "line 2 begins a second document; remove the line `---`"),
         ("{{ a }}: 1", "line 1 has a list or a section as a key; put the key in quotes"),
         ("a: {<<: 3}", "line 1 merges (<<) a value that is not a section; use a reference to one"),
+        ("a: &x\n  b: *x", "line 2 has a reference (*) to a section that it is part of; write the values there"),
         ("a: 1\nb: \x01", "line 2 has a control character (U+0001); remove it"),
         (
             "a: " + "[" * 5000,
