@@ -32,7 +32,7 @@ def check_default_tags(value: object) -> Iterator[Problem]:
         yield Problem(KEY, show(value), "is not a mapping of tags", "write them like {tags: {Team: network}}")
         return
     for key, text in tags.items():
-        yield from _check_tag(str(key), show(text) if text is not None else "")
+        yield from _check_tag(str(key), text if isinstance(text, str) else show(text) if text is not None else "")
     count = len({*tags} - {*OWN_TAGS})
     if count > COUNT_LIMIT:
         reason = "are too many: an object in S3 takes 10, and the stack adds 2 of its own"

@@ -260,12 +260,22 @@ def _spell(value: object) -> str:
         case Section():
             return _spell(value.model_dump(by_alias=True, exclude_unset=True))
         case Mapping():
-            return "{" + ", ".join(f"{_spell(key)}: {_spell(entry)}" for key, entry in value.items()) + "}"
+            return "{" + _join(f"{_spell(key)}: {_spell(entry)}" for key, entry in value.items()) + "}"
         case list() | tuple():
-            return "[" + ", ".join(map(_spell, value)) + "]"
+            return "[" + _join(map(_spell, value)) + "]"
     if "PRIVATE KEY" in str(value):
         return "(a private key)"
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))
+
+
+def _join(parts: Iterable[str]) -> str:
+    """Return the first parts of a list; the rest is not read, since references can make it huge."""
+    text = ""
+    for part in parts:
+        text += f", {part}" if text else part
+        if len(text) > _SHOWN - 3:
+            return f"{text[: _SHOWN - 3]}…"
+    return text
 
 
 def suggest(word: str, keys: Iterable[str]) -> str:

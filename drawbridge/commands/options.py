@@ -1,6 +1,8 @@
 """Options and arguments that several commands share."""
 
+import errno
 import re
+import stat
 from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -109,7 +111,12 @@ def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Pa
     """Return the path of the stack file that STACK names: a path as it is, or the file of a stack of that name."""
     path = Path(value)
     path = path if path.suffix in {".yaml", ".yml"} or "/" in value else find_stack_file(value)
-    if not path.is_file():
-        names = ", ".join(list_stacks()) or "none"
-        raise click.BadParameter(f"{path} does not exist; stacks that have a file: {names}", ctx, parameter)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        names, shown = ", ".join(list_stacks()) or "none", str(path)[:200]
+        reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+        raise click.BadParameter(f"{shown} {reason}; stacks that have a file: {names}", ctx, parameter) from None
+    if not stat.S_ISREG(mode):
+        raise click.BadParameter(f"{path} is not a file; name a stack file, or a stack", ctx, parameter)
     return path

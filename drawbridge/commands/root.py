@@ -1,7 +1,9 @@
 """The command `drawbridge` itself: its options, its subcommands, and how errors become messages and exit codes."""
 
+import errno
 import logging
 import os
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -75,7 +77,7 @@ class Failure(click.ClickException):
 
 
 class RootGroup(LazyGroup):
-    """Turns the command's errors and the lab's into one message and exit code 1, without a traceback."""
+    """Turns errors of the command, the lab and the system into one message and exit code 1, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -85,6 +87,30 @@ class RootGroup(LazyGroup):
         except LabError as error:
             remedy = next(remedy for kind, remedy in LAB_REMEDIES if isinstance(error, kind))
             raise Failure(str(error), remedy) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends the command where nobody reads its output any more
+            raise _explain_system_error(error) from error
+
+
+def _explain_system_error(error: OSError) -> Failure:
+    """Return an error that no command has expected, as a message."""
+    reason = error.strerror or str(error)
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return Failure("the working directory does not exist any more", "change to another one, and run it again")
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if (stdout := sys.__stdout__) is not None and sys.stdout is stdout:
+            # Python tries once more when it ends, and would print a traceback.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        return Failure(f"the output cannot be written: {reason}", "write it to another place")
+    where = f"{_shorten(str(error.filename))}: " if error.filename is not None else ""
+    return Failure(f"{where}{reason}", "see to it that this works, and run it again; --verbose says what was tried")
+
+
+def _shorten(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def installed_version() -> str:

@@ -1,5 +1,6 @@
 """Find stack files: by path, in the Pulumi project of the working directory, or in this checkout."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,16 @@ def find_stack_file(stack: str) -> Path:
     The file need not exist. Raises `StackError` for a project file that cannot be read.
     """
     paths = [directory / f"Pulumi.{stack}.yaml" for directory in _list_directories()]
-    return next((path for path in paths if path.is_file()), paths[-1])
+    return next((path for path in paths if _is_file(path)), paths[-1])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def new_stack_file(stack: str) -> Path:

@@ -4,6 +4,7 @@ Does not prove how long a start takes, only what it leaves out.
 """
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,6 +132,42 @@ def test_a_project_file_that_cannot_be_read(repository: Path, monkeypatch: pytes
     with pytest.raises(StackError, match=r"Pulumi\.yaml cannot be read") as caught:
         stack_files.find_stack_file("mine")
     assert "-C DIR" in caught.value.remedy
+
+
+@pytest.mark.allow_subprocess
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """A full device, a closed output, and a working directory that was removed."""
+
+    def run(script: str) -> tuple[int, str]:
+        command = [str(Path(sys.executable).with_name("drawbridge")), "stack", "cost", "lab", "--json"]
+        shell = ["bash", "-c", script, "bash", *command]
+        done = subprocess.run(shell, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        return done.returncode, done.stderr
+
+    assert run('"$@" >/dev/null') == (0, ""), "the control"
+    full = "Error: the output cannot be written: No space left on device\n  -> write it to another place\n"
+    assert run('"$@" >/dev/full') == (1, full)
+    assert run('"$@" >&-') == (0, "")
+    code, said = run('mkdir gone && cd gone && rmdir ../gone && "$@"')
+    assert (code, said.splitlines()[0]) == (1, "Error: the working directory does not exist any more")
+
+
+def test_a_stack_that_is_no_file_is_named_with_the_reason(tmp_path: Path) -> None:
+    for name in ("fifo", "loop", "directory"):
+        path = tmp_path / f"{name}.yaml"
+        {"fifo": os.mkfifo, "loop": lambda path: path.symlink_to(path), "directory": Path.mkdir}[name](path)
+    reasons = {
+        "fifo.yaml": "fifo.yaml is not a file; name a stack file, or a stack",
+        "directory.yaml": "directory.yaml is not a file",
+        "loop.yaml": "cannot be read (Too many levels of symbolic links)",
+        "a" * 5000: "cannot be read (File name too long)",
+        "none.yaml": "none.yaml does not exist; stacks that have a file: ",
+    }
+    for name, reason in reasons.items():
+        stack = str(tmp_path / name) if name.endswith(".yaml") else name
+        result = CliRunner().invoke(cli, ["stack", "check", stack])
+        assert (result.exit_code, reason in result.stderr) == (2, True), result.stderr
+        assert len(result.stderr) < 1000
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in LAB_REMEDIES])

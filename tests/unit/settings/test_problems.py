@@ -301,5 +301,5 @@ def test_problems_are_values() -> None:
 @pytest.mark.parametrize("value", ["x" * 100_000, ["x" * 1_000] * 100, {"a": ["x"] * 100_000}])
 def test_a_long_value_is_cut(value: object) -> None:
     assert len(show(value)) < 450
-    assert show(value).endswith(" characters)")
+    assert show(value).endswith((" characters)", "…]", "…}"))
     assert show("x" * 400) == "x" * 400
