@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bench.clients_report import Rush, render_rushes
 from bench.gateway_processes import Issuer, cpu_seconds, resident, running_gateway
+from bench.page import replace_report
 from bench.programs import OF_TUNNELS, require_programs
 from openvpn.listener import Listener
 from openvpn.model import Tunnel, TunnelClient
@@ -35,8 +36,6 @@ GATEWAY, NEAR = "192.0.2.1", "192.0.2.2"
 #: Where clients have their addresses, and what the tunnel gives them.
 SOURCES, POOL = IPv4Network("10.64.0.0/20"), IPv4Network("10.96.0.0/19")
 VPC = IPv4Network("10.1.0.0/16")
-#: What is around the report in docs/benchmarks.md.
-PAGE_BEGIN, PAGE_END = "<!-- report of clients -->\n", "<!-- end of the report of clients -->"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -136,12 +135,6 @@ def read_rushes(content: str) -> list[Rush]:
     return [Rush(**rush) for rush in json.loads(content)]
 
 
-def replace_report(page: str, report: str) -> str:
-    """Return a page with another report between its two comments."""
-    before, rest = page.split(PAGE_BEGIN)
-    return f"{before}{PAGE_BEGIN}\n{report}\n{PAGE_END}{rest.split(PAGE_END)[1]}"
-
-
 def main() -> None:
     """Print the report of a run, or of the figures of a former one."""
     parser = argparse.ArgumentParser(prog="python -m bench.clients")
@@ -160,7 +153,7 @@ def main() -> None:
     report = "\n".join(render_rushes(rushes)) + "\n"
     print(report, end="")
     if arguments.page:
-        arguments.page.write_text(replace_report(arguments.page.read_text(), report))
+        arguments.page.write_text(replace_report(arguments.page.read_text(), "clients", report))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(rush) for rush in rushes], indent=1) + "\n")
 

@@ -85,7 +85,7 @@ _HANDSHAKE = (
 )
 
 #: Serves connections on the host behind the gateway: `s` sends until the other end closes, `t` counts what comes.
-_SERVE = """
+SERVE = """
 import socket, threading
 def serve(connection):
     data, total = bytearray(1 << 20), 0
@@ -106,7 +106,7 @@ with socket.create_server(("10.1.0.20", 5001), backlog=64) as server:
 """
 
 #: Moves bytes over connections side by side for some seconds, and prints how many and for how long.
-_MOVE = """
+MOVE = """
 import socket, sys, threading, time
 way, streams, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 counts, started = [0] * streams, threading.Barrier(streams + 1)
@@ -155,13 +155,13 @@ class Wires:
             end: f"<ca>\n{authority.certificate}</ca>\n<cert>\n{leaf.certificate}</cert>\n<key>\n{leaf.key}</key>\n"
             for end, leaf in ends.items()
         }
-        serving = undo.enter_context(_process(self.host.enter(sys.executable, "-I", "-c", _SERVE), subprocess.PIPE))
+        serving = undo.enter_context(_process(self.host.enter(sys.executable, "-I", "-c", SERVE), subprocess.PIPE))
         assert serving.stdout and serving.stdout.readline() == "ready\n"
 
     @contextlib.contextmanager
     def moving(self, way: str, streams: int, seconds: float) -> Iterator["subprocess.Popen[str]"]:
         """Move bytes between the client and the host, and enter the block when all streams have begun."""
-        argv = self.client.enter(sys.executable, "-I", "-c", _MOVE, way, str(streams), str(seconds))
+        argv = self.client.enter(sys.executable, "-I", "-c", MOVE, way, str(streams), str(seconds))
         with _process(argv, subprocess.PIPE) as mover:
             assert mover.stdout
             if (line := mover.stdout.readline()) != "started\n":
