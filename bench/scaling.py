@@ -42,7 +42,7 @@ GOAL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What a gateway with so many processes carried."""
+    """The throughput of a gateway with so many processes."""
 
     processes: int
     load: float
