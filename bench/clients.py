@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.clients_report import Rush, render_rushes
 from bench.gateway_processes import Issuer, cpu_seconds, resident, running_gateway
-from bench.page import replace_report
+from bench.page import render_figures, replace_report
 from bench.programs import OF_TUNNELS, require_programs
 from openvpn.listener import Listener
 from openvpn.model import Tunnel, TunnelClient
@@ -94,7 +94,8 @@ def measure_rush(processes: int, count: int, each: int = 1, wait: float = PATIEN
             generator_cpu=outcome["cpu"],
             memory_before=memory,
             memory_after=resident(gateway.pids),
-            **{key: outcome[key] for key in ("times", "errors", "attempts", "repeats")},
+            times=[round(seconds, 2) for seconds in outcome["times"]],
+            **{key: outcome[key] for key in ("errors", "attempts", "repeats")},
         )
 
 
@@ -155,7 +156,7 @@ def main() -> None:
     if arguments.page:
         arguments.page.write_text(replace_report(arguments.page.read_text(), "clients", report))
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(rush) for rush in rushes], indent=1) + "\n")
+        arguments.json.write_text(render_figures(map(asdict, rushes)))
 
 
 if __name__ == "__main__":

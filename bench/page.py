@@ -1,4 +1,12 @@
-"""Replace a report in a page."""
+"""Replace a report in a page, and render the figures that are kept beside it."""
+
+import json
+from collections.abc import Iterable
+
+
+def render_figures(figures: Iterable[object]) -> str:
+    """Return the text of a JSON file, a list with one line for each run, so that changes of few runs are few lines."""
+    return "[\n" + ",\n".join(json.dumps(figure) for figure in figures) + "\n]\n"
 
 
 def replace_report(page: str, name: str, report: str) -> str:

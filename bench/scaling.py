@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.gateway_processes import Gateway, Issuer, cpu_seconds, running_gateway
-from bench.page import replace_report
+from bench.page import render_figures, replace_report
 from bench.programs import OF_TUNNELS, require_programs
 from bench.throughput import HOST, MOVE, SERVE, VPC
 from openvpn.listener import Listener
@@ -227,7 +227,7 @@ def main() -> None:
     if arguments.page:
         arguments.page.write_text(replace_report(arguments.page.read_text(), "processes", report))
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(flow) for flow in flows], indent=1) + "\n")
+        arguments.json.write_text(render_figures(map(asdict, flows)))
 
 
 if __name__ == "__main__":
