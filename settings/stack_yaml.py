@@ -5,6 +5,7 @@ may be there twice. Sources: https://yaml.org/spec/1.2.2/, 10.3.2; the documenta
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,11 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
+
+#: Values that references may repeat in a document: a few lines of references to references stand for billions.
+_REPEATED = 100_000
+#: Characters of a whole number; Python refuses to read or print one of more than 4,300 digits.
+_DIGITS = 400
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -44,13 +50,31 @@ class DuplicateKeyError(ConstructorError):
 class _Loader(yaml.SafeLoader):
     """Constructs the values that Pulumi's CLI has."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._counts: dict[yaml.Node, int] = {}
+        self._repeated = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse, as the CLI does, a reference from inside of what it refers to, whose end is not read yet."""
+        """Refuse, as the CLI does, a reference that repeats too much, or what it stands in, whose end is not read yet."""
         if self.check_event(yaml.AliasEvent):
             alias = self.peek_event()  # type: ignore[no-untyped-call]
-            if (node := self.anchors.get(alias.anchor)) is not None and node.end_mark is None:
-                raise ComposerError(None, None, "anchor contains itself", alias.start_mark)
+            if (node := self.anchors.get(alias.anchor)) is not None:
+                if node.end_mark is None:
+                    raise ComposerError(None, None, "anchor contains itself", alias.start_mark)
+                self._repeated += self._count(node)
+                if self._repeated > _REPEATED:
+                    raise ComposerError(None, None, "excessive aliasing", alias.start_mark)
         return super().compose_node(parent, index)
+
+    def _count(self, node: yaml.Node) -> int:
+        """Return the number of values that a node stands for, each as often as references repeat it."""
+        if node not in self._counts:
+            children = node.value if isinstance(node, yaml.CollectionNode) else ()
+            if isinstance(node, yaml.MappingNode):
+                children = [child for pair in node.value for child in pair]
+            self._counts[node] = 1 + sum(map(self._count, children))
+        return self._counts[node]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         first: dict[object, yaml.ScalarNode] = {}
@@ -62,16 +86,29 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    text = node.value.replace("_", "").lower()
+def _parse_int(text: str) -> int:
     sign, digits = (-1 if text[0] == "-" else 1), text.lstrip("+-")
+    if len(digits) > _DIGITS:
+        raise ValueError(f"more than {_DIGITS} digits")
     is_octal = len(digits) > 1 and digits.isdecimal() and digits[0] == "0"
     return sign * int(digits, 8 if is_octal else 0)
 
 
-def _parse_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+def _parse_float(text: str) -> float:
     # Python spells infinity and NaN without the dot.
-    return float(re.sub(r"\.(?=[a-z])", "", node.value.replace("_", "").lower()))
+    return float(re.sub(r"\.(?=[a-z])", "", text))
+
+
+def _construct_number(parse: Callable[[str], float]) -> Callable[[_Loader, yaml.ScalarNode], float]:
+    """Return the constructor of what `parse` makes of a number in lower case."""
+
+    def construct(loader: _Loader, node: yaml.ScalarNode) -> float:
+        try:
+            return parse(node.value.replace("_", "").lower())
+        except ValueError:  # too long, or without digits, as `0x`
+            raise ConstructorError(None, None, "not a number", node.start_mark) from None
+
+    return construct
 
 
 def _parse_timestamp(loader: _Loader, node: yaml.ScalarNode) -> object:
@@ -96,8 +133,8 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.yaml_constructors = {
     **{f"{_TAG}{tag}": _Loader.yaml_constructors[f"{_TAG}{tag}"] for tag in ("null", "bool", "str", "seq", "map")},
-    f"{_TAG}int": _parse_int,
-    f"{_TAG}float": _parse_float,
+    f"{_TAG}int": _construct_number(_parse_int),
+    f"{_TAG}float": _construct_number(_parse_float),
     f"{_TAG}timestamp": _parse_timestamp,
     None: _Loader.yaml_constructors[None],
 }
@@ -114,8 +151,6 @@ def load_yaml(text: str) -> object:
         problem = _explain(error, text.splitlines())
     except RecursionError:
         problem = YamlProblem(1, "begins values that are nested too deeply", "close the brackets before the next ones")
-    except ValueError:
-        problem = YamlProblem(1, "begins a document with a number that is not valid", "put it in quotes")
     raise StackYamlError(problem)
 
 
@@ -128,6 +163,13 @@ _CAUSES = (
     ("while scanning an alias", "has a value that begins with *", "put the value in quotes", False),
     ("while scanning an anchor", "has a value that begins with &", "put the value in quotes", False),
     ("anchor contains itself", "has a reference (*) to a section that it is part of", "write the values there", False),
+    (
+        "excessive aliasing",
+        f"has references (*) that repeat more than {_REPEATED} values",
+        "write them without references",
+        False,
+    ),
+    ("not a number", "has a number that is not valid", "put it in quotes", False),
     ("found undefined alias", "has a reference (*) to an anchor (&) that does not exist", "put it in quotes", False),
     ("while scanning a quoted scalar", "has a quote that is not closed", "close it", True),
     ("while scanning a double-quoted scalar", "has a \\ that begins no escape", "write \\\\, or use '…'", False),

@@ -167,12 +167,6 @@ def test_neither(tmp_path: Path, text: str) -> None:
     assert judge(tmp_path, REGION + text) == ([], [])
 
 
-def test_a_value_that_references_make_huge_is_shown_by_its_beginning(tmp_path: Path) -> None:
-    lists = [f"  - &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 30)]
-    problems, _ = judge(tmp_path, f"{REGION}  drawbridge:clients:\n  - &l0 [x]\n{''.join(lists)}")
-    assert len(problems) == 30 and max(map(len, problems)) < 2000
-
-
 @pytest.mark.parametrize("path", STACKS, ids=lambda path: path.name)
 def test_no_stack_file_of_the_project_is_warned_of(path: Path) -> None:
     settings = parse(read_stack_file(path), stack=path.name.split(".")[1], endpoint="http://127.0.0.1")

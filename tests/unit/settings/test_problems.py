@@ -303,3 +303,10 @@ def test_a_long_value_is_cut(value: object) -> None:
     assert len(show(value)) < 450
     assert show(value).endswith((" characters)", "…]", "…}"))
     assert show("x" * 400) == "x" * 400
+
+
+def test_a_value_that_shares_its_parts_is_not_spelled_whole() -> None:
+    value: list[object] = ["x"]
+    for _ in range(30):
+        value = [value] * 10
+    assert len(show(value)) < 450

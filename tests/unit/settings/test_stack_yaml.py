@@ -100,6 +100,10 @@ def test_anchors_and_merged_keys_are_read() -> None:
         ("a: 1\nb: 2\na: 3", "line 3 has the key a again, which is on line 1 already; keep only one of them"),
         ("a: {b: 1, b: 2}", "line 1 has the key b again, which is on line 1 already; keep only one of them"),
         ("a: 1\n'a': 1", "line 2 has the key a again, which is on line 1 already; keep only one of them"),
+        (f"a: 1\nb: {'1' * 5000}", "line 2 has a number that is not valid; put it in quotes"),
+        (f"a: 1\nb: 0x{'f' * 5000}", "line 2 has a number that is not valid; put it in quotes"),
+        ("a: 1\nb: ._", "line 2 has a number that is not valid; put it in quotes"),
+        ("a: 1\nb: 0x_", "line 2 has a number that is not valid; put it in quotes"),
         (
             "a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> x",
             "line 2 has a conflict marker of Git's; resolve the conflict",
@@ -110,3 +114,22 @@ def test_each_error_has_its_cause(text: str, message: str) -> None:
     with pytest.raises(StackYamlError) as refusal:
         load_yaml(text)
     assert str(refusal.value) == message
+
+
+def nest_lists(depth: int) -> str:
+    """Return a document in which each list has ten references to the one before."""
+    lists = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, depth)]
+    return f"l0: &l0 [x]\n{''.join(lists)}"
+
+
+def test_references_that_make_a_document_huge_are_refused() -> None:
+    message = r"line 6 has references \(\*\) that repeat more than 100000 values; write them without references"
+    with pytest.raises(StackYamlError, match=message):
+        load_yaml(nest_lists(100))
+    assert isinstance(load_yaml(nest_lists(4)), dict), "the control"
+
+
+def test_merged_keys_that_make_a_document_huge_are_refused() -> None:
+    merges = [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 30)]
+    with pytest.raises(StackYamlError, match="that repeat more than"):
+        load_yaml(f"m0: &m0 {{x: 1}}\n{''.join(merges)}")
