@@ -34,7 +34,7 @@ CASES = ((1, 1), (2, 1), (1, 20))
 PATIENCE = 120.0
 GATEWAY, NEAR = "192.0.2.1", "192.0.2.2"
 #: Where clients have their addresses, and what the tunnel gives them.
-SOURCES, POOL = IPv4Network("10.64.0.0/20"), IPv4Network("10.96.0.0/19")
+SOURCES, POOL = IPv4Network("10.64.0.0/20"), IPv4Network("10.96.0.0/21")
 VPC = IPv4Network("10.1.0.0/16")
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -25,7 +25,7 @@ from openvpn.paths import Paths
 from openvpn.profile import render_profile
 from pki import tls_crypt
 from pki.authority import CertificateAuthority
-from tests.support.network_namespace import NetworkNamespace
+from tests.support.network_namespace import NetworkNamespace, receive_buffers_allowed
 from userdata import release
 
 SERVER_NAME = "gateway.bench"
@@ -111,6 +111,7 @@ def running_gateway(namespace: NetworkNamespace, directory: Path, tunnel: Tunnel
         first = tunnel.processes[0].adapter
         _run(namespace, "ip", "address", "add", f"{tunnel.layout.address}/{tunnel.pool.prefixlen}", "dev", first)
         _run(namespace, "sysctl", "-q", "-e", "-p", str(directory / "root/etc/sysctl.d/90-drawbridge.conf"))
+        undo.enter_context(receive_buffers_allowed(tunnel.receive_buffer))
         _run(namespace, "nft", "-f", str(directory / "root/etc/drawbridge/nftables.conf"))
         undo.callback(_run, namespace, "nft", "flush", "ruleset")
         pids = []

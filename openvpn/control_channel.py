@@ -55,6 +55,9 @@ class ControlChannel:
     """Messages that came before their turn, by number."""
     _pending_acks: list[int] = field(default_factory=list)
     """Numbers of the server's messages that are to be acknowledged."""
+    _last_acks: list[int] = field(default_factory=list)
+    """Numbers that were acknowledged last, the newest first. Every packet has them again, as OpenVPN's has: an earlier
+    one may be lost, and with none it would not name the server's session, as the message with the wrapped key must."""
     _first_operation: int = _CONTROL
     """Operation of the first message after the reset: the server may ask for the wrapped key once more."""
 
@@ -119,7 +122,7 @@ class ControlChannel:
             self._transmit(operation, number, content)
 
     def keep_alive(self) -> None:
-        """Send a packet that acknowledges nothing: the server hears that the client is there."""
+        """Send a packet that acknowledges nothing new: the server hears that the client is there."""
         self._transmit(_ACK, None)
 
     def _send(self, operation: int, content: bytes) -> None:
@@ -132,7 +135,8 @@ class ControlChannel:
         self._packet_number += 1
         stamp = self._packet_number.to_bytes(4, "big") + int(time.time()).to_bytes(4, "big")
         header = bytes([operation << 3]) + self.session + stamp
-        numbers, self._pending_acks = self._pending_acks[:_MAX_ACKS], self._pending_acks[_MAX_ACKS:]
+        due, self._pending_acks = self._pending_acks[:_MAX_ACKS], self._pending_acks[_MAX_ACKS:]
+        self._last_acks = numbers = list(dict.fromkeys([*due, *self._last_acks]))[:_MAX_ACKS]
         acks = bytes([len(numbers)]) + b"".join(number.to_bytes(4, "big") for number in numbers)
         acks += self._peer if numbers else b""
         message = b"" if message_number is None else message_number.to_bytes(4, "big") + content

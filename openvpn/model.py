@@ -220,6 +220,24 @@ class Tunnel:
         return max(4 * min(self.pool.num_addresses - 3, 1024), 256)
 
     @property
+    def hand_window(self) -> int:
+        """Seconds until a session must be complete, for which a half-open one occupies a place.
+
+        All clients may come at once, as after an outage, and one process opens some 60 sessions a second. Those of a
+        large pool get as long as that takes; what a client has sent stands in one queue, behind everybody's packets.
+        """
+        return min(max(15, 60 * self.pool.num_addresses // 2048), 60)
+
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes of packets that wait for a process over UDP: as many as all clients send when they come at once.
+
+        A packet that does not fit is sent again after 2, 4, 8 and 16 seconds. More would only delay everybody's
+        packets where the processor is the limit.
+        """
+        return min(max(212_992, 2048 * self.pool.num_addresses), 4 << 20)
+
+    @property
     def blocks_ipv6(self) -> bool:
         """Return whether clients refuse IPv6, because the tunnel takes all of their traffic and has none."""
         return self.redirect and self.ipv6 is None

@@ -69,8 +69,7 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
     yield f"client-config-dir {paths.ccd}"
     yield "ccd-exclusive"
     yield f"max-clients {tunnel.max_sessions}"
-    # Seconds for which a half-open session occupies a place.
-    yield "hand-window 15"
+    yield f"hand-window {tunnel.hand_window}"
     if protocol == "udp":
         # By default OpenVPN answers 100 first packets in 10 s, so forged ones could use all of them up. Its answer is
         # smaller than the packet, so it amplifies nothing.
@@ -95,6 +94,8 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
         # With it a packet is dropped where the write would wait, so it is for a gateway, whose network is faster than
         # OpenVPN, and not in profiles. 2.7 ignores the option.
         yield "fast-io"
+        # The kernel allows it by net.core.rmem_max (sysctl).
+        yield f"rcvbuf {tunnel.receive_buffer}"
     # The user that the process runs as cannot open keys and device again.
     yield "persist-key"
     yield "persist-tun"

@@ -6,6 +6,31 @@ Does not prove that OpenVPN speaks so: tests/unit/test_bench_clients.py has clie
 import pytest
 
 from openvpn.client_session import ProtocolError, decode_options, encode_keys, is_last_reply
+from openvpn.control_channel import ControlChannel
+
+
+class PlainKey:
+    """A key that leaves packets as they are."""
+
+    wrapped = b""
+
+    def seal(self, header: bytes, plain: bytes) -> bytes:
+        return header + plain
+
+    def open(self, packet: bytes, header: int) -> bytes:
+        return packet[header:]
+
+
+def test_a_repeated_message_names_the_server_s_session_again() -> None:
+    """Without it the server does not take the first message, and the client waits until its session has ended."""
+    sent, server = list[bytes](), b"\x53" * 8
+    channel = ControlChannel(PlainKey(), sent.append)  # type: ignore[arg-type]  # all that the channel asks of a key
+    channel.reset()
+    acknowledgement = b"\x01" + bytes(4) + channel.session
+    channel.receive(bytes([8 << 3]) + server + bytes(8) + acknowledgement + bytes(4) + b"\x00\x01\x00\x02\x00\x01")
+    channel.send(b"hello")
+    channel.repeat()
+    assert [server in packet and packet.endswith(b"hello") for packet in sent[-2:]] == [True, True]
 
 
 def test_the_client_s_keys_have_no_user_and_say_what_it_can_do() -> None:

@@ -95,6 +95,16 @@ def test_netmask() -> None:
     assert spell_network(IPv4Network("192.168.1.128/25")) == "192.168.1.128 255.255.255.128"
 
 
+@pytest.mark.parametrize(
+    ("pool", "seconds", "buffer"),
+    [("10.8.0.0/28", 15, 212_992), ("10.8.0.0/24", 15, 512 << 10), ("10.8.0.0/22", 30, 2 << 20),
+     ("10.8.0.0/21", 60, 4 << 20), ("10.8.0.0/16", 60, 4 << 20)],
+)  # fmt: skip
+def test_a_larger_pool_has_more_room_for_clients_that_come_at_once(pool: str, seconds: int, buffer: int) -> None:
+    tunnel = Tunnel(pool=IPv4Network(pool))
+    assert (tunnel.hand_window, tunnel.receive_buffer) == (seconds, buffer)
+
+
 def test_each_port_of_the_listener_has_a_process_of_its_own() -> None:
     tunnel = Tunnel(pool=POOL, topology=BondedSegment(), listener=Listener.consecutive("udp", 5000, 2))
     assert tunnel.processes == (ServerProcess("server", "tap0", 5000), ServerProcess("server1", "tap1", 5001))

@@ -38,7 +38,7 @@ from openvpn.server import redirect_options, render_ccd, render_server, resolver
 from pki import tls_crypt
 from pki.authority import Certificate, CertificateAuthority, Leaf, self_signed
 from tests.support.debian_packages import unpack
-from tests.support.network_namespace import NetworkNamespace, network_namespace
+from tests.support.network_namespace import NetworkNamespace, network_namespace, receive_buffers_allowed
 from tests.support.requests import create_request
 from tests.support.waiting import Lateness, until
 from tests.unit.openvpn.test_importers import CASES, TUNNELS
@@ -109,6 +109,15 @@ for _ in range(sessions):
         if how == "open":
             handshake.secure(bundle, time.monotonic())
 print(answered)
+"""
+
+
+#: Sends packets as large as those that open a session.
+SENDER = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    for _ in range(int(sys.argv[1])):
+        sender.sendto(bytes(1200), ("192.0.2.1", 1194))
 """
 
 
@@ -337,6 +346,23 @@ def test_bundle_gets_in_without_one_warning(site: Site, version: str, request: p
     site.on_client("ping", "-c", "1", "-W", "5", "10.8.0.1")
     for log in (server.log, client.log):
         assert not re.findall("(?i).*(?:warning|deprecated).*", log)
+
+
+def test_a_busy_server_keeps_what_every_client_of_its_pool_sends_at_once(site: Site) -> None:
+    with receive_buffers_allowed(TUNNEL.receive_buffer):
+        server = site.server()
+    os.kill(server.pid, signal.SIGSTOP)
+    site.on_client("ping", "-c", "1", "-W", "5", "192.0.2.1")
+
+    def count_lost(sent: int) -> int:
+        site.on_client(sys.executable, "-c", SENDER, f"{sent}")
+        names, values = re.findall(
+            r"^Udp: (.*)$", run(*site.namespaces[0].enter("cat", "/proc/net/snmp")), re.MULTILINE
+        )
+        return int(dict(zip(names.split(), values.split(), strict=True))["RcvbufErrors"])
+
+    assert count_lost(253) == 0
+    assert count_lost(2000) > 0, "the control: there is an end"
 
 
 @pytest.mark.parametrize("version", ["2.6", "2.7"])
