@@ -56,7 +56,7 @@ class _Loader(yaml.SafeLoader):
         self._repeated = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse, as the CLI does, a reference that repeats too much, or what it stands in, whose end is not read yet."""
+        """Refuse, as the CLI does, references that repeat too much, or what they are in, whose end is not read yet."""
         if self.check_event(yaml.AliasEvent):
             alias = self.peek_event()  # type: ignore[no-untyped-call]
             if (node := self.anchors.get(alias.anchor)) is not None:
