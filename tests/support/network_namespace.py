@@ -44,7 +44,7 @@ def network_namespace() -> Iterator[NetworkNamespace]:
 
 @contextmanager
 def receive_buffers_allowed(size: int) -> Iterator[None]:
-    """Have the kernel allow sockets a buffer of so many bytes, as a gateway's does: the limit is the whole machine's."""
+    """Have the kernel allow sockets such a buffer, in bytes, as a gateway's does; the limit is the whole machine's."""
     limit = Path("/proc/sys/net/core/rmem_max")
     before = limit.read_text()
     limit.write_text(f"{max(size, int(before))}\n")
