@@ -22,3 +22,8 @@ def escape_controls(text: str, *, keep: str = "") -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def shorten(text: str, most: int = 200) -> str:
+    """Return the beginning of a text that is longer than a message should repeat, or the whole text."""
+    return text if len(text) <= most else f"{text[:most]}…"

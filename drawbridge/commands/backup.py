@@ -20,11 +20,10 @@ _passphrase_file = click.option(
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help="File whose first line is the passphrase, - for standard input; otherwise you are asked.",
 )
-_file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
 
 @click.command()
-@_file
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_passphrase_file
 @options.of_account
@@ -49,7 +48,7 @@ def backup(file: Path, force: bool, passphrase_file: Path | None, stack: str, re
 
 
 @click.command()
-@_file
+@click.argument("file", type=options.InputFile())
 @_passphrase_file
 @options.of_account
 def restore(file: Path, passphrase_file: Path | None, stack: str, region: str | None) -> None:

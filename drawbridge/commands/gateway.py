@@ -212,7 +212,7 @@ def rotate(stack: str, preview: bool) -> None:
 
 
 @gateway.command()
-@click.argument("bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("bundle", type=options.InputFile())
 @click.option("--stack", envvar="DRAWBRIDGE_STACK", help="The bundle's stack; AWS is then asked as well.")
 @options.region
 @options.json
@@ -237,7 +237,7 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
 @click.argument("client", required=False)
 @click.option(
     "--bundle",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.InputFile(),
     help="The bundle that the client has; otherwise the one that the stack has for it.",
 )
 @click.option("--from", "source", type=options.Address(), help="The client's public address.")
@@ -256,7 +256,7 @@ def probe(bundle: Path, stack: str | None, region: str | None, wants_json: bool)
 )
 @click.option(
     "--machine",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.InputFile(),
     help="What the client's own machine has printed of itself (docs/troubleshooting.md).",
 )
 @click.option("--no-probe", is_flag=True, help="Do not probe the bundle from here.")

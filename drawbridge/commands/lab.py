@@ -72,20 +72,15 @@ def exec_(host: str, command: tuple[str, ...], timeout: float, lab: str) -> None
 @options.lab
 @options.json
 def status(lab: str, wants_json: bool) -> None:
-    """Show the region that runs on this machine, its stacks and its machines."""
-    region = labs.connect(lab)
-    state = region.status() if region else {}
-    records = list_records(region) if region else []
+    """Show the region that runs on this machine, its stacks and its machines; exit 1 if none runs."""
+    region = _connect(lab)
+    state = region.status()
+    records = list_records(region)
     if wants_json:
         stacks = [
             {"name": r.stack, "file": r.file, "region": r.aws_region, "clients": list(r.clients)} for r in records
         ]
-        output.print_line(output.as_json({**state, "stacks": stacks} if region else {}))
-    elif region is None:
-        others = [name for name in labs.running() if name != lab]
-        output.print_line("no lab runs on this machine; start one: make lab")
-        if others:
-            output.print_line(f"others run: {', '.join(others)}; name one with --lab")
+        output.print_line(output.as_json({**state, "stacks": stacks}))
     else:
         output.print_line(f"AWS API: {region.endpoint}\n")
         if records:
@@ -148,5 +143,7 @@ def _connect(lab: str) -> labs.Region:
     region = labs.connect(lab)
     if region is None:
         named = "" if lab == DEFAULT_LAB else f" named {lab}"
-        raise NotUp(f"no lab{named} runs on this machine")
+        others = [name for name in labs.running() if name != lab]
+        running = f"; others run: {', '.join(others)}; name one with --lab" if others else ""
+        raise NotUp(f"no lab{named} runs on this machine{running}")
     return region

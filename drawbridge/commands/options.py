@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from drawbridge.operate.stack_files import LAB, find_stack_file, list_stacks
+from drawbridge.operate.stack_files import LAB, STACK_NAME, STACK_NAME_REMEDY, find_stack_file, list_stacks
+from drawbridge.printable import shorten
 from images import DEFAULT_IMAGE, IMAGES
 from lab.paths import DEFAULT_LAB
 from settings.stack_file import stack_name
@@ -51,6 +52,27 @@ class HostAddress(click.ParamType[IPv4Address | IPv6Address]):
             self.fail(f"{value} is not a valid IPv4 or IPv6 address", param, ctx)
 
 
+class InputFile(click.ParamType[Path]):
+    """A file to read: a regular one, since reading a pipe waits for who may never write, and a device may not end."""
+
+    name = "file"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(str(value))
+        if reason := explain_unreadable(path):
+            self.fail(f"{shorten(str(path))} {reason}", param, ctx)
+        return path
+
+
+def explain_unreadable(path: Path) -> str:
+    """Return why a file cannot be read, such as `does not exist`; empty if it can."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "does not exist" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+    return "" if stat.S_ISREG(mode) else "is not a regular file"
+
+
 def of_account(command: F) -> F:
     """Add --stack and --region to a command."""
     return stack(region(command))
@@ -61,7 +83,7 @@ def login(command: F) -> F:
     identity = click.option(
         "-i",
         "--identity",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=InputFile(),
         help="Private SSH key; otherwise the lab's own, the SSH agent's or the usual files.",
     )
     user = click.option(
@@ -110,13 +132,15 @@ def stack_paths(ctx: click.Context, parameter: click.Parameter, values: tuple[st
 def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Path:
     """Return the path of the stack file that STACK names: a path as it is, or the file of a stack of that name."""
     path = Path(value)
-    path = path if path.suffix in {".yaml", ".yml"} or "/" in value else find_stack_file(value)
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        names, shown = ", ".join(list_stacks()) or "none", str(path)[:200]
-        reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
-        raise click.BadParameter(f"{shown} {reason}; stacks that have a file: {names}", ctx, parameter) from None
-    if not stat.S_ISREG(mode):
-        raise click.BadParameter(f"{path} is not a file; name a stack file, or a stack", ctx, parameter)
+    if path.suffix not in {".yaml", ".yml"} and "/" not in value:
+        if not STACK_NAME.fullmatch(value):
+            message = f"{shorten(value)!r} is not a valid stack name; {STACK_NAME_REMEDY}"
+            raise click.BadParameter(message, ctx, parameter)
+        path = find_stack_file(value)
+    reason = explain_unreadable(path)
+    if reason == "is not a regular file":
+        raise click.BadParameter(f"{path} {reason}; name a stack file, or a stack", ctx, parameter)
+    if reason:
+        names = ", ".join(list_stacks()) or "none"
+        raise click.BadParameter(f"{shorten(str(path))} {reason}; stacks that have a file: {names}", ctx, parameter)
     return path

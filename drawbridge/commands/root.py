@@ -5,15 +5,18 @@ import logging
 import os
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from drawbridge import errors
 from drawbridge.commands.lazy import LazyCommand, LazyGroup
-from drawbridge.printable import escape_controls
+from drawbridge.printable import escape_controls, shorten
 from lab.errors import (
     AlreadyUp,
     CommandFailed,
@@ -79,18 +82,37 @@ class Failure(click.ClickException):
 class RootGroup(LazyGroup):
     """Turns errors of the command, the lab and the system into one message and exit code 1, without a traceback."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _failures():  # --help and --version print from here
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _failures():
             return super().invoke(ctx)
-        except errors.DrawbridgeError as error:
-            raise Failure(str(error), error.remedy) from error
-        except LabError as error:
-            remedy = next(remedy for kind, remedy in LAB_REMEDIES if isinstance(error, kind))
-            raise Failure(str(error), remedy) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # click ends the command where nobody reads its output any more
-            raise _explain_system_error(error) from error
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Raise each error of the block as one of click's, with its control characters escaped."""
+    try:
+        yield
+    except errors.DrawbridgeError as error:
+        raise Failure(str(error), error.remedy) from error
+    except LabError as error:
+        remedy = next(remedy for kind, remedy in LAB_REMEDIES if isinstance(error, kind))
+        raise Failure(str(error), remedy) from error
+    except click.FileError as error:  # click opens files only to write them: options.InputFile is for reading
+        raise Failure(
+            f"{error.ui_filename} cannot be written: {error.message}", "name a file in a directory that exists"
+        ) from error
+    except click.UsageError as error:
+        if not isinstance(error, NoArgsIsHelpError):  # whose message is a help of many lines
+            error.message = escape_controls(error.message)  # type: ignore[misc]  # a copy would lose the error's class
+        raise
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # click ends the command where nobody reads its output any more
+        raise _explain_system_error(error) from error
 
 
 def _explain_system_error(error: OSError) -> Failure:
@@ -100,17 +122,13 @@ def _explain_system_error(error: OSError) -> Failure:
         Path.cwd()
     except FileNotFoundError:
         return Failure("the working directory does not exist any more", "change to another one, and run it again")
-    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
         if (stdout := sys.__stdout__) is not None and sys.stdout is stdout:
             # Python tries once more when it ends, and would print a traceback.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         return Failure(f"the output cannot be written: {reason}", "write it to another place")
-    where = f"{_shorten(str(error.filename))}: " if error.filename is not None else ""
+    where = f"{shorten(str(error.filename))}: " if error.filename is not None else ""
     return Failure(f"{where}{reason}", "see to it that this works, and run it again; --verbose says what was tried")
-
-
-def _shorten(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def installed_version() -> str:

@@ -10,7 +10,6 @@ The lab's modules are imported where a lab is looked for: only Linux can import 
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,8 +20,9 @@ import boto3
 
 from drawbridge import errors
 from drawbridge.operate.account import Account, Policy, dial, translate_aws_errors
-from drawbridge.operate.stack_files import LAB, configured_region
+from drawbridge.operate.stack_files import LAB, STACK_NAME, STACK_NAME_REMEDY, configured_region
 from drawbridge.operate.stack_records import load_record
+from drawbridge.printable import escape_controls
 from endpoint import endpoint_of, is_loopback, remote_endpoint
 from lab.errors import NotPermitted, NotUp
 from lab.paths import DEFAULT_LAB
@@ -31,8 +31,6 @@ from settings.regions import is_region_name, suggest_region
 
 if TYPE_CHECKING:
     from lab.region import Region
-
-STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def connect(
@@ -49,7 +47,7 @@ def connect(
     stack `lab` refuses, `AwsError` for a region that cannot exist, and `lab.errors.NotUp` where no lab runs.
     """
     if not STACK_NAME.fullmatch(stack):
-        raise errors.StackError(f"{stack!r} is not a valid stack name", "use at most 63 of a-z 0-9 . _ -")
+        raise errors.StackError(f"{stack!r} is not a valid stack name", STACK_NAME_REMEDY)
     running = _find_named_lab(environ)
     if stack == LAB:
         return _connect_lab(stack, region, running or _default_lab(environ), environ)
@@ -81,7 +79,9 @@ def _region_of(environ: Mapping[str, str]) -> str | None:
 def _check_region(name: str | None) -> str | None:
     """Return the name of a region, or None; raises `AwsError` for one that AWS cannot have."""
     if name and not is_region_name(name):
-        raise errors.AwsError(f"{name} is not a valid AWS region", f"did you mean {suggest_region(name)}?")
+        raise errors.AwsError(
+            f"{escape_controls(name)} is not a valid AWS region", f"did you mean {suggest_region(name)}?"
+        )
     return name
 
 

@@ -1,6 +1,7 @@
 """Find stack files: by path, in the Pulumi project of the working directory, or in this checkout."""
 
 import errno
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from settings.stack_file import read_stack_file
 from settings.stack_yaml import StackYamlError, load_yaml
 
 LAB = "lab"
+#: Names that a stack may have to be looked for.
+STACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+STACK_NAME_REMEDY = "use at most 63 of a-z 0-9 . _ -"
 """The stack of the region on this machine."""
 
 CHECKOUT = Path(__file__).resolve().parents[2]

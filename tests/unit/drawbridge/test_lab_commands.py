@@ -392,12 +392,14 @@ def test_exec_in_a_machine_that_is_not_there() -> None:
 
 def test_status_and_exec_and_down_where_no_lab_runs(region: SimpleNamespace) -> None:
     region.connect = lambda name: None
-    assert "no lab runs" in run("status").stdout
-    assert json.loads(run("status", "--json").stdout) == {}
+    for options in ((), ("--json",)):
+        result = run("status", *options)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "Error: no lab runs on this machine\n  -> " in result.stderr
     result = run("exec", "alice", "--", "true")
     assert (result.exit_code, "make lab" in result.stderr) == (1, True)
     region.running = lambda: ["try1a2b3c"]
-    assert "others run: try1a2b3c" in run("status").stdout
+    assert "others run: try1a2b3c" in run("status").stderr
     region.down = lambda name: False
     assert run("down").stdout == "there was no lab to remove\n"
 

@@ -5,6 +5,7 @@ Does not prove how long a start takes, only what it leaves out.
 
 import ast
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,8 +139,9 @@ def test_a_project_file_that_cannot_be_read(repository: Path, monkeypatch: pytes
 def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     """A full device, a closed output, and a working directory that was removed."""
 
-    def run(script: str) -> tuple[int, str]:
-        command = [str(Path(sys.executable).with_name("drawbridge")), "stack", "cost", "lab", "--json"]
+    def run(script: str, *arguments: str) -> tuple[int, str]:
+        arguments = arguments or ("stack", "cost", "lab", "--json")
+        command = [str(Path(sys.executable).with_name("drawbridge")), *arguments]
         shell = ["bash", "-c", script, "bash", *command]
         done = subprocess.run(shell, capture_output=True, text=True, cwd=tmp_path, timeout=60)
         return done.returncode, done.stderr
@@ -147,7 +149,11 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert run('"$@" >/dev/null') == (0, ""), "the control"
     full = "Error: the output cannot be written: No space left on device\n  -> write it to another place\n"
     assert run('"$@" >/dev/full') == (1, full)
-    assert run('"$@" >&-') == (0, "")
+    for arguments in (("--help",), ("--version",), ("map", "lab", "--output", "/dev/full")):
+        assert run('"$@" >/dev/full', *arguments) == (1, full), arguments
+    closed = "Error: the output cannot be written: standard output is closed\n  -> write it to another place\n"
+    assert run('"$@" >&-') == (1, closed)
+    assert run('"$@" >&-', "--help") == (1, closed)
     code, said = run('mkdir gone && cd gone && rmdir ../gone && "$@"')
     assert (code, said.splitlines()[0]) == (1, "Error: the working directory does not exist any more")
 
@@ -157,17 +163,66 @@ def test_a_stack_that_is_no_file_is_named_with_the_reason(tmp_path: Path) -> Non
         path = tmp_path / f"{name}.yaml"
         {"fifo": os.mkfifo, "loop": lambda path: path.symlink_to(path), "directory": Path.mkdir}[name](path)
     reasons = {
-        "fifo.yaml": "fifo.yaml is not a file; name a stack file, or a stack",
-        "directory.yaml": "directory.yaml is not a file",
+        "fifo.yaml": "fifo.yaml is not a regular file; name a stack file, or a stack",
+        "directory.yaml": "directory.yaml is not a regular file",
         "loop.yaml": "cannot be read (Too many levels of symbolic links)",
-        "a" * 5000: "cannot be read (File name too long)",
+        "a" * 300: "is not a valid stack name; use at most 63 of a-z 0-9 . _ -",
+        "a\nb\x1b[2J": r"'a\nb\x1b[2J' is not a valid stack name",
+        "a\nb.yaml": r"a\nb.yaml does not exist",
         "none.yaml": "none.yaml does not exist; stacks that have a file: ",
     }
     for name, reason in reasons.items():
         stack = str(tmp_path / name) if name.endswith(".yaml") else name
         result = CliRunner().invoke(cli, ["stack", "check", stack])
         assert (result.exit_code, reason in result.stderr) == (2, True), result.stderr
-        assert len(result.stderr) < 1000
+        assert len(result.stderr) < 1000 and len(result.stderr.splitlines()) == 4
+
+
+def test_a_group_without_a_command_shows_its_help_in_lines() -> None:
+    assert "\n  cost " in CliRunner().invoke(cli, ["stack"]).stderr
+
+
+def test_a_region_with_control_characters_is_shown_on_one_line() -> None:
+    result = CliRunner().invoke(cli, ["stack", "list"], env={"AWS_REGION": "eu\nwest\x1b[2J"})
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 2)
+    assert r"Error: eu\nwest\x1b[2J is not a valid AWS region" in result.stderr
+
+
+def test_a_drawing_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none" / "x.svg", "No such file or directory"), (tmp_path, "Is a directory")):
+        result = CliRunner().invoke(cli, ["map", "lab", "--output", str(path)])
+        expected = f"Error: {path} cannot be written: {reason}\n  -> name a file in a directory that exists\n"
+        assert (result.exit_code, result.stderr) == (1, expected)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "loop", "directory", "device", "socket", "none"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("gateway", "probe"),
+        ("gateway", "doctor", "alice", "--bundle"),
+        ("gateway", "doctor", "alice", "--machine"),
+        ("gateway", "logs", "--identity"),
+        ("stack", "restore"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_to_read_that_is_no_regular_file_is_refused(command: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+    path = Path("/dev/zero") if kind == "device" else tmp_path / kind
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "loop":
+            path.symlink_to(path)
+        case "directory":
+            path.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
+    reasons = {"loop": "cannot be read (Too many levels of symbolic links)", "none": "does not exist"}
+    result = CliRunner().invoke(cli, [*command, str(path)])
+    assert result.exit_code == 2
+    assert f": {path} {reasons.get(kind, 'is not a regular file')}\n" in result.stderr
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in LAB_REMEDIES])

@@ -345,5 +345,5 @@ def test_files_that_are_no_backups_are_refused_and_write_nothing(case: str, save
 
 def test_a_file_that_is_missing_is_one_error(file: Path) -> None:
     done = run("restore", str(file), "--region", SECOND)
-    assert done.exit_code == 1
-    assert f"{file}: No such file or directory" in done.output
+    assert done.exit_code == 2
+    assert f"{file} does not exist" in done.output
