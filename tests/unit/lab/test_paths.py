@@ -55,7 +55,8 @@ def test_a_name_outside_of_a_labs_own_directory_is_refused(
     """A lab's directory is removed with it: without a name it would be that of all labs."""
     paths = LabPaths(tmp_path / "labs", tmp_path / "run")
     monkeypatch.setattr(region, "PATHS", paths)
-    monkeypatch.setattr(region, "_clean_up", lambda name: pytest.fail(f"removes {paths.root / name}"))
+    # Whatever a command removes or starts, it does under this lock.
+    monkeypatch.setattr(region, "_open_lock", lambda path: pytest.fail(f"creates {path}"))
     monkeypatch.setattr(region, "require_privileges", lambda: None)
     with pytest.raises(InvalidName, match="is not a valid name of a lab"):
         command(name)
