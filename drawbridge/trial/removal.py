@@ -42,16 +42,19 @@ def _destroy(deployed: Deployment, progress: Progress) -> list[Leftover]:
         try:
             create_engine(region, stack, deployed.record.config, progress).destroy()
         except EngineError as error:
-            raise errors.DeploymentError(
-                str(error),
-                f"see {region.directory}/log, then run it again, or take the region down: drawbridge lab down",
-            ) from error
+            raise errors.DeploymentError(str(error), _name_remedy(str(error), region)) from error
     remove_adopted(region, deployed.record, deployed.settings.region)
     region.wait_reconciled()
     left = [*find_leftovers(deployed.account), *_find_started(deployed)]
     if not left:
         remove_record(region, stack)
     return left
+
+
+def _name_remedy(failure: str, region: Region) -> str:
+    if "DependencyViolation" in failure:
+        return "first terminate the instances and delete the network interfaces that you made there; then run it again"
+    return f"see {region.directory}/log, then run it again, or take the region down: drawbridge lab down"
 
 
 def remove_client(deployed: Deployment, client: str) -> None:

@@ -126,6 +126,35 @@ class Inventory:
                     return str(subnet.availability_zone)
         return None
 
+    def list_subnet_interfaces(self, subnet: str) -> tuple[str, ...]:
+        """Return the network interfaces in a subnet."""
+        return tuple(str(interface.id) for interface in self._list_interfaces() if interface.subnet.id == subnet)
+
+    def list_group_users(self, group: str) -> tuple[str, ...]:
+        """Return the network interfaces with a security group, and the other groups whose rules name it."""
+        interfaces = (entry for entry in self._list_interfaces() if group in [each.id for each in entry.group_set])
+        peers = (
+            peer
+            for groups in self._ec2.groups.values()
+            for peer in groups.values()
+            if peer.id != group
+            and any(rule.source_group.get("GroupId") == group for rule in (*peer.ingress_rules, *peer.egress_rules))
+        )
+        return tuple(str(user.id) for user in (*interfaces, *peers))
+
+    def list_vpc_dependents(self, vpc: str) -> tuple[str, ...]:
+        """Return what a VPC has of internet gateways and of its own security groups and network ACLs."""
+        gateways = (entry for entry in self._ec2.internet_gateways.values() if entry.vpc and entry.vpc.id == vpc)
+        groups = (group for group in self._ec2.groups.get(vpc, {}).values() if group.name != "default")
+        acls = (acl for acl in self._ec2.network_acls.values() if acl.vpc_id == vpc and not acl.default)
+        return tuple(str(entry.id) for entry in (*gateways, *groups, *acls))
+
+    def _list_interfaces(self) -> Iterator[Any]:
+        """Yield moto's interfaces but those that it still attaches to instances which have been terminated."""
+        for interface in self._ec2.enis.values():
+            if interface.instance is None or interface.instance.state != "terminated":
+                yield interface
+
     def list_architectures(self, instance_type: str) -> tuple[str, ...]:
         """Return the processor architectures of an instance type; none for an unknown type."""
         return tuple(INSTANCE_TYPES.get(instance_type, {}).get("ProcessorInfo", {}).get("SupportedArchitectures", ()))

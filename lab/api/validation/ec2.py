@@ -66,6 +66,33 @@ def check_subnet_range(request: ApiRequest, _: Inventory) -> ApiError | None:
     return ApiError("InvalidSubnet.Range", f"The CIDR '{text}' is invalid.")
 
 
+def check_vpc_empty(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse to delete a VPC with an internet gateway, or a security group or network ACL beside its default ones.
+
+    moto refuses one that has subnets or route tables.
+    """
+    identity = request.parameters.get("VpcId", "")
+    if not inventory.list_vpc_dependents(identity):
+        return None
+    return ApiError("DependencyViolation", f"The vpc '{identity}' has dependencies and cannot be deleted.")
+
+
+def check_subnet_empty(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse to delete a subnet that has network interfaces."""
+    identity = request.parameters.get("SubnetId", "")
+    if not inventory.list_subnet_interfaces(identity):
+        return None
+    return ApiError("DependencyViolation", f"The subnet '{identity}' has dependencies and cannot be deleted.")
+
+
+def check_group_unused(request: ApiRequest, inventory: Inventory) -> ApiError | None:
+    """Refuse to delete a security group that an interface has, or that a rule of another group names."""
+    identity = request.parameters.get("GroupId", "")
+    if not inventory.list_group_users(identity):
+        return None
+    return ApiError("DependencyViolation", f"resource {identity} has a dependent object")
+
+
 # --- network interfaces -----------------------------------------------------------------------------------------------
 
 _IPV6_SOURCES = ("Ipv6Addresses", "Ipv6AddressCount", "Ipv6Prefixes", "Ipv6PrefixCount")
@@ -250,6 +277,9 @@ _RULE_ACTIONS = (
 RULES = (
     Ec2Rule(("CreateVpc", "AssociateVpcCidrBlock"), check_vpc_range),
     Ec2Rule(("CreateSubnet",), check_subnet_range),
+    Ec2Rule(("DeleteVpc",), check_vpc_empty),
+    Ec2Rule(("DeleteSubnet",), check_subnet_empty),
+    Ec2Rule(("DeleteSecurityGroup",), check_group_unused),
     Ec2Rule(("RunInstances", "CreateNetworkInterface"), check_single_ipv6_source),
     Ec2Rule(("RunInstances", "DeleteNetworkInterface", "AttachNetworkInterface"), check_interface_unused),
     Ec2Rule(("RunInstances", "ModifyInstanceAttribute"), check_instance_type),

@@ -1,6 +1,8 @@
 """Trials are chosen by what a stack's settings say. Does not prove what a trial checks: tests/lab runs them."""
 
+import contextlib
 import hashlib
+import re
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
@@ -14,12 +16,13 @@ import pytest
 from drawbridge import errors
 from drawbridge.operate.stack_files import CHECKOUT, find_stack_file, list_stacks
 from drawbridge.operate.stack_records import StackRecord, list_records, name_machine, save_record
-from drawbridge.trial import deployment, hosts, routed, run
+from drawbridge.trial import deployment, hosts, removal, routed, run
 from drawbridge.trial.admin import list_admin_addresses
 from drawbridge.trial.deployment import adapt_to_lab, choose_clients
 from drawbridge.trial.hosts import public_address
 from drawbridge.trial.routed import list_pairs
 from drawbridge.trial.run import TRIALS, StackFile, trials_of
+from engine.engine import EngineError
 from lab.errors import LabError
 from lab.region import Region
 from settings.model import Client, Settings
@@ -157,6 +160,41 @@ def test_the_administrator_s_addresses_are_those_that_may_use_ssh() -> None:
 
 def region_of(directory: Path) -> Region:
     return Region("lab", directory, 4700, "token", {})
+
+
+@pytest.mark.parametrize(
+    ("failure", "remedy"),
+    [
+        (
+            "aws:ec2/subnet:Subnet private: DependencyViolation: The subnet 'subnet-1' has dependencies and cannot be "
+            "deleted.",
+            "first terminate the instances and delete the network interfaces that you made there",
+        ),
+        ("aws:ec2/subnet:Subnet private: InternalError", "drawbridge lab down"),
+    ],
+)
+def test_a_failed_removal_keeps_the_record_and_names_the_remedy(
+    failure: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise EngineError(failure)
+
+    directory, record = region_of(tmp_path), StackRecord(stack="lab")
+    save_record(directory, record)
+    (directory.stacks / "lab.json").touch()
+    region: Any = SimpleNamespace(
+        directory=directory.directory, stacks=directory.stacks, status=lambda: {"hosts": [], "sites": []}
+    )
+    deployed: Any = SimpleNamespace(
+        region=region, settings=settings_of("lab"), record=record, client=lambda service: None,
+        environment=contextlib.nullcontext,
+    )  # fmt: skip
+    monkeypatch.setattr(removal, "load_deployment", lambda region, stack: deployed)
+    monkeypatch.setattr(removal, "create_engine", lambda *_: SimpleNamespace(destroy=fail))
+    with pytest.raises(errors.DeploymentError, match=re.escape(failure)) as failed:
+        removal.destroy_stack(region, "lab", lambda _: None)
+    assert remedy in failed.value.remedy
+    assert list_records(directory) == [record]
 
 
 def test_machines_of_two_stacks_have_names_that_do_not_clash(tmp_path: Path) -> None:

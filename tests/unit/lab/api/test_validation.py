@@ -142,6 +142,62 @@ def test_an_interface_is_attached_once(aws: JudgedAws, subnet: str) -> None:
     ec2.delete_network_interface(NetworkInterfaceId=unused)
 
 
+def test_a_subnet_with_an_interface_stays(aws: JudgedAws, subnet: str) -> None:
+    ec2, text = aws.client("ec2"), f"The subnet '{subnet}' has dependencies and cannot be deleted."
+    unused = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    refused(lambda: ec2.delete_subnet(SubnetId=subnet), "DependencyViolation", text)
+    ec2.delete_network_interface(NetworkInterfaceId=unused)
+    instance = launch(ec2, subnet)
+    refused(lambda: ec2.delete_subnet(SubnetId=subnet), "DependencyViolation", text)
+    ec2.terminate_instances(InstanceIds=[instance])
+    ec2.delete_subnet(SubnetId=subnet)
+
+
+def test_a_security_group_in_use_stays(aws: JudgedAws, subnet: str) -> None:
+    ec2 = aws.client("ec2")
+    vpc = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
+    group, other = (
+        ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"] for name in ("used", "other")
+    )
+    delete, text = functools.partial(ec2.delete_security_group, GroupId=group), f"resource {group} has a dependent"
+    interface = ec2.create_network_interface(SubnetId=subnet, Groups=[group])["NetworkInterface"]["NetworkInterfaceId"]
+    refused(delete, "DependencyViolation", text)
+    ec2.delete_network_interface(NetworkInterfaceId=interface)
+    rule: dict[str, Any] = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
+    for user in (other, group):
+        ec2.authorize_security_group_ingress(GroupId=user, IpPermissions=[rule])
+    refused(delete, "DependencyViolation", text)
+    ec2.revoke_security_group_ingress(GroupId=other, IpPermissions=[rule])
+    delete()  # that it names itself does not count
+
+
+def _attach_gateway(ec2: Any, vpc: str) -> Call:
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    return partial(ec2.detach_internet_gateway, InternetGatewayId=gateway, VpcId=vpc)
+
+
+def _make_group(ec2: Any, vpc: str) -> Call:
+    group = ec2.create_security_group(GroupName="g", Description="g", VpcId=vpc)["GroupId"]
+    return partial(ec2.delete_security_group, GroupId=group)
+
+
+def _make_acl(ec2: Any, vpc: str) -> Call:
+    acl = ec2.create_network_acl(VpcId=vpc)["NetworkAcl"]["NetworkAclId"]
+    return partial(ec2.delete_network_acl, NetworkAclId=acl)
+
+
+@pytest.mark.parametrize("add", [_attach_gateway, _make_group, _make_acl])
+def test_a_vpc_that_is_not_empty_stays(aws: JudgedAws, add: Callable[[Any, str], Call]) -> None:
+    ec2 = aws.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    remove = add(ec2, vpc)
+    text = f"The vpc '{vpc}' has dependencies and cannot be deleted."
+    refused(lambda: ec2.delete_vpc(VpcId=vpc), "DependencyViolation", text)
+    remove()
+    ec2.delete_vpc(VpcId=vpc)
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "text"),
     [
