@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import boots, clients, gaps, growth, lab, links, scaling, throughput
+from bench import boots, clients, gaps, growth, lab, links, scaling, throughput, waits
 from bench.programs import OF_TUNNELS, require_programs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +57,7 @@ def main() -> int:
         throughput.measure_throughput(),
         clients.measure_clients(),
         scaling.render_scaling(scaling.measure_scaling()),
+        waits.report_waits(),
         growth.measure_growth(),
         lab.measure_lab(),
         boots.measure_boots(),

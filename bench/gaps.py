@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from bench.page import render_goal
 from drawbridge.operate import image_build
 from drawbridge.trial.bond_measure import measure_loss
 from drawbridge.trial.deployment import Deployment, deploy
@@ -51,10 +52,11 @@ def measure_gaps(times: int = TIMES) -> Iterator[str]:
                 run_checked(host, "systemctl", "restart", f"openvpn-client@{client}")
                 for fault, seconds, cause in _faults(deployed, raw):
                     gaps = [_measure_gap(deployed, client, seconds, cause) for _ in range(times)]
+                    middle = statistics.median(gaps)
                     yield (
-                        f"{statistics.median(gaps):8.1f} s  {topology}, {protocol}: {fault}, median of {times} "
-                        f"({min(gaps):.1f} to {max(gaps):.1f} s; goal: under {GOALS[fault]} s; load of the machine "
-                        f"{os.getloadavg()[0]:.0f})"
+                        f"{middle:8.1f} s  {topology}, {protocol}: {fault}, median of {times} "
+                        f"({min(gaps):.1f} to {max(gaps):.1f} s; {render_goal(middle, GOALS[fault])}; load of "
+                        f"the machine {os.getloadavg()[0]:.0f})"
                     )
 
 

@@ -188,8 +188,18 @@ def _wait(condition: Callable[[], bool], log: Path) -> None:
 
 def cpu_seconds(pids: tuple[int, ...]) -> float:
     """Return the processor time of processes and the kernel's for them, with children that ended. Source: proc(5)."""
+    return sum(sum(times) for times in _read_times(pids))
+
+
+def user_seconds(pids: tuple[int, ...]) -> float:
+    """Return the processor time of processes without the kernel's, with children that ended. Source: proc(5)."""
+    return sum(user + of_children for user, _, of_children, _ in _read_times(pids))
+
+
+def _read_times(pids: tuple[int, ...]) -> list[list[float]]:
+    """Return seconds of each process: its own, the kernel's for it, and both of its children that ended."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    return sum(sum(map(int, field[11:15])) for field in fields) / os.sysconf("SC_CLK_TCK")
+    return [[int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in field[11:15]] for field in fields]
 
 
 def resident(pids: tuple[int, ...]) -> int:

@@ -1,7 +1,12 @@
-"""Replace a report in a page, and render the figures that are kept beside it."""
+"""Render goals and figures, and replace a report in a page."""
 
 import json
 from collections.abc import Iterable
+
+
+def render_goal(seconds: float, goal: float) -> str:
+    """Return the words of a goal in seconds, marked if it is not reached."""
+    return f"goal: under {goal:g} s" + (", short" if seconds >= goal else "")
 
 
 def render_figures(figures: Iterable[object]) -> str:

@@ -18,7 +18,7 @@ PAGE = ROOT / "docs/benchmarks.md"
 
 
 @pytest.mark.allow_subprocess
-@pytest.mark.parametrize("module", ["clients", "scaling"])
+@pytest.mark.parametrize("module", ["clients", "scaling", "waits"])
 def test_the_report_is_that_of_the_figures(module: str, tmp_path: Path) -> None:
     page, figures = tmp_path / "page.md", ROOT / f"docs/benchmarks-{module}.json"
     page.write_text(PAGE.read_text())
