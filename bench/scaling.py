@@ -19,9 +19,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
-from bench.gateway_processes import Gateway, Issuer, cpu_seconds, running_gateway
+from bench.gateway_processes import Gateway, Issuer, cpu_seconds, running_gateway, user_seconds
 from bench.page import render_figures, replace_report
 from bench.programs import OF_TUNNELS, require_programs
 from bench.throughput import HOST, MOVE, SERVE, VPC
@@ -50,6 +50,10 @@ class Flow:
     """Mbit/s of all clients together, the mean of both ways."""
     used: float
     """Share of their stand-in processors that the processes used."""
+    user: float
+    """CPU-seconds of the processes' own code for 1 GB that they carried."""
+    cost: float
+    """The same with the kernel's. That has what the kernel does for the receiving end in a sender's time."""
 
 
 def hash_source(address: IPv4Address) -> int:
@@ -116,8 +120,8 @@ class Wires:
         undo.callback(serving.kill)
         assert serving.stdout and serving.stdout.readline() == "ready\n"
 
-    def move(self, way: str, seconds: float) -> float:
-        """Move bytes between all clients and the host at once; return the Mbit/s of all together."""
+    def move(self, way: str, seconds: float) -> tuple[int, float]:
+        """Move bytes between all clients and the host at once; return how many, and the Mbit/s of all together."""
         with ExitStack() as undo:
             movers = []
             for client in self.clients:
@@ -125,7 +129,8 @@ class Wires:
                 movers.append(undo.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)))
                 undo.callback(movers[-1].kill)
             results = [mover.communicate(timeout=seconds + 60)[0].split()[1:] for mover in movers]
-        return sum(int(count) * 8 / float(duration) / 1e6 for count, duration in results)
+        moved = [(int(count), float(duration)) for count, duration in results]
+        return sum(count for count, _ in moved), sum(count * 8 / duration / 1e6 for count, duration in moved)
 
 
 def _join(left: NetworkNamespace, name: str, address: str, right: NetworkNamespace, far: str, far_address: str) -> None:
@@ -154,11 +159,12 @@ def measure_flow(wires: Wires, processes: int, share: float, seconds: float) -> 
         _check_spread(gateway)
         for number, pid in enumerate(gateway.pids):
             undo.enter_context(limited_processor(str(number), pid, share))
-        wires.move("up", 1)
-        begin, before = time.monotonic(), cpu_seconds(gateway.pids)
-        rate = sum(wires.move(way, seconds) for way in ("up", "down")) / 2
-        used = (cpu_seconds(gateway.pids) - before) / (time.monotonic() - begin) / share / processes
-        return Flow(processes, load, rate, used)
+        wires.move("up", 1)  # Its connections and buffers grow first.
+        begin, before, user = time.monotonic(), cpu_seconds(gateway.pids), user_seconds(gateway.pids)
+        (up, rate_up), (down, rate_down) = (wires.move(way, seconds) for way in ("up", "down"))
+        spent, user = cpu_seconds(gateway.pids) - before, user_seconds(gateway.pids) - user
+        used, moved = spent / (time.monotonic() - begin) / share / processes, (up + down) / 1e9
+        return Flow(processes, load, (rate_up + rate_down) / 2, used, user / moved, spent / moved)
 
 
 def _connect(directory: Path, namespace: NetworkNamespace, name: str, bundle: str, undo: ExitStack) -> None:
@@ -190,21 +196,37 @@ def measure_scaling(rounds: int = ROUNDS, seconds: float = SECONDS, share: float
 
 def render_scaling(flows: list[Flow]) -> Iterator[str]:
     """Yield the lines of Markdown that hold the figures; what falls short of the goal is marked."""
-    single = [flow.rate for flow in flows if flow.processes == 1]
-    yield "| processes | Mbit/s | share of its stand-ins that they used | per process, to a single one (goal: 0.9) |"
+    single = [flow for flow in flows if flow.processes == 1]
+    yield "| processes | Mbit/s | share of stand-ins used | CPU-seconds per GB, own code's | with the kernel's |"
+    yield "| --- | --- | --- | --- | --- |"
+    groups = {processes: [flow for flow in flows if flow.processes == processes] for processes in PROCESSES}
+    for processes, chosen in groups.items():
+        figures = [(flow.rate, flow.used, flow.user, flow.cost) for flow in chosen]
+        rate, used, user, cost = map(median, zip(*figures, strict=True))
+        yield f"| {processes} | {rate:.0f} | {used:.2f} | {user:.1f} | {cost:.1f} |"
+    yield ""
+    yield f"| to one alone (goal: {GOAL}) | Mbit/s of each | bytes per CPU-second, own code's | with the kernel's |"
     yield "| --- | --- | --- | --- |"
-    for processes in PROCESSES:
-        chosen = [flow for flow in flows if flow.processes == processes]
-        ratios = [flow.rate / processes / alone for flow, alone in zip(chosen, single, strict=True)]
-        short = ", **short**" if median(ratios) < GOAL else ""
-        rate, used = median(flow.rate for flow in chosen), median(flow.used for flow in chosen)
-        yield (
-            f"| {processes} | {rate:.0f} | {used:.2f} | "
-            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){short} |"
+    for processes, chosen in groups.items():
+        pairs = list(zip(chosen, single, strict=True))
+        cells = (
+            [flow.rate / processes / alone.rate for flow, alone in pairs],
+            [alone.user / flow.user for flow, alone in pairs],
+            [alone.cost / flow.cost for flow, alone in pairs],
         )
+        yield f"| {processes} | {' | '.join(map(_render_ratios, cells))} |"
     yield ""
     loads = [flow.load for flow in flows]
-    yield f"The load of the machine was {min(loads):.1f} to {max(loads):.1f}, in {len(single)} rounds."
+    yield (
+        f"Medians, and the middle half of {len(single)} rounds; the load of the machine was {min(loads):.1f} to "
+        f"{max(loads):.1f}."
+    )
+
+
+def _render_ratios(ratios: list[float]) -> str:
+    """Return the median of at least two ratios and their middle half; marked if the median falls short of the goal."""
+    low, middle, high = quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})" + (", **short**" if middle < GOAL else "")
 
 
 def main() -> None:
