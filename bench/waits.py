@@ -32,7 +32,7 @@ TRY_GOAL = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """How long something took, once."""
+    """The seconds that something took, once."""
 
     name: str
     seconds: float
