@@ -38,7 +38,7 @@ LAB_REMEDIES: tuple[tuple[type[LabError], str], ...] = (
     (AlreadyUp, "see what runs: drawbridge lab status; take it down: drawbridge lab down"),
     (InTransition, "wait until the other command has ended"),
     (PortInUse, "stop what listens on that port: ss -ltnp names it"),
-    (NotUp, "clean up: drawbridge lab down; start one: make lab"),
+    (NotUp, "start one: make lab; clean up after one that was killed: drawbridge lab down"),
     (MachineDown, "wait until it is up again: drawbridge lab status"),
     (NotInstalled, "install what the lab needs: make setup"),
     (CommandFailed, "clean up: drawbridge lab down"),

@@ -1,5 +1,6 @@
 """Destroy a stack of a region on this machine with all that was started for it, and list what is left."""
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -116,7 +117,9 @@ def _terminate_private_hosts(deployed: Deployment) -> None:
     for machine in _private_machines(deployed):
         prefixes = [{"Name": "group-name", "Values": [f"{machine}-*"]}]
         for group in ec2.describe_security_groups(Filters=prefixes)["SecurityGroups"]:
-            ec2.delete_security_group(GroupId=group["GroupId"])
+            # A machine of another stack may be called private-host-STACK.
+            if re.fullmatch(r"[0-9a-f]{8}", group["GroupName"].removeprefix(f"{machine}-")):
+                ec2.delete_security_group(GroupId=group["GroupId"])
 
 
 def _find_private_hosts(deployed: Deployment) -> Iterator[dict[str, Any]]:
