@@ -111,7 +111,7 @@ def running_gateway(namespace: NetworkNamespace, directory: Path, tunnel: Tunnel
         first = tunnel.processes[0].adapter
         _run(namespace, "ip", "address", "add", f"{tunnel.layout.address}/{tunnel.pool.prefixlen}", "dev", first)
         _run(namespace, "sysctl", "-q", "-e", "-p", str(directory / "root/etc/sysctl.d/90-drawbridge.conf"))
-        undo.enter_context(receive_buffers_allowed(tunnel.receive_buffer))
+        undo.enter_context(receive_buffers_allowed(tunnel.receive_buffer or 0))
         _run(namespace, "nft", "-f", str(directory / "root/etc/drawbridge/nftables.conf"))
         undo.callback(_run, namespace, "nft", "flush", "ruleset")
         pids = []

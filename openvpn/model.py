@@ -229,13 +229,14 @@ class Tunnel:
         return min(max(15, 60 * self.pool.num_addresses // 2048), 60)
 
     @property
-    def receive_buffer(self) -> int:
+    def receive_buffer(self) -> int | None:
         """Bytes of packets that wait for a process over UDP: as many as all clients send when they come at once.
 
-        A packet that does not fit is sent again after 2, 4, 8 and 16 seconds. More would only delay everybody's
-        packets where the processor is the limit.
+        A packet that does not fit is sent again after 2, 4, 8 and 16 seconds. None, the system's default, up to a /24:
+        more waiting packets cost processor time and delay.
         """
-        return min(max(212_992, 2048 * self.pool.num_addresses), 4 << 20)
+        addresses = self.pool.num_addresses
+        return min(2048 * addresses, 4 << 20) if addresses > 256 else None
 
     @property
     def blocks_ipv6(self) -> bool:

@@ -94,8 +94,9 @@ def _server_options(tunnel: Tunnel, process: ServerProcess, paths: Paths) -> Ite
         # With it a packet is dropped where the write would wait, so it is for a gateway, whose network is faster than
         # OpenVPN, and not in profiles. 2.7 ignores the option.
         yield "fast-io"
-        # The kernel allows it by net.core.rmem_max (sysctl).
-        yield f"rcvbuf {tunnel.receive_buffer}"
+        if tunnel.receive_buffer:
+            # The kernel allows it by net.core.rmem_max (sysctl).
+            yield f"rcvbuf {tunnel.receive_buffer}"
     # The user that the process runs as cannot open keys and device again.
     yield "persist-key"
     yield "persist-tun"

@@ -18,8 +18,9 @@ def render_sysctl(tunnel: Tunnel) -> str:
 
 def _settings(tunnel: Tunnel) -> Iterator[tuple[str, int]]:
     yield from _SETTINGS
-    # The largest buffer that OpenVPN may have for packets that arrive. A network namespace has no such key.
-    yield "-net.core.rmem_max", max(tunnel.receive_buffer, _DEFAULT_RMEM_MAX)
+    if tunnel.receive_buffer:
+        # The largest buffer that OpenVPN may have for packets that arrive. A network namespace has no such key.
+        yield "-net.core.rmem_max", tunnel.receive_buffer
     if tunnel.ipv6:
         yield "net.ipv6.conf.all.forwarding", 1
     if tunnel.layout.is_segment:
@@ -28,7 +29,6 @@ def _settings(tunnel: Tunnel) -> Iterator[tuple[str, int]]:
         yield from ((f"-net.bridge.bridge-nf-call-{family}", 0) for family in ("iptables", "ip6tables", "arptables"))
 
 
-_DEFAULT_RMEM_MAX = 212_992
 #: The kernel combines `all` with an interface's own value, and interfaces that come later start with `default`.
 _EVERY = ("all", "default")
 _SETTINGS = (

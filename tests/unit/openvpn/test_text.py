@@ -88,7 +88,6 @@ tun-mtu 1440
 mssfix 0
 mtu-disc no
 fast-io
-rcvbuf 524288
 persist-key
 persist-tun
 management /run/openvpn-server/mgmt.sock unix
@@ -127,7 +126,6 @@ def test_over_tcp_the_connection_s_end_is_the_farewell() -> None:
         "connect-freq-initial 100000 10",
         "mtu-disc no",
         "fast-io",
-        "rcvbuf 524288",
     }
     assert profile ^ set(options(render_profile(plain, REMOTE, SERVER))) == {
         "proto tcp",
@@ -333,7 +331,6 @@ net.ipv4.conf.all.accept_redirects = 0
 net.ipv4.conf.default.accept_redirects = 0
 net.ipv4.conf.all.accept_source_route = 0
 net.ipv4.conf.default.accept_source_route = 0
--net.core.rmem_max = 524288
 """
     )
 
