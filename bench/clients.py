@@ -21,7 +21,8 @@ from pathlib import Path
 
 from bench.clients_report import Rush, render_rushes
 from bench.gateway_processes import Issuer, cpu_seconds, resident, running_gateway
-from bench.page import render_figures, replace_report
+from bench.namespaces import join, run
+from bench.page import add_options, keep_report
 from bench.programs import OF_TUNNELS, require_programs
 from openvpn.listener import Listener
 from openvpn.model import Tunnel, TunnelClient
@@ -101,28 +102,20 @@ def measure_rush(processes: int, count: int, each: int = 1, wait: float = PATIEN
 
 def _join(clients: NetworkNamespace, gateway: NetworkNamespace) -> None:
     """Join the clients' namespace to the gateway's; every address of `SOURCES` is there."""
-    ends = ("netns", f"{clients.holder}", "type", "veth", "peer", "name", "up0", "netns", f"{gateway.holder}")
-    subprocess.run(["ip", "link", "add", "up0", *ends], check=True)
-    for namespace, address in ((clients, NEAR), (gateway, GATEWAY)):
-        _run(namespace, "ip", "address", "add", f"{address}/30", "dev", "up0")
-        _run(namespace, "ip", "link", "set", "up0", "up")
-    _run(clients, "ip", "route", "add", "local", str(SOURCES), "dev", "lo")
-    _run(gateway, "ip", "route", "add", str(SOURCES), "via", NEAR)
-
-
-def _run(namespace: NetworkNamespace, *argv: str) -> str:
-    return subprocess.run(namespace.enter(*argv), capture_output=True, text=True, timeout=30, check=True).stdout
+    join(clients, "up0", f"{NEAR}/30", gateway, "up0", f"{GATEWAY}/30")
+    run(clients, "ip", "route", "add", "local", str(SOURCES), "dev", "lo")
+    run(gateway, "ip", "route", "add", str(SOURCES), "via", NEAR)
 
 
 def _count_limited(namespace: NetworkNamespace) -> int:
     """Return the first packets that the filter's limit for each address has dropped."""
-    listed = json.loads(_run(namespace, "nft", "-j", "list", "counter", "inet", "drawbridge", "sessions"))
+    listed = json.loads(run(namespace, "nft", "-j", "list", "counter", "inet", "drawbridge", "sessions"))
     return next(int(entry["counter"]["packets"]) for entry in listed["nftables"] if "counter" in entry)
 
 
 def _count_overflowed(namespace: NetworkNamespace) -> int:
     """Return the datagrams that found a full socket. Source: Linux's Documentation/networking/snmp_counter.rst."""
-    names, values = re.findall(r"^Udp: (.*)$", _run(namespace, "cat", "/proc/net/snmp"), re.MULTILINE)
+    names, values = re.findall(r"^Udp: (.*)$", run(namespace, "cat", "/proc/net/snmp"), re.MULTILINE)
     return int(dict(zip(names.split(), values.split(), strict=True))["RcvbufErrors"])
 
 
@@ -141,9 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.clients")
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--processes", type=int, help="only this number of processes, each client at its own address")
-    parser.add_argument("--json", type=Path, help="file that keeps the figures of this run")
-    parser.add_argument("--figures", type=Path, help="figures of a former run, in place of a new one")
-    parser.add_argument("--page", type=Path, help="page whose report is replaced, between its two comments")
+    add_options(parser)
     arguments = parser.parse_args()
     if arguments.figures:
         rushes = read_rushes(arguments.figures.read_text())
@@ -151,12 +142,7 @@ def main() -> None:
         require_programs(*OF_TUNNELS)
         cases = ((arguments.processes, 1),) if arguments.processes else CASES
         rushes = [measure_rush(processes, arguments.clients, each) for processes, each in cases]
-    report = "\n".join(render_rushes(rushes)) + "\n"
-    print(report, end="")
-    if arguments.page:
-        arguments.page.write_text(replace_report(arguments.page.read_text(), "clients", report))
-    if arguments.json:
-        arguments.json.write_text(render_figures(map(asdict, rushes)))
+    keep_report(arguments, "clients", render_rushes(rushes), map(asdict, rushes))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from bench.namespaces import run
 from openvpn.bundle import render_bundle
 from openvpn.model import Tunnel
 from openvpn.paths import Paths
@@ -109,11 +110,11 @@ def running_gateway(namespace: NetworkNamespace, directory: Path, tunnel: Tunnel
         for process in tunnel.processes:
             _add_device(namespace, process.adapter, tunnel, undo)
         first = tunnel.processes[0].adapter
-        _run(namespace, "ip", "address", "add", f"{tunnel.layout.address}/{tunnel.pool.prefixlen}", "dev", first)
-        _run(namespace, "sysctl", "-q", "-e", "-p", str(directory / "root/etc/sysctl.d/90-drawbridge.conf"))
+        run(namespace, "ip", "address", "add", f"{tunnel.layout.address}/{tunnel.pool.prefixlen}", "dev", first)
+        run(namespace, "sysctl", "-q", "-e", "-p", str(directory / "root/etc/sysctl.d/90-drawbridge.conf"))
         undo.enter_context(receive_buffers_allowed(tunnel.receive_buffer or 0))
-        _run(namespace, "nft", "-f", str(directory / "root/etc/drawbridge/nftables.conf"))
-        undo.callback(_run, namespace, "nft", "flush", "ruleset")
+        run(namespace, "nft", "-f", str(directory / "root/etc/drawbridge/nftables.conf"))
+        undo.callback(run, namespace, "nft", "flush", "ruleset")
         pids = []
         for process in tunnel.processes:
             config = Path(Paths(process.instance).config).relative_to("/")
@@ -158,9 +159,9 @@ def _unpack(directory: Path, tunnel: Tunnel, secrets: dict[str, str]) -> None:
 
 
 def _add_device(namespace: NetworkNamespace, adapter: str, tunnel: Tunnel, undo: ExitStack) -> None:
-    _run(namespace, "ip", "tuntap", "add", "dev", adapter, "mode", tunnel.layout.device)
-    undo.callback(_run, namespace, "ip", "link", "delete", adapter)
-    _run(namespace, "ip", "link", "set", adapter, "mtu", str(tunnel.mtu), "up")
+    run(namespace, "ip", "tuntap", "add", "dev", adapter, "mode", tunnel.layout.device)
+    undo.callback(run, namespace, "ip", "link", "delete", adapter)
+    run(namespace, "ip", "link", "set", adapter, "mtu", str(tunnel.mtu), "up")
 
 
 def _start(argv: list[str], log: Path, undo: ExitStack) -> int:
@@ -170,12 +171,6 @@ def _start(argv: list[str], log: Path, undo: ExitStack) -> int:
     )
     undo.callback(process.kill)
     return process.pid
-
-
-def _run(namespace: NetworkNamespace, *argv: str) -> None:
-    done = subprocess.run(namespace.enter(*argv), capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
 
 
 def _wait(condition: Callable[[], bool], log: Path) -> None:

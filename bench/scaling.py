@@ -22,7 +22,8 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from bench.gateway_processes import Gateway, Issuer, cpu_seconds, running_gateway, user_seconds
-from bench.page import render_figures, replace_report
+from bench.namespaces import join, run
+from bench.page import add_options, keep_report
 from bench.programs import OF_TUNNELS, require_programs
 from bench.throughput import HOST, MOVE, SERVE, VPC
 from openvpn.listener import Listener
@@ -106,15 +107,15 @@ class Wires:
 
     def __init__(self, undo: ExitStack) -> None:
         self.gateway, self.host, *self.clients = (undo.enter_context(network_namespace()) for _ in range(2 + CLIENTS))
-        _run(self.gateway, "ip", "address", "add", f"{GATEWAY}/32", "dev", "lo")
-        _join(self.gateway, "vpc", "10.1.0.5/16", self.host, "eth0", f"{HOST}/16")
-        _run(self.host, "ip", "route", "add", "default", "via", "10.1.0.5")
+        run(self.gateway, "ip", "address", "add", f"{GATEWAY}/32", "dev", "lo")
+        join(self.gateway, "vpc", "10.1.0.5/16", self.host, "eth0", f"{HOST}/16")
+        run(self.host, "ip", "route", "add", "default", "via", "10.1.0.5")
         for number, (client, source) in enumerate(zip(self.clients, choose_sources(CLIENTS), strict=True)):
             near, far = f"192.0.2.{4 * number + 1}", f"192.0.2.{4 * number + 2}"
-            _join(self.gateway, f"up{number}", f"{near}/30", client, "eth0", f"{far}/30")
-            _run(client, "ip", "address", "add", f"{source}/32", "dev", "lo")
-            _run(client, "ip", "route", "add", GATEWAY, "via", near, "src", str(source))
-            _run(self.gateway, "ip", "route", "add", str(source), "via", far, "src", GATEWAY)
+            join(self.gateway, f"up{number}", f"{near}/30", client, "eth0", f"{far}/30")
+            run(client, "ip", "address", "add", f"{source}/32", "dev", "lo")
+            run(client, "ip", "route", "add", GATEWAY, "via", near, "src", str(source))
+            run(self.gateway, "ip", "route", "add", str(source), "via", far, "src", GATEWAY)
         argv = self.host.enter(sys.executable, "-I", "-c", SERVE)
         serving = undo.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
         undo.callback(serving.kill)
@@ -131,18 +132,6 @@ class Wires:
             results = [mover.communicate(timeout=seconds + 60)[0].split()[1:] for mover in movers]
         moved = [(int(count), float(duration)) for count, duration in results]
         return sum(count for count, _ in moved), sum(count * 8 / duration / 1e6 for count, duration in moved)
-
-
-def _join(left: NetworkNamespace, name: str, address: str, right: NetworkNamespace, far: str, far_address: str) -> None:
-    ends = ("netns", f"{left.holder}", "type", "veth", "peer", "name", far, "netns", f"{right.holder}")
-    subprocess.run(["ip", "link", "add", name, *ends], check=True)
-    for namespace, device, interface_address in ((left, name, address), (right, far, far_address)):
-        _run(namespace, "ip", "address", "add", interface_address, "dev", device)
-        _run(namespace, "ip", "link", "set", device, "up")
-
-
-def _run(namespace: NetworkNamespace, *argv: str) -> None:
-    subprocess.run(namespace.enter(*argv), capture_output=True, timeout=30, check=True)
 
 
 def measure_flow(wires: Wires, processes: int, share: float, seconds: float) -> Flow:
@@ -235,21 +224,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--share", type=float, default=SHARE, help="share of a processor that stands for one")
-    parser.add_argument("--json", type=Path, help="file that keeps the figures of this run")
-    parser.add_argument("--figures", type=Path, help="figures of a former run, in place of a new one")
-    parser.add_argument("--page", type=Path, help="page whose report is replaced, between its two comments")
+    add_options(parser)
     arguments = parser.parse_args()
     if arguments.figures:
         flows = [Flow(**flow) for flow in json.loads(arguments.figures.read_text())]
     else:
         require_programs(*OF_TUNNELS)
         flows = measure_scaling(arguments.rounds, arguments.seconds, arguments.share)
-    report = "\n".join(render_scaling(flows)) + "\n"
-    print(report, end="")
-    if arguments.page:
-        arguments.page.write_text(replace_report(arguments.page.read_text(), "processes", report))
-    if arguments.json:
-        arguments.json.write_text(render_figures(map(asdict, flows)))
+    keep_report(arguments, "processes", render_scaling(flows), map(asdict, flows))
 
 
 if __name__ == "__main__":

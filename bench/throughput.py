@@ -29,6 +29,8 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from bench.namespaces import join, run
+from bench.page import add_options
 from bench.programs import OF_TUNNELS, require_programs
 from bench.throughput_report import (
     STREAMS,
@@ -48,7 +50,7 @@ from openvpn.profile import render_profile
 from openvpn.server import render_ccd, render_server
 from openvpn.topology import Segment
 from pki.authority import CertificateAuthority
-from tests.support.network_namespace import NetworkNamespace, network_namespace
+from tests.support.network_namespace import network_namespace
 
 ROUNDS, SECONDS = 4, 4.0
 #: Seconds that a tunnel may take to come up.
@@ -142,10 +144,10 @@ class Wires:
     def __init__(self, undo: ExitStack) -> None:
         self.client, self.gateway, self.host = (undo.enter_context(network_namespace()) for _ in range(3))
         self.directory = Path(undo.enter_context(tempfile.TemporaryDirectory()))
-        _join(self.client, "up0", "192.0.2.2/30", self.gateway, "up0", "192.0.2.1/30")
-        _join(self.gateway, "vpc", "10.1.0.5/16", self.host, "eth0", f"{HOST}/16")
-        _run(self.host, "ip", "route", "add", "default", "via", "10.1.0.5")
-        _run(self.gateway, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        join(self.client, "up0", "192.0.2.2/30", self.gateway, "up0", "192.0.2.1/30")
+        join(self.gateway, "vpc", "10.1.0.5/16", self.host, "eth0", f"{HOST}/16")
+        run(self.host, "ip", "route", "add", "default", "via", "10.1.0.5")
+        run(self.gateway, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
         authority = CertificateAuthority.create("bench", timedelta(days=1), datetime.now(UTC))
         ends = {
             "server": authority.issue_server(SERVER_NAME, timedelta(days=1), datetime.now(UTC)),
@@ -185,20 +187,6 @@ class Wires:
         return times, 100 * (1 - len(times) / count)
 
 
-def _join(left: NetworkNamespace, name: str, address: str, right: NetworkNamespace, far: str, far_address: str) -> None:
-    ends = ("netns", f"{left.holder}", "type", "veth", "peer", "name", far, "netns", f"{right.holder}")
-    subprocess.run(["ip", "link", "add", name, *ends], check=True)
-    for namespace, device, interface_address in ((left, name, address), (right, far, far_address)):
-        _run(namespace, "ip", "address", "add", interface_address, "dev", device)
-        _run(namespace, "ip", "link", "set", device, "up")
-
-
-def _run(namespace: NetworkNamespace, *argv: str) -> None:
-    done = subprocess.run(namespace.enter(*argv), capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
-
-
 @contextlib.contextmanager
 def _process(argv: Sequence[str], output: int) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, text=True) as process:
@@ -210,8 +198,8 @@ def _process(argv: Sequence[str], output: int) -> Iterator["subprocess.Popen[str
 
 def open_bare_wire(wires: Wires, undo: ExitStack) -> tuple[int, ...]:
     """Route through the gateway without a tunnel."""
-    _run(wires.client, "ip", "route", "replace", f"{VPC}", "via", "192.0.2.1")
-    undo.callback(_run, wires.client, "ip", "route", "delete", f"{VPC}")
+    run(wires.client, "ip", "route", "replace", f"{VPC}", "via", "192.0.2.1")
+    undo.callback(run, wires.client, "ip", "route", "delete", f"{VPC}")
     return ()
 
 
@@ -227,7 +215,7 @@ def open_others(wires: Wires, undo: ExitStack, *, server: Sequence[str], client:
 
 def open_wireguard_go(wires: Wires, undo: ExitStack) -> tuple[int, ...]:
     """Bring a userspace WireGuard up; its gateway has no filter. Sources: wireguard-go's README, wg(8)."""
-    _run(wires.gateway, "nft", "flush", "ruleset")
+    run(wires.gateway, "nft", "flush", "ruleset")
     private = {end: subprocess.run(["wg", "genkey"], capture_output=True, check=True).stdout for end in WIREGUARD}
     public = {
         end: subprocess.run(["wg", "pubkey"], input=key, capture_output=True, check=True).stdout.decode().strip()
@@ -246,12 +234,12 @@ def open_wireguard_go(wires: Wires, undo: ExitStack) -> tuple[int, ...]:
         log = wires.directory / f"{name}.log"
         pids.append(undo.enter_context(_process(argv, undo.enter_context(log.open("w")).fileno())).pid)
         _wait(socket.exists, log)
-        _run(namespace, "wg", "set", name, "private-key", f"{key}", "peer", peer[0], "allowed-ips", peer[1])
-        _run(namespace, "ip", "address", "add", address, "dev", name)
-        _run(namespace, "ip", "link", "set", name, "up")
-    _run(wires.gateway, "wg", "set", server, "listen-port", "51820")
-    _run(wires.client, "wg", "set", client, "peer", public[server], "endpoint", "192.0.2.1:51820")
-    _run(wires.client, "ip", "route", "add", f"{VPC}", "dev", client)
+        run(namespace, "wg", "set", name, "private-key", f"{key}", "peer", peer[0], "allowed-ips", peer[1])
+        run(namespace, "ip", "address", "add", address, "dev", name)
+        run(namespace, "ip", "link", "set", name, "up")
+    run(wires.gateway, "wg", "set", server, "listen-port", "51820")
+    run(wires.client, "wg", "set", client, "peer", public[server], "endpoint", "192.0.2.1:51820")
+    run(wires.client, "ip", "route", "add", f"{VPC}", "dev", client)
     return tuple(pids)
 
 
@@ -282,15 +270,15 @@ def _wait(condition: Callable[[], bool], log: Path) -> None:
 def _our_configurations(wires: Wires, tunnel: Tunnel, undo: ExitStack) -> tuple[str, str]:
     """Return the configurations of one of our tunnels, its device and its filter in force."""
     device, bridge, address = tunnel.processes[0].adapter, tunnel.layout.interface, f"{tunnel.layout.address}/24"
-    _run(wires.gateway, "ip", "tuntap", "add", "dev", device, "mode", tunnel.layout.device)
-    undo.callback(_run, wires.gateway, "ip", "link", "delete", device)
-    _run(wires.gateway, "ip", "link", "set", device, "mtu", str(tunnel.mtu), "up")
+    run(wires.gateway, "ip", "tuntap", "add", "dev", device, "mode", tunnel.layout.device)
+    undo.callback(run, wires.gateway, "ip", "link", "delete", device)
+    run(wires.gateway, "ip", "link", "set", device, "mtu", str(tunnel.mtu), "up")
     if bridge != device:
-        _run(wires.gateway, "ip", "link", "add", bridge, "type", "bridge")
-        undo.callback(_run, wires.gateway, "ip", "link", "delete", bridge)
-        _run(wires.gateway, "ip", "link", "set", device, "master", bridge)
-        _run(wires.gateway, "ip", "link", "set", bridge, "mtu", str(tunnel.mtu), "up")
-    _run(wires.gateway, "ip", "address", "add", address, "dev", bridge)
+        run(wires.gateway, "ip", "link", "add", bridge, "type", "bridge")
+        undo.callback(run, wires.gateway, "ip", "link", "delete", bridge)
+        run(wires.gateway, "ip", "link", "set", device, "master", bridge)
+        run(wires.gateway, "ip", "link", "set", bridge, "mtu", str(tunnel.mtu), "up")
+    run(wires.gateway, "ip", "address", "add", address, "dev", bridge)
     rules = render_nftables(tunnel, admin_from=(), allow_from=(IPv4Network("0.0.0.0/0"),), vpc=(VPC,))
     if tunnel.layout.is_segment:
         # The segment's own filter needs an nft of Debian 13, which this machine may lack.
@@ -299,8 +287,8 @@ def _our_configurations(wires: Wires, tunnel: Tunnel, undo: ExitStack) -> tuple[
         chain = path_chain(tunnel.measured_paths[0])
         rules += f"add element {TABLE} client_paths {{ {OURS.clients[0].address} timeout 1h : goto {chain} }}\n"
     (wires.directory / "rules").write_text(rules)
-    _run(wires.gateway, "nft", "-f", str(wires.directory / "rules"))
-    undo.callback(_run, wires.gateway, "nft", "flush", "ruleset")
+    run(wires.gateway, "nft", "-f", str(wires.directory / "rules"))
+    undo.callback(run, wires.gateway, "nft", "flush", "ruleset")
     (wires.directory / "ccd").mkdir(exist_ok=True)
     (wires.directory / "ccd" / CLIENT).write_text(render_ccd(tunnel.clients[0], tunnel))
     server = render_server(tunnel).replace(Paths.root, str(wires.directory))
@@ -326,7 +314,7 @@ def _other_configurations(wires: Wires, of_server: Sequence[str], of_client: Seq
     )
     client = ("client", "dev tun0", "proto udp", "remote 192.0.2.1 1194", "nobind", "remote-cert-tls server")
     rules = 'table ip nat { chain after { type nat hook postrouting priority 100; oifname "vpc" masquerade; }; }'
-    _run(wires.gateway, "nft", f"flush ruleset; {rules}")
+    run(wires.gateway, "nft", f"flush ruleset; {rules}")
     return "\n".join((*server, "")), "\n".join((*client, *of_client, ""))
 
 
@@ -479,10 +467,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.throughput")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--json", type=Path, help="file that keeps the figures of this run")
-    parser.add_argument("--figures", type=Path, help="figures of a former run, in place of a new one")
+    add_options(parser)
     parser.add_argument("--plots", type=Path, help="directory for the plots")
-    parser.add_argument("--page", type=Path, help="page whose report is replaced, between its two comments")
     arguments = parser.parse_args()
     if arguments.figures:
         try:
