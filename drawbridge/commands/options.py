@@ -52,6 +52,9 @@ class HostAddress(click.ParamType[IPv4Address | IPv6Address]):
             self.fail(f"{value} is not a valid IPv4 or IPv6 address", param, ctx)
 
 
+_NOT_REGULAR = "is not a regular file"
+
+
 class InputFile(click.ParamType[Path]):
     """A file to read: a regular one, since reading a pipe waits for who may never write, and a device may not end."""
 
@@ -70,7 +73,7 @@ def explain_unreadable(path: Path) -> str:
         mode = path.stat().st_mode
     except OSError as error:
         return "does not exist" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
-    return "" if stat.S_ISREG(mode) else "is not a regular file"
+    return "" if stat.S_ISREG(mode) else _NOT_REGULAR
 
 
 def of_account(command: F) -> F:
@@ -138,7 +141,7 @@ def stack_path(ctx: click.Context, parameter: click.Parameter, value: str) -> Pa
             raise click.BadParameter(message, ctx, parameter)
         path = find_stack_file(value)
     reason = explain_unreadable(path)
-    if reason == "is not a regular file":
+    if reason == _NOT_REGULAR:
         raise click.BadParameter(f"{path} {reason}; name a stack file, or a stack", ctx, parameter)
     if reason:
         names = ", ".join(list_stacks()) or "none"
